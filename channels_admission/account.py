@@ -1,0 +1,139 @@
+"""A worker's own books for one pool: what it holds, what the ledger counts for it, what it may do alone.
+
+No I/O and no clock, so that the same rules run under a gate and under a simulated network. The
+rules that keep a worker's ledger count from ever being below what it holds:
+
+- A slot is taken only while ``held < allowance``, where ``allowance`` is what the ledger counts
+  for this worker at the least; only ``share`` and ``open`` go beyond, while the ledger is away.
+- Before a smaller ``held`` is sent, the allowance shrinks to it: whether or not the reply arrives,
+  the ledger may count no more than that.
+- While the ledger is away the reports assert the whole allowance, not what happens to be held:
+  else every probe would give back slots that an outage cannot regain.
+- Every report sent has a higher number than the one before, repeated ones included.
+"""
+
+from collections import Counter
+
+from . import policy
+from .conf import PoolSettings
+from .types import ADMITTED, Counters, Reason, Report, View
+from .worker import Worker, home
+
+
+class Account:
+    """The gate's half of the ledger contract; all numbers are slots unless said otherwise."""
+
+    def __init__(self, pool: PoolSettings, worker: Worker, server: str = "") -> None:
+        self.pool = pool
+        self.worker = worker
+        self.server = server
+        self.held = 0
+        self.allowance = 0
+        """What the ledger counts for this worker, at the least."""
+        self.away = False
+        """Whether the last exchange failed: decisions are then this account's alone."""
+        self.counters: Counter[str] = Counter()
+        self.lapses = 0
+        """How often the ledger had forgotten this worker while it lived."""
+        self._begin()
+
+    def _begin(self) -> None:
+        self._seq = 0
+        self._version = 0
+        self._met_settled = False
+        self._acknowledged: Counters = {}
+        self._total = 0
+        self._share = self._first_share
+
+    @property
+    def _first_share(self) -> int:
+        """The part of a worker that has not yet met a ledger with settled counts."""
+        return self.pool.max_connections // self.pool.expected_workers
+
+    @property
+    def has_room(self) -> bool:
+        """Whether one more slot is already counted for this worker."""
+        return self.held < self.allowance
+
+    @property
+    def has_room_alone(self) -> bool:
+        """Whether one more slot may be taken without the ledger's word, by ``WHEN_LEDGER_DOWN``."""
+        match self.pool.when_ledger_down:
+            case "open":
+                return True
+            case "closed":
+                return False
+            case "freeze":
+                return self.has_room
+            case _:
+                return self.held < self.allowance + self._share
+
+    @property
+    def scarce(self) -> bool:
+        """Whether slots that this worker frees may be missed elsewhere."""
+        return policy.scarce(self._total, self.pool.max_connections)
+
+    @property
+    def unreported(self) -> int:
+        """Slots the ledger counts for this worker and nobody holds."""
+        return max(0, self.allowance - self.held)
+
+    def admit(self) -> None:
+        """Take a slot; the caller has seen that there is room."""
+        self.held += 1
+        self.counters[ADMITTED] += 1
+
+    def refuse(self, reason: Reason) -> None:
+        self.counters[reason.value] += 1
+
+    def release(self) -> None:
+        self.held -= 1
+
+    def report(self, wanted: int = 0, *, gone: tuple[str, ...] = (), beat: bool = False, goodbye: bool = False) -> Report:
+        """The next report to send."""
+        self._seq += 1
+        if self.away and not goodbye:
+            held = max(self.held, self.allowance)
+        else:
+            held = self.held
+            self.allowance = min(self.allowance, held)
+        return Report(
+            worker=self.worker.id,
+            seq=self._seq,
+            held=held,
+            wanted=wanted,
+            limit=self.pool.max_connections,
+            version=self._version,
+            allowance=held if self._met_settled else max(held, self._first_share),
+            age=self.worker.age(),
+            born=self.worker.born,
+            home=home(),
+            server=self.server,
+            counters=dict(self.counters),
+            acknowledged=self._acknowledged,
+            gone=gone,
+            beat=beat,
+            goodbye=goodbye,
+        )
+
+    def settle(self, report: Report, view: View) -> None:
+        """The ledger answered ``report``, the last one sent."""
+        self.away = False
+        self.allowance = report.held + view.granted
+        self._version = max(self._version, view.version)
+        self._met_settled = self._met_settled or not view.settling
+        self._acknowledged = report.counters
+        self._total = view.total
+        self._share = policy.share_of_free(view.total, view.limit, view.workers)
+        if view.lapsed:
+            self.lapses += 1
+
+    def fail(self) -> None:
+        """An exchange failed; whether the ledger applied the report is unknown."""
+        self.away = True
+
+    def rename(self) -> None:
+        """Another worker answers to our name: go on under a new one, as one the ledger has never met."""
+        self.worker = self.worker.renamed()
+        self.allowance = 0
+        self._begin()

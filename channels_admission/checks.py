@@ -1,0 +1,102 @@
+"""System checks: one per setting, and the mistakes that only show under load."""
+
+from collections.abc import Iterator
+from importlib.metadata import version
+from typing import Any
+
+from channels.consumer import AsyncConsumer
+from channels.routing import get_default_application
+from django.apps import AppConfig
+from django.conf import settings as django_settings
+from django.core import checks
+
+from . import conf
+from .consumers import AdmissionMixin
+from .servers import daphne
+
+TAG = "channels_admission"
+
+MEMORY_IN_PRODUCTION = "channels_admission.W001"
+LAYER_WITHOUT_TIMEOUT = "channels_admission.W002"
+DAPHNE_NOT_EXTENDED = "channels_admission.W003"
+MIXIN_ON_THE_RIGHT = "channels_admission.E020"
+
+
+def register() -> None:
+    """Add the checks of this module to Django's."""
+    for check in (check_settings, check_ledger, check_channel_layer, check_mixin_order, check_daphne):
+        checks.register(check, TAG)
+
+
+def check_settings(app_configs: list[AppConfig] | None, **_: Any) -> list[checks.CheckMessage]:
+    """Every problem of ``CHANNELS_ADMISSION``, each under the id of its key."""
+    return [checks.Error(problem.message, hint=problem.hint, id=problem.id) for problem in conf.examine()[1]]
+
+
+def check_ledger(app_configs: list[AppConfig] | None, **_: Any) -> list[checks.CheckMessage]:
+    """Warn when every worker would count for itself alone on a site in production."""
+    settings, _problems = conf.examine()
+    if settings is None or not settings.enabled or django_settings.DEBUG or settings.ledger.backend != conf.MEMORY:
+        return []
+    return [
+        checks.Warning(
+            "Connections are counted in each process by itself: with the memory ledger every worker process has "
+            "the whole limit, and ws_status sees none of them.",
+            hint=f"Set {conf.NAME}['LEDGER'] to a Redis URL, or use a channels_redis channel layer, whose Redis is then used.",
+            id=MEMORY_IN_PRODUCTION,
+        )
+    ]
+
+
+def check_channel_layer(app_configs: list[AppConfig] | None, **_: Any) -> list[checks.CheckMessage]:
+    """Warn of a channel layer whose reads time out as soon as its waits do (django/channels_redis#422)."""
+    layer = getattr(django_settings, "CHANNEL_LAYERS", {}).get("default", {})
+    if layer.get("BACKEND") != "channels_redis.core.RedisChannelLayer" or int(version("redis").split(".")[0]) < 8:
+        return []
+    hosts = layer.get("CONFIG", {}).get("hosts") or [None]
+    if all(isinstance(host, dict) and "socket_timeout" in host for host in hosts):
+        return []
+    return [
+        checks.Warning(
+            "channels_redis waits five seconds for a message and redis-py 8 gives up reading after five: "
+            "every consumer that is idle for so long is disconnected.",
+            hint="Write the hosts of CHANNEL_LAYERS as {'address': 'redis://…', 'socket_timeout': None}, "
+            "or use channels_redis.pubsub.RedisPubSubChannelLayer, or redis<8.",
+            id=LAYER_WITHOUT_TIMEOUT,
+        )
+    ]
+
+
+def check_mixin_order(app_configs: list[AppConfig] | None, **_: Any) -> list[checks.CheckMessage]:
+    """Find consumers whose own ``__call__`` hides the mixin's, so that nothing limits them."""
+    if getattr(django_settings, "ASGI_APPLICATION", None):
+        get_default_application()
+    return [
+        checks.Error(
+            f"{consumer.__module__}.{consumer.__qualname__} is not limited: AdmissionMixin stands right of the consumer class.",
+            hint=f"Write class {consumer.__name__}(AdmissionMixin, …Consumer), the mixin first.",
+            id=MIXIN_ON_THE_RIGHT,
+        )
+        for consumer in _subclasses(AdmissionMixin)
+        if AsyncConsumer in consumer.__mro__
+        and consumer.__mro__.index(AsyncConsumer) < consumer.__mro__.index(AdmissionMixin)
+    ]
+
+
+def _subclasses(cls: type) -> Iterator[type]:
+    for subclass in cls.__subclasses__():
+        yield subclass
+        yield from _subclasses(subclass)
+
+
+def check_daphne(app_configs: list[AppConfig] | None, **_: Any) -> list[checks.CheckMessage]:
+    """Warn when clients of the loaded Daphne would see 1011 instead of the refusal."""
+    if not daphne.is_loaded() or daphne.extend():
+        return []
+    return [
+        checks.Warning(
+            f"Daphne {version('daphne')} cannot be taught to send close code 1013: clients see 1011 without a reason.",
+            hint=f"Set {conf.NAME}['CLOSE_CODE'] to a private code such as 4013, which this Daphne can send, and treat it alike in the client.",
+            id=DAPHNE_NOT_EXTENDED,
+        )
+    ]

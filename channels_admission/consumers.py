@@ -1,0 +1,25 @@
+"""The Channels face: a mixin for every kind of consumer."""
+
+from typing import Any
+
+from .conf import DEFAULT_POOL
+from .middleware import admit
+
+
+class AdmissionMixin:
+    """Let a consumer run only with a slot of ``admission_pool``; stands left of the consumer class.
+
+    ::
+
+        class Chat(AdmissionMixin, AsyncWebsocketConsumer):
+            admission_pool = "chat"
+
+    A refused connection reaches neither ``connect()`` nor ``disconnect()``, and no channel is
+    made for it. Behind an :class:`~.middleware.AdmissionMiddleware` of the same pool the consumer
+    takes over the slot already held; with another pool it holds one of each.
+    """
+
+    admission_pool = DEFAULT_POOL
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        await admit(super().__call__, self.admission_pool, scope, receive, send)  # type: ignore[misc]

@@ -1,0 +1,40 @@
+"""The faults this package raises; a refused connection is a value (:class:`~.types.Verdict`), not a fault.
+
+::
+
+    AdmissionError
+    ├── ConfigurationError      CHANNELS_ADMISSION is wrong (also a Django ImproperlyConfigured)
+    └── LedgerError             an exchange with the ledger failed
+        ├── LedgerUnavailable   an outage: heals by itself, worth asking again
+        └── LedgerRefused       a permanent refusal: somebody must change a password, an ACL or a key
+"""
+
+from django.core.exceptions import ImproperlyConfigured
+
+
+class AdmissionError(Exception):
+    """The root of every exception of this package."""
+
+
+class ConfigurationError(AdmissionError, ImproperlyConfigured):
+    """The settings are wrong; the message lists every problem with its hint."""
+
+
+class LedgerError(AdmissionError):
+    """An exchange with the ledger failed; the message never holds a password."""
+
+
+class LedgerUnavailable(LedgerError):
+    """The ledger cannot be reached or asks to be left alone for now.
+
+    ``reset`` is true where the connection broke under the call, so that one more try over a new
+    connection may well succeed at once.
+    """
+
+    def __init__(self, message: str, *, reset: bool = False) -> None:
+        super().__init__(message)
+        self.reset = reset
+
+
+class LedgerRefused(LedgerError):
+    """The ledger answers, but will go on refusing until its set-up or ours is changed."""

@@ -1,0 +1,397 @@
+"""The gate: one event loop's door to one pool.
+
+One task per gate talks to the ledger, one call at a time. Handshakes that arrive while a call is
+under way share the next one, and releases ride along, so that a herd of a thousand costs a
+handful of calls. Nothing here waits on the ledger longer than ``LEDGER_TIMEOUT``.
+"""
+
+import asyncio
+import logging
+import os
+import random
+from collections import deque
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+from . import conf, policy
+from .account import Account
+from .conf import PoolSettings, Settings
+from .exceptions import LedgerError, LedgerUnavailable
+from .ledger import open_ledger
+from .ledger.base import Ledger, OutOfOrder
+from .types import Reason, Refusal, Report, View
+from .worker import Worker, is_gone
+
+logger = logging.getLogger("channels_admission")
+
+CROWD_PAUSE = 0.025
+"""Seconds between two calls that more than one handshake waits for: at most 40 calls a second in a herd."""
+RELEASE_PAUSE = 0.02
+"""Seconds a release waits for company while the pool has room."""
+FULL_FRESH = 0.01
+"""Seconds for which a full pool is taken to be still full."""
+STALL = 0.05
+"""Seconds by which a timer may be late before the loop, not the ledger, is to blame for a silence."""
+FIRST_PROBE = 0.05
+"""Seconds until a lost ledger is asked again; doubles up to a beat."""
+PATIENCE_AT_EXIT = 0.1
+"""Seconds a last report waits for slots that are being released at the same time."""
+
+
+class Slot:
+    """The right to hold one open connection in a pool, given back once by :meth:`release`."""
+
+    __slots__ = ("_gate",)
+
+    def __init__(self, gate: "Gate") -> None:
+        self._gate: Gate | None = gate
+
+    @property
+    def pool(self) -> str | None:
+        """The name of the pool, or None after the release."""
+        return self._gate.pool.name if self._gate else None
+
+    def release(self) -> None:
+        """Give the slot back. Synchronous, repeatable, and cannot fail; the ledger hears of it shortly."""
+        gate, self._gate = self._gate, None
+        if gate is not None:
+            gate._release()
+
+
+class _Handshake(asyncio.Future["Slot | Refusal"]):
+    """A handshake that waits for its verdict."""
+
+    number: int
+    overdue: float
+
+
+class Gate:
+    """A worker's slots in one pool, its waiting handshakes and its beat. Belongs to one event loop."""
+
+    def __init__(
+        self,
+        pool: PoolSettings,
+        settings: Settings,
+        ledger: Ledger,
+        worker: Worker,
+        server: str = "",
+        on_end: Callable[["Gate"], Awaitable[None]] | None = None,
+    ) -> None:
+        self.pool = pool
+        self.settings = settings
+        self.account = Account(pool, worker, server)
+        self.calls = 0
+        """Calls made to the ledger so far."""
+        self._ledger = ledger
+        self._on_end = on_end
+        self._loop = asyncio.get_running_loop()
+        self._waiting: deque[_Handshake] = deque()
+        self._arrivals = 0
+        self._watchdog: asyncio.TimerHandle | None = None
+        self._bell = asyncio.Event()
+        self._beat_at = self._loop.time()
+        self._quiet_until = 0.0
+        self._full_until = 0.0
+        self._report_at: float | None = None
+        self._backoff = FIRST_PROBE
+        self._gone: tuple[str, ...] = ()
+        self._retired = False
+        self._task = self._loop.create_task(self._run(), name=f"admission gate {pool.name!r}")
+
+    # For handshakes
+
+    async def acquire(self) -> Slot | Refusal:
+        """A slot, or a refusal, within ``LEDGER_TIMEOUT``. Cancelling it costs no slot."""
+        account = self.account
+        if account.has_room and not self._waiting:
+            return self._admit()
+        if account.away or self._task.done():
+            return self._decide_alone()
+        if self._loop.time() < self._full_until:
+            return self._refuse(Reason.FULL)
+        handshake = self._queue()
+        try:
+            return await handshake
+        except asyncio.CancelledError:
+            self._abandon(handshake)
+            raise
+
+    def _queue(self) -> _Handshake:
+        handshake = _Handshake(loop=self._loop)
+        self._arrivals += 1
+        handshake.number = self._arrivals
+        handshake.overdue = self._loop.time() + self.settings.ledger_timeout
+        self._waiting.append(handshake)
+        if len(self._waiting) == 1:
+            self._bell.set()
+        if self._watchdog is None:
+            self._watchdog = self._loop.call_at(handshake.overdue, self._decide_overdue, handshake.overdue)
+        return handshake
+
+    def _abandon(self, handshake: _Handshake) -> None:
+        """The handshake was cancelled, perhaps just after its slot was given."""
+        if handshake.done() and not handshake.cancelled():
+            verdict = handshake.result()
+            if isinstance(verdict, Slot):
+                verdict.release()
+
+    def _admit(self) -> Slot:
+        self.account.admit()
+        return Slot(self)
+
+    def _refuse(self, reason: Reason) -> Refusal:
+        self.account.refuse(reason)
+        return Refusal(reason, policy.spread_retry(self.pool.retry_after))
+
+    def _decide_alone(self) -> Slot | Refusal:
+        return self._admit() if self.account.has_room_alone else self._refuse(Reason.LEDGER)
+
+    def _release(self) -> None:
+        self.account.release()
+        if self._report_at is None:
+            self._report_at = self._loop.time() + (0 if self.account.scarce else RELEASE_PAUSE)
+            self._bell.set()
+
+    # Verdicts for those who wait
+
+    def _answer_waiting(self, covered: int) -> None:
+        """Admit in the order of arrival as far as slots are counted, then refuse the call's own handshakes."""
+        waiting = self._waiting
+        while waiting:
+            if waiting[0].done():
+                waiting.popleft()
+            elif self.account.has_room:
+                waiting.popleft().set_result(self._admit())
+            elif waiting[0].number <= covered:
+                waiting.popleft().set_result(self._refuse(Reason.FULL))
+            else:
+                break
+
+    def _answer_all_alone(self) -> None:
+        while self._waiting:
+            handshake = self._waiting.popleft()
+            if not handshake.done():
+                handshake.set_result(self._decide_alone())
+
+    def _decide_overdue(self, due: float) -> None:
+        """Decide for the handshakes that have waited their time; then watch the next one."""
+        now = self._loop.time()
+        self._watchdog = None
+        if now - due > STALL:
+            due = now
+        else:
+            while self._waiting and (self._waiting[0].done() or self._waiting[0].overdue <= now):
+                handshake = self._waiting.popleft()
+                if not handshake.done():
+                    handshake.set_result(self._decide_alone())
+            if not self._waiting:
+                return
+            due = self._waiting[0].overdue
+        self._watchdog = self._loop.call_at(due, self._decide_overdue, due)
+
+    # The conversation with the ledger
+
+    async def _run(self) -> None:
+        try:
+            while not (self._retired and self.account.held == 0):
+                await self._until_due()
+                await self._exchange()
+        finally:
+            await self._part()
+
+    def _due(self) -> float:
+        """When the next call should start, in the loop's time."""
+        due = self._beat_at
+        if not self.account.away:
+            if self._waiting or self._gone:
+                due = min(due, self._quiet_until)
+            if self._report_at is not None:
+                due = min(due, max(self._report_at, self._quiet_until))
+        return due
+
+    async def _until_due(self) -> None:
+        while (delay := self._due() - self._loop.time()) > 0:
+            self._bell.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(delay):
+                    await self._bell.wait()
+
+    async def _exchange(self) -> None:
+        """One call, its answer to the waiting, and a second try where only the connection broke."""
+        try:
+            try:
+                await self._call()
+            except LedgerUnavailable as error:
+                if not error.reset or self.account.away:
+                    raise
+                await self._call()
+        except OutOfOrder as error:
+            logger.warning("Another worker reports as %s (%s); going on under a new name.", self.account.worker.id, error)
+            self.account.rename()
+            self._beat_at = self._loop.time()
+        except LedgerError as error:
+            self._lose(error)
+
+    async def _call(self) -> None:
+        account, started = self.account, self._loop.time()
+        is_beat = started >= self._beat_at
+        wanted = sum(not handshake.done() for handshake in self._waiting)
+        covered = self._arrivals
+        report = account.report(wanted, gone=self._gone, beat=is_beat)
+        self._report_at = None
+        self.calls += 1
+        view = await self._ask(report)
+        was_away = account.away
+        account.settle(report, view)
+        self._gone = ()
+        if was_away:
+            self._regain(started)
+        if view.granted < wanted:
+            self._full_until = started + FULL_FRESH
+        if is_beat or was_away:
+            self._beat_at = started + self.settings.beat * random.uniform(0.9, 1.0)
+            self._look_for_gone(view)
+        if wanted > 1:
+            self._quiet_until = started + CROWD_PAUSE
+        if view.lapsed:
+            logger.warning(
+                "The lease of %s had run out: pool %r may have been above its limit by %d.",
+                account.worker.id, self.pool.name, report.held,
+            )  # fmt: skip
+        self._answer_waiting(covered)
+        if account.unreported and self._report_at is None:
+            self._report_at = self._loop.time() + (0 if account.scarce else RELEASE_PAUSE)
+
+    async def _ask(self, report: Report) -> View:
+        """The ledger's answer, or :exc:`LedgerUnavailable` after ``LEDGER_TIMEOUT``."""
+        call = self._loop.create_task(self._ledger.reconcile(self.pool.name, report))
+        due = self._loop.time() + self.settings.ledger_timeout
+        timer = self._loop.call_at(due, self._give_up, call, due)
+        try:
+            return await call
+        except asyncio.CancelledError:
+            call.cancel()
+            if asyncio.current_task().cancelling():  # type: ignore[union-attr]
+                raise
+            raise LedgerUnavailable(f"no answer within {self.settings.ledger_timeout:g} s") from None
+        finally:
+            timer.cancel()
+
+    def _give_up(self, call: asyncio.Task[View], due: float) -> None:
+        """End a call that is overdue; after a stall of the loop only once it has had a turn to be read."""
+        now = self._loop.time()
+        if now - due > STALL:
+            self._loop.call_at(now, self._give_up, call, now)
+        else:
+            call.cancel()
+
+    def _look_for_gone(self, view: View) -> None:
+        self._gone = tuple(neighbour.worker for neighbour in view.neighbours if is_gone(neighbour))
+
+    def _lose(self, error: LedgerError) -> None:
+        if not self.account.away:
+            level = logging.WARNING if isinstance(error, LedgerUnavailable) else logging.ERROR
+            logger.log(
+                level, "Ledger lost for pool %r, deciding alone (%s): %s",
+                self.pool.name, self.pool.when_ledger_down, error,
+            )  # fmt: skip
+            self._backoff = FIRST_PROBE
+        self.account.fail()
+        self._answer_all_alone()
+        self._beat_at = self._loop.time() + self._backoff * random.uniform(0.5, 1.5)
+        self._backoff = min(2 * self._backoff, self.settings.beat / 1.5)
+
+    def _regain(self, now: float) -> None:
+        logger.warning("Ledger regained for pool %r.", self.pool.name)
+        self._report_at = now
+
+    # Parting
+
+    def retire(self) -> None:
+        """Stop when the last slot is released: other settings are in force, and another gate serves them."""
+        self._retired = True
+        self._report_at = self._loop.time()
+        self._bell.set()
+
+    async def aclose(self) -> None:
+        """Say goodbye to the ledger; handshakes that come later are decided alone."""
+        self._task.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._task
+
+    async def _part(self) -> None:
+        if self._watchdog is not None:
+            self._watchdog.cancel()
+        self._answer_all_alone()
+        patience = self._loop.time() + PATIENCE_AT_EXIT
+        while self.account.held and self._loop.time() < patience:
+            await asyncio.sleep(0.005)
+        with suppress(LedgerError, TimeoutError):
+            async with asyncio.timeout(self.settings.ledger_timeout):
+                await self._ledger.reconcile(self.pool.name, self.account.report(goodbye=True))
+        if self._on_end is not None:
+            await self._on_end(self)
+
+
+class _House:
+    """The gates of one event loop: one identity, one ledger, a gate for each pool in use."""
+
+    def __init__(self, settings: Settings, server: str) -> None:
+        self.settings = settings
+        self._server = server
+        self._worker = Worker()
+        self._ledger = open_ledger(settings)
+        self._gates: dict[str, Gate] = {}
+
+    def gate(self, pool: str) -> Gate:
+        gate = self._gates.get(pool)
+        if gate is None:
+            gate = Gate(
+                self.settings.pool(pool), self.settings, self._ledger, self._worker, self._server, on_end=self._left
+            )
+            self._gates[pool] = gate
+        return gate
+
+    def retire(self) -> None:
+        for gate in self._gates.values():
+            gate.retire()
+
+    async def aclose(self) -> None:
+        for gate in list(self._gates.values()):
+            await gate.aclose()
+
+    async def _left(self, gate: Gate) -> None:
+        del self._gates[gate.pool.name]
+        if not self._gates:
+            await self._ledger.aclose()
+
+
+_houses: dict[asyncio.AbstractEventLoop, _House] = {}
+
+if hasattr(os, "register_at_fork"):
+    # A child has neither its parent's sockets nor its event loop.
+    os.register_at_fork(after_in_child=_houses.clear)
+
+
+def gate_of(pool: str, server: str = "") -> Gate:
+    """The running event loop's gate to ``pool``, opened at its first use.
+
+    When the settings have changed since, a new gate takes over, and the old one ends with its last slot.
+    """
+    loop = asyncio.get_running_loop()
+    settings = conf.current()
+    house = _houses.get(loop)
+    if house is None or house.settings is not settings:
+        if house is not None:
+            house.retire()
+        for closed in [other for other in _houses if other.is_closed()]:
+            del _houses[closed]
+        house = _houses[loop] = _House(settings, server)
+    return house.gate(pool)
+
+
+async def close_gates() -> None:
+    """Say goodbye for every gate of the running event loop, as at a server's shutdown."""
+    house = _houses.pop(asyncio.get_running_loop(), None)
+    if house is not None:
+        await house.aclose()

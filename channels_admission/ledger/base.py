@@ -1,0 +1,48 @@
+"""The ledger contract.
+
+A ledger keeps, for each pool, how many slots every worker holds, and answers reports. Whatever
+its storage, it promises after every call:
+
+1. The total is the sum of the workers' counts, and a worker is counted exactly while it is leased.
+2. A worker's count is what its latest report held, plus what that report was granted.
+3. Slots are granted only up to the limit; fewer, down to none, rather than one too many. While
+   the ledger settles after losing data, a worker is granted only what its own allowance covers.
+4. A report is applied at most once, and never after one with a higher ``seq``: it then raises
+   :exc:`OutOfOrder` and changes nothing.
+5. A worker unheard for ``lease`` seconds is forgotten by the next calls of others, a bounded
+   number per call; a worker that says goodbye with nothing held, or whose neighbours report its
+   process gone, at once. No jump of any clock and no outage ages a lease by more than two beats.
+6. Counters add up over all workers that ever reported, each event once.
+7. A refusal stores nothing of its own, and a pool nobody uses disappears.
+
+Calls come from one event loop at a time and may be cancelled; a cancelled or failed call may
+still have been applied. Faults are :exc:`~channels_admission.exceptions.LedgerUnavailable` and
+:exc:`~channels_admission.exceptions.LedgerRefused`, and nothing else.
+"""
+
+from typing import Protocol
+
+from ..exceptions import LedgerError
+from ..types import Reading, Report, View
+
+
+class OutOfOrder(LedgerError):
+    """The ledger has seen this or a later report under the worker's name: two workers share it."""
+
+
+class Ledger(Protocol):
+    """One event loop's access to the shared counts. See the module for the contract."""
+
+    kind: str
+    """What it is, in a word: ``redis`` or ``memory``."""
+    address: str
+    """Where it is, for people; never holds a password."""
+
+    async def reconcile(self, pool: str, report: Report) -> View:
+        """Apply a report and answer it, in one atomic step."""
+
+    async def read(self, pools: tuple[str, ...]) -> tuple[Reading, ...]:
+        """Look at the pools, changing nothing. One exchange for all of them."""
+
+    async def aclose(self) -> None:
+        """Let go of every connection; may be called more than once, and while a call is cancelled."""

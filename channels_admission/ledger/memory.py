@@ -1,0 +1,130 @@
+"""The embedded ledger: counts in this process, shared by its event loops. For development, tests and single workers."""
+
+import os
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from ..conf import Settings
+from ..types import Neighbour, Reading, Report, View, WorkerReading
+from .base import OutOfOrder
+
+REAPED_PER_CALL = 100
+
+
+@dataclass(slots=True)
+class _Entry:
+    report: Report
+    held: int
+    expires: float
+    seen: float
+
+
+@dataclass(slots=True)
+class _Pool:
+    entries: dict[str, _Entry] = field(default_factory=dict)
+    counters: Counter[str] = field(default_factory=Counter)
+    version: int = 0
+    clock: float = 0.0
+    real: float = 0.0
+
+
+class MemoryLedger:
+    """A :class:`~.base.Ledger` that loses nothing while the process lives, and so never settles."""
+
+    kind = "memory"
+    address = "this process"
+
+    _pools: dict[tuple[str, str], _Pool] = {}
+    _lock = threading.Lock()
+
+    def __init__(self, settings: Settings, clock: Callable[[], float] = time.monotonic) -> None:
+        self._settings = settings
+        self._clock = clock
+
+    async def reconcile(self, pool: str, report: Report) -> View:
+        # Held for microseconds and never across an await: event loops in other threads share the pools.
+        with self._lock:
+            return self._apply(self._pools.setdefault((self._settings.prefix, pool), _Pool()), report)
+
+    async def read(self, pools: tuple[str, ...]) -> tuple[Reading, ...]:
+        with self._lock:
+            return tuple(self._read(self._pools.get((self._settings.prefix, pool), _Pool())) for pool in pools)
+
+    async def aclose(self) -> None:
+        pass
+
+    @classmethod
+    def forget_all(cls) -> None:
+        """Start over with no pools, as a forked child or a new test must."""
+        cls._lock = threading.Lock()
+        cls._pools.clear()
+
+    def _apply(self, pool: _Pool, report: Report) -> View:
+        self._advance(pool)
+        entries, worker = pool.entries, report.worker
+        entry = entries.get(worker)
+        if entry and report.seq <= entry.report.seq:
+            raise OutOfOrder(f"report {report.seq} of {worker} comes after report {entry.report.seq}")
+        self._reap(pool, report)
+        others = sum(other.held for name, other in entries.items() if name != worker)
+        granted = max(0, min(report.wanted, report.limit - others - report.held))
+        before = entry.report.counters if entry else report.acknowledged
+        pool.counters.update({name: count - before.get(name, 0) for name, count in report.counters.items()})
+        pool.version += 1
+        held = report.held + granted
+        if report.goodbye and held == 0:
+            entries.pop(worker, None)
+        else:
+            entries[worker] = _Entry(report, held, pool.clock + self._settings.lease, self._clock())
+        return View(
+            granted=granted,
+            total=others + held,
+            limit=report.limit,
+            workers=len(entries),
+            version=pool.version,
+            settling=False,
+            lapsed=entry is None and report.version > 0,
+            neighbours=self._neighbours(pool, report) if report.beat else (),
+        )
+
+    def _advance(self, pool: _Pool) -> None:
+        now = self._clock()
+        pool.clock += min(max(now - pool.real, 0.0), 2 * self._settings.beat)
+        pool.real = now
+
+    def _reap(self, pool: _Pool, report: Report) -> None:
+        dead = [name for name, entry in pool.entries.items() if entry.expires <= pool.clock]
+        known_gone = [name for name in report.gone if name in pool.entries]
+        for name in (dead[:REAPED_PER_CALL] + known_gone):
+            if name != report.worker:
+                pool.entries.pop(name, None)
+
+    def _neighbours(self, pool: _Pool, report: Report) -> tuple[Neighbour, ...]:
+        return tuple(
+            Neighbour(name, entry.report.born)
+            for name, entry in pool.entries.items()
+            if name != report.worker and entry.report.home == report.home
+        )
+
+    def _read(self, pool: _Pool) -> Reading:
+        now = self._clock()
+        alive = [entry for entry in pool.entries.values() if now - entry.seen < self._settings.lease]
+        workers = tuple(
+            WorkerReading(
+                worker=entry.report.worker,
+                held=entry.held,
+                silence=now - entry.seen,
+                uptime=entry.report.age + now - entry.seen,
+                server=entry.report.server,
+            )
+            for entry in alive
+        )
+        limits = [entry.report.limit for entry in sorted(alive, key=lambda entry: entry.seen)]
+        return Reading(limits[-1] if limits else None, False, dict(pool.counters), workers)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=MemoryLedger.forget_all)

@@ -1,0 +1,158 @@
+-- reconcile: apply one worker's report to its pool and answer it, in one atomic step.
+--
+-- KEYS  1 counts   hash: one record per worker, and the pool's own fields, which begin with '#'
+--       2 leases   sorted set: worker -> when its lease ends, milliseconds of the pool's clock
+--       3 home     set: the workers that share the reporter's machine and process namespace
+-- ARGV  1 worker   2 seq   3 held (slots)   4 wanted (handshakes)   5 limit (slots)
+--       6 version seen   7 allowance (slots)   8 lease (ms)   9 beat (ms)   10 expiry of unused keys (ms)
+--      11 age (ms)   12 born   13 server   14 counters   15 counters acknowledged
+--      16 beat? (0/1)   17 goodbye? (0/1)   18... workers of this home whose process is gone
+-- Returns {'ok', seq, granted, total, limit, workers, version, settling, lapsed, neighbour, born, ...}
+--      or {'out of order', seq, last seq applied}, having changed nothing.
+--
+-- A record is held|seq|seen|started|born|server|counters; counters are name=count,name=count.
+-- Times in records are Redis's, in milliseconds. Writes that need memory come before those that
+-- give it back: Redis refuses a script for want of memory only before its first write.
+
+local OWN_FIELDS = 7        -- '#total' '#version' '#clock' '#real' '#settled' '#limit' '#counters'
+local REAPED_PER_CALL = 100
+local NEIGHBOURS_SHOWN = 256
+
+local counts, leases, home = KEYS[1], KEYS[2], KEYS[3]
+local worker, seq, held, wanted = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+local limit, seen_version, allowance = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
+local lease, beat, expiry = tonumber(ARGV[8]), tonumber(ARGV[9]), tonumber(ARGV[10])
+local age, born, server, counters, acknowledged = tonumber(ARGV[11]), ARGV[12], ARGV[13], ARGV[14], ARGV[15]
+local is_beat, goodbye = ARGV[16] == '1', ARGV[17] == '1'
+local settling_time = math.floor(1.5 * beat)
+
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+
+local function parse(record)
+  local count, last, _, started, _, _, tally = string.match(record, '^(%d+)|(%d+)|(%d+)|(%d+)|(%d+)|([^|]*)|([^|]*)$')
+  return tonumber(count) or 0, tonumber(last) or 0, tonumber(started), tally or ''
+end
+
+local function tally(text)
+  local of = {}
+  for name, count in string.gmatch(text, '([^=,]+)=(%d+)') do of[name] = tonumber(count) end
+  return of
+end
+
+-- Add to the pool's sums what has happened since the counters `before`.
+local function add_events(sums, before)
+  local sum, old = tally(sums), tally(before)
+  for name, count in pairs(tally(counters)) do
+    sum[name] = (sum[name] or 0) + math.max(0, count - (old[name] or 0))
+  end
+  local parts = {}
+  for name, count in pairs(sum) do parts[#parts + 1] = name .. '=' .. string.format('%.0f', count) end
+  return table.concat(parts, ',')
+end
+
+local state = redis.call('HMGET', counts, '#total', '#version', '#clock', '#real', '#settled', '#counters', worker)
+local total, version, clock, real = tonumber(state[1]), tonumber(state[2]), tonumber(state[3]), tonumber(state[4])
+local settled, sums, record = tonumber(state[5]), state[6], state[7]
+local workers = redis.call('ZCARD', leases)
+
+-- Missing or torn (a key evicted, a field deleted): start over, the living report themselves again.
+local fresh = not (total and version and clock and real and settled and sums)
+  or redis.call('HLEN', counts) ~= workers + OWN_FIELDS
+if fresh then
+  redis.call('DEL', counts, leases)
+  total, version, clock, real, workers = 0, 0, now, now, 0
+  settled, sums, record = now + settling_time, '', false
+end
+
+-- The pool's clock never runs backwards, and one call moves it by two beats at most.
+clock = clock + math.max(0, math.min(now - real, 2 * beat))
+
+-- A worker knows more than the ledger: acknowledged writes were lost.
+if seen_version > version then
+  settled = math.max(settled, clock + settling_time)
+  version = seen_version
+end
+
+local counted, last, started, before = 0, 0, now - age, ''
+if record then
+  counted, last, started, before = parse(record)
+elseif not fresh then
+  before = acknowledged
+end
+if seq <= last then return {'out of order', seq, last} end
+
+local dead = redis.call('ZRANGEBYSCORE', leases, '-inf', clock, 'LIMIT', 0, REAPED_PER_CALL)
+for i = 18, #ARGV do
+  if redis.call('SISMEMBER', home, ARGV[i]) == 1 then dead[#dead + 1] = ARGV[i] end
+end
+local reaped, once = {}, {[worker] = true}
+for _, name in ipairs(dead) do
+  if not once[name] then
+    once[name] = true
+    reaped[#reaped + 1] = name
+  end
+end
+local freed, leaving = 0, 0
+if #reaped > 0 then
+  for _, theirs in ipairs(redis.call('HMGET', counts, unpack(reaped))) do
+    if theirs then
+      freed = freed + parse(theirs)
+      leaving = leaving + 1
+    end
+  end
+end
+
+local others = total - counted - freed
+local room = limit - others - held
+if clock < settled then room = math.min(room, allowance - held) end
+local granted = math.max(0, math.min(wanted, room))
+local count = held + granted
+local stays = not (goodbye and count == 0)
+local lapsed = not record and seen_version > 0 and not fresh
+
+if counters ~= before then sums = add_events(sums, before) end
+total, version = others + count, version + 1
+workers = workers - leaving
+if record then workers = workers - 1 end
+if stays then workers = workers + 1 end
+
+local fields = {
+  '#total', total, '#version', version, '#clock', clock, '#real', now,
+  '#settled', settled, '#limit', limit, '#counters', sums,
+}
+if stays then
+  fields[#fields + 1] = worker
+  fields[#fields + 1] = table.concat({count, seq, now, started, born, server, counters}, '|')
+end
+redis.call('HSET', counts, unpack(fields))
+if stays then
+  redis.call('ZADD', leases, clock + lease, worker)
+  redis.call('SADD', home, worker)
+else
+  reaped[#reaped + 1] = worker
+end
+if #reaped > 0 then
+  redis.call('HDEL', counts, unpack(reaped))
+  redis.call('ZREM', leases, unpack(reaped))
+  redis.call('SREM', home, unpack(reaped))
+end
+for _, key in ipairs(KEYS) do redis.call('PEXPIRE', key, expiry) end
+
+local reply = {
+  'ok', seq, granted, total, limit, workers, version, clock < settled and 1 or 0, lapsed and 1 or 0,
+}
+if is_beat then
+  local strangers = {}
+  for _, name in ipairs(redis.call('SRANDMEMBER', home, NEIGHBOURS_SHOWN)) do
+    local theirs = name ~= worker and redis.call('HGET', counts, name)
+    if theirs then
+      reply[#reply + 1] = name
+      reply[#reply + 1] = string.match(theirs, '^%d+|%d+|%d+|%d+|(%d+)|')
+    elseif name ~= worker then
+      strangers[#strangers + 1] = name
+    end
+  end
+  if #strangers > 0 then redis.call('SREM', home, unpack(strangers)) end
+end
+return reply

@@ -1,0 +1,222 @@
+"""The Redis ledger. The only module that imports ``redis``.
+
+A pool lives in ``PREFIX:{pool}:counts``, ``PREFIX:{pool}:leases`` and, for each home of workers,
+``PREFIX:{pool}:home:TOKEN``; the hash tag keeps them in one slot of a cluster.
+"""
+
+import re
+from collections.abc import Mapping
+from contextlib import suppress
+from importlib.resources import files
+from typing import Any
+from urllib.parse import urlsplit
+
+from channels_redis.utils import create_pool
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import (
+    AuthenticationError,
+    AuthorizationError,
+    ConnectionError,
+    MaxConnectionsError,
+    NoPermissionError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+)
+
+from ..conf import MAX_LIMIT, Settings
+from ..exceptions import LedgerError, LedgerRefused, LedgerUnavailable
+from ..types import Counters, Neighbour, Reading, Report, View, WorkerReading
+from .base import OutOfOrder
+
+SCRIPT = files(__package__).joinpath("reconcile.lua").read_text()
+
+UNUSED_KEYS_EXPIRE = 3600.0
+"""Seconds after the last report of a pool until its keys disappear; at least two leases."""
+
+PERMANENT = re.compile(r"(NOAUTH|WRONGPASS|NOPERM|WRONGTYPE|CROSSSLOT|ERR)\b")
+"""Error replies that no waiting mends. OOM, READONLY, BUSY, LOADING, TRYAGAIN and the like are outages."""
+
+WORKER = re.compile(r"[A-Za-z0-9._-]{1,32}:\d{1,10}:[0-9a-f]{1,16}")
+SERVER = re.compile(r"[a-z0-9._-]{0,24}")
+COUNTER = re.compile(r"([a-z][a-z0-9_.:-]{0,63})=(\d{1,15})")
+
+
+def address_of(host: Mapping[str, Any]) -> str:
+    """Where a channels_redis host entry points, for people: no user, password or query."""
+    if "address" in host:
+        url = urlsplit(str(host["address"]))
+        place = url.hostname or ""
+        port = f":{url.port}" if url.port else ""
+        return f"{url.scheme}://{place}{port}{url.path}"
+    if "sentinels" in host:
+        return f"sentinel://{host.get('master_name', '')}"
+    if "path" in host:
+        return f"unix://{host['path']}"
+    return f"redis://{host.get('host', 'localhost')}:{host.get('port', 6379)}/{host.get('db', 0)}"
+
+
+class RedisLedger:
+    """A :class:`~.base.Ledger` over one Redis, given in any form that channels_redis takes."""
+
+    kind = "redis"
+
+    def __init__(self, settings: Settings) -> None:
+        assert settings.ledger.host is not None
+        self._settings = settings
+        self.address = address_of(settings.ledger.host)
+        self._pool = create_pool(_without_retries(settings.ledger.host))
+        self._redis = Redis(connection_pool=self._pool)
+        self._script = self._redis.register_script(SCRIPT)
+
+    async def reconcile(self, pool: str, report: Report) -> View:
+        keys = [self._key(pool, "counts"), self._key(pool, "leases"), self._key(pool, f"home:{report.home}")]
+        try:
+            reply = await self._script(keys=keys, args=self._arguments(report))
+        except BaseException as error:
+            raise await self._fault(error) from None
+        if reply[1] != report.seq:
+            await self._drop_connections()
+            raise LedgerUnavailable(f"the reply to another call: {reply[1]!r} for {report.seq}")
+        if _text(reply[0]) == "out of order":
+            raise OutOfOrder(f"report {report.seq} of {report.worker} comes after report {reply[2]}")
+        return _view(reply)
+
+    async def read(self, pools: tuple[str, ...]) -> tuple[Reading, ...]:
+        try:
+            async with self._redis.pipeline(transaction=False) as pipeline:
+                pipeline.time()
+                for pool in pools:
+                    pipeline.hgetall(self._key(pool, "counts"))
+                (seconds, micros), *hashes = await pipeline.execute()
+        except BaseException as error:
+            raise await self._fault(error) from None
+        now = seconds * 1000 + micros // 1000
+        return tuple(_reading(fields, now, self._settings.lease) for fields in hashes)
+
+    async def aclose(self) -> None:
+        await self._drop_connections()
+
+    def _key(self, pool: str, part: str) -> str:
+        return f"{self._settings.prefix}:{{{pool}}}:{part}"
+
+    def _arguments(self, report: Report) -> list[str | int]:
+        lease, beat = self._settings.lease, self._settings.beat
+        return [
+            report.worker,
+            report.seq,
+            report.held,
+            report.wanted,
+            report.limit,
+            report.version,
+            report.allowance,
+            _milliseconds(lease),
+            _milliseconds(beat),
+            _milliseconds(max(UNUSED_KEYS_EXPIRE, 2 * lease)),
+            _milliseconds(report.age),
+            report.born,
+            report.server,
+            _packed(report.counters),
+            _packed(report.acknowledged),
+            int(report.beat),
+            int(report.goodbye),
+            *report.gone,
+        ]
+
+    async def _fault(self, error: BaseException) -> BaseException:
+        """What to raise for ``error``, with the connection it came over gone: its state is unknown."""
+        await self._drop_connections()
+        return _translated(error)
+
+    async def _drop_connections(self) -> None:
+        with suppress(RedisError, OSError):
+            await self._pool.disconnect()
+
+
+def _without_retries(host: Mapping[str, Any]) -> dict[str, Any]:
+    """``host`` with the client's own retries off: the gate decides when to ask again."""
+    never = {"retry": Retry(NoBackoff(), 0)}
+    if "sentinels" in host:
+        return {**host, **never, "sentinel_kwargs": {**never, **(host.get("sentinel_kwargs") or {})}}
+    return {**host, **never}
+
+
+def _translated(error: BaseException) -> BaseException:
+    if isinstance(error, AuthenticationError | AuthorizationError | NoPermissionError):
+        return LedgerRefused(f"{type(error).__name__}: {error}")
+    if isinstance(error, ReadOnlyError):
+        return LedgerUnavailable(f"{type(error).__name__}: {error}", reset=True)
+    if isinstance(error, ResponseError):
+        kind = LedgerRefused if PERMANENT.match(str(error)) else LedgerUnavailable
+        return kind(f"{type(error).__name__}: {error}")
+    if isinstance(error, RedisError | OSError):
+        reset = isinstance(error, ConnectionError | OSError) and not isinstance(error, MaxConnectionsError)
+        return LedgerUnavailable(f"{type(error).__name__}: {error}", reset=reset)
+    return error
+
+
+def _milliseconds(seconds: float) -> int:
+    return round(seconds * 1000)
+
+
+def _packed(counters: Counters) -> str:
+    return ",".join(f"{name}={count}" for name, count in counters.items())
+
+
+def _view(reply: list[Any]) -> View:
+    _, _, granted, total, limit, workers, version, settling, lapsed, *neighbours = reply
+    named = zip(neighbours[::2], neighbours[1::2], strict=True)
+    return View(
+        granted=granted,
+        total=total,
+        limit=limit,
+        workers=workers,
+        version=version,
+        settling=bool(settling),
+        lapsed=bool(lapsed),
+        neighbours=tuple(
+            Neighbour(worker, int(born))
+            for worker, born in ((_text(worker), _text(born)) for worker, born in named)
+            if WORKER.fullmatch(worker) and born.isdecimal()
+        ),
+    )
+
+
+def _text(value: Any) -> str:
+    """A Redis string as text, whatever the client's ``decode_responses`` says; never fails."""
+    return value.decode("ascii", "replace") if isinstance(value, bytes) else str(value)
+
+
+def _number(value: str | None) -> int | None:
+    return int(value) if value is not None and value.isdecimal() and len(value) <= 16 else None
+
+
+def _reading(fields: Mapping[Any, Any], now: int, lease: float) -> Reading:
+    """A pool's hash as a :class:`Reading`; what no worker of ours can have written is left out."""
+    texts = {_text(name): _text(value) for name, value in fields.items()}
+    limit = _number(texts.get("#limit"))
+    clock, settled = (_number(texts.get(name)) or 0 for name in ("#clock", "#settled"))
+    workers = (_worker(name, record, now) for name, record in texts.items() if not name.startswith("#"))
+    return Reading(
+        limit=limit if limit is not None and limit <= MAX_LIMIT else None,
+        settling=clock < settled,
+        counters={name: int(count) for name, count in COUNTER.findall(texts.get("#counters", ""))},
+        workers=tuple(worker for worker in workers if worker is not None and worker.silence < lease),
+    )
+
+
+def _worker(name: str, record: str, now: int) -> WorkerReading | None:
+    parts = record.split("|")
+    numbers = [_number(part) for part in parts[:5]]
+    if len(parts) != 7 or None in numbers or not WORKER.fullmatch(name) or not SERVER.fullmatch(parts[5]):
+        return None
+    held, _, seen, started, _ = numbers
+    return WorkerReading(
+        worker=name,
+        held=min(held, MAX_LIMIT),
+        silence=max(0, now - seen) / 1000,
+        uptime=max(0, now - started) / 1000,
+        server=parts[5],
+    )

@@ -1,0 +1,57 @@
+"""The ASGI face: a slot for every WebSocket that goes further in, a refusal for the rest."""
+
+from typing import Any
+
+from . import conf, refusal
+from .gate import Slot, gate_of
+from .servers import daphne, name_of
+from .types import Refusal
+
+KEY = "admission"
+"""Where the held slots travel in the scope: a dict from pool name to :class:`~.gate.Slot`."""
+
+
+class AdmissionMiddleware:
+    """Admit WebSockets to ``inner`` as far as ``pool`` has slots, and close the others with 1013.
+
+    Counts nothing twice: a connection that already holds a slot of the pool passes through. Other
+    scope types pass through as well. An unknown pool is a
+    :exc:`~channels_admission.exceptions.ConfigurationError`.
+    """
+
+    def __init__(self, inner: Any, pool: str = conf.DEFAULT_POOL) -> None:
+        self.inner = inner
+        self.pool = pool
+        conf.current().pool(pool)
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        await admit(self.inner, self.pool, scope, receive, send)
+
+
+async def admit(inner: Any, pool: str, scope: Any, receive: Any, send: Any) -> None:
+    """Run ``inner`` with a slot of ``pool`` in its scope, or refuse the handshake."""
+    settings = conf.current()
+    if scope["type"] != "websocket" or not settings.enabled or pool in scope.get(KEY, ()):
+        await inner(scope, receive, send)
+        return
+    verdict = await gate_of(pool, name_of(send)).acquire()
+    if isinstance(verdict, Refusal):
+        await _refuse(verdict, settings.pool(pool), scope, receive, send)
+        return
+    await _run(inner, verdict, pool, scope, receive, send)
+
+
+async def _run(inner: Any, slot: Slot, pool: str, scope: Any, receive: Any, send: Any) -> None:
+    try:
+        await inner({**scope, KEY: {**scope.get(KEY, {}), pool: slot}}, receive, send)
+    finally:
+        slot.release()
+
+
+async def _refuse(verdict: Refusal, pool: conf.PoolSettings, scope: Any, receive: Any, send: Any) -> None:
+    if daphne.is_loaded():
+        daphne.extend()
+    if (await receive())["type"] == "websocket.disconnect":
+        return
+    for message in refusal.messages(scope, verdict, pool):
+        await send(message)

@@ -1,0 +1,133 @@
+"""Everything shown to people and programs, collected once into one frozen value and rendered many ways."""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
+
+from . import conf, policy
+from .conf import PoolSettings, Settings
+from .exceptions import LedgerError, LedgerUnavailable
+from .ledger import open_ledger
+from .types import ADMITTED, Level, Reading, WorkerReading
+
+READ_TIMEOUT = 2.0
+"""Seconds a look at the ledger may take; no handshake waits for it."""
+
+
+class Health(StrEnum):
+    OK = "ok"
+    SETTLING = "settling"
+    """It has lost data a moment ago and lets the workers report before it grants freely."""
+    DOWN = "down"
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSnapshot:
+    """One worker in one pool; times in seconds."""
+
+    id: str
+    host: str
+    pid: int
+    server: str
+    held: int
+    last_beat: float
+    uptime: float
+
+
+@dataclass(frozen=True, slots=True)
+class PoolSnapshot:
+    """One pool. ``share`` is held slots over the limit, and may pass 1 after the limit was lowered."""
+
+    name: str
+    held: int
+    limit: int
+    free: int
+    share: float
+    warn_at: float
+    level: Level
+    admitted: int
+    refused: Mapping[str, int]
+    workers: tuple[WorkerSnapshot, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerSnapshot:
+    """Which ledger, where, and how it is; ``error`` is None unless it is down."""
+
+    kind: str
+    address: str
+    health: Health
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The state of all pools at ``taken`` (UTC). With the ledger down there are no pools."""
+
+    taken: datetime
+    enabled: bool
+    ledger: LedgerSnapshot
+    pools: tuple[PoolSnapshot, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON: ``taken`` in ISO 8601, the rest as the fields say."""
+        return {**asdict(self), "taken": self.taken.isoformat(timespec="milliseconds")}
+
+
+async def collect(settings: Settings | None = None) -> Snapshot:
+    """Look at the ledger over a connection of its own. A ledger that is down is a fact, not an exception."""
+    settings = settings or conf.current()
+    ledger = open_ledger(settings)
+    names = tuple(settings.pools)
+    readings: tuple[Reading, ...] = ()
+    health, problem = Health.OK, None
+    try:
+        async with asyncio.timeout(READ_TIMEOUT):
+            readings = await ledger.read(names)
+    except (LedgerError, TimeoutError) as error:
+        health = Health.DOWN
+        problem = str(error) or str(LedgerUnavailable(f"no answer within {READ_TIMEOUT:g} s"))
+    finally:
+        await ledger.aclose()
+    if any(reading.settling for reading in readings):
+        health = Health.SETTLING
+    return Snapshot(
+        taken=datetime.now(UTC),
+        enabled=settings.enabled,
+        ledger=LedgerSnapshot(ledger.kind, ledger.address, health, problem),
+        pools=tuple(_pool(settings.pools[name], reading) for name, reading in zip(names, readings, strict=False)),
+    )
+
+
+def _pool(pool: PoolSettings, reading: Reading) -> PoolSnapshot:
+    held = sum(worker.held for worker in reading.workers)
+    limit = pool.max_connections if reading.limit is None else reading.limit
+    counters = dict(reading.counters)
+    return PoolSnapshot(
+        name=pool.name,
+        held=held,
+        limit=limit,
+        free=max(0, limit - held),
+        share=held / limit if limit else 1.0,
+        warn_at=pool.warn_at,
+        level=policy.level(held, limit, pool.warn_at),
+        admitted=counters.pop(ADMITTED, 0),
+        refused=counters,
+        workers=tuple(sorted(map(_worker, reading.workers), key=lambda worker: (worker.host, worker.pid, worker.id))),
+    )
+
+
+def _worker(reading: WorkerReading) -> WorkerSnapshot:
+    host, pid, _ = reading.worker.split(":")
+    return WorkerSnapshot(
+        id=reading.worker,
+        host=host,
+        pid=int(pid),
+        server=reading.server,
+        held=reading.held,
+        last_beat=round(reading.silence, 3),
+        uptime=round(reading.uptime, 3),
+    )

@@ -1,0 +1,128 @@
+"""The words of the package as values: what a gate and a ledger say to each other, and what a handshake is told."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class Reason(StrEnum):
+    """Why a handshake was refused. Counted by this name; the client is never told."""
+
+    FULL = "full"
+    """Every slot of the pool is held."""
+    LEDGER = "ledger"
+    """The ledger is away, and this worker's own part of the pool is used up."""
+
+
+ADMITTED = "admitted"
+"""The name under which admissions stand beside the refusal reasons in a worker's counters."""
+
+Counters = Mapping[str, int]
+"""Events since a worker started: ``admitted``, and one entry for each refusal reason that occurred."""
+
+
+class Level(StrEnum):
+    """How near a pool is to its limit."""
+
+    CALM = "calm"
+    WARNING = "warning"
+    CRITICAL = "critical"
+    FULL = "full"
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A handshake's bad news: the reason, for our counters, and a hint for the client.
+
+    ``retry_after`` is in seconds.
+    """
+
+    reason: Reason
+    retry_after: float
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a worker says of itself in one exchange: whole state, never deltas."""
+
+    worker: str
+    """Identity, ``host:pid:nonce``."""
+    seq: int
+    """Rises with every report sent; the ledger applies each number once and in order."""
+    held: int
+    """Slots held, absolute."""
+    wanted: int
+    """Handshakes that wait for a slot."""
+    limit: int
+    """Slots in the pool, as this worker is configured."""
+    version: int
+    """The highest pool version this worker has seen; 0 before the first reply."""
+    allowance: int
+    """Slots it may hold while the ledger is settling after a loss of data."""
+    age: float = 0.0
+    """Seconds since the worker started."""
+    born: int = 0
+    """When its process started, in hundredths of a second after boot."""
+    home: str = ""
+    """Token of the machine and process namespace it lives in."""
+    server: str = ""
+    """The ASGI server it runs under, where known."""
+    counters: Counters = field(default_factory=dict)
+    acknowledged: Counters = field(default_factory=dict)
+    """The counters of its last report that the ledger is known to have applied."""
+    gone: tuple[str, ...] = ()
+    """Workers of the same home whose process no longer exists."""
+    beat: bool = False
+    """Whether this is the periodic report, which also asks for the neighbours."""
+    goodbye: bool = False
+    """The last report: with ``held`` at 0 the worker is forgotten at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    """Another worker of the same home."""
+
+    worker: str
+    born: int
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What the ledger answers to a :class:`Report`."""
+
+    granted: int
+    """Slots given to the waiting handshakes, at most ``wanted``; the ledger now counts held + granted."""
+    total: int
+    """Slots that all workers together hold, these grants included."""
+    limit: int
+    workers: int
+    """Workers whose lease runs, this one included."""
+    version: int
+    settling: bool
+    """Whether the ledger has lost data lately and grants only within allowances."""
+    lapsed: bool
+    """Whether it had forgotten this worker, whose lease had run out."""
+    neighbours: tuple[Neighbour, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerReading:
+    """One registered worker as a reader of the ledger sees it; times in seconds."""
+
+    worker: str
+    held: int
+    silence: float
+    """Since its last report."""
+    uptime: float
+    server: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A pool as a reader of the ledger sees it; workers that outlived their lease are left out."""
+
+    limit: int | None
+    """The limit last reported by a worker; None when the ledger knows no such pool."""
+    settling: bool
+    counters: Counters
+    workers: tuple[WorkerReading, ...]

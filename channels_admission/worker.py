@@ -1,0 +1,90 @@
+"""Who a worker is, and whether a neighbour's process is still there."""
+
+import hashlib
+import os
+import re
+import secrets
+import socket
+import sys
+import time
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+import psutil
+
+from .types import Neighbour
+
+HOST_LENGTH = 32
+
+
+@cache
+def host() -> str:
+    """This machine's name, cut and reduced to letters, digits, dots, dashes and underscores."""
+    return re.sub(r"[^A-Za-z0-9._-]", "_", socket.gethostname())[:HOST_LENGTH] or "unknown"
+
+
+@cache
+def home() -> str:
+    """A token that two workers share only when each can see the other's process.
+
+    Containers may share a host name and not a process namespace, so on Linux it is made from the
+    boot id and the namespace; elsewhere from the host name and the boot time.
+    """
+    try:
+        place = Path("/proc/sys/kernel/random/boot_id").read_text() + os.readlink("/proc/self/ns/pid")
+    except OSError:
+        place = f"{socket.gethostname()} {psutil.boot_time():.0f}"
+    return hashlib.blake2s(place.encode(), digest_size=6).hexdigest()
+
+
+def birth(process: psutil.Process) -> int:
+    """When ``process`` started, in hundredths of a second after boot: untouched by clock changes."""
+    return round((process.create_time() - psutil.boot_time()) * 100)
+
+
+def is_gone(neighbour: Neighbour) -> bool:
+    """Whether the process of a worker of this home has ended for certain; doubt counts as alive."""
+    pid = int(neighbour.worker.split(":")[1])
+    try:
+        process = psutil.Process(pid)
+        return process.status() == psutil.STATUS_ZOMBIE or birth(process) != neighbour.born
+    except psutil.NoSuchProcess:
+        return not _is_hidden(pid)
+    except psutil.Error:
+        return False
+
+
+def _is_hidden(pid: int) -> bool:
+    """Whether the process exists although /proc does not show it to us (mount option hidepid)."""
+    if sys.platform == "win32":
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass
+    return True
+
+
+@dataclass(slots=True)
+class Worker:
+    """The identity of one event loop in one process: ``host:pid:nonce``."""
+
+    started: float = field(default_factory=time.monotonic)
+    pid: int = field(default_factory=os.getpid)
+    born: int = field(default_factory=lambda: birth(psutil.Process()))
+    nonce: str = field(default_factory=lambda: secrets.token_hex(4))
+
+    @property
+    def id(self) -> str:
+        return f"{host()}:{self.pid}:{self.nonce}"
+
+    def renamed(self) -> "Worker":
+        """The same worker under a fresh nonce, for when another one answers to its name."""
+        return Worker(self.started, self.pid, self.born)
+
+    def age(self) -> float:
+        """Seconds since it started."""
+        return time.monotonic() - self.started
