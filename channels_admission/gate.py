@@ -103,10 +103,10 @@ class Gate:
     async def acquire(self) -> Slot | Refusal:
         """A slot, or a refusal, within ``LEDGER_TIMEOUT``. Cancelling it costs no slot."""
         account = self.account
-        if account.has_room and not self._waiting:
-            return self._admit()
         if account.away or self._task.done():
             return self._decide_alone()
+        if account.has_room and not self._waiting:
+            return self._admit()
         if self._loop.time() < self._full_until:
             return self._refuse(Reason.FULL)
         handshake = self._queue()

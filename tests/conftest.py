@@ -1,0 +1,60 @@
+"""Fixtures that every test may use."""
+
+import asyncio
+import uuid
+from collections.abc import Iterator
+
+import pytest
+from channels_admission import conf
+from channels_admission.ledger.memory import MemoryLedger
+from demo.servers import Redis
+from django.test import override_settings
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[Redis]:
+    """A Redis of this test run's own, on a free port of the loopback interface."""
+    with Redis() as server:
+        yield server
+
+
+@pytest.fixture
+def prefix() -> str:
+    """A key prefix that no other test uses."""
+    return f"test-{uuid.uuid4().hex[:12]}"
+
+
+@pytest.fixture(autouse=True)
+def _fresh_memory_ledger() -> None:
+    MemoryLedger.forget_all()
+
+
+@pytest.fixture
+def admission(prefix: str) -> Iterator[object]:
+    """``admission(KEY=value, …)`` puts these settings in force until the test ends, and returns them read."""
+    overrides = []
+
+    def use(**keys: object) -> conf.Settings:
+        override = override_settings(CHANNELS_ADMISSION={"LEDGER": "memory", "PREFIX": prefix, **keys})
+        override.enable()
+        overrides.append(override)
+        return conf.current()
+
+    yield use
+    while overrides:
+        overrides.pop().disable()
+
+
+async def eventually(holds, seconds: float = 5.0, every: float = 0.01):
+    """Wait until ``holds()``, or the awaited result of it, is true; fail after ``seconds``."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + seconds
+    while True:
+        value = holds()
+        if asyncio.iscoroutine(value):
+            value = await value
+        if value:
+            return value
+        if loop.time() > deadline:
+            raise AssertionError(f"still not true after {seconds} s")
+        await asyncio.sleep(every)

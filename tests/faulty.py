@@ -1,0 +1,51 @@
+"""A ledger whose road to the real one the test can slow down, cut or break."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from channels_admission.exceptions import LedgerError
+from channels_admission.ledger.base import Ledger
+from channels_admission.types import Reading, Report, View
+
+
+class FaultyLedger:
+    """Passes calls on to ``inner``, after ``delay`` seconds, unless told to fail them or swallow their replies."""
+
+    kind = "faulty"
+    address = "nowhere"
+
+    def __init__(self, inner: Ledger) -> None:
+        self.inner = inner
+        self.delay = 0.0
+        self.error: LedgerError | None = None
+        self.errors: list[LedgerError] = []
+        """Raised by the next calls, one each, before they reach the ledger."""
+        self.silent = False
+        self.reports: list[Report] = []
+
+    async def reconcile(self, pool: str, report: Report) -> View:
+        self.reports.append(report)
+        if self.errors:
+            raise self.errors.pop(0)
+        if self.error is not None:
+            raise self.error
+        await asyncio.sleep(self.delay)
+        view = await self.inner.reconcile(pool, report)
+        if self.silent:
+            await asyncio.Event().wait()
+        return view
+
+    async def read(self, pools: tuple[str, ...]) -> tuple[Reading, ...]:
+        return await self.inner.read(pools)
+
+    async def aclose(self) -> None:
+        await self.inner.aclose()
+
+    @asynccontextmanager
+    async def away(self, error: LedgerError) -> AsyncIterator[None]:
+        self.error = error
+        try:
+            yield
+        finally:
+            self.error = None

@@ -1,0 +1,64 @@
+"""Reports as a worker would send them, and a Redis ledger whose clock the test holds."""
+
+import time
+from dataclasses import replace
+
+from channels_admission.conf import Settings
+from channels_admission.ledger import redis as redis_ledger
+from channels_admission.ledger.redis import RedisLedger
+from channels_admission.types import Report, View
+
+HOME = "aaaaaaaaaaaa"
+
+
+class Reporter:
+    """One worker of the contract tests: numbers its reports and remembers the version."""
+
+    def __init__(self, ledger, nonce: str, *, limit: int = 10, pool: str = "default", home: str = HOME, pid: int = 1) -> None:
+        self.ledger = ledger
+        self.pool = pool
+        self.last = Report(
+            worker=f"host:{pid}:{nonce}", seq=0, held=0, wanted=0, limit=limit, version=0, allowance=limit, home=home, born=7
+        )
+
+    async def say(self, held: int = 0, wanted: int = 0, **changes) -> View:
+        self.last = replace(self.last, seq=self.last.seq + 1, held=held, wanted=wanted, **changes)
+        return await self.repeat()
+
+    async def repeat(self) -> View:
+        view = await self.ledger.reconcile(self.pool, self.last)
+        self.last = replace(self.last, version=max(self.last.version, view.version))
+        return view
+
+
+class Clock:
+    """Seconds that pass only when the test says so."""
+
+    def __init__(self) -> None:
+        self.now = time.time()
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class ClockedRedisLedger(RedisLedger):
+    """The Redis ledger with the real script, except that TIME is what the test's clock says.
+
+    ``patches`` replace further text of the script, each of which must be there.
+    """
+
+    def __init__(self, settings: Settings, clock: Clock, patches: dict[str, str] | None = None) -> None:
+        super().__init__(settings)
+        self._clock = clock
+        source = redis_ledger.SCRIPT
+        clock_key = f"redis.call('GET', '{settings.prefix}:now')"
+        time = f"{{math.floor({clock_key} / 1000), ({clock_key} % 1000) * 1000}}"
+        for old, new in {"redis.call('TIME')": time, **(patches or {})}.items():
+            if source.count(old) != 1:
+                raise ValueError(f"{old!r} stands {source.count(old)} times in the script")
+            source = source.replace(old, new)
+        self._script = self._redis.register_script(source)
+
+    async def reconcile(self, pool: str, report: Report) -> View:
+        await self._redis.set(f"{self._settings.prefix}:now", round(self._clock() * 1000))
+        return await super().reconcile(pool, report)

@@ -1,0 +1,387 @@
+"""The gate: coalescing, cancellation, outages, lost replies, shared identities, parting."""
+
+import asyncio
+import logging
+import multiprocessing
+import threading
+import time
+from contextlib import asynccontextmanager
+
+import pytest
+from channels_admission import gate as gate_module
+from channels_admission.exceptions import LedgerRefused, LedgerUnavailable
+from channels_admission.gate import Gate, Slot, close_gates, gate_of
+from channels_admission.ledger.memory import MemoryLedger
+from channels_admission.types import Reason, Refusal
+from channels_admission.worker import Worker
+from conftest import eventually
+from faulty import FaultyLedger
+
+OUTAGE = LedgerUnavailable("the road is closed")
+
+
+@pytest.fixture
+def opened(admission):
+    """``async with opened(KEY=value) as gate``: a gate over a memory ledger with a road that can break."""
+
+    @asynccontextmanager
+    async def open_gate(**keys):
+        settings = admission(**{"MAX_CONNECTIONS": 10, "BEAT": 0.2, "LEASE": 2, "LEDGER_TIMEOUT": 0.1, **keys})
+        gate = Gate(settings.pool("default"), settings, FaultyLedger(MemoryLedger(settings)), Worker())
+        try:
+            yield gate
+        finally:
+            await gate.aclose()
+
+    return open_gate
+
+
+async def counted(gate):
+    """Slots the ledger counts for all workers, and the number of workers."""
+    (reading,) = await gate._ledger.read(("default",))
+    return sum(worker.held for worker in reading.workers), len(reading.workers)
+
+
+async def take(gate, count):
+    slots = await asyncio.gather(*(gate.acquire() for _ in range(count)))
+    if not all(isinstance(slot, Slot) for slot in slots):
+        raise AssertionError(f"not all admitted: {slots}")
+    return slots
+
+
+async def counts(gate, held):
+    await eventually(lambda: _is_counted(gate, held))
+
+
+async def _is_counted(gate, held):
+    return gate.account.held == held and (await counted(gate))[0] == held
+
+
+async def test_a_thousand_handshakes_at_once_cost_a_handful_of_calls(opened):
+    async with opened(MAX_CONNECTIONS=600) as gate:
+        verdicts = await asyncio.gather(*(gate.acquire() for _ in range(1000)))
+        assert sum(isinstance(verdict, Slot) for verdict in verdicts) == 600
+        assert gate.calls <= 3
+        assert gate.account.counters == {"admitted": 600, "full": 400}
+
+
+async def test_a_thousand_handshakes_one_after_the_other_in_a_second_share_calls(opened):
+    async with opened(MAX_CONNECTIONS=1000, BEAT=1, LEASE=10) as gate:
+        gate._ledger.delay = 0.002
+
+        async def arrive(number):
+            await asyncio.sleep(number / 2000)
+            return await gate.acquire()
+
+        verdicts = await asyncio.gather(*(arrive(number) for number in range(1000)))
+        assert all(isinstance(verdict, Slot) for verdict in verdicts)
+        assert gate.calls <= 50
+
+
+async def test_a_refusal_names_its_reason_and_a_hint_within_bounds(opened):
+    async with opened(MAX_CONNECTIONS=0, RETRY_AFTER=(2, 3)) as gate:
+        verdict = await gate.acquire()
+        assert isinstance(verdict, Refusal)
+        assert verdict.reason is Reason.FULL
+        assert 2 <= verdict.retry_after <= 3
+
+
+async def test_a_slot_is_given_back_once(opened):
+    async with opened() as gate:
+        first, second = await take(gate, 2)
+        assert first.pool == "default"
+        for _ in range(3):
+            first.release()
+        assert first.pool is None
+        await counts(gate, 1)
+        second.release()
+        await counts(gate, 0)
+
+
+async def test_a_freed_slot_is_taken_again_without_asking(opened):
+    async with opened(BEAT=5, LEASE=50) as gate:
+        (slot,) = await take(gate, 1)
+        calls = gate.calls
+        for _ in range(100):
+            slot.release()
+            slot = await gate.acquire()
+            assert isinstance(slot, Slot)
+        assert gate.calls == calls
+
+
+async def test_a_freed_slot_of_a_full_pool_is_reported_at_once(opened):
+    async with opened(BEAT=5, LEASE=50) as gate:
+        slots = await take(gate, 10)
+        calls = gate.calls
+        slots[0].release()
+        await eventually(lambda: gate.calls > calls, seconds=0.5)
+        assert (await counted(gate))[0] == 9
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.05])
+async def test_cancelled_handshakes_cost_no_slot(opened, delay):
+    async with opened() as gate:
+        gate._ledger.delay = delay
+        waiting = [asyncio.ensure_future(gate.acquire()) for _ in range(30)]
+        await asyncio.sleep(delay / 2)
+        for handshake in waiting:
+            handshake.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+        assert all(handshake.cancelled() for handshake in waiting)
+        await counts(gate, 0)
+
+
+async def test_a_handshake_cancelled_in_the_moment_of_its_verdict_gives_the_slot_back(opened):
+    async with opened() as gate:
+        waiting = asyncio.ensure_future(gate.acquire())
+        await asyncio.sleep(0)
+        handshake = gate._waiting.popleft()
+        handshake.set_result(gate._admit())
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        await counts(gate, 0)
+
+
+async def test_a_handshake_never_waits_longer_than_the_timeout(opened):
+    async with opened(LEDGER_TIMEOUT=0.1) as gate:
+        gate._ledger.delay = 0.08
+        loop = asyncio.get_running_loop()
+
+        async def timed(number):
+            await asyncio.sleep(number * 0.005)
+            started = loop.time()
+            await gate.acquire()
+            return loop.time() - started
+
+        assert max(await asyncio.gather(*(timed(number) for number in range(60)))) < 0.2
+        assert not gate.account.away
+
+
+async def test_during_an_outage_decisions_are_immediate(opened):
+    async with opened() as gate:
+        await take(gate, 3)
+        async with gate._ledger.away(OUTAGE):
+            await eventually(lambda: gate.account.away)
+            acquiring = gate.acquire()
+            with pytest.raises(StopIteration):
+                acquiring.send(None)
+
+
+@pytest.mark.parametrize(
+    ("policy", "admitted"), [("freeze", 4), ("share", 4 + 6), ("open", 30), ("closed", 0)], ids=lambda value: str(value)
+)
+async def test_what_a_lone_worker_may_admit_while_the_ledger_is_away(opened, policy, admitted):
+    async with opened(WHEN_LEDGER_DOWN=policy) as gate:
+        slots = await take(gate, 4)
+        async with gate._ledger.away(OUTAGE):
+            await eventually(lambda: gate.account.away)
+            for slot in slots:
+                slot.release()
+            verdicts = [await gate.acquire() for _ in range(30)]
+            slots = [verdict for verdict in verdicts if isinstance(verdict, Slot)]
+            assert len(slots) == admitted
+            assert gate.account.counters["ledger"] == 30 - admitted
+        await eventually(lambda: not gate.account.away)
+        await counts(gate, admitted)
+
+
+@pytest.mark.parametrize(("policy", "each"), [("freeze", 10), ("share", 15)])
+async def test_workers_together_stay_within_their_shares_of_the_free_room(admission, policy, each):
+    settings = admission(MAX_CONNECTIONS=31, WHEN_LEDGER_DOWN=policy, BEAT=0.2, LEASE=2)
+    gates = [
+        Gate(settings.pool("default"), settings, FaultyLedger(MemoryLedger(settings)), Worker()) for _ in range(2)
+    ]
+    for gate in gates:
+        await take(gate, 10)
+    calls = [gate.calls for gate in gates]
+    await eventually(lambda: all(gate.calls > before for gate, before in zip(gates, calls, strict=True)))
+    for gate in gates:
+        gate._ledger.error = OUTAGE
+    await eventually(lambda: all(gate.account.away for gate in gates))
+    for gate in gates:
+        for _ in range(30):
+            await gate.acquire()
+        assert gate.account.held == each
+        gate._ledger.error = None
+    for gate in gates:
+        await eventually(lambda gate=gate: not gate.account.away)
+        await gate.aclose()
+
+
+async def test_probes_do_not_give_back_what_an_outage_cannot_regain(opened):
+    async with opened(WHEN_LEDGER_DOWN="freeze") as gate:
+        slots = await take(gate, 5)
+        gate._ledger.silent = True
+        await eventually(lambda: gate.account.away)
+        for slot in slots:
+            slot.release()
+        reports = len(gate._ledger.reports)
+        await eventually(lambda: len(gate._ledger.reports) >= reports + 3)
+        assert [report.held for report in gate._ledger.reports[-3:]] == [5, 5, 5]
+        await take(gate, 5)
+        assert isinstance(await gate.acquire(), Refusal)
+
+
+async def test_a_lost_reply_never_leaves_the_ledger_below_the_truth(opened):
+    async with opened(WHEN_LEDGER_DOWN="freeze") as gate:
+        slots = await take(gate, 5)
+        slots.pop().release()
+        slots.pop().release()
+        gate._ledger.silent = True
+        await eventually(lambda: gate.account.away)
+        assert (await counted(gate))[0] == 3
+        assert isinstance(await gate.acquire(), Refusal)
+        assert gate.account.held == 3
+
+
+async def test_one_log_line_for_each_change_of_state(opened, caplog):
+    caplog.set_level(logging.INFO, "channels_admission")
+    async with opened(BEAT=0.1) as gate:
+        await take(gate, 1)
+        for _ in range(2):
+            calls = len(gate._ledger.reports)
+            async with gate._ledger.away(OUTAGE):
+                await eventually(lambda calls=calls: len(gate._ledger.reports) > calls + 4)
+                await gate.acquire()
+            await eventually(lambda: not gate.account.away)
+    lines = [record.getMessage() for record in caplog.records]
+    lost = "Ledger lost for pool 'default', deciding alone (share): the road is closed"
+    assert lines == [lost, "Ledger regained for pool 'default'."] * 2
+
+
+async def test_a_permanent_refusal_is_an_error_in_the_log(opened, caplog):
+    async with opened() as gate:
+        async with gate._ledger.away(LedgerRefused("WRONGPASS")):
+            await eventually(lambda: gate.account.away)
+        await eventually(lambda: not gate.account.away)
+    assert [record.levelno for record in caplog.records] == [logging.ERROR, logging.WARNING]
+
+
+async def test_a_broken_connection_is_tried_again_at_once_under_a_new_number(opened, caplog):
+    async with opened() as gate:
+        await take(gate, 1)
+        gate._ledger.errors.append(LedgerUnavailable("reset", reset=True))
+        await take(gate, 1)
+        assert not gate.account.away
+        assert caplog.records == []
+        numbers = [report.seq for report in gate._ledger.reports]
+        assert numbers == sorted(set(numbers))
+
+
+async def test_a_stall_of_the_loop_is_not_taken_for_an_outage(opened, caplog):
+    async with opened(LEDGER_TIMEOUT=0.05) as gate:
+        gate._ledger.delay = 0.01
+        for _ in range(5):
+            handshakes = [asyncio.ensure_future(gate.acquire()) for _ in range(2)]
+            await asyncio.sleep(0.005)
+            time.sleep(0.2)  # noqa: ASYNC251
+            for slot in await asyncio.gather(*handshakes):
+                assert isinstance(slot, Slot)
+                slot.release()
+    assert caplog.records == []
+
+
+async def test_two_workers_under_one_name_part_ways_and_both_count(admission):
+    settings = admission(MAX_CONNECTIONS=10, BEAT=0.2, LEASE=2)
+    worker = Worker()
+    gates = [Gate(settings.pool("default"), settings, MemoryLedger(settings), worker) for _ in range(2)]
+    verdicts = await asyncio.gather(*(gate.acquire() for gate in gates for _ in range(12)))
+    assert sum(isinstance(verdict, Slot) for verdict in verdicts) == 10
+    await eventually(lambda: _agree(gates))
+    assert len({gate.account.worker.id for gate in gates}) == 2
+    for gate in gates:
+        await gate.aclose()
+
+
+async def _agree(gates):
+    total, workers = await counted(gates[0])
+    return (total, workers) == (sum(gate.account.held for gate in gates), 2)
+
+
+async def test_a_gate_says_goodbye_when_it_is_closed(opened):
+    async with opened() as gate:
+        for slot in await take(gate, 3):
+            slot.release()
+        await gate.aclose()
+        assert await counted(gate) == (0, 0)
+        assert isinstance(await gate.acquire(), Slot | Refusal)
+
+
+def test_a_loop_that_ends_by_itself_says_goodbye(admission):
+    settings = admission()
+
+    async def serve():
+        slot = await gate_of("default").acquire()
+        slot.release()
+
+    asyncio.run(serve())
+
+    async def look():
+        return await MemoryLedger(settings).read(("default",))
+
+    assert asyncio.run(look())[0].workers == ()
+
+
+async def test_other_settings_take_effect_at_the_next_handshake(admission):
+    admission(MAX_CONNECTIONS=1)
+    old = await gate_of("default").acquire()
+    assert isinstance(await gate_of("default").acquire(), Refusal)
+    admission(MAX_CONNECTIONS=2)
+    new = await gate_of("default").acquire()
+    assert isinstance(new, Slot)
+    assert isinstance(await gate_of("default").acquire(), Refusal)
+    old.release()
+    gate = gate_of("default")
+    await eventually(lambda: gate._ledger._pools and gate.account.held == 1)
+    await eventually(lambda: _is_counted(gate, 1))
+    new.release()
+    await close_gates()
+
+
+def test_event_loops_in_threads_share_the_count(admission):
+    admission(MAX_CONNECTIONS=10)
+    admitted = []
+    barrier = threading.Barrier(2, timeout=10)
+
+    async def serve():
+        barrier.wait()
+        verdicts = await asyncio.gather(*(gate_of("default").acquire() for _ in range(12)))
+        admitted.append(sum(isinstance(verdict, Slot) for verdict in verdicts))
+        await asyncio.to_thread(barrier.wait)
+
+    threads = [threading.Thread(target=asyncio.run, args=(serve(),)) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert not any(thread.is_alive() for thread in threads)
+    assert sum(admitted) == 10
+
+
+def _serve_in_child(results, start):
+    async def serve():
+        verdicts = await asyncio.gather(*(gate_of("default").acquire() for _ in range(12)))
+        admitted = sum(isinstance(verdict, Slot) for verdict in verdicts)
+        results.put((gate_of("default").account.worker.id, admitted))
+        await asyncio.to_thread(start.wait, 10)
+
+    asyncio.run(serve())
+
+
+async def test_forked_children_count_for_themselves(admission, redis_server):
+    admission(MAX_CONNECTIONS=10, LEDGER=redis_server.url)
+    parent = await gate_of("default").acquire()
+    context = multiprocessing.get_context("fork")
+    results, start = context.Queue(), context.Barrier(2)
+    children = [context.Process(target=_serve_in_child, args=(results, start)) for _ in range(2)]
+    for child in children:
+        child.start()
+    answers = await asyncio.to_thread(lambda: [results.get(timeout=10) for _ in children])
+    await asyncio.to_thread(lambda: [child.join(10) for child in children])
+    assert [child.exitcode for child in children] == [0, 0]
+    assert sum(admitted for _, admitted in answers) == 9
+    assert len({name for name, _ in answers} | {gate_of("default").account.worker.id}) == 3
+    parent.release()
+    await close_gates()
+    assert not gate_module._houses

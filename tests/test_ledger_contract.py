@@ -1,0 +1,233 @@
+"""One suite that every ledger passes: the contract of ledger/base.py, line by line."""
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+from channels_admission.ledger.base import OutOfOrder
+from channels_admission.ledger.memory import MemoryLedger
+from channels_admission.types import Neighbour
+from reports import Clock, ClockedRedisLedger, Reporter
+
+LEASE, BEAT = 6.0, 1.0
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture(params=["memory", "redis"])
+async def ledger(request, admission, clock):
+    if request.param == "memory":
+        settings = admission(LEASE=LEASE, BEAT=BEAT)
+        yield MemoryLedger(settings, clock)
+    else:
+        url = request.getfixturevalue("redis_server").url
+        settings = admission(LEASE=LEASE, BEAT=BEAT, LEDGER=url)
+        ledger = ClockedRedisLedger(settings, clock)
+        yield ledger
+        await ledger.aclose()
+
+
+@pytest.fixture
+def worker(ledger):
+    return lambda nonce, **options: Reporter(ledger, nonce, **options)
+
+
+async def test_grants_up_to_the_limit_and_no_further(worker):
+    a, b = worker("a"), worker("b")
+    assert (await a.say(wanted=7)).granted == 7
+    view = await b.say(wanted=7)
+    assert (view.granted, view.total, view.limit, view.workers) == (3, 10, 10, 2)
+    assert (await a.say(held=7, wanted=1)).granted == 0
+
+
+async def test_counts_what_the_latest_report_held(worker):
+    a, b = worker("a"), worker("b")
+    await a.say(wanted=10)
+    assert (await a.say(held=4)).total == 4
+    assert (await b.say(wanted=10)).granted == 6
+
+
+async def test_a_limit_lowered_below_the_total_grants_nothing_until_it_is_under_again(worker):
+    a = worker("a")
+    await a.say(wanted=10)
+    lowered = {"limit": 5}
+    view = await a.say(held=10, wanted=2, **lowered)
+    assert (view.granted, view.total, view.limit) == (0, 10, 5)
+    assert (await a.say(held=5, wanted=2)).granted == 0
+    assert (await a.say(held=4, wanted=2)).granted == 1
+
+
+async def test_a_report_repeated_or_overtaken_changes_nothing(worker):
+    a = worker("a")
+    first = await a.say(wanted=3)
+    with pytest.raises(OutOfOrder):
+        await a.repeat()
+    await a.say(held=1)
+    with pytest.raises(OutOfOrder):
+        await a.ledger.reconcile("default", replace(a.last, seq=1, held=9))
+    assert first.total == 3
+    assert (await a.say(held=1)).total == 1
+
+
+async def test_a_silent_worker_is_forgotten_after_its_lease_and_not_before(worker, clock):
+    a, b = worker("a"), worker("b")
+    await a.say(wanted=4)
+    for _ in range(5):
+        clock.now += 1
+        assert (await b.say()).total == 4
+    clock.now += 0.9
+    assert (await b.say()).total == 4
+    clock.now += 0.1
+    view = await b.say()
+    assert (view.total, view.workers) == (0, 1)
+
+
+async def test_a_worker_that_returns_after_its_lease_is_told(worker, clock):
+    a, b = worker("a"), worker("b")
+    await a.say(wanted=4)
+    for _ in range(7):
+        clock.now += 1
+        await b.say(held=0)
+    assert (await b.say(wanted=8)).granted == 8
+    view = await a.say(held=4, wanted=2)
+    assert (view.lapsed, view.granted, view.total) == (True, 0, 12)
+    assert (await a.say(held=4)).lapsed is False
+
+
+async def test_a_first_report_is_not_a_lapse(worker):
+    assert (await worker("a").say()).lapsed is False
+
+
+@pytest.mark.parametrize("jump", [3600.0, -3600.0])
+async def test_a_clock_jump_forgets_nobody_and_keeps_nobody(worker, clock, jump):
+    a, b, dead = worker("a"), worker("b"), worker("c")
+    await dead.say(wanted=1)
+    await a.say(wanted=4)
+    clock.now += jump
+    assert (await b.say(wanted=9)).granted == 5
+    held_b = 5
+    for _ in range(6):
+        clock.now += 1
+        await a.say(held=4)
+        view = await b.say(held=held_b)
+    assert (view.total, view.workers) == (9, 2)
+
+
+async def test_an_outage_longer_than_the_lease_forgets_nobody(worker, clock):
+    a, b = worker("a"), worker("b")
+    await a.say(wanted=4)
+    await b.say(wanted=4)
+    clock.now += 10 * LEASE
+    assert (await b.say(held=4, wanted=9)).granted == 2
+    assert (await a.say(held=4)).lapsed is False
+
+
+async def test_reaping_is_bounded_per_call_and_complete_after_a_few(worker, clock):
+    for number in range(250):
+        await worker(f"{number:x}", limit=1000).say(wanted=1)
+    last = worker("fff", limit=1000)
+    for _ in range(6):
+        clock.now += 1
+        view = await last.say()
+    totals = [view.total]
+    while totals[-1]:
+        totals.append((await last.say()).total)
+    assert totals == [150, 50, 0]
+
+
+async def test_goodbye_with_nothing_held_is_at_once(worker):
+    a, b = worker("a"), worker("b")
+    await a.say(wanted=4)
+    await b.say()
+    view = await a.say(held=0, goodbye=True)
+    assert (view.total, view.workers) == (0, 1)
+    assert (await b.say()).workers == 1
+
+
+async def test_goodbye_with_slots_held_keeps_them_until_the_lease_ends(worker):
+    a, b = worker("a"), worker("b")
+    await a.say(wanted=4)
+    await a.say(held=4, goodbye=True)
+    assert (await b.say()).total == 4
+
+
+async def test_goodbye_of_a_worker_never_seen_leaves_nothing(worker):
+    a, b = worker("a"), worker("b")
+    assert (await a.say(goodbye=True)).workers == 0
+    assert (await b.say()).workers == 1
+
+
+async def test_neighbours_are_the_other_workers_of_the_same_home(worker):
+    a, b, other = worker("a", pid=11), worker("b", pid=12), worker("c", home="bbbbbbbbbbbb")
+    await b.say()
+    await other.say()
+    assert (await a.say()).neighbours == ()
+    assert (await a.say(beat=True)).neighbours == (Neighbour("host:12:b", 7),)
+
+
+async def test_a_neighbour_reported_gone_is_forgotten_at_once(worker):
+    a, b = worker("a"), worker("b")
+    await b.say(wanted=6)
+    view = await a.say(gone=("host:1:b",))
+    assert (view.total, view.workers) == (0, 1)
+    assert (await a.say(beat=True)).neighbours == ()
+
+
+async def test_a_worker_cannot_report_itself_gone(worker):
+    a = worker("a")
+    assert (await a.say(held=2, gone=("host:1:a",))).total == 2
+
+
+async def test_a_worker_that_was_reported_gone_by_mistake_heals_itself(worker):
+    a, b = worker("a"), worker("b")
+    await b.say(wanted=6)
+    await a.say(gone=("host:1:b",))
+    view = await b.say(held=6)
+    assert (view.total, view.workers, view.lapsed) == (6, 2, True)
+
+
+async def test_counters_add_up_each_event_once(worker, clock, ledger):
+    a, b = worker("a"), worker("b")
+    await a.say(counters={"admitted": 5, "full": 2})
+    await a.say(counters={"admitted": 6, "full": 2}, acknowledged={"admitted": 5, "full": 2})
+    await b.say(counters={"admitted": 1})
+    (reading,) = await ledger.read(("default",))
+    assert reading.counters == {"admitted": 7, "full": 2}
+    for _ in range(7):
+        clock.now += 1
+        await b.say(counters={"admitted": 1}, acknowledged={"admitted": 1})
+    await a.say(counters={"admitted": 8, "full": 3}, acknowledged={"admitted": 6, "full": 2})
+    (reading,) = await ledger.read(("default",))
+    assert reading.counters == {"admitted": 9, "full": 3}
+
+
+async def test_pools_do_not_mix(ledger):
+    chat, feed = Reporter(ledger, "a", pool="chat"), Reporter(ledger, "a", pool="feed")
+    await chat.say(wanted=10)
+    assert (await feed.say(wanted=10)).granted == 10
+    readings = await ledger.read(("chat", "feed", "none"))
+    assert [sum(worker.held for worker in reading.workers) for reading in readings] == [10, 10, 0]
+    assert [reading.limit for reading in readings] == [10, 10, None]
+
+
+async def test_a_reading_changes_nothing(worker, ledger):
+    a = worker("a")
+    view = await a.say(wanted=3)
+    before = await ledger.read(("default",))
+    assert await ledger.read(("default",)) == before
+    assert (await a.say(held=3)).version == view.version + 1
+
+
+async def test_concurrent_reports_never_pass_the_limit(ledger):
+    workers = [Reporter(ledger, f"{number:x}", limit=50) for number in range(20)]
+    views = await asyncio.gather(*(worker.say(wanted=7) for worker in workers))
+    assert sum(view.granted for view in views) == 50
+    assert max(view.total for view in views) == 50
+
+
+async def test_closing_twice_is_harmless(ledger):
+    await ledger.aclose()
+    await ledger.aclose()
