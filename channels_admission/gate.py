@@ -19,6 +19,7 @@ from .conf import PoolSettings, Settings
 from .exceptions import LedgerError, LedgerUnavailable
 from .ledger import open_ledger
 from .ledger.base import Ledger, OutOfOrder
+from .servers import daphne
 from .types import Reason, Refusal, Report, View
 from .worker import Worker, is_gone
 
@@ -30,8 +31,8 @@ RELEASE_PAUSE = 0.02
 """Seconds a release waits for company while the pool has room."""
 FULL_FRESH = 0.01
 """Seconds for which a full pool is taken to be still full."""
-STALL = 0.05
-"""Seconds by which a timer may be late before the loop, not the ledger, is to blame for a silence."""
+TICKS = 10
+"""Ticks in ``LEDGER_TIMEOUT``. One that comes late counts once: a busy event loop is no silent ledger."""
 FIRST_PROBE = 0.05
 """Seconds until a lost ledger is asked again; doubles up to a beat."""
 PATIENCE_AT_EXIT = 0.1
@@ -62,7 +63,8 @@ class _Handshake(asyncio.Future["Slot | Refusal"]):
     """A handshake that waits for its verdict."""
 
     number: int
-    overdue: float
+    overdue: int
+    """The tick at which it has waited its time."""
 
 
 class Gate:
@@ -87,7 +89,10 @@ class Gate:
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[_Handshake] = deque()
         self._arrivals = 0
-        self._watchdog: asyncio.TimerHandle | None = None
+        self._tick = 0
+        self._ticker: asyncio.TimerHandle | None = None
+        self._asking: asyncio.Task[View] | None = None
+        self._asking_overdue = 0
         self._bell = asyncio.Event()
         self._beat_at = self._loop.time()
         self._quiet_until = 0.0
@@ -120,12 +125,11 @@ class Gate:
         handshake = _Handshake(loop=self._loop)
         self._arrivals += 1
         handshake.number = self._arrivals
-        handshake.overdue = self._loop.time() + self.settings.ledger_timeout
+        handshake.overdue = self._tick + TICKS
         self._waiting.append(handshake)
         if len(self._waiting) == 1:
             self._bell.set()
-        if self._watchdog is None:
-            self._watchdog = self._loop.call_at(handshake.overdue, self._decide_overdue, handshake.overdue)
+            self._keep_ticking()
         return handshake
 
     def _abandon(self, handshake: _Handshake) -> None:
@@ -173,21 +177,25 @@ class Gate:
             if not handshake.done():
                 handshake.set_result(self._decide_alone())
 
-    def _decide_overdue(self, due: float) -> None:
-        """Decide for the handshakes that have waited their time; then watch the next one."""
-        now = self._loop.time()
-        self._watchdog = None
-        if now - due > STALL:
-            due = now
-        else:
-            while self._waiting and (self._waiting[0].done() or self._waiting[0].overdue <= now):
-                handshake = self._waiting.popleft()
-                if not handshake.done():
-                    handshake.set_result(self._decide_alone())
-            if not self._waiting:
-                return
-            due = self._waiting[0].overdue
-        self._watchdog = self._loop.call_at(due, self._decide_overdue, due)
+    # The limit of patience
+
+    def _keep_ticking(self) -> None:
+        if self._ticker is None:
+            self._ticker = self._loop.call_later(self.settings.ledger_timeout / TICKS, self._count_tick)
+
+    def _count_tick(self) -> None:
+        """Decide for the handshakes that have waited their time, and give up a call that has taken its own."""
+        self._ticker = None
+        self._tick += 1
+        waiting = self._waiting
+        while waiting and (waiting[0].done() or waiting[0].overdue <= self._tick):
+            handshake = waiting.popleft()
+            if not handshake.done():
+                handshake.set_result(self._admit() if self.account.has_room else self._refuse(Reason.LEDGER))
+        if self._asking is not None and self._asking_overdue <= self._tick:
+            self._asking.cancel()
+        if waiting or self._asking is not None:
+            self._keep_ticking()
 
     # The conversation with the ledger
 
@@ -264,9 +272,9 @@ class Gate:
 
     async def _ask(self, report: Report) -> View:
         """The ledger's answer, or :exc:`LedgerUnavailable` after ``LEDGER_TIMEOUT``."""
-        call = self._loop.create_task(self._ledger.reconcile(self.pool.name, report))
-        due = self._loop.time() + self.settings.ledger_timeout
-        timer = self._loop.call_at(due, self._give_up, call, due)
+        self._asking = call = self._loop.create_task(self._ledger.reconcile(self.pool.name, report))
+        self._asking_overdue = self._tick + TICKS
+        self._keep_ticking()
         try:
             return await call
         except asyncio.CancelledError:
@@ -275,15 +283,7 @@ class Gate:
                 raise
             raise LedgerUnavailable(f"no answer within {self.settings.ledger_timeout:g} s") from None
         finally:
-            timer.cancel()
-
-    def _give_up(self, call: asyncio.Task[View], due: float) -> None:
-        """End a call that is overdue; after a stall of the loop only once it has had a turn to be read."""
-        now = self._loop.time()
-        if now - due > STALL:
-            self._loop.call_at(now, self._give_up, call, now)
-        else:
-            call.cancel()
+            self._asking = None
 
     def _look_for_gone(self, view: View) -> None:
         self._gone = tuple(neighbour.worker for neighbour in view.neighbours if is_gone(neighbour))
@@ -320,8 +320,8 @@ class Gate:
             await self._task
 
     async def _part(self) -> None:
-        if self._watchdog is not None:
-            self._watchdog.cancel()
+        if self._ticker is not None:
+            self._ticker.cancel()
         self._answer_all_alone()
         patience = self._loop.time() + PATIENCE_AT_EXIT
         while self.account.held and self._loop.time() < patience:
@@ -342,6 +342,8 @@ class _House:
         self._worker = Worker()
         self._ledger = open_ledger(settings)
         self._gates: dict[str, Gate] = {}
+        if server == daphne.NAME:
+            daphne.before_exit(self.aclose)
 
     def gate(self, pool: str) -> Gate:
         gate = self._gates.get(pool)

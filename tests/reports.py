@@ -1,5 +1,6 @@
 """Reports as a worker would send them, and a Redis ledger whose clock the test holds."""
 
+import hashlib
 import time
 from dataclasses import replace
 
@@ -57,7 +58,8 @@ class ClockedRedisLedger(RedisLedger):
             if source.count(old) != 1:
                 raise ValueError(f"{old!r} stands {source.count(old)} times in the script")
             source = source.replace(old, new)
-        self._script = self._redis.register_script(source)
+        self._source = source
+        self._sha = hashlib.sha1(source.encode()).hexdigest()
 
     async def reconcile(self, pool: str, report: Report) -> View:
         await self._redis.set(f"{self._settings.prefix}:now", round(self._clock() * 1000))

@@ -57,7 +57,7 @@ def test_code_and_reason_are_settings(messages):
     }
 
 
-@given(st.text(max_size=200), st.floats(0, 3600))
+@given(st.text(max_size=200), st.floats(0.5, 3600))
 def test_a_reason_always_fits_a_close_frame_and_keeps_its_hint(text, seconds):
     reason = refusal.close_reason(text.encode(errors="ignore").decode(), seconds)
     assert len(reason.encode()) <= 123

@@ -4,6 +4,7 @@ A pool lives in ``PREFIX:{pool}:counts``, ``PREFIX:{pool}:leases`` and, for each
 ``PREFIX:{pool}:home:TOKEN``; the hash tag keeps them in one slot of a cluster.
 """
 
+import hashlib
 import re
 from collections.abc import Mapping
 from contextlib import suppress
@@ -21,6 +22,7 @@ from redis.exceptions import (
     ConnectionError,
     MaxConnectionsError,
     NoPermissionError,
+    NoScriptError,
     ReadOnlyError,
     RedisError,
     ResponseError,
@@ -67,14 +69,15 @@ class RedisLedger:
         assert settings.ledger.host is not None
         self._settings = settings
         self.address = address_of(settings.ledger.host)
-        self._pool = create_pool(_without_retries(settings.ledger.host))
+        self._pool = create_pool(_prepared(settings.ledger.host))
         self._redis = Redis(connection_pool=self._pool)
-        self._script = self._redis.register_script(SCRIPT)
+        self._source = SCRIPT
+        self._sha = hashlib.sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest()
 
     async def reconcile(self, pool: str, report: Report) -> View:
         keys = [self._key(pool, "counts"), self._key(pool, "leases"), self._key(pool, f"home:{report.home}")]
         try:
-            reply = await self._script(keys=keys, args=self._arguments(report))
+            reply = await self._run(keys, self._arguments(report))
         except BaseException as error:
             raise await self._fault(error) from None
         if reply[1] != report.seq:
@@ -83,6 +86,12 @@ class RedisLedger:
         if _text(reply[0]) == "out of order":
             raise OutOfOrder(f"report {report.seq} of {report.worker} comes after report {reply[2]}")
         return _view(reply)
+
+    async def _run(self, keys: list[str], arguments: list[str | int]) -> Any:
+        try:
+            return await self._redis.evalsha(self._sha, len(keys), *keys, *arguments)
+        except NoScriptError:
+            return await self._redis.eval(self._source, len(keys), *keys, *arguments)
 
     async def read(self, pools: tuple[str, ...]) -> tuple[Reading, ...]:
         try:
@@ -135,12 +144,15 @@ class RedisLedger:
             await self._pool.disconnect()
 
 
-def _without_retries(host: Mapping[str, Any]) -> dict[str, Any]:
-    """``host`` with the client's own retries off: the gate decides when to ask again."""
-    never = {"retry": Retry(NoBackoff(), 0)}
+def _prepared(host: Mapping[str, Any]) -> dict[str, Any]:
+    """``host`` with the client's own retries off, since the gate decides when to ask again, and few greetings.
+
+    A first call under a herd waits a turn of a busy event loop for every exchange of a connection's set-up.
+    """
+    ours = {"protocol": 2, **host, "retry": Retry(NoBackoff(), 0)}
     if "sentinels" in host:
-        return {**host, **never, "sentinel_kwargs": {**never, **(host.get("sentinel_kwargs") or {})}}
-    return {**host, **never}
+        ours["sentinel_kwargs"] = {"retry": ours["retry"], **(host.get("sentinel_kwargs") or {})}
+    return ours
 
 
 def _translated(error: BaseException) -> BaseException:

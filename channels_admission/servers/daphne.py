@@ -5,11 +5,15 @@ and 3000 to 4999, and drops the reason (django/daphne#374, crossbario/autobahn-p
 reaches the client as 1011. Autobahn's frame writer beneath has no such limit.
 """
 
+import asyncio
 import inspect
 import sys
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from ..refusal import REASON_BYTES
+
+NAME = "daphne"
 
 SENDABLE = frozenset({1000, 1001, 1002, 1003, *range(1007, 1015), *range(3000, 5000)})
 
@@ -53,3 +57,13 @@ def extend() -> bool:
     protocol.serverClose = server_close
     protocol.handle_reply = handle_reply_with_reason
     return True
+
+
+def before_exit(farewell: Callable[[], Awaitable[None]]) -> None:
+    """Have the running Daphne wait for ``farewell`` while it ends its applications; it knows no lifespan."""
+    from twisted.internet import defer, reactor
+
+    def say() -> Any:
+        return defer.Deferred.fromFuture(asyncio.ensure_future(farewell()))
+
+    reactor.addSystemEventTrigger("before", "shutdown", say)

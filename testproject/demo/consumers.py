@@ -1,0 +1,50 @@
+"""What the demo page and the integration tests connect to."""
+
+import os
+from typing import Any
+
+from channels.generic.websocket import AsyncWebsocketConsumer, WebsocketConsumer
+
+from channels_admission.consumers import AdmissionMixin
+
+PID = "pid"
+"""Sent by a client that wants to know which worker process holds its connection."""
+
+
+def answer(text: str) -> str:
+    return str(os.getpid()) if text == PID else text
+
+
+def first_subprotocol(scope: dict[str, Any]) -> str | None:
+    requested = scope.get("subprotocols")
+    return requested[0] if requested else None
+
+
+class EchoConsumer(AsyncWebsocketConsumer):
+    """Accepts the first subprotocol asked for, and echoes what it is told."""
+
+    async def connect(self) -> None:
+        await self.accept(first_subprotocol(self.scope))
+
+    async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
+        if text_data is None:
+            await self.send(bytes_data=bytes_data)
+        else:
+            await self.send(answer(text_data))
+
+
+class MixinConsumer(AdmissionMixin, EchoConsumer):
+    """The same with a slot of its own, for use without the middleware."""
+
+
+class SyncConsumer(WebsocketConsumer):
+    """The same in a thread."""
+
+    def connect(self) -> None:
+        self.accept(first_subprotocol(self.scope))
+
+    def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
+        if text_data is None:
+            self.send(bytes_data=bytes_data)
+        else:
+            self.send(answer(text_data))

@@ -1,0 +1,13 @@
+"""WebSocket paths: those that go through the middleware, and those whose consumers ask for a slot themselves."""
+
+from django.urls import path
+
+from .consumers import EchoConsumer, MixinConsumer, SyncConsumer
+
+behind_middleware = [
+    path("ws/echo/", EchoConsumer.as_asgi()),
+    path("ws/sync/", SyncConsumer.as_asgi()),
+]
+with_mixin = [
+    path("ws/mixin/", MixinConsumer.as_asgi()),
+]

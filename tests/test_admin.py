@@ -1,0 +1,562 @@
+"""The admin: who sees what, the feed, the panel, hostile content, a ledger that is away, and the page alive in a browser."""
+
+import asyncio
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from datetime import timedelta
+from html.parser import HTMLParser
+from importlib.resources import files
+from io import StringIO
+
+import pytest
+from channels_admission import conf, views
+from channels_admission.exceptions import LedgerUnavailable
+from channels_admission.ledger import open_ledger
+from channels_admission.ledger.memory import MemoryLedger
+from channels_admission.models import Pool
+from channels_admission.snapshot import Health
+from channels_admission.templatetags import channels_admission as tags
+from channels_admission.types import Level, Reason
+from django.contrib import admin
+from django.contrib.auth.models import AnonymousUser, Permission, User
+from django.core.management import call_command
+from django.template import Context, Template
+from django.test import RequestFactory, override_settings
+from django.urls import include, path
+from reports import Reporter
+
+PAGE = "/admin/channels_admission/pool/"
+FEED = "/admin/channels_admission/pool/feed/"
+INDEX = "/admin/"
+NOWHERE = "redis://127.0.0.1:1/0"
+
+urlpatterns = [path("admin/", admin.site.urls)]
+ops = admin.AdminSite(name="ops")
+ops.register(Pool, type(admin.site.get_model_admin(Pool)))
+empty = admin.AdminSite(name="empty")
+
+
+def content_security_policy(get_response):
+    """A middleware that lets a browser take scripts and styles from files of this origin only."""
+
+    def answer(request):
+        response = get_response(request)
+        response["Content-Security-Policy"] = (
+            "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'"
+        )
+        return response
+
+    return answer
+
+
+@pytest.fixture(autouse=True)
+def _here(settings, monkeypatch):
+    settings.ROOT_URLCONF = __name__
+    monkeypatch.setattr(views, "_remembered", None)
+
+
+@pytest.fixture
+def staff(db):
+    return User.objects.create_user("staff", is_staff=True)
+
+
+@pytest.fixture
+def viewer(staff):
+    staff.user_permissions.add(Permission.objects.get(codename="view_pool"))
+    return User.objects.get(pk=staff.pk)
+
+
+@pytest.fixture
+def chief(db):
+    return User.objects.create_superuser("chief")
+
+
+@pytest.fixture
+def as_viewer(client, viewer):
+    client.force_login(viewer)
+    return client
+
+
+def report(worker: str = "web-1:4242:ab12", held: int = 0, *, pool: str = "default", **changes) -> None:
+    """Let the memory ledger hear of ``worker``, ``host:pid:nonce``."""
+    limit = conf.current().pool(pool).max_connections
+    reporter = Reporter(open_ledger(conf.current()), worker.split(":")[-1], limit=limit, pool=pool)
+    reporter.last = replace(reporter.last, worker=worker, seq=time.monotonic_ns())
+    asyncio.run(reporter.say(held, **changes))
+
+
+def lose_ledger(monkeypatch) -> None:
+    async def read(self, pools):
+        raise LedgerUnavailable("ConnectionError: nobody there")
+
+    monkeypatch.setattr(MemoryLedger, "read", read)
+
+
+class Page(HTMLParser):
+    """The elements of a page, each as its name and attributes, those inside templates included."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(html)
+
+    def handle_starttag(self, name, attributes):
+        self.elements.append((name, dict(attributes)))
+
+    def shown(self, notice: str) -> bool:
+        (hidden,) = {"hidden" in given for _, given in self.elements if given.get("data-notice") == notice}
+        return not hidden
+
+    def board(self) -> dict[str, str | None]:
+        (given,) = (given for _, given in self.elements if "data-admission" in given)
+        return given
+
+
+def page(response) -> Page:
+    assert response.status_code == 200
+    return Page(response.content.decode())
+
+
+# Who sees what
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("url", [PAGE, FEED])
+def test_anonymous_is_sent_to_the_login(client, url):
+    response = client.get(url)
+    assert (response.status_code, response["Location"]) == (302, f"/admin/login/?next={url}")
+
+
+@pytest.mark.parametrize("url", [PAGE, FEED])
+def test_staff_without_the_permission_is_refused(client, staff, url, admission):
+    admission()
+    client.force_login(staff)
+    assert client.get(url).status_code == 403
+
+
+def test_staff_without_the_permission_sees_neither_panel_nor_entry(client, staff, admission):
+    admission()
+    client.force_login(staff)
+    html = client.get(INDEX).content.decode()
+    assert "data-admission" not in html
+    assert "channels_admission" not in html
+
+
+def test_a_viewer_sees_panel_entry_page_and_feed(as_viewer, admission):
+    admission()
+    index = page(as_viewer.get(INDEX))
+    assert index.board()["data-feed"] == FEED
+    assert ("a", {"href": PAGE, "class": "viewlink"}) in [
+        (name, {key: given[key] for key in ("href", "class") if key in given}) for name, given in index.elements
+    ]
+    assert page(as_viewer.get(PAGE)).board()["data-feed"] == FEED
+    assert as_viewer.get(FEED).status_code == 200
+
+
+def test_nobody_adds_changes_or_deletes(client, rf, chief, admission):
+    admission()
+    client.force_login(chief)
+    html = client.get(INDEX).content.decode()
+    assert PAGE in html
+    assert f"{PAGE}add/" not in html
+    for tail in ("add/", "default/", "default/change/", "default/delete/", "default/history/"):
+        assert client.get(PAGE + tail).status_code == 404
+    request = rf.get("/")
+    request.user = chief
+    permissions = admin.site.get_model_admin(Pool).get_model_perms(request)
+    assert permissions == {"add": False, "change": False, "delete": False, "view": True}
+
+
+@pytest.mark.parametrize("url", [PAGE, FEED])
+@pytest.mark.parametrize("method", ["post", "put", "patch", "delete"])
+def test_only_reading_is_allowed(as_viewer, admission, url, method):
+    admission()
+    assert getattr(as_viewer, method)(url).status_code == 405
+
+
+# The feed
+
+
+def test_feed_is_the_snapshot(as_viewer, admission):
+    admission(MAX_CONNECTIONS=50, POOLS={"chat": {"MAX_CONNECTIONS": 8, "WARN_AT": 0.5}})
+    report("web-1:4242:ab12", 40, age=75.0, server="uvicorn", counters={"admitted": 45, "full": 7, "ledger": 1})
+    response = as_viewer.get(FEED)
+    assert response["Content-Type"] == "application/json"
+    assert "no-store" in response["Cache-Control"]
+    body = response.json()
+    (worker,) = body["pools"][0]["workers"]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00", body.pop("taken"))
+    assert 0 <= worker.pop("last_beat") < 5
+    assert 75 <= worker.pop("uptime") < 80
+    assert body == {
+        "enabled": True,
+        "ledger": {"kind": "memory", "address": "this process", "health": "ok", "error": None},
+        "pools": [
+            {
+                "name": "default",
+                "held": 40,
+                "limit": 50,
+                "free": 10,
+                "share": 0.8,
+                "warn_at": 0.7,
+                "level": "warning",
+                "admitted": 45,
+                "refused": {"full": 7, "ledger": 1},
+                "workers": [{"id": "web-1:4242:ab12", "host": "web-1", "pid": 4242, "server": "uvicorn", "held": 40}],
+            },
+            {
+                "name": "chat",
+                "held": 0,
+                "limit": 8,
+                "free": 8,
+                "share": 0.0,
+                "warn_at": 0.5,
+                "level": "calm",
+                "admitted": 0,
+                "refused": {},
+                "workers": [],
+            },
+        ],
+    }
+
+
+def test_feed_of_a_ledger_that_is_down_is_an_answer(as_viewer, admission):
+    admission(LEDGER=NOWHERE)
+    response = as_viewer.get(FEED)
+    assert response.status_code == 200
+    assert response.json()["ledger"]["health"] == "down"
+    assert response.json()["pools"] == []
+
+
+# What is rendered
+
+
+def test_page_and_panel_show_counts_against_the_limit(as_viewer, admission):
+    admission(MAX_CONNECTIONS=5000)
+    report(
+        "web-1:4242:ab12", 4500, age=7500.0, server="uvicorn", counters={"admitted": 9000, "full": 1234, "ledger": 1}
+    )
+    for url in (INDEX, PAGE):
+        html = as_viewer.get(url).content.decode()
+        assert '<strong data-field="pool.held">4,500</strong>' in html
+        assert '<span data-field="pool.limit">5,000</span>' in html
+        assert '<p class="admission-level" data-field="pool.level">Critical</p>' in html
+        assert 'aria-valuemax="5000" aria-valuenow="4500" aria-valuetext="4,500 of 5,000 slots held"' in html
+        assert '<rect class="admission-bar-held" width="90.0%" height="100%"/>' in html
+        assert 'data-field="pool.refused">1,235<' in html
+    assert '<span data-field="reason.name">pool full</span> <span data-field="reason.count">1,234</span>' in html
+    assert '<span data-field="worker.pid">4242</span>' in html
+    assert '<td class="admission-number" data-field="worker.uptime">2\xa0h 5\xa0min</td>' in html
+
+
+@override_settings(USE_THOUSAND_SEPARATOR=True, LANGUAGE_CODE="id")
+def test_attributes_stay_plain_numbers_in_every_language(as_viewer, admission):
+    admission(MAX_CONNECTIONS=5000)
+    report("web-1:12345:ab12", 4500)
+    html = as_viewer.get(PAGE, headers={"accept-language": "id"}).content.decode()
+    assert '<strong data-field="pool.held">4.500</strong>' in html
+    assert '<span data-field="worker.pid">12345</span>' in html
+    assert 'aria-valuemax="5000" aria-valuenow="4500" aria-valuetext="4.500 dari 5.000 slot terpakai"' in html
+    assert 'width="90.0%"' in html
+    assert float(Page(html).board()["data-age"]) == 0
+
+
+def test_a_pool_above_its_limit_or_without_one_is_full(as_viewer, admission):
+    admission(MAX_CONNECTIONS=10, POOLS={"shut": {"MAX_CONNECTIONS": 0}})
+    report("web-1:1:ab", 15)
+    html = as_viewer.get(PAGE).content.decode()
+    assert re.findall(r'data-key="(\w+)" data-level="(\w+)"', html) == [("default", "full"), ("shut", "full")]
+    assert html.count('<rect class="admission-bar-held" width="100.0%"') == 2
+
+
+def test_hostile_strings_stay_text(as_viewer, admission):
+    attack = "<script>alert(1)</script>"
+    admission()
+    report(f"{attack}:1:<b>", 1, server='"><img src=x onerror=alert(1)>', counters={"<i>'\"": 3})
+    found = page(as_viewer.get(PAGE))
+    names = {name for name, _ in found.elements}
+    assert not names & {"b", "i", "img"}
+    assert all(given.get("src") for name, given in found.elements if name == "script")
+    html = as_viewer.get(PAGE).content.decode()
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in html
+    assert "&lt;img src=x onerror=alert(1)&gt;" in html
+
+
+@pytest.mark.parametrize("url", [INDEX, PAGE])
+@pytest.mark.parametrize("ledger", ["memory", NOWHERE])
+def test_nothing_is_inline(as_viewer, admission, url, ledger):
+    admission(LEDGER=ledger)
+    for name, given in page(as_viewer.get(url)).elements:
+        assert name != "style"
+        assert name != "script" or given["src"].startswith("/static/")
+        assert not [key for key in given if key == "style" or key.startswith("on")]
+
+
+def test_every_notice_has_its_occasion(as_viewer, admission, monkeypatch):
+    occasions = {"disabled", "settling", "down", "lost", "ended", "error", "stale", "blank", "live"}
+
+    def shown() -> set[str]:
+        found = page(as_viewer.get(PAGE))
+        return {notice for notice in occasions if found.shown(notice)}
+
+    admission()
+    assert shown() == set()
+    admission(ENABLED=False)
+    assert shown() == {"disabled"}
+
+    admission()
+    read = MemoryLedger.read
+
+    async def read_settling(self, pools):
+        return tuple(replace(reading, settling=True) for reading in await read(self, pools))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MemoryLedger, "read", read_settling)
+        assert shown() == {"settling"}
+    admission(LEDGER=NOWHERE)
+    assert shown() == {"down", "error", "blank"}
+
+
+@pytest.mark.parametrize("url", [INDEX, PAGE])
+def test_the_memory_ledger_is_said_to_be_this_process_only(as_viewer, admission, url):
+    told = "with the memory ledger every worker process counts for itself alone"
+    admission()
+    assert told in as_viewer.get(url).content.decode()
+    admission(LEDGER=NOWHERE)
+    assert told not in as_viewer.get(url).content.decode()
+
+
+# The ledger is away
+
+
+@pytest.mark.parametrize("url", [INDEX, PAGE])
+def test_down_with_nothing_remembered(as_viewer, admission, url):
+    admission(LEDGER=NOWHERE)
+    response = as_viewer.get(url)
+    found = page(response)
+    assert "data-stale" in found.board()
+    assert "data-age" not in found.board()
+    assert found.shown("blank")
+    assert not found.shown("stale")
+    assert "ConnectionError: Error" in response.content.decode()
+    assert 'data-key="default"' not in response.content.decode()
+
+
+@pytest.mark.parametrize("url", [INDEX, PAGE])
+def test_down_keeps_the_last_numbers_with_their_age(as_viewer, admission, monkeypatch, url):
+    settings = admission(MAX_CONNECTIONS=50)
+    report("web-1:1:ab", 40)
+    seen = views.look().now
+    monkeypatch.setattr(views, "_remembered", (settings, replace(seen, taken=seen.taken - timedelta(seconds=75))))
+    lose_ledger(monkeypatch)
+    response = as_viewer.get(url)
+    html, found = response.content.decode(), page(response)
+    assert "data-stale" in found.board()
+    assert 75 <= float(found.board()["data-age"]) < 80
+    assert re.search(r'data-field="age">1\xa0min 1[5-9]\xa0s<', html)
+    assert found.shown("down")
+    assert found.shown("stale")
+    assert not found.shown("blank")
+    assert '<strong data-field="pool.held">40</strong>' in html
+    assert "ConnectionError: nobody there" in html
+    assert as_viewer.get(FEED).json()["pools"] == []
+
+
+def test_a_good_look_is_remembered_and_other_settings_forget_it(admission, monkeypatch):
+    admission(MAX_CONNECTIONS=50)
+    report("web-1:1:ab", 40)
+    good = views.look()
+    assert not good.is_stale
+    assert good.age == 0
+    lose_ledger(monkeypatch)
+    stale = views.look()
+    assert stale.now.ledger.health is Health.DOWN
+    assert stale.numbers is good.now
+    assert stale.age > 0
+    admission(MAX_CONNECTIONS=60)
+    assert views.look().numbers is None
+
+
+# The panel on other start pages
+
+
+def render_panel(user, site: str | None) -> str:
+    request = RequestFactory().get("/")
+    request.user = user
+    request.current_app = site
+    return Template("{% load channels_admission %}{% admission_panel %}").render(Context({"request": request}))
+
+
+def test_the_tag_serves_a_site_of_its_own(viewer, admission, settings):
+    admission()
+    settings.ROOT_URLCONF = (path("ops/", ops.urls), path("admin/", admin.site.urls))
+    assert Page(render_panel(viewer, "ops")).board()["data-feed"] == "/ops/channels_admission/pool/feed/"
+    assert Page(render_panel(viewer, "admin")).board()["data-feed"] == FEED
+
+
+def test_the_tag_is_silent_without_permission_page_or_request(staff, chief, admission, settings):
+    admission()
+    assert render_panel(staff, "admin").strip() == ""
+    assert render_panel(AnonymousUser(), "admin").strip() == ""
+    assert Template("{% load channels_admission %}{% admission_panel %}").render(Context()).strip() == ""
+    settings.ROOT_URLCONF = (path("", include([path("empty/", empty.urls)])),)
+    assert render_panel(chief, "empty").strip() == ""
+
+
+START = """
+import sys
+import django
+from django.conf import settings
+from project import settings as project
+
+own, *apps = sys.argv[1:]
+named = {name: getattr(project, name) for name in dir(project) if name.isupper()}
+settings.configure(**{**named, "INSTALLED_APPS": apps})
+django.setup()
+from django.contrib import admin
+admin.site.index_template = own or None
+admin.autodiscover()
+print(admin.site.index_template)
+"""
+CONTRIB = ("django.contrib.admin.apps.SimpleAdminConfig", "django.contrib.auth", "django.contrib.contenttypes")
+OURS = ("channels_admission",)
+
+
+@pytest.mark.parametrize("apps", [(*CONTRIB, *OURS), (*OURS, *CONTRIB)], ids=["last", "first"])
+@pytest.mark.parametrize("own", ["", "own.html"])
+def test_the_panel_comes_with_the_app_unless_the_project_has_its_own_start_page(own, apps):
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", START, own, *apps]
+    done = subprocess.run(command, check=False, env=environment, capture_output=True, text=True, timeout=60)
+    assert (done.stdout.strip(), done.returncode) == (own or "channels_admission/index.html", 0), done.stderr
+
+
+# The model
+
+
+@pytest.mark.django_db
+def test_the_model_has_one_permission_and_no_table():
+    assert list(
+        Permission.objects.filter(content_type__app_label="channels_admission").values_list("codename", flat=True)
+    ) == ["view_pool"]
+    assert list(Pool.objects.all()) == []
+    call_command("makemigrations", check=True, dry_run=True, stdout=StringIO())
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("use_base_manager", [False, True])
+def test_dumpdata_passes_over_the_model(use_base_manager):
+    out = StringIO()
+    call_command("dumpdata", "channels_admission", use_base_manager=use_base_manager, stdout=out)
+    assert json.loads(out.getvalue()) == []
+
+
+# Words and formats
+
+
+@pytest.mark.parametrize(
+    ("seconds", "written"),
+    [
+        (0, "0 s"),
+        (0.9, "0 s"),
+        (59.9, "59 s"),
+        (60, "1 min"),
+        (61, "1 min 1 s"),
+        (7500, "2 h 5 min"),
+        (7203, "2 h"),
+        (86400 * 3 + 3600 * 11 + 59, "3 d 11 h"),
+    ],
+)
+def test_durations(seconds, written):
+    assert tags.duration(seconds).replace("\xa0", " ") == written
+
+
+def test_every_word_has_a_name():
+    words = json.loads(tags.admission_words())
+    assert words["level"].keys() == set(Level)
+    assert words["reason"].keys() == set(Reason)
+    assert words["health"].keys() == set(Health)
+    assert tags.named("from-a-later-release", "reason") == "from-a-later-release"
+
+
+def test_script_fills_every_field_and_writes_text_only():
+    package = files("channels_admission")
+    script = package.joinpath("static/channels_admission/admission.js").read_text()
+    markup = "".join(file.read_text() for file in package.joinpath("templates/channels_admission").iterdir())
+    known = set(re.findall(r'^    "([a-z]+\.[a-z_]+)":', script, re.MULTILINE))
+    assert set(re.findall(r'data-field="([a-z]+\.[a-z_]+)"', markup)) == known
+    assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(|new Function", script)
+
+
+# Alive, in a browser
+
+
+@pytest.fixture
+def browser():
+    selenium = pytest.importorskip("selenium.webdriver")
+    driver = shutil.which("chromedriver")
+    if driver is None and "CI" not in os.environ:
+        pytest.skip("chromedriver is not installed")
+    options = selenium.ChromeOptions()
+    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage"):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    chromium = selenium.Chrome(options, selenium.ChromeService(driver))
+    yield chromium
+    chromium.quit()
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("url", [INDEX, PAGE])
+def test_numbers_refresh_by_themselves_under_a_strict_policy(
+    browser, live_server, chief, client, admission, monkeypatch, settings, url
+):
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    def find(selector: str):
+        return browser.find_element("css selector", f"[data-admission] {selector}")
+
+    def wait(holds) -> None:
+        WebDriverWait(browser, 15, 0.1).until(lambda _: holds())
+
+    settings.MIDDLEWARE = [f"{__name__}.content_security_policy", *settings.MIDDLEWARE]
+    admission(MAX_CONNECTIONS=50)
+    report("web-1:1:ab", 20, counters={"admitted": 20})
+    client.force_login(chief)
+    browser.get(f"{live_server.url}/static/channels_admission/admission.css")
+    browser.add_cookie({"name": "sessionid", "value": client.cookies["sessionid"].value})
+    browser.get(live_server.url + url)
+    assert find('[data-field="pool.held"]').text == "20"
+
+    report("web-1:1:ab", 20, counters={"admitted": 25, "full": 4})
+    report("<img src=x>:2:cd", 25)
+    wait(lambda: find('[data-field="pool.held"]').text == "45")
+    assert find('[data-field="pool.level"]').text.endswith("Critical")
+    assert find(".admission-bar-held").get_attribute("width") == "90.0%"
+    assert "Pool default: Critical. 45 of 50 slots held." in find("[data-announcement]").get_attribute("textContent")
+    if url == PAGE:
+        hosts = browser.find_elements("css selector", 'tbody [data-field="worker.host"]')
+        assert [host.text for host in hosts] == ["<img src=x>", "web-1"]
+        assert find('[data-field="reason.name"]').text == "pool full"
+
+    with monkeypatch.context() as patch:
+        lose_ledger(patch)
+        wait(lambda: find('[data-notice="down"]').is_displayed())
+        assert find('[data-field="pool.held"]').text == "45"
+        assert browser.find_element("css selector", "[data-admission]").get_attribute("data-stale") is not None
+        assert find('[data-notice="stale"]').is_displayed()
+        assert not find('[data-notice="live"]').is_displayed()
+    wait(lambda: find('[data-notice="live"]').is_displayed())
+    assert not find('[data-notice="down"]').is_displayed()
+
+    chief.is_active = False
+    chief.save()
+    wait(lambda: find('[data-notice="ended"]').is_displayed())
+    noted = [entry["message"] for entry in browser.get_log("browser") if "favicon" not in entry["message"]]
+    assert noted == []

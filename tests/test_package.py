@@ -1,0 +1,54 @@
+"""What is installed, and what the documents say of it."""
+
+import re
+from importlib.metadata import distribution
+from pathlib import Path
+
+import channels_admission
+import pytest
+from channels_admission import conf
+
+ROOT = Path(__file__).resolve().parent.parent
+NEEDED = {
+    "channels_admission/py.typed",
+    "channels_admission/ledger/reconcile.lua",
+    "channels_admission/templates/channels_admission/status.html",
+    "channels_admission/static/channels_admission/admin.js",
+    "channels_admission/static/channels_admission/admin.css",
+    "channels_admission/locale/id/LC_MESSAGES/django.mo",
+    "channels_admission/management/commands/ws_status.py",
+}
+
+
+def installed() -> set[str]:
+    return {str(path) for path in distribution("channels-admission").files or ()}
+
+
+def test_the_wheel_holds_what_is_needed_and_nothing_of_the_tests():
+    files = installed()
+    if any("__editable__" in name for name in files):
+        pytest.skip("installed in place; tox installs the wheel")
+    assert files >= NEEDED
+    tops = {name.partition("/")[0] for name in files}
+    assert {top for top in tops if not top.endswith(".dist-info")} == {"channels_admission"}
+
+
+def test_the_versions_agree():
+    assert distribution("channels-admission").version == channels_admission.__version__
+    assert f"## {channels_admission.__version__}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_the_readme_tells_every_setting_with_its_default():
+    table = dict(re.findall(r"^\| `([A-Z_]+)` \| ([^|]+) \|", (ROOT / "README.md").read_text(), re.MULTILINE))
+    assert set(table) == {key.name for key in conf.KEYS} | {"POOLS"}
+    for key in conf.KEYS:
+        if key.name != "LEDGER":
+            assert table[key.name].strip() == f"`{key.default!r}`".replace("'", '"')
+
+
+def test_the_readme_tells_every_check():
+    checks = (ROOT / "channels_admission" / "checks.py").read_text() + (ROOT / "channels_admission" / "conf.py").read_text()
+    ids = set(re.findall(r'"(?:channels_admission\.)?([EW]\d{3})"', checks))
+    readme = (ROOT / "README.md").read_text()
+    assert len(ids) > 15
+    assert [check for check in sorted(ids) if f"`{check}`" not in readme] == []

@@ -1,0 +1,251 @@
+"""Four real servers, several processes, one Redis: the promises as a client sees them."""
+
+import asyncio
+import os
+import random
+import signal
+import time
+
+import pytest
+from clients import Client, enter_many, leave_all, look, shows
+from conftest import eventually
+from demo.servers import Redis, Workers
+from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
+
+pytestmark = pytest.mark.integration
+
+SERVERS = {
+    "uvicorn-sansio": ("uvicorn", ["--ws", "websockets-sansio"]),
+    "uvicorn-wsproto": ("uvicorn", ["--ws", "wsproto"]),
+    "daphne": ("daphne", []),
+    "hypercorn": ("hypercorn", []),
+    "granian": ("granian", []),
+}
+LIMIT = 50
+BEAT = 0.5
+TERMS = {"BEAT": BEAT, "LEASE": 5}
+
+
+@pytest.fixture(params=SERVERS)
+def server(request):
+    return request.param
+
+
+@pytest.fixture
+def workers(admission, prefix, redis_server):
+    """``workers(server, count, **settings)``: worker processes whose ledger this process looks at, too."""
+
+    def start(server: str = "uvicorn-sansio", count: int = 4, redis: Redis = redis_server, **options):
+        keys = {"MAX_CONNECTIONS": LIMIT, "LEDGER": redis.url, "PREFIX": prefix, **TERMS, **options.pop("settings", {})}
+        admission(**keys)
+        name, args = SERVERS[server]
+        # The channel layer keeps a Redis of its own, which no test takes away.
+        return Workers(name, count, redis_url=redis_server.url, settings=keys, args=args, **options)
+
+    return start
+
+
+@pytest.mark.parametrize("path", ["/ws/echo/", "/ws/mixin/", "/ws/sync/"])
+async def test_exactly_the_limit_is_admitted_and_every_other_told_1013(workers, server, path):
+    count = 400 if path == "/ws/echo/" else 80
+    with workers(server) as running:
+        clients = await enter_many(count, running.origins, path=path)
+        admitted = [client for client in clients if client.is_open]
+        refused = [client for client in clients if not client.is_open]
+        assert len(admitted) == LIMIT
+        assert {client.code for client in refused} == {1013}
+        assert all(client.reason.startswith("Try Again Later; retry-after=") for client in refused)
+        # Events are told with the next report, at the latest with the next beat.
+        await eventually(lambda: shows(lambda pool: pool.admitted + sum(pool.refused.values()) == count))
+        pool = await look()
+        assert (pool.held, pool.free, pool.level, pool.admitted) == (LIMIT, 0, "full", LIMIT)
+        assert pool.refused == {"full": count - LIMIT}
+        assert {worker.server for worker in pool.workers} == {SERVERS[server][0]}
+        assert {worker.pid: worker.held for worker in pool.workers if worker.held} == _by_pid(admitted)
+        await leave_all(clients)
+        await eventually(lambda: shows(lambda pool: pool.held == 0))
+
+
+def _by_pid(clients):
+    pids = [client.pid for client in clients]
+    return {pid: pids.count(pid) for pid in set(pids)}
+
+
+async def test_the_count_of_open_sockets_never_passes_the_limit(workers, server):
+    open_now, most, verdicts = 0, 0, []
+
+    async def come_and_go(origin, rng):
+        nonlocal open_now, most
+        for _ in range(20):
+            client = await Client.enter(origin)
+            verdicts.append(client.code)
+            if client.is_open:
+                open_now += 1
+                most = max(most, open_now)
+                await asyncio.sleep(rng.uniform(0, 0.05))
+                open_now -= 1
+            await client.leave()
+
+    with workers(server) as running:
+        rng = random.Random(1013)
+        await asyncio.gather(*(come_and_go(running.origin, rng) for _ in range(100)))
+        assert len(verdicts) == 2000
+        assert set(verdicts) == {None, 1013}
+        assert most <= LIMIT
+        assert most > LIMIT / 2
+        await eventually(lambda: shows(lambda pool: pool.held == 0))
+        await eventually(lambda: shows(lambda pool: pool.admitted == verdicts.count(None)))
+
+
+@pytest.mark.parametrize("subprotocols", [None, ["chat.v2", "chat.v1"]])
+async def test_a_refused_client_gets_its_first_subprotocol(workers, server, subprotocols):
+    with workers(server, 1, settings={"MAX_CONNECTIONS": 0}) as running:
+        client = await Client.enter(running.origin, subprotocols=subprotocols)
+        assert (client.code, client.socket.subprotocol) == (1013, subprotocols[0] if subprotocols else None)
+
+
+async def test_http_refusal_is_503_with_retry_after_where_the_server_can(workers, server):
+    with workers(server, 1, settings={"MAX_CONNECTIONS": 0, "REFUSE_WITH": "http"}) as running:
+        if server == "daphne":
+            assert (await Client.enter(running.origin)).code == 1013
+            return
+        with pytest.raises(InvalidStatus) as refused:
+            await connect(running.origin.replace("http", "ws") + "/ws/echo/", origin=running.origin)
+        assert refused.value.response.status_code == 503
+        assert 1 <= int(refused.value.response.headers["retry-after"]) <= 60
+
+
+async def test_a_foreign_origin_takes_no_slot(workers):
+    with workers(count=1) as running:
+        with pytest.raises(InvalidStatus):
+            url = running.origin.replace("http", "ws") + "/ws/echo/"
+            await connect(url, origin="http://elsewhere.example")
+        assert (await look()).workers == ()
+
+
+async def test_a_killed_worker_gives_its_slots_back_to_its_neighbours_within_two_beats(workers, server):
+    with workers(server, 3, shared_port=False) as running:
+        doomed = await enter_many(20, running.origins[:1])
+        others = await enter_many(10, running.origins[1:])
+        assert all(client.is_open for client in doomed + others)
+        await eventually(lambda: shows(lambda pool: pool.held == 30))
+        os.kill(doomed[0].pid, signal.SIGKILL)
+        await eventually(lambda: shows(lambda pool: pool.held == 10), seconds=2 * BEAT + 0.2)
+        for client in others:
+            await client.socket.send("still here")
+            assert await client.socket.recv() == "still here"
+        await leave_all(doomed + others)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give a worker a process namespace of its own")
+async def test_a_killed_worker_of_another_host_gives_its_slots_back_with_its_lease(workers):
+    """The worker lives in a process namespace of its own, as in a container: nobody can see its process."""
+    beat, lease = 0.25, 2.5
+    terms = {"BEAT": beat, "LEASE": lease}
+    elsewhere = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
+    with workers(count=1, settings=terms, launcher=elsewhere) as far, workers(count=1, settings=terms) as near:
+        doomed = await enter_many(20, far.origins)
+        others = await enter_many(10, near.origins)
+        await eventually(lambda: shows(lambda pool: pool.held == 30))
+        far.processes[0].kill()
+        killed = time.monotonic()
+        await eventually(lambda: shows(lambda pool: pool.held == 10), seconds=lease + beat + 0.2)
+        assert time.monotonic() - killed >= lease - beat - 0.1
+        more = await enter_many(LIMIT, near.origins)
+        assert sum(client.is_open for client in more) == LIMIT - 10
+        assert all(client.is_open for client in others)
+        await leave_all(doomed + others + more)
+
+
+async def test_a_worker_asked_to_stop_gives_its_slots_back_within_a_second(workers, server):
+    with workers(server, 2, shared_port=False) as running:
+        leaving = await enter_many(20, running.origins[:1])
+        staying = await enter_many(5, running.origins[1:])
+        await eventually(lambda: shows(lambda pool: pool.held == 25))
+        running.processes[0].terminate()
+        # Hypercorn lets its connections be for three seconds before it ends them.
+        await asyncio.wait_for(asyncio.gather(*(client.socket.wait_closed() for client in leaving)), 10)
+        await eventually(lambda: shows(lambda pool: pool.held == 5), seconds=1.0)
+        assert all(client.is_open for client in staying)
+        await leave_all(leaving + staying)
+
+
+@pytest.mark.parametrize("policy", ["freeze", "share"])
+@pytest.mark.parametrize("fault", ["stopped", "paused"])
+async def test_redis_away(workers, policy, fault):
+    with Redis() as redis, workers(count=2, redis=redis, shared_port=False, settings={"WHEN_LEDGER_DOWN": policy}) as running:
+        held = await enter_many(30, running.origins)
+        assert all(client.is_open for client in held)
+        await eventually(lambda: shows(lambda pool: pool.held == 30 and all(worker.held == 15 for worker in pool.workers)))
+        await asyncio.sleep(2 * BEAT)  # so that both workers have seen the same room: 20 free, 10 each
+        redis.stop() if fault == "stopped" else redis.pause()
+        tries = []
+        for number in range(50):
+            tries.append(await Client.enter(running.origins[number % 2]))
+        assert max(client.seconds for client in tries) <= 0.25 + 0.1
+        admitted = [client for client in tries if client.is_open]
+        assert len(admitted) == {"freeze": 0, "share": LIMIT - 30}[policy]
+        assert {client.code for client in tries if not client.is_open} == {1013}
+        leaving, held = held[:9], held[9:]
+        await leave_all(leaving)
+        again = []
+        for number in range(30):
+            again.append(await Client.enter(running.origins[number % 2]))
+        assert sum(client.is_open for client in again) == 9
+        redis.start() if fault == "stopped" else redis.resume()
+        truth = len(held) + len(admitted) + 9
+        await eventually(lambda: shows(lambda pool: pool.held == truth), seconds=BEAT + 0.5)
+        assert all(client.is_open for client in held + admitted)
+        for log in running.logs:
+            text = log.read_text()
+            assert text.count("Ledger lost") == 1
+            await eventually(lambda log=log: log.read_text().count("Ledger regained") == 1)
+        await leave_all(tries + held + again)
+        await eventually(lambda: shows(lambda pool: pool.held == 0))
+
+
+async def test_redis_back_empty_under_load_never_passes_the_limit(workers):
+    most = open_now = 0
+
+    async def come_and_go(origin, rng, until):
+        nonlocal open_now, most
+        while time.monotonic() < until:
+            client = await Client.enter(origin)
+            if client.is_open:
+                open_now += 1
+                most = max(most, open_now)
+                await asyncio.sleep(rng.uniform(0.05, 0.3))
+                open_now -= 1
+            else:
+                await asyncio.sleep(0.1)
+            await client.leave()
+
+    with Redis() as redis, workers(count=4, redis=redis, settings={"WHEN_LEDGER_DOWN": "freeze"}) as running:
+        rng, until = random.Random(7), time.monotonic() + 6
+        crowd = [asyncio.ensure_future(come_and_go(running.origin, rng, until)) for _ in range(80)]
+        for _ in range(3):
+            await asyncio.sleep(1.5)
+            redis.stop()
+            redis.start()
+        await asyncio.gather(*crowd)
+        assert most <= LIMIT
+        assert most > LIMIT / 2
+        await eventually(lambda: shows(lambda pool: pool.held == 0))
+
+
+async def test_a_herd_of_a_thousand_in_one_worker_costs_at_most_fifty_calls(workers, redis_server):
+    import redis
+
+    def calls():
+        with redis.Redis.from_url(redis_server.url) as client:
+            return client.info("commandstats").get("cmdstat_evalsha", {}).get("calls", 0)
+
+    with workers(count=1, settings={"MAX_CONNECTIONS": 1000, "BEAT": 5, "LEASE": 50}) as running:
+        before = calls()
+        clients = await enter_many(1000, running.origins)
+        spent = calls() - before
+        assert all(client.is_open for client in clients)
+        print(f"1,000 handshakes: {spent} ledger calls")
+        assert spent <= 50
+        await leave_all(clients)
