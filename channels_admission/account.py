@@ -89,7 +89,9 @@ class Account:
     def release(self) -> None:
         self.held -= 1
 
-    def report(self, wanted: int = 0, *, gone: tuple[str, ...] = (), beat: bool = False, goodbye: bool = False) -> Report:
+    def report(
+        self, wanted: int = 0, *, gone: tuple[str, ...] = (), beat: bool = False, goodbye: bool = False
+    ) -> Report:
         """The next report to send."""
         self._seq += 1
         if self.away and not goodbye:

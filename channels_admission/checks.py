@@ -1,6 +1,7 @@
 """System checks: one per setting, and the mistakes that only show under load."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from importlib.metadata import version
 from typing import Any
 
@@ -25,7 +26,7 @@ MIXIN_ON_THE_RIGHT = "channels_admission.E020"
 def register() -> None:
     """Add the checks of this module to Django's."""
     for check in (check_settings, check_ledger, check_channel_layer, check_mixin_order, check_daphne):
-        checks.register(check, TAG)
+        checks.register(check, TAG)  # type: ignore[call-overload]
 
 
 def check_settings(app_configs: list[AppConfig] | None, **_: Any) -> list[checks.CheckMessage]:
@@ -42,7 +43,8 @@ def check_ledger(app_configs: list[AppConfig] | None, **_: Any) -> list[checks.C
         checks.Warning(
             "Connections are counted in each process by itself: with the memory ledger every worker process has "
             "the whole limit, and ws_status sees none of them.",
-            hint=f"Set {conf.NAME}['LEDGER'] to a Redis URL, or use a channels_redis channel layer, whose Redis is then used.",
+            hint=f"Set {conf.NAME}['LEDGER'] to a Redis URL, or use a channels_redis channel layer, "
+            "whose Redis is then used.",
             id=MEMORY_IN_PRODUCTION,
         )
     ]
@@ -54,7 +56,7 @@ def check_channel_layer(app_configs: list[AppConfig] | None, **_: Any) -> list[c
     if layer.get("BACKEND") != "channels_redis.core.RedisChannelLayer" or int(version("redis").split(".")[0]) < 8:
         return []
     hosts = layer.get("CONFIG", {}).get("hosts") or [None]
-    if all(isinstance(host, dict) and "socket_timeout" in host for host in hosts):
+    if all(map(_has_own_timeout, hosts)):
         return []
     return [
         checks.Warning(
@@ -67,23 +69,32 @@ def check_channel_layer(app_configs: list[AppConfig] | None, **_: Any) -> list[c
     ]
 
 
+def _has_own_timeout(host: Any) -> bool:
+    if isinstance(host, dict):
+        return "socket_timeout" in host or _has_own_timeout(host.get("address"))
+    return "socket_timeout=" in str(host)
+
+
 def check_mixin_order(app_configs: list[AppConfig] | None, **_: Any) -> list[checks.CheckMessage]:
     """Find consumers whose own ``__call__`` hides the mixin's, so that nothing limits them."""
     if getattr(django_settings, "ASGI_APPLICATION", None):
-        get_default_application()
+        # What keeps it from being imported is for the server to say, not for every command.
+        with suppress(Exception):
+            get_default_application()
     return [
         checks.Error(
-            f"{consumer.__module__}.{consumer.__qualname__} is not limited: AdmissionMixin stands right of the consumer class.",
+            f"{consumer.__module__}.{consumer.__qualname__} is not limited: "
+            "AdmissionMixin stands right of the consumer class.",
             hint=f"Write class {consumer.__name__}(AdmissionMixin, …Consumer), the mixin first.",
             id=MIXIN_ON_THE_RIGHT,
         )
-        for consumer in _subclasses(AdmissionMixin)
+        for consumer in dict.fromkeys(_subclasses(AdmissionMixin))
         if AsyncConsumer in consumer.__mro__
         and consumer.__mro__.index(AsyncConsumer) < consumer.__mro__.index(AdmissionMixin)
     ]
 
 
-def _subclasses(cls: type) -> Iterator[type]:
+def _subclasses(cls: type[AdmissionMixin]) -> Iterator[type[AdmissionMixin]]:
     for subclass in cls.__subclasses__():
         yield subclass
         yield from _subclasses(subclass)
@@ -96,7 +107,8 @@ def check_daphne(app_configs: list[AppConfig] | None, **_: Any) -> list[checks.C
     return [
         checks.Warning(
             f"Daphne {version('daphne')} cannot be taught to send close code 1013: clients see 1011 without a reason.",
-            hint=f"Set {conf.NAME}['CLOSE_CODE'] to a private code such as 4013, which this Daphne can send, and treat it alike in the client.",
+            hint=f"Set {conf.NAME}['CLOSE_CODE'] to a private code such as 4013, which this Daphne can send, "
+            "and treat it alike in the client.",
             id=DAPHNE_NOT_EXTENDED,
         )
     ]

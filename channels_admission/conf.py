@@ -17,6 +17,7 @@ from typing import Any
 from django.conf import settings as django_settings
 from django.core.signals import setting_changed
 from django.utils.module_loading import import_string
+from django.utils.text import capfirst
 
 from .exceptions import ConfigurationError
 
@@ -24,7 +25,9 @@ NAME = "CHANNELS_ADMISSION"
 DEFAULT_POOL = "default"
 MEMORY = "channels_admission.ledger.memory.MemoryLedger"
 REDIS = "channels_admission.ledger.redis.RedisLedger"
+DEFAULT_URL = "redis://localhost:6379"
 BACKENDS = {"memory": MEMORY, "redis": REDIS}
+HOST_FORMS = "a Redis URL, a (host, port) pair or a dict as channels_redis takes them in 'hosts'"
 
 MAX_LIMIT = 10_000_000
 """Slots; a larger limit is taken for a mistake."""
@@ -101,7 +104,6 @@ class Key:
     default: Any
     read: Callable[[Any], Any]
     meaning: str
-    per_pool: bool = False
 
     @property
     def field(self) -> str:
@@ -186,23 +188,37 @@ def _channel_layer_host() -> Mapping[str, Any] | None:
     if not str(layer.get("BACKEND", "")).startswith("channels_redis."):
         return None
     hosts = layer.get("CONFIG", {}).get("hosts")
-    return _host(hosts[0] if isinstance(hosts, tuple | list) and hosts else "redis://localhost:6379")
+    try:
+        return _host(hosts[0] if isinstance(hosts, tuple | list) and hosts else DEFAULT_URL)
+    except Wrong as wrong:
+        raise Wrong(f"given, since the first host of CHANNEL_LAYERS['default'] is not {wrong}") from None
 
 
 def _host(entry: Any) -> Mapping[str, Any]:
-    """One channels_redis host entry as keyword arguments, tried by building a pool of it (which connects nowhere)."""
+    """One channels_redis host entry as keyword arguments, tried by making a connection of it, which is not opened."""
     from channels_redis.utils import create_pool, decode_hosts
 
     try:
         host: dict[str, Any] = decode_hosts([entry])[0]
-        create_pool(host)
+        connection = create_pool(host).make_connection()
     except Exception as error:
-        # The error may quote the URL, and so a password.
-        raise Wrong(
-            "a Redis URL, a (host, port) pair or a dict as channels_redis takes them in 'hosts' "
-            f"({type(error).__name__} for what is there)"
-        ) from None
+        raise Wrong(f"{HOST_FORMS} ({_blame(error)})") from None
+    if not 0 < getattr(connection, "port", 6379) < 65536:
+        raise Wrong(f"{HOST_FORMS} (a port is a number from 1 to 65535)")
     return MappingProxyType(host)
+
+
+def _blame(error: Exception) -> str:
+    """What is wrong with a host, not in the error's own words: they may quote a URL, and so a password."""
+    unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+    return f"redis-py has no option {unknown[1]!r}" if unknown else f"{type(error).__name__} for what is there"
+
+
+def _first(hosts: Any) -> Any:
+    """The host to use where one, or a list of them, is given; a list of a name and a port is one host."""
+    if isinstance(hosts, list) and (len(hosts) != 2 or not isinstance(hosts[1], int)):
+        return hosts[0] if hosts else DEFAULT_URL
+    return hosts
 
 
 def _ledger(value: Any) -> LedgerSettings:
@@ -213,9 +229,7 @@ def _ledger(value: Any) -> LedgerSettings:
         return LedgerSettings(MEMORY, None)
     if isinstance(value, dict) and ("BACKEND" in value or "HOSTS" in value):
         return _ledger_from_dict(value)
-    if isinstance(value, list) and (len(value) != 2 or not isinstance(value[1], int)):
-        value = value[0] if value else "redis://localhost:6379"
-    return LedgerSettings(REDIS, _host(value))
+    return LedgerSettings(REDIS, _host(_first(value)))
 
 
 def _ledger_from_dict(value: Mapping[str, Any]) -> LedgerSettings:
@@ -223,36 +237,41 @@ def _ledger_from_dict(value: Mapping[str, Any]) -> LedgerSettings:
         if key not in ("BACKEND", "HOSTS"):
             raise Wrong(f"a dict of 'BACKEND' and 'HOSTS'; {key!r} is neither.{_nearest(key, ('BACKEND', 'HOSTS'))}")
     backend = value.get("BACKEND", "redis")
-    path = BACKENDS.get(backend, backend)
+    path = BACKENDS.get(backend, backend) if isinstance(backend, str) else ""
     try:
-        import_string(path)
-    except (ImportError, AttributeError, TypeError):
-        raise Wrong(f"a dict whose 'BACKEND' is 'redis', 'memory' or the dotted path of a ledger, not {backend!r}") from None
-    hosts = value.get("HOSTS")
+        ledger = import_string(path)
+    except ImportError:
+        ledger = None
+    if not hasattr(ledger, "reconcile"):
+        raise Wrong(f"a dict whose 'BACKEND' is 'redis', 'memory' or the dotted path of a ledger, not {backend!r:.60}")
     if path == MEMORY:
         return LedgerSettings(path, None)
-    return LedgerSettings(path, _host(hosts[0] if isinstance(hosts, list) and hosts else hosts or "redis://localhost:6379"))
+    return LedgerSettings(path, _host(_first(value.get("HOSTS") or DEFAULT_URL)))
 
 
-KEYS = (
+PROJECT_KEYS = (
     Key("ENABLED", "E003", True, _flag, "whether anything is refused or counted at all"),
-    Key("LEDGER", "E004", None, _ledger, "where the workers' counts are summed"),
-    Key("PREFIX", "E005", "channels_admission", _prefix, "prefix of every key in Redis; one per project and environment"),
+    Key("LEDGER", "E004", None, _ledger, "where the counts are summed; None is the Redis of CHANNEL_LAYERS, or memory"),
+    Key(
+        "PREFIX", "E005", "channels_admission", _prefix, "prefix of every key in Redis; one per project and environment"
+    ),
     Key("LEASE", "E006", 30, _seconds(1, 3600), "seconds the ledger believes a worker after its last report"),
     Key("BEAT", "E007", 3, _seconds(0.1, 600), "seconds between a worker's periodic reports"),
     Key("LEDGER_TIMEOUT", "E008", 0.25, _seconds(0.01, 4), "seconds a handshake may wait for the ledger"),
-    Key("MAX_CONNECTIONS", "E010", 5000, _whole(0, MAX_LIMIT), "slots in the pool, all workers together", per_pool=True),
-    Key("WARN_AT", "E011", 0.70, _share, "share of the limit from which the status warns", per_pool=True),
-    Key(
-        "WHEN_LEDGER_DOWN", "E012", "share", _one_of("share", "freeze", "open", "closed"),
-        "what a worker may admit while the ledger is away", per_pool=True,
-    ),
-    Key("EXPECTED_WORKERS", "E013", 1, _whole(1, 100_000), "workers, for the part of one that has never met the ledger", per_pool=True),
-    Key("RETRY_AFTER", "E014", (1, 60), _retry_bounds, "bounds of the hint to a refused client, seconds", per_pool=True),
-    Key("REFUSE_WITH", "E015", "close", _one_of("close", "http"), "a WebSocket close, or HTTP 503 where the server can", per_pool=True),
-    Key("CLOSE_CODE", "E016", 1013, _close_code, "the close code of a refusal", per_pool=True),
-    Key("CLOSE_REASON", "E017", "Try Again Later", _reason, "the close reason of a refusal", per_pool=True),
-)  # fmt: skip
+)
+OUTAGE_POLICIES = _one_of("share", "freeze", "open", "closed")
+REFUSALS = _one_of("close", "http")
+POOL_KEYS = (
+    Key("MAX_CONNECTIONS", "E010", 5000, _whole(0, MAX_LIMIT), "slots in the pool, all workers together"),
+    Key("WARN_AT", "E011", 0.70, _share, "share of the limit from which the status warns"),
+    Key("WHEN_LEDGER_DOWN", "E012", "share", OUTAGE_POLICIES, "what a worker may admit while the ledger is away"),
+    Key("EXPECTED_WORKERS", "E013", 1, _whole(1, 100_000), "workers, for the part of one the ledger has never met"),
+    Key("RETRY_AFTER", "E014", (1, 60), _retry_bounds, "bounds of the hint to a refused client, seconds"),
+    Key("REFUSE_WITH", "E015", "close", REFUSALS, "a WebSocket close, or HTTP 503 where the server can"),
+    Key("CLOSE_CODE", "E016", 1013, _close_code, "the close code of a refusal"),
+    Key("CLOSE_REASON", "E017", "Try Again Later", _reason, "the close reason of a refusal"),
+)
+KEYS = PROJECT_KEYS + POOL_KEYS
 POOLS_ID = "E018"
 TERMS_ID = "E009"
 
@@ -271,7 +290,9 @@ def _unknown(given: Mapping[Any, Any], known: Iterable[str], where: str) -> Iter
     known = sorted(known)
     for name in given:
         if name not in known:
-            yield _problem("E002", f"{where} has no key {name!r:.60}.{_nearest(name, known)}", "Keys: " + ", ".join(known))
+            yield _problem(
+                "E002", f"{where} has no key {name!r:.60}.{_nearest(name, known)}", "Keys: " + ", ".join(known)
+            )
 
 
 def _read(given: Mapping[str, Any], keys: Iterable[Key], where: str, problems: list[Problem]) -> dict[str, Any]:
@@ -284,7 +305,7 @@ def _read(given: Mapping[str, Any], keys: Iterable[Key], where: str, problems: l
         except Wrong as wrong:
             # A ledger's value may hold a password.
             shown = "" if key.name == "LEDGER" else f", not {value!r:.60}"
-            hint = f"{key.meaning.capitalize()}. Default: {key.default!r}."
+            hint = f"{capfirst(key.meaning)}. Default: {key.default!r}."
             problems.append(_problem(key.id, f"{where}[{key.name!r}] must be {wrong}{shown}.", hint))
     return values
 
@@ -296,11 +317,13 @@ def _read_pools(declared: Any, common: Mapping[str, Any], problems: list[Problem
         problems.append(_problem(POOLS_ID, f"{NAME}['POOLS'] must be a dict of dicts.", hint))
         return {}
     pools = {}
-    keys = {key.name: key for key in KEYS if key.per_pool}
+    keys = {key.name: key for key in POOL_KEYS}
     for name, overrides in {DEFAULT_POOL: {}, **declared}.items():
         if not isinstance(name, str) or not re.fullmatch(POOL_NAME, name):
             hint = "A pool's name is 1 to 40 of a-z, 0-9, '_' and '-'."
-            problems.append(_problem(POOLS_ID, f"{NAME}['POOLS'] has the name {name!r:.60}, which no pool can have.", hint))
+            problems.append(
+                _problem(POOLS_ID, f"{NAME}['POOLS'] has the name {name!r:.60}, which no pool can have.", hint)
+            )
             continue
         where = f"{NAME}['POOLS'][{name!r}]"
         problems.extend(_unknown(overrides, keys, where))
@@ -319,7 +342,7 @@ def examine() -> tuple[Settings | None, tuple[Problem, ...]]:
         return None, (_problem("E001", message, f"For example: {NAME} = {{'MAX_CONNECTIONS': 5000}}."),)
     problems = list(_unknown(given, [*(key.name for key in KEYS), "POOLS"], NAME))
     values = _read(given, KEYS, NAME, problems)
-    common = {key.field: values.pop(key.field) for key in KEYS if key.per_pool and key.field in values}
+    common = {key.field: values.pop(key.field) for key in POOL_KEYS if key.field in values}
     pools = _read_pools(given.get("POOLS", {}), common, problems)
     lease, beat = values.get("lease"), values.get("beat")
     if lease and beat and lease < BEATS_PER_LEASE * beat:

@@ -234,7 +234,9 @@ class Gate:
                     raise
                 await self._call()
         except OutOfOrder as error:
-            logger.warning("Another worker reports as %s (%s); going on under a new name.", self.account.worker.id, error)
+            logger.warning(
+                "Another worker reports as %s (%s); going on under a new name.", self.account.worker.id, error
+            )
             self.account.rename()
             self._beat_at = self._loop.time()
         except LedgerError as error:
@@ -324,7 +326,7 @@ class Gate:
             self._ticker.cancel()
         self._answer_all_alone()
         patience = self._loop.time() + PATIENCE_AT_EXIT
-        while self.account.held and self._loop.time() < patience:
+        while self.account.held and self._loop.time() < patience:  # noqa: ASYNC110
             await asyncio.sleep(0.005)
         with suppress(LedgerError, TimeoutError):
             async with asyncio.timeout(self.settings.ledger_timeout):

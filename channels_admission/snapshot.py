@@ -13,7 +13,7 @@ from .exceptions import LedgerError, LedgerUnavailable
 from .ledger import open_ledger
 from .types import ADMITTED, Level, Reading, WorkerReading
 
-READ_TIMEOUT = 2.0
+READ_TIMEOUT = 1.0
 """Seconds a look at the ledger may take; no handshake waits for it."""
 
 

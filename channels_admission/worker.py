@@ -40,7 +40,8 @@ def home() -> str:
 
 def birth(process: psutil.Process) -> int:
     """When ``process`` started, in hundredths of a second after boot: untouched by clock changes."""
-    return round((process.create_time() - psutil.boot_time()) * 100)
+    after_boot: float = process.create_time() - psutil.boot_time()
+    return round(after_boot * 100)
 
 
 def is_gone(neighbour: Neighbour) -> bool:

@@ -5,11 +5,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Self
 
-from channels_admission import snapshot
-from channels_admission.snapshot import PoolSnapshot
-from demo.consumers import PID
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
+
+from channels_admission import snapshot
+from channels_admission.snapshot import PoolSnapshot
+
+from demo.consumers import PID
 
 PATIENCE = 30.0
 

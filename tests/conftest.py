@@ -5,10 +5,12 @@ import uuid
 from collections.abc import Iterator
 
 import pytest
+from django.test import override_settings
+
 from channels_admission import conf
 from channels_admission.ledger.memory import MemoryLedger
+
 from demo.servers import Redis
-from django.test import override_settings
 
 
 @pytest.fixture(scope="session")

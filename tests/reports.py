@@ -15,11 +15,21 @@ HOME = "aaaaaaaaaaaa"
 class Reporter:
     """One worker of the contract tests: numbers its reports and remembers the version."""
 
-    def __init__(self, ledger, nonce: str, *, limit: int = 10, pool: str = "default", home: str = HOME, pid: int = 1) -> None:
+    def __init__(
+        self, ledger, nonce: str, *, limit: int = 10, pool: str = "default", home: str = HOME, pid: int = 1
+    ) -> None:
         self.ledger = ledger
         self.pool = pool
         self.last = Report(
-            worker=f"host:{pid}:{nonce}", seq=0, held=0, wanted=0, limit=limit, version=0, allowance=limit, home=home, born=7
+            worker=f"host:{pid}:{nonce}",
+            seq=0,
+            held=0,
+            wanted=0,
+            limit=limit,
+            version=0,
+            allowance=limit,
+            home=home,
+            born=7,
         )
 
     async def say(self, held: int = 0, wanted: int = 0, **changes) -> View:

@@ -15,6 +15,13 @@ from importlib.resources import files
 from io import StringIO
 
 import pytest
+from django.contrib import admin
+from django.contrib.auth.models import AnonymousUser, Permission, User
+from django.core.management import call_command
+from django.template import Context, Template
+from django.test import RequestFactory, override_settings
+from django.urls import include, path
+
 from channels_admission import conf, views
 from channels_admission.exceptions import LedgerUnavailable
 from channels_admission.ledger import open_ledger
@@ -23,12 +30,7 @@ from channels_admission.models import Pool
 from channels_admission.snapshot import Health
 from channels_admission.templatetags import channels_admission as tags
 from channels_admission.types import Level, Reason
-from django.contrib import admin
-from django.contrib.auth.models import AnonymousUser, Permission, User
-from django.core.management import call_command
-from django.template import Context, Template
-from django.test import RequestFactory, override_settings
-from django.urls import include, path
+
 from reports import Reporter
 
 PAGE = "/admin/channels_admission/pool/"

@@ -5,8 +5,9 @@ import shutil
 from collections.abc import Iterator
 
 import pytest
-from demo.servers import Workers
 from selenium import webdriver
+
+from demo.servers import Workers
 
 pytestmark = [pytest.mark.integration, pytest.mark.browser]
 
@@ -28,7 +29,13 @@ def chromium() -> Iterator[webdriver.Chrome]:
         pytest.skip("no Chromium with its driver on the PATH")
     options = webdriver.ChromeOptions()
     options.binary_location = paths[0]
-    for argument in ("headless", "no-sandbox", "disable-gpu", "disable-background-networking", "disable-component-update"):
+    for argument in (
+        "headless",
+        "no-sandbox",
+        "disable-gpu",
+        "disable-background-networking",
+        "disable-component-update",
+    ):
         options.add_argument(f"--{argument}")
     driver = webdriver.Chrome(options, webdriver.ChromeService(paths[1]))
     driver.set_script_timeout(20)

@@ -6,10 +6,12 @@ from contextlib import suppress
 import pytest
 from channels.exceptions import AcceptConnection, DenyConnection, StopConsumer
 from channels.generic.websocket import AsyncWebsocketConsumer, WebsocketConsumer
+
 from channels_admission.consumers import AdmissionMixin
 from channels_admission.gate import close_gates, gate_of
 from channels_admission.ledger.memory import MemoryLedger
 from channels_admission.middleware import AdmissionMiddleware
+
 from conftest import eventually
 
 CONNECT = {"type": "websocket.connect"}

@@ -8,12 +8,14 @@ import time
 from contextlib import asynccontextmanager
 
 import pytest
+
 from channels_admission import gate as gate_module
 from channels_admission.exceptions import LedgerRefused, LedgerUnavailable
 from channels_admission.gate import Gate, Slot, close_gates, gate_of
 from channels_admission.ledger.memory import MemoryLedger
 from channels_admission.types import Reason, Refusal
 from channels_admission.worker import Worker
+
 from conftest import eventually
 from faulty import FaultyLedger
 
@@ -189,9 +191,7 @@ async def test_what_a_lone_worker_may_admit_while_the_ledger_is_away(opened, pol
 @pytest.mark.parametrize(("policy", "each"), [("freeze", 10), ("share", 15)])
 async def test_workers_together_stay_within_their_shares_of_the_free_room(admission, policy, each):
     settings = admission(MAX_CONNECTIONS=31, WHEN_LEDGER_DOWN=policy, BEAT=0.2, LEASE=2)
-    gates = [
-        Gate(settings.pool("default"), settings, FaultyLedger(MemoryLedger(settings)), Worker()) for _ in range(2)
-    ]
+    gates = [Gate(settings.pool("default"), settings, FaultyLedger(MemoryLedger(settings)), Worker()) for _ in range(2)]
     for gate in gates:
         await take(gate, 10)
     calls = [gate.calls for gate in gates]
@@ -275,7 +275,7 @@ async def test_a_stall_of_the_loop_is_not_taken_for_an_outage(opened, caplog):
         for _ in range(5):
             handshakes = [asyncio.ensure_future(gate.acquire()) for _ in range(2)]
             await asyncio.sleep(0.005)
-            time.sleep(0.2)  # noqa: ASYNC251
+            time.sleep(0.2)
             for slot in await asyncio.gather(*handshakes):
                 assert isinstance(slot, Slot)
                 slot.release()

@@ -4,9 +4,11 @@ import asyncio
 from dataclasses import replace
 
 import pytest
+
 from channels_admission.ledger.base import OutOfOrder
 from channels_admission.ledger.memory import MemoryLedger
 from channels_admission.types import Neighbour
+
 from reports import Clock, ClockedRedisLedger, Reporter
 
 LEASE, BEAT = 6.0, 1.0

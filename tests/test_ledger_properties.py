@@ -9,15 +9,17 @@ import uuid
 from dataclasses import dataclass, field
 
 import pytest
+from django.test import override_settings
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
 from channels_admission import conf
 from channels_admission.account import Account
 from channels_admission.ledger.base import OutOfOrder
 from channels_admission.types import Reason, Report
 from channels_admission.worker import Worker
-from django.test import override_settings
-from hypothesis import HealthCheck, Phase, settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
 from reports import Clock, ClockedRedisLedger
 
 LIMIT, WORKERS, BEAT, LEASE = 12, 4, 1.0, 10.0
@@ -257,7 +259,9 @@ class Faults(RuleBasedStateMachine):
     async def _state(self):
         counts = await self.ledger._redis.hgetall(self.keys[0])
         leased = await self.ledger._redis.zrange(self.keys[1], 0, -1)
-        records = {name.decode(): int(value.split(b"|")[0]) for name, value in counts.items() if not name.startswith(b"#")}
+        records = {
+            name.decode(): int(value.split(b"|")[0]) for name, value in counts.items() if not name.startswith(b"#")
+        }
         return counts.get(b"#total"), records, {name.decode() for name in leased}
 
     @invariant()
@@ -307,7 +311,11 @@ class Faults(RuleBasedStateMachine):
 
 BUDGET = settings(
     phases=[Phase.generate],
-    max_examples=60, stateful_step_count=60, deadline=None, suppress_health_check=list(HealthCheck), print_blob=True
+    max_examples=60,
+    stateful_step_count=60,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    print_blob=True,
 )
 
 

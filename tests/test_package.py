@@ -4,8 +4,9 @@ import re
 from importlib.metadata import distribution
 from pathlib import Path
 
-import channels_admission
 import pytest
+
+import channels_admission
 from channels_admission import conf
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -13,8 +14,8 @@ NEEDED = {
     "channels_admission/py.typed",
     "channels_admission/ledger/reconcile.lua",
     "channels_admission/templates/channels_admission/status.html",
-    "channels_admission/static/channels_admission/admin.js",
-    "channels_admission/static/channels_admission/admin.css",
+    "channels_admission/static/channels_admission/admission.js",
+    "channels_admission/static/channels_admission/admission.css",
     "channels_admission/locale/id/LC_MESSAGES/django.mo",
     "channels_admission/management/commands/ws_status.py",
 }
@@ -47,7 +48,9 @@ def test_the_readme_tells_every_setting_with_its_default():
 
 
 def test_the_readme_tells_every_check():
-    checks = (ROOT / "channels_admission" / "checks.py").read_text() + (ROOT / "channels_admission" / "conf.py").read_text()
+    checks = (ROOT / "channels_admission" / "checks.py").read_text() + (
+        ROOT / "channels_admission" / "conf.py"
+    ).read_text()
     ids = set(re.findall(r'"(?:channels_admission\.)?([EW]\d{3})"', checks))
     readme = (ROOT / "README.md").read_text()
     assert len(ids) > 15

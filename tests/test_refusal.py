@@ -3,14 +3,15 @@
 import pytest
 from channels.generic.websocket import AsyncWebsocketConsumer
 from channels.testing import WebsocketCommunicator
+from hypothesis import given
+from hypothesis import strategies as st
+
 from channels_admission import refusal
 from channels_admission.consumers import AdmissionMixin
 from channels_admission.exceptions import ConfigurationError
 from channels_admission.gate import close_gates, gate_of
 from channels_admission.middleware import AdmissionMiddleware
 from channels_admission.types import Reason, Refusal
-from hypothesis import given
-from hypothesis import strategies as st
 
 HTTP = {"websocket.http.response": {}}
 
@@ -132,5 +133,5 @@ async def test_switched_off_nothing_is_counted_or_refused(admission):
 
 def test_an_unknown_pool_is_an_error_that_names_the_nearest(admission):
     admission(POOLS={"chat": {}})
-    with pytest.raises(ConfigurationError, match="no admission pool 'chats'. Did you mean 'chat'"):
+    with pytest.raises(ConfigurationError, match=r"no admission pool 'chats'\. Did you mean 'chat'"):
         AdmissionMiddleware(None, pool="chats")

@@ -7,11 +7,12 @@ import signal
 import time
 
 import pytest
+from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
+
 from clients import Client, enter_many, leave_all, look, shows
 from conftest import eventually
 from demo.servers import Redis, Workers
-from websockets.asyncio.client import connect
-from websockets.exceptions import InvalidStatus
 
 pytestmark = pytest.mark.integration
 
@@ -174,10 +175,15 @@ async def test_a_worker_asked_to_stop_gives_its_slots_back_within_a_second(worke
 @pytest.mark.parametrize("policy", ["freeze", "share"])
 @pytest.mark.parametrize("fault", ["stopped", "paused"])
 async def test_redis_away(workers, policy, fault):
-    with Redis() as redis, workers(count=2, redis=redis, shared_port=False, settings={"WHEN_LEDGER_DOWN": policy}) as running:
+    with (
+        Redis() as redis,
+        workers(count=2, redis=redis, shared_port=False, settings={"WHEN_LEDGER_DOWN": policy}) as running,
+    ):
         held = await enter_many(30, running.origins)
         assert all(client.is_open for client in held)
-        await eventually(lambda: shows(lambda pool: pool.held == 30 and all(worker.held == 15 for worker in pool.workers)))
+        await eventually(
+            lambda: shows(lambda pool: pool.held == 30 and all(worker.held == 15 for worker in pool.workers))
+        )
         await asyncio.sleep(2 * BEAT)  # so that both workers have seen the same room: 20 free, 10 each
         redis.stop() if fault == "stopped" else redis.pause()
         tries = []

@@ -98,7 +98,7 @@ class MemoryLedger:
     def _reap(self, pool: _Pool, report: Report) -> None:
         dead = [name for name, entry in pool.entries.items() if entry.expires <= pool.clock]
         known_gone = [name for name in report.gone if name in pool.entries]
-        for name in (dead[:REAPED_PER_CALL] + known_gone):
+        for name in dead[:REAPED_PER_CALL] + known_gone:
             if name != report.worker:
                 pool.entries.pop(name, None)
 

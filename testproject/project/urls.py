@@ -1,8 +1,9 @@
 """The demo page and the admin."""
 
-from demo.views import demo
 from django.contrib import admin
 from django.urls import path
+
+from demo.views import demo
 
 urlpatterns = [
     path("", demo, name="demo"),

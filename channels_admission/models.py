@@ -1,0 +1,29 @@
+"""No table: a model only so that the admin has an entry to list and a permission to ask for."""
+
+from django.db import models
+from django.utils.translation import gettext_lazy as _
+
+
+class _NoRows(models.Manager["Pool"]):
+    """Finds nothing without asking the database, so that ``dumpdata`` and the like pass over the model."""
+
+    def get_queryset(self) -> models.QuerySet["Pool"]:
+        return super().get_queryset().none()
+
+
+class Pool(models.Model):
+    """A connection pool, whose state lives in the ledger. Its permission is ``channels_admission.view_pool``."""
+
+    name = models.CharField(max_length=40, primary_key=True)
+
+    objects = _NoRows()
+
+    class Meta:
+        managed = False
+        default_permissions = ("view",)
+        base_manager_name = "objects"
+        verbose_name = _("connection pool")
+        verbose_name_plural = _("connection pools")
+
+    def __str__(self) -> str:
+        return self.name

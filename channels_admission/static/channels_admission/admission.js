@@ -1,0 +1,241 @@
+/**
+ * Keeps the admission numbers on admin pages fresh.
+ *
+ * Every element with `data-admission` is a board: rendered by the server, then filled from the JSON at
+ * its `data-feed`. `data-field` names what an element shows, `data-list` what its children are (made
+ * from the `<template data-item>` of the same name, told apart by `data-key`), `data-notice` when it
+ * shows at all. All text comes from the page and from its `data-words`, and goes in as text only.
+ */
+(() => {
+  "use strict";
+
+  const EVERY = 2000; // milliseconds from the end of one look to the start of the next
+  const PATIENCE = 8000; // milliseconds after which a look is given up
+  const NUMBER = new Intl.NumberFormat(document.documentElement.lang || undefined);
+
+  const number = (value) => NUMBER.format(value);
+  const sum = (counts) => Object.values(counts).reduce((total, count) => total + count, 0);
+  const lengthOf = (share) => `${(100 * Math.min(share, 1)).toFixed(1)}%`;
+  const fill = (sentence, values) => sentence.replace(/\{(\w+)\}/g, (_, name) => values[name]);
+
+  // Lines break between the units, not within one.
+  const countOf = (units, written) => written.replace("%s", units).replace(" ", "\u00a0");
+
+  /** A time span in its longest unit and the one after it. */
+  function duration(seconds, units) {
+    const whole = Math.floor(seconds);
+    const longest = units.findIndex(([size]) => whole >= size);
+    if (longest === -1) {
+      return countOf(0, units.at(-1)[1]);
+    }
+    const [size, written] = units[longest];
+    const [smaller, writtenSmaller] = units[longest + 1] ?? [Infinity, ""];
+    const rest = Math.floor((whole % size) / smaller);
+    const count = countOf(Math.floor(whole / size), written);
+    return rest ? `${count} ${countOf(rest, writtenSmaller)}` : count;
+  }
+
+  /** What each field says of its item. */
+  const FIELDS = {
+    "ledger.health": ({ health }, words) => words.health[health] ?? health,
+    "ledger.error": ({ error }) => error ?? "",
+    "pool.name": ({ name }) => name,
+    "pool.held": ({ held }) => number(held),
+    "pool.limit": ({ limit }) => number(limit),
+    "pool.free": ({ free }) => number(free),
+    "pool.level": ({ level }, words) => words.level[level] ?? level,
+    "pool.admitted": ({ admitted }) => number(admitted),
+    "pool.refused": ({ refused }) => number(sum(refused)),
+    "reason.name": ({ name }, words) => words.reason[name] ?? name,
+    "reason.count": ({ count }) => number(count),
+    "worker.host": ({ host }) => host,
+    "worker.pid": ({ pid }) => String(pid),
+    "worker.server": ({ server }) => server || "–",
+    "worker.held": ({ held }) => number(held),
+    "worker.last_beat": (worker, words) => duration(worker.last_beat, words.durations),
+    "worker.uptime": ({ uptime }, words) => duration(uptime, words.durations),
+  };
+
+  class Ended extends Error {}
+
+  class Board {
+    constructor(root) {
+      this.root = root;
+      this.words = JSON.parse(root.dataset.words);
+      // When the numbers shown were taken, on this page's own clock.
+      this.taken = "age" in root.dataset ? performance.now() - 1000 * Number(root.dataset.age) : null;
+      this.levels = new Map();
+      this.timer = null;
+      this.looking = false;
+      this.ended = false;
+    }
+
+    start() {
+      for (const pool of this.root.querySelectorAll(".admission-pool")) {
+        this.levels.set(pool.dataset.key, pool.dataset.level);
+      }
+      document.addEventListener("visibilitychange", () => this.wait(0));
+      setInterval(() => this.showAge(), 1000);
+      this.notice("live", !("stale" in this.root.dataset));
+      this.wait(EVERY);
+    }
+
+    /** Look again after `delay` milliseconds, unless nobody can see the page or a look is under way. */
+    wait(delay) {
+      clearTimeout(this.timer);
+      if (!document.hidden && !this.looking && !this.ended) {
+        this.timer = setTimeout(() => this.look(), delay);
+      }
+    }
+
+    async look() {
+      this.looking = true;
+      try {
+        this.show(await this.fetch());
+      } catch (error) {
+        this.ended = error instanceof Ended;
+        this.notice("ended", this.ended);
+        this.notice("lost", !this.ended);
+        this.stale(true);
+      }
+      this.looking = false;
+      this.wait(EVERY);
+    }
+
+    async fetch() {
+      const response = await fetch(this.root.dataset.feed, {
+        headers: { Accept: "application/json" },
+        redirect: "manual",
+        signal: AbortSignal.timeout(PATIENCE),
+      });
+      if (response.type === "opaqueredirect" || response.status === 403) {
+        throw new Ended();
+      }
+      if (!response.ok) {
+        throw new Error(response.statusText);
+      }
+      return response.json();
+    }
+
+    show(snapshot) {
+      const { ledger, pools } = snapshot;
+      const down = ledger.health === "down";
+      this.notice("lost", false);
+      this.notice("disabled", !snapshot.enabled);
+      this.notice("settling", ledger.health === "settling");
+      this.notice("down", down);
+      this.notice("error", Boolean(ledger.error));
+      this.write(this.root, "ledger", ledger);
+      for (const place of this.root.querySelectorAll("[data-health]")) {
+        place.dataset.health = ledger.health;
+      }
+      if (!down) {
+        this.taken = performance.now();
+        this.arrange(this.root, "pools", pools, "name", (element, pool) => this.showPool(element, pool));
+        this.announce(pools);
+      }
+      this.stale(down);
+    }
+
+    showPool(element, pool) {
+      const { held, limit } = pool;
+      const bar = element.querySelector(".admission-bar");
+      const said = fill(this.words.gauge, { held: number(held), limit: number(limit) });
+      element.dataset.level = pool.level;
+      this.write(element, "pool", pool);
+      set(bar, { "aria-label": pool.name, "aria-valuemax": limit, "aria-valuenow": held, "aria-valuetext": said });
+      set(bar.querySelector(".admission-bar-held"), { width: lengthOf(pool.share) });
+      set(bar.querySelector(".admission-bar-warn"), { x: lengthOf(pool.warn_at) });
+      const reasons = Object.entries(pool.refused).map(([name, count]) => ({ name, count }));
+      this.arrange(element, "reasons", reasons, "name", (row, reason) => this.write(row, "reason", reason));
+      this.arrange(element, "workers", pool.workers, "id", (row, worker) => this.write(row, "worker", worker));
+      this.notice("workers", pool.workers.length > 0, element);
+      this.notice("no-workers", pool.workers.length === 0, element);
+    }
+
+    /** Let the children of a list, where `scope` has one, be exactly `items`, in their order. */
+    arrange(scope, name, items, key, show) {
+      const list = scope.querySelector(`[data-list="${name}"]`);
+      if (list === null) {
+        return;
+      }
+      const left = new Map([...list.children].map((child) => [child.dataset.key, child]));
+      items.forEach((item, place) => {
+        const child = left.get(item[key]) ?? this.make(name, item[key]);
+        left.delete(item[key]);
+        show(child, item);
+        if (list.children[place] !== child) {
+          list.insertBefore(child, list.children[place] ?? null);
+        }
+      });
+      left.forEach((child) => child.remove());
+    }
+
+    make(name, key) {
+      const form = this.root.querySelector(`template[data-item="${name}"]`);
+      const child = form.content.firstElementChild.cloneNode(true);
+      child.dataset.key = key;
+      return child;
+    }
+
+    write(scope, kind, item) {
+      for (const place of scope.querySelectorAll(`[data-field^="${kind}."]`)) {
+        say(place, FIELDS[place.dataset.field](item, this.words));
+      }
+    }
+
+    notice(name, shown, scope = this.root) {
+      for (const place of scope.querySelectorAll(`[data-notice="${name}"]`)) {
+        place.hidden = !shown;
+      }
+    }
+
+    stale(isStale) {
+      this.root.toggleAttribute("data-stale", isStale);
+      this.notice("live", !isStale);
+      this.notice("stale", isStale && this.taken !== null);
+      this.notice("blank", isStale && this.taken === null);
+      this.showAge();
+    }
+
+    showAge() {
+      for (const place of this.root.querySelectorAll('[data-field="age"]')) {
+        say(place, duration((performance.now() - (this.taken ?? performance.now())) / 1000, this.words.durations));
+      }
+    }
+
+    /** Tell a screen reader of changed levels, and of nothing else: the numbers change all the time. */
+    announce(pools) {
+      const changed = pools.filter(({ name, level }) => this.levels.has(name) && this.levels.get(name) !== level);
+      pools.forEach(({ name, level }) => this.levels.set(name, level));
+      if (changed.length > 0) {
+        const sentences = changed.map(({ name, level, held, limit }) =>
+          fill(this.words.change, {
+            pool: name,
+            level: this.words.level[level] ?? level,
+            held: number(held),
+            limit: number(limit),
+          }),
+        );
+        say(this.root.querySelector("[data-announcement]"), sentences.join(" "));
+      }
+    }
+  }
+
+  function say(place, text) {
+    if (place.textContent !== text) {
+      place.textContent = text;
+    }
+  }
+
+  function set(element, attributes) {
+    for (const [name, value] of Object.entries(attributes)) {
+      element.setAttribute(name, value);
+    }
+  }
+
+  for (const root of document.querySelectorAll("[data-admission]:not([data-running])")) {
+    root.dataset.running = "";
+    new Board(root).start();
+  }
+})();

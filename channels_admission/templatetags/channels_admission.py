@@ -1,0 +1,140 @@
+"""The panel for an admin's start page, and how numbers and names are written in the templates.
+
+``{% load channels_admission %}{% admission_panel %}`` puts the panel into the start page of an
+admin site with an index template of its own.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from django import template
+from django.core.serializers.json import DjangoJSONEncoder
+from django.template import Context
+from django.urls import NoReverseMatch, reverse
+from django.utils.formats import number_format
+from django.utils.translation import gettext_lazy as _
+from django.utils.translation import pgettext_lazy
+
+from ..snapshot import Health, PoolSnapshot, WorkerSnapshot
+from ..types import Level, Reason
+from ..views import look
+
+register = template.Library()
+
+NAMES: Mapping[str, Mapping[str, Any]] = {
+    "level": {
+        Level.CALM: pgettext_lazy("level of a pool", "Calm"),
+        Level.WARNING: pgettext_lazy("level of a pool", "Warning"),
+        Level.CRITICAL: pgettext_lazy("level of a pool", "Critical"),
+        Level.FULL: pgettext_lazy("level of a pool", "Full"),
+    },
+    "reason": {
+        Reason.FULL: _("pool full"),
+        Reason.LEDGER: _("ledger away"),
+    },
+    "health": {
+        Health.OK: pgettext_lazy("health of the ledger", "OK"),
+        Health.SETTLING: pgettext_lazy("health of the ledger", "settling"),
+        Health.DOWN: pgettext_lazy("health of the ledger", "down"),
+    },
+}
+"""What people read for the words of a snapshot; a reason not in here is shown as it is."""
+
+DURATIONS = (
+    (86400, pgettext_lazy("days", "%s d")),
+    (3600, pgettext_lazy("hours", "%s h")),
+    (60, pgettext_lazy("minutes", "%s min")),
+    (1, pgettext_lazy("seconds", "%s s")),
+)
+"""Units of time in seconds, from the longest, and how a whole number of each is written, unbroken."""
+
+# Translators: {held} and {limit} are numbers.
+GAUGE = _("{held} of {limit} slots held")
+# Translators: read out when the level of a pool changes. {pool} and {level} are names, {held} and {limit} numbers.
+CHANGE = _("Pool {pool}: {level}. {held} of {limit} slots held.")
+
+BLANKS: Mapping[str, PoolSnapshot | WorkerSnapshot] = {
+    "pool": PoolSnapshot(
+        name="", held=0, limit=0, free=0, share=0.0, warn_at=1.0, level=Level.CALM, admitted=0, refused={}, workers=()
+    ),
+    "worker": WorkerSnapshot(id="", host="", pid=0, server="", held=0, last_beat=0.0, uptime=0.0),
+}
+"""Forms without content, from which the script makes what was not there when the page was rendered."""
+
+
+@register.filter
+def named(word: str, kind: str) -> str:
+    """The translated name of a level, reason or health; an unknown word stays as it is."""
+    return str(NAMES[kind].get(word, word))
+
+
+@register.filter
+def number(value: int) -> str:
+    """A whole number with the language's thousands separators."""
+    return number_format(value, force_grouping=True)
+
+
+@register.filter
+def duration(seconds: float) -> str:
+    """A time span in its longest unit and the one after it: ``2 h 5 min``, ``3 s``."""
+    rest = int(seconds)
+    for place, (size, written) in enumerate(DURATIONS):
+        if rest >= size:
+            parts = [_count(rest // size, written)]
+            for smaller, written_smaller in DURATIONS[place + 1 : place + 2]:
+                if rest % size >= smaller:
+                    parts.append(_count(rest % size // smaller, written_smaller))
+            return " ".join(parts)
+    return _count(0, DURATIONS[-1][1])
+
+
+def _count(units: int, written: object) -> str:
+    # Lines break between the units, not within one.
+    return (str(written) % units).replace(" ", "\u00a0")
+
+
+@register.filter
+def length_of(share: float) -> str:
+    """A share as a length in an SVG, at most the whole."""
+    return f"{100 * min(share, 1):.1f}%"
+
+
+@register.filter
+def total(counters: Mapping[str, int]) -> int:
+    """The sum over all reasons."""
+    return sum(counters.values())
+
+
+@register.filter
+def gauge(pool: PoolSnapshot) -> str:
+    """What the bar shows, in words."""
+    return str(GAUGE).format(held=number(pool.held), limit=number(pool.limit))
+
+
+@register.simple_tag
+def admission_words() -> str:
+    """The names, units and sentences above as JSON, for the script that keeps the page fresh."""
+    words = {**NAMES, "durations": DURATIONS, "gauge": GAUGE, "change": CHANGE}
+    return json.dumps(words, cls=DjangoJSONEncoder)
+
+
+@register.simple_tag
+def admission_blank(kind: str) -> PoolSnapshot | WorkerSnapshot:
+    """An empty ``pool`` or ``worker``."""
+    return BLANKS[kind]
+
+
+@register.inclusion_tag("channels_admission/panel.html", takes_context=True)
+def admission_panel(context: Context) -> dict[str, Any]:
+    """Live counts of all pools, for users who may view them; nothing for others and on sites without the page."""
+    request = context.get("request")
+    if request is None or not request.user.has_perm("channels_admission.view_pool"):
+        return {}
+    site = getattr(request, "current_app", None)
+    try:
+        page = reverse("admin:channels_admission_pool_changelist", current_app=site)
+        feed = reverse("admin:channels_admission_pool_feed", current_app=site)
+    except NoReverseMatch:
+        return {}
+    return {"look": look(), "page_url": page, "feed_url": feed}

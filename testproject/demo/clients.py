@@ -1,0 +1,80 @@
+"""Real WebSocket clients, many at once."""
+
+import asyncio
+import random
+import re
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, WebSocketException
+from websockets.protocol import State
+
+from .consumers import PID
+
+PATIENCE = 30.0
+"""Seconds for a handshake, and for the first answer after it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """What became of one client: open in a worker, or closed with a code and a reason."""
+
+    connection: ClientConnection | None
+    worker: int | None
+    """The process that holds it; None unless it was let in."""
+    code: int | None = None
+    """None where no close frame came."""
+    reason: str = ""
+
+    @property
+    def is_open(self) -> bool:
+        return self.worker is not None and self.connection is not None and self.connection.state is State.OPEN
+
+    @property
+    def group(self) -> tuple[int | None, str]:
+        """Its close code and its reason, with every number written as N."""
+        return self.code, re.sub(r"\d+", "N", self.reason)
+
+
+@asynccontextmanager
+async def crowd(origin: str, path: str, count: int, within: float = 0.0) -> AsyncIterator[list[Client]]:
+    """``count`` clients that connect within so many seconds, once each knows its fate; closes the open ones."""
+    clients: list[Client] = []
+    try:
+        clients += await asyncio.gather(*(_arrive(origin, path, random.uniform(0, within)) for _ in range(count)))
+        yield clients
+    finally:
+        await asyncio.gather(*(client.connection.close() for client in clients if client.connection))
+
+
+def by_worker(clients: list[Client]) -> Counter[int]:
+    """How many open connections each worker holds."""
+    return Counter(client.worker for client in clients if client.is_open and client.worker is not None)
+
+
+def by_refusal(clients: list[Client]) -> Counter[tuple[int | None, str]]:
+    """How many clients were closed with each code and reason."""
+    return Counter(client.group for client in clients if not client.is_open)
+
+
+async def _arrive(origin: str, path: str, delay: float) -> Client:
+    await asyncio.sleep(delay)
+    try:
+        connection = await connect(
+            origin.replace("http", "ws", 1) + path,
+            origin=origin, compression=None, open_timeout=PATIENCE, close_timeout=2, proxy=None,
+        )  # fmt: skip
+    except (OSError, WebSocketException) as error:
+        return Client(None, None, None, f"{type(error).__name__}: {error}")
+    try:
+        async with asyncio.timeout(PATIENCE):
+            await connection.send(PID)
+            return Client(connection, int(await connection.recv()))
+    except ConnectionClosed as error:
+        close = error.rcvd
+        return Client(connection, None, close.code if close else None, close.reason if close else "connection lost")
+    except TimeoutError:
+        return Client(connection, None, None, "no answer")

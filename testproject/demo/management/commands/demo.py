@@ -1,0 +1,148 @@
+"""``manage.py demo``: a crowd meets three workers with one limit."""
+
+import asyncio
+import signal
+import sys
+import time
+from argparse import ArgumentTypeError
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from types import FrameType
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from rich.console import Console
+from rich.table import Table
+
+from demo.clients import Client, by_refusal, by_worker, crowd
+from demo.servers import SERVING, TESTPROJECT, ServerFailed, Workers
+from demo.stage import ADMINISTRATOR, PASSWORD, stage
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+TRY_AGAIN_LATER = 1013
+RUSH = 0.5
+"""Seconds within which the crowd arrives: all in the same instant, one worker would often win every slot."""
+WATCH = 0.5
+"""Seconds between two looks at whether the workers still run."""
+
+
+class Command(BaseCommand):
+    help = (
+        "Start Redis and several ASGI workers, let more clients connect than there are slots, and show what each saw."
+    )
+    requires_system_checks = []
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--server", choices=SERVING, default="uvicorn", help="the ASGI server (%(default)s)")
+        parser.add_argument("--clients", type=_positive, default=200, help="clients in the crowd (%(default)s)")
+        parser.add_argument("--limit", type=_positive, default=50, help="MAX_CONNECTIONS (%(default)s)")
+        parser.add_argument("--workers", type=_positive, default=3, help="worker processes (%(default)s)")
+        parser.add_argument("--port", type=int, default=0, help="the port to serve on (any free one)")
+        parser.add_argument(
+            "--once", action="store_true", help="end after the crowd; exit code 1 if the limit did not hold"
+        )
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        self.console = Console(file=self.stdout._out, highlight=False)
+        with ExitStack() as stack:
+            stack.enter_context(_stoppable())
+            try:
+                self._show(stack, **options)
+            except KeyboardInterrupt:
+                sys.exit(130)
+            except (ServerFailed, OSError) as error:
+                raise CommandError(error) from error
+
+    def _show(
+        self, stack: ExitStack, *, server: str, clients: int, limit: int, workers: int, port: int, once: bool, **_: Any
+    ) -> None:
+        self.console.print(f"Starting Redis and {workers} {server} workers …", style="dim")
+        running = stack.enter_context(stage(server, workers, {"MAX_CONNECTIONS": limit}, port))
+        stack.callback(_ignore_signals)
+        problems = asyncio.run(self._meet(running, clients, limit))
+        if problems:
+            raise CommandError("The limit did not hold as it must: " + "; ".join(problems) + ".\n" + running.log())
+        self.console.print("[green]✓[/] The limit held: every client beyond it was told to try again later.\n")
+        if not once:
+            self._serve(running)
+
+    async def _meet(self, running: Workers, count: int, limit: int) -> list[str]:
+        """Let the crowd in, print what it saw and what the ledger says meanwhile, and return what is wrong."""
+        began = time.monotonic()
+        async with crowd(running.origin, "/ws/echo/", count, RUSH) as clients:
+            self.console.print(self._table(clients, running, limit, time.monotonic() - began))
+            self.stdout.flush()
+            status = await asyncio.create_subprocess_exec(
+                sys.executable, "manage.py", "ws_status", cwd=TESTPROJECT, env=running.env
+            )
+            problems = list(_problems(clients, min(limit, count)))
+            if await status.wait():
+                problems.append(f"ws_status ended with exit code {status.returncode}")
+        return problems
+
+    def _table(self, clients: list[Client], running: Workers, limit: int, took: float) -> Table:
+        title = (
+            f"{len(clients)} clients within {RUSH:g} s, {running.count} {running.server} workers, one limit of {limit}"
+        )
+        table = Table(
+            title=title, title_justify="left", caption=f"all settled after {took:.1f} s", caption_justify="left"
+        )
+        table.add_column("what the clients saw", min_width=44)
+        table.add_column("clients", justify="right")
+        held = by_worker(clients)
+        table.add_row("[green]open[/]", str(held.total()))
+        for pid in running.pids:
+            table.add_row(f"  in worker {pid}", f"[dim]{held[pid]}[/]")
+        for (code, reason), number in by_refusal(clients).most_common():
+            closed = f"closed with {code}" if code is not None else "failed"
+            table.add_row(f"[yellow]{closed}[/] {reason}", str(number))
+        return table
+
+    def _serve(self, running: Workers) -> None:
+        self.console.print(f"Demo page  [bold]{running.origin}/[/]")
+        self.console.print(f"Admin      [bold]{running.origin}/admin/[/]  user {ADMINISTRATOR}, password {PASSWORD}")
+        self.console.print("Ctrl-C ends everything.")
+        try:
+            while all(process.poll() is None for process in running.processes):
+                time.sleep(WATCH)
+        except KeyboardInterrupt:
+            self.console.print()
+            return
+        raise CommandError("A worker has ended.\n" + running.log())
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ArgumentTypeError("must be at least 1")
+    return number
+
+
+def _problems(clients: list[Client], expected: int) -> Iterator[str]:
+    held = by_worker(clients).total()
+    if held != expected:
+        yield f"{held} clients are open, not {expected}"
+    for (code, reason), number in by_refusal(clients).items():
+        if code != TRY_AGAIN_LATER or not reason.startswith("Try Again Later"):
+            yield f"{number} clients saw {code} {reason}"
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """Turn the first of :data:`SIGNALS` into a KeyboardInterrupt, and let none of them disturb the ending after it."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        _ignore_signals()
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, interrupt) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _ignore_signals() -> None:
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)

@@ -1,0 +1,42 @@
+"""All that the demo runs on: a Redis, a database with an administrator, and workers."""
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from .servers import TESTPROJECT, Redis, ServerFailed, Workers, environment
+
+ADMINISTRATOR = PASSWORD = "demo"
+
+
+@contextmanager
+def stage(server: str, count: int, settings: Mapping[str, Any], port: int = 0) -> Iterator[Workers]:
+    """``count`` workers of ``server`` with everything they need; ends it all on leaving.
+
+    :exc:`~.servers.ServerFailed` when something does not start, ``OSError`` when ``port`` is taken.
+    """
+    with Redis() as redis, tempfile.TemporaryDirectory(prefix="demo-") as folder:
+        database = Path(folder, "db.sqlite3")
+        env = environment(redis.url, settings, database)
+        manage(env, "migrate", "--verbosity", "0")
+        secret = {"DJANGO_SUPERUSER_PASSWORD": PASSWORD}
+        name = ("--username", ADMINISTRATOR, "--email", "demo@example.org")
+        manage({**env, **secret}, "createsuperuser", "--noinput", "--verbosity", "0", *name)
+        with Workers(server, count, redis_url=redis.url, settings=settings, database=database, port=port) as workers:
+            yield workers
+
+
+def manage(env: Mapping[str, str], *command: str) -> str:
+    """Run a management command of the test project and return its output; :exc:`ServerFailed` if it fails."""
+    done = subprocess.run(
+        [sys.executable, "manage.py", *command], cwd=TESTPROJECT, env=env, capture_output=True, text=True
+    )
+    if done.returncode:
+        raise ServerFailed(
+            f"manage.py {command[0]} ended with exit code {done.returncode}.\n{done.stdout}{done.stderr}"
+        )
+    return done.stdout

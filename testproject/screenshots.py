@@ -1,0 +1,109 @@
+#!/usr/bin/env python
+"""Take the pictures of the README: ``python testproject/screenshots.py``. Needs Selenium, Chromium and its driver."""
+
+import asyncio
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from selenium import webdriver
+from selenium.webdriver.common.by import By
+from selenium.webdriver.remote.webdriver import WebDriver
+from selenium.webdriver.support.wait import WebDriverWait
+
+from demo.clients import crowd
+from demo.servers import TESTPROJECT, Workers
+from demo.stage import ADMINISTRATOR, PASSWORD, stage
+
+DOCS = TESTPROJECT.parent / "docs"
+LIMIT, HOLDING, COMING = 50, 38, 200
+PATIENCE = 30
+CONTENT_HEIGHT = """
+  const parts = [...document.querySelectorAll("#content > *, body > main > *")]
+  const bottoms = parts.map((part) => part.getBoundingClientRect().bottom)
+  return Math.ceil(Math.max(...bottoms)) + 32
+"""
+
+
+@contextmanager
+def browser(width: int = 1060, height: int = 900, dark: bool = False) -> Iterator[WebDriver]:
+    options = webdriver.ChromeOptions()
+    for argument in ("--headless=new", "--no-sandbox", "--hide-scrollbars", "--force-device-scale-factor=2"):
+        options.add_argument(argument)
+    # Found on the PATH first: Selenium itself asks the network for a newer one.
+    options.binary_location = shutil.which("chromium") or shutil.which("google-chrome") or ""
+    driver = webdriver.Chrome(options, webdriver.ChromeService(shutil.which("chromedriver")))
+    try:
+        theme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
+        driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": theme})
+        resize(driver, width, height)
+        yield driver
+    finally:
+        driver.quit()
+
+
+def resize(driver: WebDriver, width: int, height: int) -> None:
+    """Let the page be so large, in CSS pixels; a window cannot be narrower than some 500."""
+    metrics = {"width": width, "height": height, "deviceScaleFactor": 2, "mobile": False}
+    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+
+
+def wait(driver: WebDriver, condition: Callable[[WebDriver], object]) -> None:
+    WebDriverWait(driver, PATIENCE, poll_frequency=0.1).until(condition)
+
+
+def log_in(driver: WebDriver, workers: Workers) -> None:
+    driver.get(f"{workers.origin}/admin/")
+    driver.find_element(By.NAME, "username").send_keys(ADMINISTRATOR)
+    driver.find_element(By.NAME, "password").send_keys(PASSWORD)
+    driver.find_element(By.CSS_SELECTOR, "input[type=submit]").click()
+    wait(driver, lambda page: page.find_elements(By.ID, "user-tools"))
+
+
+def run_demo(driver: WebDriver, workers: Workers) -> None:
+    driver.get(workers.origin)
+    count = driver.find_element(By.ID, "count")
+    count.clear()
+    count.send_keys(str(COMING))
+    driver.find_element(By.CSS_SELECTOR, "button[type=submit]").click()
+    wait(driver, lambda page: len(page.find_elements(By.CSS_SELECTOR, "#cells .refused")) >= COMING - LIMIT)
+    wait(driver, lambda page: not page.find_elements(By.CSS_SELECTOR, "#cells .waiting"))
+
+
+def shoot(driver: WebDriver, folder: Path, name: str) -> None:
+    """Save the page, as wide as the window and down to the end of its content, as ``name``.png."""
+    resize(driver, driver.execute_script("return innerWidth"), driver.execute_script(CONTENT_HEIGHT))
+    driver.save_screenshot(str(folder / f"{name}.png"))
+
+
+async def shoot_admin(workers: Workers, folder: Path) -> None:
+    """The admin's pages while some clients hold their slots."""
+    async with crowd(workers.origin, "/ws/echo/", HOLDING, within=0.5):
+        await asyncio.to_thread(_shoot_admin, workers, folder)
+
+
+def _shoot_admin(workers: Workers, folder: Path) -> None:
+    with browser() as driver:
+        log_in(driver, workers)
+        shoot(driver, folder, "admin-index")
+        driver.get(f"{workers.origin}/admin/channels_admission/pool/")
+        shoot(driver, folder, "admin-status")
+
+
+def shoot_demo(workers: Workers, folder: Path, name: str = "demo", width: int = 800, dark: bool = False) -> None:
+    with browser(width, dark=dark) as driver:
+        run_demo(driver, workers)
+        shoot(driver, folder, name)
+
+
+def main(folder: Path) -> None:
+    folder.mkdir(exist_ok=True)
+    with stage("uvicorn", 3, {"MAX_CONNECTIONS": LIMIT}) as workers:
+        shoot_demo(workers, folder)
+        asyncio.run(shoot_admin(workers, folder))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else DOCS)
