@@ -27,7 +27,9 @@ def prefix() -> str:
 
 
 @pytest.fixture(autouse=True)
-def _fresh_memory_ledger() -> None:
+def _on_its_own(settings) -> None:
+    """No channel layer and an empty memory ledger, unless the test says otherwise."""
+    settings.CHANNEL_LAYERS = {}
     MemoryLedger.forget_all()
 
 

@@ -311,7 +311,7 @@ class Faults(RuleBasedStateMachine):
 
 BUDGET = settings(
     phases=[Phase.generate],
-    max_examples=60,
+    max_examples=30,
     stateful_step_count=60,
     deadline=None,
     suppress_health_check=list(HealthCheck),
