@@ -33,6 +33,8 @@ MAX_LIMIT = 10_000_000
 """Slots; a larger limit is taken for a mistake."""
 BEATS_PER_LEASE = 6
 """A lease shorter than this many beats lapses on ordinary stalls (measured: 2 of 5 torture runs)."""
+MAX_LEASE = 3600.0
+"""Seconds."""
 POOL_NAME = r"[a-z0-9_-]{1,40}"
 
 
@@ -255,7 +257,7 @@ PROJECT_KEYS = (
     Key(
         "PREFIX", "E005", "channels_admission", _prefix, "prefix of every key in Redis; one per project and environment"
     ),
-    Key("LEASE", "E006", 30, _seconds(1, 3600), "seconds the ledger believes a worker after its last report"),
+    Key("LEASE", "E006", 30, _seconds(1, MAX_LEASE), "seconds the ledger believes a worker after its last report"),
     Key("BEAT", "E007", 3, _seconds(0.1, 600), "seconds between a worker's periodic reports"),
     Key("LEDGER_TIMEOUT", "E008", 0.25, _seconds(0.01, 4), "seconds a handshake may wait for the ledger"),
 )
@@ -347,7 +349,7 @@ def examine() -> tuple[Settings | None, tuple[Problem, ...]]:
     lease, beat = values.get("lease"), values.get("beat")
     if lease and beat and lease < BEATS_PER_LEASE * beat:
         message = f"{NAME}['LEASE'] ({lease:g} s) must be at least {BEATS_PER_LEASE} times 'BEAT' ({beat:g} s)."
-        problems.append(_problem(TERMS_ID, message, f"With this beat, a lease of {10 * beat:g} s is a good one."))
+        problems.append(_problem(TERMS_ID, message, f"With this beat, a lease of {min(10 * beat, MAX_LEASE):g} s is a good one."))
     if problems:
         return None, tuple(problems)
     return Settings(pools=MappingProxyType(pools), **values), ()

@@ -12,6 +12,7 @@ import random
 from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from contextvars import Context
 
 from . import conf, policy
 from .account import Account
@@ -101,7 +102,8 @@ class Gate:
         self._backoff = FIRST_PROBE
         self._gone: tuple[str, ...] = ()
         self._retired = False
-        self._task = self._loop.create_task(self._run(), name=f"admission gate {pool.name!r}")
+        # An empty context: the gate outlives the handshake that opened it, and should keep nothing of it.
+        self._task = self._loop.create_task(self._run(), name=f"admission gate {pool.name!r}", context=Context())
 
     # For handshakes
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, WebSocketException
 from websockets.protocol import State
+from websockets.typing import Origin
 
 from .consumers import PID
 
@@ -42,12 +43,12 @@ class Client:
 @asynccontextmanager
 async def crowd(origin: str, path: str, count: int, within: float = 0.0) -> AsyncIterator[list[Client]]:
     """``count`` clients that connect within so many seconds, once each knows its fate; closes the open ones."""
-    clients: list[Client] = []
+    connections: list[ClientConnection] = []
+    arrivals = (_arrive(origin, path, random.uniform(0, within), connections) for _ in range(count))
     try:
-        clients += await asyncio.gather(*(_arrive(origin, path, random.uniform(0, within)) for _ in range(count)))
-        yield clients
+        yield await asyncio.gather(*arrivals)
     finally:
-        await asyncio.gather(*(client.connection.close() for client in clients if client.connection))
+        await asyncio.gather(*(connection.close() for connection in connections))
 
 
 def by_worker(clients: list[Client]) -> Counter[int]:
@@ -60,15 +61,17 @@ def by_refusal(clients: list[Client]) -> Counter[tuple[int | None, str]]:
     return Counter(client.group for client in clients if not client.is_open)
 
 
-async def _arrive(origin: str, path: str, delay: float) -> Client:
+async def _arrive(origin: str, path: str, delay: float, connections: list[ClientConnection]) -> Client:
+    """One client's fate; its connection, if it got one, is noted in ``connections``."""
     await asyncio.sleep(delay)
     try:
         connection = await connect(
             origin.replace("http", "ws", 1) + path,
-            origin=origin, compression=None, open_timeout=PATIENCE, close_timeout=2, proxy=None,
+            origin=Origin(origin), compression=None, open_timeout=PATIENCE, close_timeout=2, proxy=None,
         )  # fmt: skip
     except (OSError, WebSocketException) as error:
         return Client(None, None, None, f"{type(error).__name__}: {error}")
+    connections.append(connection)
     try:
         async with asyncio.timeout(PATIENCE):
             await connection.send(PID)

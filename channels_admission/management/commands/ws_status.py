@@ -1,0 +1,100 @@
+"""``manage.py ws_status``: the pools and workers as the ledger knows them, for people and for programs."""
+
+import asyncio
+import json
+from argparse import RawDescriptionHelpFormatter
+from dataclasses import replace
+from typing import IO, Any, Literal, cast
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser, DjangoHelpFormatter
+from rich.console import Console
+
+from ... import conf, render
+from ...exceptions import ConfigurationError
+from ...snapshot import Health, Snapshot, collect
+
+LEDGER_DOWN = 2
+"""The exit code when the ledger cannot be read."""
+
+SHAPE = """\
+--json prints one object. Fields may be added, and none changes its meaning:
+
+  taken      when, in UTC, ISO 8601
+  enabled    false when nothing is refused or counted
+  ledger
+    kind     "redis", "memory" or another
+    address  where it is
+    health   "ok", "settling" (has just lost its data) or "down"
+    error    why it is down, else null
+  pools      a list, empty when the ledger is down
+    name
+    held     slots held by all workers
+    limit    slots in the pool
+    free     slots left
+    share    held / limit; may pass 1 after the limit was lowered
+    warn_at  the share from which the level is "warning"
+    level    "calm", "warning", "critical" or "full"
+    admitted connections let in so far
+    refused  connections refused so far, by reason: "full", "ledger"
+    workers  a list
+      id         host:pid:nonce
+      host, pid
+      server     "daphne", "granian", "hypercorn", "uvicorn" or ""
+      held       slots held by this worker
+      last_beat  seconds since its last report
+      uptime     seconds since it started
+
+The exit code is 0, or 2 with one line on stderr when the ledger cannot be read.
+"""
+
+
+class _Formatter(DjangoHelpFormatter, RawDescriptionHelpFormatter):
+    """Django's order of options, with the text after them left as it is."""
+
+
+class Command(BaseCommand):
+    help = "Show how many slots of each admission pool are held, and by which workers."
+    requires_system_checks = []
+
+    def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
+        return super().create_parser(prog_name, subcommand, epilog=SHAPE, formatter_class=_Formatter, **kwargs)
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--json", action="store_true", dest="as_json", help="Print JSON, in the shape told below.")
+        parser.add_argument("--pool", metavar="NAME", help="Show this pool only.")
+
+    def handle(self, *, as_json: bool, pool: str | None, **options: Any) -> None:
+        snapshot = _look(pool)
+        is_down = snapshot.ledger.health is Health.DOWN
+        if as_json:
+            self.stdout.write(json.dumps(snapshot.as_dict(), indent=2))
+        elif not is_down:
+            self._console(options["no_color"], options["force_color"]).print(render.status(snapshot))
+        if is_down:
+            raise CommandError(render.problem(snapshot.ledger), returncode=LEDGER_DOWN)
+
+    def _console(self, no_color: bool, force_color: bool) -> Console:
+        """A console on this command's stdout, in colour when Django would colour: on a terminal, or when told to."""
+        is_terminal = self.stdout.isatty()
+        colors: Literal["auto", "standard"] | None = "auto" if is_terminal and not no_color else None
+        return Console(
+            file=cast(IO[str], self.stdout),
+            force_terminal=is_terminal or force_color,
+            color_system="standard" if force_color else colors,
+            no_color=False if force_color else None,
+            highlight=False,
+        )
+
+
+def _look(pool: str | None) -> Snapshot:
+    """The state of all pools, or of one; :exc:`CommandError` when the settings are wrong or name no such pool."""
+    try:
+        settings = conf.current()
+        if pool is not None:
+            settings.pool(pool)
+    except ConfigurationError as error:
+        raise CommandError(str(error)) from error
+    snapshot = asyncio.run(collect(settings))
+    if pool is None:
+        return snapshot
+    return replace(snapshot, pools=tuple(each for each in snapshot.pools if each.name == pool))

@@ -1,0 +1,153 @@
+"""A snapshot for people at a terminal, as rich renderables: whole at 80 columns, readable without colour.
+
+What a ledger says is shown as text: never taken for markup, and without control characters.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+
+from rich.console import Console, ConsoleOptions, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from .conf import NAME
+from .ledger.memory import MemoryLedger
+from .snapshot import Health, LedgerSnapshot, PoolSnapshot, Snapshot, WorkerSnapshot
+from .types import Level, Reason
+
+LEVELS = {
+    Level.CALM: ("Calm", "bold green"),
+    Level.WARNING: ("Warning", "bold yellow"),
+    Level.CRITICAL: ("Critical", "bold red"),
+    Level.FULL: ("Full", "bold red"),
+}
+HEALTHS = {
+    Health.OK: ("OK", "green"),
+    Health.SETTLING: ("Settling", "bold yellow"),
+    Health.DOWN: ("Down", "bold red"),
+}
+REASONS = {Reason.FULL.value: "pool full", Reason.LEDGER.value: "ledger away"}
+"""What people read for a reason; one not in here is shown as it is."""
+
+OFF = f"Admission is switched off: {NAME}['ENABLED'] is False. No connection is refused, and none is counted."
+UNSEEN = (
+    "The memory ledger counts inside each worker process, each with the whole limit to itself, and a command "
+    f"cannot see the counts there. Set {NAME}['LEDGER'] to a Redis URL to share and see one count."
+)
+LOST = "The ledger has just lost its data, and the workers are telling it again: these counts may be too low."
+NOBODY = "No worker is known: none runs, or none has had a connection yet."
+
+DURATIONS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
+"""Units of time in seconds, from the longest."""
+FRACTIONS_UNTIL = 10
+"""Seconds from which tenths are no longer shown."""
+
+
+def status(snapshot: Snapshot) -> RenderableType:
+    """All of it: the ledger, what must be known to read the numbers, and every pool with its workers."""
+    pools = () if snapshot.ledger.kind == MemoryLedger.kind else snapshot.pools
+    return Group(_ledger(snapshot.ledger), *_notes(snapshot), *map(_pool, pools))
+
+
+def problem(ledger: LedgerSnapshot) -> str:
+    """Why a ledger that is down cannot be read, in one line."""
+    return f"The ledger at {plain(ledger.address)} cannot be read: {plain(ledger.error or 'no reason given')}"
+
+
+def plain(text: str) -> str:
+    """``text`` on one line, with a question mark for whatever a terminal might obey instead of showing it."""
+    return "".join(character if character.isprintable() else "?" for character in " ".join(text.split()))
+
+
+def duration(seconds: float) -> str:
+    """A time span in its longest unit and the one after it: ``2 h 5 min``; tenths where it is short."""
+    for (size, unit), (smaller, smaller_unit) in pairwise(DURATIONS):
+        if seconds >= size:
+            return f"{int(seconds // size)} {unit} {int(seconds % size // smaller)} {smaller_unit}"
+    return f"{seconds:.1f} s" if seconds < FRACTIONS_UNTIL else f"{int(seconds)} s"
+
+
+@dataclass(frozen=True, slots=True)
+class Gauge:
+    """A bar of the width there is. Never empty while a slot is held, never whole while one is free."""
+
+    held: int
+    limit: int
+    style: str
+
+    def cells(self, width: int) -> int:
+        """How many of ``width`` cells are filled."""
+        if self.held >= self.limit:
+            return width
+        return min(max(self.held * width // self.limit, 1 if self.held else 0), width - 1)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
+        taken, free = ("#", "-") if options.ascii_only else ("█", "░")
+        cells = self.cells(options.max_width)
+        yield Text.assemble((taken * cells, self.style), (free * (options.max_width - cells), "dim"))
+
+
+def _ledger(ledger: LedgerSnapshot) -> RenderableType:
+    kind, address = plain(ledger.kind), plain(ledger.address)
+    place = Text.assemble(("Ledger", "bold"), "  ", kind, "  ", address)
+    return _ends(place, Text(*HEALTHS[ledger.health]))
+
+
+def _notes(snapshot: Snapshot) -> Iterator[RenderableType]:
+    if not snapshot.enabled:
+        yield from ("", Text(OFF))
+    if snapshot.ledger.kind == MemoryLedger.kind:
+        yield from ("", Text(UNSEEN))
+    if snapshot.ledger.health is Health.SETTLING:
+        yield from ("", Text(LOST))
+
+
+def _pool(pool: PoolSnapshot) -> RenderableType:
+    word, style = LEVELS[pool.level]
+    percent = 100 * pool.held // pool.limit if pool.limit else 100
+    return Group(
+        "",
+        _ends(Text(plain(pool.name), "bold"), Text(word, style)),
+        _ends(Gauge(pool.held, pool.limit, style), Text(f"{percent:3} %")),
+        Text(f"{pool.held:,} of {pool.limit:,} slots held, {pool.free:,} free"),
+        Text(_events(pool)),
+        "",
+        _workers(pool.workers) if pool.workers else Text(NOBODY, "dim"),
+    )
+
+
+def _events(pool: PoolSnapshot) -> str:
+    refused = sorted(pool.refused.items(), key=lambda item: (-item[1], item[0]))
+    reasons = ", ".join(f"{count:,} {REASONS.get(reason, plain(reason))}" for reason, count in refused if count)
+    detail = f" ({reasons})" if reasons else ""
+    return f"{pool.admitted:,} admitted and {sum(pool.refused.values()):,} refused so far{detail}"
+
+
+def _workers(workers: tuple[WorkerSnapshot, ...]) -> RenderableType:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), expand=True, header_style="dim")
+    table.add_column("host", ratio=1, overflow="fold")
+    table.add_column("pid", justify="right")
+    table.add_column("server", overflow="fold")
+    table.add_column("held", justify="right")
+    table.add_column("last beat", justify="right", no_wrap=True)
+    table.add_column("started", justify="right", no_wrap=True)
+    for worker in workers:
+        table.add_row(
+            Text(plain(worker.host)),
+            str(worker.pid),
+            Text(plain(worker.server) or "-"),
+            f"{worker.held:,}",
+            f"{duration(worker.last_beat)} ago",
+            f"{duration(worker.uptime)} ago",
+        )
+    return table
+
+
+def _ends(left: RenderableType, right: RenderableType) -> RenderableType:
+    """Two things at both ends of a line."""
+    line = Table.grid(expand=True, padding=(0, 2, 0, 0))
+    line.add_column(ratio=1, overflow="fold")
+    line.add_column(justify="right", no_wrap=True)
+    line.add_row(left, right)
+    return line

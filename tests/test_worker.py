@@ -1,0 +1,91 @@
+"""Who a worker is, and when its neighbours may call it gone."""
+
+import os
+import re
+import subprocess
+import sys
+from dataclasses import replace
+
+import psutil
+import pytest
+
+from channels_admission import worker
+from channels_admission.servers import name_of
+from channels_admission.types import Neighbour
+from channels_admission.worker import Worker, birth, is_gone
+
+
+@pytest.fixture
+def child():
+    """A process that waits for its standard input to end."""
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        yield process
+        process.kill()
+
+
+def neighbour(process) -> Neighbour:
+    return Neighbour(f"host:{process.pid}:abc", birth(psutil.Process(process.pid)))
+
+
+def test_the_living_are_not_gone(child):
+    assert not is_gone(neighbour(child))
+    assert not is_gone(Neighbour(Worker().id, Worker().born))
+
+
+def test_a_zombie_is_gone_before_its_parent_looks(child):
+    known = neighbour(child)
+    child.kill()
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    assert is_gone(known)
+
+
+def test_a_process_that_ended_is_gone(child):
+    known = neighbour(child)
+    child.kill()
+    child.wait()
+    assert is_gone(known)
+
+
+def test_another_process_under_the_same_number_does_not_hide_that_it_is_gone(child):
+    assert is_gone(replace(neighbour(child), born=neighbour(child).born - 1))
+
+
+def test_a_process_that_cannot_be_seen_is_not_gone(child, monkeypatch):
+    known = neighbour(child)
+
+    def hidden(pid):
+        raise psutil.NoSuchProcess(pid)
+
+    monkeypatch.setattr(worker.psutil, "Process", hidden)
+    assert not is_gone(known)
+    monkeypatch.setattr(worker.psutil, "Process", lambda pid: (_ for _ in ()).throw(psutil.AccessDenied(pid)))
+    assert not is_gone(known)
+
+
+def test_an_identity_is_host_process_and_a_nonce_of_its_own():
+    one, two = Worker(), Worker()
+    assert re.fullmatch(rf"[A-Za-z0-9._-]{{1,32}}:{os.getpid()}:[0-9a-f]{{8}}", one.id)
+    assert len({one.id, two.id, one.renamed().id}) == 3
+    assert one.renamed().started == one.started
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"), [("web-1.example.org", "web-1.example.org"), ("a:b|c\n\x1b{}", "a_b_c____"), ("x" * 80, "x" * 32), ("", "unknown")]
+)
+def test_a_host_name_is_reduced_to_what_is_safe_everywhere(monkeypatch, name, shown):
+    monkeypatch.setattr(worker.socket, "gethostname", lambda: name)
+    assert worker.host.__wrapped__() == shown
+
+
+def test_another_process_namespace_is_another_home(monkeypatch):
+    here = worker.home.__wrapped__()
+    monkeypatch.setattr(worker.os, "readlink", lambda path: "pid:[1]")
+    assert worker.home.__wrapped__() != here
+    assert re.fullmatch(r"[0-9a-f]{12}", here)
+
+
+def test_an_unknown_server_has_no_name():
+    async def send(message):
+        pass
+
+    assert name_of(send) == ""
