@@ -31,7 +31,7 @@ CROWD_PAUSE = 0.025
 RELEASE_PAUSE = 0.02
 """Seconds a release waits for company while the pool has room."""
 FULL_FRESH = 0.01
-"""Seconds for which a full pool is taken to be still full."""
+"""Seconds for which a pool that could not grant all is taken to have nothing left."""
 TICKS = 10
 """Ticks in ``LEDGER_TIMEOUT``. One that comes late counts once: a busy event loop is no silent ledger."""
 FIRST_PROBE = 0.05
@@ -98,10 +98,13 @@ class Gate:
         self._beat_at = self._loop.time()
         self._quiet_until = 0.0
         self._full_until = 0.0
+        self._shortfall = Reason.FULL
+        self._refused_for_good = False
         self._report_at: float | None = None
         self._backoff = FIRST_PROBE
         self._gone: tuple[str, ...] = ()
         self._retired = False
+        self._parting = False
         # An empty context: the gate outlives the handshake that opened it, and should keep nothing of it.
         self._task = self._loop.create_task(self._run(), name=f"admission gate {pool.name!r}", context=Context())
 
@@ -110,12 +113,12 @@ class Gate:
     async def acquire(self) -> Slot | Refusal:
         """A slot, or a refusal, within ``LEDGER_TIMEOUT``. Cancelling it costs no slot."""
         account = self.account
-        if account.away or self._task.done():
+        if account.away or self._parting:
             return self._decide_alone()
         if account.has_room and not self._waiting:
             return self._admit()
         if self._loop.time() < self._full_until:
-            return self._refuse(Reason.FULL)
+            return self._refuse(self._shortfall)
         handshake = self._queue()
         try:
             return await handshake
@@ -169,7 +172,7 @@ class Gate:
             elif self.account.has_room:
                 waiting.popleft().set_result(self._admit())
             elif waiting[0].number <= covered:
-                waiting.popleft().set_result(self._refuse(Reason.FULL))
+                waiting.popleft().set_result(self._refuse(self._shortfall))
             else:
                 break
 
@@ -260,6 +263,7 @@ class Gate:
             self._regain(started)
         if view.granted < wanted:
             self._full_until = started + FULL_FRESH
+            self._shortfall = policy.shortfall(view)
         if is_beat or was_away:
             self._beat_at = started + self.settings.beat * random.uniform(0.9, 1.0)
             self._look_for_gone(view)
@@ -293,13 +297,16 @@ class Gate:
         self._gone = tuple(neighbour.worker for neighbour in view.neighbours if is_gone(neighbour))
 
     def _lose(self, error: LedgerError) -> None:
-        if not self.account.away:
-            level = logging.WARNING if isinstance(error, LedgerUnavailable) else logging.ERROR
+        for_good = not isinstance(error, LedgerUnavailable)
+        if not self.account.away or (for_good and not self._refused_for_good):
             logger.log(
-                level, "Ledger lost for pool %r, deciding alone (%s): %s",
+                logging.ERROR if for_good else logging.WARNING,
+                "Ledger lost for pool %r, deciding alone (%s): %s",
                 self.pool.name, self.pool.when_ledger_down, error,
             )  # fmt: skip
+        if not self.account.away:
             self._backoff = FIRST_PROBE
+        self._refused_for_good = for_good
         self.account.fail()
         self._answer_all_alone()
         self._beat_at = self._loop.time() + self._backoff * random.uniform(0.5, 1.5)
@@ -324,6 +331,7 @@ class Gate:
             await self._task
 
     async def _part(self) -> None:
+        self._parting = True
         if self._ticker is not None:
             self._ticker.cancel()
         self._answer_all_alone()

@@ -2,7 +2,7 @@
 
 import random
 
-from .types import Level
+from .types import Level, Reason, View
 
 CRITICAL_AT = 0.90
 """Share of the limit from which a pool is critical."""
@@ -30,6 +30,11 @@ def share_of_free(total: int, limit: int, workers: int) -> int:
 def scarce(total: int, limit: int) -> bool:
     """Whether a freed slot may be missed elsewhere and should be reported at once."""
     return limit - total <= NEAR_FULL * limit
+
+
+def shortfall(view: View) -> Reason:
+    """Why ``view`` grants less than was wanted."""
+    return Reason.SETTLING if view.settling and view.total < view.limit else Reason.FULL
 
 
 def spread_retry(bounds: tuple[float, float]) -> float:

@@ -27,7 +27,11 @@ HEALTHS = {
     Health.SETTLING: ("Settling", "bold yellow"),
     Health.DOWN: ("Down", "bold red"),
 }
-REASONS = {Reason.FULL.value: "pool full", Reason.LEDGER.value: "ledger away"}
+REASONS = {
+    Reason.FULL.value: "pool full",
+    Reason.SETTLING.value: "ledger settling",
+    Reason.LEDGER.value: "ledger away",
+}
 """What people read for a reason; one not in here is shown as it is."""
 
 OFF = f"Admission is switched off: {NAME}['ENABLED'] is False. No connection is refused, and none is counted."

@@ -10,6 +10,8 @@ class Reason(StrEnum):
 
     FULL = "full"
     """Every slot of the pool is held."""
+    SETTLING = "settling"
+    """The ledger has lost data, and lets the workers report before it grants freely."""
     LEDGER = "ledger"
     """The ledger is away, and this worker's own part of the pool is used up."""
 

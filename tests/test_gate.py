@@ -236,7 +236,7 @@ async def test_a_lost_reply_never_leaves_the_ledger_below_the_truth(opened):
 
 async def test_one_log_line_for_each_change_of_state(opened, caplog):
     caplog.set_level(logging.INFO, "channels_admission")
-    async with opened(BEAT=0.1) as gate:
+    async with opened(BEAT=0.1, LEASE=1) as gate:
         await take(gate, 1)
         for _ in range(2):
             calls = len(gate._ledger.reports)
@@ -255,6 +255,17 @@ async def test_a_permanent_refusal_is_an_error_in_the_log(opened, caplog):
             await eventually(lambda: gate.account.away)
         await eventually(lambda: not gate.account.away)
     assert [record.levelno for record in caplog.records] == [logging.ERROR, logging.WARNING]
+
+
+async def test_an_outage_that_turns_into_a_refusal_is_said_once_more(opened, caplog):
+    async with opened(BEAT=0.1, LEASE=1) as gate:
+        async with gate._ledger.away(OUTAGE):
+            await eventually(lambda: gate.account.away)
+            async with gate._ledger.away(LedgerRefused("WRONGPASS")):
+                await eventually(lambda: len(caplog.records) == 2)
+                calls = len(gate._ledger.reports)
+                await eventually(lambda: len(gate._ledger.reports) > calls + 2)
+    assert [record.levelno for record in caplog.records] == [logging.WARNING, logging.ERROR]
 
 
 async def test_a_broken_connection_is_tried_again_at_once_under_a_new_number(opened, caplog):

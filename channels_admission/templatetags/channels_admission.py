@@ -31,6 +31,7 @@ NAMES: Mapping[str, Mapping[str, Any]] = {
     },
     "reason": {
         Reason.FULL: _("pool full"),
+        Reason.SETTLING: _("ledger settling"),
         Reason.LEDGER: _("ledger away"),
     },
     "health": {

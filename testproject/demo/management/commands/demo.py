@@ -12,6 +12,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from demo.clients import Client, by_refusal, by_worker, crowd
@@ -22,6 +23,8 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 TRY_AGAIN_LATER = 1013
 RUSH = 0.5
 """Seconds within which the crowd arrives: all in the same instant, one worker would often win every slot."""
+BEAT = 0.5
+"""Seconds between the workers' reports, so short that ``ws_status`` soon knows of every refusal."""
 WATCH = 0.5
 """Seconds between two looks at whether the workers still run."""
 
@@ -57,44 +60,31 @@ class Command(BaseCommand):
         self, stack: ExitStack, *, server: str, clients: int, limit: int, workers: int, port: int, once: bool, **_: Any
     ) -> None:
         self.console.print(f"Starting Redis and {workers} {server} workers …", style="dim")
-        running = stack.enter_context(stage(server, workers, {"MAX_CONNECTIONS": limit}, port))
+        running = stack.enter_context(stage(server, workers, {"MAX_CONNECTIONS": limit, "BEAT": BEAT}, port))
         stack.callback(_ignore_signals)
         with _cancelling():
             problems = asyncio.run(self._meet(running, clients, limit))
         if problems:
             raise CommandError("This is not as it must be: " + "; ".join(problems) + ".\n" + running.log())
-        self.console.print("[green]✓[/] The limit held: every client beyond it was told to try again later.\n")
+        self.console.print("\n[green]✓[/] The limit held: every client beyond it was told to try again later.\n")
         if not once:
             self._serve(running)
 
     async def _meet(self, running: Workers, count: int, limit: int) -> list[str]:
         """Let the crowd in, print what it saw and what the ledger says meanwhile, and return what is wrong."""
-        began = time.monotonic()
+        self.console.print(
+            f"\n[bold]{count} clients[/] come within {RUSH:g} s to "
+            f"[bold]{running.count} {running.server} workers[/] with one limit of [bold]{limit}[/]\n"
+        )
         async with crowd(running.origin, "/ws/echo/", count, RUSH) as clients:
-            self.console.print(self._table(clients, running, limit, time.monotonic() - began))
+            self.console.print(_table(clients, running.pids))
+            await asyncio.sleep(2 * BEAT)
+            self.console.print("\n[bold]manage.py ws_status[/]\n")
             exit_code = await _ws_status(running)
             problems = list(_problems(clients, min(limit, count)))
         if exit_code:
             problems.append(f"ws_status ended with exit code {exit_code}")
         return problems
-
-    def _table(self, clients: list[Client], running: Workers, limit: int, took: float) -> Table:
-        title = (
-            f"{len(clients)} clients within {RUSH:g} s, {running.count} {running.server} workers, one limit of {limit}"
-        )
-        table = Table(
-            title=title, title_justify="left", caption=f"all settled after {took:.1f} s", caption_justify="left"
-        )
-        table.add_column("what the clients saw", min_width=44)
-        table.add_column("clients", justify="right")
-        held = by_worker(clients)
-        table.add_row("[green]open[/]", str(held.total()))
-        for pid in running.pids:
-            table.add_row(f"  in worker {pid}", f"[dim]{held[pid]}[/]")
-        for (code, reason), number in by_refusal(clients).most_common():
-            closed = f"closed with {code}" if code is not None else "failed"
-            table.add_row(f"[yellow]{closed}[/] {reason}", str(number))
-        return table
 
     def _serve(self, running: Workers) -> None:
         self.console.print(f"Demo page  [bold]{running.origin}/[/]")
@@ -114,6 +104,21 @@ def _positive(text: str) -> int:
     if number < 1:
         raise ArgumentTypeError("must be at least 1")
     return number
+
+
+def _table(clients: list[Client], workers: list[int]) -> Table:
+    """How many clients saw what, the open ones by the worker that holds them."""
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(min_width=48)
+    table.add_column(justify="right")
+    held = by_worker(clients)
+    table.add_row("[green]open[/]", f"[bold]{held.total()}[/]")
+    for pid in workers:
+        table.add_row(f"[dim]  in worker {pid}[/]", f"[dim]{held[pid]}[/]")
+    for (code, reason), number in by_refusal(clients).most_common():
+        closed = f"closed with {code}" if code is not None else "failed"
+        table.add_row(f"[yellow]{closed}[/] {escape(reason)}", f"[bold]{number}[/]")
+    return table
 
 
 async def _ws_status(running: Workers) -> int:
