@@ -242,10 +242,10 @@ def _ledger_from_dict(value: Mapping[str, Any]) -> LedgerSettings:
     path = BACKENDS.get(backend, backend) if isinstance(backend, str) else ""
     try:
         ledger = import_string(path)
-    except ImportError:
+    except (ImportError, TypeError, ValueError):
         ledger = None
     if not hasattr(ledger, "reconcile"):
-        raise Wrong(f"a dict whose 'BACKEND' is 'redis', 'memory' or the dotted path of a ledger, not {backend!r:.60}")
+        raise Wrong("a dict whose 'BACKEND' is 'redis', 'memory' or the dotted path of a ledger")
     if path == MEMORY:
         return LedgerSettings(path, None)
     return LedgerSettings(path, _host(_first(value.get("HOSTS") or DEFAULT_URL)))
@@ -349,7 +349,8 @@ def examine() -> tuple[Settings | None, tuple[Problem, ...]]:
     lease, beat = values.get("lease"), values.get("beat")
     if lease and beat and lease < BEATS_PER_LEASE * beat:
         message = f"{NAME}['LEASE'] ({lease:g} s) must be at least {BEATS_PER_LEASE} times 'BEAT' ({beat:g} s)."
-        problems.append(_problem(TERMS_ID, message, f"With this beat, a lease of {min(10 * beat, MAX_LEASE):g} s is a good one."))
+        good = min(10 * beat, MAX_LEASE)
+        problems.append(_problem(TERMS_ID, message, f"With this beat, a lease of {good:g} s is a good one."))
     if problems:
         return None, tuple(problems)
     return Settings(pools=MappingProxyType(pools), **values), ()

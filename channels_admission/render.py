@@ -39,7 +39,9 @@ UNSEEN = (
     "The memory ledger counts inside each worker process, each with the whole limit to itself, and a command "
     f"cannot see the counts there. Set {NAME}['LEDGER'] to a Redis URL to share and see one count."
 )
-LOST = "The ledger has just lost its data, and the workers are telling it again: these counts may be too low."
+LOST = (
+    "The ledger started empty or lost its data a moment ago, and the workers are telling it again: counts may be low."
+)
 NOBODY = "No worker is known: none runs, or none has had a connection yet."
 
 DURATIONS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))

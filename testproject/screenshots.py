@@ -100,7 +100,7 @@ def shoot_demo(workers: Workers, folder: Path, name: str = "demo", width: int = 
 
 def main(folder: Path) -> None:
     folder.mkdir(exist_ok=True)
-    with stage("uvicorn", 3, {"MAX_CONNECTIONS": LIMIT}) as workers:
+    with stage("uvicorn", 3, {"MAX_CONNECTIONS": LIMIT, "BEAT": 0.5}) as workers:
         shoot_demo(workers, folder)
         asyncio.run(shoot_admin(workers, folder))
 

@@ -1,11 +1,14 @@
 """Fixtures that every test may use."""
 
 import asyncio
+import os
+import shutil
 import uuid
 from collections.abc import Iterator
 
 import pytest
 from django.test import override_settings
+from selenium import webdriver
 
 from channels_admission import conf
 from channels_admission.ledger.memory import MemoryLedger
@@ -47,6 +50,27 @@ def admission(prefix: str) -> Iterator[object]:
     yield use
     while overrides:
         overrides.pop().disable()
+
+
+@pytest.fixture
+def browser() -> Iterator[webdriver.Chrome]:
+    """A fresh headless Chromium. Without one the test is skipped, and in CI fails."""
+    paths = [shutil.which("chromium"), shutil.which("chromedriver")]
+    if not all(paths):
+        if "CI" in os.environ:
+            pytest.fail("Chromium and its driver must be there in CI.")
+        pytest.skip("no Chromium with its driver on the PATH")
+    options = webdriver.ChromeOptions()
+    options.binary_location = paths[0]
+    # The background services of Chromium only look for hosts that a closed network does not have.
+    quiet = ("disable-background-networking", "disable-component-update", "disable-sync", "no-first-run")
+    for argument in ("headless=new", "no-sandbox", "disable-gpu", "disable-dev-shm-usage", *quiet):
+        options.add_argument(f"--{argument}")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options, webdriver.ChromeService(paths[1]))
+    driver.set_script_timeout(20)
+    yield driver
+    driver.quit()
 
 
 async def eventually(holds, seconds: float = 5.0, every: float = 0.01):

@@ -1,10 +1,9 @@
-"""The admin: who sees what, the feed, the panel, hostile content, a ledger that is away, and the page alive in a browser."""
+"""The admin: who sees what, the feed, the panel, hostile content, a ledger that is away, the page in a browser."""
 
 import asyncio
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 import time
@@ -50,7 +49,8 @@ def content_security_policy(get_response):
     def answer(request):
         response = get_response(request)
         response["Content-Security-Policy"] = (
-            "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'"
+            "default-src 'none'; script-src 'self'; style-src 'self'; "
+            "img-src 'self'; connect-src 'self'; form-action 'self'"
         )
         return response
 
@@ -497,21 +497,6 @@ def test_script_fills_every_field_and_writes_text_only():
 
 
 # Alive, in a browser
-
-
-@pytest.fixture
-def browser():
-    selenium = pytest.importorskip("selenium.webdriver")
-    driver = shutil.which("chromedriver")
-    if driver is None and "CI" not in os.environ:
-        pytest.skip("chromedriver is not installed")
-    options = selenium.ChromeOptions()
-    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    chromium = selenium.Chrome(options, selenium.ChromeService(driver))
-    yield chromium
-    chromium.quit()
 
 
 @pytest.mark.browser

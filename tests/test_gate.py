@@ -258,13 +258,12 @@ async def test_a_permanent_refusal_is_an_error_in_the_log(opened, caplog):
 
 
 async def test_an_outage_that_turns_into_a_refusal_is_said_once_more(opened, caplog):
-    async with opened(BEAT=0.1, LEASE=1) as gate:
-        async with gate._ledger.away(OUTAGE):
-            await eventually(lambda: gate.account.away)
-            async with gate._ledger.away(LedgerRefused("WRONGPASS")):
-                await eventually(lambda: len(caplog.records) == 2)
-                calls = len(gate._ledger.reports)
-                await eventually(lambda: len(gate._ledger.reports) > calls + 2)
+    async with opened(BEAT=0.1, LEASE=1) as gate, gate._ledger.away(OUTAGE):
+        await eventually(lambda: gate.account.away)
+        async with gate._ledger.away(LedgerRefused("WRONGPASS")):
+            await eventually(lambda: len(caplog.records) == 2)
+            calls = len(gate._ledger.reports)
+            await eventually(lambda: len(gate._ledger.reports) > calls + 2)
     assert [record.levelno for record in caplog.records] == [logging.WARNING, logging.ERROR]
 
 

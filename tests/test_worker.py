@@ -70,7 +70,13 @@ def test_an_identity_is_host_process_and_a_nonce_of_its_own():
 
 
 @pytest.mark.parametrize(
-    ("name", "shown"), [("web-1.example.org", "web-1.example.org"), ("a:b|c\n\x1b{}", "a_b_c____"), ("x" * 80, "x" * 32), ("", "unknown")]
+    ("name", "shown"),
+    [
+        ("web-1.example.org", "web-1.example.org"),
+        ("a:b|c\n\x1b{}", "a_b_c____"),
+        ("x" * 80, "x" * 32),
+        ("", "unknown"),
+    ],
 )
 def test_a_host_name_is_reduced_to_what_is_safe_everywhere(monkeypatch, name, shown):
     monkeypatch.setattr(worker.socket, "gethostname", lambda: name)
