@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+
 from demo.servers import SERVING, TESTPROJECT
 
 pytestmark = pytest.mark.integration

