@@ -27,7 +27,7 @@ def installed() -> set[str]:
 
 def test_the_wheel_holds_what_is_needed_and_nothing_of_the_tests():
     files = installed()
-    if any("__editable__" in name for name in files):
+    if not distribution("channels-admission").read_text("RECORD") or any("__editable__" in name for name in files):
         pytest.skip("installed in place; tox installs the wheel")
     assert files >= NEEDED
     tops = {name.partition("/")[0] for name in files}

