@@ -7,20 +7,17 @@ handful of calls. Nothing here waits on the ledger longer than ``LEDGER_TIMEOUT`
 
 import asyncio
 import logging
-import os
 import random
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from contextvars import Context
 
-from . import conf, policy
+from . import policy
 from .account import Account
 from .conf import PoolSettings, Settings
 from .exceptions import LedgerError, LedgerUnavailable
-from .ledger import open_ledger
 from .ledger.base import Ledger, OutOfOrder
-from .servers import daphne
 from .types import Reason, Refusal, Report, View
 from .worker import Worker, is_gone
 
@@ -36,6 +33,10 @@ FULL_FRESH = 0.01
 """Seconds for which a pool that could not grant all is taken to have nothing left."""
 TICKS = 10
 """Ticks in ``LEDGER_TIMEOUT``. One that comes late counts once: a busy event loop is no silent ledger."""
+MOST_WAITING = 5000
+"""Handshakes that may wait in one gate; a herd above it is refused without a thought."""
+LOG_PAUSE = 1.0
+"""Seconds between two log lines about refusals."""
 FIRST_PROBE = 0.05
 """Seconds until a lost ledger is asked again; doubles up to a beat."""
 PATIENCE_AT_EXIT = 0.1
@@ -105,6 +106,8 @@ class Gate:
         self._report_at: float | None = None
         self._backoff = FIRST_PROBE
         self._gone: tuple[str, ...] = ()
+        self._logged: Counter[str] = Counter()
+        self._log_timer: asyncio.TimerHandle | None = None
         self._retired = False
         self._parting = False
         # An empty context: the gate outlives the handshake that opened it, and should keep nothing of it.
@@ -121,6 +124,8 @@ class Gate:
             return self._admit()
         if self._loop.time() < self._full_until:
             return self._refuse(self._shortfall)
+        if len(self._waiting) >= MOST_WAITING:
+            return self._refuse(Reason.CROWD)
         handshake = self._queue()
         try:
             return await handshake
@@ -152,7 +157,16 @@ class Gate:
 
     def _refuse(self, reason: Reason) -> Refusal:
         self.account.refuse(reason)
+        if self._log_timer is None:
+            self._log_timer = self._loop.call_later(LOG_PAUSE, self._log_refusals, context=Context())
         return Refusal(reason, policy.spread_retry(self.pool.retry_after))
+
+    def _log_refusals(self) -> None:
+        """Say in one line how many were refused, and why, since the last such line."""
+        refused = Counter({reason.value: self.account.counters[reason.value] for reason in Reason})
+        news, self._logged, self._log_timer = refused - self._logged, refused, None
+        reasons = ", ".join(f"{count} {name}" for name, count in news.items())
+        logger.info("Pool %r refused %d connections: %s.", self.pool.name, news.total(), reasons)
 
     def _decide_alone(self) -> Slot | Refusal:
         return self._admit() if self.account.has_room_alone else self._refuse(Reason.LEDGER)
@@ -336,6 +350,9 @@ class Gate:
         self._parting = True
         if self._ticker is not None:
             self._ticker.cancel()
+        if self._log_timer is not None:
+            self._log_timer.cancel()
+            self._log_refusals()
         self._answer_all_alone()
         patience = self._loop.time() + PATIENCE_AT_EXIT
         while self.account.held and self._loop.time() < patience:  # noqa: ASYNC110
@@ -345,69 +362,3 @@ class Gate:
                 await self._ledger.reconcile(self.pool.name, self.account.report(goodbye=True))
         if self._on_end is not None:
             await self._on_end(self)
-
-
-class _House:
-    """The gates of one event loop: one identity, one ledger, a gate for each pool in use."""
-
-    def __init__(self, settings: Settings, server: str) -> None:
-        self.settings = settings
-        self._server = server
-        self._worker = Worker()
-        self._ledger = open_ledger(settings)
-        self._gates: dict[str, Gate] = {}
-        if server == daphne.NAME:
-            daphne.before_exit(self.aclose)
-
-    def gate(self, pool: str) -> Gate:
-        gate = self._gates.get(pool)
-        if gate is None:
-            gate = Gate(
-                self.settings.pool(pool), self.settings, self._ledger, self._worker, self._server, on_end=self._left
-            )
-            self._gates[pool] = gate
-        return gate
-
-    def retire(self) -> None:
-        for gate in self._gates.values():
-            gate.retire()
-
-    async def aclose(self) -> None:
-        for gate in list(self._gates.values()):
-            await gate.aclose()
-
-    async def _left(self, gate: Gate) -> None:
-        del self._gates[gate.pool.name]
-        if not self._gates:
-            await self._ledger.aclose()
-
-
-_houses: dict[asyncio.AbstractEventLoop, _House] = {}
-
-if hasattr(os, "register_at_fork"):
-    # A child has neither its parent's sockets nor its event loop.
-    os.register_at_fork(after_in_child=_houses.clear)
-
-
-def gate_of(pool: str, server: str = "") -> Gate:
-    """The running event loop's gate to ``pool``, opened at its first use.
-
-    When the settings have changed since, a new gate takes over, and the old one ends with its last slot.
-    """
-    loop = asyncio.get_running_loop()
-    settings = conf.current()
-    house = _houses.get(loop)
-    if house is None or house.settings is not settings:
-        if house is not None:
-            house.retire()
-        for closed in [other for other in _houses if other.is_closed()]:
-            del _houses[closed]
-        house = _houses[loop] = _House(settings, server)
-    return house.gate(pool)
-
-
-async def close_gates() -> None:
-    """Say goodbye for every gate of the running event loop, as at a server's shutdown."""
-    house = _houses.pop(asyncio.get_running_loop(), None)
-    if house is not None:
-        await house.aclose()

@@ -3,7 +3,8 @@
 from typing import Any
 
 from . import conf, refusal
-from .gate import Slot, gate_of
+from .gate import Slot
+from .house import gate_of
 from .servers import daphne, name_of
 from .types import Refusal
 

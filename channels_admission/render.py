@@ -30,6 +30,7 @@ HEALTHS = {
 REASONS = {
     Reason.FULL.value: "pool full",
     Reason.SETTLING.value: "ledger settling",
+    Reason.CROWD.value: "too many waiting",
     Reason.LEDGER.value: "ledger away",
 }
 """What people read for a reason; one not in here is shown as it is."""

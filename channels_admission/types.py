@@ -12,6 +12,8 @@ class Reason(StrEnum):
     """Every slot of the pool is held."""
     SETTLING = "settling"
     """The ledger has lost data, and lets the workers report before it grants freely."""
+    CROWD = "crowd"
+    """More handshakes wait for the ledger already than a worker lets wait."""
     LEDGER = "ledger"
     """The ledger is away, and this worker's own part of the pool is used up."""
 

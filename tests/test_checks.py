@@ -1,175 +1,307 @@
-"""What ``manage.py check`` says, id by id."""
+"""The system checks: exactly which messages each situation gives."""
 
 import gc
-import subprocess
 import sys
-import textwrap
+import weakref
+from io import StringIO
+from types import SimpleNamespace
 
 import pytest
+from channels.consumer import SyncConsumer
 from channels.generic.websocket import AsyncWebsocketConsumer
 from django.core import checks
+from django.core.management import call_command
+from django.core.management.base import SystemCheckError
 
-from channels_admission.checks import TAG
+from channels_admission import checks as ours
+from channels_admission import conf
 from channels_admission.consumers import AdmissionMixin
-from channels_admission.servers import daphne
+from channels_admission.middleware import AdmissionMiddleware
 
-from demo.servers import TESTPROJECT, environment
-
+REDIS = {"LEDGER": "redis://127.0.0.1:6390/0"}
 LAYER = "channels_redis.core.RedisChannelLayer"
 
 
-def found() -> list[str]:
-    return [message.id.removeprefix("channels_admission.") for message in checks.run_checks(tags=[TAG])]
+@pytest.fixture(autouse=True)
+def _quiet(settings, monkeypatch):
+    """A project about which there is nothing to say, in a process without Daphne."""
+    settings.CHANNELS_ADMISSION = REDIS
+    settings.CHANNEL_LAYERS = {}
+    settings.ASGI_APPLICATION = None
+    monkeypatch.delitem(sys.modules, "daphne.ws_protocol", raising=False)
 
 
-def test_good_settings_are_quiet(admission, settings):
-    settings.DEBUG = True
-    admission()
-    assert found() == []
+def messages() -> list[checks.CheckMessage]:
+    return checks.run_checks(tags=[ours.TAG])
 
 
-def test_every_problem_has_the_id_of_its_key_and_a_hint(settings):
-    settings.DEBUG = True
-    settings.CHANNELS_ADMISSION = {"MAX_CONECTIONS": 5, "WARN_AT": 70, "CLOSE_CODE": 1006}
-    messages = checks.run_checks(tags=[TAG])
-    assert [message.id[-4:] for message in messages] == ["E002", "E011", "E016"]
-    assert "Did you mean 'MAX_CONNECTIONS'?" in messages[0].msg
-    assert all(message.hint for message in messages)
+def ids() -> list[str]:
+    return [message.id.removeprefix("channels_admission.") for message in messages()]
+
+
+def test_nothing_to_say():
+    assert messages() == []
+
+
+def test_the_test_project_is_sound(settings):
+    settings.ASGI_APPLICATION = "project.asgi.application"
+    assert messages() == []
+
+
+def test_no_id_is_used_twice():
+    used = [
+        *(f"channels_admission.{key.id}" for key in conf.KEYS),
+        *(f"channels_admission.{check}" for check in ("E001", "E002", conf.TERMS_ID, conf.POOLS_ID)),
+        ours.MEMORY_IN_PRODUCTION,
+        ours.LAYER_WITHOUT_TIMEOUT,
+        ours.DAPHNE_NOT_EXTENDED,
+        ours.MIXIN_ON_THE_RIGHT,
+    ]
+    assert len(used) == len(set(used))
+
+
+# Settings
 
 
 @pytest.mark.parametrize(
-    ("debug", "ledger", "enabled", "expected"),
+    ("keys", "expected"),
     [
-        (False, "memory", True, ["W001"]),
-        (True, "memory", True, []),
-        (False, "memory", False, []),
-        (False, "redis://127.0.0.1", True, []),
+        ({}, []),
+        ({"MAX_CONNECTIONS": 0, "POOLS": {"chat": {"MAX_CONNECTIONS": 10}}}, []),
+        ({"NO_SUCH": 1}, ["E002"]),
+        ({"ENABLED": 1}, ["E003"]),
+        ({"LEDGER": "nowhere"}, ["E004"]),
+        ({"PREFIX": ""}, ["E005"]),
+        ({"LEASE": 0}, ["E006"]),
+        ({"BEAT": 0}, ["E007"]),
+        ({"LEDGER_TIMEOUT": 0}, ["E008"]),
+        ({"LEASE": 5}, ["E009"]),
+        ({"MAX_CONNECTIONS": -1}, ["E010"]),
+        ({"WARN_AT": 0}, ["E011"]),
+        ({"WHEN_LEDGER_DOWN": "no"}, ["E012"]),
+        ({"EXPECTED_WORKERS": 0}, ["E013"]),
+        ({"RETRY_AFTER": 5}, ["E014"]),
+        ({"REFUSE_WITH": "no"}, ["E015"]),
+        ({"CLOSE_CODE": 1006}, ["E016"]),
+        ({"CLOSE_REASON": 5}, ["E017"]),
+        ({"POOLS": 5}, ["E018"]),
+        ({"POOLS": {"chat": {"WARN_AT": 2, "WARN": 1}}, "BEAT": 6, "LIMIT": 1}, ["E002", "E002", "E011", "E009"]),
     ],
 )
-def test_the_memory_ledger_in_production(admission, settings, debug, ledger, enabled, expected):
+def test_settings(settings, keys, expected):
+    settings.CHANNELS_ADMISSION = {**REDIS, **keys}
+    assert ids() == expected
+    assert all(message.is_serious() and message.hint for message in messages())
+
+
+def test_settings_that_are_no_dict(settings):
+    settings.CHANNELS_ADMISSION = "redis://h"
+    assert ids() == ["E001"]
+
+
+def test_a_command_shows_message_hint_and_id(settings):
+    settings.CHANNELS_ADMISSION = {**REDIS, "MAX_CONNECTION": 5}
+    with pytest.raises(SystemCheckError) as caught:
+        call_command("check", tags=[ours.TAG], stdout=StringIO(), stderr=StringIO())
+    told = str(caught.value)
+    assert "(channels_admission.E002) CHANNELS_ADMISSION has no key 'MAX_CONNECTION'." in told
+    assert "Did you mean 'MAX_CONNECTIONS'?" in told
+    assert "HINT: Keys: BEAT, CLOSE_CODE" in told
+
+
+# The memory ledger in production
+
+
+@pytest.mark.parametrize(
+    ("debug", "keys", "expected"),
+    [
+        (False, {"LEDGER": "memory"}, ["W001"]),
+        (False, {}, ["W001"]),
+        (False, {"LEDGER": {"BACKEND": "memory"}}, ["W001"]),
+        (False, {"LEDGER": {"BACKEND": "redis"}}, []),
+        (False, {"LEDGER": "memory", "ENABLED": False}, []),
+        (False, {"LEDGER": "memory", "WARN_AT": 5}, ["E011"]),
+        (True, {"LEDGER": "memory"}, []),
+        (True, {}, []),
+    ],
+)
+def test_the_memory_ledger_is_for_development(settings, debug, keys, expected):
     settings.DEBUG = debug
-    admission(LEDGER=ledger, ENABLED=enabled)
-    assert found() == expected
+    settings.CHANNELS_ADMISSION = keys
+    assert ids() == expected
+
+
+def test_a_channel_layer_in_redis_is_enough(settings):
+    settings.CHANNELS_ADMISSION = {}
+    settings.CHANNEL_LAYERS = {"default": {"BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer"}}
+    assert messages() == []
+
+
+# A channel layer that loses its idle consumers
+
+WITHOUT = "redis://h"
+WITH = {"address": "redis://h", "socket_timeout": None}
 
 
 @pytest.mark.parametrize(
-    ("layer", "expected"),
+    ("hosts", "expected"),
     [
-        ({"BACKEND": LAYER}, ["W002"]),
-        ({"BACKEND": LAYER, "CONFIG": {"hosts": ["redis://127.0.0.1"]}}, ["W002"]),
-        ({"BACKEND": LAYER, "CONFIG": {"hosts": [{"address": "redis://127.0.0.1"}]}}, ["W002"]),
-        ({"BACKEND": LAYER, "CONFIG": {"hosts": [{"address": "redis://127.0.0.1", "socket_timeout": None}]}}, []),
-        ({"BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer"}, []),
-        ({"BACKEND": "channels.layers.InMemoryChannelLayer"}, []),
+        ([WITHOUT], ["W002"]),
+        ([("h", 6379)], ["W002"]),
+        ([{"address": WITHOUT}], ["W002"]),
+        ([{"host": "h", "port": 6379}], ["W002"]),
+        ([WITH, WITHOUT], ["W002"]),
+        ([], ["W002"]),
+        (None, ["W002"]),
+        ([WITH], []),
+        ([WITH, {"host": "h", "socket_timeout": 20}], []),
+        (["redis://h?socket_timeout=20"], []),
+        ([{"address": "redis://h?socket_timeout=20"}], []),
     ],
 )
-def test_a_channel_layer_whose_reads_end_with_its_waits(admission, settings, monkeypatch, layer, expected):
-    settings.DEBUG = True
-    settings.CHANNEL_LAYERS = {"default": layer}
-    admission()
-    monkeypatch.setattr("channels_admission.checks.version", lambda name: "8.1.0")
-    assert found() == expected
-    monkeypatch.setattr("channels_admission.checks.version", lambda name: "7.4.0")
-    assert found() == []
+def test_redis_py_8_needs_a_timeout_of_ones_own(settings, monkeypatch, hosts, expected):
+    monkeypatch.setattr(ours, "version", {"redis": "8.1.0"}.__getitem__)
+    settings.CHANNEL_LAYERS = {"default": {"BACKEND": LAYER, "CONFIG": {"hosts": hosts}}}
+    assert ids() == expected
+    assert not any(message.is_serious() for message in messages())
 
 
-def test_a_mixin_on_the_right_is_an_error(admission, settings):
-    settings.DEBUG = True
-    admission()
+@pytest.mark.parametrize(("version", "expected"), [("7.4.0", []), ("8.0.0", ["W002"]), ("10.0.1", ["W002"])])
+def test_an_older_redis_py_needs_none(settings, monkeypatch, version, expected):
+    monkeypatch.setattr(ours, "version", {"redis": version}.__getitem__)
+    settings.CHANNEL_LAYERS = {"default": {"BACKEND": LAYER}}
+    assert ids() == expected
 
-    class Wrong(AsyncWebsocketConsumer, AdmissionMixin):
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        {},
+        {"other": {"BACKEND": LAYER}},
+        {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}},
+        {"default": {"BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer", "CONFIG": {"hosts": [WITHOUT]}}},
+    ],
+)
+def test_other_channel_layers_need_none(settings, monkeypatch, layers):
+    monkeypatch.setattr(ours, "version", {"redis": "8.1.0"}.__getitem__)
+    settings.CHANNEL_LAYERS = layers
+    assert messages() == []
+
+
+# The mixin
+
+
+@pytest.fixture
+def classes():
+    """A list for classes that a test defines; afterwards they are gone."""
+    defined: list[type] = []
+    yield defined
+    left = [weakref.ref(cls) for cls in defined]
+    defined.clear()
+    gc.collect()
+    assert [cls() for cls in left] == [None] * len(left)
+
+
+@pytest.mark.parametrize("consumer", [AsyncWebsocketConsumer, SyncConsumer])
+def test_the_mixin_on_the_right_limits_nothing(classes, consumer):
+    classes.append(type("Chat", (consumer, AdmissionMixin), {"__module__": "shop.consumers"}))
+    (message,) = messages()
+    assert message.id == "channels_admission.E020"
+    assert message.is_serious()
+    assert message.msg == "shop.consumers.Chat is not limited: AdmissionMixin stands right of the consumer class."
+    assert message.hint == "Write class Chat(AdmissionMixin, …Consumer), the mixin first."
+    del message
+
+
+def test_the_mixin_on_the_left_is_right(classes):
+    classes.append(type("Chat", (AdmissionMixin, AsyncWebsocketConsumer), {}))
+    classes.append(type("Room", (classes[0],), {}))
+    classes.append(type("Base", (AdmissionMixin,), {}))
+    assert messages() == []
+
+
+def test_every_class_is_named_once(classes):
+    classes.append(type("One", (AdmissionMixin,), {}))
+    classes.append(type("Two", (AdmissionMixin,), {}))
+    classes.append(type("Chat", (AsyncWebsocketConsumer, classes[0], classes[1]), {}))
+    classes.append(type("Room", (classes[2],), {}))
+    found = messages()
+    assert [message.id for message in found] == ["channels_admission.E020"] * 2
+    assert sorted(message.hint.split("(")[0] for message in found) == ["Write class Chat", "Write class Room"]
+
+
+def test_consumers_are_found_through_the_asgi_application(classes, settings, monkeypatch, tmp_path):
+    (tmp_path / "served_chat.py").write_text(
+        "from channels.generic.websocket import AsyncWebsocketConsumer\n"
+        "from channels_admission.consumers import AdmissionMixin\n"
+        "class Chat(AsyncWebsocketConsumer, AdmissionMixin): pass\n"
+        "application = Chat.as_asgi()\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    assert messages() == []
+    settings.ASGI_APPLICATION = "served_chat.application"
+    assert ids() == ["E020"]
+    classes.append(sys.modules.pop("served_chat").Chat)
+
+
+@pytest.mark.parametrize("source", ["import no_such_module\n", "raise RuntimeError\n", "", None])
+def test_an_application_that_cannot_be_imported_is_for_the_server_to_tell(settings, monkeypatch, tmp_path, source):
+    if source is not None:
+        (tmp_path / "broken_app.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    settings.ASGI_APPLICATION = "broken_app.application"
+    assert messages() == []
+    sys.modules.pop("broken_app", None)
+
+
+def test_the_middleware_is_no_consumer():
+    AdmissionMiddleware(None)
+    assert messages() == []
+
+
+# Daphne
+
+
+@pytest.fixture
+def protocol(monkeypatch):
+    """The protocol class of a Daphne that is loaded, and that closes without a reason."""
+
+    class WebSocketProtocol:
+        STATE_CONNECTING = 0
+
+        def serverClose(self, code=None):  # noqa: N802
+            pass
+
+        def sendCloseFrame(self, code, reasonUtf8):  # noqa: N802, N803
+            pass
+
+        def handle_reply(self, message):
+            pass
+
+    monkeypatch.setitem(sys.modules, "daphne.ws_protocol", SimpleNamespace(WebSocketProtocol=WebSocketProtocol))
+    monkeypatch.setattr(ours, "version", {"daphne": "9.9.9"}.__getitem__)
+    return WebSocketProtocol
+
+
+def test_a_daphne_like_the_known_one_is_extended(protocol):
+    assert messages() == []
+
+
+def test_a_daphne_that_can_close_with_a_reason_is_left_alone(protocol):
+    def server_close(self, code=None, reason=None):
         pass
 
-    (message,) = checks.run_checks(tags=[TAG])
-    assert message.id == "channels_admission.E020"
-    assert f"{Wrong.__qualname__} is not limited" in message.msg
-    assert "class Wrong(AdmissionMixin, …Consumer)" in message.hint
-    del Wrong
-    gc.collect()
-    assert found() == []
+    protocol.serverClose = server_close
+    del protocol.sendCloseFrame
+    assert messages() == []
+    assert protocol.serverClose is server_close
 
 
-def test_a_daphne_that_cannot_be_extended_is_a_warning(admission, settings, monkeypatch):
-    settings.DEBUG = True
-    admission()
-    monkeypatch.setattr(daphne, "is_loaded", lambda: True)
-    monkeypatch.setattr(daphne, "extend", lambda: False)
-    assert found() == ["W003"]
-    monkeypatch.setattr(daphne, "extend", lambda: True)
-    assert found() == []
-
-
-def test_the_command_line_names_the_id_and_the_hint(tmp_path):
-    env = environment("redis://127.0.0.1:1/0", {"MAX_CONNECTIONS": "many"}, tmp_path / "db.sqlite3")
-    command = [sys.executable, "manage.py", "check"]
-    ended = subprocess.run(command, cwd=TESTPROJECT, env=env, capture_output=True, text=True, timeout=60)
-    assert ended.returncode == 1
-    assert "(channels_admission.E010) CHANNELS_ADMISSION['MAX_CONNECTIONS'] must be a whole number" in ended.stderr
-    assert "HINT: " in ended.stderr
-
-
-def test_the_check_finds_consumers_that_only_the_application_imports(tmp_path):
-    (tmp_path / "wrong_asgi.py").write_text(
-        textwrap.dedent("""
-            from channels.generic.websocket import WebsocketConsumer
-            from channels_admission.consumers import AdmissionMixin
-
-            class Chat(WebsocketConsumer, AdmissionMixin):
-                pass
-
-            application = Chat.as_asgi()
-        """)
-    )
-    (tmp_path / "wrong_settings.py").write_text(
-        "from project.settings import *\nASGI_APPLICATION = 'wrong_asgi.application'\n"
-    )
-    env = environment("redis://127.0.0.1:1/0", {}, tmp_path / "db.sqlite3")
-    env |= {"DJANGO_SETTINGS_MODULE": "wrong_settings", "PYTHONPATH": f"{tmp_path}:{env['PYTHONPATH']}"}
-    command = [sys.executable, "manage.py", "check"]
-    ended = subprocess.run(command, cwd=TESTPROJECT, env=env, capture_output=True, text=True, timeout=60)
-    assert ended.returncode == 1
-    assert "(channels_admission.E020) wrong_asgi.Chat is not limited" in ended.stderr
-
-
-class TestDaphne:
-    """The extension of the Daphne that is installed, on its class alone."""
-
-    @pytest.fixture
-    def protocol(self, monkeypatch):
-        """A class that Daphne's could be, in its place."""
-        ws_protocol = pytest.importorskip("daphne.ws_protocol")
-        original = ws_protocol.WebSocketProtocol
-
-        class Protocol:
-            STATE_CONNECTING = 1
-            state = 3
-            handle_reply = original.handle_reply
-
-            def __init__(self):
-                self.frames = []
-
-            def serverClose(self, code=None):  # noqa: N802
-                raise AssertionError("the close without a reason")
-
-            def sendCloseFrame(self, code, reasonUtf8):  # noqa: N802, N803
-                self.frames.append((code, reasonUtf8))
-
-        monkeypatch.setattr(ws_protocol, "WebSocketProtocol", Protocol)
-        return Protocol
-
-    def test_codes_and_reasons_pass(self, protocol):
-        assert not daphne.can_close_with_reason()
-        assert daphne.extend()
-        assert daphne.extend()
-        connection = protocol()
-        connection.handle_reply({"type": "websocket.close", "code": 1013, "reason": "ä" * 100})
-        connection.handle_reply({"type": "websocket.close"})
-        assert connection.frames == [(1013, ("ä" * 61).encode()), (1000, b"")]
-        with pytest.raises(ValueError, match="invalid close code 1006"):
-            connection.handle_reply({"type": "websocket.close", "code": 1006})
-
-    def test_an_unknown_daphne_is_left_alone(self, protocol):
-        del protocol.sendCloseFrame
-        before = protocol.handle_reply
-        assert not daphne.extend()
-        assert protocol.handle_reply is before
+@pytest.mark.parametrize("missing", ["sendCloseFrame", "handle_reply", "STATE_CONNECTING"])
+def test_another_daphne_is_told(protocol, missing):
+    delattr(protocol, missing)
+    (message,) = messages()
+    assert message.id == "channels_admission.W003"
+    assert not message.is_serious()
+    assert message.msg == ("Daphne 9.9.9 cannot be taught to send close code 1013: clients see 1011 without a reason.")
+    assert "['CLOSE_CODE'] to a private code such as 4013" in message.hint

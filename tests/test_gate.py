@@ -10,8 +10,10 @@ from contextlib import asynccontextmanager
 import pytest
 
 from channels_admission import gate as gate_module
+from channels_admission import house
 from channels_admission.exceptions import LedgerRefused, LedgerUnavailable
-from channels_admission.gate import Gate, Slot, close_gates, gate_of
+from channels_admission.gate import Gate, Slot
+from channels_admission.house import close_gates, gate_of
 from channels_admission.ledger.memory import MemoryLedger
 from channels_admission.types import Reason, Refusal
 from channels_admission.worker import Worker
@@ -242,7 +244,7 @@ async def test_one_log_line_for_each_change_of_state(opened, caplog):
                 await eventually(lambda calls=calls: len(gate._ledger.reports) > calls + 4)
                 await gate.acquire()
             await eventually(lambda: not gate.account.away)
-    lines = [record.getMessage() for record in caplog.records]
+    lines = [record.getMessage() for record in caplog.records if record.levelno > logging.INFO]
     lost = "Ledger lost for pool 'default', deciding alone (share): the road is closed"
     assert lines == [lost, "Ledger regained for pool 'default'."] * 2
 
@@ -253,6 +255,28 @@ async def test_a_permanent_refusal_is_an_error_in_the_log(opened, caplog):
             await eventually(lambda: gate.account.away)
         await eventually(lambda: not gate.account.away)
     assert [record.levelno for record in caplog.records] == [logging.ERROR, logging.WARNING]
+
+
+async def test_refusals_are_told_in_one_line_a_second(opened, caplog, monkeypatch):
+    caplog.set_level(logging.INFO, "channels_admission")
+    monkeypatch.setattr(gate_module, "LOG_PAUSE", 0.1)
+    async with opened(MAX_CONNECTIONS=1) as gate:
+        await asyncio.gather(*(gate.acquire() for _ in range(500)))
+        await eventually(lambda: caplog.records)
+        await asyncio.gather(*(gate.acquire() for _ in range(20)))
+    lines = [(record.levelno, record.getMessage()) for record in caplog.records]
+    assert lines == [
+        (logging.INFO, "Pool 'default' refused 499 connections: 499 full."),
+        (logging.INFO, "Pool 'default' refused 20 connections: 20 full."),
+    ]
+
+
+async def test_a_bounded_number_of_handshakes_waits(opened, monkeypatch):
+    monkeypatch.setattr(gate_module, "MOST_WAITING", 10)
+    async with opened(MAX_CONNECTIONS=50) as gate:
+        verdicts = await asyncio.gather(*(gate.acquire() for _ in range(30)))
+        assert sum(isinstance(verdict, Slot) for verdict in verdicts) == 10
+        assert gate.account.counters["crowd"] == 20
 
 
 async def test_an_outage_that_turns_into_a_refusal_is_said_once_more(opened, caplog):
@@ -391,4 +415,4 @@ async def test_forked_children_count_for_themselves(admission, redis_server):
     assert len({name for name, _ in answers} | {gate_of("default").account.worker.id}) == 3
     parent.release()
     await close_gates()
-    assert not gate_module._houses
+    assert not house._houses

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from channels_admission import refusal
 from channels_admission.consumers import AdmissionMixin
 from channels_admission.exceptions import ConfigurationError
-from channels_admission.gate import close_gates, gate_of
+from channels_admission.house import close_gates, gate_of
 from channels_admission.middleware import AdmissionMiddleware
 from channels_admission.types import Reason, Refusal
 

@@ -435,7 +435,13 @@ def test_what_the_ledger_says_is_neither_markup_nor_obeyed():
     assert set(text) & {ESCAPE, "\x07", "\u202e"} == set()
     tame = "[red]a[/red]?[31m?? [b]"
     assert text.splitlines()[0].startswith(f"Ledger  {tame}  {tame}")
+    assert text.splitlines()[2].startswith(tame)
     assert f"(1 {tame})" in text
+
+
+def test_names_of_hosts_and_servers_are_no_markup():
+    text = shown(snapshot(pool(workers=(worker(host="[red]web[/red]", server="[b]uv"),))))
+    assert text.splitlines()[-1].split()[:3] == ["[red]web[/red]", "4242", "[b]uv"]
 
 
 def test_a_terminal_that_knows_only_ascii(shared):

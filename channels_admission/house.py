@@ -1,0 +1,77 @@
+"""Where gates live: one house for each event loop, opened at the first handshake there."""
+
+import asyncio
+import os
+
+from . import conf
+from .conf import Settings
+from .gate import Gate
+from .ledger import open_ledger
+from .servers import daphne
+from .worker import Worker
+
+
+class House:
+    """The gates of one event loop: one identity, one ledger, a gate for each pool in use."""
+
+    def __init__(self, settings: Settings, server: str) -> None:
+        self.settings = settings
+        self._server = server
+        self._worker = Worker()
+        self._ledger = open_ledger(settings)
+        self._gates: dict[str, Gate] = {}
+        if server == daphne.NAME:
+            daphne.before_exit(self.aclose)
+
+    def gate(self, pool: str) -> Gate:
+        gate = self._gates.get(pool)
+        if gate is None:
+            gate = Gate(
+                self.settings.pool(pool), self.settings, self._ledger, self._worker, self._server, on_end=self._left
+            )
+            self._gates[pool] = gate
+        return gate
+
+    def retire(self) -> None:
+        for gate in self._gates.values():
+            gate.retire()
+
+    async def aclose(self) -> None:
+        for gate in list(self._gates.values()):
+            await gate.aclose()
+
+    async def _left(self, gate: Gate) -> None:
+        del self._gates[gate.pool.name]
+        if not self._gates:
+            await self._ledger.aclose()
+
+
+_houses: dict[asyncio.AbstractEventLoop, House] = {}
+
+if hasattr(os, "register_at_fork"):
+    # A child has neither its parent's sockets nor its event loop.
+    os.register_at_fork(after_in_child=_houses.clear)
+
+
+def gate_of(pool: str, server: str = "") -> Gate:
+    """The running event loop's gate to ``pool``, opened at its first use.
+
+    When the settings have changed since, a new gate takes over, and the old one ends with its last slot.
+    """
+    loop = asyncio.get_running_loop()
+    settings = conf.current()
+    house = _houses.get(loop)
+    if house is None or house.settings is not settings:
+        if house is not None:
+            house.retire()
+        for closed in [other for other in _houses if other.is_closed()]:
+            del _houses[closed]
+        house = _houses[loop] = House(settings, server)
+    return house.gate(pool)
+
+
+async def close_gates() -> None:
+    """Say goodbye for every gate of the running event loop, as at a server's shutdown."""
+    house = _houses.pop(asyncio.get_running_loop(), None)
+    if house is not None:
+        await house.aclose()
