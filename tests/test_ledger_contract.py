@@ -1,7 +1,9 @@
 """One suite that every ledger passes: the contract of ledger/base.py, line by line."""
 
 import asyncio
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -9,9 +11,11 @@ from channels_admission.ledger.base import OutOfOrder
 from channels_admission.ledger.memory import MemoryLedger
 from channels_admission.types import Neighbour
 
+from demo.servers import Redis
 from reports import Clock, ClockedRedisLedger, Reporter
 
 LEASE, BEAT = 6.0, 1.0
+SECURITY = Path(__file__).resolve().parent.parent / "SECURITY.md"
 
 
 @pytest.fixture
@@ -19,17 +23,27 @@ def clock():
     return Clock()
 
 
-@pytest.fixture(params=["memory", "redis"])
+@pytest.fixture(scope="module")
+def guarded_redis():
+    """A Redis with the user that SECURITY.md asks for, who may also read and write the tests' clock."""
+    documented = re.search(r"^ACL SETUSER (.*)$", SECURITY.read_text(), re.MULTILINE).group(1)
+    rules = documented.replace("channels_admission:*", "test-*").split()
+    with Redis("--user", *rules, "+get", "+set") as server:
+        yield f"redis://admission:PASSWORD@{server.host}:{server.port}"
+
+
+@pytest.fixture(params=["memory", "redis", "redis with few rights"])
 async def ledger(request, admission, clock):
     if request.param == "memory":
-        settings = admission(LEASE=LEASE, BEAT=BEAT)
-        yield MemoryLedger(settings, clock)
-    else:
+        yield MemoryLedger(admission(LEASE=LEASE, BEAT=BEAT), clock)
+        return
+    if request.param == "redis":
         url = request.getfixturevalue("redis_server").url
-        settings = admission(LEASE=LEASE, BEAT=BEAT, LEDGER=url)
-        ledger = ClockedRedisLedger(settings, clock)
-        yield ledger
-        await ledger.aclose()
+    else:
+        url = request.getfixturevalue("guarded_redis")
+    ledger = ClockedRedisLedger(admission(LEASE=LEASE, BEAT=BEAT, LEDGER=url), clock)
+    yield ledger
+    await ledger.aclose()
 
 
 @pytest.fixture
