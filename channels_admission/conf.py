@@ -35,6 +35,8 @@ BEATS_PER_LEASE = 6
 """A lease shorter than this many beats lapses on ordinary stalls (measured: 2 of 5 torture runs)."""
 MAX_LEASE = 3600.0
 """Seconds."""
+MAX_AGE = 31_536_000
+"""Seconds, a year; a larger age is taken for a mistake."""
 POOL_NAME = r"[a-z0-9_-]{1,40}"
 
 
@@ -59,6 +61,7 @@ class PoolSettings:
     refuse_with: str
     close_code: int
     close_reason: str
+    max_connection_age: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +187,12 @@ def _retry_bounds(value: Any) -> tuple[float, float]:
     return low, high
 
 
+def _age(value: Any) -> float | None:
+    if value is not None and (not _is_number(value) or not 1 <= value <= MAX_AGE):
+        raise Wrong(f"None or a number of seconds from 1 to {MAX_AGE}")
+    return None if value is None else float(value)
+
+
 def _channel_layer_host() -> Mapping[str, Any] | None:
     """The first host of the default channel layer where that is channels_redis, else None."""
     layer = getattr(django_settings, "CHANNEL_LAYERS", {}).get("default", {})
@@ -272,6 +281,7 @@ POOL_KEYS = (
     Key("REFUSE_WITH", "E015", "close", REFUSALS, "a WebSocket close, or HTTP 503 where the server can"),
     Key("CLOSE_CODE", "E016", 1013, _close_code, "the close code of a refusal"),
     Key("CLOSE_REASON", "E017", "Try Again Later", _reason, "the close reason of a refusal"),
+    Key("MAX_CONNECTION_AGE", "E019", None, _age, "seconds after which a connection is closed with 1012, ± 10 %"),
 )
 KEYS = PROJECT_KEYS + POOL_KEYS
 POOLS_ID = "E018"

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from . import conf, refusal
+from . import age, conf, refusal
 from .gate import Slot
 from .house import gate_of
 from .servers import daphne, name_of
@@ -39,12 +39,16 @@ async def admit(inner: Any, pool: str, scope: Any, receive: Any, send: Any) -> N
     if isinstance(verdict, Refusal):
         await _refuse(verdict, settings.pool(pool), scope, receive, send)
         return
-    await _run(inner, verdict, pool, scope, receive, send)
+    await _run(inner, verdict, settings.pool(pool), scope, receive, send)
 
 
-async def _run(inner: Any, slot: Slot, pool: str, scope: Any, receive: Any, send: Any) -> None:
+async def _run(inner: Any, slot: Slot, pool: conf.PoolSettings, scope: Any, receive: Any, send: Any) -> None:
+    scope = {**scope, KEY: {**scope.get(KEY, {}), pool.name: slot}}
     try:
-        await inner({**scope, KEY: {**scope.get(KEY, {}), pool: slot}}, receive, send)
+        if pool.max_connection_age is None:
+            await inner(scope, receive, send)
+        else:
+            await age.run(inner, pool.max_connection_age, scope, receive, send)
     finally:
         slot.release()
 

@@ -33,6 +33,7 @@ POOL_DEFAULTS = {
     "refuse_with": "close",
     "close_code": 1013,
     "close_reason": "Try Again Later",
+    "max_connection_age": None,
 }
 
 IDS = {
@@ -50,6 +51,7 @@ IDS = {
     "REFUSE_WITH": "E015",
     "CLOSE_CODE": "E016",
     "CLOSE_REASON": "E017",
+    "MAX_CONNECTION_AGE": "E019",
 }
 
 GOOD = {
@@ -65,6 +67,7 @@ GOOD = {
     "RETRY_AFTER": [(0.5, 3600), [2, 2]],
     "REFUSE_WITH": ["close", "http"],
     "CLOSE_CODE": [1000, 1001, 1008, 1013, 3000, 4999],
+    "MAX_CONNECTION_AGE": [None, 1, 3600.5],
     "CLOSE_REASON": ["", "Voll, später wieder", "é" * 50],
 }
 
@@ -88,6 +91,7 @@ BAD = {
         "one printable line of at most 100 bytes (a close frame carries 123, the hint needs the rest)",
         ["a\nb", "\x00", "é" * 51, b"later", None, 5],
     ),
+    "MAX_CONNECTION_AGE": ("None or a number of seconds from 1 to 31536000", [0, 0.9, -5, 4e7, "60", True, NAN]),
 }
 BOUNDS = "two numbers of seconds, (least, most)"
 BAD_RETRY_AFTER = {

@@ -27,6 +27,7 @@ FLOORS = [
     "gate",
     "house",
     "snapshot",
+    "age",
     "middleware",
     "consumers",
     "render",

@@ -24,7 +24,7 @@ SHAPE = """\
   ledger
     kind     "redis", "memory" or another
     address  where it is
-    health   "ok", "settling" (it lost its data just now) or "down"
+    health   "ok", "settling" (started empty or lost its data) or "down"
     error    why it is down, else null
   pools      a list, empty when the ledger is down
     name
