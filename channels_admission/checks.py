@@ -13,6 +13,7 @@ from django.core import checks
 
 from . import conf
 from .consumers import AdmissionMixin
+from .hosts import MEMORY
 from .servers import daphne
 
 TAG = "channels_admission"
@@ -37,7 +38,7 @@ def check_settings(app_configs: list[AppConfig] | None, **_: Any) -> list[checks
 def check_ledger(app_configs: list[AppConfig] | None, **_: Any) -> list[checks.CheckMessage]:
     """Warn when every worker would count for itself alone on a site in production."""
     settings, _problems = conf.examine()
-    if settings is None or not settings.enabled or django_settings.DEBUG or settings.ledger.backend != conf.MEMORY:
+    if settings is None or not settings.enabled or django_settings.DEBUG or settings.ledger.backend != MEMORY:
         return []
     return [
         checks.Warning(

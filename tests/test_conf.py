@@ -9,8 +9,9 @@ from django.core.exceptions import ImproperlyConfigured
 from django.test import override_settings
 
 from channels_admission import conf
-from channels_admission.conf import LedgerSettings, PoolSettings
+from channels_admission.conf import PoolSettings
 from channels_admission.exceptions import ConfigurationError
+from channels_admission.hosts import HOST_FORMS, MEMORY, REDIS, LedgerSettings
 from channels_admission.ledger import open_ledger
 
 NOT_A_LAYER_OF_REDIS = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
@@ -18,7 +19,7 @@ SECRET = "hunter2"
 
 DEFAULTS = {
     "enabled": True,
-    "ledger": LedgerSettings(conf.MEMORY, None),
+    "ledger": LedgerSettings(MEMORY, None),
     "prefix": "channels_admission",
     "lease": 30.0,
     "beat": 3.0,
@@ -417,14 +418,14 @@ HOSTS = {
         lambda host: {"HOSTS": [host]},
         lambda host: {"HOSTS": host},
         lambda host: {"BACKEND": "redis", "HOSTS": [host]},
-        lambda host: {"BACKEND": conf.REDIS, "HOSTS": [host, host, host]},
+        lambda host: {"BACKEND": REDIS, "HOSTS": [host, host, host]},
     ],
     ids=["alone", "in a list", "first of two", "HOSTS", "HOSTS without a list", "BACKEND", "BACKEND by path"],
 )
 def test_every_form_of_a_host(read, form, wrapped):
     given, expected, address = HOSTS[form]
     found = read(LEDGER=wrapped(given))
-    assert found.ledger.backend == conf.REDIS
+    assert found.ledger.backend == REDIS
     assert dict(found.ledger.host) == expected
     assert asyncio.run(opened(found)) == ("redis", address)
 
@@ -438,17 +439,17 @@ async def opened(settings: conf.Settings) -> tuple[str, str]:
         await ledger.aclose()
 
 
-@pytest.mark.parametrize("empty", [[], {"BACKEND": "redis"}, {"HOSTS": []}, {"HOSTS": None}, {"BACKEND": conf.REDIS}])
+@pytest.mark.parametrize("empty", [[], {"BACKEND": "redis"}, {"HOSTS": []}, {"HOSTS": None}, {"BACKEND": REDIS}])
 def test_without_a_host_it_is_the_local_redis(read, empty):
-    assert read(LEDGER=empty).ledger == LedgerSettings(conf.REDIS, {"address": "redis://localhost:6379"})
+    assert read(LEDGER=empty).ledger == LedgerSettings(REDIS, {"address": "redis://localhost:6379"})
 
 
 @pytest.mark.parametrize(
-    "value", ["memory", {"BACKEND": "memory"}, {"BACKEND": conf.MEMORY}, {"BACKEND": "memory", "HOSTS": ["redis://h"]}]
+    "value", ["memory", {"BACKEND": "memory"}, {"BACKEND": MEMORY}, {"BACKEND": "memory", "HOSTS": ["redis://h"]}]
 )
 def test_the_memory_ledger(read, value):
     found = read(LEDGER=value)
-    assert found.ledger == LedgerSettings(conf.MEMORY, None)
+    assert found.ledger == LedgerSettings(MEMORY, None)
     assert asyncio.run(opened(found)) == ("memory", "this process")
 
 
@@ -470,13 +471,13 @@ def test_a_ledger_of_ones_own(read):
 )
 def test_by_default_the_redis_of_the_channel_layer(settings, read, backend, hosts, expected):
     settings.CHANNEL_LAYERS = {"default": {"BACKEND": f"channels_redis.core.{backend}", "CONFIG": {"hosts": hosts}}}
-    assert read().ledger == LedgerSettings(conf.REDIS, expected)
-    assert read(LEDGER="memory").ledger == LedgerSettings(conf.MEMORY, None)
+    assert read().ledger == LedgerSettings(REDIS, expected)
+    assert read(LEDGER="memory").ledger == LedgerSettings(MEMORY, None)
 
 
 def test_a_channel_layer_without_any_config(settings, read):
     settings.CHANNEL_LAYERS = {"default": {"BACKEND": "channels_redis.core.RedisChannelLayer"}}
-    assert read().ledger == LedgerSettings(conf.REDIS, {"address": "redis://localhost:6379"})
+    assert read().ledger == LedgerSettings(REDIS, {"address": "redis://localhost:6379"})
 
 
 @pytest.mark.parametrize(
@@ -484,12 +485,12 @@ def test_a_channel_layer_without_any_config(settings, read):
 )
 def test_without_a_channel_layer_in_redis_it_is_memory(settings, read, layers):
     settings.CHANNEL_LAYERS = layers
-    assert read().ledger == LedgerSettings(conf.MEMORY, None)
+    assert read().ledger == LedgerSettings(MEMORY, None)
 
 
 def test_without_channel_layers_it_is_memory(settings, read):
     del settings.CHANNEL_LAYERS
-    assert read().ledger == LedgerSettings(conf.MEMORY, None)
+    assert read().ledger == LedgerSettings(MEMORY, None)
 
 
 def test_another_channel_layer_takes_effect_at_once(read):
@@ -500,7 +501,7 @@ def test_another_channel_layer_takes_effect_at_once(read):
     assert conf.current().ledger.host is None
 
 
-HOST = f"{conf.HOST_FORMS} "
+HOST = f"{HOST_FORMS} "
 NO_PORT = HOST + "(a port is a number from 1 to 65535)"
 BAD_HOSTS = {
     "no scheme": (f"h:6379?password={SECRET}", HOST + "(ValueError for what is there)"),
@@ -550,7 +551,7 @@ def test_bad_hosts(problems, form, wrapped):
     ((check, message),) = problems(LEDGER=wrapped(given))
     assert check == "E004"
     if must is None:
-        assert message.startswith(f"CHANNELS_ADMISSION['LEDGER'] must be {conf.HOST_FORMS} (")
+        assert message.startswith(f"CHANNELS_ADMISSION['LEDGER'] must be {HOST_FORMS} (")
     else:
         assert message == f"CHANNELS_ADMISSION['LEDGER'] must be {must}."
     assert not tells(SECRET)
@@ -572,7 +573,7 @@ def test_a_bad_host_of_the_channel_layer_is_told_as_such(settings, problems):
         (
             "E004",
             "CHANNELS_ADMISSION['LEDGER'] must be given, since the first host of CHANNEL_LAYERS['default'] is not "
-            f"{conf.HOST_FORMS} (ValueError for what is there).",
+            f"{HOST_FORMS} (ValueError for what is there).",
         )
     ]
     assert not tells(SECRET)

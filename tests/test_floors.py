@@ -13,6 +13,8 @@ FLOORS = [
     "",
     "exceptions",
     "types",
+    "values",
+    "hosts",
     "conf",
     "policy",
     "worker",

@@ -28,8 +28,9 @@ from redis.exceptions import (
     ResponseError,
 )
 
-from ..conf import DEFAULT_URL, MAX_LIMIT, Settings
+from ..conf import MAX_LIMIT, Settings
 from ..exceptions import LedgerRefused, LedgerUnavailable
+from ..hosts import DEFAULT_URL
 from ..types import Counters, Neighbour, Reading, Report, View, WorkerReading
 from .base import OutOfOrder
 
@@ -51,6 +52,7 @@ def address_of(host: Mapping[str, Any]) -> str:
     if "address" in host:
         url = urlsplit(str(host["address"]))
         place = url.hostname or ""
+        place = f"[{place}]" if ":" in place else place
         port = f":{url.port}" if url.port else ""
         return f"{url.scheme}://{place}{port}{url.path}"
     if "sentinels" in host:

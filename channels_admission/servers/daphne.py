@@ -12,10 +12,10 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from ..refusal import REASON_BYTES
+from ..values import SENDABLE_CODES
 
 NAME = "daphne"
-
-SENDABLE = frozenset({1000, 1001, 1002, 1003, *range(1007, 1015), *range(3000, 5000)})
+KNOWN_PARTS = ("serverClose", "sendCloseFrame", "handle_reply", "STATE_CONNECTING")
 
 
 def is_loaded() -> bool:
@@ -26,7 +26,8 @@ def is_loaded() -> bool:
 def can_close_with_reason() -> bool:
     """Whether the loaded Daphne passes codes and reasons on, by itself or because it was extended."""
     protocol = sys.modules["daphne.ws_protocol"].WebSocketProtocol
-    return "reason" in inspect.signature(protocol.serverClose).parameters
+    close = getattr(protocol, "serverClose", None)
+    return close is not None and "reason" in inspect.signature(close).parameters
 
 
 def extend() -> bool:
@@ -37,13 +38,15 @@ def extend() -> bool:
     if can_close_with_reason():
         return True
     protocol = sys.modules["daphne.ws_protocol"].WebSocketProtocol
-    if not all(hasattr(protocol, name) for name in ("sendCloseFrame", "handle_reply", "STATE_CONNECTING")):
+    if not all(
+        hasattr(protocol, name) for name in ("serverClose", "sendCloseFrame", "handle_reply", "STATE_CONNECTING")
+    ):
         return False
     handle_reply = protocol.handle_reply
 
     def server_close(self: Any, code: int | None = None, reason: str | None = None) -> None:
         """Close with any code an application may send, and a reason of at most 123 bytes."""
-        if code is not None and code not in SENDABLE:
+        if code is not None and code not in SENDABLE_CODES:
             raise ValueError(f"invalid close code {code}")
         text = (reason or "").encode()[:REASON_BYTES].decode(errors="ignore").encode()
         self.sendCloseFrame(code=1000 if code is None else code, reasonUtf8=text)

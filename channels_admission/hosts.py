@@ -1,0 +1,92 @@
+"""Where the ledger is, read from ``LEDGER`` or from the hosts of the channel layer."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+from channels_redis.utils import create_pool, decode_hosts
+from django.conf import settings as django_settings
+from django.utils.module_loading import import_string
+
+from .values import Wrong, nearest
+
+MEMORY = "channels_admission.ledger.memory.MemoryLedger"
+REDIS = "channels_admission.ledger.redis.RedisLedger"
+DEFAULT_URL = "redis://localhost:6379"
+BACKENDS = {"memory": MEMORY, "redis": REDIS}
+HOST_FORMS = "a Redis URL, a (host, port) pair or a dict as channels_redis takes them in 'hosts'"
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerSettings:
+    """Which ledger, by dotted path, and where, in the words of channels_redis (None for memory)."""
+
+    backend: str
+    host: Mapping[str, Any] | None
+
+
+def _channel_layer_host() -> Mapping[str, Any] | None:
+    """The first host of the default channel layer where that is channels_redis, else None."""
+    layer = getattr(django_settings, "CHANNEL_LAYERS", {}).get("default", {})
+    if not str(layer.get("BACKEND", "")).startswith("channels_redis."):
+        return None
+    hosts = layer.get("CONFIG", {}).get("hosts")
+    try:
+        return _host(hosts[0] if isinstance(hosts, tuple | list) and hosts else DEFAULT_URL)
+    except Wrong as wrong:
+        raise Wrong(f"given, since the first host of CHANNEL_LAYERS['default'] is not {wrong}") from None
+
+
+def _host(entry: Any) -> Mapping[str, Any]:
+    """One channels_redis host entry as keyword arguments, tried by making a connection of it, which is not opened."""
+    try:
+        host: dict[str, Any] = decode_hosts([entry])[0]
+        connection = create_pool(host).make_connection()
+    except Exception as error:
+        raise Wrong(f"{HOST_FORMS} ({_blame(error)})") from None
+    if not 0 < getattr(connection, "port", 6379) < 65536:
+        raise Wrong(f"{HOST_FORMS} (a port is a number from 1 to 65535)")
+    return MappingProxyType(host)
+
+
+def _blame(error: Exception) -> str:
+    """What is wrong with a host, not in the error's own words: they may quote a URL, and so a password."""
+    unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+    return f"redis-py has no option {unknown[1]!r}" if unknown else f"{type(error).__name__} for what is there"
+
+
+def _first(hosts: Any) -> Any:
+    """The host to use where one, or a list of them, is given; a list of a name and a port is one host."""
+    if isinstance(hosts, list) and (len(hosts) != 2 or not isinstance(hosts[1], int)):
+        return hosts[0] if hosts else DEFAULT_URL
+    return hosts
+
+
+def ledger(value: Any) -> LedgerSettings:
+    if value is None:
+        host = _channel_layer_host()
+        return LedgerSettings(REDIS, host) if host is not None else LedgerSettings(MEMORY, None)
+    if value == "memory":
+        return LedgerSettings(MEMORY, None)
+    if isinstance(value, dict) and ("BACKEND" in value or "HOSTS" in value):
+        return _ledger_from_dict(value)
+    return LedgerSettings(REDIS, _host(_first(value)))
+
+
+def _ledger_from_dict(value: Mapping[str, Any]) -> LedgerSettings:
+    for key in value:
+        if key not in ("BACKEND", "HOSTS"):
+            raise Wrong(f"a dict of 'BACKEND' and 'HOSTS'; {key!r} is neither.{nearest(key, ('BACKEND', 'HOSTS'))}")
+    backend = value.get("BACKEND", "redis")
+    path = BACKENDS.get(backend, backend) if isinstance(backend, str) else ""
+    try:
+        ledger = import_string(path)
+    except (ImportError, TypeError, ValueError):
+        ledger = None
+    if not hasattr(ledger, "reconcile"):
+        raise Wrong("a dict whose 'BACKEND' is 'redis', 'memory' or the dotted path of a ledger")
+    if path == MEMORY:
+        return LedgerSettings(path, None)
+    return LedgerSettings(path, _host(_first(value.get("HOSTS") or DEFAULT_URL)))

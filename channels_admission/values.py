@@ -1,0 +1,97 @@
+"""What a setting's value may be: each function gives the value as we use it, or raises :exc:`Wrong`."""
+
+import difflib
+from collections.abc import Callable, Iterable
+from numbers import Real
+from typing import Any
+
+MAX_AGE = 31_536_000
+"""Seconds, a year; a larger age is taken for a mistake."""
+SENDABLE_CODES = frozenset({1000, 1001, 1002, 1003, 1007, 1008, 1009, 1011, 1012, 1013, 1014, *range(3000, 5000)})
+"""Close codes that a server may send (RFC 6455, section 7.4, and IANA's registry); 1010 is the client's."""
+
+
+class Wrong(Exception):
+    """A value is not what its key asks for; the message completes "must be …"."""
+
+
+def nearest(name: object, known: Iterable[str]) -> str:
+    by_fold = {candidate.casefold(): candidate for candidate in known}
+    close = difflib.get_close_matches(str(name).casefold(), by_fold, 1, 0.5)
+    return f" Did you mean {by_fold[close[0]]!r}?" if close else ""
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def whole(low: int, high: int) -> Callable[[Any], int]:
+    def read(value: Any) -> int:
+        if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+            raise Wrong(f"a whole number from {low} to {high}")
+        return value
+
+    return read
+
+
+def seconds(low: float, high: float) -> Callable[[Any], float]:
+    def read(value: Any) -> float:
+        if not _is_number(value) or not low <= value <= high:
+            raise Wrong(f"a number of seconds from {low:g} to {high:g}")
+        return float(value)
+
+    return read
+
+
+def share(value: Any) -> float:
+    if not _is_number(value) or not 0 < value <= 1:
+        raise Wrong("a share of the limit above 0 and at most 1, such as 0.7")
+    return float(value)
+
+
+def one_of(*choices: str) -> Callable[[Any], str]:
+    def read(value: Any) -> str:
+        if value not in choices:
+            raise Wrong("one of " + ", ".join(map(repr, choices)))
+        return str(value)
+
+    return read
+
+
+def flag(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise Wrong("True or False")
+    return value
+
+
+def prefix(value: Any) -> str:
+    if not isinstance(value, str) or not 1 <= len(value) <= 64 or not value.isprintable() or set(value) & set("{} "):
+        raise Wrong("1 to 64 printable characters without spaces and braces")
+    return value
+
+
+def reason(value: Any) -> str:
+    if not isinstance(value, str) or not value.isprintable() or len(value.encode()) > 100:
+        raise Wrong("one printable line of at most 100 bytes (a close frame carries 123, the hint needs the rest)")
+    return value
+
+
+def close_code(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value not in SENDABLE_CODES:
+        raise Wrong("a close code a server may send: 1013 (Try Again Later), another registered one, or 3000 to 4999")
+    return value
+
+
+def retry_bounds(value: Any) -> tuple[float, float]:
+    if not isinstance(value, tuple | list) or len(value) != 2 or not all(map(_is_number, value)):
+        raise Wrong("two numbers of seconds, (least, most)")
+    low, high = map(float, value)
+    if not 0.5 <= low <= high <= 3600:
+        raise Wrong("two numbers of seconds, (least, most), with 0.5 <= least <= most <= 3600")
+    return low, high
+
+
+def age(value: Any) -> float | None:
+    if value is not None and (not _is_number(value) or not 1 <= value <= MAX_AGE):
+        raise Wrong(f"None or a number of seconds from 1 to {MAX_AGE}")
+    return None if value is None else float(value)
