@@ -20,7 +20,7 @@ LIMIT, BEAT = 50, 0.2
 
 @pytest.fixture(scope="module")
 def server():
-    with Redis("--user", "app", "on", ">secret", "~*", "+@all", "--busy-reply-threshold", "50") as redis:
+    with Redis("--user", "app", "on", ">secret", "~*", "+@all", "--lua-time-limit", "50") as redis:
         yield redis
 
 

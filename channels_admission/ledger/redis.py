@@ -17,15 +17,20 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import (
+    AskError,
     AuthenticationError,
     AuthorizationError,
+    ClusterDownError,
     ConnectionError,
+    MasterDownError,
     MaxConnectionsError,
     NoPermissionError,
     NoScriptError,
+    OutOfMemoryError,
     ReadOnlyError,
     RedisError,
     ResponseError,
+    TryAgainError,
 )
 
 from ..conf import MAX_LIMIT, Settings
@@ -39,8 +44,12 @@ SCRIPT = files(__package__).joinpath("reconcile.lua").read_text()
 UNUSED_KEYS_EXPIRE = 3600.0
 """Seconds after the last report of a pool until its keys disappear; at least two leases."""
 
-PERMANENT = re.compile(r"(NOAUTH|WRONGPASS|NOPERM|WRONGTYPE|CROSSSLOT|ERR)\b")
-"""Error replies that no waiting mends. OOM, READONLY, BUSY, LOADING, TRYAGAIN and the like are outages."""
+PASSING = re.compile(
+    r"\b(OOM|READONLY|BUSY|LOADING|MASTERDOWN|NOREPLICAS|TRYAGAIN|CLUSTERDOWN|MOVED|ASK|UNKILLABLE|Script killed)\b"
+)
+"""Error replies that waiting mends, wherever they stand: Redis 6 wraps a script's errors into a sentence."""
+PASSING_ERRORS = (OutOfMemoryError, ReadOnlyError, MasterDownError, TryAgainError, ClusterDownError, AskError)
+"""The same, where the client has taken the word off the reply (a MovedError is an AskError)."""
 
 WORKER = re.compile(r"[A-Za-z0-9._-]{1,32}:\d{1,10}:[0-9a-f]{1,16}")
 SERVER = re.compile(r"[a-z0-9._-]{0,24}")
@@ -172,7 +181,7 @@ def _is_permanent(error: Exception) -> bool:
     if isinstance(error, AuthenticationError | AuthorizationError | NoPermissionError):
         return True
     if isinstance(error, ResponseError):
-        return PERMANENT.match(str(error)) is not None
+        return not (isinstance(error, PASSING_ERRORS) or PASSING.search(str(error)))
     # Anything else is a mistake in the set-up, such as an option the client finds wrong when it connects.
     return not isinstance(error, RedisError | OSError)
 
