@@ -55,3 +55,8 @@ def test_the_readme_tells_every_check():
     readme = (ROOT / "README.md").read_text()
     assert len(ids) > 15
     assert [check for check in sorted(ids) if f"`{check}`" not in readme] == []
+
+
+def test_ci_runs_the_command_that_the_readme_names():
+    (command,) = re.findall(r"^## Tests\n\n```console\n(.*)\n```", (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert (ROOT / ".ci" / "run").read_text().splitlines()[-1] == command
