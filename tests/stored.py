@@ -1,0 +1,103 @@
+"""The ledgers as a simulation calls them: at once, with a look at what is then stored."""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import redis
+
+from channels_admission.conf import DEFAULT_POOL, Settings
+from channels_admission.ledger.memory import MemoryLedger
+from channels_admission.ledger.redis import RedisLedger
+from channels_admission.types import Report, View
+from channels_admission.worker import home
+
+from reports import ClockedRedisLedger
+
+
+@dataclass
+class State:
+    """What a ledger has stored for the pool."""
+
+    total: int | None = 0
+    counts: dict[str, int] = field(default_factory=dict)
+    leased: set[str] = field(default_factory=set)
+
+
+class StoredInRedis(ClockedRedisLedger):
+    """The Redis ledger, its exchange made at once: time, script and a look at the result in one round trip."""
+
+    def __init__(self, settings: Settings, clock: Callable[[], float], patches: dict[str, str] | None = None) -> None:
+        super().__init__(settings, clock, patches)
+        self.state = State()
+        self._names = [self._key(DEFAULT_POOL, part) for part in ("counts", "leases", f"home:{home()}")]
+        self._client = redis.Redis.from_url(settings.ledger.host["address"])
+        self._client.script_load(self._source)
+
+    def apply(self, report: Report) -> View:
+        return _result(RedisLedger.reconcile(self, DEFAULT_POOL, report))
+
+    async def _run(self, keys: list[str], arguments: list[str | int]) -> Any:
+        with self._client.pipeline(transaction=False) as pipeline:
+            pipeline.set(f"{self._settings.prefix}:now", round(self._clock() * 1000))
+            pipeline.evalsha(self._sha, len(keys), *keys, *arguments)
+            pipeline.hgetall(keys[0])
+            pipeline.zrange(keys[1], 0, -1)
+            _, reply, fields, leased = pipeline.execute()
+        self._look(fields, leased)
+        return reply
+
+    def _look(self, fields: dict[bytes, bytes], leased: list[bytes]) -> None:
+        total = fields.get(b"#total")
+        counts = {name.decode(): int(text.split(b"|", 1)[0]) for name, text in fields.items() if name[0] != ord("#")}
+        self.state = State(None if total is None else int(total), counts, {name.decode() for name in leased})
+
+    def save(self) -> list[bytes | None]:
+        return [self._client.dump(name) for name in self._names]
+
+    def restore(self, dumps: list[bytes | None]) -> None:
+        self.forget(*self._names)
+        for name, dump in zip(self._names, dumps, strict=True):
+            if dump is not None:
+                self._client.restore(name, 0, dump)
+        self._look(self._client.hgetall(self._names[0]), self._client.zrange(self._names[1], 0, -1))
+
+    def tear(self, rng: random.Random) -> None:
+        part = rng.choice([*self._names[:2], "#total", "#version", "#clock", "#real", "#settled", "#counters"])
+        if part.startswith("#"):
+            self._client.hdel(self._names[0], part)
+        else:
+            self._client.delete(part)
+
+    def forget(self, *names: str) -> None:
+        self._client.delete(*(names or self._names))
+
+    def close(self) -> None:
+        self.forget(*self._names, f"{self._settings.prefix}:now")
+        self._client.close()
+
+
+class StoredInMemory(MemoryLedger):
+    """The memory ledger, its exchange made at once."""
+
+    def apply(self, report: Report) -> View:
+        return _result(self.reconcile(DEFAULT_POOL, report))
+
+    @property
+    def state(self) -> State:
+        entries = self._pools[self._settings.prefix, DEFAULT_POOL].entries
+        counts = {name: entry.held for name, entry in entries.items()}
+        return State(sum(counts.values()), counts, set(counts))
+
+    def close(self) -> None:
+        self.forget_all()
+
+
+def _result(coroutine: Any) -> Any:
+    """What a coroutine returns that never waits."""
+    try:
+        coroutine.send(None)
+    except StopIteration as done:
+        return done.value
+    raise RuntimeError("it waits")

@@ -1,0 +1,106 @@
+"""The product in a simulated world where everything fails, and proof that the simulation would notice.
+
+A failure says its seed; ``SIMULATION_SEED`` in the environment replays it.
+"""
+
+import os
+import random
+
+import pytest
+
+from channels_admission.account import Account
+
+from simulation import ALL, BIRTHS, EMBEDDED, FATES, LOSS, NET, Simulation
+
+pytestmark = pytest.mark.simulation
+
+LIMIT, WORKERS, BEAT, LEASE = 100, 8, 1.0, 10.0
+PROFILES = pytest.mark.parametrize(
+    ("profile", "ledger"),
+    [
+        pytest.param(NET, "redis", id="net"),
+        pytest.param(LOSS, "redis", id="loss"),
+        pytest.param(BIRTHS, "redis", id="births"),
+        pytest.param(ALL, "redis", id="all"),
+        pytest.param(EMBEDDED, "memory", id="embedded"),
+    ],
+)
+
+NO_FENCE = {"if seq <= last then return {'out of order', seq, last} end": ""}
+REAL_CLOCK = {"clock = clock + math.max(0, math.min(now - real, 2 * beat))": "clock = now"}
+NO_ECHO = {"if seen_version > version then": "if false then"}
+EMPTY_IS_SETTLED = {"settled, sums, record = now + settling_time": "settled, sums, record = now"}
+
+
+class Trusting(Account):
+    """Takes the ledger to count what it last counted, whether or not a smaller report has arrived since."""
+
+    def report(self, *args, **kwargs):
+        allowance = self.allowance
+        report = super().report(*args, **kwargs)
+        self.allowance = allowance
+        return report
+
+
+@pytest.fixture
+def simulate(admission, redis_server):
+    """``simulate(profile, seed, calls, ledger, …)`` makes one run and returns its outcome."""
+
+    def run(profile, seed, calls, ledger="redis", *, until_violated=False, **changes):
+        settings = admission(
+            LEDGER=redis_server.url if ledger == "redis" else "memory", LEASE=LEASE, BEAT=BEAT,
+            MAX_CONNECTIONS=LIMIT, EXPECTED_WORKERS=WORKERS, WHEN_LEDGER_DOWN="freeze",
+        )  # fmt: skip
+        return Simulation(settings, profile, seed, **changes).run(calls, until_violated=until_violated)
+
+    return run
+
+
+def seed_or(default: int) -> int:
+    return int(os.environ.get("SIMULATION_SEED", default))
+
+
+def any_seed() -> int:
+    return random.SystemRandom().randrange(10**9)
+
+
+@PROFILES
+def test_nothing_is_violated_in_20_000_calls(simulate, profile, ledger):
+    outcome = simulate(profile, seed_or(42), 20_000, ledger)
+    assert not outcome.violations, str(outcome)
+    assert outcome.faults.keys() >= profile.faults.keys() | (FATES.keys() - {"arrives"} if profile.network else set())
+
+
+@pytest.mark.long
+@PROFILES
+def test_nothing_is_violated_with_a_new_seed(simulate, profile, ledger):
+    outcome = simulate(profile, seed_or(any_seed()), 2_500, ledger)
+    assert not outcome.violations, str(outcome)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("seed", [7, 42, 99, None], ids=["7", "42", "99", "new"])
+@PROFILES
+def test_nothing_is_violated_in_200_000_calls(simulate, profile, ledger, seed):
+    outcome = simulate(profile, seed_or(seed or any_seed()), 200_000, ledger)
+    assert not outcome.violations, str(outcome)
+
+
+def test_one_seed_is_one_run(simulate):
+    assert simulate(ALL, 5, 1_500) == simulate(ALL, 5, 1_500)
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize(
+    ("profile", "changes", "noticed"),
+    [
+        pytest.param(NET, {"patches": NO_FENCE}, {"undercounted"}, id="sequence fence"),
+        pytest.param(ALL, {"patches": REAL_CLOCK}, {"forgotten early", "ghost"}, id="virtual clock"),
+        pytest.param(LOSS, {"patches": NO_ECHO}, {"over the limit"}, id="version echo"),
+        pytest.param(BIRTHS, {"patches": EMPTY_IS_SETTLED}, {"over the limit"}, id="settling when empty"),
+        pytest.param(NET, {"account": Trusting}, {"undercounted"}, id="allowance rule"),
+    ],
+)
+def test_it_is_noticed_when_a_rule_is_off(simulate, profile, changes, noticed, seed):
+    outcome = simulate(profile, seed, 20_000, until_violated=True, **changes)
+    assert noticed & outcome.violations.keys(), str(outcome)
