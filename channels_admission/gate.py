@@ -300,10 +300,12 @@ class Gate:
         self._asking_overdue = self._tick + TICKS
         self._keep_ticking()
         try:
-            return await call
+            # Shielded, since a call may answer its own cancellation with another error, and ours would be lost.
+            return await asyncio.shield(call)
         except asyncio.CancelledError:
             call.cancel()
             if asyncio.current_task().cancelling():  # type: ignore[union-attr]
+                await asyncio.wait([call], timeout=self.settings.ledger_timeout)
                 raise
             raise LedgerUnavailable(f"no answer within {self.settings.ledger_timeout:g} s") from None
         finally:
