@@ -33,8 +33,6 @@ class Account:
         self.away = False
         """Whether the last exchange failed: decisions are then this account's alone."""
         self.counters: Counter[str] = Counter()
-        self.lapses = 0
-        """How often the ledger had forgotten this worker while it lived."""
         self._begin()
 
     def _begin(self) -> None:
@@ -127,8 +125,6 @@ class Account:
         self._acknowledged = report.counters
         self._total = view.total
         self._share = policy.share_of_free(view.total, view.limit, view.workers)
-        if view.lapsed:
-            self.lapses += 1
 
     def fail(self) -> None:
         """An exchange failed; whether the ledger applied the report is unknown."""
