@@ -5,6 +5,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from django.test import override_settings
@@ -14,6 +15,20 @@ from channels_admission import conf
 from channels_admission.ledger.memory import MemoryLedger
 
 from demo.servers import Redis
+from figures import Figures
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--figures", metavar="FILE", type=Path, help="write what the fault tests measured to this page")
+
+
+@pytest.fixture(scope="session")
+def figures(request: pytest.FixtureRequest) -> Iterator[Figures]:
+    """``figures.note(fault, must_hold, measured)``: a row of the page that ``--figures`` writes."""
+    figures = Figures()
+    yield figures
+    if path := request.config.getoption("--figures"):
+        figures.write(path)
 
 
 @pytest.fixture(scope="session")
