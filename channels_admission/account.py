@@ -10,13 +10,17 @@ rules that keep a worker's ledger count from ever being below what it holds:
 - While the ledger is away the reports assert the whole allowance, not what happens to be held:
   else every probe would give back slots that an outage cannot regain.
 - Every report sent has a higher number than the one before, repeated ones included.
+
+Where the pool has a connect rate, an admission needs more than a slot that is counted: each uses
+up one of the ledger's latest grants, or, while the ledger is away, a token of this worker's part.
 """
 
 from collections import Counter
 
 from . import policy
 from .conf import PoolSettings
-from .types import ADMITTED, Counters, Reason, Report, View
+from .pace import Bucket
+from .types import ADMITTED, RELEASED, Counters, Reason, Report, View
 from .worker import Worker, home
 
 
@@ -25,6 +29,7 @@ class Account:
 
     def __init__(self, pool: PoolSettings, worker: Worker, server: str = "") -> None:
         self.pool = pool
+        self.terms = pool.terms
         self.worker = worker
         self.server = server
         self.held = 0
@@ -40,7 +45,11 @@ class Account:
         self._version = 0
         self._met_settled = False
         self._acknowledged: Counters = {}
+        self._grants = 0
+        self._bucket: Bucket | None = None
         self._total = 0
+        self.workers = self.pool.expected_workers
+        """Workers that share the pool, as far as is known."""
         self._share = self._first_share
 
     @property
@@ -50,19 +59,29 @@ class Account:
 
     @property
     def has_room(self) -> bool:
-        """Whether one more slot is already counted for this worker."""
-        return self.held < self.allowance
+        """Whether one more handshake may be admitted on what the ledger has granted."""
+        return self.held < self.allowance and (self._grants > 0 or not self.terms.rate)
+
+    def refusal_alone(self, now: float) -> Reason | None:
+        """Why one more handshake may not be admitted without the ledger's word; else it has its token."""
+        if not self._has_slot_alone:
+            return Reason.LEDGER
+        if self.pool.when_ledger_down == "open":
+            return None
+        if self._bucket is not None and not self._bucket.take(now):
+            return Reason.RATE
+        return None
 
     @property
-    def has_room_alone(self) -> bool:
-        """Whether one more slot may be taken without the ledger's word, by ``WHEN_LEDGER_DOWN``."""
+    def _has_slot_alone(self) -> bool:
+        """Whether one more slot may be taken, by ``WHEN_LEDGER_DOWN``."""
         match self.pool.when_ledger_down:
             case "open":
                 return True
             case "closed":
                 return False
             case "freeze":
-                return self.has_room
+                return self.held < self.allowance
             case _:
                 return self.held < self.allowance + self._share
 
@@ -79,6 +98,7 @@ class Account:
     def admit(self) -> None:
         """Take a slot; the caller has seen that there is room."""
         self.held += 1
+        self._grants -= 1
         self.counters[ADMITTED] += 1
 
     def refuse(self, reason: Reason) -> None:
@@ -86,12 +106,20 @@ class Account:
 
     def release(self) -> None:
         self.held -= 1
+        self.counters[RELEASED] += 1
 
     def report(
-        self, wanted: int = 0, *, gone: tuple[str, ...] = (), beat: bool = False, goodbye: bool = False
+        self,
+        wanted: int = 0,
+        *,
+        owed: int = 0,
+        gone: tuple[str, ...] = (),
+        beat: bool = False,
+        goodbye: bool = False,
     ) -> Report:
         """The next report to send."""
         self._seq += 1
+        self._grants = 0
         if self.away and not goodbye:
             held = max(self.held, self.allowance)
         else:
@@ -112,6 +140,8 @@ class Account:
             counters=dict(self.counters),
             acknowledged=self._acknowledged,
             gone=gone,
+            terms=self.terms,
+            owed=owed,
             beat=beat,
             goodbye=goodbye,
         )
@@ -120,14 +150,19 @@ class Account:
         """The ledger answered ``report``, the last one sent."""
         self.away = False
         self.allowance = report.held + view.granted
+        self._grants = view.granted
         self._version = max(self._version, view.version)
         self._met_settled = self._met_settled or not view.settling
         self._acknowledged = report.counters
         self._total = view.total
+        self.workers = view.workers
         self._share = policy.share_of_free(view.total, view.limit, view.workers)
 
-    def fail(self) -> None:
+    def fail(self, now: float) -> None:
         """An exchange failed; whether the ledger applied the report is unknown."""
+        if not self.away and self.terms.rate:
+            part = max(1, self.workers)
+            self._bucket = Bucket(self.terms.rate / part, max(1, self.terms.burst // part), now)
         self.away = True
 
     def rename(self) -> None:

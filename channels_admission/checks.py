@@ -21,12 +21,13 @@ TAG = "channels_admission"
 MEMORY_IN_PRODUCTION = "channels_admission.W001"
 LAYER_WITHOUT_TIMEOUT = "channels_admission.W002"
 DAPHNE_NOT_EXTENDED = "channels_admission.W003"
+PACE_WITHOUT_RATE = "channels_admission.W004"
 MIXIN_ON_THE_RIGHT = "channels_admission.E020"
 
 
 def register() -> None:
     """Add the checks of this module to Django's."""
-    for check in (check_settings, check_ledger, check_channel_layer, check_mixin_order, check_daphne):
+    for check in (check_settings, check_ledger, check_pace, check_channel_layer, check_mixin_order, check_daphne):
         checks.register(check, TAG)  # type: ignore[call-overload]
 
 
@@ -48,6 +49,20 @@ def check_ledger(app_configs: list[AppConfig] | None, **_: Any) -> list[checks.C
             "whose Redis is then used.",
             id=MEMORY_IN_PRODUCTION,
         )
+    ]
+
+
+def check_pace(app_configs: list[AppConfig] | None, **_: Any) -> list[checks.CheckMessage]:
+    """Warn of pools whose ramp or burst changes nothing, since they have no rate."""
+    settings, _problems = conf.examine()
+    return [
+        checks.Warning(
+            f"The pool {pool.name!r} has a RAMP or a CONNECT_BURST and no CONNECT_RATE: they change nothing.",
+            hint="Set CONNECT_RATE to the admissions per second that the site can take, or remove them.",
+            id=PACE_WITHOUT_RATE,
+        )
+        for pool in (settings.pools.values() if settings else ())
+        if pool.connect_rate is None and (pool.ramp or pool.connect_burst)
     ]
 
 

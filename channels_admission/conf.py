@@ -5,6 +5,7 @@ Every key is a :class:`Key`: its default, its check id, what it must be, and how
 settings in force or raises with the same list, and follows ``override_settings``.
 """
 
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -18,14 +19,17 @@ from django.utils.text import capfirst
 
 from .exceptions import ConfigurationError
 from .hosts import LedgerSettings, ledger
+from .types import Terms
 from .values import (
     Wrong,
     age,
+    burst,
     close_code,
     flag,
     nearest,
     one_of,
     prefix,
+    rate,
     reason,
     retry_bounds,
     seconds,
@@ -41,6 +45,8 @@ BEATS_PER_LEASE = 6
 """A lease shorter than this many beats lapses on ordinary stalls (measured: 2 of 5 torture runs)."""
 MAX_LEASE = 3600.0
 """Seconds."""
+BURST_TIME = 0.25
+"""Seconds: a worker asks the ledger at least four times in a second of a herd, and loses no admissions between."""
 POOL_NAME = r"[a-z0-9_-]{1,40}"
 
 
@@ -58,6 +64,17 @@ class PoolSettings:
     close_code: int
     close_reason: str
     max_connection_age: float | None
+    connect_rate: float | None
+    connect_burst: int | None
+    ramp: float
+    refusal_hold: float
+    max_refusals_held: int
+
+    @property
+    def terms(self) -> Terms:
+        """What the ledger must know to set the pace; a burst that is not given is a quarter of a second's rate."""
+        burst = self.connect_burst or max(1, math.ceil(BURST_TIME * (self.connect_rate or 0)))
+        return Terms(self.connect_rate, burst, self.ramp, self.retry_after)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +146,11 @@ POOL_KEYS = (
     Key("CLOSE_CODE", "E016", 1013, close_code, "the close code of a refusal"),
     Key("CLOSE_REASON", "E017", "Try Again Later", reason, "the close reason of a refusal"),
     Key("MAX_CONNECTION_AGE", "E019", None, age, "seconds after which a connection is closed with 1012, ± 10 %"),
+    Key("CONNECT_RATE", "E021", None, rate, "admissions per second, all workers together; None for no limit"),
+    Key("CONNECT_BURST", "E022", None, burst, "admissions that may come at once; None for a quarter of a second's"),
+    Key("RAMP", "E023", 0, seconds(0, 3600), "seconds in which the rate grows to its full value in an empty pool"),
+    Key("REFUSAL_HOLD", "E024", 0, seconds(0, 60), "seconds a refused client is kept before the close, at the most"),
+    Key("MAX_REFUSALS_HELD", "E025", 1000, whole(0, 100_000), "refused clients that one worker keeps at a time"),
 )
 KEYS = PROJECT_KEYS + POOL_KEYS
 POOLS_ID = "E018"

@@ -13,11 +13,11 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from contextvars import Context
 
-from . import policy
 from .account import Account
 from .conf import PoolSettings, Settings
 from .exceptions import LedgerError, LedgerUnavailable
 from .ledger.base import Ledger, OutOfOrder
+from .pace import Schedule
 from .types import Reason, Refusal, Report, View
 from .worker import Worker, is_gone
 
@@ -88,6 +88,8 @@ class Gate:
         self.account = Account(pool, worker, server)
         self.calls = 0
         """Calls made to the ledger so far."""
+        self.refusals_held = 0
+        """Refused clients that are kept a while, now."""
         self._ledger = ledger
         self._on_end = on_end
         self._loop = asyncio.get_running_loop()
@@ -102,6 +104,7 @@ class Gate:
         self._quiet_until = 0.0
         self._full_until = 0.0
         self._shortfall = Reason.FULL
+        self._schedule = Schedule(self.account.terms)
         self._refused_for_good = False
         self._report_at: float | None = None
         self._backoff = FIRST_PROBE
@@ -110,6 +113,7 @@ class Gate:
         self._log_timer: asyncio.TimerHandle | None = None
         self._retired = False
         self._parting = False
+        self._exiting = False
         # An empty context: the gate outlives the handshake that opened it, and should keep nothing of it.
         self._task = self._loop.create_task(self._run(), name=f"admission gate {pool.name!r}", context=Context())
 
@@ -159,7 +163,7 @@ class Gate:
         self.account.refuse(reason)
         if self._log_timer is None:
             self._log_timer = self._loop.call_later(LOG_PAUSE, self._log_refusals, context=Context())
-        return Refusal(reason, policy.spread_retry(self.pool.retry_after))
+        return Refusal(reason, self._schedule.next(self._loop.time()))
 
     def _log_refusals(self) -> None:
         """Say in one line how many were refused, and why, since the last such line."""
@@ -169,7 +173,8 @@ class Gate:
         logger.info("Pool %r refused %d connections: %s.", self.pool.name, news.total(), reasons)
 
     def _decide_alone(self) -> Slot | Refusal:
-        return self._admit() if self.account.has_room_alone else self._refuse(Reason.LEDGER)
+        reason = self.account.refusal_alone(self._loop.time())
+        return self._admit() if reason is None else self._refuse(reason)
 
     def _release(self) -> None:
         self.account.release()
@@ -268,7 +273,7 @@ class Gate:
         is_beat = started >= self._beat_at
         wanted = sum(not handshake.done() for handshake in self._waiting)
         covered = self._arrivals
-        report = account.report(wanted, gone=self._gone, beat=is_beat)
+        report = account.report(wanted, owed=self._schedule.owed, gone=self._gone, beat=is_beat)
         self._report_at = None
         self.calls += 1
         view = await self._ask(report)
@@ -277,9 +282,12 @@ class Gate:
         self._gone = ()
         if was_away:
             self._regain(started)
-        if view.granted < wanted:
+        self._schedule.owed -= report.owed
+        if view.offer or view.shortfall:
+            self._schedule.renew(view.offer, wanted - view.granted, self._loop.time())
+        if view.shortfall:
             self._full_until = started + FULL_FRESH
-            self._shortfall = policy.shortfall(view)
+            self._shortfall = view.shortfall
         if is_beat or was_away:
             self._beat_at = started + self.settings.beat * random.uniform(0.9, 1.0)
             self._look_for_gone(view)
@@ -325,7 +333,9 @@ class Gate:
         if not self.account.away:
             self._backoff = FIRST_PROBE
         self._refused_for_good = for_good
-        self.account.fail()
+        if not self.account.away:
+            self._schedule.go_alone(self.account.workers, self._loop.time())
+        self.account.fail(self._loop.time())
         self._answer_all_alone()
         self._beat_at = self._loop.time() + self._backoff * random.uniform(0.5, 1.5)
         self._backoff = min(2 * self._backoff, self.settings.beat / 1.5)
@@ -342,8 +352,12 @@ class Gate:
         self._report_at = self._loop.time()
         self._bell.set()
 
-    async def aclose(self) -> None:
-        """Say goodbye to the ledger; handshakes that come later are decided alone."""
+    async def aclose(self, *, exiting: bool = False) -> None:
+        """Say goodbye to the ledger; handshakes that come later are decided alone.
+
+        ``exiting`` says that the process ends now, and with it every connection that still holds a slot.
+        """
+        self._exiting = exiting
         self._task.cancel()
         with suppress(asyncio.CancelledError):
             await self._task
@@ -359,6 +373,8 @@ class Gate:
         patience = self._loop.time() + PATIENCE_AT_EXIT
         while self.account.held and self._loop.time() < patience:  # noqa: ASYNC110
             await asyncio.sleep(0.005)
+        if self._exiting:
+            self.account.held = 0
         with suppress(LedgerError, TimeoutError):
             async with asyncio.timeout(self.settings.ledger_timeout):
                 await self._ledger.reconcile(self.pool.name, self.account.report(goodbye=True))

@@ -1,7 +1,10 @@
 """Where gates live: one house for each event loop, opened at the first handshake there."""
 
 import asyncio
+import atexit
 import os
+from contextlib import suppress
+from functools import partial
 
 from . import conf
 from .conf import Settings
@@ -9,6 +12,9 @@ from .gate import Gate
 from .ledger import open_ledger
 from .servers import daphne
 from .worker import Worker
+
+PATIENCE_AT_EXIT = 0.5
+"""Seconds the end of the process waits for a goodbye."""
 
 
 class House:
@@ -21,7 +27,7 @@ class House:
         self._ledger = open_ledger(settings)
         self._gates: dict[str, Gate] = {}
         if server == daphne.NAME:
-            daphne.before_exit(self.aclose)
+            daphne.before_exit(partial(self.aclose, exiting=True))
 
     def gate(self, pool: str) -> Gate:
         gate = self._gates.get(pool)
@@ -36,9 +42,9 @@ class House:
         for gate in self._gates.values():
             gate.retire()
 
-    async def aclose(self) -> None:
+    async def aclose(self, *, exiting: bool = False) -> None:
         for gate in list(self._gates.values()):
-            await gate.aclose()
+            await gate.aclose(exiting=exiting)
 
     async def _left(self, gate: Gate) -> None:
         del self._gates[gate.pool.name]
@@ -70,8 +76,23 @@ def gate_of(pool: str, server: str = "") -> Gate:
     return house.gate(pool)
 
 
-async def close_gates() -> None:
-    """Say goodbye for every gate of the running event loop, as at a server's shutdown."""
+async def close_gates(*, exiting: bool = False) -> None:
+    """Say goodbye for every gate of the running event loop; ``exiting`` at the end of its process."""
     house = _houses.pop(asyncio.get_running_loop(), None)
     if house is not None:
-        await house.aclose()
+        await house.aclose(exiting=exiting)
+
+
+@atexit.register
+def _leave() -> None:
+    """Say goodbye where the server let its event loop be: stopped and never closed, or running in another thread.
+
+    Best effort: an event loop that was closed has said it, and what cannot be said in time the lease tells.
+    """
+    for loop, house in list(_houses.items()):
+        with suppress(Exception):
+            if loop.is_running():
+                farewell = asyncio.run_coroutine_threadsafe(house.aclose(exiting=True), loop)
+                farewell.result(PATIENCE_AT_EXIT)
+            elif not loop.is_closed():
+                loop.run_until_complete(asyncio.wait_for(house.aclose(exiting=True), PATIENCE_AT_EXIT))

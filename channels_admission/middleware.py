@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from . import age, conf, refusal
-from .gate import Slot
+from . import age, conf, hold, refusal
+from .gate import Gate, Slot
 from .house import gate_of
 from .servers import daphne, name_of
 from .types import Refusal
@@ -35,9 +35,10 @@ async def admit(inner: Any, pool: str, scope: Any, receive: Any, send: Any) -> N
     if scope["type"] != "websocket" or not settings.enabled or pool in scope.get(KEY, ()):
         await inner(scope, receive, send)
         return
-    verdict = await gate_of(pool, name_of(send)).acquire()
+    gate = gate_of(pool, name_of(send))
+    verdict = await gate.acquire()
     if isinstance(verdict, Refusal):
-        await _refuse(verdict, settings.pool(pool), scope, receive, send)
+        await _refuse(verdict, gate, scope, receive, send)
         return
     await _run(inner, verdict, settings.pool(pool), scope, receive, send)
 
@@ -53,10 +54,14 @@ async def _run(inner: Any, slot: Slot, pool: conf.PoolSettings, scope: Any, rece
         slot.release()
 
 
-async def _refuse(verdict: Refusal, pool: conf.PoolSettings, scope: Any, receive: Any, send: Any) -> None:
+async def _refuse(verdict: Refusal, gate: Gate, scope: Any, receive: Any, send: Any) -> None:
     if daphne.is_loaded():
         daphne.extend()
     if (await receive())["type"] == "websocket.disconnect":
         return
-    for message in refusal.messages(scope, verdict, pool):
-        await send(message)
+    delay = hold.seconds(gate)
+    first, last = refusal.messages(scope, verdict.after(delay, gate.pool.retry_after[0]), gate.pool)
+    await send(first)
+    if delay and last["type"] == "websocket.close" and await hold.leaves_within(delay, gate, receive):
+        return
+    await send(last)

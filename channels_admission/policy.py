@@ -1,8 +1,6 @@
 """Pure decisions: numbers in, answers out. No clock, no I/O, no settings read."""
 
-import random
-
-from .types import Level, Reason, View
+from .types import Level
 
 CRITICAL_AT = 0.90
 """Share of the limit from which a pool is critical."""
@@ -30,13 +28,3 @@ def share_of_free(total: int, limit: int, workers: int) -> int:
 def scarce(total: int, limit: int) -> bool:
     """Whether a freed slot may be missed elsewhere and should be reported at once."""
     return limit - total <= NEAR_FULL * limit
-
-
-def shortfall(view: View) -> Reason:
-    """Why ``view`` grants less than was wanted."""
-    return Reason.SETTLING if view.settling and view.total < view.limit else Reason.FULL
-
-
-def spread_retry(bounds: tuple[float, float]) -> float:
-    """A moment, in seconds from now, drawn evenly from ``bounds`` so that refused clients do not come back together."""
-    return random.uniform(*bounds)

@@ -16,8 +16,8 @@ Message = dict[str, Any]
 
 
 def close_reason(text: str, retry_after: float) -> str:
-    """``text; retry-after=SECONDS``, the text cut so that all of it fits into a close frame."""
-    hint = f"; retry-after={math.ceil(retry_after)}"
+    """``text; retry-after=SECONDS`` in tenths, the text cut so that all of it fits into a close frame."""
+    hint = f"; retry-after={math.ceil(10 * retry_after) / 10:g}"
     return text.encode()[: REASON_BYTES - len(hint)].decode(errors="ignore") + hint
 
 
@@ -49,4 +49,6 @@ def _denial(refusal: Refusal, pool: PoolSettings) -> Iterable[Message]:
             (b"retry-after", b"%d" % math.ceil(refusal.retry_after)),
         ],
     }
-    yield {"type": f"{HTTP_EXTENSION}.body", "body": pool.close_reason.encode()}
+    # The header has whole seconds (RFC 9110, section 10.2.3).
+    body = close_reason(pool.close_reason, refusal.retry_after).encode()
+    yield {"type": f"{HTTP_EXTENSION}.body", "body": body}

@@ -30,6 +30,7 @@ HEALTHS = {
 REASONS = {
     Reason.FULL.value: "pool full",
     Reason.SETTLING.value: "ledger settling",
+    Reason.RATE.value: "too many at once",
     Reason.CROWD.value: "too many waiting",
     Reason.LEDGER.value: "ledger away",
 }

@@ -11,7 +11,7 @@ from . import conf, policy
 from .conf import PoolSettings, Settings
 from .exceptions import LedgerError, LedgerUnavailable
 from .ledger import open_ledger
-from .types import ADMITTED, Level, Reading, WorkerReading
+from .types import ADMITTED, RELEASED, Level, Reading, WorkerReading
 
 READ_TIMEOUT = 1.0
 """Seconds a look at the ledger may take; no handshake waits for it."""
@@ -106,6 +106,7 @@ def _pool(pool: PoolSettings, reading: Reading) -> PoolSnapshot:
     held = sum(worker.held for worker in reading.workers)
     limit = pool.max_connections if reading.limit is None else reading.limit
     counters = dict(reading.counters)
+    counters.pop(RELEASED, None)
     return PoolSnapshot(
         name=pool.name,
         held=held,

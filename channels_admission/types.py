@@ -12,6 +12,8 @@ class Reason(StrEnum):
     """Every slot of the pool is held."""
     SETTLING = "settling"
     """The ledger has lost data, and lets the workers report before it grants freely."""
+    RATE = "rate"
+    """More come at once than the pool admits in a second."""
     CROWD = "crowd"
     """More handshakes wait for the ledger already than a worker lets wait."""
     LEDGER = "ledger"
@@ -19,10 +21,11 @@ class Reason(StrEnum):
 
 
 ADMITTED = "admitted"
-"""The name under which admissions stand beside the refusal reasons in a worker's counters."""
+RELEASED = "released"
+"""The names under which slots taken and given back stand beside the refusal reasons in a worker's counters."""
 
 Counters = Mapping[str, int]
-"""Events since a worker started: ``admitted``, and one entry for each refusal reason that occurred."""
+"""Events since a worker started: ``admitted``, ``released``, and one entry for each refusal reason that occurred."""
 
 
 class Level(StrEnum):
@@ -43,6 +46,35 @@ class Refusal:
 
     reason: Reason
     retry_after: float
+
+    def after(self, delay: float, least: float) -> "Refusal":
+        """The same as told ``delay`` seconds later: the same moment, but at least ``least`` seconds away."""
+        return Refusal(self.reason, max(least, self.retry_after - delay)) if delay else self
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """How fast a pool may fill, as a worker is configured."""
+
+    rate: float | None = None
+    """Admissions per second, all workers together; None for as fast as they come."""
+    burst: int = 1
+    """Admissions that may come at once."""
+    ramp: float = 0.0
+    """Seconds in which the rate grows to its full value when an empty pool fills."""
+    retry_after: tuple[float, float] = (1.0, 60.0)
+    """Bounds of the hint to a refused client, seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """Moments for refused clients to come again, in seconds of the pool's pace (see :mod:`.pace`)."""
+
+    first: float
+    step: float
+    """From one to the next."""
+    elapsed: float
+    """Seconds of real time since the pace began."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +108,9 @@ class Report:
     """The counters of its last report that the ledger is known to have applied."""
     gone: tuple[str, ...] = ()
     """Workers of the same home whose process no longer exists."""
+    terms: Terms = Terms()
+    owed: int = 0
+    """Moments it has given to refused clients beyond those that were offered to it."""
     beat: bool = False
     """Whether this is the periodic report, which also asks for the neighbours."""
     goodbye: bool = False
@@ -106,6 +141,10 @@ class View:
     """Whether the ledger has lost data lately and grants only within allowances."""
     lapsed: bool
     """Whether it had forgotten this worker, whose lease had run out."""
+    shortfall: Reason | None = None
+    """Why less was granted than wanted."""
+    offer: Offer | None = None
+    """Moments for as many clients as were wanted and not granted; None where no pace is known."""
     neighbours: tuple[Neighbour, ...] = ()
 
 

@@ -7,6 +7,8 @@ from typing import Any
 
 MAX_AGE = 31_536_000
 """Seconds, a year; a larger age is taken for a mistake."""
+MAX_RATE = 1_000_000
+"""Admissions per second; a higher rate is no limit."""
 SENDABLE_CODES = frozenset({1000, 1001, 1002, 1003, 1007, 1008, 1009, 1011, 1012, 1013, 1014, *range(3000, 5000)})
 """Close codes that a server may send (RFC 6455, section 7.4, and IANA's registry); 1010 is the client's."""
 
@@ -95,3 +97,15 @@ def age(value: Any) -> float | None:
     if value is not None and (not _is_number(value) or not 1 <= value <= MAX_AGE):
         raise Wrong(f"None or a number of seconds from 1 to {MAX_AGE}")
     return None if value is None else float(value)
+
+
+def rate(value: Any) -> float | None:
+    if value is not None and (not _is_number(value) or not 0.01 <= value <= MAX_RATE):
+        raise Wrong(f"None or a number of admissions per second from 0.01 to {MAX_RATE}")
+    return None if value is None else float(value)
+
+
+def burst(value: Any) -> int | None:
+    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MAX_RATE):
+        raise Wrong(f"None or a whole number of admissions from 1 to {MAX_RATE}")
+    return None if value is None else int(value)

@@ -56,6 +56,7 @@ def test_no_id_is_used_twice():
         ours.LAYER_WITHOUT_TIMEOUT,
         ours.DAPHNE_NOT_EXTENDED,
         ours.MIXIN_ON_THE_RIGHT,
+        ours.PACE_WITHOUT_RATE,
     ]
     assert len(used) == len(set(used))
 
@@ -305,3 +306,18 @@ def test_another_daphne_is_told(protocol, missing):
     assert not message.is_serious()
     assert message.msg == ("Daphne 9.9.9 cannot be taught to send close code 1013: clients see 1011 without a reason.")
     assert "['CLOSE_CODE'] to a private code such as 4013" in message.hint
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        ({"RAMP": 10}, ["W004"]),
+        ({"CONNECT_BURST": 10}, ["W004"]),
+        ({"RAMP": 10, "CONNECT_BURST": 10, "CONNECT_RATE": 10}, []),
+        ({"RAMP": 10, "CONNECT_RATE": 10, "POOLS": {"chat": {"CONNECT_RATE": None}}}, ["W004"]),
+        ({"CONNECT_RATE": 10}, []),
+    ],
+)
+def test_a_ramp_or_a_burst_without_a_rate(settings, keys, expected):
+    settings.CHANNELS_ADMISSION = {**REDIS, **keys}
+    assert ids() == expected

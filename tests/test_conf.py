@@ -35,6 +35,11 @@ POOL_DEFAULTS = {
     "close_code": 1013,
     "close_reason": "Try Again Later",
     "max_connection_age": None,
+    "connect_rate": None,
+    "connect_burst": None,
+    "ramp": 0.0,
+    "refusal_hold": 0.0,
+    "max_refusals_held": 1000,
 }
 
 IDS = {
@@ -53,6 +58,11 @@ IDS = {
     "CLOSE_CODE": "E016",
     "CLOSE_REASON": "E017",
     "MAX_CONNECTION_AGE": "E019",
+    "CONNECT_RATE": "E021",
+    "CONNECT_BURST": "E022",
+    "RAMP": "E023",
+    "REFUSAL_HOLD": "E024",
+    "MAX_REFUSALS_HELD": "E025",
 }
 
 GOOD = {
@@ -69,6 +79,11 @@ GOOD = {
     "REFUSE_WITH": ["close", "http"],
     "CLOSE_CODE": [1000, 1001, 1008, 1013, 3000, 4999],
     "MAX_CONNECTION_AGE": [None, 1, 3600.5],
+    "CONNECT_RATE": [None, 0.01, 200, 1_000_000],
+    "CONNECT_BURST": [None, 1, 1_000_000],
+    "RAMP": [0, 0.5, 3600],
+    "REFUSAL_HOLD": [0, 2.5, 60],
+    "MAX_REFUSALS_HELD": [0, 1, 100_000],
     "CLOSE_REASON": ["", "Voll, später wieder", "é" * 50],
 }
 
@@ -92,6 +107,14 @@ BAD = {
         "one printable line of at most 100 bytes (a close frame carries 123, the hint needs the rest)",
         ["a\nb", "\x00", "é" * 51, b"later", None, 5],
     ),
+    "CONNECT_RATE": (
+        "None or a number of admissions per second from 0.01 to 1000000",
+        [0, 0.001, -5, 2e6, "60", True, NAN],
+    ),
+    "CONNECT_BURST": ("None or a whole number of admissions from 1 to 1000000", [0, -1, 2.5, 2_000_000, "5", True]),
+    "RAMP": ("a number of seconds from 0 to 3600", [-1, 3601, "30", None, True, NAN]),
+    "REFUSAL_HOLD": ("a number of seconds from 0 to 60", [-1, 61, "3", None, False, NAN]),
+    "MAX_REFUSALS_HELD": ("a whole number from 0 to 100000", [-1, 100_001, 1.5, "3", None, True]),
     "MAX_CONNECTION_AGE": ("None or a number of seconds from 1 to 31536000", [0, 0.9, -5, 4e7, "60", True, NAN]),
 }
 BOUNDS = "two numbers of seconds, (least, most)"

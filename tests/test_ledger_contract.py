@@ -1,15 +1,17 @@
 """One suite that every ledger passes: the contract of ledger/base.py, line by line."""
 
 import asyncio
+import random
 import re
-from dataclasses import replace
+from dataclasses import astuple, replace
 from pathlib import Path
 
 import pytest
 
 from channels_admission.ledger.base import OutOfOrder
 from channels_admission.ledger.memory import MemoryLedger
-from channels_admission.types import Neighbour
+from channels_admission.pace import Pace
+from channels_admission.types import Neighbour, Reason, Terms
 
 from demo.servers import Redis
 from reports import Clock, ClockedRedisLedger, Reporter
@@ -247,3 +249,82 @@ async def test_concurrent_reports_never_pass_the_limit(ledger):
 async def test_closing_twice_is_harmless(ledger):
     await ledger.aclose()
     await ledger.aclose()
+
+
+TERMS = Terms(rate=10.0, burst=5, retry_after=(1.0, 60.0))
+
+
+async def test_a_rate_admits_its_burst_and_then_as_fast_as_it_is(worker, clock):
+    a, b = worker("a", limit=100), worker("b", limit=100)
+    view = await a.say(wanted=4, terms=TERMS)
+    assert (view.granted, view.shortfall) == (1, Reason.RATE)
+    clock.now += 1.0
+    view = await b.say(wanted=9, terms=TERMS)
+    assert (view.granted, view.shortfall) == (5, Reason.RATE)
+    clock.now += 0.2
+    assert (await a.say(held=1, wanted=1, terms=TERMS)).granted == 1
+    view = await b.say(held=5, wanted=1, terms=TERMS)
+    assert (view.granted, view.shortfall) == (1, None)
+    assert (await b.say(held=6, wanted=1, terms=TERMS)).granted == 0
+
+
+async def test_a_full_pool_is_told_apart_from_a_rate(worker, clock):
+    a = worker("a", limit=3)
+    await a.say(terms=TERMS)
+    clock.now += 1.0
+    view = await a.say(wanted=5, terms=TERMS)
+    assert (view.granted, view.shortfall) == (3, Reason.FULL)
+    assert (await a.say(held=3, terms=TERMS)).shortfall is None
+
+
+async def test_refusals_get_moments_one_after_the_other_whichever_worker_asks(worker, clock):
+    a, b = worker("a", limit=100), worker("b", limit=100)
+    await a.say(wanted=1, terms=TERMS)
+    first = (await a.say(held=1, wanted=10, terms=TERMS)).offer
+    second = (await b.say(wanted=10, terms=TERMS)).offer
+    third = (await a.say(held=1, wanted=1, owed=4, terms=TERMS)).offer
+    step = 1 / (0.95 * 10)
+    assert first.step == pytest.approx(step)
+    assert first.first - first.elapsed == pytest.approx(1.0)
+    assert second.first - first.first == pytest.approx(10 * step)
+    assert third.first - second.first == pytest.approx(14 * step)
+    assert (await a.say(held=1, terms=TERMS, owed=0)).offer is None
+
+
+async def test_those_who_leave_a_full_pool_set_the_pace(worker, clock):
+    a = worker("a")
+    await a.say(wanted=10)
+    assert (await a.say(held=10, wanted=1)).offer is None
+    clock.now += 1.5
+    view = await a.say(held=10, wanted=3, counters={"admitted": 16, "released": 6})
+    assert view.offer.step == pytest.approx(1 / (0.95 * 4))
+    assert view.offer.first - view.offer.elapsed == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("seed", range(5))
+async def test_the_pace_is_that_of_the_rules(worker, clock, seed):
+    """A thousand reports of four workers, held against the rules as Python has them."""
+    rng = random.Random(seed)
+    terms = Terms(rate=rng.choice([3.0, 40.0]), burst=rng.choice([1, 7]), ramp=rng.choice([0.0, 6.0]))
+    workers = [worker(str(number), limit=60) for number in range(4)]
+    clock.now, elapsed, pace, held, released = 1000.0, 0.0, None, [0] * 4, 0
+    for step in range(1000):
+        number, wanted, owed = step % 4, rng.choice([0, 0, 1, 30]), rng.choice([0, 0, 0, 2])
+        leaving = rng.randint(0, held[number]) if rng.random() < 0.3 else 0
+        held[number] -= leaving
+        released += leaving
+        pause = rng.choice([0, 0.001, 0.053, 0.51, 1.53])
+        clock.now, elapsed = clock.now + pause, elapsed + pause
+        pace = pace or Pace(elapsed, terms)
+        room = min(wanted, 60 - sum(held))
+        expected = pace.admit(room, elapsed, terms, empty=sum(held) == 0)
+        pace.measure(elapsed, released, every=BEAT)
+        refused = wanted - expected
+        offer = pace.offer(elapsed, terms, refused, owed, full=refused > 0 and expected == room)
+        counters = {"released": workers[number].last.counters.get("released", 0) + leaving}
+        view = await workers[number].say(held[number], wanted, terms=terms, owed=owed, counters=counters)
+        assert view.granted == expected
+        assert (view.offer is None) == (offer is None)
+        if offer is not None:
+            assert astuple(view.offer) == pytest.approx(astuple(offer), abs=0.002)
+        held[number] += view.granted

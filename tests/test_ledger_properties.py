@@ -90,18 +90,18 @@ class Faults(RuleBasedStateMachine):
         account = actor.account
         report = account.report(wanted, beat=True)
         if fate == "request lost":
-            account.fail()
+            account.fail(self.clock.now)
             return
         if fate == "request late":
             actor.late.append(report)
-            account.fail()
+            account.fail(self.clock.now)
             return
         view = self.deliver(actor, report)
         if fate == "twice":
             with pytest.raises(OutOfOrder):
                 self.deliver(actor, report)
         if view is None or fate == "reply lost":
-            account.fail()
+            account.fail(self.clock.now)
             return
         account.settle(report, view)
         while wanted and account.has_room:

@@ -122,7 +122,8 @@ async def test_a_foreign_origin_takes_no_slot(workers):
         with pytest.raises(InvalidStatus):
             url = running.origin.replace("http", "ws") + "/ws/echo/"
             await connect(url, origin="http://elsewhere.example")
-        assert (await look()).workers == ()
+        pool = await look()
+        assert (pool.held, pool.admitted, pool.refused) == (0, 0, {})
 
 
 async def test_a_killed_worker_gives_its_slots_back_to_its_neighbours_within_two_beats(workers, server):
@@ -170,6 +171,26 @@ async def test_a_worker_asked_to_stop_gives_its_slots_back_within_a_second(worke
         await eventually(lambda: shows(lambda pool: pool.held == 5), seconds=1.0)
         assert all(client.is_open for client in staying)
         await leave_all(leaving + staying)
+
+
+@pytest.mark.fault
+async def test_a_worker_without_neighbours_says_goodbye_before_it_is_gone(workers, server, figures):
+    with workers(server, 1, settings={"BEAT": 5, "LEASE": 50}) as running:
+        name = SERVERS[server][0]
+        if name != "daphne":
+            await eventually(lambda: shows(lambda pool: [worker.server for worker in pool.workers] == [name]))
+        clients = await enter_many(20, running.origins)
+        assert all(client.is_open for client in clients)
+        running.processes[0].terminate()
+        await asyncio.wait_for(asyncio.gather(*(client.socket.wait_closed() for client in clients)), 10)
+        ended = time.monotonic()
+        await eventually(lambda: shows(lambda pool: pool.workers == ()), seconds=1.0)
+        figures.note(
+            f"SIGTERM of {server}, the only worker",
+            "its slots are free and its name is gone within 1 s of its connections' end",
+            f"{time.monotonic() - ended:.2f} s",
+        )
+        await leave_all(clients)
 
 
 @pytest.mark.parametrize("policy", ["freeze", "share"])

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from ..conf import Settings
-from ..types import Neighbour, Reading, Report, View, WorkerReading
+from ..pace import Pace
+from ..types import RELEASED, Neighbour, Reading, Reason, Report, View, WorkerReading
 from .base import OutOfOrder
 
 REAPED_PER_CALL = 100
@@ -29,6 +30,7 @@ class _Pool:
     version: int = 0
     clock: float = 0.0
     real: float = 0.0
+    pace: Pace | None = None
 
 
 class MemoryLedger:
@@ -70,15 +72,19 @@ class MemoryLedger:
             raise OutOfOrder(f"report {report.seq} of {worker} comes after report {entry.report.seq}")
         self._reap(pool, report)
         others = sum(other.held for name, other in entries.items() if name != worker)
-        granted = max(0, min(report.wanted, report.limit - others - report.held))
+        pace = pool.pace = pool.pace or Pace(pool.clock, report.terms)
+        room = max(0, min(report.wanted, report.limit - others - report.held))
+        granted = pace.admit(room, pool.clock, report.terms, empty=others + report.held == 0)
         before = entry.report.counters if entry else report.acknowledged
         pool.counters.update({name: count - before.get(name, 0) for name, count in report.counters.items()})
+        pace.measure(pool.clock, pool.counters[RELEASED], self._settings.beat)
         pool.version += 1
         held = report.held + granted
         if report.goodbye and held == 0:
             entries.pop(worker, None)
         else:
             entries[worker] = _Entry(report, held, pool.clock + self._settings.lease, self._clock())
+        shortfall = Reason.RATE if granted < room else Reason.FULL if granted < report.wanted else None
         return View(
             granted=granted,
             total=others + held,
@@ -87,6 +93,10 @@ class MemoryLedger:
             version=pool.version,
             settling=False,
             lapsed=entry is None and report.version > 0,
+            shortfall=shortfall,
+            offer=pace.offer(
+                pool.clock, report.terms, report.wanted - granted, report.owed, full=shortfall is Reason.FULL
+            ),
             neighbours=self._neighbours(pool, report) if report.beat else (),
         )
 

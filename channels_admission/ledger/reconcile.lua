@@ -6,17 +6,26 @@
 -- ARGV  1 worker   2 seq   3 held (slots)   4 wanted (handshakes)   5 limit (slots)
 --       6 version seen   7 allowance (slots)   8 lease (ms)   9 beat (ms)   10 expiry of unused keys (ms)
 --      11 age (ms)   12 born   13 server   14 counters   15 counters acknowledged
---      16 beat? (0/1)   17 goodbye? (0/1)   18... workers of this home whose process is gone
--- Returns {'ok', seq, granted, total, limit, workers, version, settling, lapsed, neighbour, born, ...}
+--      16 beat? (0/1)   17 goodbye? (0/1)
+--      18 rate (admissions per second, 0: none)   19 burst (admissions)   20 ramp (ms)
+--      21 retry-after, least (ms)   22 retry-after, most (ms)   23 moments given away and not yet reserved
+--      24... workers of this home whose process is gone
+-- Returns {'ok', seq, granted, total, limit, workers, version, settling, lapsed, why not all ('' or a reason),
+--          first moment, from one to the next, real time since the pace began ('' or ms, as text),
+--          neighbour, born, ...}
 --      or {'out of order', seq, last seq applied}, having changed nothing.
 --
 -- A record is held|seq|seen|started|born|server|counters; counters are name=count,name=count.
+-- '#pace' is began|full at|tail|outflow|measured at|measured; pace.py tells the rules, and what each is.
 -- Times in records are Redis's, in milliseconds. Writes that need memory come before those that
 -- give it back: Redis refuses a script for want of memory only before its first write.
 
-local OWN_FIELDS = 7        -- '#total' '#version' '#clock' '#real' '#settled' '#limit' '#counters'
+local OWN_FIELDS = 8        -- '#total' '#version' '#clock' '#real' '#settled' '#limit' '#counters' '#pace'
 local REAPED_PER_CALL = 100
 local NEIGHBOURS_SHOWN = 256
+local FIRST_GONE = 24       -- in ARGV
+local SCHEDULED = 0.95      -- moments given away, as a share of the admissions that are possible
+local ROUNDING = 1e-6       -- of a token
 
 local counts, leases, home = KEYS[1], KEYS[2], KEYS[3]
 local worker, seq, held, wanted = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
@@ -24,6 +33,8 @@ local limit, seen_version, allowance = tonumber(ARGV[5]), tonumber(ARGV[6]), ton
 local lease, beat, expiry = tonumber(ARGV[8]), tonumber(ARGV[9]), tonumber(ARGV[10])
 local age, born, server, counters, acknowledged = tonumber(ARGV[11]), ARGV[12], ARGV[13], ARGV[14], ARGV[15]
 local is_beat, goodbye = ARGV[16] == '1', ARGV[17] == '1'
+local rate, burst, ramp = tonumber(ARGV[18]) / 1000, tonumber(ARGV[19]), tonumber(ARGV[20])
+local retry_low, retry_high, owed = tonumber(ARGV[21]), tonumber(ARGV[22]), tonumber(ARGV[23])
 local settling_time = math.floor(1.5 * beat)
 
 local time = redis.call('TIME')
@@ -32,6 +43,12 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local function parse(record)
   local count, last, _, started, _, _, tally = string.match(record, '^(%d+)|(%d+)|(%d+)|(%d+)|(%d+)|([^|]*)|([^|]*)$')
   return tonumber(count) or 0, tonumber(last) or 0, tonumber(started), tally or ''
+end
+
+local function parse_pace(text)
+  local parts = {}
+  for part in string.gmatch(text, '[^|]+') do parts[#parts + 1] = tonumber(part) or 0 end
+  return unpack(parts, 1, 6)
 end
 
 local function tally(text)
@@ -51,13 +68,19 @@ local function add_events(sums, before)
   return table.concat(parts, ',')
 end
 
-local state = redis.call('HMGET', counts, '#total', '#version', '#clock', '#real', '#settled', '#counters', worker)
+-- Pace time that has passed, `elapsed` ms after the pace began.
+local function paced(elapsed)
+  if elapsed < ramp then return elapsed * elapsed / (2 * ramp) end
+  return elapsed - ramp / 2
+end
+
+local state = redis.call('HMGET', counts, '#total', '#version', '#clock', '#real', '#settled', '#counters', '#pace', worker)
 local total, version, clock, real = tonumber(state[1]), tonumber(state[2]), tonumber(state[3]), tonumber(state[4])
-local settled, sums, record = tonumber(state[5]), state[6], state[7]
+local settled, sums, pace, record = tonumber(state[5]), state[6], state[7], state[8]
 local workers = redis.call('ZCARD', leases)
 
 -- Missing or torn (a key evicted, a field deleted): start over, the living report themselves again.
-local fresh = not (total and version and clock and real and settled and sums)
+local fresh = not (total and version and clock and real and settled and sums and pace)
   or redis.call('HLEN', counts) ~= workers + OWN_FIELDS
 if fresh then
   redis.call('DEL', counts, leases)
@@ -83,7 +106,7 @@ end
 if seq <= last then return {'out of order', seq, last} end
 
 local dead = redis.call('ZRANGEBYSCORE', leases, '-inf', clock, 'LIMIT', 0, REAPED_PER_CALL)
-for i = 18, #ARGV do
+for i = FIRST_GONE, #ARGV do
   if redis.call('SISMEMBER', home, ARGV[i]) == 1 then dead[#dead + 1] = ARGV[i] end
 end
 local reaped, once = {}, {[worker] = true}
@@ -104,14 +127,50 @@ if #reaped > 0 then
 end
 
 local others = total - counted - freed
+
 local room = limit - others - held
 if clock < settled then room = math.min(room, allowance - held) end
-local granted = math.max(0, math.min(wanted, room))
+
+-- The pace starts anew, slowly, after a loss of data and, with a ramp, as an empty pool is entered.
+local began, full_at, tail, outflow, measured_at, measured = clock, 0, 0, 0, clock, 0
+if not fresh then began, full_at, tail, outflow, measured_at, measured = parse_pace(pace) end
+local passed = paced(clock - began)
+local tokens = wanted
+if rate > 0 then
+  if fresh then full_at = (burst - 1) / rate end
+  tokens = math.max(0, math.floor(burst - math.max(0, full_at - passed) * rate + ROUNDING))
+  if ramp > 0 and others + held == 0 and math.min(wanted, room, tokens) > 0 then
+    began, passed, tail, tokens, full_at = clock, 0, 0, 1, (burst - 1) / rate
+  end
+end
+local granted = math.max(0, math.min(wanted, room, tokens))
+if rate > 0 then full_at = math.max(full_at, passed) + granted / rate end
+
+local refused, why = wanted - granted, ''
+if refused > 0 then
+  why = tokens < room and 'rate' or clock < settled and others + held + granted < limit and 'settling' or 'full'
+end
 local count = held + granted
 local stays = not (goodbye and count == 0)
 local lapsed = not record and seen_version > 0 and not fresh
 
 if counters ~= before then sums = add_events(sums, before) end
+if clock - measured_at >= beat then
+  local released = tally(sums).released or 0
+  local speed = math.max(0, released - measured) / (clock - measured_at)
+  outflow = outflow > 0 and (outflow + speed) / 2 or speed
+  measured_at, measured = clock, released
+end
+
+-- The next free moments of the schedule for those who are refused.
+local moment, step, elapsed = '', '', ''
+local speed = rate
+if rate == 0 or (why == 'full' and outflow < rate) then speed = outflow end
+if speed > 0 and refused + owed > 0 then
+  step, elapsed = 1 / (SCHEDULED * speed), clock - began
+  moment = math.max(tail, paced(elapsed + retry_low)) + owed * step
+  tail = math.min(moment + refused * step, math.max(tail, paced(elapsed + retry_high)))
+end
 total, version = others + count, version + 1
 workers = workers - leaving
 if record then workers = workers - 1 end
@@ -120,6 +179,7 @@ if stays then workers = workers + 1 end
 local fields = {
   '#total', total, '#version', version, '#clock', clock, '#real', now,
   '#settled', settled, '#limit', limit, '#counters', sums,
+  '#pace', string.format('%d|%.17g|%.17g|%.17g|%d|%d', began, full_at, tail, outflow, measured_at, measured),
 }
 if stays then
   fields[#fields + 1] = worker
@@ -141,6 +201,7 @@ for _, key in ipairs(KEYS) do redis.call('PEXPIRE', key, expiry) end
 
 local reply = {
   'ok', seq, granted, total, limit, workers, version, clock < settled and 1 or 0, lapsed and 1 or 0,
+  why, tostring(moment), tostring(step), tostring(elapsed),
 }
 if is_beat then
   local strangers = {}

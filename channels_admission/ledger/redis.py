@@ -36,7 +36,7 @@ from redis.exceptions import (
 from ..conf import MAX_LIMIT, Settings
 from ..exceptions import LedgerRefused, LedgerUnavailable
 from ..hosts import DEFAULT_URL
-from ..types import Counters, Neighbour, Reading, Report, View, WorkerReading
+from ..types import Counters, Neighbour, Offer, Reading, Reason, Report, View, WorkerReading
 from .base import OutOfOrder
 
 SCRIPT = files(__package__).joinpath("reconcile.lua").read_text()
@@ -98,7 +98,7 @@ class RedisLedger:
             raise OutOfOrder(f"report {report.seq} of {report.worker} comes after report {reply[2]}")
         return _view(reply)
 
-    async def _run(self, keys: list[str], arguments: list[str | int]) -> Any:
+    async def _run(self, keys: list[str], arguments: list[str | float]) -> Any:
         try:
             return await self._redis.evalsha(self._sha, len(keys), *keys, *arguments)
         except NoScriptError:
@@ -122,7 +122,7 @@ class RedisLedger:
     def _key(self, pool: str, part: str) -> str:
         return f"{self._settings.prefix}:{{{pool}}}:{part}"
 
-    def _arguments(self, report: Report) -> list[str | int]:
+    def _arguments(self, report: Report) -> list[str | float]:
         lease, beat = self._settings.lease, self._settings.beat
         return [
             report.worker,
@@ -142,6 +142,11 @@ class RedisLedger:
             _packed(report.acknowledged),
             int(report.beat),
             int(report.goodbye),
+            report.terms.rate or 0,
+            report.terms.burst,
+            _milliseconds(report.terms.ramp),
+            *map(_milliseconds, report.terms.retry_after),
+            report.owed,
             *report.gone,
         ]
 
@@ -200,7 +205,8 @@ def _packed(counters: Counters) -> str:
 
 
 def _view(reply: list[Any]) -> View:
-    _, _, granted, total, limit, workers, version, settling, lapsed, *neighbours = reply
+    _, _, granted, total, limit, workers, version, settling, lapsed, why, *rest = reply
+    pace, neighbours = rest[:3], rest[3:]
     named = zip(neighbours[::2], neighbours[1::2], strict=True)
     return View(
         granted=granted,
@@ -210,6 +216,8 @@ def _view(reply: list[Any]) -> View:
         version=version,
         settling=bool(settling),
         lapsed=bool(lapsed),
+        shortfall=Reason(_text(why)) if why else None,
+        offer=Offer(*(float(part) / 1000 for part in pace)) if pace[0] else None,
         neighbours=tuple(
             Neighbour(worker, int(born))
             for worker, born in ((_text(worker), _text(born)) for worker, born in named)

@@ -32,6 +32,7 @@ NAMES: Mapping[str, Mapping[str, Any]] = {
     "reason": {
         Reason.FULL: _("pool full"),
         Reason.SETTLING: _("ledger settling"),
+        Reason.RATE: _("too many at once"),
         Reason.CROWD: _("too many waiting"),
         Reason.LEDGER: _("ledger away"),
     },

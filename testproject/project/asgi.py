@@ -13,12 +13,14 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "project.settings")
 pages = get_asgi_application()
 
 # Consumers may need models, and so Django set up.
+from channels_admission.lifespan import AdmissionLifespan  # noqa: E402
 from channels_admission.middleware import AdmissionMiddleware  # noqa: E402
 
 from demo import routing  # noqa: E402
 
 application = ProtocolTypeRouter(
     {
+        "lifespan": AdmissionLifespan(),
         "http": ASGIStaticFilesHandler(pages),
         "websocket": AllowedHostsOriginValidator(
             URLRouter(

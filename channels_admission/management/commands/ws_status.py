@@ -35,8 +35,8 @@ SHAPE = """\
     warn_at  the share from which the level is "warning"
     level    "calm", "warning", "critical" or "full"
     admitted connections let in so far
-    refused  connections refused so far, by reason: "full", "settling",
-             "ledger"
+    refused  connections refused so far, by reason: "full", "rate",
+             "settling", "crowd", "ledger"
     workers  a list
       id         host:pid:nonce
       host, pid

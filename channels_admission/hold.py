@@ -1,0 +1,35 @@
+"""Refused clients that are kept a while before the close.
+
+Many clients start their backoff over as soon as a connection opens, and a refusal must open it to
+be seen: closed at once they would come back at their shortest pause, for ever. Held a while, they
+come back that much later.
+"""
+
+import asyncio
+import random
+from typing import Any
+
+from .gate import Gate
+
+
+def seconds(gate: Gate) -> float:
+    """How long to hold one more refused client of the gate's pool: half of ``REFUSAL_HOLD`` to all of it, or 0."""
+    if gate.refusals_held >= gate.pool.max_refusals_held:
+        return 0.0
+    return gate.pool.refusal_hold * random.uniform(0.5, 1.0)
+
+
+async def leaves_within(delay: float, gate: Gate, receive: Any) -> bool:
+    """Hold a client for ``delay`` seconds, and say whether it left by itself; what it sends is thrown away."""
+    gate.refusals_held += 1
+    try:
+        async with asyncio.timeout(delay) as limit:
+            while (await receive())["type"] != "websocket.disconnect":
+                pass
+    except TimeoutError:
+        if not limit.expired():
+            raise
+        return False
+    finally:
+        gate.refusals_held -= 1
+    return True

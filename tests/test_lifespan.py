@@ -1,0 +1,128 @@
+"""The worker's first and last word: by the lifespan protocol, and at the end of its process."""
+
+import asyncio
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from channels_admission.house import gate_of
+from channels_admission.ledger import open_ledger
+from channels_admission.lifespan import AdmissionLifespan
+
+from conftest import eventually
+from demo.servers import TESTPROJECT, environment
+
+
+async def workers(settings, pool="default"):
+    """How many slots each worker holds, as the ledger knows."""
+    ledger = open_ledger(settings)
+    try:
+        (reading,) = await ledger.read((pool,))
+    finally:
+        await ledger.aclose()
+    return [worker.held for worker in reading.workers]
+
+
+class Server:
+    """The server's side of the lifespan protocol."""
+
+    def __init__(self) -> None:
+        self.events: asyncio.Queue = asyncio.Queue()
+        self.answers: asyncio.Queue = asyncio.Queue()
+        self.task = asyncio.ensure_future(AdmissionLifespan()({"type": "lifespan"}, self.events.get, self.answers.put))
+
+    async def say(self, event):
+        self.events.put_nowait({"type": event})
+        return (await asyncio.wait_for(self.answers.get(), 2))["type"]
+
+
+async def test_the_gates_open_at_startup_and_say_goodbye_at_shutdown(admission):
+    settings = admission(POOLS={"chat": {}})
+    server = Server()
+    assert await server.say("lifespan.startup") == "lifespan.startup.complete"
+    for pool in ("default", "chat"):
+        await eventually(lambda pool=pool: _are(settings, pool, [0]))
+    slot = await gate_of("chat").acquire()
+    slot.release()
+    assert await server.say("lifespan.shutdown") == "lifespan.shutdown.complete"
+    await asyncio.wait_for(server.task, 1)
+    for pool in ("default", "chat"):
+        assert await workers(settings, pool) == []
+
+
+async def _are(settings, pool, held):
+    return await workers(settings, pool) == held
+
+
+async def test_where_admission_is_switched_off_nothing_opens(admission):
+    settings = admission(ENABLED=False)
+    server = Server()
+    assert await server.say("lifespan.startup") == "lifespan.startup.complete"
+    assert await server.say("lifespan.shutdown") == "lifespan.shutdown.complete"
+    assert await workers(settings) == []
+
+
+HOLD_AND_END = {
+    "an event loop that was stopped": """
+        loop = asyncio.new_event_loop()
+        loop.run_until_complete(hold())
+        print(loop.run_until_complete(counted()), flush=True)
+    """,
+    "an event loop in another thread": """
+        loop = asyncio.new_event_loop()
+        threading.Thread(target=loop.run_forever, daemon=True).start()
+        asyncio.run_coroutine_threadsafe(hold(), loop).result()
+        print(asyncio.run_coroutine_threadsafe(counted(), loop).result(), flush=True)
+    """,
+    "an event loop that is interrupted": """
+        async def connection():
+            slot = await gate_of("default").acquire()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                slot.release()
+
+        async def serve():
+            tasks = [asyncio.ensure_future(connection()) for _ in range(3)]
+            await asyncio.sleep(0.5)
+            print(await counted(), flush=True)
+            raise KeyboardInterrupt
+        with contextlib.suppress(KeyboardInterrupt):
+            asyncio.run(serve())
+    """,
+}
+SCRIPT = """
+    import asyncio, contextlib, threading
+    import django
+    django.setup()
+    from channels_admission.house import gate_of
+    from channels_admission.ledger import open_ledger
+    from channels_admission import conf
+
+    slots = []
+
+    async def hold():
+        for _ in range(3):
+            slots.append(await gate_of("default").acquire())
+
+    async def counted():
+        ledger = open_ledger(conf.current())
+        (reading,) = await ledger.read(("default",))
+        await ledger.aclose()
+        return [worker.held for worker in reading.workers]
+"""
+
+
+@pytest.mark.parametrize("how", HOLD_AND_END)
+def test_a_process_that_ends_with_slots_held_gives_them_back(admission, prefix, redis_server, how):
+    keys = {"LEDGER": redis_server.url, "PREFIX": prefix, "BEAT": 5, "LEASE": 50}
+    settings = admission(**keys)
+    script = textwrap.dedent(SCRIPT) + textwrap.dedent(HOLD_AND_END[how])
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=environment(redis_server.url, keys), capture_output=True, text=True,
+        timeout=30, cwd=TESTPROJECT,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (0, "[3]\n", "")
+    assert asyncio.run(workers(settings)) == []
