@@ -9,6 +9,7 @@ After every call and every turn of a process:
   the workers born while data was lost.
 - *unexplained*: more is held than the ledger's total and what the workers hold that it has lost.
 - *raised*: a call raised the total above the limit by more than what a lost worker already held.
+- *too fast*: more was granted than the connect rate and one burst allow.
 - *overgranted*: slots were granted above the limit, or above a worker's allowance while settling.
 - *forgotten early*: a living worker was forgotten before its lease had passed on a clock that no
   jump and no outage moves by more than two beats.
@@ -72,6 +73,9 @@ class Judge:
         self.clock = 0.0
         """The pool's clock as the contract has it, seconds."""
         self.real = 0.0
+        self.terms = simulation.pool.terms
+        self.tokens = float(self.terms.burst)
+        """What the connect rate allows to be granted now."""
         self.lost_at = -math.inf
         self.grace = 0
         """Slots that newborn workers may hold above the limit, after a loss of data."""
@@ -111,8 +115,13 @@ class Judge:
         before, self.state = self.state, self.simulation.ledger.state
         after = self.state
         now = self.simulation.redis_time()
-        self.clock += max(0.0, min(now - self.real, 2 * self.settings.beat))
+        elapsed = max(0.0, min(now - self.real, 2 * self.settings.beat))
+        self.clock += elapsed
         self.real = now
+        if self.terms.rate is not None:
+            self.tokens = min(self.terms.burst, self.tokens + elapsed * self.terms.rate) - view.granted
+            if self.tokens < -SLACK * self.terms.rate:
+                self._object("too fast", f"{actor.id} was granted {view.granted}, {self.tokens:.3f} tokens left")
         if after.total != sum(after.counts.values()) or set(after.counts) != after.leased:
             self._object("total", f"{after}")
         if view.total != after.total:

@@ -51,9 +51,12 @@ class Profile:
     """Whether calls may be lost, late or repeated."""
     strict: bool = False
     """Whether the limit must hold throughout, but for the shares of workers born while data was lost."""
+    rate: float | None = None
+    """Admissions per second."""
 
 
 NET = Profile({"kill": 15, "stop": 30}, network=True, strict=True)
+RUSH = Profile({"kill": 20, "stop": 40, "jump": 30, "outage": 60}, network=True, rate=8)
 LOSS = Profile({"flush": 12, "tear": 20, "rollback": 8}, strict=True)
 BIRTHS = Profile({**LOSS.faults, "kill": 10, "cold_start": 20}, strict=True)
 ALL = Profile(

@@ -10,7 +10,7 @@ import pytest
 
 from channels_admission.account import Account
 
-from simulation import ALL, BIRTHS, EMBEDDED, FATES, LOSS, NET, Simulation
+from simulation import ALL, BIRTHS, EMBEDDED, FATES, LOSS, NET, RUSH, Simulation
 
 pytestmark = pytest.mark.simulation
 
@@ -19,6 +19,7 @@ PROFILES = pytest.mark.parametrize(
     ("profile", "ledger"),
     [
         pytest.param(NET, "redis", id="net"),
+        pytest.param(RUSH, "redis", id="rush"),
         pytest.param(LOSS, "redis", id="loss"),
         pytest.param(BIRTHS, "redis", id="births"),
         pytest.param(ALL, "redis", id="all"),
@@ -28,8 +29,9 @@ PROFILES = pytest.mark.parametrize(
 
 NO_FENCE = {"if seq <= last then return {'out of order', seq, last} end": ""}
 REAL_CLOCK = {"clock = clock + math.max(0, math.min(now - real, 2 * beat))": "clock = now"}
-NO_ECHO = {"if seen_version > version then": "if false then"}
+NO_ECHO = {"local behind = seen_version > version": "local behind = false"}
 EMPTY_IS_SETTLED = {"settled, sums, record = now + settling_time": "settled, sums, record = now"}
+FREE_TOKENS = {"full_at = math.max(full_at, passed) + granted / rate": "full_at = 0"}
 
 
 class Trusting(Account):
@@ -50,6 +52,7 @@ def simulate(admission, redis_server):
         settings = admission(
             LEDGER=redis_server.url if ledger == "redis" else "memory", LEASE=LEASE, BEAT=BEAT,
             MAX_CONNECTIONS=LIMIT, EXPECTED_WORKERS=WORKERS, WHEN_LEDGER_DOWN="freeze",
+            CONNECT_RATE=profile.rate,
         )  # fmt: skip
         return Simulation(settings, profile, seed, **changes).run(calls, until_violated=until_violated)
 
@@ -98,7 +101,8 @@ def test_one_seed_is_one_run(simulate):
         pytest.param(ALL, {"patches": REAL_CLOCK}, {"forgotten early", "ghost"}, id="virtual clock"),
         pytest.param(LOSS, {"patches": NO_ECHO}, {"over the limit"}, id="version echo"),
         pytest.param(BIRTHS, {"patches": EMPTY_IS_SETTLED}, {"over the limit"}, id="settling when empty"),
-        pytest.param(NET, {"account": Trusting}, {"undercounted"}, id="allowance rule"),
+        pytest.param(NET, {"account": Trusting}, {"undercounted", "raised"}, id="allowance rule"),
+        pytest.param(RUSH, {"patches": FREE_TOKENS}, {"too fast"}, id="connect rate"),
     ],
 )
 def test_it_is_noticed_when_a_rule_is_off(simulate, profile, changes, noticed, seed):

@@ -92,7 +92,8 @@ end
 clock = clock + math.max(0, math.min(now - real, 2 * beat))
 
 -- A worker knows more than the ledger: acknowledged writes were lost.
-if seen_version > version then
+local behind = seen_version > version
+if behind then
   settled = math.max(settled, clock + settling_time)
   version = seen_version
 end
@@ -138,6 +139,7 @@ local passed = paced(clock - began)
 local tokens = wanted
 if rate > 0 then
   if fresh then full_at = (burst - 1) / rate end
+  if behind then full_at = passed + burst / rate end
   tokens = math.max(0, math.floor(burst - math.max(0, full_at - passed) * rate + ROUNDING))
   if ramp > 0 and others + held == 0 and math.min(wanted, room, tokens) > 0 then
     began, passed, tail, tokens, full_at = clock, 0, 0, 1, (burst - 1) / rate
