@@ -3,6 +3,7 @@
 import asyncio
 import os
 import random
+import re
 import signal
 import time
 
@@ -275,3 +276,29 @@ async def test_a_herd_of_a_thousand_in_one_worker_costs_at_most_twenty_calls(wor
         assert all(client.is_open for client in clients)
         assert spent <= 20
         await leave_all(clients)
+
+
+async def test_workers_together_admit_no_more_than_the_rate_and_a_burst_in_any_second(workers):
+    rate, burst, seconds = 40, 10, 4.0
+    admitted: list[float] = []
+    reasons: set[str] = set()
+
+    async def hammer(origin, until):
+        while time.monotonic() < until:
+            client = await Client.enter(origin)
+            if client.is_open:
+                admitted.append(time.monotonic())
+            else:
+                reasons.add(re.sub(r"[\d.]+$", "", client.reason))
+            await client.leave()
+
+    settings = {"MAX_CONNECTIONS": 1000, "CONNECT_RATE": rate, "CONNECT_BURST": burst}
+    with workers(count=4, settings=settings) as running:
+        until = time.monotonic() + seconds
+        await asyncio.gather(*(hammer(running.origin, until) for _ in range(40)))
+        in_a_second = [sum(begin <= moment < begin + 1 for moment in admitted) for begin in admitted]
+        assert max(in_a_second) <= rate + burst
+        assert len(admitted) >= rate * (seconds - 1)
+        assert reasons == {"Try Again Later; retry-after="}
+        await eventually(lambda: shows(lambda pool: pool.admitted == len(admitted)))
+        assert set((await look()).refused) == {"rate"}
