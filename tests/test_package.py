@@ -16,6 +16,9 @@ NEEDED = {
     "channels_admission/templates/channels_admission/status.html",
     "channels_admission/static/channels_admission/admission.js",
     "channels_admission/static/channels_admission/admission.css",
+    "channels_admission/static/channels_admission/admission-socket.classic.js",
+    "channels_admission/static/channels_admission/admission-socket.d.ts",
+    "channels_admission/static/channels_admission/admission-socket.js",
     "channels_admission/locale/id/LC_MESSAGES/django.mo",
     "channels_admission/management/commands/ws_status.py",
 }

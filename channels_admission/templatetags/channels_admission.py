@@ -1,7 +1,8 @@
-"""The panel for an admin's start page, and how numbers and names are written in the templates.
+"""The client's script, the panel for an admin's start page, and how numbers and names are written in the templates.
 
-``{% load channels_admission %}{% admission_panel %}`` puts the panel into the start page of an
-admin site with an index template of its own.
+``{% load channels_admission %}{% admission_socket %}`` gives a page the class ``AdmissionSocket``.
+``{% admission_panel %}`` puts the panel into the start page of an admin site with an index
+template of its own.
 """
 
 import json
@@ -11,8 +12,11 @@ from typing import Any
 from django import template
 from django.core.serializers.json import DjangoJSONEncoder
 from django.template import Context
+from django.templatetags.static import static
 from django.urls import NoReverseMatch, reverse
 from django.utils.formats import number_format
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import pgettext_lazy
 
@@ -21,6 +25,8 @@ from ..types import Level, Reason
 from ..views import look
 
 register = template.Library()
+
+SCRIPT = "channels_admission/admission-socket.classic.js"
 
 NAMES: Mapping[str, Mapping[str, Any]] = {
     "level": {
@@ -126,6 +132,22 @@ def admission_words() -> str:
 def admission_blank(kind: str) -> PoolSnapshot | WorkerSnapshot:
     """An empty ``pool`` or ``worker``."""
     return BLANKS[kind]
+
+
+@register.simple_tag(takes_context=True)
+def admission_socket(context: Context, nonce: object = None) -> SafeString:
+    """A script tag after which the class ``AdmissionSocket`` is there.
+
+    It has the ``nonce`` given, or the one that Django's or django-csp's middleware has made for
+    the response, if any.
+    """
+    url = static(SCRIPT)
+    if nonce is None:
+        nonce = context.get("csp_nonce", getattr(context.get("request"), "csp_nonce", None))
+    # A nonce that nobody has used yet is false, and made by reading it.
+    if written := "" if nonce is None else str(nonce):
+        return format_html('<script src="{}" nonce="{}"></script>', url, written)
+    return format_html('<script src="{}"></script>', url)
 
 
 @register.inclusion_tag("channels_admission/panel.html", takes_context=True)

@@ -1,0 +1,372 @@
+/**
+ * AdmissionSocket: a drop-in for WebSocket that comes back by itself, when the server says so.
+ *
+ * A server that is full opens a connection only to close it with 1013 and a reason that ends with
+ * `retry-after=SECONDS`. This class waits as long as that, and otherwise for a random time that
+ * grows with every failure. Whatever the server or the network does, two attempts are never closer
+ * than `floor`.
+ *
+ * Each attempt looks like a WebSocket of its own: at most one `open`, its messages, perhaps an
+ * `error`, and one `close`. Only the `open` of a connection that is closed within `settle`, as that
+ * of a refused one is, is not shown. Between two attempts `readyState` is CLOSED, `waiting` says
+ * how long and why, and a `wait` event says that it has changed. After the last, `waiting` is null.
+ *
+ * This file defines the global `AdmissionSocket`; `admission-socket.js` exports it. Times are in milliseconds.
+ */
+globalThis.AdmissionSocket ??= (() => {
+  "use strict";
+
+  const STATES = { CONNECTING: 0, OPEN: 1, CLOSING: 2, CLOSED: 3 };
+  const EVENTS = ["open", "message", "error", "close", "wait"];
+  const HINT = /(?:^|;\s*)retry-after=(\d{1,5}(?:\.\d{1,3})?)$/;
+
+  // What a peer closes with when the same again would end the same way. 1001, 1005, 1006 and the rest pass.
+  const FINAL = new Set([1000, 1002, 1003, 1007, 1008, 1009, 1010]);
+  const APPLICATION = 3000; // from here on the application has said why; it means it
+  const BUSY = 4013; // what servers send that cannot send 1013
+
+  const LONGEST_TIMER = 2 ** 31 - 1; // browsers take anything longer for no time at all
+  const MOST_DOUBLINGS = 30;
+
+  const DEFAULTS = {
+    settle: 50, // how long a connection must stay open before the page hears of it, unless a message comes
+    floor: 500, // the shortest wait, whoever asks for less
+    base: 1000, // the longest first wait after an attempt that failed, doubled for each further one
+    cap: 60_000, // the longest wait without a hint
+    firstRetryWindow: 5000, // the longest first wait after a connection that was open
+    maxHint: 3_600_000, // a hint longer than this is ignored
+    minUptime: 5000, // how long a connection must stay open for the failures before it to be forgotten
+    maxAttempts: Infinity, // retries in a row, after which there is none
+    queue: 0, // bytes that may be sent while there is no connection, and are kept for the next one
+    pauseHidden: true, // whether retries wait until the page can be seen
+    pauseOffline: true, // whether retries wait until the browser is online
+    isFinal, // whether no retry follows this close event
+    platform: {}, // what stands in for parts of the browser, in tests
+  };
+
+  const PLATFORM = {
+    WebSocket: globalThis.WebSocket,
+    document: globalThis.document, // a worker has none
+    navigator: globalThis.navigator,
+    events: globalThis, // where `online` is heard
+    now: () => performance.timeOrigin + performance.now(), // since 1970, and never set back
+    random: Math.random,
+    setTimeout: (action, delay) => setTimeout(action, delay),
+    clearTimeout: (timer) => clearTimeout(timer),
+  };
+
+  /** By default a code of the protocol or of the application that is no passing trouble, unless a hint says otherwise. */
+  function isFinal({ code, reason }) {
+    return !HINT.test(reason) && (FINAL.has(code) || (code >= APPLICATION && code !== BUSY));
+  }
+
+  /** The wait that a close reason asks for, or null. */
+  function hintOf(reason, longest) {
+    const [, seconds] = HINT.exec(reason) ?? [];
+    const hint = 1000 * Number(seconds);
+    return hint <= longest ? hint : null;
+  }
+
+  /** A random wait, spread evenly from the floor on so that clients which fail together do not return together. */
+  function backoff(attempt, wasOpen, { floor, base, cap, firstRetryWindow }, random) {
+    const growing = Math.min(cap, base * 2 ** Math.min(attempt - 1, MOST_DOUBLINGS));
+    const longest = wasOpen && attempt === 1 ? firstRetryWindow : growing;
+    return floor + random() * Math.max(0, longest - floor);
+  }
+
+  function checked(options) {
+    const given = Object.entries(options).filter(([, value]) => value !== undefined);
+    for (const [name, value] of given) {
+      if (!Object.hasOwn(DEFAULTS, name)) {
+        throw new TypeError(`AdmissionSocket has no option ${name}.`);
+      }
+      if (typeof value !== typeof DEFAULTS[name] || value < 0 || Number.isNaN(value)) {
+        throw new TypeError(`The option ${name} of AdmissionSocket cannot be ${String(value)}.`);
+      }
+    }
+    return { ...DEFAULTS, ...Object.fromEntries(given) };
+  }
+
+  /** The wait for an attempt: when it comes, and after what. */
+  class Wait {
+    #now;
+
+    constructor(fields, now) {
+      Object.assign(this, fields);
+      this.#now = now;
+      Object.freeze(this);
+    }
+
+    get remaining() {
+      return Math.max(0, this.retryAt - this.#now());
+    }
+  }
+
+  /** Messages that wait for a connection. */
+  class Queue {
+    bytes = 0;
+    #limit;
+    #messages = [];
+
+    constructor(limit) {
+      this.#limit = limit;
+    }
+
+    add(data) {
+      const message = copyOf(data);
+      // An empty message takes room as well.
+      const bytes = this.bytes + Math.max(1, sizeOf(message));
+      if (bytes > this.#limit) {
+        throw new DOMException(`More than ${this.#limit} bytes wait for a connection.`, "QuotaExceededError");
+      }
+      this.bytes = bytes;
+      this.#messages.push(message);
+    }
+
+    take() {
+      this.bytes = 0;
+      return this.#messages.splice(0);
+    }
+  }
+
+  /** What `data` is now, since the page may change a buffer after sending it. */
+  function copyOf(data) {
+    if (data instanceof Blob) return data;
+    if (data instanceof ArrayBuffer) return data.slice(0);
+    if (ArrayBuffer.isView(data)) return new Uint8Array(data.buffer, data.byteOffset, data.byteLength).slice();
+    return String(data);
+  }
+
+  function sizeOf(message) {
+    if (typeof message === "string") return new TextEncoder().encode(message).length;
+    return message.size ?? message.byteLength;
+  }
+
+  class AdmissionSocket extends EventTarget {
+    static isFinal = isFinal;
+
+    #options;
+    #platform;
+    #protocols;
+    #queue;
+    #socket = null;
+    #binaryType = "blob";
+    #timer;
+    #isOpen = false; // whether the page has heard of it
+    #isEnded = false; // whether no attempt follows
+    #openedAt = Infinity;
+    #closedAt = -Infinity;
+    #attempt = 0; // retries since a connection last stayed open
+    #loss = null; // the last close event
+    #waiting = null;
+    #due = () => this.#retry();
+
+    constructor(url, protocols = [], options = {}) {
+      super();
+      this.#options = checked(options);
+      this.#platform = { ...PLATFORM, ...this.#options.platform };
+      this.#protocols = protocols;
+      this.#queue = new Queue(this.#options.queue);
+      this.#connect(url);
+    }
+
+    get url() {
+      return this.#socket.url;
+    }
+
+    get protocol() {
+      return this.#socket.protocol;
+    }
+
+    get extensions() {
+      return this.#socket.extensions;
+    }
+
+    get readyState() {
+      const { readyState } = this.#socket;
+      return readyState === STATES.OPEN && !this.#isOpen ? STATES.CONNECTING : readyState;
+    }
+
+    get bufferedAmount() {
+      return this.#socket.bufferedAmount + this.#queue.bytes;
+    }
+
+    get binaryType() {
+      return this.#binaryType;
+    }
+
+    set binaryType(type) {
+      this.#socket.binaryType = type;
+      this.#binaryType = this.#socket.binaryType;
+    }
+
+    /** The present wait for an attempt, or null. */
+    get waiting() {
+      return this.#waiting;
+    }
+
+    send(data) {
+      if (this.#options.queue > 0 && !this.#isEnded && this.readyState !== STATES.OPEN) {
+        this.#queue.add(data);
+      } else if (this.readyState === STATES.CONNECTING) {
+        throw new DOMException("The connection is not open yet.", "InvalidStateError");
+      } else {
+        this.#socket.send(data);
+      }
+    }
+
+    /** Close the connection, or stop waiting for the next one. */
+    close(code, reason) {
+      this.#socket.close(code, reason);
+      this.#end();
+    }
+
+    /** Try now instead of waiting, or again after the end; only the floor holds. Does nothing while connected. */
+    reconnect() {
+      if (this.readyState !== STATES.CLOSED) return;
+      if (this.#isEnded) this.#attempt = 0;
+      this.#isEnded = false;
+      const delay = this.#closedAt + this.#options.floor - this.#platform.now();
+      if (delay > 0) {
+        this.#wait(delay, false);
+        this.dispatchEvent(new Event("wait"));
+      } else {
+        this.#connect(this.url);
+      }
+    }
+
+    #connect(url) {
+      this.#stopWaiting();
+      const socket = new this.#platform.WebSocket(url, this.#protocols);
+      socket.binaryType = this.#binaryType;
+      socket.onopen = () => this.#settle();
+      socket.onmessage = (event) => this.#receive(event);
+      socket.onerror = (event) => this.#forward(event);
+      socket.onclose = (event) => this.#lose(event);
+      this.#socket = socket;
+      this.#openedAt = Infinity;
+    }
+
+    #settle() {
+      this.#openedAt = this.#platform.now();
+      if (this.#options.settle > 0) {
+        this.#timer = this.#platform.setTimeout(() => this.#open(), this.#options.settle);
+      } else {
+        this.#open();
+      }
+    }
+
+    #open() {
+      if (this.#isOpen || this.#socket.readyState !== STATES.OPEN) return;
+      this.#platform.clearTimeout(this.#timer);
+      this.#isOpen = true;
+      this.dispatchEvent(new Event("open"));
+      // What the page sends on opening comes first: it may be what the rest depends on.
+      for (const message of this.#queue.take()) {
+        this.#socket.send(message);
+      }
+    }
+
+    #receive(event) {
+      this.#open();
+      if (this.#isOpen) this.#forward(event);
+    }
+
+    #lose(event) {
+      const wasOpen = this.#isOpen;
+      this.#isOpen = false;
+      this.#platform.clearTimeout(this.#timer);
+      this.#closedAt = this.#platform.now();
+      this.#loss = event;
+      if (this.#closedAt - this.#openedAt >= this.#options.minUptime) this.#attempt = 0;
+      if (this.#isEnded || this.#attempt >= this.#options.maxAttempts || this.#options.isFinal(event)) {
+        this.#end();
+      } else {
+        this.#plan(wasOpen);
+      }
+      const planned = this.#waiting;
+      this.#forward(event);
+      // The page may have closed the socket, or asked for another try, on hearing of it.
+      if (planned !== null && planned === this.#waiting) this.dispatchEvent(new Event("wait"));
+    }
+
+    #plan(wasOpen) {
+      this.#attempt += 1;
+      const hint = hintOf(this.#loss.reason, this.#options.maxHint);
+      const delay = hint ?? backoff(this.#attempt, wasOpen, this.#options, this.#platform.random);
+      this.#wait(Math.max(this.#options.floor, delay), hint !== null);
+    }
+
+    #wait(time, hinted) {
+      this.#stopWaiting();
+      const delay = Math.min(Math.ceil(time), LONGEST_TIMER);
+      const { now } = this.#platform;
+      const { code, reason } = this.#loss;
+      const fields = { attempt: this.#attempt, code, reason, hinted, delay, retryAt: now() + delay, paused: null };
+      this.#waiting = new Wait(fields, now);
+      this.#timer = this.#platform.setTimeout(this.#due, delay);
+    }
+
+    #retry() {
+      const paused = this.#obstacle();
+      if (paused === null) {
+        this.#connect(this.url);
+      } else if (paused !== this.#waiting.paused) {
+        this.#platform.document?.addEventListener("visibilitychange", this.#due);
+        this.#platform.events.addEventListener("online", this.#due);
+        this.#waiting = new Wait({ ...this.#waiting, paused }, this.#platform.now);
+        this.dispatchEvent(new Event("wait"));
+      }
+    }
+
+    #obstacle() {
+      const { document, navigator } = this.#platform;
+      if (this.#options.pauseOffline && navigator?.onLine === false) return "offline";
+      if (this.#options.pauseHidden && document?.visibilityState === "hidden") return "hidden";
+      return null;
+    }
+
+    #stopWaiting() {
+      this.#platform.clearTimeout(this.#timer);
+      this.#platform.document?.removeEventListener("visibilitychange", this.#due);
+      this.#platform.events.removeEventListener("online", this.#due);
+      this.#waiting = null;
+    }
+
+    #end() {
+      this.#stopWaiting();
+      this.#isEnded = true;
+      this.#queue.take();
+    }
+
+    /** Events cannot be sent on, copies of them can. */
+    #forward(event) {
+      this.dispatchEvent(new event.constructor(event.type, event));
+    }
+  }
+
+  for (const [name, value] of Object.entries(STATES)) {
+    Object.defineProperty(AdmissionSocket, name, { value, enumerable: true });
+    Object.defineProperty(AdmissionSocket.prototype, name, { value, enumerable: true });
+  }
+
+  /** `on…` as the platform has it: one function, called with the socket as `this`, in its place among the listeners. */
+  for (const type of EVENTS) {
+    const slots = new WeakMap();
+    Object.defineProperty(AdmissionSocket.prototype, `on${type}`, {
+      configurable: true,
+      enumerable: true,
+      get() {
+        return slots.get(this)?.handler ?? null;
+      },
+      set(value) {
+        const slot = slots.get(this) ?? { handleEvent: (event) => slot.handler?.call(this, event) };
+        slot.handler = typeof value === "function" ? value : null;
+        slots.set(this, slot);
+        this.addEventListener(type, slot);
+      },
+    });
+  }
+
+  return AdmissionSocket;
+})();
