@@ -1,11 +1,12 @@
-"""The demo page and the admin."""
+"""The demo page, the blank page and the admin."""
 
 from django.contrib import admin
 from django.urls import path
 
-from demo.views import demo
+from demo.views import blank, demo
 
 urlpatterns = [
     path("", demo, name="demo"),
+    path("blank/", blank),
     path("admin/", admin.site.urls),
 ]

@@ -156,6 +156,24 @@ describe("what a page hears", () => {
     assert.deepEqual([socket.seen, socket.readyState], [[1013, "wait"], CLOSED]);
   });
 
+  it("hears no open of a connection that is already ending when it would have settled", () => {
+    const socket = page.open();
+    page.attempt.accept();
+    page.attempt.readyState = CLOSING;
+    page.clock.advance(SETTLE);
+    page.attempt.end(1013);
+    assert.deepEqual(socket.seen, [1013, "wait"]);
+  });
+
+  it("hears of every connection anew", () => {
+    const socket = opened();
+    page.failAndWait();
+    page.attempt.accept();
+    assert.equal(socket.readyState, CONNECTING);
+    page.clock.advance(SETTLE);
+    assert.deepEqual(socket.seen, ["open", "error", 1006, "wait", "open"]);
+  });
+
   it("hears the same of a server that is not there as from WebSocket, at every attempt", () => {
     const socket = page.open();
     page.failAndWait();
@@ -286,6 +304,15 @@ describe("the hint", () => {
       assert.equal(socket.waiting.delay, FLOOR + 0.25 * FLOOR);
     });
   }
+
+  it("may be longer by choice, but not for ever", () => {
+    const options = { maxHint: 1e12 };
+    page.open(options);
+    assert.equal(page.failAndWait((attempt) => attempt.refuse("retry-after=99999.999")), 99_999_999);
+    const socket = page.open(options);
+    page.attempt.refuse("retry-after=100000");
+    assert.equal(socket.waiting.hinted, false);
+  });
 
   it("is heard with every code, and wins over the first retry's window", () => {
     for (const code of [1001, 1011, 1012, 1013, 4013]) {
@@ -482,6 +509,8 @@ describe("a page that nobody sees, or without a network", () => {
       assert.equal(socket.waiting.paused, null);
       page.clock.advance(1e6);
       assert.deepEqual([socket.waiting.paused, socket.waiting.remaining], [paused, 0]);
+      assert.deepEqual(socket.seen, [1013, "wait", "wait"]);
+      be(true);
       assert.deepEqual(socket.seen, [1013, "wait", "wait"]);
       assert.equal(page.attempts.length, 1);
       be(false);

@@ -71,7 +71,7 @@ globalThis.AdmissionSocket ??= (() => {
   function backoff(attempt, wasOpen, { floor, base, cap, firstRetryWindow }, random) {
     const growing = Math.min(cap, base * 2 ** Math.min(attempt - 1, MOST_DOUBLINGS));
     const longest = wasOpen && attempt === 1 ? firstRetryWindow : growing;
-    return floor + random() * Math.max(0, longest - floor);
+    return floor + random() * (longest - floor);
   }
 
   function checked(options) {
