@@ -1,10 +1,12 @@
 """The client in a real Chromium against real servers, and beside it what other clients do with a refusal."""
 
 import asyncio
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.resources import files
+from pathlib import Path
 
 import pytest
 from websockets.asyncio.client import connect, process_exception
@@ -17,6 +19,7 @@ from demo.servers import Workers
 
 pytestmark = [pytest.mark.integration, pytest.mark.browser]
 
+ROOT = Path(__file__).resolve().parent.parent
 TOLERANCE = 200
 """Milliseconds by which an attempt may come later than planned, on a busy machine."""
 
@@ -136,6 +139,17 @@ def test_a_refused_page_waits_as_told_and_gets_in_when_a_slot_is_free(browser, r
         assert 1000 <= wait["delay"] <= 2000
         assert -1 <= attempt - wait["from"] - wait["delay"] <= TOLERANCE
     assert hammered >= 4 * 2  # attempts of each in the same time
+
+
+def test_the_sample_of_the_readme_says_when_the_server_is_back(browser, redis_server, prefix):
+    (sample,) = re.findall(r"<script nonce.*?>(.*?)</script>", (ROOT / "README.md").read_text(), re.DOTALL)
+    options = settings(redis_server, prefix, MAX_CONNECTIONS=0, RETRY_AFTER=(7, 7))
+    with Workers("uvicorn", 1, redis_url=redis_server.url, settings=options) as running:
+        load(browser, running.origin)
+        browser.execute_script("document.body.innerHTML = '<p id=notice>'")
+        browser.execute_script(sample)
+        for seconds in (7, 6):
+            eventually(browser, f"notice.textContent === 'Server busy, back in {seconds} s'")
 
 
 def test_a_page_comes_back_after_its_server_was_killed(browser, redis_server, prefix):

@@ -2,6 +2,7 @@
 
 import re
 from importlib.metadata import distribution
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,18 @@ def test_the_readme_tells_every_setting_with_its_default():
     for key in conf.KEYS:
         if key.name != "LEDGER":
             assert table[key.name].strip() == f"`{key.default!r}`".replace("'", '"')
+
+
+def test_the_readme_and_the_types_tell_every_option_of_the_client_with_its_default():
+    static = Path(str(files("channels_admission"))) / "static" / "channels_admission"
+    block = re.search(r"const DEFAULTS = \{\n(.*?)\n  \};", (static / "admission-socket.classic.js").read_text(), re.S)
+    options = dict(re.findall(r"^ +(\w+)(?:: ([^,]+))?, //", block[1], re.MULTILINE))
+    assert len(options) > 10
+    table = dict(re.findall(r"^\| `([a-z]\w+)` \| `([^`]+)` \|", (ROOT / "README.md").read_text(), re.MULTILINE))
+    assert table == {name: value.replace("_", "") or f"AdmissionSocket.{name}" for name, value in options.items()}
+    types = re.search(r"interface AdmissionOptions \{\n(.*?)\n\}", (static / "admission-socket.d.ts").read_text(), re.S)
+    told = re.findall(r"^  (?:/\*\* .*: (.*)\. \*/\n  )?(\w+)\?:", types[1], re.MULTILINE)
+    assert {name: value.replace(",", "").strip("`") or "{}" for value, name in told} == table
 
 
 def test_the_readme_tells_every_check():
