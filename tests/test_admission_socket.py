@@ -8,8 +8,10 @@ from importlib.resources import files
 from pathlib import Path
 from types import SimpleNamespace
 
+import django
 import pytest
 from django.core.management import call_command
+from django.http import HttpResponse
 from django.template import Context, Template
 from django.templatetags.static import static
 from django.test import RequestFactory
@@ -70,6 +72,19 @@ def test_the_tag_finds_the_nonce_of_the_context(nonce):
 def test_the_tag_finds_the_nonce_of_the_request(nonce):
     request = SimpleNamespace(csp_nonce=nonce)
     assert render(request=request) == f'<script src="{CLASSIC}" nonce="{nonce}"></script>'
+
+
+@pytest.mark.skipif(django.VERSION < (6, 0), reason="Django has a policy of its own from 6.0 on")
+def test_the_tag_has_the_nonce_of_djangos_own_policy(settings):
+    from django.middleware.csp import ContentSecurityPolicyMiddleware
+    from django.template.context_processors import csp
+    from django.utils.csp import CSP
+
+    settings.SECURE_CSP = {"script-src": [CSP.NONCE]}
+    answer = ContentSecurityPolicyMiddleware(lambda request: HttpResponse(render(**csp(request))))
+    response = answer(RequestFactory().get("/"))
+    (nonce,) = re.findall(r"'nonce-(.+)'", response["Content-Security-Policy"])
+    assert response.text == f'<script src="{CLASSIC}" nonce="{nonce}"></script>'
 
 
 def test_the_tag_needs_neither_nonce_nor_request():

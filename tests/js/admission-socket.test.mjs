@@ -4,7 +4,7 @@ import { beforeEach, describe, it } from "node:test";
 import { AdmissionSocket, EPOCH, Page } from "./fakes.mjs";
 
 const { CONNECTING, OPEN, CLOSING, CLOSED } = AdmissionSocket;
-const SETTLE = 50;
+const SETTLE = 100;
 const FLOOR = 500;
 
 let page;

@@ -29,7 +29,8 @@ globalThis.AdmissionSocket ??= (() => {
   const MOST_DOUBLINGS = 30;
 
   const DEFAULTS = {
-    settle: 50, // how long a connection must stay open before the page hears of it, unless a message comes
+    // Of 200 refused at once by two busy cores, the last was closed 60 ms after it had opened.
+    settle: 100, // how long a connection must stay open before the page hears of it, unless a message comes
     floor: 500, // the shortest wait, whoever asks for less
     base: 1000, // the longest first wait after an attempt that failed, doubled for each further one
     cap: 60_000, // the longest wait without a hint

@@ -33,7 +33,7 @@ export interface AdmissionPlatform {
 }
 
 export interface AdmissionOptions {
-  /** How long a connection must stay open before the page hears of it, unless a message comes: 50. */
+  /** How long a connection must stay open before the page hears of it, unless a message comes: 100. */
   settle?: number;
   /** The shortest wait, whoever asks for less: 500. */
   floor?: number;
