@@ -1,6 +1,8 @@
 """Real WebSocket clients, and a look at the ledger, for the tests with real servers."""
 
 import asyncio
+import random
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Self
@@ -9,6 +11,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from channels_admission import snapshot
+from channels_admission.conf import Settings
 from channels_admission.snapshot import PoolSnapshot
 
 from demo.consumers import PID
@@ -59,9 +62,69 @@ async def leave_all(clients: list[Client]) -> None:
     await asyncio.gather(*(client.leave() for client in clients))
 
 
-async def look(pool: str = "default") -> PoolSnapshot:
-    """The pool as ``ws_status`` would show it, by the settings in force here."""
-    seen = await snapshot.collect()
+class Crowd:
+    """``count`` clients that come, stay for a moment and leave, over and over, while the ``async with`` lasts.
+
+    A client counts as open once it knows that it was let in, and no longer when it begins to leave: ``open_now`` is
+    never above the truth.
+    """
+
+    def __init__(self, count: int, origins: list[str], seed: int = 1013) -> None:
+        self.open_now = self.most = 0
+        self.slowest = 0.0
+        """Seconds that the slowest verdict took since :meth:`forget`."""
+        self.codes: Counter[int | None] = Counter()
+        """Verdicts: None for a client that was let in, else the close code."""
+        self._count, self._origins, self._rng = count, origins, random.Random(seed)
+        self._going = asyncio.Event()
+        self._leaving = False
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def __aenter__(self) -> Self:
+        self._going.set()
+        origins = (self._origins[number % len(self._origins)] for number in range(self._count))
+        self._tasks = [asyncio.ensure_future(self._live(origin)) for origin in origins]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._leaving = True
+        self._going.set()
+        await asyncio.gather(*self._tasks)
+
+    def stay(self) -> None:
+        """Nobody comes or leaves from now on, but for those on their way."""
+        self._going.clear()
+
+    def go_on(self) -> None:
+        self._going.set()
+
+    def forget(self) -> None:
+        self.most, self.slowest = self.open_now, 0.0
+        self.codes.clear()
+
+    async def _live(self, origin: str) -> None:
+        await asyncio.sleep(self._rng.uniform(0, 0.2))
+        while not self._leaving:
+            client = await Client.enter(origin)
+            self.slowest = max(self.slowest, client.seconds)
+            self.codes[client.code] += 1
+            if client.is_open:
+                await self._stay_a_moment()
+            await client.leave()
+            await asyncio.sleep(self._rng.uniform(0.05, 0.2))
+            await self._going.wait()
+
+    async def _stay_a_moment(self) -> None:
+        self.open_now += 1
+        self.most = max(self.most, self.open_now)
+        await asyncio.sleep(self._rng.uniform(0.05, 0.3))
+        await self._going.wait()
+        self.open_now -= 1
+
+
+async def look(pool: str = "default", settings: Settings | None = None) -> PoolSnapshot:
+    """The pool as ``ws_status`` would show it, by the settings given or those in force here."""
+    seen = await snapshot.collect(settings)
     if not seen.pools:
         raise AssertionError(f"the ledger is down: {seen.ledger.error}")
     return next(each for each in seen.pools if each.name == pool)

@@ -1,6 +1,7 @@
 """What the demo page and the integration tests connect to."""
 
 import os
+import time
 from typing import Any
 
 from channels.generic.websocket import AsyncWebsocketConsumer, WebsocketConsumer
@@ -48,3 +49,15 @@ class SyncConsumer(WebsocketConsumer):
             self.send(bytes_data=bytes_data)
         else:
             self.send(answer(text_data))
+
+
+class TroubleConsumer(EchoConsumer):
+    """The same, but for ``raise``, which it does, and ``block SECONDS``, for which it stops its worker's event loop."""
+
+    async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
+        order, _, seconds = (text_data or "").partition(" ")
+        if order == "raise":
+            raise RuntimeError("as told")
+        if order == "block":
+            time.sleep(float(seconds))
+        await super().receive(text_data, bytes_data)

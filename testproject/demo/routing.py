@@ -2,11 +2,12 @@
 
 from django.urls import path
 
-from .consumers import EchoConsumer, MixinConsumer, SyncConsumer
+from .consumers import EchoConsumer, MixinConsumer, SyncConsumer, TroubleConsumer
 
 behind_middleware = [
     path("ws/echo/", EchoConsumer.as_asgi()),
     path("ws/sync/", SyncConsumer.as_asgi()),
+    path("ws/trouble/", TroubleConsumer.as_asgi()),
 ]
 with_mixin = [
     path("ws/mixin/", MixinConsumer.as_asgi()),
