@@ -352,6 +352,7 @@ async def test_a_bad_road_to_redis(stage, sharing, look_at, figures, road_fault)
     lending = look_at(sharing)
     freezing = look_at(stage)
     web = stage.origins[:2]
+    lapses = stage.lapses() + sharing.lapses()
     at_home = await enter_many(RESIDENTS, web) + await enter_many(RESIDENTS, sharing.origins)
     assert all(client.is_open for client in at_home)
     await asyncio.sleep(2 * BEAT)  # so that all workers have seen the room
@@ -371,6 +372,7 @@ async def test_a_bad_road_to_redis(stage, sharing, look_at, figures, road_fault)
     assert LIMIT <= most[1] <= LIMIT + LENT
     assert frozen.codes.keys() | shared.codes.keys() == {None, 1013}
     assert slowest <= 0.4
+    assert stage.lapses() + sharing.lapses() == lapses
     await leave_all(at_home)
     await eventually(lambda: shows(lambda pool: pool.held == 0))
 
