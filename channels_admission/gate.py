@@ -293,7 +293,7 @@ class Gate:
             self._look_for_gone(view)
         if wanted > 1:
             self._quiet_until = started + min(CROWD_PAUSE * wanted, LONGEST_PAUSE * self.settings.ledger_timeout)
-        if view.lapsed:
+        if view.lapsed and not view.settling:  # else the ledger lost its data, and no lease ran out
             logger.warning(
                 "The lease of %s had run out: pool %r may have been above its limit by %d.",
                 account.worker.id, self.pool.name, report.held,
