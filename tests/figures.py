@@ -6,6 +6,8 @@ import subprocess
 from importlib.metadata import version
 from pathlib import Path
 
+from django.utils.text import capfirst
+
 from demo.servers import find_redis
 
 PACKAGES = ("django", "channels", "redis", "uvicorn", "daphne", "hypercorn", "granian")
@@ -37,8 +39,12 @@ class Figures:
         self.rows.append((fault, must_hold, measured))
 
     def write(self, path: Path) -> None:
-        rows = "\n".join(f"| {' | '.join(row)} |" for row in self.rows)
-        path.write_text(PAGE.format(machine=_machine(), versions=_versions(), rows=rows))
+        rows, said = [], ""
+        for fault, must_hold, measured in self.rows:
+            cells = (capfirst(fault), "the same" if must_hold == said else must_hold, measured)
+            rows.append(f"| {' | '.join(cells)} |")
+            said = must_hold
+        path.write_text(PAGE.format(machine=_machine(), versions=_versions(), rows="\n".join(rows)))
 
 
 def _machine() -> str:

@@ -38,18 +38,21 @@ class Judge(threading.Thread):
     those of workers still without the ledger, and those that were reported, and so are in T, since T was last within
     L. Until then nothing is granted, and each view shows no room, so a worker that loses the ledger again incurs no
     new debt. Hence the sum held never passes L plus the sum of debts, each counted from the loss of the ledger until
-    its worker sees T within L; with ``freeze`` there are none. :class:`tortured.Borrower` notes them.
+    its worker sees T, with all that it holds, within L; with ``freeze`` there are none.
+    :class:`tortured.Borrower` notes them.
     """
 
     def __init__(self, cells: Cells, limit: int) -> None:
         super().__init__(daemon=True)
         self.cells, self.limit = cells, limit
-        self.samples = self.most = self.most_allowed = self.over = 0
-        """How often it looked, the most ever held, what was allowed at that moment, and how often more was held."""
-        self._over = threading.Event()
+        self.samples = self.most = self.most_allowed = 0
+        """How often it looked, the most ever held, and what was allowed at that moment."""
+        self.over: list[str] = []
+        """What it saw whenever more was held than allowed."""
+        self._stopped = threading.Event()
 
     def run(self) -> None:
-        while not self._over.wait(0.001):
+        while not self._stopped.wait(0.001):
             self.look()
 
     def look(self) -> None:
@@ -57,12 +60,13 @@ class Judge(threading.Thread):
         before, held, after = self.cells.borrowed, sum(self.cells.held), self.cells.borrowed
         allowed = self.limit + sum(map(max, before, after))
         self.samples += 1
-        self.over += held > allowed
+        if held > allowed:
+            self.over.append(f"{held} of {allowed} at {time.monotonic():.3f}")
         if held > self.most:
             self.most, self.most_allowed = held, allowed
 
     def stop(self) -> None:
-        self._over.set()
+        self._stopped.set()
         self.join()
 
 

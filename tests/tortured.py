@@ -94,7 +94,8 @@ class Borrower(Account):
         super().settle(report, view)
         self.part = max(0, view.limit - view.total) // view.workers
         if view.total <= view.limit:
-            self._note(0)
+            # What it borrowed while the reply was on its way is in no total yet.
+            self._note(max(0, self.held - self.allowance))
 
     def _note(self, slots: int) -> None:
         self.borrowed = slots
