@@ -29,8 +29,8 @@ LONGEST_PAUSE = 0.4
 """The most of ``LEDGER_TIMEOUT`` that such a pause may take: a large herd makes ten calls a second."""
 RELEASE_PAUSE = 0.02
 """Seconds a release waits for company while the pool has room."""
-FULL_FRESH = 0.01
-"""Seconds for which a pool that could not grant all is taken to have nothing left."""
+FULL_FRESH = 0.02
+"""Seconds for which a pool that could not grant all is taken to have nothing left: at most 50 calls a second then."""
 TICKS = 10
 """Ticks in ``LEDGER_TIMEOUT``. One that comes late counts once: a busy event loop is no silent ledger."""
 MOST_WAITING = 5000
