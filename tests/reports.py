@@ -62,8 +62,8 @@ class ClockedRedisLedger(RedisLedger):
         super().__init__(settings)
         self._clock = clock
         source = redis_ledger.SCRIPT
-        clock_key = f"redis.call('GET', '{settings.prefix}:now')"
-        time = f"{{math.floor({clock_key} / 1000), ({clock_key} % 1000) * 1000}}"
+        now = "redis.call('GET', KEYS[1] .. ':now')"
+        time = f"{{math.floor({now} / 1000), ({now} % 1000) * 1000}}"
         for old, new in {"redis.call('TIME')": time, **(patches or {})}.items():
             if source.count(old) != 1:
                 raise ValueError(f"{old!r} stands {source.count(old)} times in the script")
@@ -72,5 +72,8 @@ class ClockedRedisLedger(RedisLedger):
         self._sha = hashlib.sha1(source.encode()).hexdigest()
 
     async def reconcile(self, pool: str, report: Report) -> View:
-        await self._redis.set(f"{self._settings.prefix}:now", round(self._clock() * 1000))
+        await self.tell_time(pool)
         return await super().reconcile(pool, report)
+
+    async def tell_time(self, pool: str) -> None:
+        await self._redis.set(f"{self._key(pool, 'counts')}:now", round(self._clock() * 1000))

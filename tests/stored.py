@@ -40,7 +40,7 @@ class StoredInRedis(ClockedRedisLedger):
 
     async def _run(self, keys: list[str], arguments: list[str | int]) -> Any:
         with self._client.pipeline(transaction=False) as pipeline:
-            pipeline.set(f"{self._settings.prefix}:now", round(self._clock() * 1000))
+            pipeline.set(f"{keys[0]}:now", round(self._clock() * 1000))
             pipeline.evalsha(self._sha, len(keys), *keys, *arguments)
             pipeline.hgetall(keys[0])
             pipeline.zrange(keys[1], 0, -1)
@@ -74,7 +74,7 @@ class StoredInRedis(ClockedRedisLedger):
         self._client.delete(*(names or self._names))
 
     def close(self) -> None:
-        self.forget(*self._names, f"{self._settings.prefix}:now")
+        self.forget(*self._names, f"{self._names[0]}:now")
         self._client.close()
 
 
