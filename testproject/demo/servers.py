@@ -72,7 +72,7 @@ class Redis:
     def __enter__(self) -> Self:
         self._home = tempfile.TemporaryDirectory(prefix="redis-")
         try:
-            self.port = free_port(self.host)
+            self.port = self._free_port()
             self.start()
         except BaseException:
             self._leave()
@@ -84,13 +84,18 @@ class Redis:
 
     def start(self) -> None:
         """Start on the port it always had, empty, and wait until it answers; :exc:`ServerFailed` if it does not."""
-        command = [
+        log = Path(self._folder(), "redis.log")
+        self.process = spawn(self._command(), log)
+        wait_until(self._answers, [self.process], [log], "Redis")
+
+    def _free_port(self) -> int:
+        return free_port(self.host)
+
+    def _command(self) -> list[str]:
+        return [
             find_redis(), "--port", str(self.port), "--bind", self.host,
             "--save", "", "--appendonly", "no", "--dir", self._folder(), *self._args,
         ]  # fmt: skip
-        log = Path(self._folder(), "redis.log")
-        self.process = spawn(command, log)
-        wait_until(self._answers, [self.process], [log], "Redis")
 
     def stop(self) -> None:
         """End it at once, paused or not; its data are gone."""

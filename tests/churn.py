@@ -1,0 +1,93 @@
+"""Connections that come and go at real gates, while the test breaks what is behind them."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from channels_admission.conf import DEFAULT_POOL, Settings
+from channels_admission.gate import Gate, Slot
+from channels_admission.ledger import open_ledger
+from channels_admission.worker import Worker
+
+
+class Churn:
+    """Clients of some gates, each of whom holds a slot for a moment, over and over."""
+
+    def __init__(self, gates: list[Gate], settings: Settings) -> None:
+        self.gates = gates
+        self.settings = settings
+        self.most = 0
+        """Slots held at once, in truth."""
+        self.reader = open_ledger(settings)
+        self._moving = asyncio.Event()
+        self._moving.set()
+        self._clients: list[asyncio.Future[None]] = []
+
+    @property
+    def held(self) -> int:
+        return sum(gate.account.held for gate in self.gates)
+
+    @property
+    def is_away(self) -> list[bool]:
+        """Whether each of the gates decides alone."""
+        return [gate.account.away for gate in self.gates]
+
+    @property
+    def shares(self) -> int:
+        """The slots beyond their own that all gates together may take alone, under ``share``."""
+        return sum(gate.account._share for gate in self.gates)
+
+    def come(self, count: int) -> None:
+        """So many more clients for each gate."""
+        clients = [asyncio.ensure_future(self._come_and_go(gate)) for gate in self.gates for _ in range(count)]
+        self._clients.extend(clients)
+
+    async def leave(self) -> None:
+        for client in self._clients:
+            client.cancel()
+        await asyncio.gather(*self._clients, return_exceptions=True)
+
+    def move(self) -> None:
+        self._moving.set()
+
+    def rest(self) -> None:
+        """Let those inside stay, and nobody else come."""
+        self._moving.clear()
+
+    async def agrees(self) -> bool:
+        """Whether the ledger counts for each gate what it holds."""
+        (reading,) = await self.reader.read((DEFAULT_POOL,))
+        truth = {gate.account.worker.id: gate.account.held for gate in self.gates}
+        return {worker.worker: worker.held for worker in reading.workers} == truth
+
+    async def _come_and_go(self, gate: Gate) -> None:
+        while True:
+            await self._moving.wait()
+            verdict = await gate.acquire()
+            if not isinstance(verdict, Slot):
+                await asyncio.sleep(random.uniform(0.02, 0.1))
+                continue
+            self.most = max(self.most, self.held)
+            try:
+                await asyncio.sleep(random.uniform(0.1, 0.6))
+                await self._moving.wait()
+            finally:
+                verdict.release()
+
+
+@asynccontextmanager
+async def churn(settings: Settings, gates: int, clients: int) -> AsyncIterator[Churn]:
+    """So many gates, each with a ledger of its own, as in so many processes; and clients for each of them."""
+    ledgers = [open_ledger(settings) for _ in range(gates)]
+    pool = settings.pool(DEFAULT_POOL)
+    churn = Churn([Gate(pool, settings, ledger, Worker()) for ledger in ledgers], settings)
+    churn.come(clients)
+    try:
+        yield churn
+    finally:
+        await churn.leave()
+        for gate in churn.gates:
+            await gate.aclose()
+        for ledger in [*ledgers, churn.reader]:
+            await ledger.aclose()

@@ -1,0 +1,166 @@
+"""A primary that dies, falls silent or loses what it acknowledged, and the sentinels that put another in its place."""
+
+import asyncio
+import time
+
+import pytest
+from redis.asyncio import Redis as Client
+
+from churn import Churn, churn
+from conftest import eventually
+from demo.servers import Redis
+from redises import NAME, Watched, watched
+
+LIMIT, BEAT, LEASE = 50, 0.4, 4
+GATES, CLIENTS = 3, 25
+REGAINED = 6.0
+"""Seconds from the primary's end to every gate's next success, at the most."""
+pytestmark = [pytest.mark.integration, pytest.mark.fault]
+
+
+@pytest.fixture
+async def servers():
+    with watched() as servers:
+        await eventually(lambda: all_know_each_other(servers), seconds=15)
+        yield servers
+
+
+async def all_know_each_other(servers: Watched) -> bool:
+    for sentinel in servers.sentinels:
+        async with Client.from_url(sentinel.url) as client:
+            (state,) = (await client.sentinel_masters()).values()
+            replicas = await client.sentinel_slaves(NAME)
+        if (state["num-slaves"], state["num-other-sentinels"]) != (2, 2):
+            return False
+        if not all(replica["master-link-status"] == "ok" for replica in replicas):
+            return False
+    return True
+
+
+@pytest.fixture
+def crowd(admission, servers):
+    """``crowd(clients, policy)``: gates whose ledger is what the sentinels say, with so many clients each."""
+
+    def start(clients: int = 25, policy: str = "freeze"):
+        keys = {"MAX_CONNECTIONS": LIMIT, "BEAT": BEAT, "LEASE": LEASE, "WHEN_LEDGER_DOWN": policy}
+        return churn(admission(LEDGER=servers.ledger, **keys), GATES, clients)
+
+    return start
+
+
+async def regained(crowd: Churn, since: float) -> float:
+    """Seconds from ``since`` until every gate has lost the ledger and has it again."""
+    lost = set()
+
+    def all_have() -> bool:
+        lost.update(number for number, away in enumerate(crowd.is_away) if away)
+        return len(lost) == GATES and not any(crowd.is_away)
+
+    await eventually(all_have, seconds=REGAINED - (time.monotonic() - since))
+    return time.monotonic() - since
+
+
+async def agreed(crowd: Churn) -> float:
+    """Seconds until the ledger counts the truth, while nobody comes or goes."""
+    crowd.rest()
+    started = time.monotonic()
+    await eventually(crowd.agrees, seconds=2 * BEAT)
+    return time.monotonic() - started
+
+
+async def test_a_primary_that_is_killed(servers, crowd, figures):
+    async with crowd() as gates:
+        await eventually(lambda: gates.held == LIMIT)
+        killed = time.monotonic()
+        servers.primary.stop()
+        seconds = await regained(gates, killed)
+        await asyncio.sleep(2 * BEAT)
+        assert gates.most == LIMIT
+        again = await agreed(gates)
+    figures.note(
+        "Sentinel: the primary is killed under churn, `freeze`",
+        f"the ledger is back within {REGAINED:g} s; never above the limit",
+        f"back after {seconds:.1f} s; at most {gates.most} of {LIMIT} held; equal to the truth {again:.2f} s later",
+    )
+
+
+@pytest.mark.long
+async def test_a_primary_that_is_killed_while_there_is_room_to_share(servers, crowd, figures):
+    async with crowd(clients=8, policy="share") as gates:
+        await eventually(lambda: all(gate.account._met_settled for gate in gates.gates))
+        await asyncio.sleep(2 * BEAT)
+        killed, room = time.monotonic(), gates.shares
+        servers.primary.stop()
+        gates.come(20)
+        seconds = await regained(gates, killed)
+        await asyncio.sleep(2 * BEAT)
+        assert LIMIT / 2 < gates.most <= LIMIT + room
+        again = await agreed(gates)
+    figures.note(
+        "Sentinel: the primary is killed and a crowd comes, `share`",
+        f"the ledger is back within {REGAINED:g} s; above the limit by the room last seen free at most, here {room}",
+        f"back after {seconds:.1f} s; at most {gates.most} of {LIMIT} held; equal to the truth {again:.2f} s later",
+    )
+
+
+async def counted(server: Redis, prefix: str) -> int:
+    """The total in the data of this very server."""
+    async with Client.from_url(server.url) as client:
+        return int(await client.hget(f"{prefix}:{{default}}:counts", "#total"))
+
+
+async def test_a_primary_that_dies_with_writes_that_no_replica_has(servers, crowd, prefix, figures):
+    lost = 10
+    async with crowd(clients=0) as gates:
+        first = gates.gates[0]
+        slots = [await first.acquire() for _ in range(LIMIT - lost)]
+        async with Client.from_url(servers.primary.url) as client:
+            assert await client.wait(2, 1000) == 2
+            for replica in servers.replicas:
+                replica.pause()
+            # What is sent to a paused replica would wait for it, and be read when it goes on.
+            await client.execute_command("CLIENT", "KILL", "TYPE", "replica")
+        slots += [await first.acquire() for _ in range(lost)]
+        assert gates.held == len(slots) == LIMIT
+        killed = time.monotonic()
+        servers.primary.stop()
+        for replica in servers.replicas:
+            replica.resume()
+        assert [await counted(replica, prefix) for replica in servers.replicas] == [LIMIT - lost] * 2
+        gates.come(25)
+        seconds = await regained(gates, killed)
+        again = await agreed(gates)
+        most = max(gates.most, gates.held)
+        assert LIMIT <= most <= LIMIT + lost
+        for slot in slots:
+            slot.release()
+    figures.note(
+        f"Sentinel: the primary dies with {lost} grants that no replica has",
+        f"at most {lost} above the limit; equal to the truth within two beats",
+        f"at most {most} of {LIMIT} held; back after {seconds:.1f} s, equal to the truth {again:.2f} s later",
+    )
+
+
+@pytest.mark.long
+async def test_nobody_talks_to_a_primary_that_was_replaced_while_it_was_silent(servers, crowd, figures):
+    async with crowd() as gates:
+        await eventually(lambda: gates.held == LIMIT)
+        paused = time.monotonic()
+        servers.primary.pause()
+        seconds = await regained(gates, paused)
+        servers.primary.resume()
+        async with Client.from_url(servers.primary.url) as old:
+            # Requests that were given up while it was silent are read now, and must do no harm.
+            await asyncio.sleep(BEAT)
+            await old.config_resetstat()
+            await asyncio.sleep(5 * BEAT)
+            assert "cmdstat_evalsha" not in await old.info("commandstats")
+            assert [client["cmd"] for client in await old.client_list() if "eval" in client["cmd"]] == []
+        assert gates.most == LIMIT
+        again = await agreed(gates)
+    figures.note(
+        "Sentinel: the primary falls silent, is replaced and goes on",
+        "nobody talks to it any more; never above the limit",
+        f"back after {seconds:.1f} s; 0 calls to the old one; at most {gates.most} of {LIMIT} held; "
+        f"equal to the truth {again:.2f} s later",
+    )
