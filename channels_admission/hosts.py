@@ -14,8 +14,11 @@ from .values import Wrong, nearest
 
 MEMORY = "channels_admission.ledger.memory.MemoryLedger"
 REDIS = "channels_admission.ledger.redis.RedisLedger"
+CLUSTER = "channels_admission.ledger.redis.RedisClusterLedger"
+CLUSTER_CLIENT = "channels_admission.ledger.redis.cluster_client"
 DEFAULT_URL = "redis://localhost:6379"
 BACKENDS = {"memory": MEMORY, "redis": REDIS}
+PARTS = ("BACKEND", "HOSTS", "CLUSTER")
 HOST_FORMS = "a Redis URL, a (host, port) pair or a dict as channels_redis takes them in 'hosts'"
 
 
@@ -25,6 +28,8 @@ class LedgerSettings:
 
     backend: str
     host: Mapping[str, Any] | None
+    nodes: tuple[Mapping[str, Any], ...] = ()
+    """Where it is a cluster: hosts of which any knows the others. ``host`` is the first of them."""
 
 
 def _channel_layer_host() -> Mapping[str, Any] | None:
@@ -57,11 +62,11 @@ def _blame(error: Exception) -> str:
     return f"redis-py has no option {unknown[1]!r}" if unknown else f"{type(error).__name__} for what is there"
 
 
-def _first(hosts: Any) -> Any:
-    """The host to use where one, or a list of them, is given; a list of a name and a port is one host."""
+def _listed(hosts: Any) -> list[Any]:
+    """The hosts where one, or a list of them, is given; a list of a name and a port is one host."""
     if isinstance(hosts, list) and (len(hosts) != 2 or not isinstance(hosts[1], int)):
-        return hosts[0] if hosts else DEFAULT_URL
-    return hosts
+        return hosts or [DEFAULT_URL]
+    return [hosts]
 
 
 def ledger(value: Any) -> LedgerSettings:
@@ -70,15 +75,15 @@ def ledger(value: Any) -> LedgerSettings:
         return LedgerSettings(REDIS, host) if host is not None else LedgerSettings(MEMORY, None)
     if value == "memory":
         return LedgerSettings(MEMORY, None)
-    if isinstance(value, dict) and ("BACKEND" in value or "HOSTS" in value):
+    if isinstance(value, dict) and any(part in value for part in PARTS):
         return _ledger_from_dict(value)
-    return LedgerSettings(REDIS, _host(_first(value)))
+    return LedgerSettings(REDIS, _host(_listed(value)[0]))
 
 
 def _ledger_from_dict(value: Mapping[str, Any]) -> LedgerSettings:
     for key in value:
-        if key not in ("BACKEND", "HOSTS"):
-            raise Wrong(f"a dict of 'BACKEND' and 'HOSTS'; {key!r} is neither.{nearest(key, ('BACKEND', 'HOSTS'))}")
+        if key not in PARTS:
+            raise Wrong(f"a dict of 'BACKEND', 'HOSTS' and 'CLUSTER'; {key!r} is none of them.{nearest(key, PARTS)}")
     backend = value.get("BACKEND", "redis")
     path = BACKENDS.get(backend, backend) if isinstance(backend, str) else ""
     try:
@@ -87,6 +92,20 @@ def _ledger_from_dict(value: Mapping[str, Any]) -> LedgerSettings:
         ledger = None
     if not hasattr(ledger, "reconcile"):
         raise Wrong("a dict whose 'BACKEND' is 'redis', 'memory' or the dotted path of a ledger")
+    if value.get("CLUSTER", False) is not False:
+        return _cluster(value, path)
     if path == MEMORY:
         return LedgerSettings(path, None)
-    return LedgerSettings(path, _host(_first(value.get("HOSTS") or DEFAULT_URL)))
+    return LedgerSettings(path, _host(_listed(value.get("HOSTS") or DEFAULT_URL)[0]))
+
+
+def _cluster(value: Mapping[str, Any], path: str) -> LedgerSettings:
+    """A cluster, tried by making a client of it, which connects to nothing."""
+    if value["CLUSTER"] is not True or path != REDIS:
+        raise Wrong("a dict whose 'CLUSTER' is True or False, and True only where 'BACKEND' is 'redis'")
+    hosts = tuple(_host(host) for host in _listed(value.get("HOSTS") or DEFAULT_URL))
+    try:
+        import_string(CLUSTER_CLIENT)(hosts)
+    except Exception as error:
+        raise Wrong(f"hosts of a cluster: no sentinels, no socket, no database but 0 ({_blame(error)})") from None
+    return LedgerSettings(CLUSTER, hosts[0], hosts)

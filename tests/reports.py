@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from channels_admission.conf import Settings
 from channels_admission.ledger import redis as redis_ledger
-from channels_admission.ledger.redis import RedisLedger
+from channels_admission.ledger.redis import RedisClusterLedger, RedisLedger
 from channels_admission.types import Report, View
 
 HOME = "aaaaaaaaaaaa"
@@ -52,8 +52,8 @@ class Clock:
         return self.now
 
 
-class ClockedRedisLedger(RedisLedger):
-    """The Redis ledger with the real script, except that TIME is what the test's clock says.
+class Clocked(RedisLedger):
+    """A Redis ledger with the real script, except that TIME is what the test's clock says.
 
     ``patches`` replace further text of the script, each of which must be there.
     """
@@ -77,3 +77,15 @@ class ClockedRedisLedger(RedisLedger):
 
     async def tell_time(self, pool: str) -> None:
         await self._redis.set(f"{self._key(pool, 'counts')}:now", round(self._clock() * 1000))
+
+
+class ClockedRedisLedger(Clocked):
+    """The ledger over one Redis."""
+
+
+class ClockedRedisClusterLedger(Clocked, RedisClusterLedger):
+    """The ledger over a cluster."""
+
+    async def tell_time(self, pool: str) -> None:
+        await self._redis.initialize()
+        await super().tell_time(pool)

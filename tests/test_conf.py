@@ -11,7 +11,7 @@ from django.test import override_settings
 from channels_admission import conf
 from channels_admission.conf import PoolSettings
 from channels_admission.exceptions import ConfigurationError
-from channels_admission.hosts import HOST_FORMS, MEMORY, REDIS, LedgerSettings
+from channels_admission.hosts import CLUSTER, HOST_FORMS, MEMORY, REDIS, LedgerSettings
 from channels_admission.ledger import open_ledger
 
 NOT_A_LAYER_OF_REDIS = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
@@ -468,6 +468,28 @@ def test_without_a_host_it_is_the_local_redis(read, empty):
 
 
 @pytest.mark.parametrize(
+    ("hosts", "nodes"),
+    [
+        (f"redis://:{SECRET}@h:7000", ({"address": f"redis://:{SECRET}@h:7000"},)),
+        (["redis://h:7000", ("g", 7001)], ({"address": "redis://h:7000"}, {"host": "g", "port": 7001})),
+        (["h", 7000], ({"host": "h", "port": 7000},)),
+        ([{"host": "h", "port": 7000, "password": SECRET}], ({"host": "h", "port": 7000, "password": SECRET},)),
+        ("rediss://h:7000/0?ssl_cert_reqs=none", ({"address": "rediss://h:7000/0?ssl_cert_reqs=none"},)),
+    ],
+)
+def test_a_cluster(read, hosts, nodes):
+    found = read(LEDGER={"HOSTS": hosts, "CLUSTER": True})
+    assert found.ledger == LedgerSettings(CLUSTER, nodes[0], nodes)
+    assert asyncio.run(opened(found)) == ("redis", "cluster://h:7000")
+    assert read(LEDGER={"HOSTS": hosts, "CLUSTER": False}).ledger == LedgerSettings(REDIS, nodes[0])
+
+
+def test_a_cluster_without_a_host_is_the_local_one(read):
+    local = {"address": "redis://localhost:6379"}
+    assert read(LEDGER={"CLUSTER": True}).ledger == LedgerSettings(CLUSTER, local, (local,))
+
+
+@pytest.mark.parametrize(
     "value", ["memory", {"BACKEND": "memory"}, {"BACKEND": MEMORY}, {"BACKEND": "memory", "HOSTS": ["redis://h"]}]
 )
 def test_the_memory_ledger(read, value):
@@ -552,10 +574,12 @@ BAD_HOSTS = {
     "False": (False, None),
 }
 BACKENDS = "a dict whose 'BACKEND' is 'redis', 'memory' or the dotted path of a ledger"
+CLUSTERS = "a dict whose 'CLUSTER' is True or False, and True only where 'BACKEND' is 'redis'"
+NODES = "hosts of a cluster: no sentinels, no socket, no database but 0 "
 BAD_LEDGERS = {
     "a misspelt key": (
         {"BACKEND": "redis", "HOST": SECRET},
-        "a dict of 'BACKEND' and 'HOSTS'; 'HOST' is neither. Did you mean 'HOSTS'?",
+        "a dict of 'BACKEND', 'HOSTS' and 'CLUSTER'; 'HOST' is none of them. Did you mean 'HOSTS'?",
     ),
     "a backend that is not there": ({"BACKEND": "no.such.Ledger", "HOSTS": [SECRET]}, BACKENDS),
     "a backend that is no ledger": ({"BACKEND": "os.path.join"}, BACKENDS),
@@ -563,6 +587,20 @@ BAD_LEDGERS = {
     "a relative backend": ({"BACKEND": ".ledger.Ledger"}, BACKENDS),
     "a dot": ({"BACKEND": "."}, BACKENDS),
     "no text": ({"BACKEND": ["redis"]}, BACKENDS),
+    "a cluster that is no flag": ({"CLUSTER": "yes"}, CLUSTERS),
+    "a cluster in memory": ({"BACKEND": "memory", "CLUSTER": True}, CLUSTERS),
+    "a cluster with a database": (
+        {"HOSTS": [f"redis://:{SECRET}@h/1"], "CLUSTER": True},
+        NODES + "(RedisClusterException for what is there)",
+    ),
+    "a cluster with a socket": (
+        {"HOSTS": ["unix:///run/redis.sock"], "CLUSTER": True},
+        NODES + "(RedisClusterException for what is there)",
+    ),
+    "a cluster of sentinels": (
+        {"HOSTS": [SENTINELS], "CLUSTER": True},
+        NODES + "(redis-py has no option 'sentinels')",
+    ),
     "None": ({"BACKEND": None}, BACKENDS),
 }
 

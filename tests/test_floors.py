@@ -22,6 +22,7 @@ FLOORS = [
     "refusal",
     "ledger.base",
     "ledger.memory",
+    "ledger.record",
     "ledger.redis",
     "ledger",
     "account",

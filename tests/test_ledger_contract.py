@@ -14,7 +14,8 @@ from channels_admission.pace import Pace
 from channels_admission.types import Neighbour, Reason, Terms
 
 from demo.servers import Redis
-from reports import Clock, ClockedRedisLedger, Reporter
+from redises import cluster
+from reports import Clock, ClockedRedisClusterLedger, ClockedRedisLedger, Reporter
 
 LEASE, BEAT = 6.0, 1.0
 SECURITY = Path(__file__).resolve().parent.parent / "SECURITY.md"
@@ -25,25 +26,44 @@ def clock():
     return Clock()
 
 
-@pytest.fixture(scope="module")
-def guarded_redis():
-    """A Redis with the user that SECURITY.md asks for, who may also read and write the tests' clock."""
+def rights(*more: str) -> tuple[str, ...]:
+    """The user that SECURITY.md asks for, who may also read and write the tests' clock."""
     documented = re.search(r"^ACL SETUSER (.*)$", SECURITY.read_text(), re.MULTILINE).group(1)
     rules = documented.replace("channels_admission:*", "test-*").split()
-    with Redis("--user", *rules, "+get", "+set") as server:
+    return ("--user", *rules, "+get", "+set", *more)
+
+
+@pytest.fixture(scope="module")
+def guarded_redis():
+    with Redis(*rights()) as server:
         yield f"redis://admission:PASSWORD@{server.host}:{server.port}"
 
 
-@pytest.fixture(params=["memory", "redis", "redis with few rights"])
+@pytest.fixture(scope="module")
+def guarded_cluster():
+    more = re.search(r"and `([^`]+)` in a cluster", SECURITY.read_text()).group(1)
+    with cluster(*rights(*more.split())) as servers:
+        yield {
+            "HOSTS": [f"redis://admission:PASSWORD@{servers.nodes[0].host}:{servers.nodes[0].port}"],
+            "CLUSTER": True,
+        }
+
+
+LEDGERS = {
+    "redis": ("redis_server", ClockedRedisLedger),
+    "redis with few rights": ("guarded_redis", ClockedRedisLedger),
+    "cluster with few rights": ("guarded_cluster", ClockedRedisClusterLedger),
+}
+
+
+@pytest.fixture(params=["memory", *LEDGERS])
 async def ledger(request, admission, clock):
     if request.param == "memory":
         yield MemoryLedger(admission(LEASE=LEASE, BEAT=BEAT), clock)
         return
-    if request.param == "redis":
-        url = request.getfixturevalue("redis_server").url
-    else:
-        url = request.getfixturevalue("guarded_redis")
-    ledger = ClockedRedisLedger(admission(LEASE=LEASE, BEAT=BEAT, LEDGER=url), clock)
+    fixture, kind = LEDGERS[request.param]
+    place = request.getfixturevalue(fixture)
+    ledger = kind(admission(LEASE=LEASE, BEAT=BEAT, LEDGER=getattr(place, "url", place)), clock)
     yield ledger
     await ledger.aclose()
 

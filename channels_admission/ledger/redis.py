@@ -5,8 +5,9 @@ A pool lives in ``PREFIX:{pool}:counts``, ``PREFIX:{pool}:leases`` and, for each
 """
 
 import hashlib
+import random
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from importlib.resources import files
 from typing import Any
@@ -14,6 +15,8 @@ from urllib.parse import urlsplit
 
 from channels_redis.utils import create_pool
 from redis.asyncio import Redis
+from redis.asyncio.cluster import ClusterNode, RedisCluster
+from redis.asyncio.connection import parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import (
@@ -21,6 +24,7 @@ from redis.exceptions import (
     AuthenticationError,
     AuthorizationError,
     ClusterDownError,
+    ClusterError,
     ConnectionError,
     MasterDownError,
     MaxConnectionsError,
@@ -28,18 +32,23 @@ from redis.exceptions import (
     NoScriptError,
     OutOfMemoryError,
     ReadOnlyError,
+    RedisClusterException,
     RedisError,
     ResponseError,
     TryAgainError,
 )
 
-from ..conf import MAX_LIMIT, Settings
+from ..conf import Settings
 from ..exceptions import LedgerRefused, LedgerUnavailable
 from ..hosts import DEFAULT_URL
-from ..types import Counters, Neighbour, Offer, Reading, Reason, Report, View, WorkerReading
+from ..types import Reading, Report, View
 from .base import OutOfOrder
+from .record import packed, reading_of, text_of, view_of
 
 SCRIPT = files(__package__).joinpath("reconcile.lua").read_text()
+
+LOOK = "return {redis.call('TIME'), redis.call('HGETALL', KEYS[1])}"
+"""A look at one pool of a cluster, by the clock of the node that has it."""
 
 UNUSED_KEYS_EXPIRE = 3600.0
 """Seconds after the last report of a pool until its keys disappear; at least two leases."""
@@ -50,10 +59,6 @@ PASSING = re.compile(
 """Error replies that waiting mends, wherever they stand: Redis 6 wraps a script's errors into a sentence."""
 PASSING_ERRORS = (OutOfMemoryError, ReadOnlyError, MasterDownError, TryAgainError, ClusterDownError, AskError)
 """The same, where the client has taken the word off the reply (a MovedError is an AskError)."""
-
-WORKER = re.compile(r"[A-Za-z0-9._-]{1,32}:\d{1,10}:[0-9a-f]{1,16}")
-SERVER = re.compile(r"[a-z0-9._-]{0,24}")
-COUNTER = re.compile(r"([a-z][a-z0-9_.:-]{0,63})=(\d{1,15})")
 
 
 def address_of(host: Mapping[str, Any]) -> str:
@@ -77,13 +82,16 @@ class RedisLedger:
     kind = "redis"
 
     def __init__(self, settings: Settings) -> None:
-        host = settings.ledger.host or {"address": DEFAULT_URL}
         self._settings = settings
-        self.address = address_of(host)
-        self._pool = create_pool(_prepared(host))
-        self._redis = Redis(connection_pool=self._pool)
         self._source = SCRIPT
         self._sha = hashlib.sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest()
+        host = settings.ledger.host or {"address": DEFAULT_URL}
+        self.address = address_of(host)
+        self._connect(host)
+
+    def _connect(self, host: Mapping[str, Any]) -> None:
+        """Make a client, which connects when first asked."""
+        self._redis: Any = Redis(connection_pool=create_pool(_prepared(host)))
 
     async def reconcile(self, pool: str, report: Report) -> View:
         keys = [self._key(pool, "counts"), self._key(pool, "leases"), self._key(pool, f"home:{report.home}")]
@@ -94,27 +102,30 @@ class RedisLedger:
         if reply[1] != report.seq:
             await self._drop_connections()
             raise LedgerUnavailable(f"the reply to another call: {reply[1]!r} for {report.seq}")
-        if _text(reply[0]) == "out of order":
+        if text_of(reply[0]) == "out of order":
             raise OutOfOrder(f"report {report.seq} of {report.worker} comes after report {reply[2]}")
-        return _view(reply)
+        return view_of(reply)
 
     async def _run(self, keys: list[str], arguments: list[str | float]) -> Any:
-        try:
+        with suppress(NoScriptError):
             return await self._redis.evalsha(self._sha, len(keys), *keys, *arguments)
-        except NoScriptError:
-            return await self._redis.eval(self._source, len(keys), *keys, *arguments)
+        return await self._redis.eval(self._source, len(keys), *keys, *arguments)
 
     async def read(self, pools: tuple[str, ...]) -> tuple[Reading, ...]:
         try:
-            async with self._redis.pipeline(transaction=False) as pipeline:
-                pipeline.time()
-                for pool in pools:
-                    pipeline.hgetall(self._key(pool, "counts"))
-                (seconds, micros), *hashes = await pipeline.execute()
+            looks = await self._look([self._key(pool, "counts") for pool in pools])
         except BaseException as error:
             raise await self._fault(error) from None
-        now = seconds * 1000 + micros // 1000
-        return tuple(_reading(fields, now, self._settings.lease) for fields in hashes)
+        return tuple(reading_of(fields, now, self._settings.lease) for now, fields in looks)
+
+    async def _look(self, keys: list[str]) -> Sequence[tuple[int, Mapping[Any, Any]]]:
+        """For each key the time by Redis, in milliseconds, and the hash."""
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            pipeline.time()
+            for key in keys:
+                pipeline.hgetall(key)
+            (seconds, micros), *hashes = await pipeline.execute()
+        return [(seconds * 1000 + micros // 1000, fields) for fields in hashes]
 
     async def aclose(self) -> None:
         await self._drop_connections()
@@ -138,8 +149,8 @@ class RedisLedger:
             _milliseconds(report.age),
             report.born,
             report.server,
-            _packed(report.counters),
-            _packed(report.acknowledged),
+            packed(report.counters),
+            packed(report.acknowledged),
             int(report.beat),
             int(report.goodbye),
             report.terms.rate or 0,
@@ -156,12 +167,73 @@ class RedisLedger:
         return _translated(error)
 
     async def _drop_connections(self) -> None:
+        pool = self._redis.connection_pool
         # A pool of sentinels keeps clients of its own, and does not close them.
-        manager = getattr(self._pool, "sentinel_manager", None)
+        manager = getattr(pool, "sentinel_manager", None)
         sentinels = manager.sentinels if manager else ()
-        for pool in (self._pool, *(sentinel.connection_pool for sentinel in sentinels)):
+        for each in (pool, *(sentinel.connection_pool for sentinel in sentinels)):
             with suppress(RedisError, OSError):
-                await pool.disconnect()
+                await each.disconnect()
+
+
+class RedisClusterLedger(RedisLedger):
+    """A :class:`~.base.Ledger` over a Redis Cluster, each pool in one of its slots.
+
+    The client follows a pool that moves, within the call, and tries nothing again that may have been done.
+    """
+
+    def _connect(self, host: Mapping[str, Any]) -> None:
+        self._hosts = self._settings.ledger.nodes or (host,)
+        self.address = f"cluster://{urlsplit(self.address).netloc}"
+        self._redis = cluster_client(self._hosts)
+
+    async def _run(self, keys: list[str], arguments: list[str | float]) -> Any:
+        # Before it has been told who is where, the client would ask anybody.
+        await self._redis.initialize()
+        try:
+            return await super()._run(keys, arguments)
+        except (AttributeError, KeyError) as error:
+            # The client stumbles over a node that has no slot yet, and is about to get its first.
+            raise ClusterError(f"a pool is on its way to a node not yet known ({error!r})") from None
+
+    async def _look(self, keys: list[str]) -> Sequence[tuple[int, Mapping[Any, Any]]]:
+        await self._redis.initialize()
+        looks = []
+        for key in keys:
+            (seconds, micros), flat = await self._redis.eval(LOOK, 1, key)
+            fields = dict(zip(flat[::2], flat[1::2], strict=True))
+            looks.append((int(seconds) * 1000 + int(micros) // 1000, fields))
+        return looks
+
+    async def _drop_connections(self) -> None:
+        """Start over with a client that asks again who is where: one that has met a fault may know it wrongly."""
+        client, known = self._redis, self._redis.get_nodes()
+        self._redis = cluster_client(self._hosts, [(node.host, node.port) for node in known])
+        for node in {*known, *client.nodes_manager.startup_nodes.values()}:
+            with suppress(RedisError, OSError):
+                await node.disconnect()
+        await client.aclose()
+
+
+def cluster_client(hosts: Sequence[Mapping[str, Any]], known: Sequence[tuple[str, int]] = ()) -> RedisCluster:
+    """A client that asks any of ``hosts``, or of the nodes ``known``, for the others; not yet connected.
+
+    The first of the hosts says how to connect to all. Which node is asked first is drawn by lot, for it may be silent.
+    """
+    nodes = [ClusterNode(*place) for place in {*map(_place, hosts), *known}]
+    random.shuffle(nodes)
+    ours = {"retry": Retry(NoBackoff(), 0), "reinitialize_steps": 0, "startup_nodes": nodes}
+    options = {"protocol": 2, **hosts[0], **ours}
+    address = options.pop("address", None)
+    client = RedisCluster.from_url(address, **options) if address else RedisCluster(**options)
+    if hasattr(client, "cluster_error_retry_attempts"):  # redis-py 5
+        client.cluster_error_retry_attempts = 0
+    return client
+
+
+def _place(host: Mapping[str, Any]) -> tuple[str, int]:
+    parts = {"host": "localhost", "port": 6379, **(parse_url(host["address"]) if "address" in host else host)}
+    return str(parts["host"]), int(parts["port"])
 
 
 def _prepared(host: Mapping[str, Any]) -> dict[str, Any]:
@@ -178,8 +250,19 @@ def _prepared(host: Mapping[str, Any]) -> dict[str, Any]:
 def _translated(error: BaseException) -> BaseException:
     if not isinstance(error, Exception):
         return error
+    error = _origin(error)
     text = f"{type(error).__name__}: {error}"
     return LedgerRefused(text) if _is_permanent(error) else LedgerUnavailable(text, reset=_is_reset(error))
+
+
+def _origin(error: Exception) -> Exception:
+    """What went wrong at a node, where the client of a cluster only says that no node would do."""
+    while isinstance(error, RedisClusterException):
+        cause = error.__cause__ or error.__context__
+        if not isinstance(cause, RedisError | RedisClusterException | OSError):
+            break
+        error = cause
+    return error
 
 
 def _is_permanent(error: Exception) -> bool:
@@ -188,7 +271,7 @@ def _is_permanent(error: Exception) -> bool:
     if isinstance(error, ResponseError):
         return not (isinstance(error, PASSING_ERRORS) or PASSING.search(str(error)))
     # Anything else is a mistake in the set-up, such as an option the client finds wrong when it connects.
-    return not isinstance(error, RedisError | OSError)
+    return not isinstance(error, RedisError | RedisClusterException | OSError)
 
 
 def _is_reset(error: Exception) -> bool:
@@ -198,67 +281,3 @@ def _is_reset(error: Exception) -> bool:
 
 def _milliseconds(seconds: float) -> int:
     return round(seconds * 1000)
-
-
-def _packed(counters: Counters) -> str:
-    return ",".join(f"{name}={count}" for name, count in counters.items())
-
-
-def _view(reply: list[Any]) -> View:
-    _, _, granted, total, limit, workers, version, settling, lapsed, why, *rest = reply
-    pace, neighbours = rest[:3], rest[3:]
-    named = zip(neighbours[::2], neighbours[1::2], strict=True)
-    return View(
-        granted=granted,
-        total=total,
-        limit=limit,
-        workers=workers,
-        version=version,
-        settling=bool(settling),
-        lapsed=bool(lapsed),
-        shortfall=Reason(_text(why)) if why else None,
-        offer=Offer(*(float(part) / 1000 for part in pace)) if pace[0] else None,
-        neighbours=tuple(
-            Neighbour(worker, int(born))
-            for worker, born in ((_text(worker), _text(born)) for worker, born in named)
-            if WORKER.fullmatch(worker) and born.isdecimal()
-        ),
-    )
-
-
-def _text(value: Any) -> str:
-    """A Redis string as text, whatever the client's ``decode_responses`` says; never fails."""
-    return value.decode("ascii", "replace") if isinstance(value, bytes) else str(value)
-
-
-def _number(value: str | None) -> int | None:
-    return int(value) if value is not None and value.isdecimal() and len(value) <= 16 else None
-
-
-def _reading(fields: Mapping[Any, Any], now: int, lease: float) -> Reading:
-    """A pool's hash as a :class:`Reading`; what no worker of ours can have written is left out."""
-    texts = {_text(name): _text(value) for name, value in fields.items()}
-    limit = _number(texts.get("#limit"))
-    clock, settled = (_number(texts.get(name)) or 0 for name in ("#clock", "#settled"))
-    workers = (_worker(name, record, now) for name, record in texts.items() if not name.startswith("#"))
-    return Reading(
-        limit=limit if limit is not None and limit <= MAX_LIMIT else None,
-        settling=clock < settled,
-        counters={name: int(count) for name, count in COUNTER.findall(texts.get("#counters", ""))},
-        workers=tuple(worker for worker in workers if worker is not None and worker.silence < lease),
-    )
-
-
-def _worker(name: str, record: str, now: int) -> WorkerReading | None:
-    parts = record.split("|")
-    numbers = [number for part in parts[:5] if (number := _number(part)) is not None]
-    if len(parts) != 7 or len(numbers) != 5 or not WORKER.fullmatch(name) or not SERVER.fullmatch(parts[5]):
-        return None
-    held, _, seen, started, _ = numbers
-    return WorkerReading(
-        worker=name,
-        held=min(held, MAX_LIMIT),
-        silence=max(0, now - seen) / 1000,
-        uptime=max(0, now - started) / 1000,
-        server=parts[5],
-    )

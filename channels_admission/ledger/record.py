@@ -1,0 +1,78 @@
+"""What stands in Redis, and what the script answers, as values; whatever no worker can have written is left out."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from ..conf import MAX_LIMIT
+from ..types import Counters, Neighbour, Offer, Reading, Reason, View, WorkerReading
+
+WORKER = re.compile(r"[A-Za-z0-9._-]{1,32}:\d{1,10}:[0-9a-f]{1,16}")
+SERVER = re.compile(r"[a-z0-9._-]{0,24}")
+COUNTER = re.compile(r"([a-z][a-z0-9_.:-]{0,63})=(\d{1,15})")
+
+
+def packed(counters: Counters) -> str:
+    """Counters as the script reads and stores them."""
+    return ",".join(f"{name}={count}" for name, count in counters.items())
+
+
+def view_of(reply: list[Any]) -> View:
+    """The script's answer to a report that was applied."""
+    _, _, granted, total, limit, workers, version, settling, lapsed, why, *rest = reply
+    pace, neighbours = rest[:3], rest[3:]
+    named = zip(neighbours[::2], neighbours[1::2], strict=True)
+    return View(
+        granted=granted,
+        total=total,
+        limit=limit,
+        workers=workers,
+        version=version,
+        settling=bool(settling),
+        lapsed=bool(lapsed),
+        shortfall=Reason(text_of(why)) if why else None,
+        offer=Offer(*(float(part) / 1000 for part in pace)) if pace[0] else None,
+        neighbours=tuple(
+            Neighbour(worker, int(born))
+            for worker, born in ((text_of(worker), text_of(born)) for worker, born in named)
+            if WORKER.fullmatch(worker) and born.isdecimal()
+        ),
+    )
+
+
+def text_of(value: Any) -> str:
+    """A Redis string as text, whatever the client's ``decode_responses`` says; never fails."""
+    return value.decode("ascii", "replace") if isinstance(value, bytes) else str(value)
+
+
+def _number(value: str | None) -> int | None:
+    return int(value) if value is not None and value.isdecimal() and len(value) <= 16 else None
+
+
+def reading_of(fields: Mapping[Any, Any], now: int, lease: float) -> Reading:
+    """A pool's hash as a :class:`Reading`; what no worker of ours can have written is left out."""
+    texts = {text_of(name): text_of(value) for name, value in fields.items()}
+    limit = _number(texts.get("#limit"))
+    clock, settled = (_number(texts.get(name)) or 0 for name in ("#clock", "#settled"))
+    workers = (_worker(name, record, now) for name, record in texts.items() if not name.startswith("#"))
+    return Reading(
+        limit=limit if limit is not None and limit <= MAX_LIMIT else None,
+        settling=clock < settled,
+        counters={name: int(count) for name, count in COUNTER.findall(texts.get("#counters", ""))},
+        workers=tuple(worker for worker in workers if worker is not None and worker.silence < lease),
+    )
+
+
+def _worker(name: str, record: str, now: int) -> WorkerReading | None:
+    parts = record.split("|")
+    numbers = [number for part in parts[:5] if (number := _number(part)) is not None]
+    if len(parts) != 7 or len(numbers) != 5 or not WORKER.fullmatch(name) or not SERVER.fullmatch(parts[5]):
+        return None
+    held, _, seen, started, _ = numbers
+    return WorkerReading(
+        worker=name,
+        held=min(held, MAX_LIMIT),
+        silence=max(0, now - seen) / 1000,
+        uptime=max(0, now - started) / 1000,
+        server=parts[5],
+    )
