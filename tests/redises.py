@@ -1,5 +1,6 @@
 """Several Redis servers that belong together: watched by sentinels, or a cluster."""
 
+import re
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -19,6 +20,22 @@ NODES_TALK_AT = 10000
 """Above the port where a node of a cluster serves."""
 PATIENCE = 20.0
 """Seconds for a cluster to form."""
+
+SECURITY = Path(__file__).resolve().parent.parent / "SECURITY.md"
+
+
+def rights(*more: str, in_cluster: bool = False) -> tuple[str, ...]:
+    """Arguments of a Redis: a user with the rights that SECURITY.md asks for, and ``more``, on keys of tests."""
+    documented = SECURITY.read_text()
+    rules = re.search(r"^ACL SETUSER (.*)$", documented, re.MULTILINE).group(1)
+    if in_cluster:
+        rules += " " + re.search(r"`([^`]+)` in a cluster", documented).group(1)
+    return ("--user", *rules.replace("channels_admission:*", "test-*").split(), *more)
+
+
+def as_admission(url: str) -> str:
+    """The URL for that user."""
+    return url.replace("//", "//admission:PASSWORD@")
 
 
 class Sentinel(Redis):
@@ -67,7 +84,9 @@ class Node(Redis):
     """A server of a cluster that has yet to be formed."""
 
     def __init__(self, *args: str) -> None:
-        super().__init__("--cluster-enabled", "yes", "--cluster-node-timeout", "2000", *args)
+        # A node that has given its last slot away stays what it is.
+        stays = ("--cluster-allow-replica-migration", "no")
+        super().__init__("--cluster-enabled", "yes", "--cluster-node-timeout", "2000", *stays, *args)
 
     def _free_port(self) -> int:
         """One whose companion, for the talk among the nodes, is free as well."""
@@ -86,6 +105,12 @@ class Cluster:
         self.clients = clients
         """Of the operator's, one for each node."""
 
+    def owner(self, slot: int) -> int:
+        """The number of the node that has the slot."""
+        ranges = self.clients[0].execute_command("CLUSTER", "SLOTS")
+        (port,) = (node[1] for first, last, node in ranges if first <= slot <= last)
+        return [node.port for node in self.nodes].index(port)
+
     @property
     def hosts(self) -> list[str]:
         return [node.url for node in self.nodes]
@@ -96,11 +121,38 @@ class Cluster:
         second.execute_command("CLUSTER", "ADDSLOTS", *range(SLOTS // 2, SLOTS))
         for node in self.nodes[1:]:
             first.execute_command("CLUSTER", "MEET", node.host, node.port)
+        self.wait()
+
+    def wait(self) -> None:
+        """Until all of them know each other, and who has which slot."""
         deadline = time.monotonic() + PATIENCE
         while not all(self._is_whole(client) for client in self.clients):
             if time.monotonic() > deadline:
-                raise AssertionError(f"no cluster after {PATIENCE} s: {first.execute_command('CLUSTER', 'NODES')}")
+                raise AssertionError(
+                    f"no cluster after {PATIENCE} s: {self.clients[0].execute_command('CLUSTER', 'NODES')}"
+                )
             time.sleep(POLL)
+
+    def begin_to_move(self, slot: int, source: int, target: int) -> None:
+        """Let the keys of a slot go one by one from one node to another, each by its number."""
+        names = [client.execute_command("CLUSTER", "MYID") for client in self.clients]
+        self.clients[target].execute_command("CLUSTER", "SETSLOT", slot, "IMPORTING", names[source])
+        self.clients[source].execute_command("CLUSTER", "SETSLOT", slot, "MIGRATING", names[target])
+
+    def move(self, source: int, target: int, *keys: str) -> None:
+        node = self.nodes[target]
+        self.clients[source].execute_command("MIGRATE", node.host, node.port, "", 0, 1000, "KEYS", *keys)
+
+    def keys(self, slot: int, node: int) -> list[str]:
+        return self.clients[node].execute_command("CLUSTER", "GETKEYSINSLOT", slot, 100)
+
+    def end_move(self, slot: int, source: int, target: int) -> None:
+        """With whatever keys are left."""
+        while keys := self.keys(slot, source):
+            self.move(source, target, *keys)
+        name = self.clients[target].execute_command("CLUSTER", "MYID")
+        for client in (self.clients[target], self.clients[source]):
+            client.execute_command("CLUSTER", "SETSLOT", slot, "NODE", name)
 
     def _is_whole(self, client: Client) -> bool:
         state = client.execute_command("CLUSTER", "INFO")

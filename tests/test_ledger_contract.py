@@ -2,9 +2,7 @@
 
 import asyncio
 import random
-import re
 from dataclasses import astuple, replace
-from pathlib import Path
 
 import pytest
 
@@ -14,11 +12,10 @@ from channels_admission.pace import Pace
 from channels_admission.types import Neighbour, Reason, Terms
 
 from demo.servers import Redis
-from redises import cluster
+from redises import as_admission, cluster, rights
 from reports import Clock, ClockedRedisClusterLedger, ClockedRedisLedger, Reporter
 
 LEASE, BEAT = 6.0, 1.0
-SECURITY = Path(__file__).resolve().parent.parent / "SECURITY.md"
 
 
 @pytest.fixture
@@ -26,27 +23,16 @@ def clock():
     return Clock()
 
 
-def rights(*more: str) -> tuple[str, ...]:
-    """The user that SECURITY.md asks for, who may also read and write the tests' clock."""
-    documented = re.search(r"^ACL SETUSER (.*)$", SECURITY.read_text(), re.MULTILINE).group(1)
-    rules = documented.replace("channels_admission:*", "test-*").split()
-    return ("--user", *rules, "+get", "+set", *more)
-
-
 @pytest.fixture(scope="module")
 def guarded_redis():
-    with Redis(*rights()) as server:
-        yield f"redis://admission:PASSWORD@{server.host}:{server.port}"
+    with Redis(*rights("+get", "+set")) as server:
+        yield as_admission(server.url)
 
 
 @pytest.fixture(scope="module")
 def guarded_cluster():
-    more = re.search(r"and `([^`]+)` in a cluster", SECURITY.read_text()).group(1)
-    with cluster(*rights(*more.split())) as servers:
-        yield {
-            "HOSTS": [f"redis://admission:PASSWORD@{servers.nodes[0].host}:{servers.nodes[0].port}"],
-            "CLUSTER": True,
-        }
+    with cluster(*rights("+get", "+set", in_cluster=True)) as servers:
+        yield {"HOSTS": [as_admission(url) for url in servers.hosts], "CLUSTER": True}
 
 
 LEDGERS = {

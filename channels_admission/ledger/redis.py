@@ -4,11 +4,12 @@ A pool lives in ``PREFIX:{pool}:counts``, ``PREFIX:{pool}:leases`` and, for each
 ``PREFIX:{pool}:home:TOKEN``; the hash tag keeps them in one slot of a cluster.
 """
 
+import asyncio
 import hashlib
 import random
 import re
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from importlib.resources import files
 from typing import Any
 from urllib.parse import urlsplit
@@ -107,9 +108,10 @@ class RedisLedger:
         return view_of(reply)
 
     async def _run(self, keys: list[str], arguments: list[str | float]) -> Any:
+        client = self._redis
         with suppress(NoScriptError):
-            return await self._redis.evalsha(self._sha, len(keys), *keys, *arguments)
-        return await self._redis.eval(self._source, len(keys), *keys, *arguments)
+            return await client.evalsha(self._sha, len(keys), *keys, *arguments)
+        return await client.eval(self._source, len(keys), *keys, *arguments)
 
     async def read(self, pools: tuple[str, ...]) -> tuple[Reading, ...]:
         try:
@@ -186,32 +188,60 @@ class RedisClusterLedger(RedisLedger):
         self._hosts = self._settings.ledger.nodes or (host,)
         self.address = f"cluster://{urlsplit(self.address).netloc}"
         self._redis = cluster_client(self._hosts)
+        self._closing: set[asyncio.Task[None]] = set()
 
     async def _run(self, keys: list[str], arguments: list[str | float]) -> Any:
-        # Before it has been told who is where, the client would ask anybody.
-        await self._redis.initialize()
-        try:
+        async with self._informed():
             return await super()._run(keys, arguments)
-        except (AttributeError, KeyError) as error:
-            # The client stumbles over a node that has no slot yet, and is about to get its first.
-            raise ClusterError(f"a pool is on its way to a node not yet known ({error!r})") from None
 
     async def _look(self, keys: list[str]) -> Sequence[tuple[int, Mapping[Any, Any]]]:
-        await self._redis.initialize()
         looks = []
-        for key in keys:
-            (seconds, micros), flat = await self._redis.eval(LOOK, 1, key)
-            fields = dict(zip(flat[::2], flat[1::2], strict=True))
-            looks.append((int(seconds) * 1000 + int(micros) // 1000, fields))
+        async with self._informed() as client:
+            for key in keys:
+                (seconds, micros), flat = await client.eval(LOOK, 1, key)
+                fields = dict(zip(flat[::2], flat[1::2], strict=True))
+                looks.append((int(seconds) * 1000 + int(micros) // 1000, fields))
         return looks
 
+    @asynccontextmanager
+    async def _informed(self) -> AsyncIterator[Any]:
+        """The client, told who is where: before that, it would ask anybody."""
+        client = self._redis
+        try:
+            await client.initialize()
+            yield client
+        finally:
+            if client is not self._redis:  # another call has met a fault, and this one may have opened it again
+                self._abandon(client)
+
+    async def _fault(self, error: BaseException) -> BaseException:
+        if isinstance(error, AttributeError | KeyError):
+            # The client stumbles over a node that has no slot yet, and is about to get its first.
+            error = ClusterError(f"a pool is on its way to a node not yet known ({error!r})")
+        return await super()._fault(error)
+
     async def _drop_connections(self) -> None:
-        """Start over with a client that asks again who is where: one that has met a fault may know it wrongly."""
-        client, known = self._redis, self._redis.get_nodes()
-        self._redis = cluster_client(self._hosts, [(node.host, node.port) for node in known])
-        for node in {*known, *client.nodes_manager.startup_nodes.values()}:
-            with suppress(RedisError, OSError):
-                await node.disconnect()
+        """Go on with a client that asks again who is where: one that has met a fault may know it wrongly."""
+        client = self._redis
+        self._redis = cluster_client(self._hosts, [(node.host, node.port) for node in client.get_nodes()])
+        self._abandon(client)
+
+    def _abandon(self, client: RedisCluster) -> None:
+        task = asyncio.ensure_future(_close(client))
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+    async def aclose(self) -> None:
+        await super().aclose()
+        await asyncio.gather(*self._closing)
+
+
+async def _close(client: RedisCluster) -> None:
+    # It closes nothing by itself while it wants to be told again who is where.
+    for node in (*client.get_nodes(), *client.nodes_manager.startup_nodes.values()):
+        with suppress(RedisError, OSError):
+            await node.disconnect()
+    with suppress(RedisError, OSError):
         await client.aclose()
 
 
@@ -223,7 +253,7 @@ def cluster_client(hosts: Sequence[Mapping[str, Any]], known: Sequence[tuple[str
     nodes = [ClusterNode(*place) for place in {*map(_place, hosts), *known}]
     random.shuffle(nodes)
     ours = {"retry": Retry(NoBackoff(), 0), "reinitialize_steps": 0, "startup_nodes": nodes}
-    options = {"protocol": 2, **hosts[0], **ours}
+    options = {"protocol": 2, "require_full_coverage": False, **hosts[0], **ours}
     address = options.pop("address", None)
     client = RedisCluster.from_url(address, **options) if address else RedisCluster(**options)
     if hasattr(client, "cluster_error_retry_attempts"):  # redis-py 5
