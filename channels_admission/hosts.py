@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
+from urllib.parse import urlsplit
 
 from channels_redis.utils import create_pool, decode_hosts
 from django.conf import settings as django_settings
@@ -30,6 +31,21 @@ class LedgerSettings:
     host: Mapping[str, Any] | None
     nodes: tuple[Mapping[str, Any], ...] = ()
     """Where it is a cluster: hosts of which any knows the others. ``host`` is the first of them."""
+
+
+def address_of(host: Mapping[str, Any]) -> str:
+    """Where a channels_redis host entry points, for people: no user, password or query."""
+    if "address" in host:
+        url = urlsplit(str(host["address"]))
+        place = url.hostname or ""
+        place = f"[{place}]" if ":" in place else place
+        port = f":{url.port}" if url.port else ""
+        return f"{url.scheme}://{place}{port}{url.path}"
+    if "sentinels" in host:
+        return f"sentinel://{host.get('master_name', '')}"
+    if "path" in host:
+        return f"unix://{host['path']}"
+    return f"redis://{host.get('host', 'localhost')}:{host.get('port', 6379)}/{host.get('db', 0)}"
 
 
 def _channel_layer_host() -> Mapping[str, Any] | None:

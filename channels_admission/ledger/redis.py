@@ -12,7 +12,6 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from importlib.resources import files
 from typing import Any
-from urllib.parse import urlsplit
 
 from channels_redis.utils import create_pool
 from redis.asyncio import Redis
@@ -41,7 +40,7 @@ from redis.exceptions import (
 
 from ..conf import Settings
 from ..exceptions import LedgerRefused, LedgerUnavailable
-from ..hosts import DEFAULT_URL
+from ..hosts import DEFAULT_URL, address_of
 from ..types import Reading, Report, View
 from .base import OutOfOrder
 from .record import packed, reading_of, text_of, view_of
@@ -60,21 +59,6 @@ PASSING = re.compile(
 """Error replies that waiting mends, wherever they stand: Redis 6 wraps a script's errors into a sentence."""
 PASSING_ERRORS = (OutOfMemoryError, ReadOnlyError, MasterDownError, TryAgainError, ClusterDownError, AskError)
 """The same, where the client has taken the word off the reply (a MovedError is an AskError)."""
-
-
-def address_of(host: Mapping[str, Any]) -> str:
-    """Where a channels_redis host entry points, for people: no user, password or query."""
-    if "address" in host:
-        url = urlsplit(str(host["address"]))
-        place = url.hostname or ""
-        place = f"[{place}]" if ":" in place else place
-        port = f":{url.port}" if url.port else ""
-        return f"{url.scheme}://{place}{port}{url.path}"
-    if "sentinels" in host:
-        return f"sentinel://{host.get('master_name', '')}"
-    if "path" in host:
-        return f"unix://{host['path']}"
-    return f"redis://{host.get('host', 'localhost')}:{host.get('port', 6379)}/{host.get('db', 0)}"
 
 
 class RedisLedger:
@@ -186,7 +170,7 @@ class RedisClusterLedger(RedisLedger):
 
     def _connect(self, host: Mapping[str, Any]) -> None:
         self._hosts = self._settings.ledger.nodes or (host,)
-        self.address = f"cluster://{urlsplit(self.address).netloc}"
+        self.address = f"cluster://{self.address.partition('://')[2].partition('/')[0]}"
         self._redis = cluster_client(self._hosts)
         self._closing: set[asyncio.Task[None]] = set()
 
