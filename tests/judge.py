@@ -134,7 +134,10 @@ class Judge:
         if (after.total or 0) > max((before.total or 0) + lost, report.limit):
             self._object("raised", f"from {before.total} to {after.total} by {report}")
         self._see_forgotten(actor, before.counts.keys() - after.counts.keys())
-        actor.heard = actor.id in after.counts and (actor.heard or report.seq == actor.sent)
+        # A copy that comes after a loss of data is no news: what its first arrival was granted, it may not be again.
+        is_news = report.seq == actor.sent and report.seq > actor.applied
+        actor.heard = actor.id in after.counts and (actor.heard or is_news)
+        actor.applied = max(actor.applied, report.seq)
         actor.leased_at = self.clock
         self.see_truth()
 

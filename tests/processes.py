@@ -54,6 +54,8 @@ class Actor:
         self.slots: list[Slot] = []
         self.sent = 0
         """The number of its newest report."""
+        self.applied = 0
+        """The number of its newest report that the ledger ever applied."""
         self.heard = False
         """Whether the ledger got its newest report, or an older one that counts as much, and has not lost it since."""
         self.leased_at = 0.0
