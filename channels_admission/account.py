@@ -20,7 +20,7 @@ from collections import Counter
 from . import policy
 from .conf import PoolSettings
 from .pace import Bucket
-from .types import ADMITTED, RELEASED, Counters, Reason, Report, View
+from .types import ADMITTED, RELEASED, Counters, Load, Reason, Report, View
 from .worker import Worker, home
 
 
@@ -101,8 +101,8 @@ class Account:
         self._grants -= 1
         self.counters[ADMITTED] += 1
 
-    def refuse(self, reason: Reason) -> None:
-        self.counters[reason.value] += 1
+    def refuse(self, reason: str) -> None:
+        self.counters[str(reason)] += 1
 
     def release(self) -> None:
         self.held -= 1
@@ -112,6 +112,7 @@ class Account:
         self,
         wanted: int = 0,
         *,
+        load: tuple[Load, ...] = (),
         owed: int = 0,
         gone: tuple[str, ...] = (),
         beat: bool = False,
@@ -140,6 +141,7 @@ class Account:
             counters=dict(self.counters),
             acknowledged=self._acknowledged,
             gone=gone,
+            load=load,
             terms=self.terms,
             owed=owed,
             beat=beat,

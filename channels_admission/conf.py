@@ -19,6 +19,7 @@ from django.utils.text import capfirst
 
 from .exceptions import ConfigurationError
 from .hosts import LedgerSettings, ledger
+from .thresholds import Watch, pressure
 from .types import Terms
 from .values import (
     Wrong,
@@ -34,6 +35,7 @@ from .values import (
     retry_bounds,
     seconds,
     share,
+    size,
     whole,
 )
 
@@ -87,6 +89,8 @@ class Settings:
     lease: float
     beat: float
     ledger_timeout: float
+    pressure: Mapping[str, Watch]
+    memory_limit: int | None
     pools: Mapping[str, PoolSettings]
 
     def pool(self, name: str) -> PoolSettings:
@@ -133,6 +137,8 @@ PROJECT_KEYS = (
     Key("LEASE", "E006", 30, seconds(1, MAX_LEASE), "seconds the ledger believes a worker after its last report"),
     Key("BEAT", "E007", 3, seconds(0.1, 600), "seconds between a worker's periodic reports"),
     Key("LEDGER_TIMEOUT", "E008", 0.25, seconds(0.01, 4), "seconds a handshake may wait for the ledger"),
+    Key("PRESSURE", "E026", {}, pressure, "from which readings on a monitor refuses: {'lag': (scaling, saturation)}"),
+    Key("MEMORY_LIMIT", "E027", None, size, "bytes of memory one worker process may use; None for what there is"),
 )
 OUTAGE_POLICIES = one_of("share", "freeze", "open", "closed")
 REFUSALS = one_of("close", "http")

@@ -18,7 +18,8 @@ from .conf import PoolSettings, Settings
 from .exceptions import LedgerError, LedgerUnavailable
 from .ledger.base import Ledger, OutOfOrder
 from .pace import Schedule
-from .types import Reason, Refusal, Report, View
+from .pressure import Pressure
+from .types import ADMITTED, RELEASED, Reason, Refusal, Report, View
 from .worker import Worker, is_gone
 
 logger = logging.getLogger("channels_admission")
@@ -81,6 +82,7 @@ class Gate:
         ledger: Ledger,
         worker: Worker,
         server: str = "",
+        pressure: Pressure | None = None,
         on_end: Callable[["Gate"], Awaitable[None]] | None = None,
     ) -> None:
         self.pool = pool
@@ -91,6 +93,7 @@ class Gate:
         self.refusals_held = 0
         """Refused clients that are kept a while, now."""
         self._ledger = ledger
+        self._pressure = pressure
         self._on_end = on_end
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[_Handshake] = deque()
@@ -122,6 +125,8 @@ class Gate:
     async def acquire(self) -> Slot | Refusal:
         """A slot, or a refusal, within ``LEDGER_TIMEOUT``. Cancelling it costs no slot."""
         account = self.account
+        if self._pressure is not None and (monitor := self._pressure.refusing()):
+            return self._refuse(monitor)
         if account.away or self._parting:
             return self._decide_alone()
         if account.has_room and not self._waiting:
@@ -159,7 +164,7 @@ class Gate:
         self.account.admit()
         return Slot(self)
 
-    def _refuse(self, reason: Reason) -> Refusal:
+    def _refuse(self, reason: str) -> Refusal:
         self.account.refuse(reason)
         if self._log_timer is None:
             self._log_timer = self._loop.call_later(LOG_PAUSE, self._log_refusals, context=Context())
@@ -167,7 +172,8 @@ class Gate:
 
     def _log_refusals(self) -> None:
         """Say in one line how many were refused, and why, since the last such line."""
-        refused = Counter({reason.value: self.account.counters[reason.value] for reason in Reason})
+        refused = self.account.counters.copy()
+        del refused[ADMITTED], refused[RELEASED]
         news, self._logged, self._log_timer = refused - self._logged, refused, None
         reasons = ", ".join(f"{count} {name}" for name, count in news.items())
         logger.info("Pool %r refused %d connections: %s.", self.pool.name, news.total(), reasons)
@@ -273,7 +279,8 @@ class Gate:
         is_beat = started >= self._beat_at
         wanted = sum(not handshake.done() for handshake in self._waiting)
         covered = self._arrivals
-        report = account.report(wanted, owed=self._schedule.owed, gone=self._gone, beat=is_beat)
+        load = self._pressure.load if self._pressure else ()
+        report = account.report(wanted, load=load, owed=self._schedule.owed, gone=self._gone, beat=is_beat)
         self._report_at = None
         self.calls += 1
         view = await self._ask(report)

@@ -10,6 +10,7 @@ from . import conf
 from .conf import Settings
 from .gate import Gate
 from .ledger import open_ledger
+from .pressure import Pressure
 from .servers import daphne
 from .worker import Worker
 
@@ -25,6 +26,7 @@ class House:
         self._server = server
         self._worker = Worker()
         self._ledger = open_ledger(settings)
+        self._pressure = Pressure(settings)
         self._gates: dict[str, Gate] = {}
         if server == daphne.NAME:
             daphne.before_exit(partial(self.aclose, exiting=True))
@@ -33,7 +35,13 @@ class House:
         gate = self._gates.get(pool)
         if gate is None:
             gate = Gate(
-                self.settings.pool(pool), self.settings, self._ledger, self._worker, self._server, on_end=self._left
+                self.settings.pool(pool),
+                self.settings,
+                self._ledger,
+                self._worker,
+                self._server,
+                self._pressure,
+                on_end=self._left,
             )
             self._gates[pool] = gate
         return gate
@@ -49,6 +57,7 @@ class House:
     async def _left(self, gate: Gate) -> None:
         del self._gates[gate.pool.name]
         if not self._gates:
+            await self._pressure.aclose()
             await self._ledger.aclose()
 
 

@@ -14,7 +14,7 @@ from rich.text import Text
 from .conf import NAME
 from .ledger.memory import MemoryLedger
 from .snapshot import Health, LedgerSnapshot, PoolSnapshot, Snapshot, WorkerSnapshot
-from .types import Level, Reason
+from .types import Level, Load, Reason
 
 LEVELS = {
     Level.CALM: ("Calm", "bold green"),
@@ -33,6 +33,10 @@ REASONS = {
     Reason.RATE.value: "too many at once",
     Reason.CROWD.value: "too many waiting",
     Reason.LEDGER.value: "ledger away",
+    "lag": "event loop behind",
+    "memory": "memory short",
+    "descriptors": "descriptors short",
+    "cpu": "CPU short",
 }
 """What people read for a reason; one not in here is shown as it is."""
 
@@ -122,6 +126,7 @@ def _pool(pool: PoolSnapshot) -> RenderableType:
         Text(_events(pool)),
         "",
         _workers(pool.workers) if pool.workers else Text(NOBODY, "dim"),
+        *map(_pressed, filter(_is_pressed, pool.workers)),
     )
 
 
@@ -133,23 +138,51 @@ def _events(pool: PoolSnapshot) -> str:
 
 
 def _workers(workers: tuple[WorkerSnapshot, ...]) -> RenderableType:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), expand=True, header_style="dim")
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), expand=True, header_style="dim")
     table.add_column("host", ratio=1, overflow="fold")
     table.add_column("pid", justify="right")
     table.add_column("server", overflow="fold")
     table.add_column("held", justify="right")
-    table.add_column("last beat", justify="right", no_wrap=True)
-    table.add_column("started", justify="right", no_wrap=True)
+    for name in ("beat", "up", "lag", "mem", "fds", "cpu"):
+        table.add_column(name, justify="right", no_wrap=True)
     for worker in workers:
         table.add_row(
             Text(plain(worker.host)),
             str(worker.pid),
             Text(plain(worker.server) or "-"),
             f"{worker.held:,}",
-            f"{duration(worker.last_beat)} ago",
-            f"{duration(worker.uptime)} ago",
+            duration(worker.last_beat),
+            duration(worker.uptime),
+            *_loads(worker),
         )
     return table
+
+
+def _loads(worker: WorkerSnapshot) -> Iterator[Text]:
+    """The four built-in readings, each in the colour of its pressure; a question mark where one is unknown."""
+    load = {each.name: each for each in worker.load}
+    for name, written in (("lag", _milliseconds), ("memory", _percent), ("descriptors", _percent), ("cpu", _percent)):
+        each = load.get(name, Load(name, None, 0.0))
+        style = "bold red" if each.pressure >= 1 else "bold yellow" if each.pressure else ""
+        yield Text("?" if each.reading is None else written(each.reading), style)
+
+
+def _is_pressed(worker: WorkerSnapshot) -> bool:
+    return any(each.pressure for each in worker.load)
+
+
+def _pressed(worker: WorkerSnapshot) -> Text:
+    """Which monitors of a worker refuse, and how much of what comes."""
+    parts = [f"{100 * each.pressure:.0f} % for {plain(each.name)}" for each in worker.load if each.pressure]
+    return Text(f"{plain(worker.host)} {worker.pid} refuses {', '.join(parts)}", "bold yellow")
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{1000 * seconds:.0f} ms"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
 
 
 def _ends(left: RenderableType, right: RenderableType) -> RenderableType:

@@ -11,7 +11,7 @@ from . import conf, policy
 from .conf import PoolSettings, Settings
 from .exceptions import LedgerError, LedgerUnavailable
 from .ledger import open_ledger
-from .types import ADMITTED, RELEASED, Level, Reading, WorkerReading
+from .types import ADMITTED, RELEASED, Level, Load, Reading, WorkerReading
 
 READ_TIMEOUT = 1.0
 """Seconds a look at the ledger may take; no handshake waits for it."""
@@ -35,6 +35,7 @@ class WorkerSnapshot:
     held: int
     last_beat: float
     uptime: float
+    load: tuple[Load, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,4 +132,5 @@ def _worker(reading: WorkerReading) -> WorkerSnapshot:
         held=reading.held,
         last_beat=round(reading.silence, 3),
         uptime=round(reading.uptime, 3),
+        load=reading.load,
     )

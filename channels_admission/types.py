@@ -41,10 +41,10 @@ class Level(StrEnum):
 class Refusal:
     """A handshake's bad news: the reason, for our counters, and a hint for the client.
 
-    ``retry_after`` is in seconds.
+    ``reason`` is a :class:`Reason` or the name of a monitor, ``retry_after`` is in seconds.
     """
 
-    reason: Reason
+    reason: str
     retry_after: float
 
     def after(self, delay: float, least: float) -> "Refusal":
@@ -78,6 +78,15 @@ class Offer:
 
 
 @dataclass(frozen=True, slots=True)
+class Load:
+    """One monitor of a worker: its reading, None where unknown, and the pressure that it makes, from 0 to 1."""
+
+    name: str
+    reading: float | None
+    pressure: float
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """What a worker says of itself in one exchange: whole state, never deltas."""
 
@@ -108,6 +117,7 @@ class Report:
     """The counters of its last report that the ledger is known to have applied."""
     gone: tuple[str, ...] = ()
     """Workers of the same home whose process no longer exists."""
+    load: tuple[Load, ...] = ()
     terms: Terms = Terms()
     owed: int = 0
     """Moments it has given to refused clients beyond those that were offered to it."""
@@ -158,6 +168,7 @@ class WorkerReading:
     """Since its last report."""
     uptime: float
     server: str
+    load: tuple[Load, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

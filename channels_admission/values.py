@@ -109,3 +109,9 @@ def burst(value: Any) -> int | None:
     if value is not None and (not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MAX_RATE):
         raise Wrong(f"None or a whole number of admissions from 1 to {MAX_RATE}")
     return None if value is None else int(value)
+
+
+def size(value: Any) -> int | None:
+    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or not 2**20 <= value <= 2**50):
+        raise Wrong("None or a whole number of bytes from a MiB on")
+    return None if value is None else int(value)

@@ -210,7 +210,9 @@ def test_feed_is_the_snapshot(as_viewer, admission):
                 "level": "warning",
                 "admitted": 45,
                 "refused": {"full": 7, "ledger": 1},
-                "workers": [{"id": "web-1:4242:ab12", "host": "web-1", "pid": 4242, "server": "uvicorn", "held": 40}],
+                "workers": [
+                    {"id": "web-1:4242:ab12", "host": "web-1", "pid": 4242, "server": "uvicorn", "held": 40, "load": []}
+                ],
             },
             {
                 "name": "chat",

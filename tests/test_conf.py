@@ -13,6 +13,7 @@ from channels_admission.conf import PoolSettings
 from channels_admission.exceptions import ConfigurationError
 from channels_admission.hosts import CLUSTER, HOST_FORMS, MEMORY, REDIS, LedgerSettings
 from channels_admission.ledger import open_ledger
+from channels_admission.thresholds import Thresholds, Watch
 
 NOT_A_LAYER_OF_REDIS = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
 SECRET = "hunter2"
@@ -24,6 +25,13 @@ DEFAULTS = {
     "lease": 30.0,
     "beat": 3.0,
     "ledger_timeout": 0.25,
+    "memory_limit": None,
+    "pressure": {
+        "lag": Watch("lag", None, Thresholds(0.1, 0.5)),
+        "memory": Watch("memory", None, Thresholds(0.85, 0.95)),
+        "descriptors": Watch("descriptors", None, Thresholds(0.85, 0.95)),
+        "cpu": Watch("cpu", None, None),
+    },
 }
 POOL_DEFAULTS = {
     "max_connections": 5000,
@@ -49,6 +57,8 @@ IDS = {
     "LEASE": "E006",
     "BEAT": "E007",
     "LEDGER_TIMEOUT": "E008",
+    "PRESSURE": "E026",
+    "MEMORY_LIMIT": "E027",
     "MAX_CONNECTIONS": "E010",
     "WARN_AT": "E011",
     "WHEN_LEDGER_DOWN": "E012",
@@ -71,6 +81,7 @@ GOOD = {
     "LEASE": [18, 45.5, 3600],
     "BEAT": [0.1, 1, 5],
     "LEDGER_TIMEOUT": [0.01, 1, 4],
+    "MEMORY_LIMIT": [None, 2**20, 2**50],
     "MAX_CONNECTIONS": [0, 1, 10_000_000],
     "WARN_AT": [0.001, 1, 1.0],
     "WHEN_LEDGER_DOWN": ["share", "freeze", "open", "closed"],
@@ -107,6 +118,7 @@ BAD = {
         "one printable line of at most 100 bytes (a close frame carries 123, the hint needs the rest)",
         ["a\nb", "\x00", "é" * 51, b"later", None, 5],
     ),
+    "MEMORY_LIMIT": ("None or a whole number of bytes from a MiB on", [0, 2**20 - 1, 2**51, 1e9, "1G", True]),
     "CONNECT_RATE": (
         "None or a number of admissions per second from 0.01 to 1000000",
         [0, 0.001, -5, 2e6, "60", True, NAN],
@@ -180,7 +192,7 @@ def test_defaults_without_any_setting(settings):
 def test_every_key_is_a_field_and_is_tested_here():
     assert {key.name: key.id for key in conf.KEYS} == IDS
     assert {key.lower() for key in IDS} == {*DEFAULTS, *POOL_DEFAULTS}
-    assert {*GOOD, "LEDGER"} == {*BAD, "RETRY_AFTER", "LEDGER"} == set(IDS)
+    assert {*GOOD, "LEDGER", "PRESSURE"} == {*BAD, "RETRY_AFTER", "LEDGER", "PRESSURE"} == set(IDS)
 
 
 @pytest.mark.parametrize(("key", "value"), each(GOOD))
@@ -196,6 +208,64 @@ def test_bad_values(problems, key, value):
     must, _ = BAD[key]
     shown = f"{value!r:.60}"
     assert problems(**{key: value}) == [(IDS[key], f"CHANNELS_ADMISSION['{key}'] must be {must}, not {shown}.")]
+
+
+def monitor() -> float:
+    return 1.0
+
+
+OWN = {"MONITOR": f"{__name__}.monitor", "THRESHOLDS": (10, 20)}
+
+
+def test_thresholds_may_be_changed_switched_off_and_added(read):
+    pressure = read(PRESSURE={"lag": (0.05, 0.2), "memory": None, "queue": OWN}).pressure
+    assert pressure["lag"] == Watch("lag", None, Thresholds(0.05, 0.2))
+    assert pressure["memory"] == Watch("memory", None, None)
+    assert pressure["descriptors"] == DEFAULTS["pressure"]["descriptors"]
+    assert pressure["queue"] == Watch("queue", monitor, Thresholds(10, 20))
+    with pytest.raises(TypeError):
+        pressure["lag"] = None
+
+
+@pytest.mark.parametrize(
+    ("value", "must"),
+    [
+        (None, "a dict from a monitor's name to (scaling, saturation) or None"),
+        ({1: (1, 2)}, "a dict from a monitor's name to (scaling, saturation) or None"),
+        ({"lag": 5}, "a dict in which 'lag' has (scaling, saturation), two numbers, or None to be shown only"),
+        ({"lag": (1,)}, "a dict in which 'lag' has (scaling, saturation), two numbers, or None to be shown only"),
+        ({"lag": ("1", 2)}, "a dict in which 'lag' has (scaling, saturation), two numbers, or None to be shown only"),
+        ({"lag": (2, 1)}, "a dict in which 'lag' has 0 < scaling < saturation"),
+        ({"lag": (0, 1)}, "a dict in which 'lag' has 0 < scaling < saturation"),
+        ({"lag": (NAN, 1)}, "a dict in which 'lag' has 0 < scaling < saturation"),
+        (
+            {"memry": (1, 2)},
+            "a dict of lag, memory, descriptors, cpu, and 'memry' is none of them. Did you mean 'memory'? A monitor of "
+            "your own is written {'MONITOR': 'dotted.path', 'THRESHOLDS': (scaling, saturation)}",
+        ),
+        (
+            {"a|b": OWN},
+            "a dict whose names are at most 24 of a-z, 0-9 and '_', and not 'a|b'",
+        ),
+        (
+            {"queue": {**OWN, "MONITOR": "no.such.place"}},
+            "a dict whose every MONITOR is the dotted path of a function, and 'no.such.place' is none",
+        ),
+        (
+            {"queue": {**OWN, "MONITOR": None}},
+            "a dict whose every MONITOR is the dotted path of a function, and None is none",
+        ),
+        (
+            {"queue": {**OWN, "MONITOR": f"{__name__}.OWN"}},
+            f"a dict whose every MONITOR can be called, and {f'{__name__}.OWN'!r} cannot",
+        ),
+        ({"queue": {**OWN, "THRESHOLDS": (3, 3)}}, "a dict in which 'queue' has 0 < scaling < saturation"),
+    ],
+)
+def test_bad_pressure(problems, value, must):
+    ((check, message),) = problems(PRESSURE=value)
+    assert check == "E026"
+    assert message.startswith(f"CHANNELS_ADMISSION['PRESSURE'] must be {must}")
 
 
 @pytest.mark.parametrize(("must", "value"), each(BAD_RETRY_AFTER))

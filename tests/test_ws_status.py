@@ -23,7 +23,7 @@ from channels_admission import conf, render
 from channels_admission.ledger import open_ledger
 from channels_admission.management.commands.ws_status import Command
 from channels_admission.snapshot import Health, LedgerSnapshot, PoolSnapshot, Snapshot, WorkerSnapshot
-from channels_admission.types import Level
+from channels_admission.types import Level, Load
 
 from demo.servers import TESTPROJECT, Redis, environment, free_port
 from reports import Reporter
@@ -78,7 +78,7 @@ def status(*args: str, **options) -> str:
 
 def lines(text: str) -> list[str]:
     """The lines without space at their ends, and with the age of a beat, which varies, as ``N.N``."""
-    return [re.sub(r"\d\.\d s ago", "N.N s ago", line).rstrip() for line in text.splitlines()]
+    return [re.sub(r"\d\.\d s", "N.N s", line).rstrip() for line in text.splitlines()]
 
 
 def failure(*args: str) -> tuple[str, CommandError]:
@@ -124,7 +124,12 @@ def shown(seen: Snapshot, **options) -> str:
 def test_pools_and_workers_in_eighty_columns(shared, redis_server):
     shared(MAX_CONNECTIONS=50)
     tell("web-2:77:cd", 12, age=7500.0)
-    tell("web-1:4242:ab", 24, age=99000.0, server="uvicorn", counters={"admitted": 1412, "full": 148, "ledger": 2})
+    load = (
+        Load("lag", 0.012, 0.0), Load("memory", 0.914, 0.64), Load("descriptors", None, 0.0), Load("cpu", 0.05, 0.0),
+        Load("queue", 7.0, 1.0),
+    )  # fmt: skip
+    counters = {"admitted": 1412, "full": 148, "ledger": 2}
+    tell("web-1:4242:ab", 24, age=99000.0, server="uvicorn", counters=counters, load=load)
     ledger, *rest = lines(status())
     assert ledger.split() == ["Ledger", "redis", redis_server.url, "OK"]
     assert rest == [
@@ -134,9 +139,10 @@ def test_pools_and_workers_in_eighty_columns(shared, redis_server):
         "36 of 50 slots held, 14 free",
         "1,412 admitted and 150 refused so far (148 pool full, 2 ledger away)",
         "",
-        "host                                pid  server   held  last beat        started",
-        "web-1                              4242  uvicorn    24  N.N s ago    1 d 3 h ago",
-        "web-2                                77  -          12  N.N s ago  2 h 5 min ago",
+        "host                         pid server  held  beat        up   lag  mem fds cpu",
+        "web-1                       4242 uvicorn   24 N.N s   1 d 3 h 12 ms 91 %   ? 5 %",
+        "web-2                         77 -         12 N.N s 2 h 5 min     ?    ?   ?   ?",
+        "web-1 4242 refuses 64 % for memory, 100 % for queue",
     ]
 
 
@@ -185,7 +191,7 @@ def test_json_has_the_documented_shape(shared, redis_server):
                 "admitted": 30,
                 "refused": {"full": 5},
                 "workers": [
-                    {"id": "web-1:4242:ab12", "host": "web-1", "pid": 4242, "server": "daphne", "held": 25},
+                    {"id": "web-1:4242:ab12", "host": "web-1", "pid": 4242, "server": "daphne", "held": 25, "load": []},
                 ],
             }
         ],
@@ -419,11 +425,12 @@ def test_durations(seconds, text):
 def test_long_names_are_folded_and_whole():
     host = "ip-10-0-12-211.eu-central-1.comp"
     busy = worker(host=host, pid=4194304, server="hypercorn", held=10_000_000, last_beat=29.9, uptime=86400.0 * 99)
+    busy = replace(busy, load=tuple(Load(name, 0.888, 0.0) for name in ("lag", "memory", "descriptors", "cpu")))
     text = shown(snapshot(pool(name="p" * 40, held=10_000_000, limit=10_000_000, free=0, workers=(busy,))))
     assert max(map(len, text.splitlines())) <= WIDTH
-    first, *folded = text.partition("last beat")[2].splitlines()[1:]
+    first, *folded = text.partition("cpu")[2].splitlines()[1:]
     assert "".join([first.split()[0], *map(str.strip, folded)]) == host
-    for whole in ("4194304", "hypercorn", "10,000,000", "29 s ago", "99 d 0 h ago", "p" * 40):
+    for whole in ("4194304", "hypercorn", "10,000,000", "29 s", "99 d 0 h", "888 ms", "p" * 40):
         assert whole in text
 
 

@@ -129,6 +129,7 @@ class MemoryLedger:
                 silence=now - entry.seen,
                 uptime=entry.report.age + now - entry.seen,
                 server=entry.report.server,
+                load=entry.report.load,
             )
             for entry in alive
         )

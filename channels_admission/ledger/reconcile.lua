@@ -9,13 +9,13 @@
 --      16 beat? (0/1)   17 goodbye? (0/1)
 --      18 rate (admissions per second, 0: none)   19 burst (admissions)   20 ramp (ms)
 --      21 retry-after, least (ms)   22 retry-after, most (ms)   23 moments given away and not yet reserved
---      24... workers of this home whose process is gone
+--      24 load   25... workers of this home whose process is gone
 -- Returns {'ok', seq, granted, total, limit, workers, version, settling, lapsed, why not all ('' or a reason),
 --          first moment, from one to the next, real time since the pace began ('' or ms, as text),
 --          neighbour, born, ...}
 --      or {'out of order', seq, last seq applied}, having changed nothing.
 --
--- A record is held|seq|seen|started|born|server|counters; counters are name=count,name=count.
+-- A record is held|seq|seen|started|born|server|counters|load; counters are name=count,name=count.
 -- '#pace' is began|full at|tail|outflow|measured at|measured; pace.py tells the rules, and what each is.
 -- Times in records are Redis's, in milliseconds. Writes that need memory come before those that
 -- give it back: Redis refuses a script for want of memory only before its first write.
@@ -23,7 +23,7 @@
 local OWN_FIELDS = 8        -- '#total' '#version' '#clock' '#real' '#settled' '#limit' '#counters' '#pace'
 local REAPED_PER_CALL = 100
 local NEIGHBOURS_SHOWN = 256
-local FIRST_GONE = 24       -- in ARGV
+local FIRST_GONE = 25       -- in ARGV
 local SCHEDULED = 0.95      -- moments given away, as a share of the admissions that are possible
 local ROUNDING = 1e-6       -- of a token
 
@@ -34,14 +34,14 @@ local lease, beat, expiry = tonumber(ARGV[8]), tonumber(ARGV[9]), tonumber(ARGV[
 local age, born, server, counters, acknowledged = tonumber(ARGV[11]), ARGV[12], ARGV[13], ARGV[14], ARGV[15]
 local is_beat, goodbye = ARGV[16] == '1', ARGV[17] == '1'
 local rate, burst, ramp = tonumber(ARGV[18]) / 1000, tonumber(ARGV[19]), tonumber(ARGV[20])
-local retry_low, retry_high, owed = tonumber(ARGV[21]), tonumber(ARGV[22]), tonumber(ARGV[23])
+local retry_low, retry_high, owed, load = tonumber(ARGV[21]), tonumber(ARGV[22]), tonumber(ARGV[23]), ARGV[24]
 local settling_time = math.floor(1.5 * beat)
 
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
 local function parse(record)
-  local count, last, _, started, _, _, tally = string.match(record, '^(%d+)|(%d+)|(%d+)|(%d+)|(%d+)|([^|]*)|([^|]*)$')
+  local count, last, _, started, _, _, tally = string.match(record, '^(%d+)|(%d+)|(%d+)|(%d+)|(%d+)|([^|]*)|([^|]*)|')
   return tonumber(count) or 0, tonumber(last) or 0, tonumber(started), tally or ''
 end
 
@@ -185,7 +185,7 @@ local fields = {
 }
 if stays then
   fields[#fields + 1] = worker
-  fields[#fields + 1] = table.concat({count, seq, now, started, born, server, counters}, '|')
+  fields[#fields + 1] = table.concat({count, seq, now, started, born, server, counters, load}, '|')
 end
 redis.call('HSET', counts, unpack(fields))
 if stays then

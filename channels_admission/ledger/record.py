@@ -5,16 +5,27 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..conf import MAX_LIMIT
-from ..types import Counters, Neighbour, Offer, Reading, Reason, View, WorkerReading
+from ..types import Counters, Load, Neighbour, Offer, Reading, Reason, View, WorkerReading
 
 WORKER = re.compile(r"[A-Za-z0-9._-]{1,32}:\d{1,10}:[0-9a-f]{1,16}")
 SERVER = re.compile(r"[a-z0-9._-]{0,24}")
+LOAD = re.compile(r"([a-z][a-z0-9_]{0,23})=(\?|\d{1,15}(?:\.\d{1,6})?(?:e[+-]\d{1,2})?)(?:@(\d\.\d{1,2}))?(?:;|$)")
+MOST_MONITORS = 16
 COUNTER = re.compile(r"([a-z][a-z0-9_.:-]{0,63})=(\d{1,15})")
 
 
 def packed(counters: Counters) -> str:
     """Counters as the script reads and stores them."""
     return ",".join(f"{name}={count}" for name, count in counters.items())
+
+
+def loaded(load: tuple[Load, ...]) -> str:
+    """``name=reading``, and ``@pressure`` where there is any; a question mark for what is unknown."""
+    return ";".join(
+        f"{each.name}={'?' if each.reading is None else format(each.reading, '.3g')}"
+        + (f"@{each.pressure:.2f}" if each.pressure else "")
+        for each in load
+    )
 
 
 def view_of(reply: list[Any]) -> View:
@@ -66,7 +77,7 @@ def reading_of(fields: Mapping[Any, Any], now: int, lease: float) -> Reading:
 def _worker(name: str, record: str, now: int) -> WorkerReading | None:
     parts = record.split("|")
     numbers = [number for part in parts[:5] if (number := _number(part)) is not None]
-    if len(parts) != 7 or len(numbers) != 5 or not WORKER.fullmatch(name) or not SERVER.fullmatch(parts[5]):
+    if len(parts) != 8 or len(numbers) != 5 or not WORKER.fullmatch(name) or not SERVER.fullmatch(parts[5]):
         return None
     held, _, seen, started, _ = numbers
     return WorkerReading(
@@ -75,4 +86,13 @@ def _worker(name: str, record: str, now: int) -> WorkerReading | None:
         silence=max(0, now - seen) / 1000,
         uptime=max(0, now - started) / 1000,
         server=parts[5],
+        load=_loads(parts[7]),
+    )
+
+
+def _loads(text: str) -> tuple[Load, ...]:
+    found = LOAD.findall(text)[:MOST_MONITORS]
+    return tuple(
+        Load(name, None if reading == "?" else float(reading), min(1.0, float(pressure or 0)))
+        for name, reading, pressure in found
     )

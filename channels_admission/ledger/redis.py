@@ -43,7 +43,7 @@ from ..exceptions import LedgerRefused, LedgerUnavailable
 from ..hosts import DEFAULT_URL, address_of
 from ..types import Reading, Report, View
 from .base import OutOfOrder
-from .record import packed, reading_of, text_of, view_of
+from .record import loaded, packed, reading_of, text_of, view_of
 
 SCRIPT = files(__package__).joinpath("reconcile.lua").read_text()
 
@@ -144,6 +144,7 @@ class RedisLedger:
             _milliseconds(report.terms.ramp),
             *map(_milliseconds, report.terms.retry_after),
             report.owed,
+            loaded(report.load),
             *report.gone,
         ]
 

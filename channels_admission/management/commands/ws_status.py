@@ -36,7 +36,7 @@ SHAPE = """\
     level    "calm", "warning", "critical" or "full"
     admitted connections let in so far
     refused  connections refused so far, by reason: "full", "rate",
-             "settling", "crowd", "ledger"
+             "settling", "crowd", "ledger", or the monitor that refused
     workers  a list
       id         host:pid:nonce
       host, pid
@@ -44,6 +44,10 @@ SHAPE = """\
       held       slots held by this worker
       last_beat  seconds since its last report
       uptime     seconds since it started
+      load       a list, one for each monitor
+        name       "lag", "memory", "descriptors", "cpu" or one of yours
+        reading    seconds for the lag, else a share; null where unknown
+        pressure   from 0, nobody is refused, to 1, everybody
 
 The exit code is 0, or 2 with one line on stderr when the ledger cannot be read.
 """

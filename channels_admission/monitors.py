@@ -1,0 +1,202 @@
+"""What a worker feels: the lag of its event loop, and its use of memory, file descriptors and CPU.
+
+Each gives a reading, or None where its source is missing: unknown is never zero. Clocks and
+sources are arguments. A reading takes microseconds and opens no file descriptor that is kept.
+"""
+
+import errno
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+
+WINDOW = 2.0
+"""Seconds over which the lag is read."""
+NO_LIMIT = 1 << 60
+"""Bytes; a limit of a control group from here on is none (version 1 writes a huge number)."""
+
+ROOT = Path("/")
+
+
+class Lag:
+    """The delay, in seconds, that 99 of 100 moments of the last :data:`WINDOW` would have met on the event loop.
+
+    :meth:`tick` is called by the loop every ``every`` seconds. A tick that comes late shows that the
+    loop was blocked: whatever had become due at a moment in between waited until then.
+    """
+
+    def __init__(self, every: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._every = every
+        self._clock = clock
+        self._last = clock()
+        self._gaps: deque[tuple[float, float]] = deque()
+
+    def tick(self) -> None:
+        now = self._clock()
+        gap, self._last = now - self._last, now
+        if gap > 1.5 * self._every:
+            self._gaps.append((now, gap))
+
+    def percentile(self, share: float) -> float:
+        """The delay that this share of the window's moments stayed under; 1.0 gives the longest."""
+        now = self._clock()
+        while self._gaps and self._gaps[0][0] <= now - WINDOW:
+            self._gaps.popleft()
+        gaps = sorted([*(gap for _, gap in self._gaps), self._unfinished(now)], reverse=True)
+        return _delay_passed_by((1 - share) * WINDOW, gaps)
+
+    def read(self) -> float:
+        return self.percentile(0.99)
+
+    def _unfinished(self, now: float) -> float:
+        gap = now - self._last
+        return gap if gap > 1.5 * self._every else 0.0
+
+
+def _delay_passed_by(moments: float, gaps: list[float]) -> float:
+    """The delay that so many seconds' worth of moments exceeded; in a gap of ``g`` the moments' delays fill 0 to g."""
+    for count, gap in enumerate(gaps, 1):
+        shorter = gaps[count] if count < len(gaps) else 0.0
+        delay = (sum(gaps[:count]) - moments) / count
+        if delay >= shorter:
+            return max(0.0, min(gap, delay))
+    return 0.0
+
+
+class Memory:
+    """The share used of the memory there is: of ``limit`` bytes by this process, and of its container or machine.
+
+    The tighter of the two counts. Page cache that the kernel can drop is not counted as used.
+    """
+
+    def __init__(self, limit: int | None = None, root: Path = ROOT) -> None:
+        self._limit = limit
+        self._root = root
+        self._process = psutil.Process()
+
+    def read(self) -> float | None:
+        shares = list(self._shares())
+        return max(shares, default=None)
+
+    def _shares(self) -> Iterator[float]:
+        if self._limit:
+            yield self._process.memory_info().rss / self._limit
+        limited = [used / limit for used, limit in self._groups()]
+        if limited:
+            yield max(limited)
+        else:
+            memory = psutil.virtual_memory()
+            yield 1 - memory.available / memory.total
+
+    def _groups(self) -> Iterator[tuple[int, int]]:
+        """Used and allowed bytes of each control group around this process that has a limit."""
+        for folder, used, limit, cache in _control_groups(self._root, "memory"):
+            allowed = _number(folder / limit)
+            if allowed and allowed < NO_LIMIT:
+                held = _number(folder / used) or 0
+                yield max(0, held - _statistic(folder / "memory.stat", cache)), allowed
+
+
+class Descriptors:
+    """The share of the open files allowed to this process that are open."""
+
+    def __init__(self, root: Path = ROOT) -> None:
+        self._folder = root / "proc/self/fd"
+        self._process = psutil.Process()
+
+    def read(self) -> float | None:
+        used, allowed = self.used(), self.allowed()
+        return None if used is None or not allowed else used / allowed
+
+    def used(self) -> int | None:
+        """How many are open; the size of the folder, which Linux has told since 6.2, needs no look at each."""
+        try:
+            return os.stat(self._folder).st_size or self._process.num_fds()
+        except OSError as error:
+            return self.allowed() if error.errno == errno.EMFILE else None
+        except (AttributeError, psutil.Error):
+            return None
+
+    def allowed(self) -> int | None:
+        """The soft limit."""
+        try:
+            soft, _ = self._process.rlimit(psutil.RLIMIT_NOFILE)
+        except (AttributeError, psutil.Error):
+            return None
+        return int(soft) if soft > 0 else None
+
+
+class Cpu:
+    """CPU time of this process since the last reading, as a share of one core or, if less, of its container's quota.
+
+    One core is all that an event loop can use; threads may take the share above 1.
+    """
+
+    def __init__(self, root: Path = ROOT, clock: Callable[[], float] = time.monotonic) -> None:
+        self._root = root
+        self._clock = clock
+        self._process = psutil.Process()
+        self._at, self._used = clock(), self._spent()
+
+    def read(self) -> float | None:
+        now, used = self._clock(), self._spent()
+        elapsed, spent = now - self._at, used - self._used
+        if elapsed <= 0:
+            return None
+        self._at, self._used = now, used
+        return spent / (elapsed * min([1.0, *self._quotas()]))
+
+    def _spent(self) -> float:
+        times = self._process.cpu_times()
+        return float(times.user + times.system)
+
+    def _quotas(self) -> Iterator[float]:
+        """Cores that each control group around this process may use, where limited."""
+        for folder, *_ in _control_groups(self._root, "cpu"):
+            quota, _, period = _text(folder / "cpu.max").partition(" ")
+            if not quota:
+                quota, period = _text(folder / "cpu.cfs_quota_us"), _text(folder / "cpu.cfs_period_us")
+            if quota.isdecimal() and period.isdecimal() and int(period):
+                yield max(0.001, int(quota) / int(period))
+
+
+def _control_groups(root: Path, controller: str) -> Iterator[tuple[Path, str, str, str]]:
+    """The control groups this process is in, from its own outwards: folder, and the files of use, limit and cache."""
+    for line in _text(root / "proc/self/cgroup").splitlines():
+        _, controllers, path = line.split(":", 2)
+        if not controllers:
+            top, names = root / "sys/fs/cgroup", ("memory.current", "memory.max", "inactive_file")
+        elif controller in controllers.split(","):
+            top = root / "sys/fs/cgroup" / controller
+            names = ("memory.usage_in_bytes", "memory.limit_in_bytes", "total_inactive_file")
+        else:
+            continue
+        folder = top / path.lstrip("/")
+        while True:
+            yield (folder, *names)
+            if folder == top:
+                break
+            folder = folder.parent
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return ""
+
+
+def _number(path: Path) -> int | None:
+    text = _text(path)
+    return int(text) if text.isdecimal() else None
+
+
+def _statistic(path: Path, name: str) -> int:
+    for line in _text(path).splitlines():
+        key, _, value = line.partition(" ")
+        if key == name and value.isdecimal():
+            return int(value)
+    return 0

@@ -1,0 +1,99 @@
+"""The pressure on one event loop: its monitors, read a few times a second, and what they make of each handshake."""
+
+import asyncio
+import logging
+import random
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from contextvars import Context
+
+from .conf import Settings
+from .monitors import Cpu, Descriptors, Lag, Memory
+from .thresholds import Source, Watch
+from .trigger import Trigger
+from .types import Load
+
+logger = logging.getLogger("channels_admission")
+
+REFRESH = 0.25
+"""Seconds from one reading to the next."""
+TICK = 0.02
+"""Seconds from one look at the event loop's lag to the next."""
+
+
+class Pressure:
+    """Reads the monitors while it is open, and says which handshakes to refuse. Belongs to one event loop."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.load: tuple[Load, ...] = ()
+        """The latest reading of every monitor, with the pressure it makes."""
+        self._loop = asyncio.get_running_loop()
+        self._lag = Lag(TICK)
+        self._sources = {name: self._source(watch, settings) for name, watch in settings.pressure.items()}
+        self._triggers = {
+            name: Trigger(watch.thresholds) for name, watch in settings.pressure.items() if watch.thresholds
+        }
+        self._highest: tuple[float, str] = (0.0, "")
+        self._broken: set[str] = set()
+        # A thread of its own: files are read there, and the default ones may be busy for long.
+        self._thread = ThreadPoolExecutor(1, "admission monitors")
+        self._ticker = self._loop.call_later(TICK, self._tick, context=Context())
+        self._task = self._loop.create_task(self._watch(), name="admission monitors", context=Context())
+
+    def refusing(self) -> str | None:
+        """The monitor that refuses this handshake, by chance where the pressure is not yet whole."""
+        pressure, name = self._highest
+        return name if pressure and random.random() < pressure else None
+
+    async def aclose(self) -> None:
+        self._ticker.cancel()
+        self._task.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._task
+        self._thread.shutdown(wait=False)
+
+    def _source(self, watch: Watch, settings: Settings) -> Source:
+        match watch.name:
+            case "lag":
+                return self._lag.read
+            case "memory":
+                return Memory(settings.memory_limit).read
+            case "descriptors":
+                return Descriptors().read
+            case "cpu":
+                return Cpu().read
+        return watch.source or (lambda: None)
+
+    def _tick(self) -> None:
+        self._lag.tick()
+        self._ticker = self._loop.call_later(TICK, self._tick, context=Context())
+
+    async def _watch(self) -> None:
+        while True:
+            readings = await self._loop.run_in_executor(self._thread, self._read)
+            # Read here, where the loop ticks.
+            self._judge({**readings, "lag": self._lag.read()})
+            await asyncio.sleep(REFRESH)
+
+    def _read(self) -> Mapping[str, float | None]:
+        return {name: self._ask(name, source) for name, source in self._sources.items() if name != "lag"}
+
+    def _ask(self, name: str, source: Source) -> float | None:
+        try:
+            reading = source()
+            return None if reading is None else float(reading)
+        except Exception as error:
+            if name not in self._broken:
+                self._broken.add(name)
+                logger.error("The monitor %r gives no reading: %r", name, error)
+            return None
+
+    def _judge(self, readings: Mapping[str, float | None]) -> None:
+        now = self._loop.time()
+        self.load = tuple(self._load(name, readings[name], now) for name in self._sources)
+        self._highest = max(((load.pressure, load.name) for load in self.load), default=(0.0, ""))
+
+    def _load(self, name: str, reading: float | None, now: float) -> Load:
+        trigger = self._triggers.get(name)
+        return Load(name, reading, trigger.pressure(reading, now) if trigger else 0.0)

@@ -1,0 +1,35 @@
+"""From a reading to a pressure: a trigger that scales, and that does not flutter. Pure; times in seconds."""
+
+from .thresholds import Thresholds
+
+MARGIN = 0.2
+"""How far below scaling a reading must fall to release the trigger, as a share of the way from there to saturation."""
+STEADY = 2.0
+"""Seconds for which a trigger keeps its state, unless the reading passes saturation."""
+
+
+class Trigger:
+    """The share of handshakes to refuse: from 0 at scaling to 1 at saturation (Envoy's scaled trigger).
+
+    Once it has begun to refuse, it goes by a lower mark, and stops only when the reading is under that.
+    """
+
+    def __init__(self, thresholds: Thresholds) -> None:
+        self._high = thresholds
+        span = thresholds.saturation - thresholds.scaling
+        self._low = max(0.0, thresholds.scaling - MARGIN * span)
+        self.refuses = False
+        """Whether it has begun to refuse, and not stopped."""
+        self._changed_at = float("-inf")
+
+    def pressure(self, reading: float | None, now: float) -> float:
+        """From 0 to 1; an unknown reading is no pressure."""
+        mark = self._low if self.refuses else self._high.scaling
+        wants = reading is not None and reading > mark
+        saturated = reading is not None and reading >= self._high.saturation
+        if wants != self.refuses and (saturated or now - self._changed_at >= STEADY):
+            self.refuses, self._changed_at = wants, now
+        if not self.refuses or reading is None:
+            return 0.0
+        share = (reading - self._low) / (self._high.saturation - self._low)
+        return min(1.0, max(0.0, share))

@@ -1,0 +1,193 @@
+"""The monitors against sources that the test holds, and against this machine's own."""
+
+import asyncio
+import os
+import resource
+import time
+
+import psutil
+import pytest
+
+from channels_admission.monitors import NO_LIMIT, Cpu, Descriptors, Lag, Memory
+
+from reports import Clock
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def machine(tmp_path):
+    """``machine({path: text, …})``: the root of a file system with these files."""
+
+    def write(files):
+        for path, text in files.items():
+            (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / path).write_text(text)
+        return tmp_path
+
+    return write
+
+
+# Lag
+
+
+def run(lag, clock, pattern):
+    """Tick at the end of each of these pauses, seconds."""
+    for pause in pattern:
+        clock.now += pause
+        lag.tick()
+
+
+def test_a_loop_on_time_has_no_lag(clock):
+    lag = Lag(0.02, clock)
+    run(lag, clock, [0.02] * 200)
+    assert lag.read() == 0.0
+
+
+def test_the_lag_is_what_99_of_100_moments_would_have_waited(clock):
+    lag = Lag(0.02, clock)
+    # Blocked for 0.3 of every 0.4 seconds: a moment waits evenly up to 0.3 s, and a quarter of them not at all.
+    run(lag, clock, [*([0.02] * 5 + [0.3]) * 20, 0.02, 0.02])
+    assert lag.read() == pytest.approx(0.296)
+    assert lag.percentile(0.5) == pytest.approx(0.1)
+    assert lag.percentile(1.0) == pytest.approx(0.3)
+
+
+def test_one_short_stall_is_no_lag_of_99_of_100_moments(clock):
+    lag = Lag(0.02, clock)
+    run(lag, clock, [0.02] * 50 + [0.05] + [0.02] * 20)
+    assert lag.read() < 0.05
+    assert lag.percentile(1.0) == pytest.approx(0.05)
+
+
+def test_a_stall_is_seen_while_it_lasts_and_forgotten_after_a_window(clock):
+    lag = Lag(0.02, clock)
+    run(lag, clock, [0.02] * 100)
+    clock.now += 1.0
+    assert lag.read() > 0.9
+    run(lag, clock, [0.0, *[0.02] * 101])
+    assert lag.read() == 0.0
+
+
+async def test_the_lag_of_a_real_loop_that_is_blocked_most_of_the_time():
+    lag, loop = Lag(0.02), asyncio.get_running_loop()
+
+    def tick():
+        lag.tick()
+        loop.call_later(0.02, tick)
+
+    tick()
+    for _ in range(6):
+        time.sleep(0.3)
+        await asyncio.sleep(0.1)
+    assert lag.read() == pytest.approx(0.3, rel=0.2)
+
+
+# Memory
+
+GIB = 2**30
+V2 = {
+    "proc/self/cgroup": "0::/app/web\n",
+    "sys/fs/cgroup/app/web/memory.current": f"{3 * GIB}\n",
+    "sys/fs/cgroup/app/web/memory.max": f"{4 * GIB}\n",
+    "sys/fs/cgroup/app/web/memory.stat": f"anon 5\ninactive_file {GIB}\nactive_file 7\n",
+}
+V1 = {
+    "proc/self/cgroup": "9:name=systemd:/\n4:memory:/app\n1:cpu,cpuacct:/\n",
+    "sys/fs/cgroup/memory/app/memory.usage_in_bytes": f"{3 * GIB}\n",
+    "sys/fs/cgroup/memory/app/memory.limit_in_bytes": f"{4 * GIB}\n",
+    "sys/fs/cgroup/memory/app/memory.stat": f"total_inactive_file {2 * GIB}\n",
+}
+
+
+def test_the_memory_of_a_container_without_the_cache_that_can_be_dropped(machine):
+    assert Memory(root=machine(V2)).read() == 0.5
+    assert Memory(root=machine(V1)).read() == 0.25
+
+
+def test_the_tightest_of_the_groups_around_counts(machine):
+    outer = {"sys/fs/cgroup/app/memory.current": str(9 * GIB), "sys/fs/cgroup/app/memory.max": str(10 * GIB)}
+    assert Memory(root=machine({**V2, **outer})).read() == 0.9
+
+
+@pytest.mark.parametrize("unlimited", ["max", str(NO_LIMIT), "9223372036854771712"])
+def test_a_container_without_a_limit_has_the_memory_of_the_machine(machine, unlimited):
+    root = machine({**V2, "sys/fs/cgroup/app/web/memory.max": unlimited})
+    memory = psutil.virtual_memory()
+    assert Memory(root=root).read() == pytest.approx(1 - memory.available / memory.total, abs=0.05)
+
+
+def test_a_limit_of_the_process_counts_where_it_is_tighter(machine):
+    rss = psutil.Process().memory_info().rss
+    assert Memory(rss, machine(V2)).read() == pytest.approx(1.0, rel=0.1)
+    assert Memory(100 * rss, machine(V2)).read() == 0.5
+
+
+# Descriptors
+
+
+def test_descriptors_open_of_those_allowed():
+    descriptors = Descriptors()
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    before = descriptors.used()
+    more = [os.open(os.devnull, os.O_RDONLY) for _ in range(20)]
+    try:
+        assert descriptors.used() == before + 20
+        assert descriptors.allowed() == soft
+        assert descriptors.read() == (before + 20) / soft
+    finally:
+        for each in more:
+            os.close(each)
+
+
+def test_no_source_is_unknown_and_not_zero(tmp_path):
+    assert Descriptors(tmp_path).read() is None
+
+
+# CPU
+
+
+def test_cpu_time_as_a_share_of_a_core():
+    cpu = Cpu()
+    until = time.process_time() + 0.2
+    began = time.monotonic()
+    while time.process_time() < until:
+        pass
+    expected = 0.2 / (time.monotonic() - began)
+    assert cpu.read() == pytest.approx(expected, rel=0.35)
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"proc/self/cgroup": "0::/app\n", "sys/fs/cgroup/app/cpu.max": "25000 100000\n"},
+        {
+            "proc/self/cgroup": "1:cpu,cpuacct:/app\n",
+            "sys/fs/cgroup/cpu/app/cpu.cfs_quota_us": "25000\n",
+            "sys/fs/cgroup/cpu/app/cpu.cfs_period_us": "100000\n",
+        },
+    ],
+    ids=["v2", "v1"],
+)
+def test_a_quota_below_a_core_is_the_whole(machine, clock, monkeypatch, files):
+    spent = iter([10.0, 10.1])
+    monkeypatch.setattr(Cpu, "_spent", lambda self: next(spent))
+    cpu = Cpu(machine(files), clock)
+    clock.now += 1.0
+    assert cpu.read() == pytest.approx(0.4)
+
+
+@pytest.mark.parametrize("quota", ["max 100000", "-1", "800000 100000", ""])
+def test_without_a_tighter_quota_one_core_is_the_whole(machine, clock, monkeypatch, quota):
+    spent = iter([10.0, 10.5])
+    monkeypatch.setattr(Cpu, "_spent", lambda self: next(spent))
+    cpu = Cpu(machine({"proc/self/cgroup": "0::/app\n", "sys/fs/cgroup/app/cpu.max": quota}), clock)
+    clock.now += 1.0
+    assert cpu.read() == pytest.approx(0.5)
+
+
+def test_two_readings_at_once_know_nothing(clock):
+    assert Cpu(clock=clock).read() is None

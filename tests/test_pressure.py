@@ -1,0 +1,192 @@
+"""Pressure: thresholds, triggers, and what a gate does under it."""
+
+import asyncio
+import random
+import time
+from itertools import pairwise
+
+import pytest
+
+from channels_admission import pressure as pressure_module
+from channels_admission.gate import Slot
+from channels_admission.house import close_gates, gate_of
+from channels_admission.pressure import Pressure
+from channels_admission.thresholds import Thresholds
+from channels_admission.trigger import STEADY, Trigger
+from channels_admission.types import Load
+
+from conftest import eventually
+
+READINGS: dict[str, float | None] = {}
+
+
+def told() -> float | None:
+    """A monitor whose reading the test tells."""
+    return READINGS.get("told")
+
+
+def broken() -> float:
+    raise RuntimeError("no such sensor")
+
+
+WATCHED = {"told": {"MONITOR": f"{__name__}.told", "THRESHOLDS": (0.8, 0.9)}}
+
+
+@pytest.fixture(autouse=True)
+def _fast(monkeypatch):
+    READINGS.clear()
+    monkeypatch.setattr(pressure_module, "REFRESH", 0.01)
+
+
+# Triggers
+
+
+@pytest.mark.parametrize(
+    ("reading", "expected"), [(None, 0.0), (0.5, 0.0), (0.8, 0.0), (0.85, 7 / 12), (0.9, 1.0), (7.0, 1.0)]
+)
+def test_the_pressure_grows_from_scaling_to_saturation(reading, expected):
+    assert Trigger(Thresholds(0.8, 0.9)).pressure(reading, 0.0) == pytest.approx(expected)
+
+
+def test_a_trigger_releases_below_its_lower_mark_only():
+    trigger = Trigger(Thresholds(0.8, 0.9))
+    assert trigger.pressure(0.95, 0.0) == 1.0
+    assert trigger.pressure(0.79, 10.0) == pytest.approx(1 / 12)
+    assert trigger.pressure(0.77, 20.0) == 0.0
+    assert trigger.pressure(0.79, 30.0) == 0.0
+    assert trigger.pressure(None, 40.0) == 0.0
+
+
+def test_on_its_threshold_a_trigger_changes_at_most_once_in_a_window():
+    rng, trigger = random.Random(1), Trigger(Thresholds(0.8, 0.9))
+    changes, refuses = [], False
+    for quarter in range(4 * 600):
+        now = quarter / 4
+        trigger.pressure(0.8 + rng.gauss(0, 0.015), now)
+        if trigger.refuses != refuses:
+            refuses = trigger.refuses
+            changes.append(now)
+    assert len(changes) > 2
+    assert all(later - earlier >= STEADY for earlier, later in pairwise(changes))
+
+
+def test_saturation_is_acted_on_at_once():
+    trigger = Trigger(Thresholds(0.8, 0.9))
+    trigger.pressure(0.85, 0.0)
+    assert trigger.pressure(0.5, STEADY) == 0.0
+    assert trigger.pressure(0.85, STEADY + 0.1) == 0.0
+    assert trigger.pressure(0.9, STEADY + 0.2) == 1.0
+
+
+# In a gate
+
+
+async def until_read(gate, reading):
+    await eventually(lambda: Load("told", reading, _load(gate).pressure) == _load(gate))
+    return _load(gate).pressure
+
+
+def _load(gate):
+    return next((load for load in gate._pressure.load if load.name == "told"), None) or Load("told", None, 0.0)
+
+
+async def test_a_saturated_monitor_refuses_everybody_under_its_name_until_it_has_fallen(admission, monkeypatch):
+    monkeypatch.setattr("channels_admission.trigger.STEADY", 0.05)
+    admission(PRESSURE=WATCHED)
+    gate = gate_of("default")
+    held = await gate.acquire()
+    assert isinstance(held, Slot)
+    for reading, expected in ((0.95, 1.0), (0.79, 1 / 12), (0.5, 0.0)):
+        READINGS["told"] = reading
+        await eventually(lambda expected=expected: _load(gate).pressure == pytest.approx(expected))
+        if expected == 1.0:
+            refusals = [await gate.acquire() for _ in range(20)]
+            assert {refusal.reason for refusal in refusals} == {"told"}
+            assert all(1 <= refusal.retry_after <= 60 for refusal in refusals)
+    again = await gate.acquire()
+    assert isinstance(again, Slot)
+    assert gate.account.counters["told"] == 20
+    assert held.pool == "default"
+    held.release()
+    again.release()
+    await close_gates()
+
+
+async def test_between_its_thresholds_a_monitor_refuses_a_share(admission, monkeypatch):
+    admission(PRESSURE=WATCHED)
+    gate = gate_of("default")
+    READINGS["told"] = 0.85
+    await eventually(lambda: _load(gate).pressure > 0)
+    monkeypatch.setattr(random, "random", iter([0.1, 0.58, 0.59, 0.9]).__next__)
+    assert [gate._pressure.refusing() for _ in range(4)] == ["told", "told", None, None]
+    await close_gates()
+
+
+async def test_a_monitor_without_thresholds_is_shown_and_refuses_nobody(admission):
+    admission(PRESSURE={"told": {"MONITOR": f"{__name__}.told", "THRESHOLDS": None}})
+    gate = gate_of("default")
+    READINGS["told"] = 1e9
+    assert await until_read(gate, 1e9) == 0.0
+    slot = await gate.acquire()
+    slot.release()
+    await close_gates()
+
+
+async def test_a_monitor_that_fails_is_unknown_and_told_of_once(admission, caplog):
+    admission(PRESSURE={"broken": {"MONITOR": f"{__name__}.broken", "THRESHOLDS": (1, 2)}})
+    gate = gate_of("default")
+    await eventually(lambda: len(gate._pressure.load) == 5)
+    await asyncio.sleep(0.1)
+    assert Load("broken", None, 0.0) in gate._pressure.load
+    assert [record.getMessage() for record in caplog.records if "broken" in record.getMessage()] == [
+        "The monitor 'broken' gives no reading: RuntimeError('no such sensor')"
+    ]
+    await close_gates()
+
+
+async def test_a_blocked_loop_refuses_with_reason_lag_and_recovers(admission, monkeypatch):
+    admission()
+    gate = gate_of("default")
+    until = time.monotonic() + 2.4
+    while time.monotonic() < until:
+        time.sleep(0.3)
+        await asyncio.sleep(0.1)
+    lag = next(load for load in gate._pressure.load if load.name == "lag")
+    assert lag.reading == pytest.approx(0.3, rel=0.2)
+    assert 0.3 < lag.pressure < 0.8
+    verdicts = [await gate.acquire() for _ in range(100)]
+    assert 10 <= sum(not isinstance(verdict, Slot) for verdict in verdicts) <= 95
+    assert gate.account.counters["lag"] == sum(not isinstance(verdict, Slot) for verdict in verdicts)
+    await eventually(lambda: max(load.pressure for load in gate._pressure.load) == 0, seconds=2 * STEADY + 0.5)
+    await close_gates()
+
+
+async def test_the_readings_are_reported_with_the_beat(admission, redis_server):
+    admission(LEDGER=redis_server.url, BEAT=0.1, LEASE=1, PRESSURE=WATCHED)
+    READINGS["told"] = 0.84
+    gate = gate_of("default")
+
+    async def seen():
+        (reading,) = await gate._ledger.read(("default",))
+        return {load.name: load for worker in reading.workers for load in worker.load}
+
+    loads = await eventually(lambda: _complete(seen))
+    assert loads["told"] == Load("told", 0.84, pytest.approx(0.06 / 0.12, abs=0.01))
+    assert set(loads) == {"lag", "memory", "descriptors", "cpu", "told"}
+    assert 0 < loads["memory"].reading < 1
+    await close_gates()
+
+
+async def _complete(seen):
+    loads = await seen()
+    return loads if len(loads) == 5 and loads["cpu"].reading is not None else None
+
+
+async def test_the_monitors_end_with_the_gates(admission):
+    admission()
+    gate = gate_of("default")
+    await eventually(lambda: gate._pressure.load)
+    watching: Pressure = gate._pressure
+    await close_gates()
+    assert watching._task.done()
+    assert not [task for task in asyncio.all_tasks() if task.get_name() == "admission monitors"]
