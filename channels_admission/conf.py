@@ -91,6 +91,7 @@ class Settings:
     ledger_timeout: float
     pressure: Mapping[str, Watch]
     memory_limit: int | None
+    shed_per_beat: int
     pools: Mapping[str, PoolSettings]
 
     def pool(self, name: str) -> PoolSettings:
@@ -138,6 +139,7 @@ PROJECT_KEYS = (
     Key("BEAT", "E007", 3, seconds(0.1, 600), "seconds between a worker's periodic reports"),
     Key("LEDGER_TIMEOUT", "E008", 0.25, seconds(0.01, 4), "seconds a handshake may wait for the ledger"),
     Key("PRESSURE", "E026", {}, pressure, "from which readings on a monitor refuses: {'lag': (scaling, saturation)}"),
+    Key("SHED_PER_BEAT", "E028", 50, whole(0, 100_000), "connections a worker closes in a beat where memory runs out"),
     Key("MEMORY_LIMIT", "E027", None, size, "bytes of memory one worker process may use; None for what there is"),
 )
 OUTAGE_POLICIES = one_of("share", "freeze", "open", "closed")

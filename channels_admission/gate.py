@@ -12,14 +12,17 @@ from collections import Counter, deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from contextvars import Context
+from itertools import islice
 
 from .account import Account
 from .conf import PoolSettings, Settings
+from .connection import Connection
 from .exceptions import LedgerError, LedgerUnavailable
 from .ledger.base import Ledger, OutOfOrder
 from .pace import Schedule
 from .pressure import Pressure
-from .types import ADMITTED, RELEASED, Reason, Refusal, Report, View
+from .refusal import close_reason
+from .types import ADMITTED, RELEASED, SHED, Reason, Refusal, Report, View
 from .worker import Worker, is_gone
 
 logger = logging.getLogger("channels_admission")
@@ -90,6 +93,8 @@ class Gate:
         self.account = Account(pool, worker, server)
         self.calls = 0
         """Calls made to the ledger so far."""
+        self.connections: dict[Connection, None] = {}
+        """The connections that hold its slots, the youngest last."""
         self.refusals_held = 0
         """Refused clients that are kept a while, now."""
         self._ledger = ledger
@@ -105,6 +110,7 @@ class Gate:
         self._bell = asyncio.Event()
         self._beat_at = self._loop.time()
         self._quiet_until = 0.0
+        self._shed_at = 0.0
         self._full_until = 0.0
         self._shortfall = Reason.FULL
         self._schedule = Schedule(self.account.terms)
@@ -173,7 +179,7 @@ class Gate:
     def _log_refusals(self) -> None:
         """Say in one line how many were refused, and why, since the last such line."""
         refused = self.account.counters.copy()
-        del refused[ADMITTED], refused[RELEASED]
+        del refused[ADMITTED], refused[RELEASED], refused[SHED]
         news, self._logged, self._log_timer = refused - self._logged, refused, None
         reasons = ", ".join(f"{count} {name}" for name, count in news.items())
         logger.info("Pool %r refused %d connections: %s.", self.pool.name, news.total(), reasons)
@@ -181,6 +187,18 @@ class Gate:
     def _decide_alone(self) -> Slot | Refusal:
         reason = self.account.refusal_alone(self._loop.time())
         return self._admit() if reason is None else self._refuse(reason)
+
+    def _shed(self) -> None:
+        """Where memory runs out, end a bounded number of connections a beat: the youngest, which have lost least."""
+        now = self._loop.time()
+        if self._pressure is None or not self._pressure.out_of_memory or now < self._shed_at:
+            return
+        self._shed_at = now + self.settings.beat
+        doomed = list(islice(reversed(self.connections), self.settings.shed_per_beat))
+        for connection in doomed:
+            connection.end(self.pool.close_code, close_reason(self.pool.close_reason, self._schedule.next(now)))
+        self.account.counters[SHED] += len(doomed)
+        logger.warning("Memory runs out: pool %r closes %d of its connections.", self.pool.name, len(doomed))
 
     def _release(self) -> None:
         self.account.release()
@@ -258,6 +276,7 @@ class Gate:
 
     async def _exchange(self) -> None:
         """One call, its answer to the waiting, and a second try where only the connection broke."""
+        self._shed()
         try:
             try:
                 await self._call()

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from . import age, conf, hold, refusal
+from . import conf, hold, refusal
+from .connection import Connection
 from .gate import Gate, Slot
 from .house import gate_of
 from .servers import daphne, name_of
@@ -40,17 +41,17 @@ async def admit(inner: Any, pool: str, scope: Any, receive: Any, send: Any) -> N
     if isinstance(verdict, Refusal):
         await _refuse(verdict, gate, scope, receive, send)
         return
-    await _run(inner, verdict, settings.pool(pool), scope, receive, send)
+    await _run(inner, verdict, gate, scope, receive, send)
 
 
-async def _run(inner: Any, slot: Slot, pool: conf.PoolSettings, scope: Any, receive: Any, send: Any) -> None:
-    scope = {**scope, KEY: {**scope.get(KEY, {}), pool.name: slot}}
+async def _run(inner: Any, slot: Slot, gate: Gate, scope: Any, receive: Any, send: Any) -> None:
+    scope = {**scope, KEY: {**scope.get(KEY, {}), gate.pool.name: slot}}
+    connection = Connection(receive, send)
+    gate.connections[connection] = None
     try:
-        if pool.max_connection_age is None:
-            await inner(scope, receive, send)
-        else:
-            await age.run(inner, pool.max_connection_age, scope, receive, send)
+        await connection.run(inner, scope, gate.pool.max_connection_age)
     finally:
+        del gate.connections[connection]
         slot.release()
 
 

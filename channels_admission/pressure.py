@@ -46,6 +46,11 @@ class Pressure:
         pressure, name = self._highest
         return name if pressure and random.random() < pressure else None
 
+    @property
+    def out_of_memory(self) -> bool:
+        """Whether memory is past saturation, so that refusing is no longer enough."""
+        return any(load.name == "memory" and load.pressure >= 1 for load in self.load)
+
     async def aclose(self) -> None:
         self._ticker.cancel()
         self._task.cancel()

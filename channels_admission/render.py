@@ -134,7 +134,8 @@ def _events(pool: PoolSnapshot) -> str:
     refused = sorted(pool.refused.items(), key=lambda item: (-item[1], item[0]))
     reasons = ", ".join(f"{count:,} {REASONS.get(reason, plain(reason))}" for reason, count in refused if count)
     detail = f" ({reasons})" if reasons else ""
-    return f"{pool.admitted:,} admitted and {sum(pool.refused.values()):,} refused so far{detail}"
+    shed = f", {pool.shed:,} closed for want of memory" if pool.shed else ""
+    return f"{pool.admitted:,} admitted and {sum(pool.refused.values()):,} refused so far{detail}{shed}"
 
 
 def _workers(workers: tuple[WorkerSnapshot, ...]) -> RenderableType:

@@ -11,7 +11,7 @@ from . import conf, policy
 from .conf import PoolSettings, Settings
 from .exceptions import LedgerError, LedgerUnavailable
 from .ledger import open_ledger
-from .types import ADMITTED, RELEASED, Level, Load, Reading, WorkerReading
+from .types import ADMITTED, RELEASED, SHED, Level, Load, Reading, WorkerReading
 
 READ_TIMEOUT = 1.0
 """Seconds a look at the ledger may take; no handshake waits for it."""
@@ -51,6 +51,7 @@ class PoolSnapshot:
     level: Level
     admitted: int
     refused: Mapping[str, int]
+    shed: int
     workers: tuple[WorkerSnapshot, ...]
 
 
@@ -117,6 +118,7 @@ def _pool(pool: PoolSettings, reading: Reading) -> PoolSnapshot:
         warn_at=pool.warn_at,
         level=policy.level(held, limit, pool.warn_at),
         admitted=counters.pop(ADMITTED, 0),
+        shed=counters.pop(SHED, 0),
         refused=counters,
         workers=tuple(sorted(map(_worker, reading.workers), key=lambda worker: (worker.host, worker.pid, worker.id))),
     )

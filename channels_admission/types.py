@@ -22,10 +22,11 @@ class Reason(StrEnum):
 
 ADMITTED = "admitted"
 RELEASED = "released"
-"""The names under which slots taken and given back stand beside the refusal reasons in a worker's counters."""
+SHED = "shed"
+"""Slots taken and given back, and connections closed for want of memory, beside the reasons in a worker's counters."""
 
 Counters = Mapping[str, int]
-"""Events since a worker started: ``admitted``, ``released``, and one entry for each refusal reason that occurred."""
+"""Events since a worker started: ``admitted``, ``released``, ``shed``, and an entry for each reason that occurred."""
 
 
 class Level(StrEnum):

@@ -210,6 +210,7 @@ def test_feed_is_the_snapshot(as_viewer, admission):
                 "level": "warning",
                 "admitted": 45,
                 "refused": {"full": 7, "ledger": 1},
+                "shed": 0,
                 "workers": [
                     {"id": "web-1:4242:ab12", "host": "web-1", "pid": 4242, "server": "uvicorn", "held": 40, "load": []}
                 ],
@@ -224,6 +225,7 @@ def test_feed_is_the_snapshot(as_viewer, admission):
                 "level": "calm",
                 "admitted": 0,
                 "refused": {},
+                "shed": 0,
                 "workers": [],
             },
         ],

@@ -26,6 +26,7 @@ DEFAULTS = {
     "beat": 3.0,
     "ledger_timeout": 0.25,
     "memory_limit": None,
+    "shed_per_beat": 50,
     "pressure": {
         "lag": Watch("lag", None, Thresholds(0.1, 0.5)),
         "memory": Watch("memory", None, Thresholds(0.85, 0.95)),
@@ -59,6 +60,7 @@ IDS = {
     "LEDGER_TIMEOUT": "E008",
     "PRESSURE": "E026",
     "MEMORY_LIMIT": "E027",
+    "SHED_PER_BEAT": "E028",
     "MAX_CONNECTIONS": "E010",
     "WARN_AT": "E011",
     "WHEN_LEDGER_DOWN": "E012",
@@ -81,6 +83,7 @@ GOOD = {
     "LEASE": [18, 45.5, 3600],
     "BEAT": [0.1, 1, 5],
     "LEDGER_TIMEOUT": [0.01, 1, 4],
+    "SHED_PER_BEAT": [0, 1, 100_000],
     "MEMORY_LIMIT": [None, 2**20, 2**50],
     "MAX_CONNECTIONS": [0, 1, 10_000_000],
     "WARN_AT": [0.001, 1, 1.0],
@@ -118,6 +121,7 @@ BAD = {
         "one printable line of at most 100 bytes (a close frame carries 123, the hint needs the rest)",
         ["a\nb", "\x00", "é" * 51, b"later", None, 5],
     ),
+    "SHED_PER_BEAT": ("a whole number from 0 to 100000", [-1, 100_001, 1.5, "3", None, True]),
     "MEMORY_LIMIT": ("None or a whole number of bytes from a MiB on", [0, 2**20 - 1, 2**51, 1e9, "1G", True]),
     "CONNECT_RATE": (
         "None or a number of admissions per second from 0.01 to 1000000",

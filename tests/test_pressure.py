@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import re
 import time
 from itertools import pairwise
 
@@ -10,6 +11,8 @@ import pytest
 from channels_admission import pressure as pressure_module
 from channels_admission.gate import Slot
 from channels_admission.house import close_gates, gate_of
+from channels_admission.middleware import AdmissionMiddleware
+from channels_admission.monitors import Memory
 from channels_admission.pressure import Pressure
 from channels_admission.thresholds import Thresholds
 from channels_admission.trigger import STEADY, Trigger
@@ -190,3 +193,86 @@ async def test_the_monitors_end_with_the_gates(admission):
     await close_gates()
     assert watching._task.done()
     assert not [task for task in asyncio.all_tasks() if task.get_name() == "admission monitors"]
+
+
+# Connections closed where memory runs out
+
+
+class Visitor:
+    """A client whose application listens until it is told that the client has left."""
+
+    def __init__(self, application) -> None:
+        self.sent: list[dict] = []
+        self.events: asyncio.Queue = asyncio.Queue()
+        scope = {"type": "websocket", "path": "/"}
+        self.task = asyncio.ensure_future(application(scope, self.events.get, self.send))
+
+    async def send(self, message):
+        self.sent.append(message)
+
+
+async def listen(scope, receive, send):
+    await send({"type": "websocket.accept"})
+    while (await receive())["type"] != "websocket.disconnect":
+        pass
+
+
+@pytest.fixture
+def memory(monkeypatch):
+    """``memory(share)``: from now on so much of it is used."""
+    used = [0.5]
+    monkeypatch.setattr(Memory, "read", lambda self: used[0])
+    return lambda share: used.__setitem__(0, share)
+
+
+async def test_where_memory_runs_out_the_youngest_are_closed_a_few_each_beat_until_it_is_enough(admission, memory):
+    admission(BEAT=0.2, LEASE=2, SHED_PER_BEAT=3)
+    application = AdmissionMiddleware(listen)
+    visitors = [Visitor(application) for _ in range(20)]
+    gate = gate_of("default")
+    await eventually(lambda: gate.account.held == 20)
+    memory(0.96)
+    await eventually(lambda: gate.account.held == 17)
+    assert [visitor.task.done() for visitor in visitors] == [False] * 17 + [True] * 3
+    for visitor in visitors[17:]:
+        assert visitor.sent[-1]["code"] == 1013
+        assert re.fullmatch(r"Try Again Later; retry-after=\d+(\.\d)?", visitor.sent[-1]["reason"])
+    await eventually(lambda: gate.account.held == 11)
+    memory(0.90)
+    await eventually(lambda: not gate._pressure.out_of_memory)
+    held = gate.account.held
+    assert held in (11, 8)
+    await asyncio.sleep(0.5)
+    assert gate.account.held == held
+    assert gate.account.counters["shed"] == 20 - held
+    for visitor in visitors:
+        visitor.events.put_nowait({"type": "websocket.disconnect"})
+    await asyncio.gather(*(visitor.task for visitor in visitors))
+    assert gate.connections == {}
+    await close_gates()
+
+
+async def test_nobody_is_closed_where_that_is_switched_off_or_memory_is_only_shown(admission, memory):
+    for keys in ({"SHED_PER_BEAT": 0}, {"PRESSURE": {"memory": None}}):
+        admission(BEAT=0.1, LEASE=1, **keys)
+        visitor = Visitor(AdmissionMiddleware(listen))
+        gate = gate_of("default")
+        await eventually(lambda gate=gate: gate.account.held == 1)
+        memory(2.0)
+        await asyncio.sleep(0.4)
+        assert gate.account.held == 1
+        visitor.events.put_nowait({"type": "websocket.disconnect"})
+        await visitor.task
+        memory(0.5)
+    await close_gates()
+
+
+async def test_connections_are_closed_while_the_ledger_is_away_too(admission, memory):
+    admission(BEAT=0.2, LEASE=2, LEDGER="redis://127.0.0.1:1/0", MAX_CONNECTIONS=20)
+    visitors = [Visitor(AdmissionMiddleware(listen)) for _ in range(3)]
+    gate = gate_of("default")
+    await eventually(lambda: gate.account.held == 3)
+    memory(0.99)
+    await asyncio.wait_for(asyncio.gather(*(visitor.task for visitor in visitors)), 5)
+    assert {visitor.sent[-1]["code"] for visitor in visitors} == {1013}
+    await close_gates()

@@ -102,7 +102,7 @@ def worker(**changes) -> WorkerSnapshot:
 def pool(**changes) -> PoolSnapshot:
     made = PoolSnapshot(
         name="default", held=36, limit=50, free=14, share=0.72, warn_at=0.7, level=Level.WARNING,
-        admitted=412, refused={"full": 148, "ledger": 2}, workers=(worker(),),
+        admitted=412, refused={"full": 148, "ledger": 2}, shed=0, workers=(worker(),),
     )  # fmt: skip
     return replace(made, **changes)
 
@@ -190,6 +190,7 @@ def test_json_has_the_documented_shape(shared, redis_server):
                 "level": "warning",
                 "admitted": 30,
                 "refused": {"full": 5},
+                "shed": 0,
                 "workers": [
                     {"id": "web-1:4242:ab12", "host": "web-1", "pid": 4242, "server": "daphne", "held": 25, "load": []},
                 ],

@@ -65,7 +65,17 @@ CHANGE = _("Pool {pool}: {level}. {held} of {limit} slots held.")
 
 BLANKS: Mapping[str, PoolSnapshot | WorkerSnapshot] = {
     "pool": PoolSnapshot(
-        name="", held=0, limit=0, free=0, share=0.0, warn_at=1.0, level=Level.CALM, admitted=0, refused={}, workers=()
+        name="",
+        held=0,
+        limit=0,
+        free=0,
+        share=0.0,
+        warn_at=1.0,
+        level=Level.CALM,
+        admitted=0,
+        refused={},
+        shed=0,
+        workers=(),
     ),
     "worker": WorkerSnapshot(id="", host="", pid=0, server="", held=0, last_beat=0.0, uptime=0.0),
 }

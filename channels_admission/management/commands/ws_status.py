@@ -37,6 +37,7 @@ SHAPE = """\
     admitted connections let in so far
     refused  connections refused so far, by reason: "full", "rate",
              "settling", "crowd", "ledger", or the monitor that refused
+    shed     connections closed so far because memory ran out
     workers  a list
       id         host:pid:nonce
       host, pid

@@ -12,7 +12,7 @@ import pytest
 from channels.generic.websocket import AsyncWebsocketConsumer, WebsocketConsumer
 from channels.testing import WebsocketCommunicator
 
-from channels_admission import age
+from channels_admission import connection
 from channels_admission.house import close_gates, gate_of
 from channels_admission.middleware import AdmissionMiddleware
 
@@ -40,7 +40,7 @@ class ToldInAThread(WebsocketConsumer):
 @pytest.fixture(autouse=True)
 def _in_force(admission, monkeypatch):
     admission(MAX_CONNECTION_AGE=1)
-    monkeypatch.setattr(age, "GRACE", 0.2)
+    monkeypatch.setattr(connection, "GRACE", 0.2)
 
 
 @pytest.mark.parametrize("consumer", [Told, ToldInAThread])
