@@ -261,3 +261,25 @@ async def test_a_blow_that_passes(gates, client, blow, caplog, figures):
         "decisions within 400 ms; never above the limit; counts equal within 1 s; nobody decides alone",
         f"slowest decision {1000 * tries.slowest:.0f} ms; equal after {1000 * equal:.0f} ms",
     )
+
+
+async def test_a_redis_that_refuses_tls(admission, server, figures):
+    url = f"rediss://app:secret@{server.host}:{server.port}"
+    settings = admission(MAX_CONNECTIONS=LIMIT, EXPECTED_WORKERS=2, LEDGER=url, WHEN_LEDGER_DOWN="share")
+    ledger = open_ledger(settings)
+    gate = Gate(settings.pool("default"), settings, ledger, Worker())
+    loop = asyncio.get_running_loop()
+    admitted, slowest = 0, 0.0
+    for _ in range(LIMIT):
+        began = loop.time()
+        admitted += isinstance(await gate.acquire(), Slot)
+        slowest = max(slowest, loop.time() - began)
+    await gate.aclose()
+    await ledger.aclose()
+    assert slowest <= 0.4
+    assert admitted == LIMIT // 2
+    figures.note(
+        "Redis refuses TLS, from the start, one of two expected workers",
+        "decisions within 400 ms; a worker that never met the ledger has its part of the limit, with `share`",
+        f"{admitted} of {LIMIT} let in; slowest decision {1000 * slowest:.0f} ms",
+    )
