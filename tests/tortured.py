@@ -85,10 +85,10 @@ class Borrower(Account):
         self.part = pool.max_connections // pool.expected_workers
         self.borrowed = 0
 
-    def fail(self) -> None:
+    def fail(self, now: float) -> None:
         if not self.away and self.pool.when_ledger_down == "share":
             self._note(self.borrowed + self.part)
-        super().fail()
+        super().fail(now)
 
     def settle(self, report: Report, view: View) -> None:
         super().settle(report, view)
