@@ -1,4 +1,7 @@
-"""``manage.py ws_status``: the pools and workers as the ledger knows them, for people and for programs."""
+"""``manage.py ws_status``: the pools and workers as the ledger knows them, for people and for programs.
+
+And with ``--advise`` what to write in the configurations of servers for the settings in force.
+"""
 
 import asyncio
 import json
@@ -10,12 +13,17 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from rich.console import Console
 
 from ... import conf, render
+from ...advice import advise, as_text
 from ...exceptions import ConfigurationError
 from ...snapshot import Health, Snapshot, collect
 
 LEDGER_DOWN = 2
 """The exit code when the ledger cannot be read."""
 
+ADVISE = (
+    "Print lines for systemd, limits.conf and nginx that fit the settings, ready to be pasted, instead of the status. "
+    "Asks no ledger."
+)
 SHAPE = """\
 --json prints one object. Fields may be added, and none changes its meaning:
 
@@ -50,6 +58,8 @@ SHAPE = """\
         reading    seconds for the lag, else a share; null where unknown
         pressure   from 0, nobody is refused, to 1, everybody
 
+--advise --json prints one object instead: the text of each file by its path.
+
 The exit code is 0, or 2 with one line on stderr when the ledger cannot be read.
 """
 
@@ -67,9 +77,17 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--json", action="store_true", dest="as_json", help="Print JSON, in the shape told below.")
-        parser.add_argument("--pool", metavar="NAME", help="Show this pool only.")
+        instead = parser.add_mutually_exclusive_group()
+        instead.add_argument("--pool", metavar="NAME", help="Show this pool only.")
+        instead.add_argument("--advise", action="store_true", help=ADVISE)
 
-    def handle(self, *, as_json: bool, pool: str | None, **options: Any) -> None:
+    def handle(self, *, as_json: bool, pool: str | None, advise: bool, **options: Any) -> None:
+        if advise:
+            self.stdout.write(_advice(as_json), ending="\n" if as_json else "")
+        else:
+            self._show(as_json, pool, options)
+
+    def _show(self, as_json: bool, pool: str | None, options: dict[str, Any]) -> None:
         snapshot = _look(pool)
         is_down = snapshot.ledger.health is Health.DOWN
         if as_json:
@@ -92,10 +110,23 @@ class Command(BaseCommand):
         )
 
 
+def _settings() -> conf.Settings:
+    """The settings in force; :exc:`CommandError` tells what is wrong with them."""
+    try:
+        return conf.current()
+    except ConfigurationError as error:
+        raise CommandError(str(error)) from error
+
+
+def _advice(as_json: bool) -> str:
+    files = advise(_settings())
+    return json.dumps(files, indent=2) if as_json else as_text(files)
+
+
 def _look(pool: str | None) -> Snapshot:
     """The state of all pools, or of one; :exc:`CommandError` when the settings are wrong or name no such pool."""
+    settings = _settings()
     try:
-        settings = conf.current()
         if pool is not None:
             settings.pool(pool)
     except ConfigurationError as error:
