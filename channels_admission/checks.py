@@ -11,9 +11,11 @@ from django.apps import AppConfig
 from django.conf import settings as django_settings
 from django.core import checks
 
-from . import conf
+from . import conf, sizing
+from .advice import limits_conf, systemd
 from .consumers import AdmissionMixin
 from .hosts import MEMORY
+from .monitors import Descriptors, Memory
 from .servers import daphne
 
 TAG = "channels_admission"
@@ -22,13 +24,21 @@ MEMORY_IN_PRODUCTION = "channels_admission.W001"
 LAYER_WITHOUT_TIMEOUT = "channels_admission.W002"
 DAPHNE_NOT_EXTENDED = "channels_admission.W003"
 PACE_WITHOUT_RATE = "channels_admission.W004"
+SOFT_LIMIT_TOO_LOW = "channels_admission.W005"
+HARD_LIMIT_TOO_LOW = "channels_admission.W006"
+MEMORY_TOO_SMALL = "channels_admission.W007"
+LAYER_IN_MEMORY = "channels_admission.W008"
 MIXIN_ON_THE_RIGHT = "channels_admission.E020"
 
 
 def register() -> None:
     """Add the checks of this module to Django's."""
-    for check in (check_settings, check_ledger, check_pace, check_channel_layer, check_mixin_order, check_daphne):
+    for check in (
+        check_settings, check_ledger, check_pace, check_descriptors,
+        check_channel_layer, check_layer_in_memory, check_mixin_order, check_daphne,
+    ):  # fmt: skip
         checks.register(check, TAG)  # type: ignore[call-overload]
+    checks.register(check_memory, TAG, deploy=True)  # type: ignore[call-overload]
 
 
 def check_settings(app_configs: list[AppConfig] | None, **_: Any) -> list[checks.CheckMessage]:
@@ -38,8 +48,8 @@ def check_settings(app_configs: list[AppConfig] | None, **_: Any) -> list[checks
 
 def check_ledger(app_configs: list[AppConfig] | None, **_: Any) -> list[checks.CheckMessage]:
     """Warn when every worker would count for itself alone on a site in production."""
-    settings, _problems = conf.examine()
-    if settings is None or not settings.enabled or django_settings.DEBUG or settings.ledger.backend != MEMORY:
+    settings = _in_production()
+    if settings is None or settings.ledger.backend != MEMORY:
         return []
     return [
         checks.Warning(
@@ -63,6 +73,89 @@ def check_pace(app_configs: list[AppConfig] | None, **_: Any) -> list[checks.Che
         )
         for pool in (settings.pools.values() if settings else ())
         if pool.connect_rate is None and (pool.ramp or pool.connect_burst)
+    ]
+
+
+def check_descriptors(app_configs: list[AppConfig] | None, **_: Any) -> list[checks.CheckMessage]:
+    """Warn when a worker on a site in production may not open as many files as its part of the limit takes."""
+    settings = _in_production()
+    if settings is None:
+        return []
+    soft, hard, needed = Descriptors().allowed(), Descriptors().ceiling(), sizing.descriptors(settings)
+    if soft is None or soft >= needed:
+        return []
+    takes = (
+        f"a worker needs {needed:,} for its part of the limit, {sizing.connections(settings):,} connections: "
+        "it refuses clients while the pool has room."
+    )
+    hint = _raise_limit(settings)
+    if hard is None or hard >= needed:
+        return [
+            checks.Warning(f"A process may open {soft:,} files here, and {takes}", hint=hint, id=SOFT_LIMIT_TOO_LOW)
+        ]
+    message = f"No process may open more than {hard:,} files here, not even by raising its soft limit, and {takes}"
+    return [checks.Warning(message, hint=_raise_greatest(settings) + hint, id=HARD_LIMIT_TOO_LOW)]
+
+
+def _raise_greatest(settings: conf.Settings) -> str:
+    """What comes before raising a limit where the system itself has one below it."""
+    greatest, advised = Descriptors().greatest(), sizing.advised_descriptors(settings)
+    return f"Set fs.nr_open = {advised} with sysctl first. " if greatest and greatest < advised else ""
+
+
+def _raise_limit(settings: conf.Settings) -> str:
+    """The lines to write, and how to know that they help."""
+    soft, hard = (f"'{line}'" for line in limits_conf(settings))
+    return (
+        f"Write {systemd(settings)} under [Service] of the workers' systemd unit, or {soft} and {hard} in "
+        "/etc/security/limits.conf where they are started from a login; EXPECTED_WORKERS must be the number you run. "
+        "Each process has limits of its own: run this check the way that the workers are run."
+    )
+
+
+def check_memory(app_configs: list[AppConfig] | None, **_: Any) -> list[checks.CheckMessage]:
+    """Warn of a limit that the memory of a worker's container, or of the machine, cannot carry."""
+    settings = _in_production()
+    if settings is None:
+        return []
+    needed, there_is = sizing.memory(settings), Memory(settings.memory_limit).total()
+    if needed <= there_is:
+        return []
+    return [
+        checks.Warning(
+            f"A worker needs about {_mebibytes(needed)} for its part of the limit, {sizing.connections(settings):,} "
+            f"connections of {sizing.CONNECTION_KIB} KiB and more, and there are {_mebibytes(there_is)} here.",
+            hint="Give the workers more memory, run more of them on further machines and count them in "
+            f"EXPECTED_WORKERS, or lower {conf.NAME}['MAX_CONNECTIONS'].",
+            id=MEMORY_TOO_SMALL,
+        )
+    ]
+
+
+def _mebibytes(size: int) -> str:
+    return f"{size >> 20:,} MiB"
+
+
+def _in_production() -> conf.Settings | None:
+    """The settings where they are right, and limit something on a site in production."""
+    settings, _problems = conf.examine()
+    return settings if settings and settings.enabled and not django_settings.DEBUG else None
+
+
+def check_layer_in_memory(app_configs: list[AppConfig] | None, **_: Any) -> list[checks.CheckMessage]:
+    """Warn of channel layers on a site in production whose groups end at each worker's process."""
+    settings, _problems = conf.examine()
+    if settings is None or django_settings.DEBUG or all(p.expected_workers == 1 for p in settings.pools.values()):
+        return []
+    return [
+        checks.Warning(
+            f"CHANNEL_LAYERS[{alias!r}] is in memory, and more than one worker is expected: what one sends to a group "
+            "reaches no connection of another.",
+            hint="Use channels_redis.core.RedisChannelLayer or channels_redis.pubsub.RedisPubSubChannelLayer.",
+            id=LAYER_IN_MEMORY,
+        )
+        for alias, layer in getattr(django_settings, "CHANNEL_LAYERS", {}).items()
+        if layer.get("BACKEND") == "channels.layers.InMemoryChannelLayer"
     ]
 
 

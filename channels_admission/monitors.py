@@ -81,6 +81,11 @@ class Memory:
         shares = list(self._shares())
         return max(shares, default=None)
 
+    def total(self) -> int:
+        """The bytes there are: the least of ``limit``, the container's and the machine's."""
+        groups = (allowed for _, allowed in self._groups())
+        return min([self._limit or NO_LIMIT, *groups, int(psutil.virtual_memory().total)])
+
     def _shares(self) -> Iterator[float]:
         if self._limit:
             yield self._process.memory_info().rss / self._limit
@@ -105,6 +110,7 @@ class Descriptors:
 
     def __init__(self, root: Path = ROOT) -> None:
         self._folder = root / "proc/self/fd"
+        self._greatest = root / "proc/sys/fs/nr_open"
         self._process = psutil.Process()
 
     def read(self) -> float | None:
@@ -121,12 +127,23 @@ class Descriptors:
             return None
 
     def allowed(self) -> int | None:
-        """The soft limit."""
+        """The soft limit; None where it is unknown, or none."""
+        return self._limits()[0]
+
+    def ceiling(self) -> int | None:
+        """The hard limit, which the soft one cannot pass; None where it is unknown, or none."""
+        return self._limits()[1]
+
+    def greatest(self) -> int | None:
+        """What no limit of any process can pass (``fs.nr_open``)."""
+        return _number(self._greatest)
+
+    def _limits(self) -> tuple[int | None, int | None]:
         try:
-            soft, _ = self._process.rlimit(psutil.RLIMIT_NOFILE)
+            soft, hard = self._process.rlimit(psutil.RLIMIT_NOFILE)
         except (AttributeError, psutil.Error):
-            return None
-        return int(soft) if soft > 0 else None
+            return None, None
+        return (soft if soft > 0 else None), (hard if hard > 0 else None)
 
 
 class Cpu:

@@ -1,6 +1,8 @@
 """The system checks: exactly which messages each situation gives."""
 
 import gc
+import re
+import subprocess
 import sys
 import weakref
 from io import StringIO
@@ -14,9 +16,11 @@ from django.core.management import call_command
 from django.core.management.base import SystemCheckError
 
 from channels_admission import checks as ours
-from channels_admission import conf
+from channels_admission import conf, monitors
 from channels_admission.consumers import AdmissionMixin
 from channels_admission.middleware import AdmissionMiddleware
+
+from demo.servers import TESTPROJECT, environment
 
 REDIS = {"LEDGER": "redis://127.0.0.1:6390/0"}
 LAYER = "channels_redis.core.RedisChannelLayer"
@@ -29,14 +33,21 @@ def _quiet(settings, monkeypatch):
     settings.CHANNEL_LAYERS = {}
     settings.ASGI_APPLICATION = None
     monkeypatch.delitem(sys.modules, "daphne.ws_protocol", raising=False)
+    allow(monkeypatch, None, None)
 
 
-def messages() -> list[checks.CheckMessage]:
-    return checks.run_checks(tags=[ours.TAG])
+def allow(monkeypatch, soft: int | None, hard: int | None, greatest: int | None = 1_048_576) -> None:
+    """Let this be the limits of open files."""
+    for name, value in {"allowed": soft, "ceiling": hard, "greatest": greatest}.items():
+        monkeypatch.setattr(monitors.Descriptors, name, lambda self, value=value: value)
 
 
-def ids() -> list[str]:
-    return [message.id.removeprefix("channels_admission.") for message in messages()]
+def messages(deploy: bool = False) -> list[checks.CheckMessage]:
+    return checks.run_checks(tags=[ours.TAG], include_deployment_checks=deploy)
+
+
+def ids(deploy: bool = False) -> list[str]:
+    return [message.id.removeprefix("channels_admission.") for message in messages(deploy)]
 
 
 def test_nothing_to_say():
@@ -57,6 +68,10 @@ def test_no_id_is_used_twice():
         ours.DAPHNE_NOT_EXTENDED,
         ours.MIXIN_ON_THE_RIGHT,
         ours.PACE_WITHOUT_RATE,
+        ours.SOFT_LIMIT_TOO_LOW,
+        ours.HARD_LIMIT_TOO_LOW,
+        ours.MEMORY_TOO_SMALL,
+        ours.LAYER_IN_MEMORY,
     ]
     assert len(used) == len(set(used))
 
@@ -321,3 +336,166 @@ def test_another_daphne_is_told(protocol, missing):
 def test_a_ramp_or_a_burst_without_a_rate(settings, keys, expected):
     settings.CHANNELS_ADMISSION = {**REDIS, **keys}
     assert ids() == expected
+
+
+# Open files
+
+NEEDED = 6018
+"""For 5,000 connections."""
+
+
+@pytest.mark.parametrize(
+    ("soft", "hard", "expected"),
+    [
+        (1024, 524_288, ["W005"]),
+        (NEEDED - 1, NEEDED, ["W005"]),
+        (1024, None, ["W005"]),
+        (1024, NEEDED - 1, ["W006"]),
+        (1024, 1024, ["W006"]),
+        (NEEDED, NEEDED, []),
+        (None, None, []),
+        (None, 1024, []),
+    ],
+)
+def test_open_files_for_a_worker_s_part(settings, monkeypatch, soft, hard, expected):
+    allow(monkeypatch, soft, hard)
+    assert ids() == expected
+    settings.DEBUG = True
+    assert ids() == []
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        ({"ENABLED": False}, []),
+        ({"MAX_CONNECTIONS": -1}, ["E010"]),
+        ({"EXPECTED_WORKERS": 7}, []),
+        ({"EXPECTED_WORKERS": 6}, ["W005"]),
+        ({"PRESSURE": {"descriptors": None}, "MAX_CONNECTIONS": 1024 - 115}, []),
+        ({"PRESSURE": {"descriptors": None}, "MAX_CONNECTIONS": 1025 - 115}, ["W005"]),
+        ({"MAX_CONNECTIONS": 500, "POOLS": {"a": {}, "b": {}}}, []),
+        ({"MAX_CONNECTIONS": 500, "POOLS": {"a": {"MAX_CONNECTIONS": 1000}}}, ["W005"]),
+    ],
+)
+def test_a_part_is_of_the_greatest_pool_by_the_workers(settings, monkeypatch, keys, expected):
+    allow(monkeypatch, 1024, 524_288)
+    settings.CHANNELS_ADMISSION = {**REDIS, **keys}
+    assert ids() == expected
+
+
+def test_the_hint_has_the_lines_to_write(monkeypatch):
+    allow(monkeypatch, 1024, 524_288)
+    (message,) = messages()
+    assert not message.is_serious()
+    assert message.msg == (
+        "A process may open 1,024 files here, and a worker needs 6,018 for its part of the limit, 5,000 connections: "
+        "it refuses clients while the pool has room."
+    )
+    assert message.hint.startswith(
+        "Write LimitNOFILE=6144 under [Service] of the workers' systemd unit, or 'www-data soft nofile 6144' and "
+        "'www-data hard nofile 6144' in /etc/security/limits.conf"
+    )
+
+
+@pytest.mark.parametrize(
+    ("greatest", "first"),
+    [(6143, "Set fs.nr_open = 6144 with sysctl first. Write LimitNOFILE=6144"), (6144, "Write LimitN"), (None, "Wr")],
+)
+def test_a_hard_limit_may_have_one_of_the_system_above_it(monkeypatch, greatest, first):
+    allow(monkeypatch, 1024, 4096, greatest)
+    (message,) = messages()
+    assert message.msg.startswith(
+        "No process may open more than 4,096 files here, not even by raising its soft limit, and a worker needs 6,018"
+    )
+    assert message.hint.startswith(first)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits of open files are read on Linux")
+@pytest.mark.parametrize(
+    ("limit", "debug", "expected"),
+    [("-n 256", False, {"W006"}), ("-Sn 256", False, {"W005"}), ("-n 256", True, set()), ("-n 512", False, set())],
+)
+def test_a_process_under_a_real_limit(tmp_path, limit, debug, expected):
+    (tmp_path / "production.py").write_text(f"from project.settings import *\nDEBUG = {debug}\n")
+    env = environment("redis://127.0.0.1:1/0", {"MAX_CONNECTIONS": 300})
+    env = {**env, "PYTHONPATH": f"{tmp_path}:{env['PYTHONPATH']}", "DJANGO_SETTINGS_MODULE": "production"}
+    command = f"ulimit {limit} && exec {sys.executable} manage.py check --tag channels_admission"
+    told = subprocess.run(["bash", "-c", command], cwd=TESTPROJECT, env=env, capture_output=True, text=True, check=True)
+    assert set(re.findall(r"\(channels_admission\.(\w+)\)", told.stderr)) == expected
+    assert ("LimitNOFILE=1024" in told.stderr) == bool(expected)
+
+
+# Memory
+
+
+@pytest.fixture
+def total(monkeypatch):
+    """``total(MiB)``: let there be so much memory."""
+    return lambda size: monkeypatch.setattr(monitors.Memory, "total", lambda self: size << 20)
+
+
+@pytest.mark.parametrize(
+    ("size", "keys", "expected"),
+    [
+        (544, {}, ["W007"]),
+        (545, {}, []),
+        (200, {"EXPECTED_WORKERS": 5}, []),
+        (150, {"EXPECTED_WORKERS": 5}, ["W007"]),
+        (463, {"PRESSURE": {"memory": None}}, []),
+        (462, {"PRESSURE": {"memory": None}}, ["W007"]),
+        (1, {"ENABLED": False}, []),
+        (1, {"MAX_CONNECTIONS": -1}, ["E010"]),
+    ],
+)
+def test_memory_for_a_worker_s_part(settings, total, size, keys, expected):
+    total(size)
+    settings.CHANNELS_ADMISSION = {**REDIS, **keys}
+    assert ids(deploy=True) == expected
+    assert "W007" not in ids()
+    settings.DEBUG = True
+    assert "W007" not in ids(deploy=True)
+
+
+def test_the_memory_that_is_missing_is_told(total):
+    total(256)
+    (message,) = messages(deploy=True)
+    assert not message.is_serious()
+    assert message.msg == (
+        "A worker needs about 544 MiB for its part of the limit, 5,000 connections of 81 KiB and more, "
+        "and there are 256 MiB here."
+    )
+    assert "run more of them" in message.hint
+
+
+def test_memory_allowed_to_the_process_counts(settings):
+    settings.CHANNELS_ADMISSION = {**REDIS, "MEMORY_LIMIT": 100 * 2**20}
+    assert ids(deploy=True) == ["W007"]
+    settings.CHANNELS_ADMISSION = {**REDIS, "MEMORY_LIMIT": 100 * 2**20, "MAX_CONNECTIONS": 50}
+    assert ids(deploy=True) == []
+
+
+# A channel layer in memory
+
+IN_MEMORY = {"BACKEND": "channels.layers.InMemoryChannelLayer"}
+
+
+@pytest.mark.parametrize(
+    ("layers", "keys", "debug", "expected"),
+    [
+        ({"default": IN_MEMORY}, {"EXPECTED_WORKERS": 2}, False, ["W008"]),
+        ({"default": IN_MEMORY}, {"POOLS": {"chat": {"EXPECTED_WORKERS": 2}}}, False, ["W008"]),
+        ({"default": {"BACKEND": LAYER}, "a": IN_MEMORY, "b": IN_MEMORY}, {"EXPECTED_WORKERS": 2}, False, ["W008"] * 2),
+        ({"default": IN_MEMORY}, {"EXPECTED_WORKERS": 2}, True, []),
+        ({"default": IN_MEMORY}, {}, False, []),
+        ({"default": IN_MEMORY}, {"EXPECTED_WORKERS": -1}, False, ["E013"]),
+        ({"default": {"BACKEND": LAYER}}, {"EXPECTED_WORKERS": 2}, False, []),
+        ({}, {"EXPECTED_WORKERS": 2}, False, []),
+    ],
+)
+def test_groups_that_end_at_each_process(settings, monkeypatch, layers, keys, debug, expected):
+    monkeypatch.setattr(ours, "version", {"redis": "7.0.0"}.__getitem__)
+    settings.CHANNELS_ADMISSION = {**REDIS, **keys}
+    settings.CHANNEL_LAYERS = layers
+    settings.DEBUG = debug
+    assert ids() == expected
+    assert all(message.hint for message in messages())

@@ -126,7 +126,40 @@ def test_a_limit_of_the_process_counts_where_it_is_tighter(machine):
     assert Memory(100 * rss, machine(V2)).read() == 0.5
 
 
+def test_the_memory_there_is_in_all_is_the_least_of_what_bounds_it(machine):
+    root = machine({})
+    everything = psutil.virtual_memory().total
+    assert Memory(root=root).total() == everything
+    assert Memory(5, root).total() == 5
+    bounded = {**V2, "sys/fs/cgroup/app/web/memory.max": "1000"}
+    assert Memory(everything, machine(bounded)).total() == 1000
+    root = machine({**bounded, "sys/fs/cgroup/app/memory.max": "900"})
+    assert Memory(root=root).total() == 900
+    assert Memory(899, root).total() == 899
+
+
 # Descriptors
+
+
+def test_the_limits_of_open_files_and_what_no_limit_can_pass(machine):
+    assert Descriptors().ceiling() == resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    assert Descriptors(machine({"proc/sys/fs/nr_open": "1048576\n"})).greatest() == 1048576
+
+
+@pytest.mark.parametrize(
+    ("limits", "allowed", "ceiling"),
+    [((256, 4096), 256, 4096), ((256, psutil.RLIM_INFINITY), 256, None), ((psutil.RLIM_INFINITY,) * 2, None, None)],
+)
+def test_no_limit_is_no_number(monkeypatch, limits, allowed, ceiling):
+    monkeypatch.setattr(psutil.Process, "rlimit", lambda self, which: limits)
+    descriptors = Descriptors()
+    assert (descriptors.allowed(), descriptors.ceiling()) == (allowed, ceiling)
+
+
+def test_a_system_without_such_limits_is_unknown(monkeypatch, tmp_path):
+    monkeypatch.delattr(psutil.Process, "rlimit")
+    descriptors = Descriptors(tmp_path)
+    assert (descriptors.allowed(), descriptors.ceiling(), descriptors.greatest()) == (None, None, None)
 
 
 def test_descriptors_open_of_those_allowed():

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import channels_admission
-from channels_admission import conf
+from channels_admission import conf, sizing
 
 ROOT = Path(__file__).resolve().parent.parent
 NEEDED = {
@@ -71,6 +71,12 @@ def test_the_readme_tells_every_check():
     readme = (ROOT / "README.md").read_text()
     assert len(ids) > 15
     assert [check for check in sorted(ids) if f"`{check}`" not in readme] == []
+
+
+def test_the_readme_tells_what_a_connection_was_measured_to_take():
+    readme = (ROOT / "README.md").read_text()
+    assert f"at {sizing.CONNECTION_KIB} KiB a connection" in readme
+    assert f"; {sizing.HEADROOM} files are added" in readme
 
 
 def test_ci_runs_the_command_that_the_readme_names():
