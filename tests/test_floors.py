@@ -43,6 +43,7 @@ FLOORS = [
     "consumers",
     "render",
     "advice",
+    "client",
     "checks",
     "models",
     "views",

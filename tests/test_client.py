@@ -1,0 +1,348 @@
+"""The Python client: its rule in exact numbers, and what it does with real answers."""
+
+import asyncio
+import subprocess
+import sys
+from contextlib import aclosing, asynccontextmanager, suppress
+from http import HTTPStatus
+
+import pytest
+from websockets.asyncio.client import connect
+from websockets.asyncio.server import serve
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+
+from channels_admission.client import Ending, Patience, Retries, connections
+
+from demo.servers import Workers
+
+UP = 60.0
+"""Seconds; long enough for every failure before to be forgotten."""
+
+
+def waits(*endings, draw=1.0):
+    """The waits after each ending, every random draw being the same."""
+    retries = Retries(Patience(), lambda: draw)
+    return [retries.after(ending) for ending in endings]
+
+
+# The rule
+
+
+@pytest.mark.parametrize(
+    ("reason", "seconds"),
+    [
+        ("Try Again Later; retry-after=12.3", 12.3),
+        ("Try Again Later;retry-after=17", 17.0),
+        ("retry-after=3600", 3600.0),
+        ("retry-after=0.5", 0.5),
+        ("retry-after=0.125", 0.5),
+        ("retry-after=0", 0.5),
+    ],
+)
+def test_a_hint_is_followed_exactly_but_for_the_floor(reason, seconds):
+    assert waits(Ending(1013, reason), draw=0.77) == [seconds]
+
+
+@pytest.mark.parametrize(
+    "reason",
+    [
+        "",
+        "Try Again Later",
+        "retry-after=",
+        "retry-after=-3",
+        "retry-after=nan",
+        "retry-after=1e3",
+        "retry-after=3600.1",
+        "retry-after=99999",
+        "retry-after=100000",
+        "retry-after=1.2345",
+        "retry-after=.5",
+        "retry-after=５",
+        "retry-after=12 ",
+        "retry-after=12\n",
+        "retry-after=12; thank you",
+        "not-retry-after=12",
+        "RETRY-AFTER=12",
+    ],
+)
+def test_any_other_hint_is_ignored(reason):
+    assert waits(Ending(1013, reason), draw=1.0) == [1.0]
+
+
+@pytest.mark.parametrize(
+    ("draw", "expected"),
+    [
+        (0.0, [0.5] * 8),
+        (0.5, [0.75, 1.25, 2.25, 4.25, 8.25, 16.25, 30.25, 30.25]),
+        (1.0, [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0]),
+    ],
+)
+def test_without_a_hint_the_wait_is_drawn_from_a_range_that_doubles(draw, expected):
+    assert waits(*[Ending(1013)] * 8, draw=draw) == expected
+
+
+def test_the_range_ends_at_the_cap_however_many_fail():
+    assert waits(*[Ending()] * 5000)[-1] == 60.0
+
+
+@pytest.mark.parametrize(("draw", "seconds"), [(0.0, 0.5), (0.5, 2.75), (1.0, 5.0)])
+@pytest.mark.parametrize("code", [None, 1006, 1011, 1012])
+def test_the_first_retry_after_a_loss_is_spread_over_a_window(code, draw, seconds):
+    assert waits(Ending(code, "", UP), draw=draw) == [seconds]
+
+
+def test_a_hint_wins_over_the_window():
+    assert waits(Ending(1013, "retry-after=2.5", UP)) == [2.5]
+
+
+def test_a_refusal_that_was_open_for_a_moment_is_no_loss():
+    assert waits(Ending(1013, "", 0.049)) == [1.0]
+    assert waits(Ending(1013, "", 0.05)) == [5.0]
+
+
+def test_failures_are_forgotten_after_five_seconds_of_open_time_only():
+    failed = [Ending()] * 3
+    assert waits(*failed, Ending(1006, "", 4.999)) == [1.0, 2.0, 4.0, 8.0]
+    assert waits(*failed, Ending(1006, "", 5.0), Ending()) == [1.0, 2.0, 4.0, 5.0, 2.0]
+
+
+def test_hinted_waits_count_as_attempts():
+    assert waits(Ending(1013, "retry-after=9"), Ending()) == [9.0, 2.0]
+
+
+@pytest.mark.parametrize("code", [1000, 1002, 1003, 1007, 1008, 1009, 1010, 3000, 4000, 4012, 4014, 4999])
+def test_no_retry_after_a_final_code(code):
+    assert waits(Ending(code, "no", UP)) == [None]
+
+
+@pytest.mark.parametrize("code", [1000, 1008, 4001])
+def test_a_hint_says_that_a_code_is_not_final(code):
+    assert waits(Ending(code, "retry-after=7")) == [7.0]
+
+
+@pytest.mark.parametrize("code", [None, 1001, 1005, 1006, 1011, 1012, 1013, 1014, 1015, 4013])
+def test_other_codes_are_worth_a_retry(code):
+    assert waits(Ending(code)) == [1.0]
+
+
+@pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
+def test_a_passing_answer_is_worth_a_retry(status):
+    assert waits(Ending(status)) == [1.0]
+
+
+@pytest.mark.parametrize("status", [200, 301, 400, 401, 403, 404, 410, 501])
+def test_any_other_answer_is_not_even_with_a_hint(status):
+    assert waits(Ending(status, "retry-after=7")) == [None]
+
+
+def test_the_client_needs_no_django():
+    check = "import sys, channels_admission.client; sys.exit('django' in sys.modules or 'channels' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", check]).returncode == 0
+
+
+# The connections
+
+
+@asynccontextmanager
+async def a_server(handler=None, answer=None):
+    """The URL of a server of this process: ``handler`` runs each connection, ``answer`` each handshake before."""
+
+    async def hold(connection):
+        await connection.wait_closed()
+
+    async with serve(handler or hold, "127.0.0.1", 0, process_request=answer) as server:
+        yield f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+
+
+class Watch:
+    """A clock that only sleeping moves, and the waits that a client tells of."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.waits = []
+
+    async def sleep(self, seconds):
+        self.now += seconds
+        await asyncio.sleep(0)
+
+    def connections(self, url, **options):
+        tools = {"rng": lambda: 1.0, "sleep": self.sleep, "clock": lambda: self.now, "on_wait": self.waits.append}
+        return connections(url, **{**tools, "proxy": None, **options})
+
+    @property
+    def told(self):
+        return [(wait.seconds, wait.attempt, wait.ending.code) for wait in self.waits]
+
+
+async def follow(sockets):
+    """The messages of all connections until the iteration ends."""
+    heard = []
+    async for socket in sockets:
+        try:
+            async for message in socket:
+                heard.append(message)
+        except ConnectionClosed:
+            pass
+    return heard
+
+
+async def test_refused_clients_come_when_they_are_told_to_and_stop_at_1000():
+    closes = iter([(1013, "Try Again Later; retry-after=12.3"), (1013, "busy"), (1012, ""), (1000, "done")])
+
+    async def refuse(connection):
+        code, reason = next(closes)
+        await connection.send(str(code))
+        await connection.close(code, reason)
+
+    watch = Watch()
+    async with a_server(refuse) as url:
+        assert await follow(watch.connections(url)) == ["1013", "1013", "1012", "1000"]
+    assert watch.told == [(12.3, 1, 1013), (2.0, 2, 1013), (4.0, 3, 1012)]
+    assert watch.now == 18.3
+
+
+async def test_a_connection_that_breaks_after_a_while_is_a_loss():
+    async def break_off(connection):
+        await connection.recv()
+        connection.transport.abort()
+
+    watch = Watch()
+    async with a_server(break_off) as url, aclosing(watch.connections(url)) as sockets:
+        first = await anext(sockets)
+        watch.now += 5.0
+        await first.send("go")
+        with pytest.raises(ConnectionClosed):
+            await first.recv()
+        await anext(sockets)
+    assert watch.told == [(5.0, 1, 1006)]
+
+
+async def test_time_spent_after_the_end_is_no_open_time():
+    async def refuse(connection):
+        await connection.close(1013, "busy")
+
+    watch = Watch()
+    async with a_server(refuse) as url, aclosing(watch.connections(url)) as sockets:
+        for _ in range(3):
+            socket = await anext(sockets)
+            await socket.wait_closed()
+            await asyncio.sleep(0)
+            watch.now += 100
+        assert watch.told == [(1.0, 1, 1013), (2.0, 2, 1013)]
+
+
+async def test_coming_back_with_an_open_connection_closes_it_and_waits():
+    watch = Watch()
+    async with a_server() as url, aclosing(watch.connections(url)) as sockets:
+        first = await anext(sockets)
+        watch.now += 1.0
+        second = await anext(sockets)
+        assert (first.close_code, second.close_code) == (1000, None)
+    assert watch.told == [(5.0, 1, None)]
+    assert second.close_code == 1000
+
+
+async def test_closing_a_connection_ends_the_iteration():
+    async with a_server() as url:
+        seen = 0
+        async for socket in Watch().connections(url):
+            seen += 1
+            await socket.close()
+    assert seen == 1
+
+
+def answer_once(status, body, **headers):
+    """Answers the first handshake so, and lets the others through."""
+    answers = [status]
+
+    def answer(connection, request):
+        if not answers:
+            return None
+        response = connection.respond(answers.pop(), body)
+        for name, value in headers.items():
+            response.headers[name.replace("_", "-")] = value
+        return response
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "seconds"),
+    [
+        ("Try Again Later; retry-after=12.3", {"Retry_After": "13"}, 12.3),
+        ("Try Again Later", {"Retry_After": "13"}, 13.0),
+        ("Try Again Later", {"Retry_After": "Wed, 21 Oct 2026 07:28:00 GMT"}, 1.0),
+        ("", {}, 1.0),
+    ],
+)
+@pytest.mark.parametrize("status", [HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS])
+async def test_an_http_refusal_is_retried_by_its_body_or_its_header(status, body, headers, seconds):
+    watch = Watch()
+    async with (
+        a_server(answer=answer_once(status, body, **headers)) as url,
+        aclosing(watch.connections(url)) as sockets,
+    ):
+        await anext(sockets)
+    assert watch.told == [(seconds, 1, int(status))]
+
+
+@pytest.mark.parametrize("status", [HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND])
+async def test_an_answer_that_no_retry_can_mend_is_raised(status):
+    async with a_server(answer=answer_once(status, "retry-after=3", Retry_After="3")) as url:
+        with pytest.raises(InvalidStatus) as error:
+            await anext(Watch().connections(url))
+    assert error.value.response.status_code == status
+
+
+async def test_a_server_that_is_away_or_hangs_up_is_tried_again(unused_tcp_port):
+    address = "127.0.0.1", unused_tcp_port
+    watch, running = Watch(), []
+
+    async def hang_up(reader, writer):
+        writer.close()
+
+    async def sleep(seconds):
+        await watch.sleep(seconds)
+        if len(watch.waits) == 2:
+            running.append(await asyncio.start_server(hang_up, *address))
+        if len(watch.waits) == 3:
+            running.pop().close()
+            running.append(await serve(lambda socket: socket.wait_closed(), *address))
+
+    async with aclosing(watch.connections(f"ws://127.0.0.1:{unused_tcp_port}/", sleep=sleep)) as sockets:
+        await anext(sockets)
+    running.pop().close()
+    assert watch.told == [(1.0, 1, None), (2.0, 2, None), (4.0, 3, None)]
+
+
+# Real servers
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(("refuse_with", "code"), [("close", 1013), ("http", 503)])
+@pytest.mark.parametrize("server", ["uvicorn", "hypercorn", "granian"])
+async def test_a_real_refusal_is_waited_out(redis_server, prefix, server, refuse_with, code):
+    settings = {
+        "MAX_CONNECTIONS": 1, "LEDGER": redis_server.url, "PREFIX": prefix,
+        "REFUSE_WITH": refuse_with, "RETRY_AFTER": [1, 2],
+    }  # fmt: skip
+    with Workers(server, 1, redis_url=redis_server.url, settings=settings) as running:
+        url = running.origin.replace("http", "ws") + "/ws/echo/"
+        options = {"origin": running.origin, "proxy": None}
+        holding = await connect(url, **options)
+        await holding.send("pid")
+        await holding.recv()
+
+        async def sleep(seconds):
+            await holding.close()
+            await asyncio.sleep(seconds)
+
+        waits = []
+        async for socket in connections(url, on_wait=waits.append, sleep=sleep, **options):
+            with suppress(ConnectionClosed):
+                await socket.send("hello")
+                assert await socket.recv() == "hello"
+                await socket.close()
+        (wait,) = waits
+        assert (wait.ending.code, wait.attempt) == (code, 1)
+        assert 1 <= wait.seconds <= 2
