@@ -1,0 +1,67 @@
+"""How clients come back: the rules that a herd can follow. Times are in seconds.
+
+A rule draws each wait evenly from two bounds, which only the number of the attempt decides, or
+follows the server's hint. So it can be run one client at a time, or for a million at once.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from channels_admission.client import Patience
+
+CAP = 60.0
+PATIENCE = Patience()
+
+Bounds = tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One rule of coming back."""
+
+    name: str
+    meaning: str
+    bounds: Callable[[int], Bounds]
+    """Between what the wait after that many failed attempts lies, counted from 1."""
+    first: Bounds = (0.0, 0.0)
+    """Between what the wait for the first attempt after a loss lies."""
+    follows_hint: bool = False
+    resets_on_open: bool = False
+    """Whether an opened connection makes it forget its failures, that of a refused client too."""
+
+    def wait(self, failures: int, hint: float | None, draw: float) -> float:
+        """The wait after so many failed attempts; ``draw`` is a random number from 0 to 1."""
+        if self.follows_hint and hint is not None:
+            return max(PATIENCE.floor, hint)
+        shortest, longest = self.bounds(failures)
+        return shortest + draw * (longest - shortest)
+
+
+def _full_jitter(failures: int) -> Bounds:
+    return 0.0, min(CAP, 2.0 ** min(failures - 1, 30))
+
+
+def _doubling(failures: int) -> Bounds:
+    wait = min(CAP, 2.0 ** min(failures - 1, 30))
+    return wait, wait + 1.0
+
+
+def _naive(failures: int) -> Bounds:
+    wait = min(CAP, 0.1 * 2.0 ** min(failures - 1, 30))
+    return wait, wait
+
+
+RULES = {
+    rule.name: rule
+    for rule in (
+        Rule(
+            "spread", "the server's hint; the first attempt within five seconds, as our clients do after a loss",
+            PATIENCE.bounds, first=PATIENCE.bounds(1, was_up=True), follows_hint=True,
+        ),
+        Rule("hint", "the server's hint; the first attempt at once", PATIENCE.bounds, follows_hint=True),
+        Rule("full-jitter", "at random up to 1, 2, 4 … 60 s", _full_jitter),
+        Rule("doubling", "1, 2, 4 … 60 s and up to one more; starts over on open", _doubling, resets_on_open=True),
+        Rule("patient-doubling", "the same, but does not start over on open", _doubling),
+        Rule("naive", "0.1, 0.2, 0.4 … 60 s; starts over on open", _naive, resets_on_open=True),
+    )
+}  # fmt: skip
