@@ -26,6 +26,7 @@ from typing import Any
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidMessage, InvalidStatus
+from websockets.http11 import Response
 from websockets.protocol import State
 
 HINT = re.compile(r"(?:^|;\s*)retry-after=(\d{1,5}(?:\.\d{1,3})?)\Z", re.ASCII)
@@ -184,14 +185,14 @@ async def _end_of(connection: ClientConnection, clock: Callable[[], float]) -> f
 def _failure(error: Exception) -> Ending | None:
     """The end of an attempt that got no connection; None when it is no passing trouble."""
     if isinstance(error, InvalidStatus):
-        return Ending(error.response.status_code, _advice(error))
+        return Ending(error.response.status_code, advice(error.response))
     is_passing = not isinstance(error, ssl.SSLCertVerificationError)
     if isinstance(error, InvalidMessage):
         is_passing = isinstance(error.__cause__, EOFError)
     return Ending() if is_passing else None
 
 
-def _advice(error: InvalidStatus) -> str:
-    """The answer's body if it ends with a hint, which is finer than the header, else the header as one."""
-    body = bytes(error.response.body or b"").decode(errors="replace")
-    return body if HINT.search(body) else f"retry-after={error.response.headers.get('Retry-After', '')}"
+def advice(answer: Response) -> str:
+    """What an HTTP answer says of retrying: its body if that ends with a hint, which is finer, else its header."""
+    body = bytes(answer.body or b"").decode(errors="replace")
+    return body if HINT.search(body) else f"retry-after={answer.headers.get('Retry-After', '')}"
