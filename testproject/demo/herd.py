@@ -135,7 +135,7 @@ class Member(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
         self._attempt: asyncio.Task[None] | None = None
         self._transport: asyncio.Transport | None = None
-        self._protocol = ClientProtocol(herd.target.uri)
+        self._protocol = self._next = self._prepared()
         self._was_open = False
         self._ended_at = 0.0
         self._is_cut = False
@@ -183,9 +183,7 @@ class Member(asyncio.Protocol):
         assert isinstance(transport, asyncio.Transport)
         transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, ABORT)
         self._transport, self._was_open, self._ended_at = transport, False, 0.0
-        target = self._herd.target
-        self._protocol = ClientProtocol(target.uri, origin=target.origin)
-        self._protocol.send_request(self._protocol.connect())
+        self._protocol = self._next
         self._flush()
         self._limit(HANDSHAKE)
 
@@ -212,6 +210,7 @@ class Member(asyncio.Protocol):
             if isinstance(event, Response) and self._protocol.state is State.OPEN:
                 self._was_open, self.back_at = True, self._loop.time()
                 self._limit(None)
+                self._next = self._prepared()
         if self._protocol.close_expected():
             self._end()
             self._limit(FAREWELL)
@@ -230,6 +229,12 @@ class Member(asyncio.Protocol):
             self._timer.cancel()
         abort = self._transport.abort if self._transport else None
         self._timer = self._loop.call_later(seconds, abort) if seconds is not None and abort else None
+
+    def _prepared(self) -> ClientProtocol:
+        """The next handshake, made ready beforehand: clients of a real herd do not wait for each other."""
+        protocol = ClientProtocol(self._herd.target.uri, origin=self._herd.target.origin)
+        protocol.send_request(protocol.connect())
+        return protocol
 
     # What follows from it
 
@@ -250,6 +255,8 @@ class Member(asyncio.Protocol):
     def _fail(self, ending: Ending) -> None:
         rule = self._herd.rule
         self._herd.note_failure(ending)
+        if self._next is self._protocol:
+            self._next = self._prepared()
         self._failures = 1 if rule.resets_on_open and self._was_open else self._failures + 1
         wait = rule.wait(self._failures, PATIENCE.hint(ending.reason), random.random())
         self._come_after(self._ended_at + wait - self._loop.time())
