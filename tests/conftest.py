@@ -3,6 +3,7 @@
 import asyncio
 import os
 import shutil
+import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,9 @@ from channels_admission.ledger.memory import MemoryLedger
 
 from demo.servers import Redis
 from figures import Figures
+
+# For the benchmarks; last, so that the installed package is the one that is tested.
+sys.path.append(str(Path(__file__).resolve().parent.parent))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

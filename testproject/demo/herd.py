@@ -72,6 +72,8 @@ class Count:
     """When each attempt began, from the cut on."""
     endings: Counter[int | None] = field(default_factory=Counter)
     """Attempts that failed, by close code or HTTP status."""
+    answered: float | None = None
+    """When the first attempt was, for the servers must bury the old connections first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +86,8 @@ class Return:
     """When each of those who are back was in, from the cut on, in order."""
     attempts: list[float]
     endings: Counter[int | None]
+    answered: float | None
+    """When the first attempt was answered, from the cut on: until then the servers bury the old connections."""
 
     def until(self, share: float) -> float | None:
         """When that share of the herd was in; None if it never was."""
@@ -111,6 +115,7 @@ class Return:
             "rule": self.rule.name,
             "clients": self.clients,
             "back": len(self.back),
+            "seconds_to_answer": self.answered,
             "seconds_to_50": self.until(0.5),
             "seconds_to_99": self.until(0.99),
             "seconds_to_100": self.until(1.0),
@@ -209,6 +214,7 @@ class Member(asyncio.Protocol):
         for event in self._protocol.events_received():
             if isinstance(event, Response) and self._protocol.state is State.OPEN:
                 self._was_open, self.back_at = True, self._loop.time()
+                self._herd.note_answer()
                 self._limit(None)
                 self._next = self._prepared()
         if self._protocol.close_expected():
@@ -301,6 +307,10 @@ class Herd:
     def note_attempt(self) -> None:
         self._count.attempts.append(self._loop.time() - self._count.began)
 
+    def note_answer(self) -> None:
+        if self._count.answered is None:
+            self._count.answered = self._loop.time() - self._count.began
+
     def note_failure(self, ending: Ending) -> None:
         self._count.endings[ending.code] += 1
 
@@ -317,4 +327,4 @@ class Herd:
     def _result(self) -> Return:
         count = self._count
         back = sorted(member.back_at - count.began for member in self.members if member.back_at is not None)
-        return Return(self.rule, len(self.members), back, count.attempts, count.endings)
+        return Return(self.rule, len(self.members), back, count.attempts, count.endings, count.answered)
