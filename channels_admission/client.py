@@ -76,7 +76,7 @@ class Patience:
     """The longest wait without a hint."""
     first_retry_window: float = 5.0
     """The longest first wait after a connection that had been up."""
-    settle: float = 0.05
+    settle: float = 0.1
     """How long a connection must be open to have been up: a refused one is open for a moment, too."""
     min_uptime: float = 5.0
     """How long a connection must be open for the failures before it to be forgotten."""

@@ -2,6 +2,7 @@
 """Take the pictures of the README: ``python testproject/screenshots.py``. Needs Selenium, Chromium and its driver."""
 
 import asyncio
+import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -14,11 +15,14 @@ from selenium.webdriver.remote.webdriver import WebDriver
 from selenium.webdriver.support.wait import WebDriverWait
 
 from demo.clients import crowd
+from demo.consumers import HERD
 from demo.servers import TESTPROJECT, Workers
 from demo.stage import ADMINISTRATOR, PASSWORD, stage
+from demo.views import RESTARTER
 
 DOCS = TESTPROJECT.parent / "docs"
-LIMIT, HOLDING, COMING = 50, 38, 200
+LIMIT, HOLDING = 50, 38
+COMING, HERD_LIMIT, RATE = 200, 150, 10
 PATIENCE = 30
 CONTENT_HEIGHT = """
   const parts = [...document.querySelectorAll("#content > *, body > main > *")]
@@ -63,13 +67,20 @@ def log_in(driver: WebDriver, workers: Workers) -> None:
 
 
 def run_demo(driver: WebDriver, workers: Workers) -> None:
+    """Let a herd in, restart the servers, and stop half-way through its return."""
     driver.get(workers.origin)
     count = driver.find_element(By.ID, "count")
     count.clear()
     count.send_keys(str(COMING))
     driver.find_element(By.CSS_SELECTOR, "button[type=submit]").click()
-    wait(driver, lambda page: len(page.find_elements(By.CSS_SELECTOR, "#cells .refused")) >= COMING - LIMIT)
-    wait(driver, lambda page: not page.find_elements(By.CSS_SELECTOR, "#cells .waiting"))
+    wait(driver, lambda page: cells(page, "open") == HERD_LIMIT)
+    workers.restart()
+    wait(driver, lambda page: HERD_LIMIT / 2 < cells(page, "open") < 0.8 * HERD_LIMIT)
+
+
+def cells(driver: WebDriver, state: str) -> int:
+    """How many of the page's sockets are in that state."""
+    return len(driver.find_elements(By.CSS_SELECTOR, f"#cells .{state}"))
 
 
 def shoot(driver: WebDriver, folder: Path, name: str) -> None:
@@ -100,9 +111,13 @@ def shoot_demo(workers: Workers, folder: Path, name: str = "demo", width: int = 
 
 def main(folder: Path) -> None:
     folder.mkdir(exist_ok=True)
-    with stage("uvicorn", 3, {"MAX_CONNECTIONS": LIMIT, "BEAT": 0.5}) as workers:
-        shoot_demo(workers, folder)
+    terms = {"MAX_CONNECTIONS": LIMIT, "BEAT": 0.5}
+    with stage("uvicorn", 3, terms) as workers:
         asyncio.run(shoot_admin(workers, folder))
+    herd = {"MAX_CONNECTIONS": HERD_LIMIT, "CONNECT_RATE": RATE}
+    # The page shows its button where somebody could answer it.
+    with stage("uvicorn", 3, {**terms, "POOLS": {HERD: herd}}, more={RESTARTER: str(os.getpid())}) as workers:
+        shoot_demo(workers, folder)
 
 
 if __name__ == "__main__":

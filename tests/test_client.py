@@ -96,8 +96,8 @@ def test_a_hint_wins_over_the_window():
 
 
 def test_a_refusal_that_was_open_for_a_moment_is_no_loss():
-    assert waits(Ending(1013, "", 0.049)) == [1.0]
-    assert waits(Ending(1013, "", 0.05)) == [5.0]
+    assert waits(Ending(1013, "", 0.099)) == [1.0]
+    assert waits(Ending(1013, "", 0.1)) == [5.0]
 
 
 def test_failures_are_forgotten_after_five_seconds_of_open_time_only():

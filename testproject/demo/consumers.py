@@ -8,6 +8,8 @@ from channels.generic.websocket import AsyncWebsocketConsumer, WebsocketConsumer
 
 from channels_admission.consumers import AdmissionMixin
 
+HERD = "herd"
+"""The pool with a rate; declared by the demo alone."""
 PID = "pid"
 """Sent by a client that wants to know which worker process holds its connection."""
 
@@ -36,6 +38,12 @@ class EchoConsumer(AsyncWebsocketConsumer):
 
 class MixinConsumer(AdmissionMixin, EchoConsumer):
     """The same with a slot of its own, for use without the middleware."""
+
+
+class HerdConsumer(AdmissionMixin, EchoConsumer):
+    """The same in a pool with a rate, for the demo page and for herds."""
+
+    admission_pool = HERD
 
 
 class SyncConsumer(WebsocketConsumer):

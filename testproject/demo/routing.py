@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from .consumers import EchoConsumer, MixinConsumer, SyncConsumer, TroubleConsumer
+from .consumers import EchoConsumer, HerdConsumer, MixinConsumer, SyncConsumer, TroubleConsumer
 
 behind_middleware = [
     path("ws/echo/", EchoConsumer.as_asgi()),
@@ -11,4 +11,5 @@ behind_middleware = [
 ]
 with_mixin = [
     path("ws/mixin/", MixinConsumer.as_asgi()),
+    path("ws/herd/", HerdConsumer.as_asgi()),
 ]

@@ -224,6 +224,13 @@ class Workers:
         """End all workers, in order if they do so within :data:`STOP_PATIENCE`."""
         end(self.processes)
 
+    def restart(self) -> None:
+        """Stop, and start again on the same ports, with nobody listening in between."""
+        self.stop()
+        self._port = self.port
+        self.ports, self.processes, self.logs = [], [], []
+        self._start()
+
     def log(self) -> str:
         """The last lines of every worker's log."""
         return tail(self.logs)

@@ -14,8 +14,10 @@ ADMINISTRATOR = PASSWORD = "demo"
 
 
 @contextmanager
-def stage(server: str, count: int, settings: Mapping[str, Any], port: int = 0) -> Iterator[Workers]:
-    """``count`` workers of ``server`` with everything they need; ends it all on leaving.
+def stage(
+    server: str, count: int, settings: Mapping[str, Any], port: int = 0, more: Mapping[str, str] | None = None
+) -> Iterator[Workers]:
+    """``count`` workers of ``server`` with everything they need, and ``more`` in their environment; ends it on leaving.
 
     :exc:`~.servers.ServerFailed` when something does not start, ``OSError`` when ``port`` is taken.
     """
@@ -26,7 +28,9 @@ def stage(server: str, count: int, settings: Mapping[str, Any], port: int = 0) -
         secret = {"DJANGO_SUPERUSER_PASSWORD": PASSWORD}
         name = ("--username", ADMINISTRATOR, "--email", "demo@example.org")
         manage({**env, **secret}, "createsuperuser", "--noinput", "--verbosity", "0", *name)
-        with Workers(server, count, redis_url=redis.url, settings=settings, database=database, port=port) as workers:
+        with Workers(
+            server, count, redis_url=redis.url, settings=settings, database=database, port=port, env=more
+        ) as workers:
             yield workers
 
 

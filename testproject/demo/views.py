@@ -1,19 +1,44 @@
-"""The demo page, and a blank one for tests."""
+"""The demo page and its button, and a blank page for tests."""
 
+import os
 import secrets
+import signal
 
-from django.http import HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import render
+from django.views.decorators.csrf import csrf_protect
+from django.views.decorators.http import require_POST
 
 from channels_admission import conf
+
+from .consumers import HERD
+
+RESTARTER = "DEMO_RESTARTER"
+"""In the environment of the workers: the process that restarts them when it gets SIGUSR1."""
 
 
 def demo(request: HttpRequest) -> HttpResponse:
     """Opens WebSockets and draws what becomes of each; needs nothing inline."""
-    limit = conf.current().pool(conf.DEFAULT_POOL).max_connections
-    response = render(request, "demo/index.html", {"limit": limit})
+    pools = conf.current().pools
+    pool = pools.get(HERD, pools[conf.DEFAULT_POOL])
+    context = {
+        "pool": pool,
+        "path": "/ws/herd/" if pool.name == HERD else "/ws/echo/",
+        "restarts": RESTARTER in os.environ,
+    }
+    response = render(request, "demo/index.html", context)
     response.headers["Content-Security-Policy"] = "default-src 'self'"
     return response
+
+
+@csrf_protect
+@require_POST
+def restart(request: HttpRequest) -> HttpResponse:
+    """Ask for a restart of all workers, this one too; 404 outside of ``manage.py demo``."""
+    if RESTARTER not in os.environ:
+        raise Http404
+    os.kill(int(os.environ[RESTARTER]), signal.SIGUSR1)
+    return HttpResponse(status=202)
 
 
 def blank(request: HttpRequest) -> HttpResponse:

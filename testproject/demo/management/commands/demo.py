@@ -1,12 +1,14 @@
 """``manage.py demo``: a crowd meets three workers with one limit."""
 
 import asyncio
+import os
 import signal
 import sys
 import time
 from argparse import ArgumentTypeError
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from threading import Event
 from types import FrameType
 from typing import Any
 
@@ -16,8 +18,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from demo.clients import Client, by_refusal, by_worker, crowd
+from demo.consumers import HERD
 from demo.servers import SERVING, TESTPROJECT, ServerFailed, Workers
 from demo.stage import ADMINISTRATOR, PASSWORD, stage
+from demo.views import RESTARTER
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 TRY_AGAIN_LATER = 1013
@@ -40,6 +44,10 @@ class Command(BaseCommand):
         parser.add_argument("--clients", type=_positive, default=200, help="clients in the crowd (%(default)s)")
         parser.add_argument("--limit", type=_positive, default=50, help="MAX_CONNECTIONS (%(default)s)")
         parser.add_argument("--workers", type=_positive, default=3, help="worker processes (%(default)s)")
+        parser.add_argument("--rate", type=_positive, default=20, help="the page's CONNECT_RATE (%(default)s)")
+        parser.add_argument(
+            "--herd-limit", type=_positive, default=150, help="the page's MAX_CONNECTIONS (%(default)s)"
+        )
         parser.add_argument("--port", type=int, default=0, help="the port to serve on (any free one)")
         parser.add_argument(
             "--once", action="store_true", help="end after the crowd; exit code 1 if the limit did not hold"
@@ -47,6 +55,8 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         self.console = Console(highlight=False)
+        self._wish = Event()
+        signal.signal(signal.SIGUSR1, lambda number, frame: self._wish.set())
         with ExitStack() as stack:
             stack.enter_context(_stoppable())
             try:
@@ -57,10 +67,24 @@ class Command(BaseCommand):
                 raise CommandError(error) from error
 
     def _show(
-        self, stack: ExitStack, *, server: str, clients: int, limit: int, workers: int, port: int, once: bool, **_: Any
+        self,
+        stack: ExitStack,
+        *,
+        server: str,
+        clients: int,
+        limit: int,
+        workers: int,
+        port: int,
+        once: bool,
+        rate: int,
+        herd_limit: int,
+        **_: Any,
     ) -> None:
         self.console.print(f"Starting Redis and {workers} {server} workers …", style="dim")
-        running = stack.enter_context(stage(server, workers, {"MAX_CONNECTIONS": limit, "BEAT": BEAT}, port))
+        herd = {"MAX_CONNECTIONS": herd_limit, "CONNECT_RATE": rate}
+        settings = {"MAX_CONNECTIONS": limit, "BEAT": BEAT, "POOLS": {HERD: herd}}
+        more = {RESTARTER: str(os.getpid())}
+        running = stack.enter_context(stage(server, workers, settings, port, more))
         stack.callback(_ignore_signals)
         with _cancelling():
             problems = asyncio.run(self._meet(running, clients, limit))
@@ -89,14 +113,24 @@ class Command(BaseCommand):
     def _serve(self, running: Workers) -> None:
         self.console.print(f"Demo page  [bold]{running.origin}/[/]")
         self.console.print(f"Admin      [bold]{running.origin}/admin/[/]  user {ADMINISTRATOR}, password {PASSWORD}")
+        self.console.print(f"A herd     manage.py ws_herd {running.origin.replace('http', 'ws', 1)}/ws/herd/")
         self.console.print("Ctrl-C ends everything.")
         try:
             while all(process.poll() is None for process in running.processes):
                 time.sleep(WATCH)
+                if self._wish.is_set():
+                    self._wish.clear()
+                    self._restart(running)
         except KeyboardInterrupt:
             self.console.print()
             return
         raise CommandError("A worker has ended.\n" + running.log())
+
+    def _restart(self, running: Workers) -> None:
+        self.console.print("Restarting the workers …", style="dim")
+        began = time.monotonic()
+        running.restart()
+        self.console.print(f"They serve again after {time.monotonic() - began:.1f} s.", style="dim")
 
 
 def _positive(text: str) -> int:

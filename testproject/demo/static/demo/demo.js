@@ -1,57 +1,75 @@
-// Opens a crowd of WebSockets and draws what becomes of each: waiting, then open, refused or lost, or left at our wish.
+// Opens a herd of WebSockets that come back by themselves, and draws what becomes of each: trying, then open, or
+// waiting for its moment; given up, or left at our wish.
 
 const WORKER_COLOURS = 4;
 const NO_CLOSE_FRAME = 1006;
+const COUNTDOWN = 200; // milliseconds between two looks at the time
+const SECONDS = 60; // shown by the chart
+const [WIDTH, HEIGHT, FOOT] = [600, 120, 16]; // of the chart; its foot holds the time
+const main = document.querySelector("main");
+const rate = Number(main.dataset.rate);
 const form = document.querySelector("#crowd");
+const restarting = document.querySelector("#restart");
 const closing = document.querySelector("#close");
 const cells = document.querySelector("#cells");
 const legend = document.querySelector("#legend");
 
-let sockets = [];
+let visitors = [];
 let workers = [];
 let redraw = 0;
 
 class Visitor {
   constructor(number, url, protocols) {
     this.number = number;
-    this.state = "waiting";
-    this.code = "";
-    this.text = "waiting for an answer";
     this.cell = document.createElement("div");
     this.cell.role = "img";
-    this.gone = new Promise((resolve) => { this.resolve = resolve; });
-    this.socket = new WebSocket(url, protocols);
-    // A refused socket opens too, for a moment; only an answer shows that it was let in.
+    this.socket = new AdmissionSocket(url, protocols);
     this.socket.addEventListener("open", () => this.socket.send("pid"));
     this.socket.addEventListener("message", (event) => this.admit(event.data));
     this.socket.addEventListener("close", (event) => this.end(event));
-    this.draw();
+    this.socket.addEventListener("wait", () => this.become("waiting"));
+    this.try();
+  }
+
+  try() {
+    chart.tried();
+    this.become("trying", "", "waiting for an answer");
   }
 
   admit(pid) {
     if (!workers.includes(pid)) workers.push(pid);
     this.worker = workers.indexOf(pid);
+    chart.letIn();
     this.become("open", "", `in worker ${pid}`);
   }
 
   end({ code, reason }) {
-    const refused = this.state === "waiting" && code !== NO_CLOSE_FRAME;
     const silence = code === NO_CLOSE_FRAME ? "no close frame" : "no reason given";
     if (this.leaving) this.become("left", "", "closed by this page");
-    else this.become(refused ? "refused" : "lost", code, reason || silence);
-    this.resolve();
+    else this.become(this.socket.waiting ? "waiting" : "lost", code, reason || silence);
   }
 
   leave() {
-    this.leaving = this.socket.readyState !== WebSocket.CLOSED;
+    this.leaving = true;
     this.socket.close();
-    return this.gone;
+    if (this.state === "waiting") this.become("left", "", "closed by this page");
   }
 
-  become(state, code, text) {
+  become(state, code = this.code, text = this.text) {
     Object.assign(this, { state, code, text });
     this.draw();
     redraw ||= requestAnimationFrame(summarise);
+  }
+
+  // Between two attempts only the time changes; that the next one begins is no event.
+  tick() {
+    if (this.state !== "waiting") return;
+    if (this.socket.readyState === AdmissionSocket.CONNECTING) this.try();
+    else this.cell.textContent = this.seconds;
+  }
+
+  get seconds() {
+    return this.state === "waiting" ? Math.ceil((this.socket.waiting?.remaining ?? 0) / 1000) : "";
   }
 
   get look() {
@@ -61,20 +79,82 @@ class Visitor {
 
   draw() {
     this.cell.className = this.look;
+    this.cell.textContent = this.seconds;
     this.cell.title = `${this.number}: ${this.state} ${this.code} ${this.text}`.replace(/ +/g, " ");
     this.cell.ariaLabel = this.cell.title;
   }
+}
+
+/** How many were let in, and tried, in each of the last seconds. */
+class Chart {
+  #svg = document.querySelector("#chart svg");
+  #seconds = new Map();
+
+  letIn() {
+    this.#now().letIn += 1;
+  }
+
+  tried() {
+    this.#now().tried += 1;
+  }
+
+  #now() {
+    const second = Math.floor(Date.now() / 1000);
+    if (!this.#seconds.has(second)) this.#seconds.set(second, { letIn: 0, tried: 0 });
+    return this.#seconds.get(second);
+  }
+
+  draw() {
+    const now = Math.floor(Date.now() / 1000);
+    for (const second of this.#seconds.keys()) if (second <= now - SECONDS) this.#seconds.delete(second);
+    const shown = [...this.#seconds];
+    const most = Math.max(2 * rate, 10, ...shown.map(([, { letIn }]) => letIn));
+    const bars = shown.flatMap(([second, { letIn, tried }]) => {
+      const column = SECONDS - 1 - (now - second);
+      return [this.#bar("tried", column, tried / most), this.#bar("let-in", column, letIn / most)];
+    });
+    this.#svg.replaceChildren(...bars, ...(rate ? this.#line(rate / most) : []), ...this.#foot());
+  }
+
+  #bar(name, column, share) {
+    const step = WIDTH / SECONDS;
+    const height = Math.min(1, share) * (HEIGHT - FOOT);
+    return element("rect", { class: name, x: column * step + 1, y: HEIGHT - FOOT - height, width: step - 2, height });
+  }
+
+  #line(share) {
+    const y = HEIGHT - FOOT - share * (HEIGHT - FOOT);
+    const label = element("text", { x: 2, y: y - 4 });
+    label.textContent = `${rate} a second`;
+    return [element("line", { x1: 0, x2: WIDTH, y1: y, y2: y }), label];
+  }
+
+  #foot() {
+    const base = HEIGHT - FOOT;
+    const texts = [["start", 0, "a minute ago"], ["end", WIDTH, "now"]].map(([anchor, x, words]) => {
+      const text = element("text", { x, y: HEIGHT - 3, "text-anchor": anchor });
+      text.textContent = words;
+      return text;
+    });
+    return [element("line", { class: "base", x1: 0, x2: WIDTH, y1: base, y2: base }), ...texts];
+  }
+}
+
+function element(name, attributes) {
+  const made = document.createElementNS("http://www.w3.org/2000/svg", name);
+  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+  return made;
 }
 
 function summarise() {
   redraw = 0;
   for (const counter of document.querySelectorAll("#counters > div")) {
     const state = counter.classList[0];
-    const number = sockets.filter((socket) => socket.state === state).length;
+    const number = visitors.filter((visitor) => visitor.state === state).length;
     counter.classList.toggle("zero", number === 0);
     counter.querySelector("dd").textContent = number;
   }
-  closing.disabled = !sockets.some(({ state }) => state === "open" || state === "waiting");
+  closing.disabled = visitors.every(({ state }) => state === "lost" || state === "left");
   const rows = [...groups()].sort((a, b) => a.order - b.order).map(row);
   legend.hidden = rows.length === 0;
   legend.querySelector("tbody").replaceChildren(...rows);
@@ -83,9 +163,9 @@ function summarise() {
 // One group for each worker, and for each code and reason whose text differs by more than numbers.
 function groups() {
   const found = new Map();
-  for (const { state, code, text, look, worker } of sockets) {
-    if (state === "waiting") continue;
-    const words = state === "open" ? text : text.replace(/\d+/g, "N");
+  for (const { state, code, text, look, worker } of visitors) {
+    if (state === "trying") continue;
+    const words = state === "open" ? text : text.replace(/\d+(\.\d+)?/g, "N");
     const key = `${state} ${code} ${words}`;
     const order = state === "open" ? worker : 1000 + (Number(code) || 0);
     if (!found.has(key)) found.set(key, { state, code, words, look, order, number: 0 });
@@ -99,26 +179,37 @@ function row({ state, code, words, look, number }) {
   sample.className = look;
   const line = document.createElement("tr");
   const [count, closeCode, reason] = [0, 1, 2].map(() => line.insertCell());
-  count.append(sample, `${number} ${state}`);
+  count.append(sample, `${number} ${state === "lost" ? "given up" : state}`);
   closeCode.textContent = code || "–";
   reason.textContent = words;
   return line;
 }
 
-async function closeAll() {
-  await Promise.all(sockets.map((socket) => socket.leave()));
+function closeAll() {
+  for (const visitor of visitors) visitor.leave();
 }
 
-form.addEventListener("submit", async (event) => {
+const chart = new Chart();
+
+form.addEventListener("submit", (event) => {
   event.preventDefault();
-  await closeAll();
+  closeAll();
   const { count, subprotocol } = form.elements;
-  const url = `${location.protocol.replace("http", "ws")}//${location.host}/ws/echo/`;
+  const url = `${location.protocol.replace("http", "ws")}//${location.host}${main.dataset.path}`;
   const protocols = subprotocol.value ? [subprotocol.value] : [];
   workers = [];
-  sockets = Array.from({ length: count.valueAsNumber }, (_, index) => new Visitor(index + 1, url, protocols));
-  cells.replaceChildren(...sockets.map(({ cell }) => cell));
+  visitors = Array.from({ length: count.valueAsNumber }, (_, index) => new Visitor(index + 1, url, protocols));
+  cells.replaceChildren(...visitors.map(({ cell }) => cell));
   summarise();
 });
+restarting?.addEventListener("submit", async (event) => {
+  event.preventDefault();
+  workers = [];
+  await fetch(restarting.action, { method: "POST", body: new FormData(restarting) });
+});
 closing.addEventListener("click", closeAll);
+setInterval(() => {
+  for (const visitor of visitors) visitor.tick();
+  chart.draw();
+}, COUNTDOWN);
 summarise();
