@@ -37,7 +37,7 @@ class Client:
     @property
     def group(self) -> tuple[int | None, str]:
         """Its close code and its reason, with every number written as N."""
-        return self.code, re.sub(r"\d+", "N", self.reason)
+        return self.code, re.sub(r"\d+(\.\d+)?", "N", self.reason)
 
 
 @asynccontextmanager
