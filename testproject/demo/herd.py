@@ -16,7 +16,6 @@ from typing import Any, Self
 from websockets.client import ClientProtocol
 from websockets.exceptions import InvalidStatus
 from websockets.http11 import Response
-from websockets.protocol import State
 from websockets.typing import Origin
 from websockets.uri import WebSocketURI, parse_uri
 
@@ -212,11 +211,13 @@ class Member(asyncio.Protocol):
 
     def _react(self) -> None:
         for event in self._protocol.events_received():
-            if isinstance(event, Response) and self._protocol.state is State.OPEN:
-                self._was_open, self.back_at = True, self._loop.time()
+            if isinstance(event, Response):
                 self._herd.note_answer()
-                self._limit(None)
-                self._next = self._prepared()
+                self._was_open = self._protocol.handshake_exc is None
+                if self._was_open:
+                    self.back_at = self._loop.time()
+                    self._limit(None)
+                    self._next = self._prepared()
         if self._protocol.close_expected():
             self._end()
             self._limit(FAREWELL)
