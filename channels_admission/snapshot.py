@@ -2,19 +2,24 @@
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
+from statistics import median
 from typing import Any
 
 from . import conf, policy
 from .conf import PoolSettings, Settings
 from .exceptions import LedgerError, LedgerUnavailable
 from .ledger import open_ledger
+from .ledger.base import HISTORY
 from .types import ADMITTED, RELEASED, SHED, Level, Load, Reading, WorkerReading
 
 READ_TIMEOUT = 1.0
 """Seconds a look at the ledger may take; no handshake waits for it."""
+
+
+WORST_SHOWN = 3
 
 
 class Health(StrEnum):
@@ -39,6 +44,25 @@ class WorkerSnapshot:
 
 
 @dataclass(frozen=True, slots=True)
+class Second:
+    """A second of Unix time, and the handshakes decided in it, admitted or refused."""
+
+    at: int
+    handshakes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Connects:
+    """The handshakes of the last five minutes. A second is that in which a report told of them, at most a beat late."""
+
+    total: int = 0
+    median: float = 0.0
+    """Handshakes in a second, half of all seconds having fewer."""
+    worst: tuple[Second, ...] = ()
+    """The seconds with the most handshakes, the worst first."""
+
+
+@dataclass(frozen=True, slots=True)
 class PoolSnapshot:
     """One pool. ``share`` is held slots over the limit, and may pass 1 after the limit was lowered."""
 
@@ -53,6 +77,7 @@ class PoolSnapshot:
     refused: Mapping[str, int]
     shed: int
     workers: tuple[WorkerSnapshot, ...]
+    connects: Connects = field(default_factory=Connects)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +146,16 @@ def _pool(pool: PoolSettings, reading: Reading) -> PoolSnapshot:
         shed=counters.pop(SHED, 0),
         refused=counters,
         workers=tuple(sorted(map(_worker, reading.workers), key=lambda worker: (worker.host, worker.pid, worker.id))),
+        connects=_connects(reading.seconds),
+    )
+
+
+def _connects(seconds: Mapping[int, int]) -> Connects:
+    worst = sorted(seconds.items(), key=lambda item: (-item[1], -item[0]))[:WORST_SHOWN]
+    return Connects(
+        total=sum(seconds.values()),
+        median=median([*seconds.values(), *[0] * (HISTORY - len(seconds))]),
+        worst=tuple(Second(at, handshakes) for at, handshakes in worst),
     )
 
 

@@ -24,6 +24,8 @@ ADMITTED = "admitted"
 RELEASED = "released"
 SHED = "shed"
 """Slots taken and given back, and connections closed for want of memory, beside the reasons in a worker's counters."""
+NO_HANDSHAKES = frozenset({RELEASED, SHED})
+"""The counters that count something else than the decision of a handshake."""
 
 Counters = Mapping[str, int]
 """Events since a worker started: ``admitted``, ``released``, ``shed``, and an entry for each reason that occurred."""
@@ -181,3 +183,5 @@ class Reading:
     settling: bool
     counters: Counters
     workers: tuple[WorkerReading, ...]
+    seconds: Mapping[int, int] = field(default_factory=dict)
+    """Handshakes decided, by the second of Unix time, lately; seconds without any are left out."""

@@ -76,7 +76,10 @@ class Clocked(RedisLedger):
         return await super().reconcile(pool, report)
 
     async def tell_time(self, pool: str) -> None:
-        await self._redis.set(f"{self._key(pool, 'counts')}:now", round(self._clock() * 1000))
+        await self._redis.set(f"{self._key(pool, 'counts')}:now", self._now())
+
+    def _now(self, time: tuple[int, int] = (0, 0)) -> int:
+        return round(self._clock() * 1000)
 
 
 class ClockedRedisLedger(Clocked):

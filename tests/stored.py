@@ -31,7 +31,7 @@ class StoredInRedis(ClockedRedisLedger):
     def __init__(self, settings: Settings, clock: Callable[[], float], patches: dict[str, str] | None = None) -> None:
         super().__init__(settings, clock, patches)
         self.state = State()
-        self._names = [self._key(DEFAULT_POOL, part) for part in ("counts", "leases", f"home:{home()}")]
+        self._names = [self._key(DEFAULT_POOL, part) for part in ("counts", "leases", f"home:{home()}", "seconds")]
         self._client = redis.Redis.from_url(settings.ledger.host["address"])
         self._client.script_load(self._source)
 

@@ -196,6 +196,7 @@ def test_feed_is_the_snapshot(as_viewer, admission):
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00", body.pop("taken"))
     assert 0 <= worker.pop("last_beat") < 5
     assert 75 <= worker.pop("uptime") < 80
+    assert [pool.pop("connects")["total"] for pool in body["pools"]] == [53, 0]
     assert body == {
         "enabled": True,
         "ledger": {"kind": "memory", "address": "this process", "health": "ok", "error": None},

@@ -5,8 +5,9 @@ import random
 from dataclasses import astuple, replace
 
 import pytest
+import redis
 
-from channels_admission.ledger.base import OutOfOrder
+from channels_admission.ledger.base import HISTORY, OutOfOrder
 from channels_admission.ledger.memory import MemoryLedger
 from channels_admission.pace import Pace
 from channels_admission.types import Neighbour, Reason, Terms
@@ -45,7 +46,7 @@ LEDGERS = {
 @pytest.fixture(params=["memory", *LEDGERS])
 async def ledger(request, admission, clock):
     if request.param == "memory":
-        yield MemoryLedger(admission(LEASE=LEASE, BEAT=BEAT), clock)
+        yield MemoryLedger(admission(LEASE=LEASE, BEAT=BEAT), clock, clock)
         return
     fixture, kind = LEDGERS[request.param]
     place = request.getfixturevalue(fixture)
@@ -226,6 +227,87 @@ async def test_counters_add_up_each_event_once(worker, clock, ledger):
     await a.say(counters={"admitted": 8, "full": 3}, acknowledged={"admitted": 6, "full": 2})
     (reading,) = await ledger.read(("default",))
     assert reading.counters == {"admitted": 9, "full": 3}
+
+
+async def seconds(ledger, pool: str = "default") -> dict[int, int]:
+    (reading,) = await ledger.read((pool,))
+    return dict(reading.seconds)
+
+
+async def test_handshakes_add_up_in_the_second_in_which_the_report_came_each_once(worker, clock, ledger):
+    a, b = worker("a"), worker("b")
+    clock.now = start = 10.0 + int(clock.now)
+    await a.say(counters={"admitted": 5, "full": 2})
+    clock.now += 0.9
+    await b.say(counters={"admitted": 1, "released": 1, "shed": 4})
+    with pytest.raises(OutOfOrder):
+        await b.repeat()
+    assert await seconds(ledger) == {start: 8}
+    clock.now += 0.2
+    await b.say(counters={"admitted": 1, "released": 9})
+    assert await seconds(ledger) == {start: 8}
+    await b.say(counters={"admitted": 1, "lag": 850}, acknowledged={"admitted": 1})
+    assert await seconds(ledger) == {start: 8, start + 1: 850}
+
+
+async def test_handshakes_of_a_worker_that_was_forgotten_count_once(worker, clock, ledger):
+    a, b = worker("a"), worker("b")
+    clock.now = start = 10.0 + int(clock.now)
+    await a.say(counters={"admitted": 5})
+    await b.say(gone=("host:1:a",))
+    await a.say(counters={"admitted": 7}, acknowledged={"admitted": 5})
+    assert await seconds(ledger) == {start: 7}
+
+
+async def test_a_loss_of_data_is_no_herd(worker, clock, ledger):
+    a = worker("a")
+    clock.now = start = 10.0 + int(clock.now)
+    # The ledger is empty, and the worker has told of five hundred before it was.
+    await a.say(counters={"admitted": 503}, acknowledged={"admitted": 500}, version=9)
+    assert await seconds(ledger) == {start: 3}
+
+
+async def test_the_last_five_minutes_are_kept_and_no_more(worker, clock, ledger):
+    a = worker("a")
+    clock.now = start = 10.0 + int(clock.now)
+    for number in range(HISTORY + 50):
+        await a.say(counters={"admitted": number + 1})
+        clock.now += 1
+    clock.now -= 1
+    await a.say(counters={"admitted": HISTORY + 50})
+    kept = await seconds(ledger)
+    assert kept == dict.fromkeys(range(int(start) + 50, int(start) + 50 + HISTORY), 1)
+    clock.now += HISTORY - 1
+    await a.say(counters={"admitted": HISTORY + 50})
+    assert await seconds(ledger) == {start + 49 + HISTORY: 1}
+    clock.now += 1
+    await a.say(counters={"admitted": HISTORY + 57})
+    assert await seconds(ledger) == {start + 49 + 2 * HISTORY: 7}
+
+
+async def test_pools_have_seconds_of_their_own(ledger, clock):
+    clock.now = start = 10.0 + int(clock.now)
+    await Reporter(ledger, "a", pool="chat").say(counters={"full": 3})
+    assert await seconds(ledger, "chat") == {start: 3}
+    assert await seconds(ledger) == {}
+
+
+async def test_the_seconds_in_redis_are_bounded_and_disappear_with_the_pool(admission, clock, redis_server):
+    ledger = ClockedRedisLedger(admission(LEASE=LEASE, BEAT=BEAT, LEDGER=redis_server.url), clock)
+    a = Reporter(ledger, "a")
+    await a.say()
+    key = ledger._key("default", "seconds")
+    with redis.Redis.from_url(redis_server.url) as client:
+        assert client.exists(key) == 0
+        for number in range(HISTORY + 5):
+            clock.now += 1
+            await a.say(counters={"full": number + 1})
+        assert client.hlen(key) == HISTORY
+        assert 0 < client.pttl(key) <= client.pttl(ledger._key("default", "counts"))
+        client.delete(ledger._key("default", "counts"))
+        await a.say(counters={"full": HISTORY + 6}, acknowledged={"full": HISTORY + 5})
+        assert client.hlen(key) == 1
+    await ledger.aclose()
 
 
 async def test_pools_do_not_mix(ledger):

@@ -22,7 +22,15 @@ from rich.console import Console
 from channels_admission import conf, render
 from channels_admission.ledger import open_ledger
 from channels_admission.management.commands.ws_status import Command
-from channels_admission.snapshot import Health, LedgerSnapshot, PoolSnapshot, Snapshot, WorkerSnapshot
+from channels_admission.snapshot import (
+    Connects,
+    Health,
+    LedgerSnapshot,
+    PoolSnapshot,
+    Second,
+    Snapshot,
+    WorkerSnapshot,
+)
 from channels_admission.types import Level, Load
 
 from demo.servers import TESTPROJECT, Redis, environment, free_port
@@ -174,6 +182,9 @@ def test_json_has_the_documented_shape(shared, redis_server):
     told = json.loads(status("--json"))
     assert before.replace(microsecond=0) <= datetime.fromisoformat(told.pop("taken")) <= datetime.now(UTC)
     (seen,) = told["pools"][0]["workers"]
+    (second,) = told["pools"][0]["connects"].pop("worst")
+    assert second["handshakes"] == 35
+    assert 0 <= time.time() - second["at"] < 5
     assert 0 <= seen.pop("last_beat") < 5
     assert 60 <= seen.pop("uptime") < 65
     assert told == {
@@ -191,6 +202,7 @@ def test_json_has_the_documented_shape(shared, redis_server):
                 "admitted": 30,
                 "refused": {"full": 5},
                 "shed": 0,
+                "connects": {"total": 35, "median": 0},
                 "workers": [
                     {"id": "web-1:4242:ab12", "host": "web-1", "pid": 4242, "server": "daphne", "held": 25, "load": []},
                 ],
@@ -199,7 +211,7 @@ def test_json_has_the_documented_shape(shared, redis_server):
     }
 
 
-@pytest.mark.parametrize("shape", [Snapshot, LedgerSnapshot, PoolSnapshot, WorkerSnapshot])
+@pytest.mark.parametrize("shape", [Snapshot, LedgerSnapshot, PoolSnapshot, WorkerSnapshot, Connects, Second])
 def test_help_tells_every_field_of_the_json(shape):
     text = Command().create_parser("manage.py", "ws_status").format_help()
     assert [field.name for field in fields(shape) if not re.search(rf"\b{field.name}\b", text)] == []

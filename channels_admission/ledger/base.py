@@ -13,21 +13,32 @@ its storage, it promises after every call:
    number per call; a worker that says goodbye with nothing held, or whose neighbours report its
    process gone, at once. No jump of any clock and no outage ages a lease by more than two beats.
 6. Counters add up over all workers that ever reported, each event once.
-7. A refusal stores nothing of its own, and a pool nobody uses disappears.
+7. Handshakes decided (admitted or refused) add up per second of the ledger's wall clock, each once,
+   in the second in which the report that tells of them arrived, for the last :data:`HISTORY` seconds.
+8. A refusal stores nothing of its own, and a pool nobody uses disappears.
 
 Calls come from one event loop at a time and may be cancelled; a cancelled or failed call may
 still have been applied. Faults are :exc:`~channels_admission.exceptions.LedgerUnavailable` and
 :exc:`~channels_admission.exceptions.LedgerRefused`, and nothing else.
 """
 
+from collections.abc import Iterable
 from typing import Protocol
 
 from ..exceptions import LedgerError
 from ..types import Reading, Report, View
 
+HISTORY = 300
+"""Seconds for which a ledger remembers how many handshakes each of them saw."""
+
 
 class OutOfOrder(LedgerError):
     """The ledger has seen this or a later report under the worker's name: two workers share it."""
+
+
+def recent(seconds: Iterable[tuple[int, int]], now: int) -> dict[int, int]:
+    """The pairs (second, handshakes) of the :data:`HISTORY` seconds that end with ``now``."""
+    return {second: handshakes for second, handshakes in sorted(seconds) if now - HISTORY < second <= now}
 
 
 class Ledger(Protocol):

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 
 from ..conf import Settings
 from ..pace import Pace
-from ..types import RELEASED, Neighbour, Reading, Reason, Report, View, WorkerReading
-from .base import OutOfOrder
+from ..types import NO_HANDSHAKES, RELEASED, Counters, Neighbour, Reading, Reason, Report, View, WorkerReading
+from .base import HISTORY, OutOfOrder, recent
 
 REAPED_PER_CALL = 100
 
@@ -31,6 +31,8 @@ class _Pool:
     clock: float = 0.0
     real: float = 0.0
     pace: Pace | None = None
+    seconds: dict[int, tuple[int, int]] = field(default_factory=dict)
+    """Place in a ring of :data:`HISTORY` -> second, and the handshakes decided in it."""
 
 
 class MemoryLedger:
@@ -42,9 +44,15 @@ class MemoryLedger:
     _pools: dict[tuple[str, str], _Pool] = {}
     _lock = threading.Lock()
 
-    def __init__(self, settings: Settings, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
         self._settings = settings
         self._clock = clock
+        self._wall_clock = wall_clock
 
     async def reconcile(self, pool: str, report: Report) -> View:
         # Held for microseconds and never across an await: event loops in other threads share the pools.
@@ -77,6 +85,7 @@ class MemoryLedger:
         granted = pace.admit(room, pool.clock, report.terms, empty=others + report.held == 0)
         before = entry.report.counters if entry else report.acknowledged
         pool.counters.update({name: count - before.get(name, 0) for name, count in report.counters.items()})
+        self._note(pool, report, before)
         pace.measure(pool.clock, pool.counters[RELEASED], self._settings.beat)
         pool.version += 1
         held = report.held + granted
@@ -104,6 +113,16 @@ class MemoryLedger:
         now = self._clock()
         pool.clock += min(max(now - pool.real, 0.0), 2 * self._settings.beat)
         pool.real = now
+
+    def _note(self, pool: _Pool, report: Report, before: Counters) -> None:
+        """Count the handshakes decided since the counters ``before`` in this second."""
+        decided = sum(
+            max(0, count - before.get(name, 0)) for name, count in report.counters.items() if name not in NO_HANDSHAKES
+        )
+        if decided:
+            second = int(self._wall_clock())
+            at, handshakes = pool.seconds.get(second % HISTORY, (second, 0))
+            pool.seconds[second % HISTORY] = (second, decided + (handshakes if at == second else 0))
 
     def _reap(self, pool: _Pool, report: Report) -> None:
         dead = [name for name, entry in pool.entries.items() if entry.expires <= pool.clock]
@@ -134,7 +153,8 @@ class MemoryLedger:
             for entry in alive
         )
         limits = [entry.report.limit for entry in sorted(alive, key=lambda entry: entry.seen)]
-        return Reading(limits[-1] if limits else None, False, dict(pool.counters), workers)
+        seconds = recent(pool.seconds.values(), int(self._wall_clock()))
+        return Reading(limits[-1] if limits else None, False, dict(pool.counters), workers, seconds)
 
 
 if hasattr(os, "register_at_fork"):

@@ -3,6 +3,7 @@
 -- KEYS  1 counts   hash: one record per worker, and the pool's own fields, which begin with '#'
 --       2 leases   sorted set: worker -> when its lease ends, milliseconds of the pool's clock
 --       3 home     set: the workers that share the reporter's machine and process namespace
+--       4 seconds  hash: place in a ring of 300 -> second|handshakes decided in that second of Redis's time
 -- ARGV  1 worker   2 seq   3 held (slots)   4 wanted (handshakes)   5 limit (slots)
 --       6 version seen   7 allowance (slots)   8 lease (ms)   9 beat (ms)   10 expiry of unused keys (ms)
 --      11 age (ms)   12 born   13 server   14 counters   15 counters acknowledged
@@ -24,10 +25,12 @@ local OWN_FIELDS = 8        -- '#total' '#version' '#clock' '#real' '#settled' '
 local REAPED_PER_CALL = 100
 local NEIGHBOURS_SHOWN = 256
 local FIRST_GONE = 25       -- in ARGV
+local SECONDS_KEPT = 300
+local NO_HANDSHAKES = {released = true, shed = true}
 local SCHEDULED = 0.95      -- moments given away, as a share of the admissions that are possible
 local ROUNDING = 1e-6       -- of a token
 
-local counts, leases, home = KEYS[1], KEYS[2], KEYS[3]
+local counts, leases, home, seconds = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local worker, seq, held, wanted = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local limit, seen_version, allowance = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
 local lease, beat, expiry = tonumber(ARGV[8]), tonumber(ARGV[9]), tonumber(ARGV[10])
@@ -68,6 +71,15 @@ local function add_events(sums, before)
   return table.concat(parts, ',')
 end
 
+-- Handshakes decided since the counters `before`.
+local function decided_since(before)
+  local old, decided = tally(before), 0
+  for name, count in pairs(tally(counters)) do
+    if not NO_HANDSHAKES[name] then decided = decided + math.max(0, count - (old[name] or 0)) end
+  end
+  return decided
+end
+
 -- Pace time that has passed, `elapsed` ms after the pace began.
 local function paced(elapsed)
   if elapsed < ramp then return elapsed * elapsed / (2 * ramp) end
@@ -83,7 +95,7 @@ local workers = redis.call('ZCARD', leases)
 local fresh = not (total and version and clock and real and settled and sums and pace)
   or redis.call('HLEN', counts) ~= workers + OWN_FIELDS
 if fresh then
-  redis.call('DEL', counts, leases)
+  redis.call('DEL', counts, leases, seconds)
   total, version, clock, real, workers = 0, 0, now, now, 0
   settled, sums, record = now + settling_time, '', false
 end
@@ -105,6 +117,15 @@ elseif not fresh then
   before = acknowledged
 end
 if seq <= last then return {'out of order', seq, last} end
+
+-- After a loss of data all that ever happened counts as new in the sums; in its second, only what is new.
+local decided = decided_since(record and before or acknowledged)
+local second = math.floor(now / 1000)
+local place, decided_before = second % SECONDS_KEPT, 0
+if decided > 0 then
+  local at, handshakes = string.match(redis.call('HGET', seconds, place) or '', '^(%d+)|(%d+)$')
+  if tonumber(at) == second then decided_before = tonumber(handshakes) end
+end
 
 local dead = redis.call('ZRANGEBYSCORE', leases, '-inf', clock, 'LIMIT', 0, REAPED_PER_CALL)
 for i = FIRST_GONE, #ARGV do
@@ -188,6 +209,7 @@ if stays then
   fields[#fields + 1] = table.concat({count, seq, now, started, born, server, counters, load}, '|')
 end
 redis.call('HSET', counts, unpack(fields))
+if decided > 0 then redis.call('HSET', seconds, place, string.format('%d|%.0f', second, decided_before + decided)) end
 if stays then
   redis.call('ZADD', leases, clock + lease, worker)
   redis.call('SADD', home, worker)

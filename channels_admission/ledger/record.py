@@ -1,16 +1,18 @@
 """What stands in Redis, and what the script answers, as values; whatever no worker can have written is left out."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ..conf import MAX_LIMIT
 from ..types import Counters, Load, Neighbour, Offer, Reading, Reason, View, WorkerReading
+from .base import recent
 
 WORKER = re.compile(r"[A-Za-z0-9._-]{1,32}:\d{1,10}:[0-9a-f]{1,16}")
 SERVER = re.compile(r"[a-z0-9._-]{0,24}")
 LOAD = re.compile(r"([a-z][a-z0-9_]{0,23})=(\?|\d{1,15}(?:\.\d{1,6})?(?:e[+-]\d{1,2})?)(?:@(\d\.\d{1,2}))?(?:;|$)")
 MOST_MONITORS = 16
+SECOND = re.compile(r"(\d{1,12})\|(\d{1,15})")
 COUNTER = re.compile(r"([a-z][a-z0-9_.:-]{0,63})=(\d{1,15})")
 
 
@@ -60,8 +62,8 @@ def _number(value: str | None) -> int | None:
     return int(value) if value is not None and value.isdecimal() and len(value) <= 16 else None
 
 
-def reading_of(fields: Mapping[Any, Any], now: int, lease: float) -> Reading:
-    """A pool's hash as a :class:`Reading`; what no worker of ours can have written is left out."""
+def reading_of(fields: Mapping[Any, Any], ring: Mapping[Any, Any], now: int, lease: float) -> Reading:
+    """A pool's hashes as a :class:`Reading`; what no worker of ours can have written is left out."""
     texts = {text_of(name): text_of(value) for name, value in fields.items()}
     limit = _number(texts.get("#limit"))
     clock, settled = (_number(texts.get(name)) or 0 for name in ("#clock", "#settled"))
@@ -71,7 +73,15 @@ def reading_of(fields: Mapping[Any, Any], now: int, lease: float) -> Reading:
         settling=clock < settled,
         counters={name: int(count) for name, count in COUNTER.findall(texts.get("#counters", ""))},
         workers=tuple(worker for worker in workers if worker is not None and worker.silence < lease),
+        seconds=recent(_seconds(ring), now // 1000),
     )
+
+
+def _seconds(ring: Mapping[Any, Any]) -> Iterator[tuple[int, int]]:
+    """What the ring of seconds holds: second of Unix time, and handshakes in it."""
+    for value in ring.values():
+        if match := SECOND.fullmatch(text_of(value)):
+            yield int(match[1]), int(match[2])
 
 
 def _worker(name: str, record: str, now: int) -> WorkerReading | None:

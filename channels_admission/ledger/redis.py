@@ -1,7 +1,7 @@
 """The Redis ledger. The only module that imports ``redis``.
 
-A pool lives in ``PREFIX:{pool}:counts``, ``PREFIX:{pool}:leases`` and, for each home of workers,
-``PREFIX:{pool}:home:TOKEN``; the hash tag keeps them in one slot of a cluster.
+A pool lives in ``PREFIX:{pool}:counts``, ``PREFIX:{pool}:leases``, ``PREFIX:{pool}:seconds`` and, for
+each home of workers, ``PREFIX:{pool}:home:TOKEN``; the hash tag keeps them in one slot of a cluster.
 """
 
 import asyncio
@@ -45,9 +45,12 @@ from ..types import Reading, Report, View
 from .base import OutOfOrder
 from .record import loaded, packed, reading_of, text_of, view_of
 
+Look = tuple[tuple[int, int], Mapping[Any, Any], Mapping[Any, Any]]
+"""The time by Redis, seconds and microseconds, and a pool's counts and seconds."""
+
 SCRIPT = files(__package__).joinpath("reconcile.lua").read_text()
 
-LOOK = "return {redis.call('TIME'), redis.call('HGETALL', KEYS[1])}"
+LOOK = "return {redis.call('TIME'), redis.call('HGETALL', KEYS[1]), redis.call('HGETALL', KEYS[2])}"
 """A look at one pool of a cluster, by the clock of the node that has it."""
 
 UNUSED_KEYS_EXPIRE = 3600.0
@@ -79,7 +82,7 @@ class RedisLedger:
         self._redis: Any = Redis(connection_pool=create_pool(_prepared(host)))
 
     async def reconcile(self, pool: str, report: Report) -> View:
-        keys = [self._key(pool, "counts"), self._key(pool, "leases"), self._key(pool, f"home:{report.home}")]
+        keys = [self._key(pool, part) for part in ("counts", "leases", f"home:{report.home}", "seconds")]
         try:
             reply = await self._run(keys, self._arguments(report))
         except BaseException as error:
@@ -99,19 +102,24 @@ class RedisLedger:
 
     async def read(self, pools: tuple[str, ...]) -> tuple[Reading, ...]:
         try:
-            looks = await self._look([self._key(pool, "counts") for pool in pools])
+            looks = await self._look([(self._key(pool, "counts"), self._key(pool, "seconds")) for pool in pools])
         except BaseException as error:
             raise await self._fault(error) from None
-        return tuple(reading_of(fields, now, self._settings.lease) for now, fields in looks)
+        return tuple(reading_of(fields, ring, self._now(time), self._settings.lease) for time, fields, ring in looks)
 
-    async def _look(self, keys: list[str]) -> Sequence[tuple[int, Mapping[Any, Any]]]:
-        """For each key the time by Redis, in milliseconds, and the hash."""
+    async def _look(self, keys: list[tuple[str, str]]) -> list[Look]:
+        """For each pool's keys the time by Redis, and both hashes."""
         async with self._redis.pipeline(transaction=False) as pipeline:
             pipeline.time()
-            for key in keys:
-                pipeline.hgetall(key)
-            (seconds, micros), *hashes = await pipeline.execute()
-        return [(seconds * 1000 + micros // 1000, fields) for fields in hashes]
+            for counts, seconds in keys:
+                pipeline.hgetall(counts)
+                pipeline.hgetall(seconds)
+            time, *hashes = await pipeline.execute()
+        return [(time, fields, ring) for fields, ring in zip(hashes[::2], hashes[1::2], strict=True)]
+
+    def _now(self, time: tuple[int, int]) -> int:
+        """Redis's answer to TIME, in milliseconds."""
+        return int(time[0]) * 1000 + int(time[1]) // 1000
 
     async def aclose(self) -> None:
         await self._drop_connections()
@@ -179,13 +187,13 @@ class RedisClusterLedger(RedisLedger):
         async with self._informed():
             return await super()._run(keys, arguments)
 
-    async def _look(self, keys: list[str]) -> Sequence[tuple[int, Mapping[Any, Any]]]:
-        looks = []
+    async def _look(self, keys: list[tuple[str, str]]) -> list[Look]:
+        looks: list[Look] = []
         async with self._informed() as client:
-            for key in keys:
-                (seconds, micros), flat = await client.eval(LOOK, 1, key)
-                fields = dict(zip(flat[::2], flat[1::2], strict=True))
-                looks.append((int(seconds) * 1000 + int(micros) // 1000, fields))
+            for counts, seconds in keys:
+                time, *hashes = await client.eval(LOOK, 2, counts, seconds)
+                fields, ring = (dict(zip(flat[::2], flat[1::2], strict=True)) for flat in hashes)
+                looks.append((time, fields, ring))
         return looks
 
     @asynccontextmanager

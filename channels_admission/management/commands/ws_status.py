@@ -46,6 +46,12 @@ SHAPE = """\
     refused  connections refused so far, by reason: "full", "rate",
              "settling", "crowd", "ledger", or the monitor that refused
     shed     connections closed so far because memory ran out
+    connects handshakes decided in the last five minutes
+      total
+      median handshakes in a second, half of all seconds having fewer
+      worst  a list, the worst seconds first
+        at         the second, Unix time
+        handshakes admitted and refused in it
     workers  a list
       id         host:pid:nonce
       host, pid
