@@ -246,6 +246,14 @@ def current() -> Settings:
     return settings
 
 
+def origin(pool: str, key: str) -> str:
+    """Where the value of a pool's ``key`` is written: in its own dict, in the common one, or nowhere."""
+    given: Mapping[str, Any] = getattr(django_settings, NAME, {})
+    if key in given.get("POOLS", {}).get(pool, {}):
+        return f"{NAME}['POOLS'][{pool!r}][{key!r}]"
+    return f"{NAME}[{key!r}]" if key in given else "the default"
+
+
 def _forget(*, setting: str, **_: Any) -> None:
     if setting in (NAME, "CHANNEL_LAYERS"):
         current.cache_clear()

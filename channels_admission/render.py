@@ -103,7 +103,7 @@ class Gauge:
 def _ledger(ledger: LedgerSnapshot) -> RenderableType:
     kind, address = plain(ledger.kind), plain(ledger.address)
     place = Text.assemble(("Ledger", "bold"), "  ", kind, "  ", address)
-    return _ends(place, Text(*HEALTHS[ledger.health]))
+    return ends(place, Text(*HEALTHS[ledger.health]))
 
 
 def _notes(snapshot: Snapshot) -> Iterator[RenderableType]:
@@ -120,8 +120,8 @@ def _pool(pool: PoolSnapshot) -> RenderableType:
     percent = 100 * pool.held // pool.limit if pool.limit else 100
     return Group(
         "",
-        _ends(Text(plain(pool.name), "bold"), Text(word, style)),
-        _ends(Gauge(pool.held, pool.limit, style), Text(f"{percent:3} %")),
+        ends(Text(plain(pool.name), "bold"), Text(word, style)),
+        ends(Gauge(pool.held, pool.limit, style), Text(f"{percent:3} %")),
         Text(f"{pool.held:,} of {pool.limit:,} slots held, {pool.free:,} free"),
         Text(_events(pool)),
         "",
@@ -186,7 +186,7 @@ def _percent(share: float) -> str:
     return f"{100 * share:.0f} %"
 
 
-def _ends(left: RenderableType, right: RenderableType) -> RenderableType:
+def ends(left: RenderableType, right: RenderableType) -> RenderableType:
     """Two things at both ends of a line."""
     line = Table.grid(expand=True, padding=(0, 2, 0, 0))
     line.add_column(ratio=1, overflow="fold")

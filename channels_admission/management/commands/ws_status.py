@@ -5,16 +5,21 @@ And with ``--advise`` what to write in the configurations of servers for the set
 
 import asyncio
 import json
+import sys
 from argparse import RawDescriptionHelpFormatter
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import IO, Any, Literal, cast
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser, DjangoHelpFormatter
 from rich.console import Console
 
-from ... import conf, render
+from ... import conf, diagnosis, render
 from ...advice import advise, as_text
+from ...diagnosis import Diagnosis, diagnose
 from ...exceptions import ConfigurationError
+from ...facts import gather
+from ...printout import printout
 from ...snapshot import Health, Snapshot, collect
 
 LEDGER_DOWN = 2
@@ -24,7 +29,8 @@ ADVISE = (
     "Print lines for systemd, limits.conf and nginx that fit the settings, ready to be pasted, instead of the status. "
     "Asks no ledger."
 )
-SHAPE = """\
+SHAPE = (
+    """\
 --json prints one object. Fields may be added, and none changes its meaning:
 
   taken      when, in UTC, ISO 8601
@@ -67,7 +73,10 @@ SHAPE = """\
 --advise --json prints one object instead: the text of each file by its path.
 
 The exit code is 0, or 2 with one line on stderr when the ledger cannot be read.
+
 """
+    + diagnosis.SHAPE
+)
 
 
 class _Formatter(DjangoHelpFormatter, RawDescriptionHelpFormatter):
@@ -85,11 +94,14 @@ class Command(BaseCommand):
         parser.add_argument("--json", action="store_true", dest="as_json", help="Print JSON, in the shape told below.")
         instead = parser.add_mutually_exclusive_group()
         instead.add_argument("--pool", metavar="NAME", help="Show this pool only.")
+        instead.add_argument("--diagnose", action="store_true", help="Say what is wrong, and what to do about it.")
         instead.add_argument("--advise", action="store_true", help=ADVISE)
 
-    def handle(self, *, as_json: bool, pool: str | None, advise: bool, **options: Any) -> None:
+    def handle(self, *, as_json: bool, pool: str | None, diagnose: bool, advise: bool, **options: Any) -> None:
         if advise:
             self.stdout.write(_advice(as_json), ending="\n" if as_json else "")
+        elif diagnose:
+            self._diagnose(_examine(_look(None)), as_json, options)
         else:
             self._show(as_json, pool, options)
 
@@ -102,6 +114,14 @@ class Command(BaseCommand):
             self._console(options["no_color"], options["force_color"]).print(render.status(snapshot))
         if is_down:
             raise CommandError(render.problem(snapshot.ledger), returncode=LEDGER_DOWN)
+
+    def _diagnose(self, diagnosis: Diagnosis, as_json: bool, options: Mapping[str, Any]) -> None:
+        if as_json:
+            self.stdout.write(json.dumps(diagnosis.as_dict(), indent=2))
+        else:
+            self._console(options["no_color"], options["force_color"]).print(printout(diagnosis))
+        if diagnosis.exit_code:
+            sys.exit(diagnosis.exit_code)
 
     def _console(self, no_color: bool, force_color: bool) -> Console:
         """A console on this command's stdout, in colour when Django would colour: on a terminal, or when told to."""
@@ -141,3 +161,7 @@ def _look(pool: str | None) -> Snapshot:
     if pool is None:
         return snapshot
     return replace(snapshot, pools=tuple(each for each in snapshot.pools if each.name == pool))
+
+
+def _examine(snapshot: Snapshot) -> Diagnosis:
+    return diagnose(snapshot, gather(snapshot, conf.current()))

@@ -1,0 +1,92 @@
+"""A case to diagnose: the ledger's snapshot and this machine's facts, brought together for each process."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from .facts import Facts, ProcessFacts
+from .snapshot import Snapshot, WorkerSnapshot
+from .types import Load
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """A worker's process: what we count in it, what the kernel sees, and the worst reading of its event loops."""
+
+    host: str
+    pid: int
+    server: str
+    held: int
+    """Slots of all pools."""
+    connections: int
+    """Connections that hold them, at the least: one may hold a slot in each of several pools."""
+    sockets: int | None
+    """Established, as the kernel sees them; None where that is unknown."""
+    ports: Mapping[int, int]
+    """The same for each port."""
+    open_files: int | None
+    allowed_files: int | None
+    resident: int | None
+    """Bytes of memory."""
+    load: tuple[Load, ...]
+
+    def reading(self, monitor: str) -> float | None:
+        return next((each.reading for each in self.load if each.name == monitor), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """All that is known."""
+
+    snapshot: Snapshot
+    facts: Facts
+    processes: tuple[Process, ...]
+
+
+def open_case(snapshot: Snapshot, facts: Facts) -> Case:
+    return Case(snapshot, facts, _processes(snapshot, facts))
+
+
+def _processes(snapshot: Snapshot, facts: Facts) -> tuple[Process, ...]:
+    workers: dict[tuple[str, int], list[WorkerSnapshot]] = {}
+    for pool in snapshot.pools:
+        for worker in pool.workers:
+            workers.setdefault((worker.host, worker.pid), []).append(worker)
+    return tuple(
+        _process(theirs, facts.processes.get(place, ProcessFacts())) for place, theirs in sorted(workers.items())
+    )
+
+
+def _process(workers: list[WorkerSnapshot], facts: ProcessFacts) -> Process:
+    most: dict[str, int] = {}
+    for worker in workers:
+        most[worker.id] = max(worker.held, most.get(worker.id, 0))
+    return Process(
+        host=workers[0].host,
+        pid=workers[0].pid,
+        server=workers[0].server,
+        held=sum(worker.held for worker in workers),
+        connections=sum(most.values()),
+        sockets=None if facts.sockets is None else sum(facts.sockets.values()),
+        ports=facts.sockets or {},
+        open_files=facts.open_files,
+        allowed_files=facts.allowed_files,
+        resident=facts.memory,
+        load=tuple(_fresh(load, facts) for load in _worst(load for worker in workers for load in worker.load)),
+    )
+
+
+def _fresh(load: Load, facts: ProcessFacts) -> Load:
+    """The load with what is seen of it now, where that is more than was last reported."""
+    if load.name != "descriptors" or not facts.open_files or not facts.allowed_files:
+        return load
+    return replace(load, reading=max(facts.open_files / facts.allowed_files, load.reading or 0))
+
+
+def _worst(loads: Iterable[Load]) -> Iterator[Load]:
+    """One load for each monitor: the highest reading and the highest pressure."""
+    by_name: dict[str, list[Load]] = {}
+    for load in loads:
+        by_name.setdefault(load.name, []).append(load)
+    for name, same in by_name.items():
+        known = [load.reading for load in same if load.reading is not None]
+        yield Load(name, max(known, default=None), max(load.pressure for load in same))

@@ -1,0 +1,147 @@
+"""What comes at the site, and what is there to meet it: the ledger, the limits, herds and refusals."""
+
+from collections.abc import Iterator
+
+from .case import Case
+from .finding import Finder, Finding, Severity, clock
+from .ledger.memory import MemoryLedger
+from .snapshot import Connects, Health
+from .types import Level, Reason
+
+HERD = 50
+"""Handshakes in one second, the fewest that are a herd."""
+HERD_TIMES = 10
+"""How many times the median a herd is, at the least."""
+HERD_GOES_ON = 60.0
+"""Seconds after which a herd explains the past only."""
+REFUSED = {
+    Reason.FULL.value: "raise the limit, if there is room",
+    Reason.RATE.value: "CONNECT_RATE sets the pace; the hint says when to come again",
+    Reason.SETTLING.value: "see why Redis lost its data",
+    Reason.CROWD.value: "add workers, or set CONNECT_RATE",
+    Reason.LEDGER.value: "see why Redis was away",
+}
+"""What to do about refusals, by their reason."""
+
+
+def _ledger(case: Case) -> Iterator[Finding]:
+    ledger = case.snapshot.ledger
+    if ledger.health is Health.DOWN:
+        yield Finding(
+            "ledger-down",
+            Severity.CRITICAL,
+            "The ledger cannot be read, so nothing is known of the workers",
+            f"{ledger.kind} at {ledger.address}: {ledger.error or 'no reason given'}",
+            "Bring Redis back, or mend its address, password or rights. Meanwhile workers decide alone, "
+            "by WHEN_LEDGER_DOWN.",
+        )
+    if ledger.health is Health.SETTLING:
+        yield Finding(
+            "ledger-settling",
+            Severity.WARNING,
+            "The ledger started empty or lost its data a moment ago",
+            "Until all workers have reported, one and a half beats, each is granted only what it already had.",
+            "Look again in a few seconds. If it stays, see whether Redis restarts, fails over or evicts keys.",
+        )
+
+
+def _switches(case: Case) -> Iterator[Finding]:
+    if not case.snapshot.enabled:
+        yield Finding(
+            "admission-off",
+            Severity.WARNING,
+            "Admission is switched off",
+            "ENABLED is False: no connection is refused, and none is counted.",
+            "Set ENABLED to True.",
+        )
+    elif case.snapshot.ledger.kind == MemoryLedger.kind:
+        yield Finding(
+            "counts-unseen",
+            Severity.WARNING,
+            "The counts cannot be seen from here",
+            "The memory ledger counts inside each worker process, each with the whole limit to itself.",
+            "Set LEDGER to a Redis URL to share and see one count.",
+        )
+    elif case.snapshot.ledger.health is not Health.DOWN and not case.processes:
+        yield Finding(
+            "no-worker",
+            Severity.WARNING,
+            "No worker is known",
+            "None runs, none has had a connection yet, or they report to another place.",
+            "See that the servers run, have AdmissionLifespan, and the same LEDGER and PREFIX as this command.",
+        )
+
+
+def _herd(case: Case) -> Iterator[Finding]:
+    for pool in case.snapshot.pools:
+        usual = pool.connects.median
+        seconds = [each for each in pool.connects.worst if each.handshakes >= max(HERD, HERD_TIMES * max(1, usual))]
+        if not seconds:
+            continue
+        worst, latest = seconds[0], max(second.at for second in seconds)
+        times = f"{worst.handshakes / usual:,.0f} × the median" if usual else "and none in most seconds"
+        goes_on = case.snapshot.taken.timestamp() - latest < HERD_GOES_ON
+        yield Finding(
+            "herd",
+            Severity.CRITICAL if goes_on else Severity.WARNING,
+            f"Herd at {clock(worst.at)}: {worst.handshakes:,} connects in 1 s, {times}",
+            f"Pool {pool.name}, {_worst_seconds(pool.connects)}; a second is when a worker told of it.",
+            "Find what dropped them all at once: a deploy, a proxy, a network. Set CONNECT_RATE to what the site can "
+            "take, and use clients that keep to the hint, such as AdmissionSocket.",
+        )
+
+
+def _worst_seconds(connects: Connects) -> str:
+    seconds = ", ".join(f"{each.handshakes:,} at {clock(each.at)}" for each in connects.worst)
+    return f"{connects.total:,} connects in 5 minutes, the most in a second {seconds}"
+
+
+def _limits(case: Case) -> Iterator[Finding]:
+    for pool in case.snapshot.pools:
+        origin = case.facts.origins[pool.name]
+        detail = (
+            f"{pool.held:,} of {pool.limit:,} slots are held, workers: {len(pool.workers):,}. "
+            f"The limit comes from {origin.setting}."
+        )
+        if pool.level is Level.FULL:
+            yield Finding(
+                "limit-reached",
+                Severity.CRITICAL,
+                f"Pool {pool.name} is full",
+                detail,
+                "Raise the limit if memory, descriptors and lag leave room, else add workers first. If the clients are "
+                "fewer than the slots, look for connections that never end (MAX_CONNECTION_AGE).",
+            )
+        elif pool.level is not Level.CALM:
+            yield Finding(
+                "limit-near",
+                Severity.WARNING,
+                f"Pool {pool.name} is filling up",
+                detail,
+                "Raise the limit before it is reached, if memory, descriptors and lag leave room.",
+            )
+        if pool.workers and pool.limit != origin.limit:
+            yield Finding(
+                "limit-differs",
+                Severity.WARNING,
+                f"Pool {pool.name} has another limit than the settings here",
+                f"A worker reported {pool.limit:,}; {origin.setting} is {origin.limit:,}.",
+                "Restart workers that have older settings, or run this with the settings of the workers.",
+            )
+
+
+def _refusals(case: Case) -> Iterator[Finding]:
+    for pool in case.snapshot.pools:
+        refused = sorted(((count, reason) for reason, count in pool.refused.items() if count), reverse=True)
+        if refused:
+            _, most = refused[0]
+            yield Finding(
+                "refusals",
+                Severity.NOTE,
+                f"Pool {pool.name} has refused {sum(count for count, _ in refused):,} connections so far",
+                "By reason: " + ", ".join(f"{count:,} {reason}" for count, reason in refused),
+                f"For {most}: {REFUSED.get(most, 'a monitor refused; see the readings of the workers')}.",
+            )
+
+
+FINDERS: tuple[Finder, ...] = (_ledger, _switches, _herd, _limits, _refusals)
