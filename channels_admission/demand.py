@@ -85,7 +85,7 @@ def _herd(case: Case) -> Iterator[Finding]:
             "herd",
             Severity.CRITICAL if goes_on else Severity.WARNING,
             f"Herd at {clock(worst.at)}: {worst.handshakes:,} connects in 1 s, {times}",
-            f"Pool {pool.name}, {_worst_seconds(pool.connects)}; a second is when a worker told of it.",
+            f"Pool {pool.name}: {_worst_seconds(pool.connects)}.",
             "Find what dropped them all at once: a deploy, a proxy, a network. Set CONNECT_RATE to what the site can "
             "take, and use clients that keep to the hint, such as AdmissionSocket.",
         )
@@ -93,7 +93,7 @@ def _herd(case: Case) -> Iterator[Finding]:
 
 def _worst_seconds(connects: Connects) -> str:
     seconds = ", ".join(f"{each.handshakes:,} at {clock(each.at)}" for each in connects.worst)
-    return f"{connects.total:,} connects in 5 minutes, the most in a second {seconds}"
+    return f"{connects.total:,} connects in 5 minutes, the most in one second {seconds}"
 
 
 def _limits(case: Case) -> Iterator[Finding]:

@@ -50,7 +50,7 @@ def _processes(processes: tuple[Process, ...]) -> Iterator[RenderableType]:
     if not processes:
         return
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), expand=True, header_style="dim")
-    table.add_column("host", ratio=1, overflow="fold")
+    table.add_column("host", ratio=1, min_width=10, overflow="fold")
     for name in ("pid", "port", "sockets", "held", "files", "MiB", "mem", "lag", "cpu"):
         table.add_column(name, justify="right", overflow="fold")
     for process in processes:

@@ -53,7 +53,7 @@ class Second:
 
 @dataclass(frozen=True, slots=True)
 class Connects:
-    """The handshakes of the last five minutes. A second is that in which a report told of them, at most a beat late."""
+    """The handshakes of the last five minutes, each in the second of its decision as far as the ledger can tell."""
 
     total: int = 0
     median: float = 0.0

@@ -3,9 +3,11 @@
 import io
 import json
 import os
+import re
 import socket
 from dataclasses import fields, replace
 from datetime import UTC, datetime
+from pathlib import Path
 
 import psutil
 import pytest
@@ -32,6 +34,7 @@ from channels_admission.snapshot import (
 from channels_admission.types import Level, Load
 from channels_admission.worker import host
 
+README = (Path(__file__).resolve().parent.parent / "README.md").read_text()
 WIDTH = 80
 NOON = datetime(2026, 3, 1, 12, 3, 30, tzinfo=UTC)
 AT = int(NOON.timestamp()) - 23
@@ -128,8 +131,8 @@ def test_a_herd_is_a_second_far_above_the_median(median, handshakes, title):
             "herd",
             "critical",
             title,
-            f"Pool default, 6,400 connects in 5 minutes, the most in a second {handshakes} at 12:03:07 UTC, "
-            "20 at 12:03:08 UTC; a second is when a worker told of it.",
+            f"Pool default: 6,400 connects in 5 minutes, the most in one second {handshakes} at 12:03:07 UTC, "
+            "20 at 12:03:08 UTC.",
         )
 
 
@@ -379,38 +382,23 @@ def printed(diagnosis: Diagnosis, **options) -> str:
     return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines())
 
 
-def test_a_diagnosis_in_eighty_columns():
-    connects = Connects(870, 0, (Second(AT, 850), Second(AT + 9, 20)))
-    theirs = worker(host="web-2", pid=7, held=1, load=())
-    seen = snapshot(pool(worker(), theirs, held=21, connects=connects))
-    known = ProcessFacts({8000: 20, 8001: 0}, 31, 1024, 64 * 2**20)
-    known = replace(facts({("web-1", 42): known}), layer=Layer("channels_redis.core.RedisChannelLayer", 100))
-    assert printed(diagnose(seen, known)).splitlines() == [
-        "Diagnosis                                                           12:03:30 UTC",
-        "",
-        "1  Herd at 12:03:07 UTC: 850 connects in 1 s, and none in most seconds  Critical",
-        "   Pool default, 870 connects in 5 minutes, the most in a second 850 at 12:03:07",
-        "   UTC, 20 at 12:03:16 UTC; a second is when a worker told of it.",
-        "   -> Find what dropped them all at once: a deploy, a proxy, a network. Set",
-        "   CONNECT_RATE to what the site can take, and use clients that keep to the",
-        "   hint, such as AdmissionSocket. [herd]",
-        "",
-        "host                             pid port sockets held   files MiB  mem  lag cpu",
-        "web-1                             42 8000      20   20 31/1024  64 50 % 1 ms 5 %",
-        "                                     8001       0",
-        "web-2                              7    ?       ?    1       ?   ?    ?    ?   ?",
-        "A question mark is what cannot be seen from here, such as the sockets of workers",
-        "on other hosts.",
-        "",
-        f"Pool default: 21 of 50 slots held, by {SETTING}",
-        "870 connects in 5 minutes, the median second 0, the worst 850 at 12:03:07 UTC,",
-        "20 at 12:03:16 UTC",
-        "",
-        "Channel layer channels_redis.core.RedisChannelLayer, 100 messages for each",
-        "channel",
-        "Which channels and groups hit their capacity is not known: the layer tells only",
-        "the caller (ChannelFull) and, at level INFO, the logger channels_redis.core.",
-    ]
+def test_the_sample_in_the_readme_is_what_is_printed_in_eighty_columns():
+    connects = Connects(6400, 21, (Second(AT, 850), Second(AT + 1, 97)))
+    ours = worker(held=310, load=loads(lag=0.004))
+    theirs = worker(host="web-2", pid=7, held=290, load=loads(lag=0.003, memory=0.55, descriptors=0.3))
+    full = pool(ours, theirs, held=600, limit=1000, refused={"lag": 212}, connects=connects)
+    known = facts({("web-1", 42): ProcessFacts({8000: 312}, 331, 1024, 64 * 2**20)}, limit=1000)
+    known = replace(known, layer=Layer("channels_redis.core.RedisChannelLayer", 100))
+    text = printed(diagnose(snapshot(full), known))
+    (sample,) = re.findall(r"^```\n(Diagnosis .*?)\n```", README, re.MULTILINE | re.DOTALL)
+    assert text.splitlines() == sample.splitlines()
+    assert max(map(len, text.splitlines())) <= WIDTH
+
+
+def test_each_port_has_its_line():
+    text = printed(diagnose(snapshot(), facts({("web-1", 42): ProcessFacts({8000: 19, 8001: 1})})))
+    assert "  42 8000      19 " in text
+    assert [line.split() for line in text.splitlines() if " 8001 " in line] == [["8001", "1"]]
 
 
 def test_a_sound_site_is_told_so():
@@ -472,5 +460,7 @@ def test_it_looks_at_all_pools(admission):
         call_command("ws_status", "--diagnose", "--pool=default")
 
 
-def test_every_finding_has_a_weight():
-    assert len(set(WEIGHTS)) == len(WEIGHTS)
+def test_the_readme_tells_every_finding():
+    table = README.partition("| finding |")[2].partition("\n\n")[0]
+    told = re.findall(r"`([a-z]+-?[a-z]+)`", table)
+    assert sorted(told) == sorted(WEIGHTS)

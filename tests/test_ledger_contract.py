@@ -250,13 +250,39 @@ async def test_handshakes_add_up_in_the_second_in_which_the_report_came_each_onc
     assert await seconds(ledger) == {start: 8, start + 1: 850}
 
 
-async def test_handshakes_of_a_worker_that_was_forgotten_count_once(worker, clock, ledger):
+async def test_what_a_beat_or_an_outage_held_back_is_spread_over_the_seconds_since_the_report_before(
+    worker, clock, ledger
+):
+    a, b = worker("a"), worker("b")
+    clock.now = start = 10.5 + int(clock.now)
+    await a.say(counters={"lag": 1})
+    await b.say()
+    clock.now += 3
+    await a.say(counters={"lag": 12})
+    begun = int(start)
+    assert await seconds(ledger) == {begun: 1, begun + 1: 3, begun + 2: 4, begun + 3: 4}
+    await b.say(counters={"admitted": 2})
+    assert await seconds(ledger) == {begun: 1, begun + 1: 3, begun + 2: 5, begun + 3: 5}
+    clock.now += 2 * HISTORY
+    await a.say(counters={"lag": 12 + HISTORY})
+    assert sorted((await seconds(ledger)).values()) == [1] * HISTORY
+
+
+async def test_handshakes_of_a_new_worker_are_spread_over_its_life(worker, clock, ledger):
+    clock.now = start = 10.5 + int(clock.now)
+    await worker("a").say(counters={"ledger": 4}, age=2.0)
+    assert await seconds(ledger) == {int(start) - 1: 2, int(start): 2}
+
+
+async def test_handshakes_of_a_worker_that_was_forgotten_have_no_second(worker, clock, ledger):
     a, b = worker("a"), worker("b")
     clock.now = start = 10.0 + int(clock.now)
     await a.say(counters={"admitted": 5})
     await b.say(gone=("host:1:a",))
     await a.say(counters={"admitted": 7}, acknowledged={"admitted": 5})
-    assert await seconds(ledger) == {start: 7}
+    assert await seconds(ledger) == {start: 5}
+    await a.say(counters={"admitted": 8}, acknowledged={"admitted": 7})
+    assert await seconds(ledger) == {start: 6}
 
 
 async def test_a_loss_of_data_is_no_herd(worker, clock, ledger):
@@ -264,7 +290,9 @@ async def test_a_loss_of_data_is_no_herd(worker, clock, ledger):
     clock.now = start = 10.0 + int(clock.now)
     # The ledger is empty, and the worker has told of five hundred before it was.
     await a.say(counters={"admitted": 503}, acknowledged={"admitted": 500}, version=9)
-    assert await seconds(ledger) == {start: 3}
+    assert await seconds(ledger) == {}
+    await a.say(counters={"admitted": 507})
+    assert await seconds(ledger) == {start: 4}
 
 
 async def test_the_last_five_minutes_are_kept_and_no_more(worker, clock, ledger):
@@ -306,7 +334,7 @@ async def test_the_seconds_in_redis_are_bounded_and_disappear_with_the_pool(admi
         assert 0 < client.pttl(key) <= client.pttl(ledger._key("default", "counts"))
         client.delete(ledger._key("default", "counts"))
         await a.say(counters={"full": HISTORY + 6}, acknowledged={"full": HISTORY + 5})
-        assert client.hlen(key) == 1
+        assert client.exists(key) == 0
     await ledger.aclose()
 
 

@@ -14,7 +14,8 @@ its storage, it promises after every call:
    process gone, at once. No jump of any clock and no outage ages a lease by more than two beats.
 6. Counters add up over all workers that ever reported, each event once.
 7. Handshakes decided (admitted or refused) add up per second of the ledger's wall clock, each once,
-   in the second in which the report that tells of them arrived, for the last :data:`HISTORY` seconds.
+   for the last :data:`HISTORY` seconds: evenly over the seconds since the worker's report before, up to
+   that in which they are told. Those of a worker it has forgotten meanwhile have no second, and are left out.
 8. A refusal stores nothing of its own, and a pool nobody uses disappears.
 
 Calls come from one event loop at a time and may be cancelled; a cancelled or failed call may

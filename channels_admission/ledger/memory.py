@@ -85,7 +85,8 @@ class MemoryLedger:
         granted = pace.admit(room, pool.clock, report.terms, empty=others + report.held == 0)
         before = entry.report.counters if entry else report.acknowledged
         pool.counters.update({name: count - before.get(name, 0) for name, count in report.counters.items()})
-        self._note(pool, report, before)
+        if entry or not report.version:
+            self._note(pool, report, before, self._clock() - entry.seen if entry else report.age)
         pace.measure(pool.clock, pool.counters[RELEASED], self._settings.beat)
         pool.version += 1
         held = report.held + granted
@@ -114,15 +115,18 @@ class MemoryLedger:
         pool.clock += min(max(now - pool.real, 0.0), 2 * self._settings.beat)
         pool.real = now
 
-    def _note(self, pool: _Pool, report: Report, before: Counters) -> None:
-        """Count the handshakes decided since the counters ``before`` in this second."""
+    def _note(self, pool: _Pool, report: Report, before: Counters, elapsed: float) -> None:
+        """Spread the handshakes decided since the counters ``before``, ``elapsed`` seconds ago, over the time since."""
         decided = sum(
             max(0, count - before.get(name, 0)) for name, count in report.counters.items() if name not in NO_HANDSHAKES
         )
-        if decided:
-            second = int(self._wall_clock())
+        now = self._wall_clock()
+        spread = max(1, min(int(now) - int(now - elapsed), HISTORY, decided))
+        for number in range(min(spread, decided)):
+            second = int(now) - number
             at, handshakes = pool.seconds.get(second % HISTORY, (second, 0))
-            pool.seconds[second % HISTORY] = (second, decided + (handshakes if at == second else 0))
+            share = decided // spread + (number < decided % spread)
+            pool.seconds[second % HISTORY] = (second, share + (handshakes if at == second else 0))
 
     def _reap(self, pool: _Pool, report: Report) -> None:
         dead = [name for name, entry in pool.entries.items() if entry.expires <= pool.clock]

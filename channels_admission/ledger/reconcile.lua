@@ -44,8 +44,8 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
 local function parse(record)
-  local count, last, _, started, _, _, tally = string.match(record, '^(%d+)|(%d+)|(%d+)|(%d+)|(%d+)|([^|]*)|([^|]*)|')
-  return tonumber(count) or 0, tonumber(last) or 0, tonumber(started), tally or ''
+  local count, last, seen, started, _, _, tally = string.match(record, '^(%d+)|(%d+)|(%d+)|(%d+)|(%d+)|([^|]*)|([^|]*)|')
+  return tonumber(count) or 0, tonumber(last) or 0, tonumber(started), tally or '', tonumber(seen)
 end
 
 local function parse_pace(text)
@@ -110,21 +110,31 @@ if behind then
   version = seen_version
 end
 
-local counted, last, started, before = 0, 0, now - age, ''
+local counted, last, started, before, told_at = 0, 0, now - age, '', nil
 if record then
-  counted, last, started, before = parse(record)
+  counted, last, started, before, told_at = parse(record)
 elseif not fresh then
   before = acknowledged
 end
 if seq <= last then return {'out of order', seq, last} end
 
--- After a loss of data all that ever happened counts as new in the sums; in its second, only what is new.
-local decided = decided_since(record and before or acknowledged)
-local second = math.floor(now / 1000)
-local place, decided_before = second % SECONDS_KEPT, 0
+-- Handshakes are spread evenly over the seconds since the worker's last report, one second in a herd.
+-- When those of a worker that the ledger has forgotten were decided, nobody knows.
+local ring = {}
+if not record and seen_version == 0 then told_at = now - age end
+local decided = told_at and decided_since(before) or 0
 if decided > 0 then
-  local at, handshakes = string.match(redis.call('HGET', seconds, place) or '', '^(%d+)|(%d+)$')
-  if tonumber(at) == second then decided_before = tonumber(handshakes) end
+  local second = math.floor(now / 1000)
+  local spread = math.max(1, math.min(second - math.floor(told_at / 1000), SECONDS_KEPT, decided))
+  local places = {}
+  for i = 1, spread do places[i] = (second - i + 1) % SECONDS_KEPT end
+  for i, value in ipairs(redis.call('HMGET', seconds, unpack(places))) do
+    local at, handshakes = string.match(value or '', '^(%d+)|(%d+)$')
+    local already = tonumber(at) == second - i + 1 and tonumber(handshakes) or 0
+    local share = math.floor(decided / spread) + (i <= decided % spread and 1 or 0)
+    ring[#ring + 1] = places[i]
+    ring[#ring + 1] = string.format('%d|%.0f', second - i + 1, already + share)
+  end
 end
 
 local dead = redis.call('ZRANGEBYSCORE', leases, '-inf', clock, 'LIMIT', 0, REAPED_PER_CALL)
@@ -209,7 +219,7 @@ if stays then
   fields[#fields + 1] = table.concat({count, seq, now, started, born, server, counters, load}, '|')
 end
 redis.call('HSET', counts, unpack(fields))
-if decided > 0 then redis.call('HSET', seconds, place, string.format('%d|%.0f', second, decided_before + decided)) end
+if #ring > 0 then redis.call('HSET', seconds, unpack(ring)) end
 if stays then
   redis.call('ZADD', leases, clock + lease, worker)
   redis.call('SADD', home, worker)
