@@ -106,7 +106,12 @@ class Memory:
 
 
 class Descriptors:
-    """The share of the open files allowed to this process that are open."""
+    """The share of the open files allowed to this process that are open.
+
+    A refused client counts as well until its socket is closed, and so does one that the server has
+    accepted and not read from yet. The server accepts all who wait at one turn of the event loop,
+    and nobody is asked before: a crowd that has more of them at one turn than are left fits nowhere.
+    """
 
     def __init__(self, root: Path = ROOT) -> None:
         self._folder = root / "proc/self/fd"
@@ -125,6 +130,10 @@ class Descriptors:
             return self.allowed() if error.errno == errno.EMFILE else None
         except (AttributeError, psutil.Error):
             return None
+
+    def step(self) -> int:
+        """How many more open files raise the reading by a hundredth."""
+        return max(1, (self.allowed() or 0) // 100)
 
     def allowed(self) -> int | None:
         """The soft limit; None where it is unknown, or none."""

@@ -4,16 +4,21 @@ import asyncio
 import random
 import re
 import time
+import tracemalloc
 from itertools import pairwise
+from types import SimpleNamespace
 
 import pytest
+from blockbuster import blockbuster_ctx
 
 from channels_admission import pressure as pressure_module
 from channels_admission.gate import Slot
 from channels_admission.house import close_gates, gate_of
+from channels_admission.ledger import open_ledger
 from channels_admission.middleware import AdmissionMiddleware
-from channels_admission.monitors import Memory
+from channels_admission.monitors import Descriptors, Memory
 from channels_admission.pressure import Pressure
+from channels_admission.snapshot import collect
 from channels_admission.thresholds import Thresholds
 from channels_admission.trigger import STEADY, Trigger
 from channels_admission.types import Load
@@ -162,6 +167,105 @@ async def test_a_blocked_loop_refuses_with_reason_lag_and_recovers(admission, mo
     assert gate.account.counters["lag"] == sum(not isinstance(verdict, Slot) for verdict in verdicts)
     await eventually(lambda: max(load.pressure for load in gate._pressure.load) == 0, seconds=2 * STEADY + 0.5)
     await close_gates()
+
+
+# Without waiting for the next reading
+
+
+@pytest.fixture
+def descriptors(monkeypatch):
+    """``descriptors.open`` of 1,000 allowed, told by the test."""
+    count = SimpleNamespace(open=100)
+    monkeypatch.setattr(Descriptors, "used", lambda self: count.open)
+    monkeypatch.setattr(Descriptors, "allowed", lambda self: 1000)
+    return count
+
+
+@pytest.fixture
+def seldom(monkeypatch):
+    """Monitors that are read once, and not again while the test lasts."""
+    monkeypatch.setattr(pressure_module, "REFRESH", 60)
+
+
+async def test_a_herd_is_refused_before_it_takes_the_last_descriptors(admission, descriptors, seldom):
+    admission()
+    gate = gate_of("default")
+    await eventually(lambda: len(gate._pressure.load) == 4)
+    verdicts = []
+    while gate.account.counters["descriptors"] == 0:
+        descriptors.open += 1
+        verdicts.append(await gate.acquire())
+    assert 850 <= descriptors.open <= 960
+    descriptors.open = 980
+    refused = [await gate.acquire() for _ in range(20)]
+    assert {verdict.reason for verdict in refused[10:]} == {"descriptors"}
+    for verdict in verdicts[:-1]:
+        verdict.release()
+    await close_gates()
+
+
+async def test_descriptors_that_are_only_shown_are_not_counted_at_a_handshake(admission, descriptors, seldom):
+    admission(PRESSURE={"descriptors": None})
+    gate = gate_of("default")
+    await eventually(lambda: len(gate._pressure.load) == 4)
+    descriptors.open = 1000
+    assert [gate._pressure.refusing() for _ in range(100)] == [None] * 100
+    assert Load("descriptors", 0.1, 0.0) in gate._pressure.load
+    await close_gates()
+
+
+# What it costs
+
+
+async def test_a_handshake_leaves_nothing_behind(admission, seldom):
+    admission()
+    pressure = gate_of("default")._pressure
+    await eventually(lambda: pressure.load)
+    # Nor does the event loop allocate in between, since nothing here is awaited.
+    tracemalloc.start()
+    try:
+        # The first round also leaves the readings that the second replaces.
+        for _ in range(10_000):
+            pressure.refusing()
+        before = tracemalloc.get_traced_memory()[0]
+        for _ in range(10_000):
+            pressure.refusing()
+        after = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    # The first figure is itself a new value, of 32 bytes.
+    assert after - before <= 32
+    await close_gates()
+
+
+TOLD_FROM_MEMORY = {
+    "os.stat": ("channels_admission/monitors.py", "used"),
+    "os.readlink": ("channels_admission/worker.py", "home"),
+    "io.TextIOWrapper.read": ("channels_admission/worker.py", "home"),
+    "io.BufferedReader.read": ("psutil/_common.py", "cat"),
+}
+"""What the kernel tells of a process in /proc and never reads from a disk; but for the first, asked once."""
+
+
+async def test_nothing_here_blocks_the_event_loop(admission, redis_server):
+    settings = admission(LEDGER=redis_server.url, BEAT=0.1, LEASE=1, PRESSURE=WATCHED)
+    await open_ledger(settings).aclose()  # which may import its module
+    with blockbuster_ctx() as blocking:
+        for function, (file, place) in TOLD_FROM_MEMORY.items():
+            blocking.functions[function].can_block_in(file, place)
+        gate = gate_of("default")
+        slots = [await gate.acquire() for _ in range(20)]
+        assert all(isinstance(slot, Slot) for slot in slots)
+        READINGS["told"] = 1.0
+        await eventually(lambda: _load(gate).pressure == 1)
+        refused = [await gate.acquire() for _ in range(20)]
+        assert {verdict.reason for verdict in refused} == {"told"}
+        calls = gate.calls
+        await eventually(lambda: gate.calls >= calls + 3)
+        for slot in slots:
+            slot.release()
+        await collect(settings)
+        await close_gates()
 
 
 async def test_the_readings_are_reported_with_the_beat(admission, redis_server):
