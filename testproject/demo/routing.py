@@ -3,11 +3,13 @@
 from django.urls import path
 
 from .consumers import EchoConsumer, HerdConsumer, MixinConsumer, SyncConsumer, TroubleConsumer
+from .strain import StrainConsumer
 
 behind_middleware = [
     path("ws/echo/", EchoConsumer.as_asgi()),
     path("ws/sync/", SyncConsumer.as_asgi()),
     path("ws/trouble/", TroubleConsumer.as_asgi()),
+    path("ws/strain/", StrainConsumer.as_asgi()),
 ]
 with_mixin = [
     path("ws/mixin/", MixinConsumer.as_asgi()),

@@ -1,0 +1,51 @@
+"""A consumer that brings its worker into trouble as it is told, for the tests of shedding."""
+
+import asyncio
+import json
+import time
+from collections.abc import Coroutine
+from typing import Any
+
+from .consumers import EchoConsumer
+
+tasks: set[asyncio.Task[None]] = set()
+
+
+class StrainConsumer(EchoConsumer):
+    """Takes JSON orders, and echoes everything else.
+
+    ``{"block": seconds, "rest": seconds, "times": count}`` blocks the event loop so many times, after
+    a rest before each. ``{"allocate": bytes, "seconds": …}`` holds so much memory for so long. Both go
+    on when the connection is gone.
+    """
+
+    async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
+        if text_data is None or not text_data.startswith("{"):
+            await super().receive(text_data, bytes_data)
+            return
+        order = json.loads(text_data)
+        if "block" in order:
+            _begin(_block(**order))
+        else:
+            _begin(_allocate(**order))
+        await self.send("begun")
+
+
+def _begin(work: Coroutine[Any, Any, None]) -> None:
+    task = asyncio.create_task(work)
+    tasks.add(task)
+    task.add_done_callback(tasks.discard)
+
+
+async def _block(block: float, rest: float, times: int) -> None:
+    for _ in range(times):
+        # So that an answer to the order is under way before the first block.
+        await asyncio.sleep(rest)
+        time.sleep(block)
+
+
+async def _allocate(allocate: int, seconds: float) -> None:
+    # Written to, since pages that are only reserved take no memory; a block so large is unmapped at once when freed.
+    held = b"\1" * allocate
+    await asyncio.sleep(seconds)
+    del held

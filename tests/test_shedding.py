@@ -1,0 +1,276 @@
+"""Real workers in real trouble: who is refused, who is not, and when it is over."""
+
+import asyncio
+import json
+import time
+from collections import Counter
+from contextlib import asynccontextmanager, contextmanager, suppress
+from itertools import cycle, pairwise
+from pathlib import Path
+
+import pytest
+
+from channels_admission.monitors import WINDOW
+from channels_admission.pressure import REFRESH, Pressure
+from channels_admission.trigger import STEADY
+
+from clients import Client, enter_many, leave_all, look, shows
+from conftest import eventually
+from demo.servers import Workers
+
+pytestmark = [pytest.mark.integration, pytest.mark.fault]
+
+BEAT = 0.2
+TERMS = {"MAX_CONNECTIONS": 5000, "BEAT": BEAT, "LEASE": 5}
+MIB = 2**20
+
+
+@pytest.fixture
+def workers(admission, prefix, redis_server):
+    """``workers(count, **settings)``: uvicorn workers, a port each, whose ledger this process looks at, too."""
+
+    def start(count: int = 1, launcher=(), **settings):
+        keys = {"LEDGER": redis_server.url, "PREFIX": prefix, **TERMS, **settings}
+        admission(**keys)
+        url = redis_server.url
+        return Workers("uvicorn", count, redis_url=url, settings=keys, shared_port=False, launcher=launcher)
+
+    return start
+
+
+@asynccontextmanager
+async def crowd(count: int, origin: str, within: float = 0.0, **options):
+    """``count`` clients that come within so many seconds, or None for each that got no verdict; all leave."""
+
+    async def come(number: int) -> Client | None:
+        await asyncio.sleep(within * number / count)
+        with suppress(OSError):
+            return await Client.enter(origin, **options)
+
+    clients = await asyncio.gather(*(come(number) for number in range(count)))
+    yield clients
+    await leave_all([client for client in clients if client is not None])
+
+
+async def order(client: Client, **keys) -> None:
+    """Give an order to a :class:`demo.strain.StrainConsumer`, and wait until it has begun."""
+    assert await ask(client, json.dumps(keys)) == "begun"
+
+
+async def ask(client: Client, text: str) -> str:
+    await client.socket.send(text)
+    return await asyncio.wait_for(client.socket.recv(), 5)
+
+
+async def load_of(pid: int, monitor: str):
+    """The reading and the pressure of one worker's monitor, as the snapshot shows it."""
+    worker = next(worker for worker in (await look()).workers if worker.pid == pid)
+    return next(load for load in worker.load if load.name == monitor)
+
+
+def codes(clients: list[Client]) -> Counter:
+    return Counter(client.code for client in clients)
+
+
+# Lag
+
+
+async def test_a_worker_whose_loop_is_blocked_refuses_alone_and_recovers(workers, figures):
+    block, rest, times = 0.3, 0.1, 12
+    with workers(2) as running:
+        blocked, free = running.origins
+        held = [await Client.enter(origin, "/ws/strain/") for origin in running.origins]
+        began = time.monotonic()
+        await order(held[0], block=block, rest=rest, times=times)
+        await asyncio.sleep(WINDOW + 2 * (block + rest))
+        lag = await load_of(held[0].pid, "lag")
+        assert lag.reading == pytest.approx(block, rel=0.2)
+        there, here = await asyncio.gather(enter_many(60, [blocked]), enter_many(60, [free]))
+        assert set(codes(there)) == {None, 1013}
+        assert 10 <= codes(there)[1013] <= 55
+        assert codes(here) == {None: 60}
+        assert [await ask(client, "still here") for client in held] == ["still here"] * 2
+        await asyncio.sleep(max(0.0, began + times * (block + rest) - time.monotonic()))
+        await eventually(lambda: _is_calm(held[0].pid), seconds=2 * WINDOW + REFRESH + BEAT)
+        recovered = time.monotonic() - began - times * (block + rest)
+        again = await enter_many(60, [blocked])
+        assert codes(again) == {None: 60}
+        assert all(client.is_open for client in held + here)
+        await eventually(lambda: shows(lambda pool: pool.refused == {"lag": codes(there)[1013]}))
+        figures.note(
+            "the event loop of one of two workers blocked for 300 ms in every 400",
+            "it reads a lag of 0.3 s and refuses a part, the other one nobody, and open connections live",
+            f"{lag.reading:.2f} s; {codes(there)[1013]} of 60 refused, {codes(here)[1013]} of 60 at the other",
+        )
+        figures.note("… when that ends", "all are admitted again within 4.5 s", f"{recovered:.1f} s")
+        await leave_all(held + there + here + again)
+
+
+async def _is_calm(pid: int) -> bool:
+    return (await load_of(pid, "lag")).pressure == 0
+
+
+async def test_about_its_threshold_a_worker_changes_its_mind_at_most_once_in_a_window(workers, figures):
+    rest, seconds = 0.3, 8.0
+    changes, refuses, crossed = [], False, []
+    with workers() as running:
+        held = await Client.enter(running.origin, "/ws/strain/")
+        # A reading above the threshold for the length of a window, below it for half a second, and so on.
+        strain = asyncio.ensure_future(_sway(held, [(0.13, rest, 1), (0.06, rest, 6)]))
+        until = time.monotonic() + seconds
+        while (now := time.monotonic()) < until:
+            lag = await load_of(held.pid, "lag")
+            if refuses != (lag.pressure > 0):
+                refuses = not refuses
+                changes.append(now)
+            if changes:
+                crossed.append(lag.reading)
+            await asyncio.sleep(0.05)
+        strain.cancel()
+        await leave_all([held])
+    assert changes
+    # Each change is seen with the next beat.
+    apart = [later - earlier for earlier, later in pairwise(changes)]
+    assert all(each >= STEADY - BEAT - 0.1 for each in apart)
+    assert min(crossed) < 0.1 < max(crossed)
+    figures.note(
+        "an event loop blocked for 60 ms, and now and then 130 ms, in every 400",
+        "the worker changes between refusing and admitting at most once in 2 s",
+        f"changes in {seconds:g} s: {len(changes)}",
+    )
+
+
+async def _sway(client: Client, orders) -> None:
+    """Give these orders in turn, each when the one before is done."""
+    for block, rest, times in cycle(orders):
+        await order(client, block=block, rest=rest, times=times)
+        await asyncio.sleep(times * (block + rest))
+
+
+# Descriptors
+
+FEW = ["sh", "-c", 'ulimit -n 256; exec "$@"', "sh"]
+
+
+async def test_a_worker_that_runs_out_of_descriptors_refuses_and_keeps_serving(workers, figures):
+    with workers(launcher=FEW) as running:
+        async with crowd(400, running.origin, within=1.0, open_timeout=5) as clients:
+            assert None not in clients
+            assert set(codes(clients)) == {None, 1013}
+            admitted = [client for client in clients if client.is_open]
+            assert len(admitted) >= 0.7 * 256
+            assert [await ask(client, "still here") for client in admitted] == ["still here"] * len(admitted)
+            descriptors = await load_of(admitted[0].pid, "descriptors")
+            refused = (await eventually(lambda: _all_counted(400))).refused
+            assert refused == {"descriptors": 400 - len(admitted)}
+            assert "Too many open files" not in running.logs[0].read_text()
+            figures.note(
+                "400 clients in a second at a worker with 256 file descriptors",
+                "no error of the server; the overflow gets 1013, and those admitted are served",
+                f"{len(admitted)} admitted, {refused['descriptors']} refused, none lost; "
+                f"{100 * descriptors.reading:.0f} % in use",
+            )
+
+
+async def _all_counted(count: int):
+    pool = await look()
+    return pool if pool.admitted + sum(pool.refused.values()) == count else None
+
+
+async def test_without_the_monitor_the_same_worker_loses_clients(workers, figures):
+    with workers(launcher=FEW, PRESSURE={"descriptors": None}) as running:
+        async with crowd(400, running.origin, within=1.0, open_timeout=3) as clients:
+            lost = clients.count(None)
+            errors = running.logs[0].read_text().count("Too many open files")
+            figures.note("… with the monitor shown only", "nothing", f"{lost} clients lost, {errors} errors logged")
+            assert lost > 50
+            assert errors > 0
+
+
+# Memory
+
+LIMIT = 256 * MIB
+
+
+@contextmanager
+def control_group(name: str):
+    """A launcher that puts a worker under ``LIMIT`` of the kernel's; skips where no group can be made."""
+    folder, limit = Path("/sys/fs/cgroup/memory", name), "memory.limit_in_bytes"
+    if not folder.parent.exists():
+        folder, limit = Path("/sys/fs/cgroup", name), "memory.max"
+    try:
+        folder.mkdir()
+    except OSError as error:
+        pytest.skip(f"no control group can be made here: {error}")
+    try:
+        try:
+            (folder / limit).write_text(str(LIMIT))
+        except OSError as error:
+            pytest.skip(f"the memory of a control group cannot be limited here: {error}")
+        yield ["sh", "-c", f'echo $$ > {folder}/cgroup.procs && exec "$@"', "sh"]
+    finally:
+        folder.rmdir()
+
+
+@contextmanager
+def limited_by(what: str, name: str):
+    """Options of a worker that may use ``LIMIT`` bytes, as the setting or as the kernel says."""
+    if what == "setting":
+        yield {"MEMORY_LIMIT": LIMIT}
+    else:
+        with control_group(name) as launcher:
+            yield {"launcher": launcher}
+
+
+@pytest.mark.parametrize("what", ["setting", "control group"])
+async def test_a_worker_short_of_memory_refuses_until_it_has_some_again(workers, prefix, figures, what):
+    with limited_by(what, prefix) as options, workers(**options) as running:
+        glutton = await Client.enter(running.origin, "/ws/strain/")
+        at_rest = await eventually(lambda: _reading(glutton.pid, "memory"))
+        assert at_rest < 0.7
+        began, seconds = time.monotonic(), 2.5
+        await order(glutton, allocate=int((0.965 - at_rest) * LIMIT), seconds=seconds)
+        full = await eventually(lambda: _above(glutton.pid, 0.95), seconds=1.0)
+        refused = await enter_many(20, [running.origin])
+        assert time.monotonic() - began < seconds
+        assert codes(refused) == {1013: 20}
+        assert (await eventually(lambda: _all_counted(21))).refused == {"memory": 20}
+        await asyncio.sleep(max(0.0, began + seconds - time.monotonic()))
+        await eventually(lambda: _has_none(glutton.pid), seconds=STEADY + REFRESH + BEAT + 0.5)
+        recovered = time.monotonic() - began - seconds
+        again = await enter_many(20, [running.origin])
+        assert codes(again) == {None: 20}
+        figures.note(
+            f"a worker that fills 256 MiB of memory, limited by the {what}",
+            "from 95 % on all are refused; below 83 % none",
+            f"{100 * full.reading:.1f} %: 20 of 20 refused; 0 of 20 {recovered:.1f} s after the release",
+        )
+        await leave_all([glutton, *refused, *again])
+
+
+async def _reading(pid: int, monitor: str):
+    return (await load_of(pid, monitor)).reading
+
+
+async def _above(pid: int, share: float):
+    load = await load_of(pid, "memory")
+    return load if load.reading >= share and load.pressure == 1 else None
+
+
+async def _has_none(pid: int) -> bool:
+    return (await load_of(pid, "memory")).pressure == 0
+
+
+# Cost
+
+
+@pytest.mark.long
+async def test_the_monitors_of_an_idle_worker_cost_next_to_nothing(admission, figures):
+    pressure = Pressure(admission())
+    await eventually(lambda: pressure.load)
+    began, spent = time.monotonic(), time.process_time()
+    await asyncio.sleep(5)
+    share = (time.process_time() - spent) / (time.monotonic() - began)
+    await pressure.aclose()
+    figures.note("nothing: the monitors of an idle worker", "less than 2 % of a core", f"{100 * share:.2f} %")
+    assert share < 0.02
