@@ -60,7 +60,7 @@ async def _refuse(verdict: Refusal, gate: Gate, scope: Any, receive: Any, send: 
         daphne.extend()
     if (await receive())["type"] == "websocket.disconnect":
         return
-    delay = hold.seconds(gate)
+    delay = hold.seconds(gate, verdict.reason)
     first, last = refusal.messages(scope, verdict.after(delay, gate.pool.retry_after[0]), gate.pool)
     await send(first)
     if delay and last["type"] == "websocket.close" and await hold.leaves_within(delay, gate, receive):

@@ -9,6 +9,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from pathlib import Path
 
 import psutil
@@ -77,6 +78,11 @@ class Memory:
         self._root = root
         self._process = psutil.Process()
 
+    @cached_property
+    def _folders(self) -> tuple[tuple[Path, str, str, str], ...]:
+        # Found at the first reading, which is not made on an event loop.
+        return tuple(_control_groups(self._root, "memory"))
+
     def read(self) -> float | None:
         shares = list(self._shares())
         return max(shares, default=None)
@@ -98,7 +104,7 @@ class Memory:
 
     def _groups(self) -> Iterator[tuple[int, int]]:
         """Used and allowed bytes of each control group around this process that has a limit."""
-        for folder, used, limit, cache in _control_groups(self._root, "memory"):
+        for folder, used, limit, cache in self._folders:
             allowed = _number(folder / limit)
             if allowed and allowed < NO_LIMIT:
                 held = _number(folder / used) or 0
@@ -167,26 +173,31 @@ class Cpu:
         self._process = psutil.Process()
         self._at, self._used = clock(), self._spent()
 
+    @cached_property
+    def _cores(self) -> float:
+        return min([1.0, *_quotas(self._root)])
+
     def read(self) -> float | None:
         now, used = self._clock(), self._spent()
         elapsed, spent = now - self._at, used - self._used
         if elapsed <= 0:
             return None
         self._at, self._used = now, used
-        return spent / (elapsed * min([1.0, *self._quotas()]))
+        return spent / (elapsed * self._cores)
 
     def _spent(self) -> float:
         times = self._process.cpu_times()
         return float(times.user + times.system)
 
-    def _quotas(self) -> Iterator[float]:
-        """Cores that each control group around this process may use, where limited."""
-        for folder, *_ in _control_groups(self._root, "cpu"):
-            quota, _, period = _text(folder / "cpu.max").partition(" ")
-            if not quota:
-                quota, period = _text(folder / "cpu.cfs_quota_us"), _text(folder / "cpu.cfs_period_us")
-            if quota.isdecimal() and period.isdecimal() and int(period):
-                yield max(0.001, int(quota) / int(period))
+
+def _quotas(root: Path) -> Iterator[float]:
+    """Cores that each control group around this process may use, where limited."""
+    for folder, *_ in _control_groups(root, "cpu"):
+        quota, _, period = _text(folder / "cpu.max").partition(" ")
+        if not quota:
+            quota, period = _text(folder / "cpu.cfs_quota_us"), _text(folder / "cpu.cfs_period_us")
+        if quota.isdecimal() and period.isdecimal() and int(period):
+            yield max(0.001, int(quota) / int(period))
 
 
 def _control_groups(root: Path, controller: str) -> Iterator[tuple[Path, str, str, str]]:

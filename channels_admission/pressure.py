@@ -49,7 +49,8 @@ class Pressure:
         self._broken: set[str] = set()
         # A thread of its own: files are read there, and the default ones may be busy for long.
         self._thread = ThreadPoolExecutor(1, "admission monitors")
-        self._ticker = self._loop.call_later(TICK, self._tick, context=Context())
+        self._context = Context()
+        self._ticker = self._loop.call_later(TICK, self._tick, context=self._context)
         self._task = self._loop.create_task(self._watch(), name="admission monitors", context=Context())
 
     def refusing(self) -> str | None:
@@ -86,7 +87,7 @@ class Pressure:
 
     def _tick(self) -> None:
         self._lag.tick()
-        self._ticker = self._loop.call_later(TICK, self._tick, context=Context())
+        self._ticker = self._loop.call_later(TICK, self._tick, context=self._context)
 
     async def _watch(self) -> None:
         while True:

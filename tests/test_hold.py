@@ -109,3 +109,13 @@ async def test_an_http_refusal_is_never_held(refusing):
     await visitor.task
     assert visitor.held < 0.1
     await close_gates()
+
+
+async def test_a_worker_in_trouble_holds_nobody(refusing, monkeypatch):
+    refusing(MAX_CONNECTIONS=10)
+    monkeypatch.setattr(gate_of("default")._pressure, "refusing", lambda: "descriptors")
+    visitor = Visitor()
+    await visitor.task
+    assert visitor.held < 0.1
+    assert gate_of("default").account.counters == {"descriptors": 1}
+    await close_gates()
