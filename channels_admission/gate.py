@@ -33,8 +33,6 @@ LONGEST_PAUSE = 0.4
 """The most of ``LEDGER_TIMEOUT`` that such a pause may take: a large herd makes ten calls a second."""
 RELEASE_PAUSE = 0.02
 """Seconds a release waits for company while the pool has room."""
-CROWD_TOLD = 10
-"""Handshakes decided by one call from which the ledger is told of them without waiting for the next occasion."""
 FULL_FRESH = 0.02
 """Seconds for which a pool that could not grant all is taken to have nothing left: at most 50 calls a second then."""
 TICKS = 10
@@ -327,7 +325,7 @@ class Gate:
                 account.worker.id, self.pool.name, report.held,
             )  # fmt: skip
         self._answer_waiting(covered)
-        if self._report_at is None and (account.unreported or wanted >= CROWD_TOLD):
+        if account.unreported and self._report_at is None:
             self._report_at = self._loop.time() + (0 if account.scarce else RELEASE_PAUSE)
 
     async def _ask(self, report: Report) -> View:

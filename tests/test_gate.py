@@ -82,19 +82,6 @@ async def test_a_thousand_handshakes_one_after_the_other_in_a_second_share_calls
         assert gate.calls <= 20
 
 
-async def test_the_ledger_is_told_of_a_crowd_at_once_and_not_a_beat_later(opened):
-    async with opened(BEAT=60, LEASE=600) as gate:
-        before = gate.calls
-        await asyncio.gather(*(gate.acquire() for _ in range(200)))
-
-        async def told():
-            (reading,) = await gate._ledger.read(("default",))
-            return sum(reading.seconds.values()) == 200
-
-        await eventually(told, seconds=2)
-        assert gate.calls <= before + 3
-
-
 async def test_a_refusal_names_its_reason_and_a_hint_within_bounds(opened):
     async with opened(MAX_CONNECTIONS=0, RETRY_AFTER=(2, 3)) as gate:
         verdict = await gate.acquire()
