@@ -18,7 +18,7 @@ import random
 
 from .types import Offer, Terms
 
-SCHEDULED = 0.95
+SCHEDULED = 0.97
 """Moments given away, as a share of the admissions that are possible."""
 ROUNDING = 1e-6
 """Tokens that a sum of floating-point numbers may be short of a whole one."""
@@ -71,6 +71,7 @@ class Pace:
     def _begin(self, clock: float, terms: Terms) -> None:
         self._began = clock
         self._tail = 0.0
+        self._was_full = False
         self._full_at = (terms.burst - 1) / terms.rate if terms.rate else 0.0
 
     def admit(self, wanted: int, clock: float, terms: Terms, *, empty: bool) -> int:
@@ -102,6 +103,9 @@ class Pace:
             speed = self._outflow
         if not speed or not refused + owed:
             return None
+        if refused:
+            # What was promised while slots were missing says nothing of a pool that has room again.
+            self._tail, self._was_full = 0.0 if self._was_full and not full else self._tail, full
         low, high = terms.retry_after
         step, elapsed = 1 / (SCHEDULED * speed), clock - self._began
         first = max(self._tail, paced(elapsed + low, terms.ramp)) + owed * step

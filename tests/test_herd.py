@@ -8,8 +8,7 @@ import pytest
 
 from demo.servers import TESTPROJECT, Workers, environment
 
-# The clients run on the workers' own cores, and what they take there would count as the workers' lag.
-SETTINGS = {"MAX_CONNECTIONS": 5000, "RETRY_AFTER": [0.5, 60], "PRESSURE": {"lag": None}}
+SETTINGS = {"MAX_CONNECTIONS": 5000, "RETRY_AFTER": [0.5, 60]}
 
 
 def ws_herd(*args, env=None):

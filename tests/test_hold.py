@@ -87,7 +87,7 @@ async def test_the_hint_names_the_same_moment_as_without_the_hold(refusing):
     began = min(opened for visitor in visitors for _, opened in visitor.sent[:1])
     moments = sorted(visitor.sent[-1][1] - began + visitor.hint for visitor in visitors)
     steps = [later - earlier for earlier, later in pairwise(moments[1:])]
-    assert all(1 / 0.95 - 0.2 <= step <= 1 / 0.95 + 0.2 for step in steps)
+    assert all(1 / 0.97 - 0.2 <= step <= 1 / 0.97 + 0.2 for step in steps)
     await close_gates()
 
 

@@ -409,7 +409,7 @@ async def test_refusals_get_moments_one_after_the_other_whichever_worker_asks(wo
     first = (await a.say(held=1, wanted=10, terms=TERMS)).offer
     second = (await b.say(wanted=10, terms=TERMS)).offer
     third = (await a.say(held=1, wanted=1, owed=4, terms=TERMS)).offer
-    step = 1 / (0.95 * 10)
+    step = 1 / (0.97 * 10)
     assert first.step == pytest.approx(step)
     assert first.first - first.elapsed == pytest.approx(1.0)
     assert second.first - first.first == pytest.approx(10 * step)
@@ -423,7 +423,7 @@ async def test_those_who_leave_a_full_pool_set_the_pace(worker, clock):
     assert (await a.say(held=10, wanted=1)).offer is None
     clock.now += 1.5
     view = await a.say(held=10, wanted=3, counters={"admitted": 16, "released": 6})
-    assert view.offer.step == pytest.approx(1 / (0.95 * 4))
+    assert view.offer.step == pytest.approx(1 / (0.97 * 4))
     assert view.offer.first - view.offer.elapsed == pytest.approx(1.0)
 
 

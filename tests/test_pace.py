@@ -82,7 +82,7 @@ def test_an_empty_pool_that_only_refuses_gets_on_nevertheless():
 def test_moments_follow_one_another_a_little_slower_than_admissions_could():
     pace = Pace(0.0, TERMS)
     offer = pace.offer(0.0, TERMS, 10, 0, full=False)
-    step = 1 / (0.95 * 10)
+    step = 1 / (0.97 * 10)
     assert offer == Offer(1.0, pytest.approx(step), 0.0)
     later = pace.offer(0.5, TERMS, 10, 3, full=False)
     assert (later.first, later.elapsed) == (pytest.approx(1.0 + 13 * step), 0.5)
@@ -99,17 +99,26 @@ def test_a_full_pool_goes_by_those_who_leave():
     pace = Pace(0.0, terms)
     assert pace.offer(1.0, terms, 5, 0, full=True) is None
     pace.measure(2.0, 8, every=1.0)
-    assert pace.offer(2.0, terms, 5, 0, full=True).step == pytest.approx(1 / (0.95 * 4))
+    assert pace.offer(2.0, terms, 5, 0, full=True).step == pytest.approx(1 / (0.97 * 4))
     pace.measure(2.5, 1000, every=1.0)
     pace.measure(4.0, 8, every=1.0)
-    assert pace.offer(4.0, terms, 5, 0, full=True).step == pytest.approx(1 / (0.95 * 2))
+    assert pace.offer(4.0, terms, 5, 0, full=True).step == pytest.approx(1 / (0.97 * 2))
+
+
+def test_promises_of_a_full_pool_do_not_hold_up_those_who_come_when_it_has_room():
+    pace = Pace(0.0, TERMS)
+    pace.measure(3.0, 1, every=0.5)
+    assert pace.offer(3.0, TERMS, 50, 0, full=True).first == 4.0
+    assert pace.offer(4.0, TERMS, 1, 0, full=True).first == 63.0
+    assert pace.offer(5.0, TERMS, 100, 0, full=False).first == 6.0
+    assert pace.offer(5.0, TERMS, 1, 0, full=False).first == pytest.approx(6.0 + 100 / (0.97 * 10))
 
 
 def test_of_the_rate_and_those_who_leave_a_full_pool_goes_by_the_slower():
     pace = Pace(0.0, TERMS)
     assert pace.offer(1.0, TERMS, 5, 0, full=True) is None
     pace.measure(2.0, 1000, every=1.0)
-    assert pace.offer(2.0, TERMS, 5, 0, full=True).step == pytest.approx(1 / (0.95 * 10))
+    assert pace.offer(2.0, TERMS, 5, 0, full=True).step == pytest.approx(1 / (0.97 * 10))
 
 
 def test_a_schedule_gives_each_client_a_moment_of_its_own_and_counts_those_it_owes():
@@ -144,7 +153,7 @@ def test_without_an_offer_chance_spreads_over_all_the_bounds():
 def test_alone_a_worker_gives_moments_at_its_part_of_the_rate(ramp):
     schedule = Schedule(Terms(rate=10.0, burst=5, ramp=ramp))
     schedule.go_alone(4, now=7.0)
-    step = 4 / (0.95 * 10)
+    step = 4 / (0.97 * 10)
     assert [schedule.next(7.0) for _ in range(3)] == pytest.approx([1.0, 1.0 + step, 1.0 + 2 * step])
 
 

@@ -153,7 +153,7 @@ async def test_a_monitor_that_fails_is_unknown_and_told_of_once(admission, caplo
 
 
 async def test_a_blocked_loop_refuses_with_reason_lag_and_recovers(admission, monkeypatch):
-    admission()
+    admission(PRESSURE={})
     gate = gate_of("default")
     until = time.monotonic() + 2.4
     while time.monotonic() < until:

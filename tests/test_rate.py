@@ -91,7 +91,7 @@ async def test_every_refused_client_gets_a_moment_of_its_own(opened):
     async with opened(2) as gates:
         verdicts = await asyncio.gather(*(arrive(gate, 60) for gate in gates))
         moments = sorted(verdict.retry_after for each in verdicts for verdict in refused(each))
-        step = 1 / (0.95 * RATE)
+        step = 1 / (0.97 * RATE)
         assert len(moments) == 120 - BURST
         assert moments[0] == pytest.approx(1.0, abs=0.1)
         assert moments[-1] == pytest.approx(1.0 + (120 - BURST - 1) * step, abs=0.1)

@@ -30,7 +30,7 @@ def workers(admission, prefix, redis_server):
     """``workers(count, **settings)``: uvicorn workers, a port each, whose ledger this process looks at, too."""
 
     def start(count: int = 1, launcher=(), **settings):
-        keys = {"LEDGER": redis_server.url, "PREFIX": prefix, **TERMS, **settings}
+        keys = {"LEDGER": redis_server.url, "PREFIX": prefix, "PRESSURE": {}, **TERMS, **settings}
         admission(**keys)
         url = redis_server.url
         return Workers("uvicorn", count, redis_url=url, settings=keys, shared_port=False, launcher=launcher)

@@ -17,7 +17,7 @@
 --      or {'out of order', seq, last seq applied}, having changed nothing.
 --
 -- A record is held|seq|seen|started|born|server|counters|load; counters are name=count,name=count.
--- '#pace' is began|full at|tail|outflow|measured at|measured; pace.py tells the rules, and what each is.
+-- '#pace' is began|full at|tail|outflow|measured at|measured|was full; pace.py tells the rules, and what each is.
 -- Times in records are Redis's, in milliseconds. Writes that need memory come before those that
 -- give it back: Redis refuses a script for want of memory only before its first write.
 
@@ -27,7 +27,7 @@ local NEIGHBOURS_SHOWN = 256
 local FIRST_GONE = 25       -- in ARGV
 local SECONDS_KEPT = 300
 local NO_HANDSHAKES = {released = true, shed = true}
-local SCHEDULED = 0.95      -- moments given away, as a share of the admissions that are possible
+local SCHEDULED = 0.97      -- moments given away, as a share of the admissions that are possible
 local ROUNDING = 1e-6       -- of a token
 
 local counts, leases, home, seconds = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
@@ -51,7 +51,7 @@ end
 local function parse_pace(text)
   local parts = {}
   for part in string.gmatch(text, '[^|]+') do parts[#parts + 1] = tonumber(part) or 0 end
-  return unpack(parts, 1, 6)
+  return unpack(parts, 1, 7)
 end
 
 local function tally(text)
@@ -164,8 +164,8 @@ local room = limit - others - held
 if clock < settled then room = math.min(room, allowance - held) end
 
 -- The pace starts anew, slowly, after a loss of data and, with a ramp, as an empty pool is entered.
-local began, full_at, tail, outflow, measured_at, measured = clock, 0, 0, 0, clock, 0
-if not fresh then began, full_at, tail, outflow, measured_at, measured = parse_pace(pace) end
+local began, full_at, tail, outflow, measured_at, measured, was_full = clock, 0, 0, 0, clock, 0, 0
+if not fresh then began, full_at, tail, outflow, measured_at, measured, was_full = parse_pace(pace) end
 local passed = paced(clock - began)
 local tokens = wanted
 if rate > 0 then
@@ -173,7 +173,7 @@ if rate > 0 then
   if behind then full_at = passed + burst / rate end
   tokens = math.max(0, math.floor(burst - math.max(0, full_at - passed) * rate + ROUNDING))
   if ramp > 0 and others + held == 0 and math.min(wanted, room, tokens) > 0 then
-    began, passed, tail, tokens, full_at = clock, 0, 0, 1, (burst - 1) / rate
+    began, passed, tail, was_full, tokens, full_at = clock, 0, 0, 0, 1, (burst - 1) / rate
   end
 end
 local granted = math.max(0, math.min(wanted, room, tokens))
@@ -199,6 +199,11 @@ end
 local moment, step, elapsed = '', '', ''
 local speed = rate
 if rate == 0 or (why == 'full' and outflow < rate) then speed = outflow end
+if speed > 0 and refused > 0 then
+  -- What was promised while slots were missing says nothing of a pool that has room again.
+  if was_full == 1 and why ~= 'full' then tail = 0 end
+  was_full = why == 'full' and 1 or 0
+end
 if speed > 0 and refused + owed > 0 then
   step, elapsed = 1 / (SCHEDULED * speed), clock - began
   moment = math.max(tail, paced(elapsed + retry_low)) + owed * step
@@ -212,7 +217,7 @@ if stays then workers = workers + 1 end
 local fields = {
   '#total', total, '#version', version, '#clock', clock, '#real', now,
   '#settled', settled, '#limit', limit, '#counters', sums,
-  '#pace', string.format('%d|%.17g|%.17g|%.17g|%d|%d', began, full_at, tail, outflow, measured_at, measured),
+  '#pace', string.format('%d|%.17g|%.17g|%.17g|%d|%d|%d', began, full_at, tail, outflow, measured_at, measured, was_full),
 }
 if stays then
   fields[#fields + 1] = worker

@@ -81,7 +81,7 @@ class Command(BaseCommand):
         **_: Any,
     ) -> None:
         self.console.print(f"Starting Redis and {workers} {server} workers …", style="dim")
-        herd = {"MAX_CONNECTIONS": herd_limit, "CONNECT_RATE": rate}
+        herd = {"MAX_CONNECTIONS": herd_limit, "CONNECT_RATE": rate, "CONNECT_BURST": rate, "RETRY_AFTER": [0.5, 60]}
         settings = {"MAX_CONNECTIONS": limit, "BEAT": BEAT, "POOLS": {HERD: herd}}
         more = {RESTARTER: str(os.getpid())}
         running = stack.enter_context(stage(server, workers, settings, port, more))
