@@ -120,7 +120,7 @@ if seq <= last then return {'out of order', seq, last} end
 
 -- Handshakes are spread evenly over the seconds since the worker's last report, one second in a herd.
 -- When those of a worker that the ledger has forgotten were decided, nobody knows.
-local ring = {}
+local ring = fresh and {0, '0|0'} or {}  -- all keys of a pool exist together, or a cluster could not move it
 if not record and seen_version == 0 then told_at = now - age end
 local decided = told_at and decided_since(before) or 0
 if decided > 0 then
