@@ -79,7 +79,7 @@ async def test_ten_thousand_workers(ledger, clock, figures):
     await register(workers[FEW:])
     size, slow = (await memory(ledger) - small) / (WORKERS - FEW), await p99(first)
     hosts = WORKERS // PER_HOST
-    assert len(await keys(ledger)) == 3 + hosts  # counts, leases, and the tests' clock
+    assert len(await keys(ledger)) == 4 + hosts  # counts, leases, seconds, and the tests' clock
     assert size <= BYTES
 
     for _ in range(int(LEASE / BEAT) - 1):
@@ -109,7 +109,7 @@ async def holds_nothing_of_the_dead(ledger, hosts: int) -> None:
     redis, key = ledger._redis, ledger._key
     home = f"home:{0:012x}"
     assert await redis.zcard(key("default", "leases")) == 1
-    assert len(await redis.hkeys(key("default", "counts"))) == 1 + 7
+    assert len(await redis.hkeys(key("default", "counts"))) == 1 + 8
     assert await redis.scard(key("default", home)) == 1
     homes = [name for name in await redis.keys(key("default", "home:*")) if not name.decode().endswith(home)]
     assert len(homes) == hosts - 1
