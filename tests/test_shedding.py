@@ -154,7 +154,7 @@ FEW = ["sh", "-c", 'ulimit -n 256; exec "$@"', "sh"]
 
 async def test_a_worker_that_runs_out_of_descriptors_refuses_and_keeps_serving(workers, figures):
     with workers(launcher=FEW) as running:
-        async with crowd(400, running.origin, within=1.0, open_timeout=5) as clients:
+        async with crowd(400, running.origin, within=4.0, open_timeout=5) as clients:
             assert None not in clients
             assert set(codes(clients)) == {None, 1013}
             admitted = [client for client in clients if client.is_open]
@@ -165,7 +165,7 @@ async def test_a_worker_that_runs_out_of_descriptors_refuses_and_keeps_serving(w
             assert refused == {"descriptors": 400 - len(admitted)}
             assert "Too many open files" not in running.logs[0].read_text()
             figures.note(
-                "400 clients in a second at a worker with 256 file descriptors",
+                "400 clients in four seconds at a worker with 256 file descriptors",
                 "no error of the server; the overflow gets 1013, and those admitted are served",
                 f"{len(admitted)} admitted, {refused['descriptors']} refused, none lost; "
                 f"{100 * descriptors.reading:.0f} % in use",
