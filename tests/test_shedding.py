@@ -182,7 +182,11 @@ async def test_without_the_monitor_the_same_worker_loses_clients(workers, figure
         async with crowd(400, running.origin, within=1.0, open_timeout=3) as clients:
             lost = clients.count(None)
             errors = running.logs[0].read_text().count("Too many open files")
-            figures.note("400 clients in one second, with the monitor shown only", "nothing", f"{lost} clients lost, {errors} errors logged")
+            figures.note(
+                "400 clients in a second, the monitor shown only",
+                "nothing",
+                f"{lost} clients lost, {errors} errors logged",
+            )
             assert lost > 50
             assert errors > 0
 
