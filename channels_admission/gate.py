@@ -195,6 +195,8 @@ class Gate:
             return
         self._shed_at = now + self.settings.beat
         doomed = list(islice(reversed(self.connections), self.settings.shed_per_beat))
+        if not doomed:
+            return
         for connection in doomed:
             connection.end(self.pool.close_code, close_reason(self.pool.close_reason, self._schedule.next(now)))
         self.account.counters[SHED] += len(doomed)
