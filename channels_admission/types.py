@@ -112,7 +112,7 @@ class Report:
     born: int = 0
     """When its process started, in hundredths of a second after boot."""
     home: str = ""
-    """Token of the machine and process namespace it lives in."""
+    """Token of the host and process namespace it lives in."""
     server: str = ""
     """The ASGI server it runs under, where known."""
     counters: Counters = field(default_factory=dict)

@@ -26,16 +26,16 @@ def host() -> str:
 
 @cache
 def home() -> str:
-    """A token that two workers share only when each can see the other's process.
+    """A token that two workers share only when they have one host name, and each can see the other's process.
 
-    Containers may share a host name and not a process namespace, so on Linux it is made from the
-    boot id and the namespace; elsewhere from the host name and the boot time.
+    Containers may share a host name and not a process namespace, so on Linux the boot id and the
+    namespace go into it; elsewhere the boot time.
     """
     try:
         place = Path("/proc/sys/kernel/random/boot_id").read_text() + os.readlink("/proc/self/ns/pid")
     except OSError:
-        place = f"{socket.gethostname()} {psutil.boot_time():.0f}"
-    return hashlib.blake2s(place.encode(), digest_size=6).hexdigest()
+        place = f"{psutil.boot_time():.0f}"
+    return hashlib.blake2s(f"{host()} {place}".encode(), digest_size=6).hexdigest()
 
 
 def birth(process: psutil.Process) -> int:

@@ -43,7 +43,7 @@ class StoredInRedis(ClockedRedisLedger):
             pipeline.set(f"{keys[0]}:now", round(self._clock() * 1000))
             pipeline.evalsha(self._sha, len(keys), *keys, *arguments)
             pipeline.hgetall(keys[0])
-            pipeline.zrange(keys[1], 0, -1)
+            pipeline.lrange(keys[1], 0, -1)
             _, reply, fields, leased = pipeline.execute()
         self._look(fields, leased)
         return reply
@@ -61,7 +61,7 @@ class StoredInRedis(ClockedRedisLedger):
         for name, dump in zip(self._names, dumps, strict=True):
             if dump is not None:
                 self._client.restore(name, 0, dump)
-        self._look(self._client.hgetall(self._names[0]), self._client.zrange(self._names[1], 0, -1))
+        self._look(self._client.hgetall(self._names[0]), self._client.lrange(self._names[1], 0, -1))
 
     def tear(self, rng: random.Random) -> None:
         part = rng.choice([*self._names[:2], "#total", "#version", "#clock", "#real", "#settled", "#counters"])

@@ -163,6 +163,21 @@ async def test_reaping_is_bounded_per_call_and_complete_after_a_few(worker, cloc
     assert totals == [150, 50, 0]
 
 
+async def test_one_dead_worker_of_many_is_forgotten_within_a_call_for_each(worker, clock):
+    dead, *others = [worker(f"{number:x}", limit=1000) for number in range(50)]
+    await dead.say(wanted=1)
+    for other in others:
+        await other.say(wanted=1)
+    for _ in range(5):
+        clock.now += 1
+        for other in others:
+            await other.say(held=1)
+    clock.now += 1
+    totals = [(await other.say(held=1)).total for other in others]
+    assert (totals[-1], totals) == (49, sorted(totals, reverse=True))
+    assert (await others[0].say(held=1)).workers == 49
+
+
 async def test_goodbye_with_nothing_held_is_at_once(worker):
     a, b = worker("a"), worker("b")
     await a.say(wanted=4)

@@ -258,7 +258,7 @@ class Faults(RuleBasedStateMachine):
 
     async def _state(self):
         counts = await self.ledger._redis.hgetall(self.keys[0])
-        leased = await self.ledger._redis.zrange(self.keys[1], 0, -1)
+        leased = await self.ledger._redis.lrange(self.keys[1], 0, -1)
         records = {
             name.decode(): int(value.split(b"|")[0]) for name, value in counts.items() if not name.startswith(b"#")
         }

@@ -8,17 +8,18 @@ from dataclasses import replace
 import pytest
 
 from channels_admission.ledger.redis import RedisLedger
-from channels_admission.types import View
+from channels_admission.types import Load, View
 
 from reports import Clock, ClockedRedisLedger, Reporter
 
 WORKERS, PER_HOST, FEW = 10_000, 100, 10
 REAPED_PER_CALL = 100
-BYTES = 500
+BYTES = 300
 """In Redis, a worker."""
 LEASE, BEAT = 6.0, 1.0
 SAMPLES = 500
-EVENTS = {"admitted": 1_000_000, "full": 100_000}
+EVENTS = {"admitted": 1_000_000, "released": 1_000_000, "full": 100_000}
+LOAD = tuple(Load(name, 0.123, 0.0) for name in ("lag", "memory", "descriptors", "cpu"))
 pytestmark = [pytest.mark.integration, pytest.mark.fault]
 
 
@@ -36,11 +37,11 @@ async def ledger(admission, redis_server, clock):
 
 
 def worker(ledger, number: int) -> Reporter:
-    """A worker with a name, a host and counters as long as they may well be."""
+    """A worker with a name (of 29 characters), counters and readings as long as they may well be."""
     host = number // PER_HOST
     reporter = Reporter(ledger, f"{number:08x}", limit=10 * WORKERS, home=f"{host:012x}", pid=1_000_000 + number)
-    name = reporter.last.worker.replace("host", f"web-{host:04}.example")
-    reporter.last = replace(reporter.last, worker=name, born=10**9, server="uvicorn", counters=EVENTS)
+    name = reporter.last.worker.replace("host", f"web-{host:04}.eu1")
+    reporter.last = replace(reporter.last, worker=name, born=10**9, server="uvicorn", counters=EVENTS, load=LOAD)
     return reporter
 
 
@@ -108,9 +109,9 @@ async def holds_nothing_of_the_dead(ledger, hosts: int) -> None:
     """But the homes of hosts where nobody is left to tidy up, which expire."""
     redis, key = ledger._redis, ledger._key
     home = f"home:{0:012x}"
-    assert await redis.zcard(key("default", "leases")) == 1
+    assert await redis.llen(key("default", "leases")) == 1
     assert len(await redis.hkeys(key("default", "counts"))) == 1 + 8
-    assert await redis.scard(key("default", home)) == 1
+    assert await redis.hlen(key("default", home)) == 1
     homes = [name for name in await redis.keys(key("default", "home:*")) if not name.decode().endswith(home)]
     assert len(homes) == hosts - 1
     assert min([await redis.pttl(name) for name in homes]) > 0

@@ -10,8 +10,9 @@ its storage, it promises after every call:
 4. A report is applied at most once, and never after one with a higher ``seq``: it then raises
    :exc:`OutOfOrder` and changes nothing.
 5. A worker unheard for ``lease`` seconds is forgotten by the next calls of others, a bounded
-   number per call; a worker that says goodbye with nothing held, or whose neighbours report its
-   process gone, at once. No jump of any clock and no outage ages a lease by more than two beats.
+   number per call, and after as many calls as a pool has workers at the latest; a worker that says
+   goodbye with nothing held, or whose neighbours report its process gone, at once. No jump of any
+   clock and no outage ages a lease by more than two beats.
 6. Counters add up over all workers that ever reported, each event once.
 7. Handshakes decided (admitted or refused) add up per second of the ledger's wall clock, each once,
    for the last :data:`HISTORY` seconds: evenly over the seconds since the worker's report before, up to

@@ -1,8 +1,8 @@
 -- reconcile: apply one worker's report to its pool and answer it, in one atomic step.
 --
 -- KEYS  1 counts   hash: one record per worker, and the pool's own fields, which begin with '#'
---       2 leases   sorted set: worker -> when its lease ends, milliseconds of the pool's clock
---       3 home     set: the workers that share the reporter's machine and process namespace
+--       2 leases   list: every worker once; the first are the next to be looked at
+--       3 home     hash: pid:nonce -> born, of the workers that share the reporter's host and process namespace
 --       4 seconds  hash: place in a ring of 300 -> second|handshakes decided in that second of Redis's time
 -- ARGV  1 worker   2 seq   3 held (slots)   4 wanted (handshakes)   5 limit (slots)
 --       6 version seen   7 allowance (slots)   8 lease (ms)   9 beat (ms)   10 expiry of unused keys (ms)
@@ -16,12 +16,13 @@
 --          neighbour, born, ...}
 --      or {'out of order', seq, last seq applied}, having changed nothing.
 --
--- A record is held|seq|seen|started|born|server|counters|load; counters are name=count,name=count.
+-- A record is held|seq|seen|lease's end|started|server|counters|load; counters are name=count,name=count.
 -- '#pace' is began|full at|tail|outflow|measured at|measured|was full; pace.py tells the rules, and what each is.
--- Times in records are Redis's, in milliseconds. Writes that need memory come before those that
+-- Times in records are Redis's, in milliseconds, but for the lease's end, which is the pool's clock's. Writes that need memory come before those that
 -- give it back: Redis refuses a script for want of memory only before its first write.
 
 local OWN_FIELDS = 8        -- '#total' '#version' '#clock' '#real' '#settled' '#limit' '#counters' '#pace'
+local LOOKED_AT = 4         -- workers whose lease a call looks at; more, where it finds one that has run out
 local REAPED_PER_CALL = 100
 local NEIGHBOURS_SHOWN = 256
 local FIRST_GONE = 25       -- in ARGV
@@ -44,8 +45,17 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
 local function parse(record)
-  local count, last, seen, started, _, _, tally = string.match(record, '^(%d+)|(%d+)|(%d+)|(%d+)|(%d+)|([^|]*)|([^|]*)|')
+  local count, last, seen, _, started, _, tally = string.match(record, '^(%d+)|(%d+)|(%d+)|(%d+)|(%d+)|([^|]*)|([^|]*)|')
   return tonumber(count) or 0, tonumber(last) or 0, tonumber(started), tally or '', tonumber(seen)
+end
+
+local function end_of_lease(record)
+  return tonumber(string.match(record, '^%d+|%d+|%d+|(%d+)|')) or 0
+end
+
+-- A worker's name without its host, which all of a home share.
+local function place_of(name)
+  return string.match(name, ':(.*)$') or name
 end
 
 local function parse_pace(text)
@@ -89,7 +99,7 @@ end
 local state = redis.call('HMGET', counts, '#total', '#version', '#clock', '#real', '#settled', '#counters', '#pace', worker)
 local total, version, clock, real = tonumber(state[1]), tonumber(state[2]), tonumber(state[3]), tonumber(state[4])
 local settled, sums, pace, record = tonumber(state[5]), state[6], state[7], state[8]
-local workers = redis.call('ZCARD', leases)
+local workers = redis.call('LLEN', leases)
 
 -- Missing or torn (a key evicted, a field deleted): start over, the living report themselves again.
 local fresh = not (total and version and clock and real and settled and sums and pace)
@@ -137,9 +147,22 @@ if decided > 0 then
   end
 end
 
-local dead = redis.call('ZRANGEBYSCORE', leases, '-inf', clock, 'LIMIT', 0, REAPED_PER_CALL)
+local looked_at, dead = {}, {}
+
+local function look_at(most)
+  local names = redis.call('LRANGE', leases, #looked_at, #looked_at + most - 1)
+  if #names == 0 then return end
+  for i, theirs in ipairs(redis.call('HMGET', counts, unpack(names))) do
+    if #dead == REAPED_PER_CALL then return end
+    looked_at[#looked_at + 1] = names[i]
+    if not theirs or end_of_lease(theirs) <= clock then dead[#dead + 1] = names[i] end
+  end
+end
+
+look_at(LOOKED_AT)
+if #dead > 0 then look_at(REAPED_PER_CALL) end
 for i = FIRST_GONE, #ARGV do
-  if redis.call('SISMEMBER', home, ARGV[i]) == 1 then dead[#dead + 1] = ARGV[i] end
+  if redis.call('HGET', home, place_of(ARGV[i])) then dead[#dead + 1] = ARGV[i] end
 end
 local reaped, once = {}, {[worker] = true}
 for _, name in ipairs(dead) do
@@ -221,20 +244,28 @@ local fields = {
 }
 if stays then
   fields[#fields + 1] = worker
-  fields[#fields + 1] = table.concat({count, seq, now, started, born, server, counters, load}, '|')
+  fields[#fields + 1] = table.concat({count, seq, now, clock + lease, started, server, counters, load}, '|')
 end
 redis.call('HSET', counts, unpack(fields))
 if #ring > 0 then redis.call('HSET', seconds, unpack(ring)) end
-if stays then
-  redis.call('ZADD', leases, clock + lease, worker)
-  redis.call('SADD', home, worker)
-else
-  reaped[#reaped + 1] = worker
+if stays then redis.call('HSET', home, place_of(worker), born) else reaped[#reaped + 1] = worker end
+
+-- Whom this call has looked at goes to the end of the queue, and who is reaped leaves it.
+local last_in_queue, leaves = {}, {}
+for _, name in ipairs(reaped) do leaves[name] = true end
+for _, name in ipairs(looked_at) do
+  if not leaves[name] then last_in_queue[#last_in_queue + 1] = name end
+  leaves[name] = nil
 end
+if stays and not record then last_in_queue[#last_in_queue + 1] = worker end
+if #last_in_queue > 0 then redis.call('RPUSH', leases, unpack(last_in_queue)) end
+if #looked_at > 0 then redis.call('LTRIM', leases, #looked_at, -1) end
+for name in pairs(leaves) do redis.call('LREM', leases, 1, name) end
 if #reaped > 0 then
+  local places = {}
+  for i, name in ipairs(reaped) do places[i] = place_of(name) end
   redis.call('HDEL', counts, unpack(reaped))
-  redis.call('ZREM', leases, unpack(reaped))
-  redis.call('SREM', home, unpack(reaped))
+  redis.call('HDEL', home, unpack(places))
 end
 for _, key in ipairs(KEYS) do redis.call('PEXPIRE', key, expiry) end
 
@@ -243,16 +274,18 @@ local reply = {
   why, tostring(moment), tostring(step), tostring(elapsed),
 }
 if is_beat then
-  local strangers = {}
-  for _, name in ipairs(redis.call('SRANDMEMBER', home, NEIGHBOURS_SHOWN)) do
-    local theirs = name ~= worker and redis.call('HGET', counts, name)
-    if theirs then
-      reply[#reply + 1] = name
-      reply[#reply + 1] = string.match(theirs, '^%d+|%d+|%d+|%d+|(%d+)|')
-    elseif name ~= worker then
-      strangers[#strangers + 1] = name
+  local own, near, strangers = place_of(worker), {}, {}
+  local host = string.sub(worker, 1, -1 - #own)
+  local found = redis.call('HRANDFIELD', home, NEIGHBOURS_SHOWN, 'WITHVALUES')
+  for i = 1, #found, 2 do near[#near + 1] = host .. found[i] end
+  for i, theirs in ipairs(#near > 0 and redis.call('HMGET', counts, unpack(near)) or {}) do
+    if not theirs then
+      strangers[#strangers + 1] = found[2 * i - 1]
+    elseif near[i] ~= worker then
+      reply[#reply + 1] = near[i]
+      reply[#reply + 1] = found[2 * i]
     end
   end
-  if #strangers > 0 then redis.call('SREM', home, unpack(strangers)) end
+  if #strangers > 0 then redis.call('HDEL', home, unpack(strangers)) end
 end
 return reply

@@ -89,7 +89,7 @@ def _worker(name: str, record: str, now: int) -> WorkerReading | None:
     numbers = [number for part in parts[:5] if (number := _number(part)) is not None]
     if len(parts) != 8 or len(numbers) != 5 or not WORKER.fullmatch(name) or not SERVER.fullmatch(parts[5]):
         return None
-    held, _, seen, started, _ = numbers
+    held, _, seen, _, started = numbers
     return WorkerReading(
         worker=name,
         held=min(held, MAX_LIMIT),
