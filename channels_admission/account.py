@@ -16,12 +16,44 @@ up one of the ledger's latest grants, or, while the ledger is away, a token of t
 """
 
 from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from . import policy
 from .conf import PoolSettings
+from .exceptions import LedgerError
 from .pace import Bucket
-from .types import ADMITTED, RELEASED, Counters, Load, Reason, Report, View
+from .types import ADMITTED, CALLS, CALLS_TOOK, ERRORS, RELEASED, Counters, Load, Reason, Report, View
 from .worker import Worker, home
+
+
+class Calls:
+    """The exchanges of one gate with the ledger."""
+
+    def __init__(self) -> None:
+        self.made = 0
+        self.failed = 0
+        self.seconds = 0.0
+        """That all of them took."""
+
+    @contextmanager
+    def timing(self, clock: Callable[[], float]) -> Iterator[None]:
+        """Count what is done inside as one exchange, which a :exc:`LedgerError` ends as a failure."""
+        self.made += 1
+        started = clock()
+        try:
+            yield
+        except LedgerError:
+            self.failed += 1
+            raise
+        finally:
+            self.seconds += clock() - started
+
+    @property
+    def counters(self) -> Counters:
+        """What a report tells of them."""
+        counters = {CALLS: self.made, ERRORS: self.failed, CALLS_TOOK: int(1000 * self.seconds)}
+        return {name: count for name, count in counters.items() if count}
 
 
 class Account:
@@ -38,6 +70,7 @@ class Account:
         self.away = False
         """Whether the last exchange failed: decisions are then this account's alone."""
         self.counters: Counter[str] = Counter()
+        self.calls = Calls()
         self._begin()
 
     def _begin(self) -> None:
@@ -138,7 +171,7 @@ class Account:
             born=self.worker.born,
             home=home(),
             server=self.server,
-            counters=dict(self.counters),
+            counters={**self.counters, **self.calls.counters},
             acknowledged=self._acknowledged,
             gone=gone,
             load=load,

@@ -91,8 +91,6 @@ class Gate:
         self.pool = pool
         self.settings = settings
         self.account = Account(pool, worker, server)
-        self.calls = 0
-        """Calls made to the ledger so far."""
         self.connections: dict[Connection, None] = {}
         """The connections that hold its slots, the youngest last."""
         self.refusals_held = 0
@@ -125,6 +123,11 @@ class Gate:
         self._exiting = False
         # An empty context: the gate outlives the handshake that opened it, and should keep nothing of it.
         self._task = self._loop.create_task(self._run(), name=f"admission gate {pool.name!r}", context=Context())
+
+    @property
+    def calls(self) -> int:
+        """Calls made to the ledger so far."""
+        return self.account.calls.made
 
     # For handshakes
 
@@ -303,8 +306,8 @@ class Gate:
         load = self._pressure.load if self._pressure else ()
         report = account.report(wanted, load=load, owed=self._schedule.owed, gone=self._gone, beat=is_beat)
         self._report_at = None
-        self.calls += 1
-        view = await self._ask(report)
+        with account.calls.timing(self._loop.time):
+            view = await self._ask(report)
         was_away = account.away
         account.settle(report, view)
         self._gone = ()

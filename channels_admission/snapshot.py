@@ -13,7 +13,7 @@ from .conf import PoolSettings, Settings
 from .exceptions import LedgerError, LedgerUnavailable
 from .ledger import open_ledger
 from .ledger.base import HISTORY
-from .types import ADMITTED, RELEASED, SHED, Level, Load, Reading, WorkerReading
+from .types import ADMITTED, CALLS, CALLS_TOOK, ERRORS, NO_HANDSHAKES, SHED, Level, Load, Reading, WorkerReading
 
 READ_TIMEOUT = 1.0
 """Seconds a look at the ledger may take; no handshake waits for it."""
@@ -63,6 +63,15 @@ class Connects:
 
 
 @dataclass(frozen=True, slots=True)
+class Calls:
+    """The workers' exchanges with the ledger: made so far, those of them that failed, and the seconds all took."""
+
+    made: int = 0
+    failed: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class PoolSnapshot:
     """One pool. ``share`` is held slots over the limit, and may pass 1 after the limit was lowered."""
 
@@ -78,6 +87,7 @@ class PoolSnapshot:
     shed: int
     workers: tuple[WorkerSnapshot, ...]
     connects: Connects = field(default_factory=Connects)
+    calls: Calls = field(default_factory=Calls)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,8 +142,7 @@ async def collect(settings: Settings | None = None) -> Snapshot:
 def _pool(pool: PoolSettings, reading: Reading) -> PoolSnapshot:
     held = sum(worker.held for worker in reading.workers)
     limit = pool.max_connections if reading.limit is None else reading.limit
-    counters = dict(reading.counters)
-    counters.pop(RELEASED, None)
+    counters = reading.counters
     return PoolSnapshot(
         name=pool.name,
         held=held,
@@ -142,11 +151,12 @@ def _pool(pool: PoolSettings, reading: Reading) -> PoolSnapshot:
         share=held / limit if limit else 1.0,
         warn_at=pool.warn_at,
         level=policy.level(held, limit, pool.warn_at),
-        admitted=counters.pop(ADMITTED, 0),
-        shed=counters.pop(SHED, 0),
-        refused=counters,
+        admitted=counters.get(ADMITTED, 0),
+        shed=counters.get(SHED, 0),
+        refused={name: count for name, count in counters.items() if name not in {ADMITTED, *NO_HANDSHAKES}},
         workers=tuple(sorted(map(_worker, reading.workers), key=lambda worker: (worker.host, worker.pid, worker.id))),
         connects=_connects(reading.seconds),
+        calls=Calls(counters.get(CALLS, 0), counters.get(ERRORS, 0), counters.get(CALLS_TOOK, 0) / 1000),
     )
 
 

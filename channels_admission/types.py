@@ -24,11 +24,14 @@ ADMITTED = "admitted"
 RELEASED = "released"
 SHED = "shed"
 """Slots taken and given back, and connections closed for want of memory, beside the reasons in a worker's counters."""
-NO_HANDSHAKES = frozenset({RELEASED, SHED})
+CALLS, ERRORS, CALLS_TOOK = "ledger.calls", "ledger.errors", "ledger.ms"
+"""Exchanges with the ledger that a worker has made, those that failed, and the milliseconds that all took."""
+NO_HANDSHAKES = frozenset({RELEASED, SHED, CALLS, ERRORS, CALLS_TOOK})
 """The counters that count something else than the decision of a handshake."""
 
 Counters = Mapping[str, int]
-"""Events since a worker started: ``admitted``, ``released``, ``shed``, and an entry for each reason that occurred."""
+"""Events since a worker started: ``admitted``, ``released``, ``shed``, its exchanges with the ledger, and an entry for
+each reason that occurred."""
 
 
 class Level(StrEnum):

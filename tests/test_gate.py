@@ -69,6 +69,20 @@ async def test_a_thousand_handshakes_at_once_cost_a_handful_of_calls(opened):
         assert gate.account.counters == {"admitted": 600, "full": 400}
 
 
+async def test_the_last_report_tells_how_many_calls_were_made_and_failed_and_how_long_they_took(opened):
+    started = time.monotonic()
+    async with opened() as gate:
+        await take(gate, 2)
+        gate._ledger.delay = 0.02
+        gate._ledger.errors = [LedgerUnavailable("cut", reset=True)]
+        (slot,) = await take(gate, 1)
+        slot.release()
+    *calls, goodbye = gate._ledger.reports
+    assert goodbye.counters["ledger.calls"] == len(calls)
+    assert goodbye.counters["ledger.errors"] == 1
+    assert 20 <= goodbye.counters["ledger.ms"] <= 1000 * (time.monotonic() - started)
+
+
 async def test_a_thousand_handshakes_one_after_the_other_in_a_second_share_calls(opened):
     async with opened(MAX_CONNECTIONS=1000, BEAT=1, LEASE=10) as gate:
         gate._ledger.delay = 0.002

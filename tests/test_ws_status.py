@@ -23,6 +23,7 @@ from channels_admission import conf, render
 from channels_admission.ledger import open_ledger
 from channels_admission.management.commands.ws_status import Command
 from channels_admission.snapshot import (
+    Calls,
     Connects,
     Health,
     LedgerSnapshot,
@@ -177,7 +178,8 @@ def test_an_unknown_pool_names_the_nearest(shared):
 
 def test_json_has_the_documented_shape(shared, redis_server):
     shared(MAX_CONNECTIONS=50, WARN_AT=0.5)
-    tell("web-1:4242:ab12", 25, age=60.0, server="daphne", counters={"admitted": 30, "full": 5})
+    asked = {"ledger.calls": 12, "ledger.errors": 2, "ledger.ms": 257}
+    tell("web-1:4242:ab12", 25, age=60.0, server="daphne", counters={"admitted": 30, "full": 5, **asked})
     before = datetime.now(UTC)
     told = json.loads(status("--json"))
     assert before.replace(microsecond=0) <= datetime.fromisoformat(told.pop("taken")) <= datetime.now(UTC)
@@ -203,6 +205,7 @@ def test_json_has_the_documented_shape(shared, redis_server):
                 "refused": {"full": 5},
                 "shed": 0,
                 "connects": {"total": 35, "median": 0},
+                "calls": {"made": 12, "failed": 2, "seconds": 0.257},
                 "workers": [
                     {"id": "web-1:4242:ab12", "host": "web-1", "pid": 4242, "server": "daphne", "held": 25, "load": []},
                 ],
@@ -211,7 +214,7 @@ def test_json_has_the_documented_shape(shared, redis_server):
     }
 
 
-@pytest.mark.parametrize("shape", [Snapshot, LedgerSnapshot, PoolSnapshot, WorkerSnapshot, Connects, Second])
+@pytest.mark.parametrize("shape", [Snapshot, LedgerSnapshot, PoolSnapshot, WorkerSnapshot, Calls, Connects, Second])
 def test_help_tells_every_field_of_the_json(shape):
     text = Command().create_parser("manage.py", "ws_status").format_help()
     assert [field.name for field in fields(shape) if not re.search(rf"\b{field.name}\b", text)] == []

@@ -27,7 +27,9 @@ local REAPED_PER_CALL = 100
 local NEIGHBOURS_SHOWN = 256
 local FIRST_GONE = 25       -- in ARGV
 local SECONDS_KEPT = 300
-local NO_HANDSHAKES = {released = true, shed = true}
+local NO_HANDSHAKES = {
+  released = true, shed = true, ['ledger.calls'] = true, ['ledger.errors'] = true, ['ledger.ms'] = true,
+}
 local SCHEDULED = 0.97      -- moments given away, as a share of the admissions that are possible
 local ROUNDING = 1e-6       -- of a token
 

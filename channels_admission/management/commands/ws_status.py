@@ -58,6 +58,10 @@ SHAPE = (
       worst  a list, the worst seconds first
         at         the second, Unix time
         handshakes admitted and refused in it
+    calls    the workers' exchanges with the ledger so far
+      made   one may decide many handshakes
+      failed
+      seconds that all of them took
     workers  a list
       id         host:pid:nonce
       host, pid
