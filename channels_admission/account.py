@@ -23,7 +23,7 @@ from . import policy
 from .conf import PoolSettings
 from .exceptions import LedgerError
 from .pace import Bucket
-from .types import ADMITTED, CALLS, CALLS_TOOK, ERRORS, RELEASED, Counters, Load, Reason, Report, View
+from .types import ADMITTED, CALLS, CALLS_TOOK, ERRORS, RELEASED, Counters, Level, Load, Reason, Report, View
 from .worker import Worker, home
 
 
@@ -81,6 +81,8 @@ class Account:
         self._grants = 0
         self._bucket: Bucket | None = None
         self._total = 0
+        self.level: Level | None = None
+        """The pool's level as last heard."""
         self.workers = self.pool.expected_workers
         """Workers that share the pool, as far as is known."""
         self._share = self._first_share
@@ -89,6 +91,11 @@ class Account:
     def _first_share(self) -> int:
         """The part of a worker that has not yet met a ledger with settled counts."""
         return self.pool.max_connections // self.pool.expected_workers
+
+    @property
+    def closed(self) -> Reason | None:
+        """Why nobody is let in whatever there is room for."""
+        return None
 
     @property
     def has_room(self) -> bool:
@@ -192,6 +199,7 @@ class Account:
         self._total = view.total
         self.workers = view.workers
         self._share = policy.share_of_free(view.total, view.limit, view.workers)
+        self.level = policy.alert(view.total, view.limit, self.pool.warn_at, self.level or Level.CALM)
 
     def fail(self, now: float) -> None:
         """An exchange failed; whether the ledger applied the report is unknown."""

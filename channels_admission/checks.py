@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import suppress
 from importlib.metadata import version
+from importlib.util import find_spec
 from typing import Any
 
 from channels.consumer import AsyncConsumer
@@ -10,6 +11,7 @@ from channels.routing import get_default_application
 from django.apps import AppConfig
 from django.conf import settings as django_settings
 from django.core import checks
+from django.urls import reverse
 
 from . import conf, sizing
 from .advice import limits_conf, systemd
@@ -28,6 +30,7 @@ SOFT_LIMIT_TOO_LOW = "channels_admission.W005"
 HARD_LIMIT_TOO_LOW = "channels_admission.W006"
 MEMORY_TOO_SMALL = "channels_admission.W007"
 LAYER_IN_MEMORY = "channels_admission.W008"
+METRICS_WITHOUT_LIBRARY = "channels_admission.W009"
 MIXIN_ON_THE_RIGHT = "channels_admission.E020"
 
 
@@ -35,7 +38,7 @@ def register() -> None:
     """Add the checks of this module to Django's."""
     for check in (
         check_settings, check_ledger, check_pace, check_descriptors,
-        check_channel_layer, check_layer_in_memory, check_mixin_order, check_daphne,
+        check_channel_layer, check_layer_in_memory, check_mixin_order, check_daphne, check_metrics,
     ):  # fmt: skip
         checks.register(check, TAG)  # type: ignore[call-overload]
     checks.register(check_memory, TAG, deploy=True)  # type: ignore[call-overload]
@@ -201,6 +204,26 @@ def check_mixin_order(app_configs: list[AppConfig] | None, **_: Any) -> list[che
         if AsyncConsumer in consumer.__mro__
         and consumer.__mro__.index(AsyncConsumer) < consumer.__mro__.index(AdmissionMixin)
     ]
+
+
+def check_metrics(app_configs: list[AppConfig] | None, **_: Any) -> list[checks.CheckMessage]:
+    """Warn where the metrics have a URL, and the library that writes them is missing."""
+    if find_spec("prometheus_client") or not _has_url("channels_admission:metrics"):
+        return []
+    return [
+        checks.Warning(
+            "channels_admission.urls is included, and its metrics need the library prometheus_client: they answer 501.",
+            hint="pip install 'channels-admission[prometheus]', or pay it no mind where nothing asks for them.",
+            id=METRICS_WITHOUT_LIBRARY,
+        )
+    ]
+
+
+def _has_url(name: str) -> bool:
+    # A URLconf that cannot be imported is for Django's own checks to tell.
+    with suppress(Exception):
+        return bool(reverse(name))
+    return False
 
 
 def _subclasses(cls: type[AdmissionMixin]) -> Iterator[type[AdmissionMixin]]:

@@ -8,7 +8,7 @@ settings in force or raises with the same list, and follows ``override_settings`
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from types import MappingProxyType
 from typing import Any
@@ -36,6 +36,7 @@ from .values import (
     seconds,
     share,
     size,
+    token,
     whole,
 )
 
@@ -92,6 +93,7 @@ class Settings:
     pressure: Mapping[str, Watch]
     memory_limit: int | None
     shed_per_beat: int
+    status_token: str | None = field(repr=False)
     pools: Mapping[str, PoolSettings]
 
     def pool(self, name: str) -> PoolSettings:
@@ -140,6 +142,7 @@ PROJECT_KEYS = (
     Key("LEDGER_TIMEOUT", "E008", 0.25, seconds(0.01, 4), "seconds a handshake may wait for the ledger"),
     Key("PRESSURE", "E026", {}, pressure, "from which readings on a monitor refuses: {'lag': (scaling, saturation)}"),
     Key("SHED_PER_BEAT", "E028", 50, whole(0, 100_000), "connections a worker closes in a beat where memory runs out"),
+    Key("STATUS_TOKEN", "E050", None, token, "the bearer token for status.json and the metrics; None for users only"),
     Key("MEMORY_LIMIT", "E027", None, size, "bytes of memory one worker process may use; None for what there is"),
 )
 OUTAGE_POLICIES = one_of("share", "freeze", "open", "closed")
@@ -187,7 +190,7 @@ def _read(given: Mapping[str, Any], keys: Iterable[Key], where: str, problems: l
             values[key.field] = key.read(value)
         except Wrong as wrong:
             # A ledger's value may hold a password.
-            shown = "" if key.name == "LEDGER" else f", not {value!r:.60}"
+            shown = "" if key.name in ("LEDGER", "STATUS_TOKEN") else f", not {value!r:.60}"
             hint = f"{capfirst(key.meaning)}. Default: {key.default!r}."
             problems.append(_problem(key.id, f"{where}[{key.name!r}] must be {wrong}{shown}.", hint))
     return values

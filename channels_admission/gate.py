@@ -129,6 +129,11 @@ class Gate:
         """Calls made to the ledger so far."""
         return self.account.calls.made
 
+    @property
+    def saturated(self) -> bool:
+        """Whether this worker refuses every handshake for what its monitors read."""
+        return self._pressure is not None and self._pressure.saturated
+
     # For handshakes
 
     async def acquire(self) -> Slot | Refusal:

@@ -31,6 +31,10 @@ class House:
         if server == daphne.NAME:
             daphne.before_exit(partial(self.aclose, exiting=True))
 
+    @property
+    def gates(self) -> tuple[Gate, ...]:
+        return tuple(self._gates.values())
+
     def gate(self, pool: str) -> Gate:
         gate = self._gates.get(pool)
         if gate is None:
@@ -83,6 +87,14 @@ def gate_of(pool: str, server: str = "") -> Gate:
             del _houses[closed]
         house = _houses[loop] = House(settings, server)
     return house.gate(pool)
+
+
+def open_gates() -> tuple[Gate, ...]:
+    """The gates of the running event loop, or where it has none, those of the whole process; opens none."""
+    with suppress(RuntimeError):
+        if here := _houses.get(asyncio.get_running_loop()):
+            return here.gates
+    return tuple(gate for loop, house in list(_houses.items()) if not loop.is_closed() for gate in house.gates)
 
 
 async def close_gates(*, exiting: bool = False) -> None:

@@ -5,6 +5,9 @@ from .types import Level
 CRITICAL_AT = 0.90
 """Share of the limit from which a pool is critical."""
 
+HYSTERESIS = 0.05
+"""Share of the limit by which a pool must fall below a level's threshold to leave it, where alerts are sent."""
+
 NEAR_FULL = 0.05
 """Share of the limit that must be free for a release to wait a moment for company."""
 
@@ -17,6 +20,17 @@ def level(held: int, limit: int, warn_at: float) -> Level:
         return Level.CRITICAL
     if held >= warn_at * limit:
         return Level.WARNING
+    return Level.CALM
+
+
+def alert(held: int, limit: int, warn_at: float, before: Level) -> Level:
+    """The same for alerts: a level once reached is left only well below its threshold."""
+    levels = list(Level)
+    for level, threshold in ((Level.FULL, 1.0), (Level.CRITICAL, CRITICAL_AT), (Level.WARNING, warn_at)):
+        if levels.index(level) <= levels.index(before):
+            threshold -= HYSTERESIS
+        if held >= threshold * limit:
+            return level
     return Level.CALM
 
 

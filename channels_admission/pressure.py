@@ -62,6 +62,11 @@ class Pressure:
         return name if pressure and random.random() < pressure else None
 
     @property
+    def saturated(self) -> bool:
+        """Whether a monitor refuses every handshake."""
+        return self._highest[0] >= 1
+
+    @property
     def out_of_memory(self) -> bool:
         """Whether memory is past saturation, so that refusing is no longer enough."""
         return any(load.name == "memory" and load.pressure >= 1 for load in self.load)

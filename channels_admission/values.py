@@ -1,6 +1,7 @@
 """What a setting's value may be: each function gives the value as we use it, or raises :exc:`Wrong`."""
 
 import difflib
+import re
 from collections.abc import Callable, Iterable
 from numbers import Real
 from typing import Any
@@ -109,6 +110,12 @@ def burst(value: Any) -> int | None:
     if value is not None and (not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MAX_RATE):
         raise Wrong(f"None or a whole number of admissions from 1 to {MAX_RATE}")
     return None if value is None else int(value)
+
+
+def token(value: Any) -> str | None:
+    if value is None or (isinstance(value, str) and re.fullmatch(r"[A-Za-z0-9._~+/=-]{32,256}", value)):
+        return value
+    raise Wrong("None or 32 to 256 letters, digits and ._~+/=-, such as secrets.token_urlsafe() gives")
 
 
 def size(value: Any) -> int | None:

@@ -27,6 +27,7 @@ DEFAULTS = {
     "ledger_timeout": 0.25,
     "memory_limit": None,
     "shed_per_beat": 50,
+    "status_token": None,
     "pressure": {
         "lag": Watch("lag", None, Thresholds(0.1, 0.5)),
         "memory": Watch("memory", None, Thresholds(0.85, 0.95)),
@@ -61,6 +62,7 @@ IDS = {
     "PRESSURE": "E026",
     "MEMORY_LIMIT": "E027",
     "SHED_PER_BEAT": "E028",
+    "STATUS_TOKEN": "E050",
     "MAX_CONNECTIONS": "E010",
     "WARN_AT": "E011",
     "WHEN_LEDGER_DOWN": "E012",
@@ -84,6 +86,7 @@ GOOD = {
     "BEAT": [0.1, 1, 5],
     "LEDGER_TIMEOUT": [0.01, 1, 4],
     "SHED_PER_BEAT": [0, 1, 100_000],
+    "STATUS_TOKEN": [None, "x" * 32, "AZaz09._~+/=-" * 3],
     "MEMORY_LIMIT": [None, 2**20, 2**50],
     "MAX_CONNECTIONS": [0, 1, 10_000_000],
     "WARN_AT": [0.001, 1, 1.0],
@@ -196,7 +199,7 @@ def test_defaults_without_any_setting(settings):
 def test_every_key_is_a_field_and_is_tested_here():
     assert {key.name: key.id for key in conf.KEYS} == IDS
     assert {key.lower() for key in IDS} == {*DEFAULTS, *POOL_DEFAULTS}
-    assert {*GOOD, "LEDGER", "PRESSURE"} == {*BAD, "RETRY_AFTER", "LEDGER", "PRESSURE"} == set(IDS)
+    assert {*GOOD, "LEDGER", "PRESSURE"} == {*BAD, "RETRY_AFTER", "LEDGER", "PRESSURE", "STATUS_TOKEN"} == set(IDS)
 
 
 @pytest.mark.parametrize(("key", "value"), each(GOOD))
@@ -712,6 +715,17 @@ def test_a_bad_host_of_the_channel_layer_is_told_as_such(settings, problems):
         )
     ]
     assert not tells(SECRET)
+
+
+@pytest.mark.parametrize("value", [SECRET, SECRET.encode() * 9, f"{SECRET} {SECRET * 9}", SECRET * 99, "", 5, True])
+def test_a_bad_token_is_not_told(problems, value):
+    must = "None or 32 to 256 letters, digits and ._~+/=-, such as secrets.token_urlsafe() gives"
+    assert problems(STATUS_TOKEN=value) == [("E050", f"CHANNELS_ADMISSION['STATUS_TOKEN'] must be {must}.")]
+    assert not tells(SECRET)
+
+
+def test_the_token_does_not_stand_in_the_settings_as_text(read):
+    assert SECRET not in repr(read(STATUS_TOKEN=SECRET * 9))
 
 
 def tells(secret: str) -> bool:

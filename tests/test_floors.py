@@ -46,14 +46,18 @@ FLOORS = [
     "hold",
     "middleware",
     "lifespan",
+    "readiness",
     "consumers",
     "render",
     "advice",
     "client",
     "printout",
+    "metrics",
     "checks",
     "models",
     "views",
+    "endpoints",
+    "urls",
     "admin",
     "templatetags",
     "templatetags.channels_admission",
@@ -64,8 +68,9 @@ FLOORS = [
 ]
 """Every module, from the lowest floor up, named from the package on."""
 
-LATE = {"apps": {"checks", "servers.daphne"}}
-"""Own modules imported inside functions: an app's checks need its models, which are there once it is ready."""
+LATE = {"apps": {"checks", "servers.daphne"}, "endpoints": {"metrics"}}
+"""Own modules imported inside functions: an app's checks need its models, which are there once it is ready, and the
+metrics a library that may be missing."""
 
 Import = tuple[str, bool]
 """The full name of a module, and whether it is imported as its file is read, not by a function."""

@@ -2,8 +2,10 @@
 
 import asyncio
 import json
+import os
 import time
 from collections.abc import Coroutine
+from pathlib import Path
 from typing import Any
 
 from .consumers import EchoConsumer
@@ -29,6 +31,11 @@ class StrainConsumer(EchoConsumer):
         else:
             _begin(_allocate(**order))
         await self.send("begun")
+
+
+def marked() -> float:
+    """A monitor: 1 in the worker whose process id stands in the file ``MARKED``, else 0."""
+    return float(Path(os.environ["MARKED"]).read_text() == str(os.getpid()))
 
 
 def _begin(work: Coroutine[Any, Any, None]) -> None:

@@ -15,13 +15,14 @@ pages = get_asgi_application()
 # Consumers may need models, and so Django set up.
 from channels_admission.lifespan import AdmissionLifespan  # noqa: E402
 from channels_admission.middleware import AdmissionMiddleware  # noqa: E402
+from channels_admission.readiness import AdmissionReadiness  # noqa: E402
 
 from demo import routing  # noqa: E402
 
 application = ProtocolTypeRouter(
     {
         "lifespan": AdmissionLifespan(),
-        "http": ASGIStaticFilesHandler(pages),
+        "http": AdmissionReadiness(ASGIStaticFilesHandler(pages)),
         "websocket": AllowedHostsOriginValidator(
             URLRouter(
                 [

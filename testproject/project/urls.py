@@ -1,7 +1,7 @@
-"""The demo page, the blank page and the admin."""
+"""The demo page, the blank page, the admin, and what monitoring asks for."""
 
 from django.contrib import admin
-from django.urls import path
+from django.urls import include, path
 
 from demo.views import blank, demo, restart
 
@@ -10,4 +10,5 @@ urlpatterns = [
     path("restart/", restart, name="restart"),
     path("blank/", blank),
     path("admin/", admin.site.urls),
+    path("admission/", include("channels_admission.urls")),
 ]

@@ -1,0 +1,131 @@
+"""A snapshot for Prometheus. The only module that imports ``prometheus_client``.
+
+The counters are the ledger's: sums over all workers that ever reported, so that they only grow
+while workers come and go, and whichever worker is asked. They start over when the ledger loses its data.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric, SummaryMetricFamily
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
+
+from .snapshot import Health, PoolSnapshot, Snapshot, WorkerSnapshot
+from .types import Level, Reason
+
+PREFIX = "channels_admission_"
+QUOTA = "quota:"
+
+Sample = tuple[Sequence[str], float]
+"""The values of the labels, and the number."""
+
+
+def exposition(snapshot: Snapshot, accept: str) -> tuple[bytes, str]:
+    """The metrics in the format that suits the header ``Accept``, and its content type."""
+    registry = CollectorRegistry()
+    registry.register(SnapshotCollector(snapshot))
+    encode, content_type = choose_encoder(accept)
+    return encode(registry), content_type
+
+
+class SnapshotCollector(Collector):
+    """The metrics of one snapshot. Of a ledger that is down it tells that, and no number."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self._snapshot = snapshot
+
+    def collect(self) -> Iterator[Metric]:
+        yield from _site(self._snapshot)
+        yield from _slots(self._snapshot.pools)
+        yield from _events(self._snapshot.pools)
+        yield from _workers(self._snapshot.pools)
+
+
+def _site(snapshot: Snapshot) -> Iterator[Metric]:
+    health = snapshot.ledger.health
+    yield _gauge("enabled", "Whether anything is counted or refused.", (), [((), snapshot.enabled)])
+    yield _gauge("ledger_up", "Whether the ledger can be read.", (), [((), health is not Health.DOWN)])
+    told = "Whether the ledger started empty or lost its data a moment ago, so that numbers may be low."
+    yield _gauge("ledger_settling", told, (), [((), health is Health.SETTLING)])
+
+
+def _slots(pools: Sequence[PoolSnapshot]) -> Iterator[Metric]:
+    def each(name: str, told: str, numbers: Iterable[float]) -> Metric:
+        return _gauge(name, told, ("pool",), zip(((pool.name,) for pool in pools), numbers, strict=True))
+
+    yield each("held", "Slots held by all workers.", (pool.held for pool in pools))
+    yield each("limit", "Slots in the pool.", (pool.limit for pool in pools))
+    yield each("free", "Slots left.", (pool.free for pool in pools))
+    told = "How near the pool is to its limit: 0 calm, 1 warning, 2 critical, 3 full."
+    yield each("level", told, (list(Level).index(pool.level) for pool in pools))
+    yield each("workers", "Workers whose lease runs.", (len(pool.workers) for pool in pools))
+
+
+def _events(pools: Sequence[PoolSnapshot]) -> Iterator[Metric]:
+    def each(name: str, told: str, numbers: Iterable[float]) -> Metric:
+        return _counter(name, told, ("pool",), zip(((pool.name,) for pool in pools), numbers, strict=True))
+
+    yield each("admitted", "Connections let in.", (pool.admitted for pool in pools))
+    labels = ("pool", "reason", "quota")
+    yield _counter("refused", "Connections refused.", labels, _refusals(pools))
+    yield each("shed", "Connections closed because memory ran out.", (pool.shed for pool in pools))
+    told = "Exchanges of the workers with the ledger that failed."
+    yield each("ledger_errors", told, (pool.calls.failed for pool in pools))
+    yield _calls(pools)
+
+
+def _calls(pools: Iterable[PoolSnapshot]) -> Metric:
+    told = "Exchanges of the workers with the ledger. Handshakes are decided together: divide their number by this one."
+    family = SummaryMetricFamily(f"{PREFIX}ledger_call_seconds", told, labels=["pool"])
+    for pool in pools:
+        family.add_metric([pool.name], pool.calls.made, pool.calls.seconds)
+    return family
+
+
+def _refusals(pools: Iterable[PoolSnapshot]) -> Iterator[Sample]:
+    for pool in pools:
+        # A counter that is there from the start shows its first event as an increase.
+        for counter, count in {**dict.fromkeys(map(str, Reason), 0), **pool.refused}.items():
+            is_quota = counter.startswith(QUOTA)
+            labels = ("quota", counter.removeprefix(QUOTA)) if is_quota else (counter, "")
+            yield (pool.name, *labels), count
+
+
+def _workers(pools: Iterable[PoolSnapshot]) -> Iterator[Metric]:
+    seats = [(pool.name, worker) for pool in pools for worker in pool.workers]
+    held = [((pool, worker.id), worker.held) for pool, worker in seats]
+    yield _gauge("worker_held", "Slots held by a worker.", ("pool", "worker"), held)
+    workers = _latest(worker for _, worker in seats).values()
+    silence = [((worker.id,), worker.last_beat) for worker in workers]
+    yield _gauge("worker_silence_seconds", "Seconds since the last report of a worker.", ("worker",), silence)
+    loads = [((worker.id, load.name), load) for worker in workers for load in worker.load]
+    told = "What a monitor of a worker reads: seconds for the lag, a share for the rest; left out where it is unknown."
+    readings = [(labels, load.reading) for labels, load in loads if load.reading is not None]
+    yield _gauge("worker_reading", told, ("worker", "monitor"), readings)
+    pressures = [(labels, load.pressure) for labels, load in loads]
+    yield _gauge("worker_pressure", "The share of handshakes that a monitor refuses.", ("worker", "monitor"), pressures)
+
+
+def _latest(workers: Iterable[WorkerSnapshot]) -> Mapping[str, WorkerSnapshot]:
+    """Each worker once, as the pool shows it that heard of it last."""
+    latest: dict[str, WorkerSnapshot] = {}
+    for worker in workers:
+        known = latest.get(worker.id)
+        if known is None or worker.last_beat < known.last_beat:
+            latest[worker.id] = worker
+    return latest
+
+
+def _gauge(name: str, told: str, labels: Sequence[str], samples: Iterable[Sample]) -> Metric:
+    family = GaugeMetricFamily(PREFIX + name, told, labels=labels)
+    for values, number in samples:
+        family.add_metric(values, number)
+    return family
+
+
+def _counter(name: str, told: str, labels: Sequence[str], samples: Iterable[Sample]) -> Metric:
+    family = CounterMetricFamily(PREFIX + name, told, labels=labels)
+    for values, number in samples:
+        family.add_metric(values, number)
+    return family

@@ -1,0 +1,95 @@
+"""Whether a worker should be sent new WebSockets: asked by load balancers, answered without the ledger."""
+
+from collections.abc import Iterable
+from enum import StrEnum
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import parse_qs
+
+from . import conf
+from .gate import Gate
+from .house import open_gates
+from .types import Level
+
+PATH = "/readiness/"
+
+
+class Standing(StrEnum):
+    """What a worker says of itself, in one word; the gravest first."""
+
+    DRAINING = "draining"
+    SATURATED = "saturated"
+    """A monitor refuses every handshake."""
+    PAUSED = "paused"
+    FULL = "full"
+    """Every slot of the pool is held. Once it is, until a twentieth of them is free: who comes back should stay."""
+    READY = "ready"
+    IDLE = "idle"
+    """Nothing is known against it, for it has had no WebSocket yet, or this process serves none."""
+
+
+REASONS = frozenset({Standing.DRAINING, Standing.SATURATED, Standing.PAUSED, Standing.FULL})
+"""Why a worker is not ready."""
+
+
+def standing(gates: Iterable[Gate], ignored: frozenset[str] = frozenset()) -> Standing:
+    """The standing of the worker with these gates. It is ready while one of its pools is."""
+    found = {_standing(gate, ignored) for gate in gates}
+    if Standing.READY in found:
+        return Standing.READY
+    return next((each for each in Standing if each in found), Standing.IDLE)
+
+
+def _standing(gate: Gate, ignored: frozenset[str]) -> Standing:
+    account = gate.account
+    reasons = {
+        *([Standing(account.closed)] if account.closed else []),
+        *([Standing.SATURATED] if gate.saturated else []),
+        # While the ledger is away nobody knows, and all workers would leave at once.
+        *([Standing.FULL] if account.level is Level.FULL and not account.away else []),
+    }
+    return next((each for each in Standing if each in reasons - ignored), Standing.READY)
+
+
+def answer(query: str) -> tuple[HTTPStatus, str]:
+    """The answer to a balancer: 200 or 503, and one word.
+
+    The query may have ``pool=NAME``, to ask for one pool, and ``ignore=full,paused``, reasons not to
+    go by. An unknown pool is a 404, an unknown reason a 400.
+    """
+    given = parse_qs(query)
+    ignored = frozenset(word for words in given.get("ignore", ()) for word in words.split(","))
+    if unknown := ignored - REASONS:
+        return HTTPStatus.BAD_REQUEST, f"No reason: {min(unknown)!r:.40}. Reasons: {', '.join(sorted(REASONS))}."
+    pools = given.get("pool", ())
+    if not set(pools) <= set(conf.current().pools):
+        return HTTPStatus.NOT_FOUND, "no such pool"
+    found = standing((gate for gate in open_gates() if not pools or gate.pool.name in pools), ignored)
+    return HTTPStatus.SERVICE_UNAVAILABLE if found in REASONS else HTTPStatus.OK, found.value
+
+
+class AdmissionReadiness:
+    """Answer ``path`` ahead of Django, whatever the Host header, and pass all else on to ``inner``.
+
+    ::
+
+        ProtocolTypeRouter({"http": AdmissionReadiness(get_asgi_application()), "websocket": …})
+    """
+
+    def __init__(self, inner: Any, path: str = PATH) -> None:
+        self.inner = inner
+        self.path = path
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http" or scope["path"] != self.path or scope["method"] not in ("GET", "HEAD"):
+            await self.inner(scope, receive, send)
+            return
+        status, text = answer(scope["query_string"].decode("latin-1"))
+        body = f"{text}\n".encode()
+        headers = [
+            (b"content-type", b"text/plain; charset=utf-8"),
+            (b"content-length", b"%d" % len(body)),
+            (b"cache-control", b"no-store"),
+        ]
+        await send({"type": "http.response.start", "status": status.value, "headers": headers})
+        await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
