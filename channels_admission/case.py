@@ -30,7 +30,11 @@ class Process:
     load: tuple[Load, ...]
 
     def reading(self, monitor: str) -> float | None:
-        return next((each.reading for each in self.load if each.name == monitor), None)
+        return self.monitor(monitor).reading
+
+    def monitor(self, name: str) -> Load:
+        """The load of this monitor; unknown where it is not among them."""
+        return next((each for each in self.load if each.name == name), Load(name, None, 0.0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +87,19 @@ def _fresh(load: Load, facts: ProcessFacts) -> Load:
 
 
 def _worst(loads: Iterable[Load]) -> Iterator[Load]:
-    """One load for each monitor: the highest reading and the highest pressure."""
+    """One load for each monitor, of the highest reading, pressure and delays."""
     by_name: dict[str, list[Load]] = {}
     for load in loads:
         by_name.setdefault(load.name, []).append(load)
     for name, same in by_name.items():
-        known = [load.reading for load in same if load.reading is not None]
-        yield Load(name, max(known, default=None), max(load.pressure for load in same))
+        yield Load(
+            name,
+            _most(load.reading for load in same),
+            max(load.pressure for load in same),
+            _most(load.median for load in same),
+            _most(load.longest for load in same),
+        )
+
+
+def _most(values: Iterable[float | None]) -> float | None:
+    return max((value for value in values if value is not None), default=None)

@@ -23,47 +23,56 @@ ROOT = Path("/")
 
 
 class Lag:
-    """The delay, in seconds, that 99 of 100 moments of the last :data:`WINDOW` would have met on the event loop.
+    """The delay, in seconds, that a share of the moments of the last :data:`WINDOW` would have met on the event loop.
 
-    :meth:`tick` is called by the loop every ``every`` seconds. A tick that comes late shows that the
-    loop was blocked: whatever had become due at a moment in between waited until then.
+    The loop calls :meth:`tick` as it is told: every ``every`` seconds while it is late now and then,
+    every ``calm`` seconds while it is not, since each tick wakes an idle worker. A tick that comes late
+    shows that the loop was blocked, and whatever had become due at a moment in between waited until
+    then. Such a block is known within half of ``every``; the first one after a calm may seem shorter.
     """
 
-    def __init__(self, every: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, every: float, calm: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._every = every
+        self._calm = calm
         self._clock = clock
-        self._last = clock()
-        self._gaps: deque[tuple[float, float]] = deque()
+        self._due = self._late_at = clock()
+        self._blocks: deque[tuple[float, float]] = deque()
 
-    def tick(self) -> None:
+    def tick(self) -> float:
+        """Note how late it is, and say in how many seconds to tick again."""
         now = self._clock()
-        gap, self._last = now - self._last, now
-        if gap > 1.5 * self._every:
-            self._gaps.append((now, gap))
-
-    def percentile(self, share: float) -> float:
-        """The delay that this share of the window's moments stayed under; 1.0 gives the longest."""
-        now = self._clock()
-        while self._gaps and self._gaps[0][0] <= now - WINDOW:
-            self._gaps.popleft()
-        gaps = sorted([*(gap for _, gap in self._gaps), self._unfinished(now)], reverse=True)
-        return _delay_passed_by((1 - share) * WINDOW, gaps)
+        if block := self._block(now):
+            self._blocks.append((now, block))
+            self._late_at = now
+        pause = self._every if now - self._late_at < WINDOW else self._calm
+        self._due = now + pause
+        return pause
 
     def read(self) -> float:
-        return self.percentile(0.99)
+        """The delay that 99 of 100 moments stayed under."""
+        return self.percentiles(0.99)[0]
 
-    def _unfinished(self, now: float) -> float:
-        gap = now - self._last
-        return gap if gap > 1.5 * self._every else 0.0
+    def percentiles(self, *shares: float) -> tuple[float, ...]:
+        """The delays that these shares of the moments stayed under; 1.0 gives the longest."""
+        now = self._clock()
+        while self._blocks and self._blocks[0][0] <= now - WINDOW:
+            self._blocks.popleft()
+        blocks = sorted([*(block for _, block in self._blocks), self._block(now)], reverse=True)
+        return tuple([_delay_passed_by((1 - share) * WINDOW, blocks) for share in shares])
+
+    def _block(self, now: float) -> float:
+        """The length of the block that makes a tick at ``now`` late; 0.0 for none. It began at some time before."""
+        late = now - self._due
+        return late + self._every / 2 if late > self._every / 2 else 0.0
 
 
-def _delay_passed_by(moments: float, gaps: list[float]) -> float:
-    """The delay that so many seconds' worth of moments exceeded; in a gap of ``g`` the moments' delays fill 0 to g."""
-    for count, gap in enumerate(gaps, 1):
-        shorter = gaps[count] if count < len(gaps) else 0.0
-        delay = (sum(gaps[:count]) - moments) / count
+def _delay_passed_by(moments: float, blocks: list[float]) -> float:
+    """The delay that so many seconds' worth of moments exceeded; in a block of ``b`` their delays fill 0 to b."""
+    for count, block in enumerate(blocks, 1):
+        shorter = blocks[count] if count < len(blocks) else 0.0
+        delay = (sum(blocks[:count]) - moments) / count
         if delay >= shorter:
-            return max(0.0, min(gap, delay))
+            return max(0.0, min(block, delay))
     return 0.0
 
 
@@ -170,7 +179,6 @@ class Cpu:
     def __init__(self, root: Path = ROOT, clock: Callable[[], float] = time.monotonic) -> None:
         self._root = root
         self._clock = clock
-        self._process = psutil.Process()
         self._at, self._used = clock(), self._spent()
 
     @cached_property
@@ -186,8 +194,7 @@ class Cpu:
         return spent / (elapsed * self._cores)
 
     def _spent(self) -> float:
-        times = self._process.cpu_times()
-        return float(times.user + times.system)
+        return time.process_time()
 
 
 def _quotas(root: Path) -> Iterator[float]:

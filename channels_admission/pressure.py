@@ -5,7 +5,7 @@ import logging
 import math
 import random
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from contextvars import Context
 
@@ -20,11 +20,14 @@ logger = logging.getLogger("channels_admission")
 REFRESH = 0.25
 """Seconds from one reading to the next."""
 TICK = 0.02
-"""Seconds from one look at the event loop's lag to the next."""
+"""Seconds from one look at the event loop to the next, while it is late now and then; else half of :data:`REFRESH`."""
 
 
 class Pressure:
     """Reads the monitors while it is open, and says which handshakes to refuse. Belongs to one event loop.
+
+    A thread reads; the event loop only looks now and then at its own lag and at what was read, since
+    each time that an idle worker wakes costs more than what it then does.
 
     Every handshake holds a descriptor, and a herd may take the last one between two readings. So the
     descriptors are also read, on the event loop, each time that so many handshakes have arrived as
@@ -36,22 +39,24 @@ class Pressure:
         self.load: tuple[Load, ...] = ()
         """The latest reading of every monitor, with the pressure it makes."""
         self._loop = asyncio.get_running_loop()
-        self._lag = Lag(TICK)
+        self._lag = Lag(TICK, REFRESH / 2)
         self._descriptors = Descriptors()
         self._sources = {name: self._source(watch, settings) for name, watch in settings.pressure.items()}
         self._triggers = {
             name: Trigger(watch.thresholds) for name, watch in settings.pressure.items() if watch.thresholds
         }
         self._readings: dict[str, float | None] = dict.fromkeys(self._sources)
+        self._median = self._longest = 0.0
         self._highest: tuple[float, str] = (0.0, "")
         # Handshakes until the descriptors are read; without thresholds they matter to none.
         self._uncounted: float = 0 if "descriptors" in self._triggers else math.inf
         self._broken: set[str] = set()
         # A thread of its own: files are read there, and the default ones may be busy for long.
         self._thread = ThreadPoolExecutor(1, "admission monitors")
+        self._asked: Future[Mapping[str, float | None]] | None = None
+        self._ask_at = self._loop.time()
         self._context = Context()
-        self._ticker = self._loop.call_later(TICK, self._tick, context=self._context)
-        self._task = self._loop.create_task(self._watch(), name="admission monitors", context=Context())
+        self._tick()
 
     def refusing(self) -> str | None:
         """The monitor that refuses this handshake, by chance where the pressure is not yet whole."""
@@ -73,9 +78,6 @@ class Pressure:
 
     async def aclose(self) -> None:
         self._ticker.cancel()
-        self._task.cancel()
-        with suppress(asyncio.CancelledError):
-            await self._task
         self._thread.shutdown(wait=False)
 
     def _source(self, watch: Watch, settings: Settings) -> Source:
@@ -91,17 +93,25 @@ class Pressure:
         return watch.source or (lambda: None)
 
     def _tick(self) -> None:
-        self._lag.tick()
-        self._ticker = self._loop.call_later(TICK, self._tick, context=self._context)
-
-    async def _watch(self) -> None:
-        while True:
-            readings = await self._loop.run_in_executor(self._thread, self._read)
-            self._readings.update(readings)
-            # Read here, where the loop ticks.
-            self._readings["lag"] = self._lag.read()
+        """Take what the thread has read meanwhile, and have it read again when it is time."""
+        self._ticker = self._loop.call_later(self._lag.tick(), self._tick, context=self._context)
+        now = self._loop.time()
+        if self._asked is not None and self._asked.done():
+            self._readings.update(self._asked.result())
+            self._asked = None
             self._judge()
-            await asyncio.sleep(REFRESH)
+        if now >= self._ask_at:
+            self._ask_at = max(self._ask_at + REFRESH, now)
+            if self._asked is None:
+                self._ask_all()
+            else:
+                # A monitor takes its time, and the lag shall not wait for it.
+                self._judge()
+
+    def _ask_all(self) -> None:
+        # At the end of the process no thread takes work any more.
+        with suppress(RuntimeError):
+            self._asked = self._thread.submit(self._read)
 
     def _count_descriptors(self) -> None:
         self._uncounted = self._descriptors.step()
@@ -123,9 +133,13 @@ class Pressure:
 
     def _judge(self) -> None:
         now = self._loop.time()
+        self._readings["lag"], self._median, self._longest = self._lag.percentiles(0.99, 0.5, 1.0)
         self.load = tuple([self._load(name, reading, now) for name, reading in self._readings.items()])
         self._highest = max(((load.pressure, load.name) for load in self.load), default=(0.0, ""))
 
     def _load(self, name: str, reading: float | None, now: float) -> Load:
         trigger = self._triggers.get(name)
-        return Load(name, reading, trigger.pressure(reading, now) if trigger else 0.0)
+        pressure = trigger.pressure(reading, now) if trigger else 0.0
+        if name == "lag":
+            return Load(name, reading, pressure, self._median, self._longest)
+        return Load(name, reading, pressure)

@@ -66,7 +66,10 @@ def _shortage(
 
 def _lag(case: Case) -> Iterator[Finding]:
     def told(process: Process) -> str:
-        return f"p99 {1000 * (process.reading('lag') or 0):,.0f} ms, CPU {_share(process.reading('cpu'))}"
+        lag = process.monitor("lag")
+        delays = {"p50": lag.median, "p99": lag.reading, "max": lag.longest}
+        told = [f"{name} {1000 * delay:,.0f} ms" for name, delay in delays.items() if delay is not None]
+        return ", ".join([*told, f"CPU {_share(process.reading('cpu'))}"])
 
     blocked = sorted(
         (process for process in case.processes if (process.reading("lag") or 0) > LAG),

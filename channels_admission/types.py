@@ -85,11 +85,17 @@ class Offer:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """One monitor of a worker: its reading, None where unknown, and the pressure that it makes, from 0 to 1."""
+    """One monitor of a worker: its reading, None where unknown, and the pressure that it makes, from 0 to 1.
+
+    The lag's reading is the 99th percentile of the delays in its window; ``median`` and ``longest``
+    say more of them. Other monitors have none.
+    """
 
     name: str
     reading: float | None
     pressure: float
+    median: float | None = None
+    longest: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

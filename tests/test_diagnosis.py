@@ -175,6 +175,12 @@ def test_a_blocked_loop_names_the_worst_worker_first():
     assert "py-spy dump --pid 43" in found(seen)[0].advice
 
 
+def test_a_blocked_loop_with_its_median_and_longest_delay():
+    lag = Load("lag", 0.296, 0.49, 0.1, 0.3)
+    (finding,) = found(snapshot(pool(worker(load=(lag,)), worker(id="web-1:42:cd", load=(replace(lag, longest=0.4),)))))
+    assert finding.detail.startswith("web-1 42: p50 100 ms, p99 296 ms, max 400 ms, CPU unknown")
+
+
 def test_a_lag_of_100_ms_is_none():
     assert found(snapshot(pool(worker(load=loads(lag=0.1))))) == []
 

@@ -4,11 +4,12 @@ import asyncio
 import os
 import resource
 import time
+from collections import deque
 
 import psutil
 import pytest
 
-from channels_admission.monitors import NO_LIMIT, Cpu, Descriptors, Lag, Memory
+from channels_admission.monitors import NO_LIMIT, WINDOW, Cpu, Descriptors, Lag, Memory
 
 from reports import Clock
 
@@ -34,50 +35,84 @@ def machine(tmp_path):
 # Lag
 
 
-def run(lag, clock, pattern):
-    """Tick at the end of each of these pauses, seconds."""
-    for pause in pattern:
+TICK, CALM = 0.02, 0.125
+
+
+@pytest.fixture
+def lag(clock):
+    return Lag(TICK, CALM, clock)
+
+
+def ticks(lag, clock, seconds):
+    """Tick for so many seconds, as told and on time, and give each pause."""
+    until = clock.now + seconds
+    while clock.now < until:
+        yield (pause := lag.tick())
         clock.now += pause
-        lag.tick()
 
 
-def test_a_loop_on_time_has_no_lag(clock):
-    lag = Lag(0.02, clock)
-    run(lag, clock, [0.02] * 200)
+def run(lag, clock, seconds, block=0.0):
+    """The same, and then be ``block`` seconds late."""
+    deque(ticks(lag, clock, seconds), maxlen=0)
+    clock.now += block
+
+
+def test_a_loop_on_time_has_no_lag(lag, clock):
+    run(lag, clock, 4.0)
     assert lag.read() == 0.0
 
 
-def test_the_lag_is_what_99_of_100_moments_would_have_waited(clock):
-    lag = Lag(0.02, clock)
+def test_the_lag_is_what_99_of_100_moments_would_have_waited(lag, clock):
     # Blocked for 0.3 of every 0.4 seconds: a moment waits evenly up to 0.3 s, and a quarter of them not at all.
-    run(lag, clock, [*([0.02] * 5 + [0.3]) * 20, 0.02, 0.02])
-    assert lag.read() == pytest.approx(0.296)
-    assert lag.percentile(0.5) == pytest.approx(0.1)
-    assert lag.percentile(1.0) == pytest.approx(0.3)
+    for _ in range(20):
+        run(lag, clock, 0.11, block=0.29)
+    run(lag, clock, 0.04)
+    median, most, longest = lag.percentiles(0.5, 0.99, 1.0)
+    assert median == pytest.approx(0.1, abs=0.02)
+    assert (most, longest) == pytest.approx((0.296, 0.3))
 
 
-def test_one_short_stall_is_no_lag_of_99_of_100_moments(clock):
-    lag = Lag(0.02, clock)
-    run(lag, clock, [0.02] * 50 + [0.05] + [0.02] * 20)
+def test_one_short_stall_is_no_lag_of_99_of_100_moments(lag, clock):
+    run(lag, clock, 1.0, block=0.04)
+    run(lag, clock, 0.4)
     assert lag.read() < 0.05
-    assert lag.percentile(1.0) == pytest.approx(0.05)
+    assert lag.percentiles(1.0) == pytest.approx((0.05,))
 
 
-def test_a_stall_is_seen_while_it_lasts_and_forgotten_after_a_window(clock):
-    lag = Lag(0.02, clock)
-    run(lag, clock, [0.02] * 100)
+def test_a_stall_is_seen_while_it_lasts_and_forgotten_after_a_window(lag, clock):
+    run(lag, clock, 2.0)
     clock.now += 1.0
     assert lag.read() > 0.9
-    run(lag, clock, [0.0, *[0.02] * 101])
+    run(lag, clock, 2.1)
     assert lag.read() == 0.0
+
+
+def test_the_loop_is_looked_at_seldom_while_it_is_on_time_and_often_once_it_is_not(lag, clock):
+    run(lag, clock, WINDOW)
+    assert lag.tick() == CALM
+    clock.now += 2 * CALM
+    assert lag.tick() == TICK
+    run(lag, clock, WINDOW + CALM)
+    assert lag.tick() == CALM
+
+
+def test_an_idle_worker_is_woken_eight_times_a_second(lag, clock):
+    run(lag, clock, WINDOW)
+    assert sum(1 for _ in ticks(lag, clock, 60)) == 480
+
+
+@pytest.mark.parametrize("begins", [0.0, 0.004, 0.013, 0.02])
+def test_the_length_of_a_block_is_known_within_half_a_tick(lag, clock, begins):
+    lag.tick()
+    clock.now += begins + 0.3
+    assert lag.percentiles(1.0)[0] == pytest.approx(0.3, abs=TICK / 2 + 1e-6)
 
 
 async def test_the_lag_of_a_real_loop_that_is_blocked_most_of_the_time():
-    lag, loop = Lag(0.02), asyncio.get_running_loop()
+    lag, loop = Lag(TICK, CALM), asyncio.get_running_loop()
 
     def tick():
-        lag.tick()
-        loop.call_later(0.02, tick)
+        loop.call_later(lag.tick(), tick)
 
     tick()
     for _ in range(6):

@@ -3,6 +3,7 @@
 import asyncio
 import random
 import re
+import threading
 import time
 import tracemalloc
 from itertools import pairwise
@@ -14,7 +15,7 @@ from blockbuster import blockbuster_ctx
 from channels_admission import pressure as pressure_module
 from channels_admission.gate import Slot
 from channels_admission.house import close_gates, gate_of
-from channels_admission.ledger import open_ledger
+from channels_admission.ledger import open_ledger, record
 from channels_admission.middleware import AdmissionMiddleware
 from channels_admission.monitors import Descriptors, Memory
 from channels_admission.pressure import Pressure
@@ -162,6 +163,7 @@ async def test_a_blocked_loop_refuses_with_reason_lag_and_recovers(admission, mo
     lag = next(load for load in gate._pressure.load if load.name == "lag")
     assert lag.reading == pytest.approx(0.3, rel=0.2)
     assert 0.3 < lag.pressure < 0.8
+    assert lag.median < lag.reading < lag.longest == pytest.approx(0.3, rel=0.2)
     verdicts = [await gate.acquire() for _ in range(100)]
     assert 10 <= sum(not isinstance(verdict, Slot) for verdict in verdicts) <= 95
     assert gate.account.counters["lag"] == sum(not isinstance(verdict, Slot) for verdict in verdicts)
@@ -268,6 +270,14 @@ async def test_nothing_here_blocks_the_event_loop(admission, redis_server):
         await close_gates()
 
 
+def test_the_median_and_the_longest_of_a_lag_are_reported_in_a_few_bytes():
+    load = (Load("lag", 0.296, 0.49, 0.1, 0.3), Load("memory", 0.5, 0.0), Load("cpu", None, 0.0))
+    text = "lag=0.296~0.1~0.3@0.49;memory=0.5;cpu=?"
+    assert record.loaded(load) == text
+    assert record._loads(text) == load
+    assert record.loaded((Load("lag", 0.0, 0.0, 0.0, 0.0),)) == "lag=0"
+
+
 async def test_the_readings_are_reported_with_the_beat(admission, redis_server):
     admission(LEDGER=redis_server.url, BEAT=0.1, LEASE=1, PRESSURE=WATCHED)
     READINGS["told"] = 0.84
@@ -295,8 +305,8 @@ async def test_the_monitors_end_with_the_gates(admission):
     await eventually(lambda: gate._pressure.load)
     watching: Pressure = gate._pressure
     await close_gates()
-    assert watching._task.done()
-    assert not [task for task in asyncio.all_tasks() if task.get_name() == "admission monitors"]
+    assert watching._ticker.cancelled()
+    await eventually(lambda: not [each for each in threading.enumerate() if "admission monitors" in each.name])
 
 
 # Connections closed where memory runs out

@@ -270,11 +270,22 @@ async def _has_none(pid: int) -> bool:
 
 @pytest.mark.long
 async def test_the_monitors_of_an_idle_worker_cost_next_to_nothing(admission, figures):
-    pressure = Pressure(admission())
-    await eventually(lambda: pressure.load)
-    began, spent = time.monotonic(), time.process_time()
-    await asyncio.sleep(5)
-    share = (time.process_time() - spent) / (time.monotonic() - began)
-    await pressure.aclose()
-    figures.note("nothing: the monitors of an idle worker", "less than 2 % of a core", f"{100 * share:.2f} %")
-    assert share < 0.02
+    settings, seconds = admission(PRESSURE={}), 15
+    alone, watched = 0.0, 0.0
+    for _ in range(2):
+        alone += await _spent(seconds)
+        pressure = Pressure(settings)
+        await asyncio.sleep(WINDOW + 0.5)
+        watched += await _spent(seconds)
+        await pressure.aclose()
+    share = (watched - alone) / (2 * seconds)
+    figures.note("nothing: the monitors of an idle worker", "less than 0.5 % of a core", f"{100 * share:.2f} %")
+    # A busy machine makes each of their wake-ups dearer.
+    assert share < 0.01
+
+
+async def _spent(seconds: float) -> float:
+    """CPU time of this process in so many seconds."""
+    began = time.process_time()
+    await asyncio.sleep(seconds)
+    return time.process_time() - began

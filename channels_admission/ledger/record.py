@@ -10,7 +10,8 @@ from .base import recent
 
 WORKER = re.compile(r"[A-Za-z0-9._-]{1,32}:\d{1,10}:[0-9a-f]{1,16}")
 SERVER = re.compile(r"[a-z0-9._-]{0,24}")
-LOAD = re.compile(r"([a-z][a-z0-9_]{0,23})=(\?|\d{1,15}(?:\.\d{1,6})?(?:e[+-]\d{1,2})?)(?:@(\d\.\d{1,2}))?(?:;|$)")
+NUMBER = r"\d{1,15}(?:\.\d{1,6})?(?:e[+-]\d{1,2})?"
+LOAD = re.compile(rf"([a-z][a-z0-9_]{{0,23}})=(\?|{NUMBER})(?:~({NUMBER})~({NUMBER}))?(?:@(\d\.\d{{1,2}}))?(?:;|$)")
 MOST_MONITORS = 16
 SECOND = re.compile(r"(\d{1,12})\|(\d{1,15})")
 COUNTER = re.compile(r"([a-z][a-z0-9_.:-]{0,63})=(\d{1,15})")
@@ -22,12 +23,15 @@ def packed(counters: Counters) -> str:
 
 
 def loaded(load: tuple[Load, ...]) -> str:
-    """``name=reading``, and ``@pressure`` where there is any; a question mark for what is unknown."""
-    return ";".join(
-        f"{each.name}={'?' if each.reading is None else format(each.reading, '.3g')}"
-        + (f"@{each.pressure:.2f}" if each.pressure else "")
-        for each in load
-    )
+    """``name=reading``, ``~median~longest`` where there is more to say, and ``@pressure`` where there is any."""
+    return ";".join(map(_loaded, load))
+
+
+def _loaded(load: Load) -> str:
+    """A question mark for what is unknown; nothing more is said of a lag that there is not."""
+    reading = "?" if load.reading is None else format(load.reading, ".3g")
+    spread = f"~{load.median:.3g}~{load.longest:.3g}" if load.longest else ""
+    return f"{load.name}={reading}{spread}" + (f"@{load.pressure:.2f}" if load.pressure else "")
 
 
 def view_of(reply: list[Any]) -> View:
@@ -101,8 +105,14 @@ def _worker(name: str, record: str, now: int) -> WorkerReading | None:
 
 
 def _loads(text: str) -> tuple[Load, ...]:
-    found = LOAD.findall(text)[:MOST_MONITORS]
-    return tuple(
-        Load(name, None if reading == "?" else float(reading), min(1.0, float(pressure or 0)))
-        for name, reading, pressure in found
+    return tuple(_load(*parts) for parts in LOAD.findall(text)[:MOST_MONITORS])
+
+
+def _load(name: str, reading: str, median: str, longest: str, pressure: str) -> Load:
+    return Load(
+        name,
+        None if reading == "?" else float(reading),
+        min(1.0, float(pressure or 0)),
+        float(median) if median else None,
+        float(longest) if longest else None,
     )

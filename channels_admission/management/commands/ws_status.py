@@ -71,7 +71,8 @@ SHAPE = (
       uptime     seconds since it started
       load       a list, one for each monitor
         name       "lag", "memory", "descriptors", "cpu" or one of yours
-        reading    seconds for the lag, else a share; null where unknown
+        reading    seconds for the lag (p99), else a share; null where unknown
+        median, longest  of the lag (p50 and max), where there is one; else null
         pressure   from 0, nobody is refused, to 1, everybody
 
 --advise --json prints one object instead: the text of each file by its path.
