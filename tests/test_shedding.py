@@ -2,12 +2,16 @@
 
 import asyncio
 import json
+import re
+import signal
+import threading
 import time
 from collections import Counter
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from itertools import cycle, pairwise
 from pathlib import Path
 
+import psutil
 import pytest
 
 from channels_admission.monitors import WINDOW
@@ -198,19 +202,15 @@ LIMIT = 256 * MIB
 
 @contextmanager
 def control_group(name: str):
-    """A launcher that puts a worker under ``LIMIT`` of the kernel's; skips where no group can be made."""
-    folder, limit = Path("/sys/fs/cgroup/memory", name), "memory.limit_in_bytes"
+    """A launcher that puts a worker under ``LIMIT`` of the kernel's; ``OSError`` where no such group can be made."""
+    folder, limit, swap = Path("/sys/fs/cgroup/memory", name), "memory.limit_in_bytes", "memory.swappiness"
     if not folder.parent.exists():
-        folder, limit = Path("/sys/fs/cgroup", name), "memory.max"
+        folder, limit, swap = Path("/sys/fs/cgroup", name), "memory.max", "memory.swap.max"
+    folder.mkdir()
     try:
-        folder.mkdir()
-    except OSError as error:
-        pytest.skip(f"no control group can be made here: {error}")
-    try:
-        try:
-            (folder / limit).write_text(str(LIMIT))
-        except OSError as error:
-            pytest.skip(f"the memory of a control group cannot be limited here: {error}")
+        (folder / limit).write_text(str(LIMIT))
+        with suppress(OSError):
+            (folder / swap).write_text("0")
         yield ["sh", "-c", f'echo $$ > {folder}/cgroup.procs && exec "$@"', "sh"]
     finally:
         folder.rmdir()
@@ -219,11 +219,15 @@ def control_group(name: str):
 @contextmanager
 def limited_by(what: str, name: str):
     """Options of a worker that may use ``LIMIT`` bytes, as the setting or as the kernel says."""
-    if what == "setting":
-        yield {"MEMORY_LIMIT": LIMIT}
-    else:
-        with control_group(name) as launcher:
-            yield {"launcher": launcher}
+    with ExitStack() as stack:
+        if what == "setting":
+            yield {"MEMORY_LIMIT": LIMIT}
+            return
+        try:
+            launcher = stack.enter_context(control_group(name))
+        except OSError as error:
+            pytest.skip(f"no memory can be limited by a control group here: {error}")
+        yield {"launcher": launcher}
 
 
 @pytest.mark.parametrize("what", ["setting", "control group"])
@@ -263,6 +267,102 @@ async def _above(pid: int, share: float):
 
 async def _has_none(pid: int) -> bool:
     return (await load_of(pid, "memory")).pressure == 0
+
+
+SHED = 5
+HOLD, MORE, GROWTH = 3 * MIB, 4 * MIB, 12.0
+"""Bytes that each client costs at once, and as many seconds later."""
+
+
+@contextmanager
+def killed_beyond(limit: int, running: Workers):
+    """End the worker when it has more memory than that, as the kernel would where it knew of the limit."""
+    (process,) = running.processes
+    resident, done = psutil.Process(process.pid), threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.005):
+            if process.poll() is None and resident.memory_info().rss > limit:
+                process.kill()
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield
+    finally:
+        done.set()
+        watcher.join()
+
+
+@contextmanager
+def mortal(workers, name: str, **settings):
+    """One worker that does not survive ``LIMIT``: by a control group, or where none can be made by us."""
+    with ExitStack() as stack:
+        try:
+            launcher = stack.enter_context(control_group(name))
+        except OSError:
+            running = stack.enter_context(workers(MEMORY_LIMIT=LIMIT, **settings))
+            stack.enter_context(killed_beyond(LIMIT, running))
+        else:
+            running = stack.enter_context(workers(launcher=launcher, **settings))
+        yield running
+
+
+async def fill(running: Workers, count: int = 40) -> list[Client]:
+    """Clients each of whom costs more and more memory, of which there is not enough for all."""
+    clients = await enter_many(count, [running.origin], path="/ws/strain/")
+    await asyncio.gather(*(order(client, hold=HOLD, more=MORE, seconds=GROWTH) for client in clients))
+    return clients
+
+
+async def test_a_worker_whose_memory_runs_out_closes_some_and_lives(workers, prefix, figures):
+    with mortal(workers, prefix, SHED_PER_BEAT=SHED) as running:
+        clients = await fill(running)
+        pid = clients[0].pid
+        knocks, readings, refused_before = [], [], 0
+        until = time.monotonic() + GROWTH + 1.0
+        while time.monotonic() < until:
+            knocks.append(await Client.enter(running.origin))
+            readings.append(await _reading(pid, "memory"))
+            if all(client.is_open for client in clients):
+                refused_before = codes(knocks)[1013]
+            await knocks[-1].leave()
+            await asyncio.sleep(0.05)
+        left = [client for client in clients if client.is_open]
+        closed = [client for client in clients if not client.is_open]
+        assert refused_before > 0
+        assert {client.socket.close_code for client in closed} == {1013}
+        assert all("retry-after=" in client.socket.close_reason for client in closed)
+        steps = [int(count) for count in re.findall(r"closes (\d+) of its connections", running.logs[0].read_text())]
+        assert len(steps) > 1
+        assert max(steps) <= SHED
+        assert max(readings) >= 0.95
+        assert await _reading(pid, "memory") < 0.95
+        assert [await ask(client, "still here") for client in left] == ["still here"] * len(left)
+        assert running.processes[0].poll() is None
+        assert (await look()).shed == sum(steps) >= len(closed)
+        figures.note(
+            "40 clients that grow to 280 MiB in a worker that 256 MiB kill",
+            f"first nobody new, then connections closed with 1013, {SHED} a beat at most, until it is below 95 %",
+            f"{100 * max(readings):.0f} % at the most; {len(closed)} closed in {len(steps)} steps, "
+            f"{len(left)} served on; {100 * readings[-1]:.0f} % in the end",
+        )
+        await leave_all(clients)
+
+
+async def test_without_shedding_the_same_load_kills_the_worker(workers, prefix, figures):
+    with mortal(workers, prefix, SHED_PER_BEAT=0) as running:
+        clients, began = await fill(running), time.monotonic()
+        (process,) = running.processes
+        await eventually(lambda: process.poll() is not None, seconds=GROWTH + 2)
+        assert process.returncode == -signal.SIGKILL
+        seconds = time.monotonic() - began
+        await eventually(lambda: not any(client.is_open for client in clients))
+        figures.note(
+            "… the same with `SHED_PER_BEAT` 0",
+            "nothing",
+            f"killed after {seconds:.1f} s, and {len(clients)} connections with it",
+        )
 
 
 # Cost

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import mmap
 import time
 from collections.abc import Coroutine
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any
 
 from .consumers import EchoConsumer
 
+BIT = 1 << 17
+"""Bytes."""
 tasks: set[asyncio.Task[None]] = set()
 
 
@@ -18,8 +21,11 @@ class StrainConsumer(EchoConsumer):
 
     ``{"block": seconds, "rest": seconds, "times": count}`` blocks the event loop so many times, after
     a rest before each. ``{"allocate": bytes, "seconds": …}`` holds so much memory for so long. Both go
-    on when the connection is gone.
+    on when the connection is gone. ``{"hold": bytes, "more": bytes, "seconds": …}`` holds the first so
+    many at once and more of them bit by bit in that time, and gives all back when the connection ends.
     """
+
+    held: mmap.mmap | None = None
 
     async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
         if text_data is None or not text_data.startswith("{"):
@@ -28,9 +34,25 @@ class StrainConsumer(EchoConsumer):
         order = json.loads(text_data)
         if "block" in order:
             _begin(_block(**order))
+        elif "hold" in order:
+            _begin(self._hold(**order))
         else:
             _begin(_allocate(**order))
         await self.send("begun")
+
+    async def disconnect(self, code: int) -> None:
+        if self.held is not None:
+            self.held.close()
+
+    async def _hold(self, hold: int, more: int, seconds: float) -> None:
+        # Pages of its own, which the kernel has back at once when they are closed, as from no allocator.
+        self.held = mmap.mmap(-1, hold + more, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        self.held.write(b"\1" * hold)
+        for _ in range(more // BIT):
+            await asyncio.sleep(seconds * BIT / more)
+            if self.held.closed:
+                return
+            self.held.write(b"\1" * BIT)
 
 
 def marked() -> float:
