@@ -2,8 +2,8 @@
 
 import asyncio
 import json
-import os
 import mmap
+import os
 import time
 from collections.abc import Coroutine
 from pathlib import Path
