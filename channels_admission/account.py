@@ -13,6 +13,9 @@ rules that keep a worker's ledger count from ever being below what it holds:
 
 Where the pool has a connect rate, an admission needs more than a slot that is counted: each uses
 up one of the ledger's latest grants, or, while the ledger is away, a token of this worker's part.
+
+Where the pool is shared by quotas or classes, no slot is reused without asking: another client may
+come for it, and the ledger alone knows whether it may. :class:`~.claims.Claims` is the book of that.
 """
 
 from collections import Counter
@@ -20,10 +23,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from . import policy
+from .claims import Claims
 from .conf import PoolSettings
 from .exceptions import LedgerError
 from .pace import Bucket
-from .types import ADMITTED, CALLS, CALLS_TOOK, ERRORS, RELEASED, Counters, Level, Load, Reason, Report, View
+from .types import ADMITTED, CALLS, CALLS_TOOK, ERRORS, RELEASED, Ask, Counters, Level, Load, Reason, Report, View
 from .worker import Worker, home
 
 
@@ -71,16 +75,18 @@ class Account:
         """Whether the last exchange failed: decisions are then this account's alone."""
         self.counters: Counter[str] = Counter()
         self.calls = Calls()
+        self.claims = Claims(pool) if pool.is_shared else None
         self._begin()
 
     def _begin(self) -> None:
         self._seq = 0
+        self._heard = 0
         self._version = 0
         self._met_settled = False
         self._acknowledged: Counters = {}
         self._grants = 0
         self._bucket: Bucket | None = None
-        self._total = 0
+        self._total = self._others = 0
         self.level: Level | None = None
         """The pool's level as last heard."""
         self.workers = self.pool.expected_workers
@@ -102,15 +108,23 @@ class Account:
         """Whether one more handshake may be admitted on what the ledger has granted."""
         return self.held < self.allowance and (self._grants > 0 or not self.terms.rate)
 
-    def refusal_alone(self, now: float) -> Reason | None:
+    def refusal_alone(self, now: float, ask: Ask | None = None) -> str | None:
         """Why one more handshake may not be admitted without the ledger's word; else it has its token."""
         if not self._has_slot_alone:
             return Reason.LEDGER
         if self.pool.when_ledger_down == "open":
             return None
+        if reason := self.claim_alone(ask):
+            return reason
         if self._bucket is not None and not self._bucket.take(now):
             return Reason.RATE
         return None
+
+    def claim_alone(self, ask: Ask | None) -> str | None:
+        """Why what is asked for beside a slot may not be granted without the ledger's word."""
+        if ask is None or self.claims is None:
+            return None
+        return self.claims.refusal_alone(ask, self.pool.max_connections, self._others, self.held)
 
     @property
     def _has_slot_alone(self) -> bool:
@@ -132,26 +146,32 @@ class Account:
 
     @property
     def unreported(self) -> int:
-        """Slots the ledger counts for this worker and nobody holds."""
-        return max(0, self.allowance - self.held)
+        """Slots the ledger counts for this worker and nobody holds, or claims that it should hear of."""
+        return max(0, self.allowance - self.held) or int(self.claims is not None and self.claims.untold)
 
-    def admit(self) -> None:
-        """Take a slot; the caller has seen that there is room."""
+    def admit(self, ask: Ask | None = None) -> None:
+        """Take a slot; the caller has seen that there is room, and taken the claims."""
         self.held += 1
         self._grants -= 1
         self.counters[ADMITTED] += 1
+        if ask is not None and self.claims is not None:
+            self.claims.enter(ask.group)
 
     def refuse(self, reason: str) -> None:
         self.counters[str(reason)] += 1
 
-    def release(self) -> None:
+    def release(self, ask: Ask | None = None) -> None:
         self.held -= 1
         self.counters[RELEASED] += 1
+        if ask is not None and self.claims is not None:
+            self.claims.give(ask)
+            self.claims.leave(ask.group)
 
     def report(
         self,
         wanted: int = 0,
         *,
+        asks: tuple[Ask, ...] = (),
         load: tuple[Load, ...] = (),
         owed: int = 0,
         gone: tuple[str, ...] = (),
@@ -166,6 +186,10 @@ class Account:
         else:
             held = self.held
             self.allowance = min(self.allowance, held)
+        parts = 0 if self._met_settled else self.pool.expected_workers
+        fair = None
+        if self.claims is not None:
+            fair = self.claims.say(asks, away=self.away and not goodbye, heard=self._heard, parts=parts)
         return Report(
             worker=self.worker.id,
             seq=self._seq,
@@ -186,6 +210,7 @@ class Account:
             owed=owed,
             beat=beat,
             goodbye=goodbye,
+            fair=fair,
         )
 
     def settle(self, report: Report, view: View) -> None:
@@ -193,10 +218,14 @@ class Account:
         self.away = False
         self.allowance = report.held + view.granted
         self._grants = view.granted
+        self._heard = report.seq
+        if report.fair is not None and self.claims is not None:
+            self.claims.settle(report.fair.asks, view)
         self._version = max(self._version, view.version)
         self._met_settled = self._met_settled or not view.settling
         self._acknowledged = report.counters
         self._total = view.total
+        self._others = view.total - self.allowance
         self.workers = view.workers
         self._share = policy.share_of_free(view.total, view.limit, view.workers)
         self.level = policy.alert(view.total, view.limit, self.pool.warn_at, self.level or Level.CALM)
@@ -207,9 +236,13 @@ class Account:
             part = max(1, self.workers)
             self._bucket = Bucket(self.terms.rate / part, max(1, self.terms.burst // part), now)
         self.away = True
+        if self.claims is not None:
+            self.claims.sweep = ""
 
     def rename(self) -> None:
         """Another worker answers to our name: go on under a new one, as one the ledger has never met."""
         self.worker = self.worker.renamed()
         self.allowance = 0
+        if self.claims is not None:
+            self.claims.forget()
         self._begin()

@@ -5,6 +5,7 @@ Every key is a :class:`Key`: its default, its check id, what it must be, and how
 settings in force or raises with the same list, and follows ``override_settings``.
 """
 
+import hashlib
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -17,8 +18,10 @@ from django.conf import settings as django_settings
 from django.core.signals import setting_changed
 from django.utils.text import capfirst
 
+from .address import Proxies, trusted_proxies
 from .exceptions import ConfigurationError
 from .hosts import LedgerSettings, ledger
+from .quotas import Function, Quota, classify, deadline, part, quotas, shares
 from .thresholds import Watch, pressure
 from .types import Terms
 from .values import (
@@ -72,6 +75,16 @@ class PoolSettings:
     ramp: float
     refusal_hold: float
     max_refusals_held: int
+    quotas: tuple[Quota, ...]
+    classify: Function | None
+    shares: Mapping[str, float]
+    pending_share: float | None
+    pending_deadline: float | None
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether quotas or classes share the pool out, so that every handshake must ask the ledger."""
+        return bool(self.quotas or self.classify or self.pending_share)
 
     @property
     def terms(self) -> Terms:
@@ -94,6 +107,7 @@ class Settings:
     memory_limit: int | None
     shed_per_beat: int
     status_token: str | None = field(repr=False)
+    trusted_proxies: Proxies
     pools: Mapping[str, PoolSettings]
 
     def pool(self, name: str) -> PoolSettings:
@@ -144,6 +158,7 @@ PROJECT_KEYS = (
     Key("SHED_PER_BEAT", "E028", 50, whole(0, 100_000), "connections a worker closes in a beat where memory runs out"),
     Key("STATUS_TOKEN", "E050", None, token, "the bearer token for status.json and the metrics; None for users only"),
     Key("MEMORY_LIMIT", "E027", None, size, "bytes of memory one worker process may use; None for what there is"),
+    Key("TRUSTED_PROXIES", "E029", 0, trusted_proxies, "proxies in front: their number, or a list of their networks"),
 )
 OUTAGE_POLICIES = one_of("share", "freeze", "open", "closed")
 REFUSALS = one_of("close", "http")
@@ -162,6 +177,11 @@ POOL_KEYS = (
     Key("RAMP", "E023", 0, seconds(0, 3600), "seconds in which the rate grows to its full value in an empty pool"),
     Key("REFUSAL_HOLD", "E024", 0, seconds(0, 60), "seconds a refused client is kept before the close, at the most"),
     Key("MAX_REFUSALS_HELD", "E025", 1000, whole(0, 100_000), "refused clients that one worker keeps at a time"),
+    Key("QUOTAS", "E030", (), quotas, "slots that one client may hold: a list of {'key': 'user', 'max': 3}"),
+    Key("CLASSIFY", "E031", None, classify, "dotted path of a function from a scope to the name of a class"),
+    Key("SHARES", "E032", {}, shares, "the share of the limit up to which each class may fill the pool"),
+    Key("PENDING_SHARE", "E033", None, part, "share of the limit for those who have not authenticated yet"),
+    Key("PENDING_DEADLINE", "E034", None, deadline, "seconds to authenticate, after which one is closed with 1008"),
 )
 KEYS = PROJECT_KEYS + POOL_KEYS
 POOLS_ID = "E018"
@@ -249,6 +269,11 @@ def current() -> Settings:
     return settings
 
 
+def secret() -> bytes:
+    """A secret of this project's own, from SECRET_KEY, to hash what must not be told."""
+    return hashlib.blake2s(str(django_settings.SECRET_KEY).encode(), person=b"claims").digest()
+
+
 def origin(pool: str, key: str) -> str:
     """Where the value of a pool's ``key`` is written: in its own dict, in the common one, or nowhere."""
     given: Mapping[str, Any] = getattr(django_settings, NAME, {})
@@ -258,7 +283,7 @@ def origin(pool: str, key: str) -> str:
 
 
 def _forget(*, setting: str, **_: Any) -> None:
-    if setting in (NAME, "CHANNEL_LAYERS"):
+    if setting in (NAME, "CHANNEL_LAYERS", "SECRET_KEY"):
         current.cache_clear()
 
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 from .conf import DEFAULT_POOL
-from .middleware import admit
+from .middleware import KEY, admit
 
 
 class AdmissionMixin:
@@ -23,3 +23,8 @@ class AdmissionMixin:
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         await admit(super().__call__, self.admission_pool, scope, receive, send)  # type: ignore[misc]
+
+    def admission_authenticated(self) -> None:
+        """Say that the client has authenticated: it no longer counts as pending, and has met its deadline."""
+        for slot in self.scope.get(KEY, {}).values():  # type: ignore[attr-defined]
+            slot.authenticated()

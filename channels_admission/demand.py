@@ -6,7 +6,7 @@ from .case import Case
 from .finding import Finder, Finding, Severity, clock
 from .ledger.memory import MemoryLedger
 from .snapshot import Connects, Health
-from .types import Level, Reason
+from .types import QUOTA, Level, Reason
 
 HERD = 50
 """Handshakes in one second, the fewest that are a herd."""
@@ -20,6 +20,7 @@ REFUSED = {
     Reason.SETTLING.value: "see why Redis lost its data",
     Reason.CROWD.value: "add workers, or set CONNECT_RATE",
     Reason.LEDGER.value: "see why Redis was away",
+    Reason.SHARE.value: "raise the share of the class, or the limit",
 }
 """What to do about refusals, by their reason."""
 
@@ -140,8 +141,14 @@ def _refusals(case: Case) -> Iterator[Finding]:
                 Severity.NOTE,
                 f"Pool {pool.name} has refused {sum(count for count, _ in refused):,} connections so far",
                 "By reason: " + ", ".join(f"{count:,} {reason}" for count, reason in refused),
-                f"For {most}: {REFUSED.get(most, 'a monitor refused; see the readings of the workers')}.",
+                f"For {most}: {_advice(most)}.",
             )
+
+
+def _advice(reason: str) -> str:
+    if reason.startswith(QUOTA):
+        return "one client opens more than its quota allows; raise it if that is right"
+    return REFUSED.get(reason, "a monitor refused; see the readings of the workers")
 
 
 FINDERS: tuple[Finder, ...] = (_ledger, _switches, _herd, _limits, _refusals)

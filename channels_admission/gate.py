@@ -15,14 +15,16 @@ from contextvars import Context
 from itertools import islice
 
 from .account import Account
+from .claims import first_asks, with_moments
 from .conf import PoolSettings, Settings
 from .connection import Connection
 from .exceptions import LedgerError, LedgerUnavailable
-from .ledger.base import Ledger, OutOfOrder
+from .ledger.base import Forgotten, Ledger, OutOfOrder
 from .pace import Schedule
 from .pressure import Pressure
 from .refusal import close_reason
-from .types import ADMITTED, RELEASED, SHED, Reason, Refusal, Report, View
+from .rules import Rules
+from .types import ADMITTED, NO_HANDSHAKES, QUOTA, SHED, Ask, Reason, Refusal, Report, View
 from .worker import Worker, is_gone
 
 logger = logging.getLogger("channels_admission")
@@ -50,10 +52,19 @@ PATIENCE_AT_EXIT = 0.1
 class Slot:
     """The right to hold one open connection in a pool, given back once by :meth:`release`."""
 
-    __slots__ = ("_gate",)
+    __slots__ = ("_gate", "ask", "is_authenticated")
 
-    def __init__(self, gate: "Gate") -> None:
+    def __init__(self, gate: "Gate", ask: Ask | None = None) -> None:
         self._gate: Gate | None = gate
+        self.ask = ask
+        """What it was given for, in a pool that is shared by quotas or classes."""
+        self.is_authenticated = False
+        """Whether its client is known, as far as anybody has said."""
+
+    @property
+    def gate(self) -> "Gate | None":
+        """Where it came from, or None after the release."""
+        return self._gate
 
     @property
     def pool(self) -> str | None:
@@ -64,7 +75,13 @@ class Slot:
         """Give the slot back. Synchronous, repeatable, and cannot fail; the ledger hears of it shortly."""
         gate, self._gate = self._gate, None
         if gate is not None:
-            gate._release()
+            gate._release(self.ask)
+
+    def authenticated(self) -> None:
+        """Count its connection no longer among those who have yet to authenticate. Synchronous and repeatable."""
+        self.is_authenticated = True
+        if self._gate is not None and self.ask is not None:
+            self._gate._acquaint(self)
 
 
 class _Handshake(asyncio.Future["Slot | Refusal"]):
@@ -73,6 +90,9 @@ class _Handshake(asyncio.Future["Slot | Refusal"]):
     number: int
     overdue: int
     """The tick at which it has waited its time."""
+    ask: Ask | None = None
+    slot: Slot | None = None
+    """What it has already, where it asks for more."""
 
 
 class Gate:
@@ -91,6 +111,8 @@ class Gate:
         self.pool = pool
         self.settings = settings
         self.account = Account(pool, worker, server)
+        self.rules = Rules(pool, settings) if pool.is_shared else None
+        """What its handshakes must ask for; None where they ask for a slot and nothing else."""
         self.connections: dict[Connection, None] = {}
         """The connections that hold its slots, the youngest last."""
         self.refusals_held = 0
@@ -111,6 +133,8 @@ class Gate:
         self._shed_at = 0.0
         self._full_until = 0.0
         self._shortfall = Reason.FULL
+        self._full: dict[int, tuple[float, str]] = {}
+        """For each class until when it is taken to have no room, and why."""
         self._schedule = Schedule(self.account.terms)
         self._refused_for_good = False
         self._report_at: float | None = None
@@ -136,8 +160,13 @@ class Gate:
 
     # For handshakes
 
-    async def acquire(self) -> Slot | Refusal:
-        """A slot, or a refusal, within ``LEDGER_TIMEOUT``. Cancelling it costs no slot."""
+    async def acquire(self, ask: Ask | None = None) -> Slot | Refusal:
+        """A slot, or a refusal, within ``LEDGER_TIMEOUT``. Cancelling it costs no slot.
+
+        ``ask`` comes from the gate's :class:`~.rules.Rules`, where it has any.
+        """
+        if ask is not None:
+            return await self._acquire_shared(ask)
         account = self.account
         if self._pressure is not None and (monitor := self._pressure.refusing()):
             return self._refuse(monitor)
@@ -149,15 +178,43 @@ class Gate:
             return self._refuse(self._shortfall)
         if len(self._waiting) >= MOST_WAITING:
             return self._refuse(Reason.CROWD)
-        handshake = self._queue()
+        return await self._verdict(self._queue())
+
+    async def claim(self, slot: Slot, ask: Ask) -> Refusal | None:
+        """Let the connection that holds ``slot`` have what it asks for as well, or refuse it."""
+        if self.account.away or self._parting:
+            verdict = self._decide_alone(ask, slot)
+        else:
+            verdict = await self._verdict(self._queue(ask, slot))
+        return verdict if isinstance(verdict, Refusal) else None
+
+    async def _acquire_shared(self, ask: Ask) -> Slot | Refusal:
+        """The same, where what is asked for beside the slot matters; the exempt are always admitted."""
+        if not self._is_exempt(ask):
+            if self._pressure is not None and (monitor := self._pressure.refusing()):
+                return self._refuse(monitor)
+            until, reason = self._full.get(ask.group, (0.0, ""))
+            if self._loop.time() < until and not self.account.away:
+                return self._refuse(reason)
+            if len(self._waiting) >= MOST_WAITING:
+                return self._refuse(Reason.CROWD)
+        if self.account.away or self._parting:
+            return self._decide_alone(ask)
+        return await self._verdict(self._queue(ask))
+
+    def _is_exempt(self, ask: Ask | None) -> bool:
+        return ask is not None and self.rules is not None and self.rules.is_exempt(ask.group)
+
+    async def _verdict(self, handshake: _Handshake) -> Slot | Refusal:
         try:
             return await handshake
         except asyncio.CancelledError:
             self._abandon(handshake)
             raise
 
-    def _queue(self) -> _Handshake:
+    def _queue(self, ask: Ask | None = None, slot: Slot | None = None) -> _Handshake:
         handshake = _Handshake(loop=self._loop)
+        handshake.ask, handshake.slot = ask, slot
         self._arrivals += 1
         handshake.number = self._arrivals
         handshake.overdue = self._tick + TICKS
@@ -174,27 +231,58 @@ class Gate:
             if isinstance(verdict, Slot):
                 verdict.release()
 
-    def _admit(self) -> Slot:
-        self.account.admit()
-        return Slot(self)
+    def _admit(self, ask: Ask | None = None) -> Slot:
+        self.account.admit(ask)
+        return Slot(self, ask)
+
+    def _give(self, ask: Ask | None, slot: Slot | None) -> Slot:
+        """A slot, or ``slot`` with what is asked for as well."""
+        if slot is None or slot.ask is None or ask is None:
+            return self._admit(ask)
+        if self.account.claims is not None:
+            self.account.claims.leave(slot.ask.group)
+            self.account.claims.enter(ask.group)
+        slot.ask = Ask(slot.ask.claims + ask.claims, ask.group)
+        return slot
+
+    def _acquaint(self, slot: Slot) -> None:
+        """The slot's connection has authenticated."""
+        if self.rules is None or self.account.claims is None or slot.ask is None:
+            return
+        known = self.rules.without_pending(slot.ask)
+        if known != slot.ask:
+            self.account.claims.give(self.rules.pending)
+            slot.ask = known
+            self._report_soon()
 
     def _refuse(self, reason: str) -> Refusal:
         self.account.refuse(reason)
         if self._log_timer is None:
             self._log_timer = self._loop.call_later(LOG_PAUSE, self._log_refusals, context=Context())
+        if reason.startswith(QUOTA):
+            return Refusal(reason, self._schedule.chance())
         return Refusal(reason, self._schedule.next(self._loop.time()))
 
     def _log_refusals(self) -> None:
         """Say in one line how many were refused, and why, since the last such line."""
         refused = self.account.counters.copy()
-        del refused[ADMITTED], refused[RELEASED], refused[SHED]
+        for name in (ADMITTED, *NO_HANDSHAKES):
+            del refused[name]
         news, self._logged, self._log_timer = refused - self._logged, refused, None
         reasons = ", ".join(f"{count} {name}" for name, count in news.items())
         logger.info("Pool %r refused %d connections: %s.", self.pool.name, news.total(), reasons)
 
-    def _decide_alone(self) -> Slot | Refusal:
-        reason = self.account.refusal_alone(self._loop.time())
-        return self._admit() if reason is None else self._refuse(reason)
+    def _decide_alone(self, ask: Ask | None = None, slot: Slot | None = None) -> Slot | Refusal:
+        reason = None
+        if slot is not None:
+            reason = self.account.claim_alone(ask)
+        elif not self._is_exempt(ask):
+            reason = self.account.refusal_alone(self._loop.time(), ask)
+        if reason is not None:
+            return self._refuse(reason)
+        if ask is not None and self.account.claims is not None:
+            self.account.claims.take(ask)
+        return self._give(ask, slot)
 
     def _shed(self) -> None:
         """Where memory runs out, end a bounded number of connections a beat: the youngest, which have lost least."""
@@ -210,8 +298,11 @@ class Gate:
         self.account.counters[SHED] += len(doomed)
         logger.warning("Memory runs out: pool %r closes %d of its connections.", self.pool.name, len(doomed))
 
-    def _release(self) -> None:
-        self.account.release()
+    def _release(self, ask: Ask | None) -> None:
+        self.account.release(ask)
+        self._report_soon()
+
+    def _report_soon(self) -> None:
         if self._report_at is None:
             self._report_at = self._loop.time() + (0 if self.account.scarce else RELEASE_PAUSE)
             self._bell.set()
@@ -231,11 +322,26 @@ class Gate:
             else:
                 break
 
+    def _answer_asked(self, asked: list[_Handshake], verdicts: tuple[str, ...]) -> None:
+        """Tell each what the ledger said; what was granted to one who has gone meanwhile is free again."""
+        until = self._loop.time() + FULL_FRESH
+        for handshake, reason in zip(asked, verdicts, strict=True):
+            ask = handshake.ask
+            if reason and ask is not None and not (ask.late or reason.startswith(QUOTA)):
+                self._full[ask.group] = until, reason
+            if not handshake.done():
+                given = self._refuse(reason) if reason else self._give(ask, handshake.slot)
+                handshake.set_result(given)
+            elif not reason and ask is not None and self.account.claims is not None:
+                self.account.claims.give(ask)
+        while self._waiting and self._waiting[0].done():
+            self._waiting.popleft()
+
     def _answer_all_alone(self) -> None:
         while self._waiting:
             handshake = self._waiting.popleft()
             if not handshake.done():
-                handshake.set_result(self._decide_alone())
+                handshake.set_result(self._decide_alone(handshake.ask, handshake.slot))
 
     # The limit of patience
 
@@ -251,11 +357,17 @@ class Gate:
         while waiting and (waiting[0].done() or waiting[0].overdue <= self._tick):
             handshake = waiting.popleft()
             if not handshake.done():
-                handshake.set_result(self._admit() if self.account.has_room else self._refuse(Reason.LEDGER))
+                handshake.set_result(self._overdue(handshake))
         if self._asking is not None and self._asking_overdue <= self._tick:
             self._asking.cancel()
         if waiting or self._asking is not None:
             self._keep_ticking()
+
+    def _overdue(self, handshake: _Handshake) -> Slot | Refusal:
+        ask = handshake.ask
+        if self._is_exempt(ask) or (ask is None and self.account.has_room):
+            return self._give(ask, handshake.slot)
+        return self._refuse(Reason.LEDGER)
 
     # The conversation with the ledger
 
@@ -294,6 +406,10 @@ class Gate:
                 if not error.reset or self.account.away:
                     raise
                 await self._call()
+        except Forgotten:
+            self._warn_of_lapse(self.account.held)
+            self.account.rename()
+            self._beat_at = self._loop.time()
         except OutOfOrder as error:
             logger.warning(
                 "Another worker reports as %s (%s); going on under a new name.", self.account.worker.id, error
@@ -306,10 +422,14 @@ class Gate:
     async def _call(self) -> None:
         account, started = self.account, self._loop.time()
         is_beat = started >= self._beat_at
-        wanted = sum(not handshake.done() for handshake in self._waiting)
+        asked, asks = self._asked()
+        if self.rules is None:
+            wanted = sum(not handshake.done() for handshake in self._waiting)
+        else:
+            wanted = sum(not ask.late for ask in asks)
         covered = self._arrivals
         load = self._pressure.load if self._pressure else ()
-        report = account.report(wanted, load=load, owed=self._schedule.owed, gone=self._gone, beat=is_beat)
+        report = account.report(wanted, asks=asks, load=load, owed=self._schedule.owed, gone=self._gone, beat=is_beat)
         self._report_at = None
         with account.calls.timing(self._loop.time):
             view = await self._ask(report)
@@ -320,23 +440,32 @@ class Gate:
             self._regain(started)
         self._schedule.owed -= report.owed
         if view.offer or view.shortfall:
-            self._schedule.renew(view.offer, wanted - view.granted, self._loop.time())
-        if view.shortfall:
+            refused = wanted - view.granted if self.rules is None else with_moments(view.verdicts)
+            self._schedule.renew(view.offer, refused, self._loop.time())
+        if view.shortfall and self.rules is None:
             self._full_until = started + FULL_FRESH
             self._shortfall = view.shortfall
         if is_beat or was_away:
             self._beat_at = started + self.settings.beat * random.uniform(0.9, 1.0)
             self._look_for_gone(view)
-        if wanted > 1:
+        if wanted > 1 and (self.rules is None or len(asked) == len(self._waiting)):
             self._quiet_until = started + min(CROWD_PAUSE * wanted, LONGEST_PAUSE * self.settings.ledger_timeout)
         if view.lapsed and not view.settling:  # else the ledger lost its data, and no lease ran out
-            logger.warning(
-                "The lease of %s had run out: pool %r may have been above its limit by %d.",
-                account.worker.id, self.pool.name, report.held,
-            )  # fmt: skip
-        self._answer_waiting(covered)
+            self._warn_of_lapse(report.held)
+        if self.rules is None:
+            self._answer_waiting(covered)
+        else:
+            self._answer_asked(asked, view.verdicts)
         if account.unreported and self._report_at is None:
             self._report_at = self._loop.time() + (0 if account.scarce else RELEASE_PAUSE)
+
+    def _asked(self) -> tuple[list[_Handshake], tuple[Ask, ...]]:
+        """The handshakes whose verdicts the next call brings, and what they ask for."""
+        if self.rules is None:
+            return [], ()
+        waiting = [(each, each.ask) for each in self._waiting if each.ask is not None and not each.done()]
+        waiting = waiting[: first_asks(ask for _, ask in waiting)]
+        return [each for each, _ in waiting], tuple(ask for _, ask in waiting)
 
     async def _ask(self, report: Report) -> View:
         """The ledger's answer, or :exc:`LedgerUnavailable` after ``LEDGER_TIMEOUT``."""
@@ -354,6 +483,12 @@ class Gate:
             raise LedgerUnavailable(f"no answer within {self.settings.ledger_timeout:g} s") from None
         finally:
             self._asking = None
+
+    def _warn_of_lapse(self, held: int) -> None:
+        logger.warning(
+            "The lease of %s had run out: pool %r may have been above its limit by %d.",
+            self.account.worker.id, self.pool.name, held,
+        )  # fmt: skip
 
     def _look_for_gone(self, view: View) -> None:
         self._gone = tuple(neighbour.worker for neighbour in view.neighbours if is_gone(neighbour))

@@ -142,6 +142,10 @@ class Schedule:
             offer = Offer(ramp / 2 + self._terms.retry_after[0], workers / (SCHEDULED * self._terms.rate), ramp)
         self.renew(offer, 0, now)
 
+    def chance(self) -> float:
+        """Seconds within the bounds, by lot: for whom no moment is any better than another."""
+        return random.uniform(*self._terms.retry_after)
+
     def next(self, now: float) -> float:
         """Seconds from now until the next free moment; beyond the bounds, a chance one in their upper half."""
         low, high = self._terms.retry_after

@@ -1,6 +1,8 @@
 """Pure decisions: numbers in, answers out. No clock, no I/O, no settings read."""
 
-from .types import Level
+import math
+
+from .types import Bound, Level
 
 CRITICAL_AT = 0.90
 """Share of the limit from which a pool is critical."""
@@ -10,6 +12,9 @@ HYSTERESIS = 0.05
 
 NEAR_FULL = 0.05
 """Share of the limit that must be free for a release to wait a moment for company."""
+
+ROUNDING = 1e-6
+"""Slots that a product of floating-point numbers may be short of a whole one."""
 
 
 def level(held: int, limit: int, warn_at: float) -> Level:
@@ -37,6 +42,16 @@ def alert(held: int, limit: int, warn_at: float, before: Level) -> Level:
 def share_of_free(total: int, limit: int, workers: int) -> int:
     """One worker's whole-slot part of the free room, the parts of all together never above it."""
     return max(0, limit - total) // max(1, workers)
+
+
+def ceiling(share: float, limit: int) -> float:
+    """The most slots that a share of the limit is; infinite for who is always admitted."""
+    return share if math.isinf(share) else math.floor(share * limit + ROUNDING)
+
+
+def most(bound: Bound, limit: int) -> float:
+    """The most slots under one key of a quota."""
+    return ceiling(bound.share, limit) if bound.most is None else bound.most
 
 
 def scarce(total: int, limit: int) -> bool:

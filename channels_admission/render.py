@@ -14,7 +14,7 @@ from rich.text import Text
 from .conf import NAME
 from .ledger.memory import MemoryLedger
 from .snapshot import Health, LedgerSnapshot, PoolSnapshot, Snapshot, WorkerSnapshot
-from .types import Level, Load, Reason
+from .types import QUOTA, Level, Load, Reason
 
 LEVELS = {
     Level.CALM: ("Calm", "bold green"),
@@ -33,6 +33,7 @@ REASONS = {
     Reason.RATE.value: "too many at once",
     Reason.CROWD.value: "too many waiting",
     Reason.LEDGER.value: "ledger away",
+    Reason.SHARE.value: "share of the class used up",
     "lag": "event loop behind",
     "memory": "memory short",
     "descriptors": "descriptors short",
@@ -124,6 +125,7 @@ def _pool(pool: PoolSnapshot) -> RenderableType:
         ends(Gauge(pool.held, pool.limit, style), Text(f"{percent:3} %")),
         Text(f"{pool.held:,} of {pool.limit:,} slots held, {pool.free:,} free"),
         Text(_events(pool)),
+        *_classes(pool),
         "",
         _workers(pool.workers) if pool.workers else Text(NOBODY, "dim"),
         *map(_pressed, filter(_is_pressed, pool.workers)),
@@ -132,10 +134,22 @@ def _pool(pool: PoolSnapshot) -> RenderableType:
 
 def _events(pool: PoolSnapshot) -> str:
     refused = sorted(pool.refused.items(), key=lambda item: (-item[1], item[0]))
-    reasons = ", ".join(f"{count:,} {REASONS.get(reason, plain(reason))}" for reason, count in refused if count)
+    reasons = ", ".join(f"{count:,} {_reason(reason)}" for reason, count in refused if count)
     detail = f" ({reasons})" if reasons else ""
     shed = f", {pool.shed:,} closed for want of memory" if pool.shed else ""
-    return f"{pool.admitted:,} admitted and {sum(pool.refused.values()):,} refused so far{detail}{shed}"
+    overdue = f", {pool.overdue:,} closed before they had authenticated" if pool.overdue else ""
+    return f"{pool.admitted:,} admitted and {sum(pool.refused.values()):,} refused so far{detail}{shed}{overdue}"
+
+
+def _reason(reason: str) -> str:
+    if reason.startswith(QUOTA):
+        return f"over the quota {plain(reason.removeprefix(QUOTA))}"
+    return REASONS.get(reason, plain(reason))
+
+
+def _classes(pool: PoolSnapshot) -> Iterator[Text]:
+    if pool.classes:
+        yield Text("By class: " + ", ".join(f"{held:,} {plain(name)}" for name, held in pool.classes.items()))
 
 
 def _workers(workers: tuple[WorkerSnapshot, ...]) -> RenderableType:

@@ -1,6 +1,7 @@
 """Everything shown to people and programs, collected once into one frozen value and rendered many ways."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -13,7 +14,8 @@ from .conf import PoolSettings, Settings
 from .exceptions import LedgerError, LedgerUnavailable
 from .ledger import open_ledger
 from .ledger.base import HISTORY
-from .types import ADMITTED, CALLS, CALLS_TOOK, ERRORS, NO_HANDSHAKES, SHED, Level, Load, Reading, WorkerReading
+from .rules import classes
+from .types import ADMITTED, CALLS, CALLS_TOOK, ERRORS, NO_HANDSHAKES, OVERDUE, SHED, Level, Load, Reading, WorkerReading
 
 READ_TIMEOUT = 1.0
 """Seconds a look at the ledger may take; no handshake waits for it."""
@@ -88,6 +90,10 @@ class PoolSnapshot:
     workers: tuple[WorkerSnapshot, ...]
     connects: Connects = field(default_factory=Connects)
     calls: Calls = field(default_factory=Calls)
+    classes: Mapping[str, int] = field(default_factory=dict)
+    """Slots held by the connections of each class that has a share, and by the exempt."""
+    overdue: int = 0
+    """Connections closed since nobody had authenticated by their deadline."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +163,16 @@ def _pool(pool: PoolSettings, reading: Reading) -> PoolSnapshot:
         workers=tuple(sorted(map(_worker, reading.workers), key=lambda worker: (worker.host, worker.pid, worker.id))),
         connects=_connects(reading.seconds),
         calls=Calls(counters.get(CALLS, 0), counters.get(ERRORS, 0), counters.get(CALLS_TOOK, 0) / 1000),
+        classes=_classes(pool, reading),
+        overdue=counters.get(OVERDUE, 0),
     )
+
+
+def _classes(pool: PoolSettings, reading: Reading) -> Mapping[str, int]:
+    held = Counter({each.name: 0 for each in classes(pool) if each.name} if pool.classify else {})
+    for worker in reading.workers:
+        held.update(worker.classes)
+    return dict(held)
 
 
 def _connects(seconds: Mapping[int, int]) -> Connects:

@@ -18,6 +18,8 @@ class Reason(StrEnum):
     """More handshakes wait for the ledger already than a worker lets wait."""
     LEDGER = "ledger"
     """The ledger is away, and this worker's own part of the pool is used up."""
+    SHARE = "share"
+    """The pool is as full as the class of the connection may make it."""
 
 
 ADMITTED = "admitted"
@@ -26,12 +28,20 @@ SHED = "shed"
 """Slots taken and given back, and connections closed for want of memory, beside the reasons in a worker's counters."""
 CALLS, ERRORS, CALLS_TOOK = "ledger.calls", "ledger.errors", "ledger.ms"
 """Exchanges with the ledger that a worker has made, those that failed, and the milliseconds that all took."""
-NO_HANDSHAKES = frozenset({RELEASED, SHED, CALLS, ERRORS, CALLS_TOOK})
+OVERDUE = "overdue"
+"""Connections closed since nobody had authenticated by their deadline."""
+QUOTA = "quota:"
+"""Begins the reason of a refusal by a quota; the quota's name follows."""
+NO_HANDSHAKES = frozenset({RELEASED, SHED, OVERDUE, CALLS, ERRORS, CALLS_TOOK})
 """The counters that count something else than the decision of a handshake."""
 
 Counters = Mapping[str, int]
 """Events since a worker started: ``admitted``, ``released``, ``shed``, its exchanges with the ledger, and an entry for
 each reason that occurred."""
+
+Key = bytes
+"""Whom a slot is counted under, as :data:`KEY_BYTES` bytes that tell nothing of it."""
+KEY_BYTES = 16
 
 
 class Level(StrEnum):
@@ -81,6 +91,57 @@ class Offer:
     """From one to the next."""
     elapsed: float
     """Seconds of real time since the pace began."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """A quota as a ledger sees it: the most slots under one key, or, where ``most`` is None, a share of the limit."""
+
+    name: str
+    most: int | None
+    share: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Class:
+    """A class of connections, the share of the limit up to which it may fill the pool, and the slots it holds."""
+
+    name: str
+    share: float
+    """Infinite for those who are always admitted."""
+    held: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What one handshake asks for beside its slot, or a connection that has its slot and learns more of itself."""
+
+    claims: tuple[tuple[int, Key], ...] = ()
+    """Pairs of the place of a quota and the key to be counted under it."""
+    group: int = 0
+    """The place of its class."""
+    late: bool = False
+    """Whether it has its slot already."""
+    bounded: bool = True
+    """Whether the share of its class matters: not to one that has its slot and comes into a better class."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fair:
+    """What a worker says in a pool that is shared by quotas or classes."""
+
+    classes: tuple[Class, ...]
+    quotas: tuple[Bound, ...]
+    heard: int
+    """The last of its reports that it knows to be applied; 0 for none."""
+    parts: int
+    """While the ledger is settling, each key may have this part of its quota here; 0 for no more than it has."""
+    claims: tuple[tuple[Key, int], ...] = ()
+    """Slots held under those keys that have changed, and under those that are asked for, absolute."""
+    asks: tuple[Ask, ...] = ()
+    """What the waiting handshakes ask for, in the order of arrival."""
+    sweep: str = ""
+    """The dead worker whose claims this call may sweep up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +198,8 @@ class Report:
     """Whether this is the periodic report, which also asks for the neighbours."""
     goodbye: bool = False
     """The last report: with ``held`` at 0 the worker is forgotten at once."""
+    fair: Fair | None = None
+    """Only in a pool that is shared by quotas or classes; ``wanted`` then counts its asks that are not late."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +231,12 @@ class View:
     offer: Offer | None = None
     """Moments for as many clients as were wanted and not granted; None where no pace is known."""
     neighbours: tuple[Neighbour, ...] = ()
+    verdicts: tuple[str, ...] = ()
+    """For each ask the reason why not, or nothing where it is granted."""
+    retell: bool = False
+    """Whether the ledger knows none of this worker's claims but those just reported."""
+    sweep: str = ""
+    """A dead worker whose claims are to be swept up, or nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +250,8 @@ class WorkerReading:
     uptime: float
     server: str
     load: tuple[Load, ...] = ()
+    classes: Mapping[str, int] = field(default_factory=dict)
+    """Slots held, by the class of the connection."""
 
 
 @dataclass(frozen=True, slots=True)

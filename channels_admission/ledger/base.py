@@ -17,7 +17,11 @@ its storage, it promises after every call:
 7. Handshakes decided (admitted or refused) add up per second of the ledger's wall clock, each once,
    for the last :data:`HISTORY` seconds: evenly over the seconds since the worker's report before, up to
    that in which they are told. Those of a worker it has forgotten meanwhile have no second, and are left out.
-8. A refusal stores nothing of its own, and a pool nobody uses disappears.
+8. Where a report is shared (:class:`~..types.Fair`), each key is counted by all workers together, with no key
+   of nobody: a claim is granted only up to its quota, a class admitted only up to its share. Asks are decided in
+   their order. A worker whose claims were lost is told to tell them all again; none is granted on top of what it
+   has meanwhile. Those of a forgotten worker are given back by the next calls, a bounded number in each.
+9. A refusal stores nothing of its own, and a pool nobody uses disappears.
 
 Calls come from one event loop at a time and may be cancelled; a cancelled or failed call may
 still have been applied. Faults are :exc:`~channels_admission.exceptions.LedgerUnavailable` and
@@ -36,6 +40,10 @@ HISTORY = 300
 
 class OutOfOrder(LedgerError):
     """The ledger has seen this or a later report under the worker's name: two workers share it."""
+
+
+class Forgotten(LedgerError):
+    """The lease ran out, and the claims under the worker's name are still being given back: it needs another name."""
 
 
 def recent(seconds: Iterable[tuple[int, int]], now: int) -> dict[int, int]:

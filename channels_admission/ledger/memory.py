@@ -1,15 +1,17 @@
 """The embedded ledger: counts in this process, shared by its event loops. For development, tests and single workers."""
 
+import math
 import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from ..conf import Settings
+from ..fairness import Decision, decide
 from ..pace import Pace
-from ..types import NO_HANDSHAKES, RELEASED, Counters, Neighbour, Reading, Reason, Report, View, WorkerReading
+from ..types import NO_HANDSHAKES, RELEASED, Counters, Key, Neighbour, Reading, Reason, Report, View, WorkerReading
 from .base import HISTORY, OutOfOrder, recent
 
 REAPED_PER_CALL = 100
@@ -21,12 +23,15 @@ class _Entry:
     held: int
     expires: float
     seen: float
+    claims: dict[Key, int] = field(default_factory=dict)
+    classes: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
 class _Pool:
     entries: dict[str, _Entry] = field(default_factory=dict)
     counters: Counter[str] = field(default_factory=Counter)
+    claims: Counter[Key] = field(default_factory=Counter)
     version: int = 0
     clock: float = 0.0
     real: float = 0.0
@@ -82,7 +87,19 @@ class MemoryLedger:
         others = sum(other.held for name, other in entries.items() if name != worker)
         pace = pool.pace = pool.pace or Pace(pool.clock, report.terms)
         room = max(0, min(report.wanted, report.limit - others - report.held))
+        claims, decided = entry.claims if entry else {}, Decision()
+        if report.fair is not None:
+            _count(pool.claims, claims, report.fair.claims)
+            decided = decide(report.fair, report.limit, others + report.held, pool.claims, math.inf)
+            room = decided.used
         granted = pace.admit(room, pool.clock, report.terms, empty=others + report.held == 0)
+        shortfall = Reason.RATE if granted < room else Reason.FULL if granted < report.wanted else None
+        refused = report.wanted - granted
+        if report.fair is not None:
+            if granted < room:
+                decided = decide(report.fair, report.limit, others + report.held, pool.claims, granted)
+            _count(pool.claims, claims, [(key, claims.get(key, 0) + more) for key, more in decided.claims.items()])
+            granted, shortfall, refused = decided.given, decided.shortfall, decided.refused(report.fair)
         before = entry.report.counters if entry else report.acknowledged
         pool.counters.update({name: count - before.get(name, 0) for name, count in report.counters.items()})
         if entry or not report.version:
@@ -90,11 +107,10 @@ class MemoryLedger:
         pace.measure(pool.clock, pool.counters[RELEASED], self._settings.beat)
         pool.version += 1
         held = report.held + granted
+        classes = decided.classes(report.fair) if report.fair is not None else {}
+        entries[worker] = _Entry(report, held, pool.clock + self._settings.lease, self._clock(), claims, classes)
         if report.goodbye and held == 0:
-            entries.pop(worker, None)
-        else:
-            entries[worker] = _Entry(report, held, pool.clock + self._settings.lease, self._clock())
-        shortfall = Reason.RATE if granted < room else Reason.FULL if granted < report.wanted else None
+            self._forget(pool, worker)
         return View(
             granted=granted,
             total=others + held,
@@ -104,10 +120,10 @@ class MemoryLedger:
             settling=False,
             lapsed=entry is None and report.version > 0,
             shortfall=shortfall,
-            offer=pace.offer(
-                pool.clock, report.terms, report.wanted - granted, report.owed, full=shortfall is Reason.FULL
-            ),
+            offer=pace.offer(pool.clock, report.terms, refused, report.owed, full=shortfall is Reason.FULL),
             neighbours=self._neighbours(pool, report) if report.beat else (),
+            verdicts=tuple(decided.verdicts),
+            retell=report.fair is not None and entry is None and report.fair.heard > 0,
         )
 
     def _advance(self, pool: _Pool) -> None:
@@ -133,7 +149,12 @@ class MemoryLedger:
         known_gone = [name for name in report.gone if name in pool.entries]
         for name in dead[:REAPED_PER_CALL] + known_gone:
             if name != report.worker:
-                pool.entries.pop(name, None)
+                self._forget(pool, name)
+
+    def _forget(self, pool: _Pool, worker: str) -> None:
+        entry = pool.entries.pop(worker, None)
+        if entry is not None:
+            _count(pool.claims, entry.claims, [(key, 0) for key in entry.claims])
 
     def _neighbours(self, pool: _Pool, report: Report) -> tuple[Neighbour, ...]:
         return tuple(
@@ -153,12 +174,23 @@ class MemoryLedger:
                 uptime=entry.report.age + now - entry.seen,
                 server=entry.report.server,
                 load=entry.report.load,
+                classes=entry.classes,
             )
             for entry in alive
         )
         limits = [entry.report.limit for entry in sorted(alive, key=lambda entry: entry.seen)]
         seconds = recent(pool.seconds.values(), int(self._wall_clock()))
         return Reading(limits[-1] if limits else None, False, dict(pool.counters), workers, seconds)
+
+
+def _count(sums: Counter[Key], own: dict[Key, int], claims: Iterable[tuple[Key, int]]) -> None:
+    """Let a worker's claims be those that it says, and the sums follow; of nobody no key is left."""
+    for key, count in list(claims):
+        sums[key] += count - own.get(key, 0)
+        own[key] = count
+        for counts in (sums, own):
+            if not counts[key]:
+                del counts[key]
 
 
 if hasattr(os, "register_at_fork"):

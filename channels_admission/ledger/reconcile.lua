@@ -4,20 +4,35 @@
 --       2 leases   list: every worker once; the first are the next to be looked at
 --       3 home     hash: pid:nonce -> born, of the workers that share the reporter's host and process namespace
 --       4 seconds  hash: place in a ring of 300 -> second|handshakes decided in that second of Redis's time
+--       and where the pool is shared by quotas or classes
+--       5 claims   hash: key, 16 bytes -> slots held under it, by all workers together; and '#epoch', '#dead'
+--       6 own      hash: key -> slots that this worker holds under it; and '#epoch'
+--       7 swept    the same of a dead worker whose claims are given back, if one is named
 -- ARGV  1 worker   2 seq   3 held (slots)   4 wanted (handshakes)   5 limit (slots)
 --       6 version seen   7 allowance (slots)   8 lease (ms)   9 beat (ms)   10 expiry of unused keys (ms)
 --      11 age (ms)   12 born   13 server   14 counters   15 counters acknowledged
 --      16 beat? (0/1)   17 goodbye? (0/1)
 --      18 rate (admissions per second, 0: none)   19 burst (admissions)   20 ramp (ms)
 --      21 retry-after, least (ms)   22 retry-after, most (ms)   23 moments given away and not yet reserved
---      24 load   25... workers of this home whose process is gone
+--      24 load   25 classes as name:share:held,... (share '-': always admitted); '' in a pool that is not shared, else
+--      26 quotas as most,... or %share,...   27 parts of a quota while settling (0: none)   28 seq last acknowledged
+--      29 claims: 16 bytes of key, 4 of slots held under it (big-endian), for each
+--      30 asks, of a byte each: class, kind (0 wants a slot, 1 has one, 2 has one and its class is of no matter),
+--         number of claims, and for each of these: quota, and two bytes of its key's place in 29 (all from 0)
+--      31 dead worker whose claims are in the key 'swept' ('': none)
+--      and last: workers of this home whose process is gone
 -- Returns {'ok', seq, granted, total, limit, workers, version, settling, lapsed, why not all ('' or a reason),
 --          first moment, from one to the next, real time since the pace began ('' or ms, as text),
---          neighbour, born, ...}
---      or {'out of order', seq, last seq applied}, having changed nothing.
+--          verdicts (a letter for each ask: a granted, f full, s share, t settling, r rate, A... the quota),
+--          tell all claims again?, dead worker to be swept up ('': none), neighbour, born, ...}
+--      or {'out of order', seq, last seq applied}, having changed nothing,
+--      or {'forgotten', seq}, having changed nothing: the worker's old claims are still being swept up.
 --
--- A record is held|seq|seen|lease's end|started|server|counters|load; counters are name=count,name=count.
+-- A record is held|seq|seen|lease's end|started|server|counters|load, and in a pool that is shared
+-- |classes|keys claimed; counters and classes are name=count,name=count.
 -- '#pace' is began|full at|tail|outflow|measured at|measured|was full; pace.py tells the rules, and what each is.
+-- A worker's claims count in the pool's while both have the same '#epoch'. Where claims are lost, a new epoch begins,
+-- and everybody tells them again. '#dead' is the first of the dead workers to be swept up, '#dead:NAME' the one after.
 -- Times in records are Redis's, in milliseconds, but for the lease's end, which is the pool's clock's. Writes that need memory come before those that
 -- give it back: Redis refuses a script for want of memory only before its first write.
 
@@ -25,10 +40,12 @@ local OWN_FIELDS = 8        -- '#total' '#version' '#clock' '#real' '#settled' '
 local LOOKED_AT = 4         -- workers whose lease a call looks at; more, where it finds one that has run out
 local REAPED_PER_CALL = 100
 local NEIGHBOURS_SHOWN = 256
-local FIRST_GONE = 25       -- in ARGV
+local SWEPT_PER_CALL = 200
+local SHARED = ARGV[25] ~= ''
+local FIRST_GONE = SHARED and 32 or 26  -- in ARGV
 local SECONDS_KEPT = 300
 local NO_HANDSHAKES = {
-  released = true, shed = true, ['ledger.calls'] = true, ['ledger.errors'] = true, ['ledger.ms'] = true,
+  released = true, shed = true, overdue = true, ['ledger.calls'] = true, ['ledger.errors'] = true, ['ledger.ms'] = true,
 }
 local SCHEDULED = 0.97      -- moments given away, as a share of the admissions that are possible
 local ROUNDING = 1e-6       -- of a token
@@ -42,6 +59,8 @@ local is_beat, goodbye = ARGV[16] == '1', ARGV[17] == '1'
 local rate, burst, ramp = tonumber(ARGV[18]) / 1000, tonumber(ARGV[19]), tonumber(ARGV[20])
 local retry_low, retry_high, owed, load = tonumber(ARGV[21]), tonumber(ARGV[22]), tonumber(ARGV[23]), ARGV[24]
 local settling_time = math.floor(1.5 * beat)
+local claims, own, swept = KEYS[5], KEYS[6], KEYS[7]
+local parts, heard, dead_worker = tonumber(ARGV[27]), tonumber(ARGV[28]), ARGV[31]
 
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -130,6 +149,28 @@ elseif not fresh then
 end
 if seq <= last then return {'out of order', seq, last} end
 
+-- A worker that was forgotten takes another name while its claims are being swept up under the old one.
+local epoch, own_epoch, heir, retell = nil, nil, false, false
+if SHARED then
+  epoch, heir = unpack(redis.call('HMGET', claims, '#epoch', '#dead'))
+  own_epoch = redis.call('HGET', own, '#epoch')
+  if not record and not fresh and epoch and own_epoch == epoch then return {'forgotten', seq} end
+  local theirs = swept and heir == dead_worker and redis.call('HGET', swept, '#epoch')
+  if fresh or not epoch or (record and not own_epoch) or (own_epoch == epoch and last < heard)
+    or (swept and heir == dead_worker and not theirs) then
+    redis.call('UNLINK', claims)
+    epoch, heir = now .. '-' .. version, false
+    settled = math.max(settled, clock + settling_time)
+  elseif theirs and theirs ~= epoch then
+    redis.call('UNLINK', swept)
+    redis.call('HSET', swept, '#epoch', epoch)
+  end
+  if own_epoch ~= epoch then
+    if own_epoch then redis.call('UNLINK', own) end
+    retell = heard > 0
+  end
+end
+
 -- Handshakes are spread evenly over the seconds since the worker's last report, one second in a herd.
 -- When those of a worker that the ledger has forgotten were decided, nobody knows.
 local ring = fresh and {0, '0|0'} or {}  -- all keys of a pool exist together, or a cluster could not move it
@@ -173,12 +214,13 @@ for _, name in ipairs(dead) do
     reaped[#reaped + 1] = name
   end
 end
-local freed, leaving = 0, 0
+local freed, leaving, with_claims = 0, 0, {}
 if #reaped > 0 then
-  for _, theirs in ipairs(redis.call('HMGET', counts, unpack(reaped))) do
+  for i, theirs in ipairs(redis.call('HMGET', counts, unpack(reaped))) do
     if theirs then
       freed = freed + parse(theirs)
       leaving = leaving + 1
+      if SHARED and tonumber(string.match(theirs, '|(%d+)$') or 0) > 0 then with_claims[#with_claims + 1] = reaped[i] end
     end
   end
 end
@@ -187,6 +229,98 @@ local others = total - counted - freed
 
 local room = limit - others - held
 if clock < settled then room = math.min(room, allowance - held) end
+
+-- The pool's claims: less what is swept up, and with what this worker holds now instead of what it held.
+local keys, mine, place, sum, swept_up = {}, {}, {}, {}, {}
+local classes, quotas, asks = {}, {}, {}
+if SHARED then
+  local named = {}
+  for at = 1, #ARGV[29], 20 do
+    local key, count = struct.unpack('>c16I4', ARGV[29], at)
+    keys[#keys + 1], named[#named + 1] = key, key
+    mine[#mine + 1] = count
+  end
+  if swept and heir == dead_worker then
+    local found = redis.call('HRANDFIELD', swept, SWEPT_PER_CALL + 1, 'WITHVALUES')
+    for i = 1, #found, 2 do
+      if #found[i] == 16 then
+        swept_up[#swept_up + 1] = found[i]
+        named[#named + 1] = found[i]
+        sum[found[i]] = -tonumber(found[i + 1])
+      end
+    end
+  end
+  if #named > 0 then
+    for i, count in ipairs(redis.call('HMGET', claims, unpack(named))) do
+      if i <= #keys or not place[named[i]] then sum[named[i]] = (sum[named[i]] or 0) + (tonumber(count) or 0) end
+      place[named[i]] = place[named[i]] or i
+    end
+  end
+  if #keys > 0 then
+    for i, count in ipairs(redis.call('HMGET', own, unpack(keys))) do
+      sum[keys[i]] = sum[keys[i]] + mine[i] - (tonumber(count) or 0)
+    end
+  end
+  for name, share, slots in string.gmatch(ARGV[25], '([^:,]*):([^:,]+):(%d+)') do
+    local most = tonumber(share) and math.floor(tonumber(share) * limit + ROUNDING) or math.huge
+    classes[#classes + 1] = {name = name, most = most, held = tonumber(slots)}
+  end
+  for percent, most in string.gmatch(ARGV[26], '(%%?)([^,]+)') do
+    quotas[#quotas + 1] = percent == '' and tonumber(most) or math.floor(tonumber(most) * limit + ROUNDING)
+  end
+  local text, at = ARGV[30], 1
+  while at <= #text do
+    local class, kind, number = string.byte(text, at, at + 2)
+    local ask = {class = classes[class + 1], late = kind > 0, bounded = kind < 2}
+    at = at + 3
+    for i = 1, number do
+      local quota, where = struct.unpack('>BI2', text, at)
+      ask[i] = {quota = quota + 1, place = where + 1}
+      at = at + 3
+    end
+    asks[#asks + 1] = ask
+  end
+end
+
+-- The verdicts on the asks, one after the other, with so many tokens; how many of them were used, the slots given, and
+-- the claims granted by their place.
+local function decide(tokens)
+  local verdicts, used, given, granted = {}, 0, 0, {}
+  for i, ask in ipairs(asks) do
+    local verdict, slot = 'a', ask.late and 0 or 1
+    if ask.class.most < math.huge then
+      if ask.bounded and others + held + given + slot > ask.class.most then
+        verdict = others + held + given + slot > limit and 'f' or 's'
+      elseif slot == 1 and clock < settled and held + given >= allowance then
+        verdict = 't'
+      end
+      for _, claim in ipairs(ask) do
+        if verdict ~= 'a' then break end
+        local most, more = quotas[claim.quota], granted[claim.place] or 0
+        if sum[keys[claim.place]] + more >= most then
+          verdict = string.char(64 + claim.quota)
+        elseif clock < settled and mine[claim.place] + more >= (parts > 0 and math.floor(most / parts) or 0) then
+          verdict = 't'
+        end
+      end
+      if verdict == 'a' and slot == 1 then
+        if used >= tokens then verdict = 'r' else used = used + 1 end
+      end
+    end
+    if verdict == 'a' then
+      given = given + slot
+      for _, claim in ipairs(ask) do granted[claim.place] = (granted[claim.place] or 0) + 1 end
+    end
+    verdicts[i] = verdict
+  end
+  return verdicts, used, given, granted
+end
+
+local verdicts, used, given, granted_claims = {}, 0, 0, {}
+if SHARED then
+  verdicts, used, given, granted_claims = decide(math.huge)
+  room = used
+end
 
 -- The pace starts anew, slowly, after a loss of data and, with a ramp, as an empty pool is entered.
 local began, full_at, tail, outflow, measured_at, measured, was_full = clock, 0, 0, 0, clock, 0, 0
@@ -205,7 +339,17 @@ local granted = math.max(0, math.min(wanted, room, tokens))
 if rate > 0 then full_at = math.max(full_at, passed) + granted / rate end
 
 local refused, why = wanted - granted, ''
-if refused > 0 then
+if SHARED then
+  if granted < used then verdicts, used, given, granted_claims = decide(granted) end
+  granted = given
+  local of = {a = 0, f = 0, s = 0, r = 0, t = 0}
+  for i, verdict in ipairs(verdicts) do
+    if not asks[i].late then of[verdict] = (of[verdict] or 0) + 1 end
+    if verdict == 'a' and not asks[i].late then asks[i].class.held = asks[i].class.held + 1 end
+  end
+  refused = of.f + of.s + of.r + of.t  -- whom a quota refuses, no moment helps
+  why = of.f + of.s > 0 and 'full' or of.r > 0 and 'rate' or of.t > 0 and 'settling' or ''
+elseif refused > 0 then
   why = tokens < room and 'rate' or clock < settled and others + held + granted < limit and 'settling' or 'full'
 end
 local count = held + granted
@@ -239,6 +383,45 @@ workers = workers - leaving
 if record then workers = workers - 1 end
 if stays then workers = workers + 1 end
 
+-- Claims, those that grow before those that vanish.
+local claimed, held_by_class = 0, {}
+if SHARED then
+  local counted, told, gone, untold = {'#epoch', epoch}, {'#epoch', epoch}, {}, {}
+  for i, key in ipairs(keys) do
+    local more = granted_claims[i] or 0
+    sum[key], mine[i] = sum[key] + more, mine[i] + more
+    if mine[i] > 0 then told[#told + 1], told[#told + 2] = key, mine[i] else untold[#untold + 1] = key end
+  end
+  for key, count in pairs(sum) do
+    if count > 0 then counted[#counted + 1], counted[#counted + 2] = key, count else gone[#gone + 1] = key end
+  end
+  redis.call('HSET', own, unpack(told))
+  redis.call('HSET', claims, unpack(counted))
+  if #gone > 0 then redis.call('HDEL', claims, unpack(gone)) end
+  if #untold > 0 then redis.call('HDEL', own, unpack(untold)) end
+  claimed = redis.call('HLEN', own) - 1
+  if swept and heir == dead_worker then
+    if #swept_up > 0 then redis.call('HDEL', swept, unpack(swept_up)) end
+    if redis.call('HLEN', swept) <= 1 then
+      heir = redis.call('HGET', claims, '#dead:' .. dead_worker)
+      redis.call('UNLINK', swept)
+      redis.call('HDEL', claims, '#dead', '#dead:' .. dead_worker)
+      if heir == '' then heir = false end
+      if heir then redis.call('HSET', claims, '#dead', heir) end
+    end
+  end
+  if not stays then
+    if claimed > 0 then with_claims[#with_claims + 1] = worker else redis.call('UNLINK', own) end
+  end
+  for _, name in ipairs(with_claims) do
+    redis.call('HSET', claims, '#dead:' .. name, heir or '', '#dead', name)
+    heir = name
+  end
+  for _, class in ipairs(classes) do
+    if class.name ~= '' and class.held > 0 then held_by_class[#held_by_class + 1] = class.name .. '=' .. class.held end
+  end
+end
+
 local fields = {
   '#total', total, '#version', version, '#clock', clock, '#real', now,
   '#settled', settled, '#limit', limit, '#counters', sums,
@@ -246,7 +429,9 @@ local fields = {
 }
 if stays then
   fields[#fields + 1] = worker
-  fields[#fields + 1] = table.concat({count, seq, now, clock + lease, started, server, counters, load}, '|')
+  local record = {count, seq, now, clock + lease, started, server, counters, load}
+  if SHARED then record[9], record[10] = table.concat(held_by_class, ','), claimed end
+  fields[#fields + 1] = table.concat(record, '|')
 end
 redis.call('HSET', counts, unpack(fields))
 if #ring > 0 then redis.call('HSET', seconds, unpack(ring)) end
@@ -274,6 +459,7 @@ for _, key in ipairs(KEYS) do redis.call('PEXPIRE', key, expiry) end
 local reply = {
   'ok', seq, granted, total, limit, workers, version, clock < settled and 1 or 0, lapsed and 1 or 0,
   why, tostring(moment), tostring(step), tostring(elapsed),
+  table.concat(verdicts), retell and 1 or 0, heir or '',
 }
 if is_beat then
   local own, near, strangers = place_of(worker), {}, {}

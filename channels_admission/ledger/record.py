@@ -1,11 +1,28 @@
 """What stands in Redis, and what the script answers, as values; whatever no worker can have written is left out."""
 
+import math
 import re
+import struct
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ..conf import MAX_LIMIT
-from ..types import Counters, Load, Neighbour, Offer, Reading, Reason, View, WorkerReading
+from ..types import (
+    KEY_BYTES,
+    QUOTA,
+    Ask,
+    Bound,
+    Class,
+    Counters,
+    Fair,
+    Load,
+    Neighbour,
+    Offer,
+    Reading,
+    Reason,
+    View,
+    WorkerReading,
+)
 from .base import recent
 
 WORKER = re.compile(r"[A-Za-z0-9._-]{1,32}:\d{1,10}:[0-9a-f]{1,16}")
@@ -15,6 +32,11 @@ LOAD = re.compile(rf"([a-z][a-z0-9_]{{0,23}})=(\?|{NUMBER})(?:~({NUMBER})~({NUMB
 MOST_MONITORS = 16
 SECOND = re.compile(r"(\d{1,12})\|(\d{1,15})")
 COUNTER = re.compile(r"([a-z][a-z0-9_.:-]{0,63})=(\d{1,15})")
+CLASS = re.compile(r"([a-z][a-z0-9_-]{0,31})=(\d{1,15})")
+MOST_CLASSES = 32
+CLAIM = struct.Struct(f">{KEY_BYTES}sI")
+VERDICTS = {"f": Reason.FULL, "s": Reason.SHARE, "t": Reason.SETTLING, "r": Reason.RATE}
+FIRST_QUOTA = ord("A")
 
 
 def packed(counters: Counters) -> str:
@@ -34,10 +56,47 @@ def _loaded(load: Load) -> str:
     return f"{load.name}={reading}{spread}" + (f"@{load.pressure:.2f}" if load.pressure else "")
 
 
-def view_of(reply: list[Any]) -> View:
-    """The script's answer to a report that was applied."""
+def shared(fair: Fair | None) -> list[str | bytes | int]:
+    """What the script must know where a pool is shared; where it is not, that it is not."""
+    if fair is None:
+        return [""]
+    places = {key: place for place, (key, _) in enumerate(fair.claims)}
+    return [
+        ",".join(map(_class, fair.classes)),
+        ",".join(map(_bound, fair.quotas)),
+        fair.parts,
+        fair.heard,
+        b"".join(CLAIM.pack(key, count) for key, count in fair.claims),
+        b"".join(_ask(ask, places) for ask in fair.asks),
+        fair.sweep,
+    ]
+
+
+def _class(each: Class) -> str:
+    share = "-" if math.isinf(each.share) else format(each.share, ".9g")
+    return f"{each.name}:{share}:{each.held}"
+
+
+def _bound(bound: Bound) -> str:
+    return f"%{bound.share:.9g}" if bound.most is None else str(bound.most)
+
+
+def _ask(ask: Ask, places: Mapping[bytes, int]) -> bytes:
+    kind = ask.late + (not ask.bounded)
+    claims = b"".join(struct.pack(">BH", quota, places[key]) for quota, key in ask.claims)
+    return bytes((ask.group, kind, len(ask.claims))) + claims
+
+
+def _verdict(letter: str, fair: Fair) -> str:
+    if letter == "a":
+        return ""
+    return VERDICTS.get(letter) or f"{QUOTA}{fair.quotas[ord(letter) - FIRST_QUOTA].name}"
+
+
+def view_of(reply: list[Any], fair: Fair | None = None) -> View:
+    """The script's answer to a report that was applied, and in which ``fair`` stood."""
     _, _, granted, total, limit, workers, version, settling, lapsed, why, *rest = reply
-    pace, neighbours = rest[:3], rest[3:]
+    pace, (verdicts, retell, sweep), neighbours = rest[:3], rest[3:6], rest[6:]
     named = zip(neighbours[::2], neighbours[1::2], strict=True)
     return View(
         granted=granted,
@@ -54,6 +113,9 @@ def view_of(reply: list[Any]) -> View:
             for worker, born in ((text_of(worker), text_of(born)) for worker, born in named)
             if WORKER.fullmatch(worker) and born.isdecimal()
         ),
+        verdicts=tuple(_verdict(letter, fair) for letter in text_of(verdicts)) if fair else (),
+        retell=bool(retell),
+        sweep=text_of(sweep) if WORKER.fullmatch(text_of(sweep)) else "",
     )
 
 
@@ -91,7 +153,7 @@ def _seconds(ring: Mapping[Any, Any]) -> Iterator[tuple[int, int]]:
 def _worker(name: str, record: str, now: int) -> WorkerReading | None:
     parts = record.split("|")
     numbers = [number for part in parts[:5] if (number := _number(part)) is not None]
-    if len(parts) != 8 or len(numbers) != 5 or not WORKER.fullmatch(name) or not SERVER.fullmatch(parts[5]):
+    if len(parts) not in (8, 10) or len(numbers) != 5 or not WORKER.fullmatch(name) or not SERVER.fullmatch(parts[5]):
         return None
     held, _, seen, _, started = numbers
     return WorkerReading(
@@ -101,6 +163,9 @@ def _worker(name: str, record: str, now: int) -> WorkerReading | None:
         uptime=max(0, now - started) / 1000,
         server=parts[5],
         load=_loads(parts[7]),
+        classes={name: min(int(count), MAX_LIMIT) for name, count in CLASS.findall(parts[8])[:MOST_CLASSES]}
+        if len(parts) > 8
+        else {},
     )
 
 

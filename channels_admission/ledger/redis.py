@@ -1,7 +1,9 @@
 """The Redis ledger. The only module that imports ``redis``.
 
 A pool lives in ``PREFIX:{pool}:counts``, ``PREFIX:{pool}:leases``, ``PREFIX:{pool}:seconds`` and, for
-each home of workers, ``PREFIX:{pool}:home:TOKEN``; the hash tag keeps them in one slot of a cluster.
+each home of workers, ``PREFIX:{pool}:home:TOKEN``; where it is shared by quotas or classes, also in
+``PREFIX:{pool}:claims`` and, for each worker, ``PREFIX:{pool}:claims:WORKER``. The hash tag keeps them in
+one slot of a cluster.
 """
 
 import asyncio
@@ -42,8 +44,8 @@ from ..conf import Settings
 from ..exceptions import LedgerRefused, LedgerUnavailable
 from ..hosts import DEFAULT_URL, address_of
 from ..types import Reading, Report, View
-from .base import OutOfOrder
-from .record import loaded, packed, reading_of, text_of, view_of
+from .base import Forgotten, OutOfOrder
+from .record import loaded, packed, reading_of, shared, text_of, view_of
 
 Look = tuple[tuple[int, int], Mapping[Any, Any], Mapping[Any, Any]]
 """The time by Redis, seconds and microseconds, and a pool's counts and seconds."""
@@ -82,7 +84,7 @@ class RedisLedger:
         self._redis: Any = Redis(connection_pool=create_pool(_prepared(host)))
 
     async def reconcile(self, pool: str, report: Report) -> View:
-        keys = [self._key(pool, part) for part in ("counts", "leases", f"home:{report.home}", "seconds")]
+        keys = [self._key(pool, part) for part in _parts(report)]
         try:
             reply = await self._run(keys, self._arguments(report))
         except BaseException as error:
@@ -90,11 +92,14 @@ class RedisLedger:
         if reply[1] != report.seq:
             await self._drop_connections()
             raise LedgerUnavailable(f"the reply to another call: {reply[1]!r} for {report.seq}")
-        if text_of(reply[0]) == "out of order":
-            raise OutOfOrder(f"report {report.seq} of {report.worker} comes after report {reply[2]}")
-        return view_of(reply)
+        match text_of(reply[0]):
+            case "out of order":
+                raise OutOfOrder(f"report {report.seq} of {report.worker} comes after report {reply[2]}")
+            case "forgotten":
+                raise Forgotten(f"the lease of {report.worker} had run out")
+        return view_of(reply, report.fair)
 
-    async def _run(self, keys: list[str], arguments: list[str | float]) -> Any:
+    async def _run(self, keys: list[str], arguments: list[str | bytes | float]) -> Any:
         client = self._redis
         with suppress(NoScriptError):
             return await client.evalsha(self._sha, len(keys), *keys, *arguments)
@@ -127,7 +132,7 @@ class RedisLedger:
     def _key(self, pool: str, part: str) -> str:
         return f"{self._settings.prefix}:{{{pool}}}:{part}"
 
-    def _arguments(self, report: Report) -> list[str | float]:
+    def _arguments(self, report: Report) -> list[str | bytes | float]:
         lease, beat = self._settings.lease, self._settings.beat
         return [
             report.worker,
@@ -153,6 +158,7 @@ class RedisLedger:
             *map(_milliseconds, report.terms.retry_after),
             report.owed,
             loaded(report.load),
+            *shared(report.fair),
             *report.gone,
         ]
 
@@ -183,7 +189,7 @@ class RedisClusterLedger(RedisLedger):
         self._redis = cluster_client(self._hosts)
         self._closing: set[asyncio.Task[None]] = set()
 
-    async def _run(self, keys: list[str], arguments: list[str | float]) -> Any:
+    async def _run(self, keys: list[str], arguments: list[str | bytes | float]) -> Any:
         async with self._informed():
             return await super()._run(keys, arguments)
 
@@ -300,6 +306,15 @@ def _is_permanent(error: Exception) -> bool:
 def _is_reset(error: Exception) -> bool:
     """Whether a new connection may mend it: the old one broke, or leads to a server that lost its office."""
     return isinstance(error, ConnectionError | ReadOnlyError | OSError) and not isinstance(error, MaxConnectionsError)
+
+
+def _parts(report: Report) -> list[str]:
+    """The keys of a pool that the script may touch, in their order."""
+    parts = ["counts", "leases", f"home:{report.home}", "seconds"]
+    if report.fair is not None:
+        parts += ["claims", f"claims:{report.worker}"]
+        parts += [f"claims:{report.fair.sweep}"] if report.fair.sweep else []
+    return parts
 
 
 def _milliseconds(seconds: float) -> int:

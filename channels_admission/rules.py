@@ -1,0 +1,120 @@
+"""The rules by which a pool is shared, applied to a scope: what a handshake asks for.
+
+Keys come from clients, and may be long or private: what leaves this module is a keyed hash of
+fixed length, of the quota's name and the key.
+"""
+
+import hashlib
+import logging
+import math
+from functools import partial
+from typing import Any
+
+from . import conf
+from .address import client_of
+from .conf import PoolSettings, Settings
+from .quotas import EXEMPT, PENDING, Function
+from .types import KEY_BYTES, Ask, Bound, Class, Key
+
+logger = logging.getLogger("channels_admission")
+
+AUTHENTICATED = "admission_authenticated"
+"""Where a scope may say by a true value that somebody has authenticated."""
+MOST_UNKNOWN = 20
+"""Names of classes without a share that are told of in the log."""
+
+
+class Rules:
+    """The quotas, classes and strangers of one pool."""
+
+    def __init__(self, pool: PoolSettings, settings: Settings) -> None:
+        self.pool = pool
+        self._secret = conf.secret()
+        built_in: dict[str, Function] = {
+            "address": partial(client_of, proxies=settings.trusted_proxies),
+            "user": user_of,
+        }
+        self._keys: list[Function] = [
+            built_in[quota.key] if isinstance(quota.key, str) else quota.key for quota in pool.quotas
+        ]
+        self._stranger: tuple[int, Key] = (len(pool.quotas), self._hash(PENDING, ""))
+        self.pending = Ask((self._stranger,))
+        """What those ask for as well who have yet to authenticate."""
+        self._places = {each.name: place for place, each in enumerate(classes(pool))}
+        self._unknown: set[str] = set()
+
+    def ask(self, scope: Any) -> Ask:
+        """What a handshake asks for, as far as its scope tells."""
+        group = self._group(scope)
+        if self.is_exempt(group):
+            return Ask(group=group)
+        claims = self._claims(scope, ())
+        if self.pool.pending_share is not None and not is_authenticated(scope):
+            claims += (self._stranger,)
+        return Ask(claims, group)
+
+    def ask_again(self, scope: Any, before: Ask) -> Ask | None:
+        """What a connection asks for beside what it has, or None where its scope tells nothing new."""
+        group = self._group(scope) or before.group
+        shares = [each.share for each in classes(self.pool)]
+        claims = () if self.is_exempt(group) else self._claims(scope, [place for place, _ in before.claims])
+        if not claims and group == before.group:
+            return None
+        return Ask(claims, group, late=True, bounded=shares[group] < shares[before.group])
+
+    def without_pending(self, ask: Ask) -> Ask:
+        """The same, its user having been found."""
+        return Ask(tuple(claim for claim in ask.claims if claim != self._stranger), ask.group)
+
+    def is_exempt(self, group: int) -> bool:
+        return group == self._places[EXEMPT]
+
+    def _claims(self, scope: Any, known: Any) -> tuple[tuple[int, Key], ...]:
+        return tuple(
+            (place, self._hash(quota.name, str(key)))
+            for place, (quota, function) in enumerate(zip(self.pool.quotas, self._keys, strict=True))
+            if place not in known and (key := function(scope)) is not None
+        )
+
+    def _hash(self, name: str, key: str) -> Key:
+        text = f"{name}\0{key}".encode("utf-8", "surrogatepass")
+        return hashlib.blake2s(text, digest_size=KEY_BYTES, key=self._secret).digest()
+
+    def _group(self, scope: Any) -> int:
+        name = self.pool.classify(scope) if self.pool.classify else None
+        if name is None:
+            return 0
+        place = self._places.get(name)
+        if place is None:
+            self._tell_of(str(name))
+        return place or 0
+
+    def _tell_of(self, name: str) -> None:
+        if len(self._unknown) < MOST_UNKNOWN and name not in self._unknown:
+            self._unknown.add(name)
+            logger.warning("Pool %r has no share for the class %r.", self.pool.name, name[:40])
+
+
+def classes(pool: PoolSettings) -> tuple[Class, ...]:
+    """Every class of a pool: that of the unknown, those with a share, and that of the exempt."""
+    named = (Class(name, share) for name, share in pool.shares.items())
+    return (Class("", 1.0), *named, Class(EXEMPT, math.inf))
+
+
+def bounds(pool: PoolSettings) -> tuple[Bound, ...]:
+    """Every quota of a pool, and that of the strangers."""
+    strangers = () if pool.pending_share is None else (Bound(PENDING, None, pool.pending_share),)
+    return (*(Bound(quota.name, quota.max) for quota in pool.quotas), *strangers)
+
+
+def user_of(scope: Any) -> str | None:
+    """The primary key of the scope's user, if there is one who has authenticated."""
+    user = scope.get("user")
+    if user is None or not getattr(user, "is_authenticated", False) or user.pk is None:
+        return None
+    return str(user.pk)
+
+
+def is_authenticated(scope: Any) -> bool:
+    """Whether somebody has authenticated, as the auth middleware or the scope itself says."""
+    return bool(scope.get(AUTHENTICATED)) or user_of(scope) is not None
