@@ -12,9 +12,13 @@ HERD = "herd"
 """The pool with a rate; declared by the demo alone."""
 PID = "pid"
 """Sent by a client that wants to know which worker process holds its connection."""
+ADDRESS = "address"
+"""Sent by a client that wants to know what address its server sees."""
 
 
-def answer(text: str) -> str:
+def answer(text: str, scope: dict[str, Any]) -> str:
+    if text == ADDRESS:
+        return str((scope.get("client") or ["unknown"])[0])
     return str(os.getpid()) if text == PID else text
 
 
@@ -33,7 +37,7 @@ class EchoConsumer(AsyncWebsocketConsumer):
         if text_data is None:
             await self.send(bytes_data=bytes_data)
         else:
-            await self.send(answer(text_data))
+            await self.send(answer(text_data, self.scope))
 
 
 class MixinConsumer(AdmissionMixin, EchoConsumer):
@@ -56,7 +60,7 @@ class SyncConsumer(WebsocketConsumer):
         if text_data is None:
             self.send(bytes_data=bytes_data)
         else:
-            self.send(answer(text_data))
+            self.send(answer(text_data, self.scope))
 
 
 class TroubleConsumer(EchoConsumer):
