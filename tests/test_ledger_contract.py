@@ -32,7 +32,9 @@ def guarded_redis():
 
 @pytest.fixture(scope="module")
 def guarded_cluster():
-    with cluster(*rights("+get", "+set", in_cluster=True)) as servers:
+    # A busy machine is no reason for a node to be given up.
+    patient = ("--cluster-node-timeout", "30000")
+    with cluster(*rights("+get", "+set", in_cluster=True), *patient) as servers:
         yield {"HOSTS": [as_admission(url) for url in servers.hosts], "CLUSTER": True}
 
 
