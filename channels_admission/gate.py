@@ -20,6 +20,7 @@ from .conf import PoolSettings, Settings
 from .connection import Connection
 from .exceptions import LedgerError, LedgerUnavailable
 from .ledger.base import Forgotten, Ledger, OutOfOrder
+from .notices import Notices
 from .pace import Schedule
 from .pressure import Pressure
 from .refusal import close_reason
@@ -115,6 +116,7 @@ class Gate:
         """What its handshakes must ask for; None where they ask for a slot and nothing else."""
         self.connections: dict[Connection, None] = {}
         """The connections that hold its slots, the youngest last."""
+        self.notices = Notices(pool.name)
         self.refusals_held = 0
         """Refused clients that are kept a while, now."""
         self._ledger = ledger

@@ -47,6 +47,7 @@ async def admit(inner: Any, pool: str, scope: Any, receive: Any, send: Any) -> N
         return
     gate = gate_of(pool, name_of(send))
     verdict = await gate.acquire(None if gate.rules is None else gate.rules.ask(scope))
+    gate.notices.tell(verdict, gate.account.worker)
     if isinstance(verdict, Refusal):
         await _refuse(verdict, gate, scope, receive, send)
         return

@@ -1,0 +1,65 @@
+"""Notices of single verdicts, for whoever listens to their signals: behind the handshake's back, and free for others.
+
+They are told one after the other, sync receivers in a thread as Django does it. A receiver that
+fails or takes its time holds up no handshake. One that cannot keep up misses the notices beyond
+:data:`MOST_WAITING`, and the log says so.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from contextvars import Context
+from typing import Any
+
+from django.dispatch import Signal
+
+from .signals import connection_admitted, connection_refused
+from .types import Refusal
+from .worker import Worker
+
+logger = logging.getLogger("channels_admission")
+
+MOST_WAITING = 1000
+
+
+class Notices:
+    """The verdicts of one gate that have yet to be told. Belongs to one event loop."""
+
+    def __init__(self, pool: str) -> None:
+        self._pool = pool
+        self._waiting: deque[tuple[Signal, dict[str, Any]]] = deque()
+        self._complained = False
+        self._task: asyncio.Task[None] | None = None
+
+    def tell(self, verdict: object, worker: Worker) -> None:
+        """Have the verdict told, if anybody listens: a :class:`~.types.Refusal`, or a slot."""
+        refused = isinstance(verdict, Refusal)
+        signal = connection_refused if refused else connection_admitted
+        if not signal.has_listeners():
+            return
+        if len(self._waiting) >= MOST_WAITING:
+            self._complain()
+            return
+        facts: dict[str, Any] = {"pool": self._pool, "worker": worker.id}
+        if isinstance(verdict, Refusal):
+            facts |= {"reason": verdict.reason, "retry_after": verdict.retry_after}
+        self._waiting.append((signal, facts))
+        if self._task is None:
+            # An empty context: a receiver should see nothing of the handshake that came first.
+            loop = asyncio.get_running_loop()
+            self._task = loop.create_task(self._run(), name="admission notices", context=Context())
+
+    async def _run(self) -> None:
+        try:
+            while self._waiting:
+                signal, facts = self._waiting.popleft()
+                await signal.asend_robust(None, **facts)
+        finally:
+            self._task, self._complained = None, False
+
+    def _complain(self) -> None:
+        if not self._complained:
+            self._complained = True
+            logger.warning(
+                "Receivers are too slow: verdicts of pool %r go untold with %d waiting.", self._pool, MOST_WAITING
+            )

@@ -1,0 +1,172 @@
+"""Signals for single verdicts: what receivers are told, and that no handshake depends on them."""
+
+import asyncio
+import logging
+import re
+import threading
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from channels_admission import notices
+from channels_admission.gate import Slot
+from channels_admission.house import close_gates, gate_of
+from channels_admission.middleware import AdmissionMiddleware
+from channels_admission.signals import connection_admitted, connection_refused
+
+from clients import enter_many, leave_all
+from conftest import eventually
+from demo.servers import Workers
+
+HERE = Path(__file__).resolve().parent
+
+
+@contextmanager
+def listening(*receivers):
+    """Connect each of these pairs of a signal and a receiver, while it lasts."""
+    for signal, receiver in receivers:
+        signal.connect(receiver)
+    try:
+        yield
+    finally:
+        for signal, receiver in receivers:
+            signal.disconnect(receiver)
+
+
+class Visitors:
+    """Handshakes at the middleware, one after the other; those let in stay until all leave."""
+
+    def __init__(self) -> None:
+        self.sent: list[dict] = []
+        self._left = asyncio.Event()
+        self._tasks: list[asyncio.Task] = []
+
+    async def come(self, count: int = 1) -> None:
+        async def stay(scope, receive, send):
+            await self._left.wait()
+
+        for _ in range(count):
+            seen = len(self.sent)
+            visit = AdmissionMiddleware(stay)({"type": "websocket", "path": "/"}, self._receive, self._send)
+            self._tasks.append(asyncio.ensure_future(visit))
+            held = gate_of("default").account.held
+            await eventually(lambda seen=seen, held=held: self._is_decided(seen, held))
+
+    def _is_decided(self, seen: int, held: int) -> bool:
+        return len(self.sent) == seen + 2 or gate_of("default").account.held > held
+
+    async def leave(self) -> None:
+        self._left.set()
+        await asyncio.gather(*self._tasks)
+
+    async def _receive(self):
+        return {"type": "websocket.connect"}
+
+    async def _send(self, message):
+        self.sent.append(message)
+
+
+@pytest.fixture
+async def visitors():
+    visitors = Visitors()
+    yield visitors
+    await visitors.leave()
+    await close_gates()
+
+
+async def test_receivers_are_told_each_verdict_and_nothing_of_the_client(admission, visitors):
+    admission(MAX_CONNECTIONS=2)
+    told = []
+
+    def sync(**facts):
+        told.append(("sync", facts))
+
+    async def coroutine(**facts):
+        told.append(("async", facts))
+
+    with listening((connection_admitted, sync), (connection_refused, sync), (connection_refused, coroutine)):
+        await visitors.come(3)
+        await eventually(lambda: len(told) == 4)
+    worker = gate_of("default").account.worker.id
+    admitted = {"signal": connection_admitted, "sender": None, "pool": "default", "worker": worker}
+    assert told[:2] == [("sync", admitted)] * 2
+    refused = dict(told[2:])
+    assert set(refused) == {"sync", "async"}
+    for facts in refused.values():
+        assert 1 <= facts.pop("retry_after") <= 60
+        assert facts == {**admitted, "signal": connection_refused, "reason": "full"}
+
+
+async def test_a_receiver_that_fails_breaks_no_handshake_and_is_logged(admission, visitors, caplog):
+    admission(MAX_CONNECTIONS=1)
+    told = []
+
+    def failing(**facts):
+        raise RuntimeError("no luck")
+
+    async def failing_too(**facts):
+        raise RuntimeError("no luck either")
+
+    def last(**facts):
+        told.append(facts)
+
+    with listening(*((connection_refused, receiver) for receiver in (failing, failing_too, last))):
+        await visitors.come(3)
+        await eventually(lambda: len(told) == 2)
+    assert [message["code"] for message in visitors.sent if message["type"] == "websocket.close"] == [1013] * 2
+    assert sum("no luck" in record.getMessage() for record in caplog.records) == 4
+
+
+async def test_a_slow_receiver_holds_up_no_handshake_and_misses_what_is_too_much(
+    admission, visitors, caplog, monkeypatch
+):
+    monkeypatch.setattr(notices, "MOST_WAITING", 3)
+    caplog.set_level(logging.WARNING, "channels_admission")
+    admission(MAX_CONNECTIONS=1)
+    told, go_on = [], threading.Event()
+
+    def slow(**facts):
+        go_on.wait(10)
+        told.append(facts)
+
+    with listening((connection_refused, slow)):
+        await visitors.come(8)
+        go_on.set()
+        await eventually(lambda: gate_of("default").notices._task is None)
+        assert len(told) == 4
+        await visitors.come()
+        await eventually(lambda: len(told) == 5)
+    assert [record.getMessage() for record in caplog.records if "too slow" in record.getMessage()] == [
+        "Receivers are too slow: verdicts of pool 'default' go untold with 3 waiting."
+    ]
+
+
+async def test_where_nobody_listens_nothing_is_made(admission, monkeypatch):
+    admission()
+    gate = gate_of("default")
+    monkeypatch.setattr(type(gate.account.worker), "id", property(lambda self: pytest.fail("asked for its name")))
+    slot = Slot(gate)
+    gate.notices.tell(slot, gate.account.worker)
+    assert (list(gate.notices._waiting), gate.notices._task) == ([], None)
+    monkeypatch.undo()
+    await close_gates()
+
+
+@pytest.mark.integration
+async def test_a_real_worker_tells_its_receivers(admission, prefix, redis_server):
+    keys = {"LEDGER": redis_server.url, "PREFIX": prefix, "MAX_CONNECTIONS": 3}
+    with Workers(
+        "uvicorn", 1, redis_url=redis_server.url, settings=keys, application="listening:application",
+        args=["--app-dir", str(HERE)],
+    ) as workers:  # fmt: skip
+        clients = await enter_many(5, workers.origins)
+        assert sorted(client.code or 0 for client in clients) == [0, 0, 0, 1013, 1013]
+
+        def told() -> list[str]:
+            log = workers.logs[0].read_text()
+            return re.findall(r"^(admitted to default by \S+:\d+:\w+|refused by default for full)", log, re.MULTILINE)
+
+        lines = await eventually(lambda: len(told()) == 5 and told())
+        assert sorted(line.split()[0] for line in lines) == ["admitted"] * 3 + ["refused"] * 2
+        await leave_all(clients)
