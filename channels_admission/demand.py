@@ -151,4 +151,17 @@ def _advice(reason: str) -> str:
     return REFUSED.get(reason, "a monitor refused; see the readings of the workers")
 
 
-FINDERS: tuple[Finder, ...] = (_ledger, _switches, _herd, _limits, _refusals)
+def _channels(case: Case) -> Iterator[Finding]:
+    for pool in case.snapshot.pools:
+        if pool.channels_full:
+            yield Finding(
+                "channels-full",
+                Severity.WARNING,
+                f"Full channels have ended {pool.channels_full:,} connections of pool {pool.name} so far",
+                "A consumer sent to a channel that held as many messages as the layer's capacity allows.",
+                "See which consumers are slow to take what is sent to them, raise the layer's capacity, or catch "
+                "ChannelFull where a message may be lost.",
+            )
+
+
+FINDERS: tuple[Finder, ...] = (_ledger, _switches, _herd, _limits, _channels, _refusals)

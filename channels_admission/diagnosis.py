@@ -49,6 +49,7 @@ WEIGHTS = (
     "descriptors-short",
     "loop-blocked",
     "limit-reached",
+    "channels-full",
     "admission-off",
     "counts-unseen",
     "ledger-settling",

@@ -3,13 +3,15 @@
 import asyncio
 from typing import Any
 
+from channels.exceptions import ChannelFull
+
 from . import conf, hold, refusal
 from .connection import Connection
 from .gate import Gate, Slot
 from .house import gate_of
 from .rules import is_authenticated
 from .servers import daphne, name_of
-from .types import OVERDUE, Refusal
+from .types import CHANNELS_FULL, OVERDUE, Refusal
 
 KEY = "admission"
 """Where the held slots travel in the scope: a dict from pool name to :class:`~.gate.Slot`."""
@@ -61,6 +63,7 @@ async def _go_on(inner: Any, slot: Slot, scope: Any, receive: Any, send: Any) ->
             slot.authenticated()
         ask = gate.rules and slot.ask and gate.rules.ask_again(scope, slot.ask)
         if ask and (refusal := await gate.claim(slot, ask)):
+            gate.notices.tell(refusal, gate.account.worker)
             await _refuse(refusal, gate, scope, receive, send)
             return
     await inner(scope, receive, send)
@@ -74,6 +77,9 @@ async def _run(inner: Any, slot: Slot, gate: Gate, scope: Any, receive: Any, sen
     timer = None if slot.is_authenticated else _set_deadline(slot, gate, connection)
     try:
         await connection.run(inner, scope, gate.pool.max_connection_age)
+    except ChannelFull:
+        gate.account.counters[CHANNELS_FULL] += 1
+        raise
     finally:
         if timer is not None:
             timer.cancel()

@@ -17,8 +17,8 @@ STYLES = {Severity.CRITICAL: "bold red", Severity.WARNING: "bold yellow", Severi
 SOUND = "Nothing found that needs a hand."
 UNSEEN = "A question mark is what cannot be seen from here, such as the sockets of workers on other hosts."
 FULL_CHANNELS = (
-    "Which channels and groups hit their capacity is not known: the layer tells only the caller (ChannelFull) and, "
-    "at level INFO, the logger channels_redis.core."
+    "Connections that ChannelFull ended are counted. What a group could not deliver is not known: the layer tells "
+    "only, at level INFO, the logger channels_redis.core, with the group's name."
 )
 INDENT = 3
 

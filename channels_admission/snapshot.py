@@ -15,7 +15,20 @@ from .exceptions import LedgerError, LedgerUnavailable
 from .ledger import open_ledger
 from .ledger.base import HISTORY
 from .rules import classes
-from .types import ADMITTED, CALLS, CALLS_TOOK, ERRORS, NO_HANDSHAKES, OVERDUE, SHED, Level, Load, Reading, WorkerReading
+from .types import (
+    ADMITTED,
+    CALLS,
+    CALLS_TOOK,
+    CHANNELS_FULL,
+    ERRORS,
+    NO_HANDSHAKES,
+    OVERDUE,
+    SHED,
+    Level,
+    Load,
+    Reading,
+    WorkerReading,
+)
 
 READ_TIMEOUT = 1.0
 """Seconds a look at the ledger may take; no handshake waits for it."""
@@ -89,6 +102,8 @@ class PoolSnapshot:
     shed: int
     workers: tuple[WorkerSnapshot, ...]
     connects: Connects = field(default_factory=Connects)
+    channels_full: int = 0
+    """Connections whose consumer ended because a channel was full."""
     calls: Calls = field(default_factory=Calls)
     classes: Mapping[str, int] = field(default_factory=dict)
     """Slots held by the connections of each class that has a share, and by the exempt."""
@@ -159,6 +174,7 @@ def _pool(pool: PoolSettings, reading: Reading) -> PoolSnapshot:
         level=policy.level(held, limit, pool.warn_at),
         admitted=counters.get(ADMITTED, 0),
         shed=counters.get(SHED, 0),
+        channels_full=counters.get(CHANNELS_FULL, 0),
         refused={name: count for name, count in counters.items() if name not in {ADMITTED, *NO_HANDSHAKES}},
         workers=tuple(sorted(map(_worker, reading.workers), key=lambda worker: (worker.host, worker.pid, worker.id))),
         connects=_connects(reading.seconds),

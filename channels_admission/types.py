@@ -28,11 +28,13 @@ SHED = "shed"
 """Slots taken and given back, and connections closed for want of memory, beside the reasons in a worker's counters."""
 CALLS, ERRORS, CALLS_TOOK = "ledger.calls", "ledger.errors", "ledger.ms"
 """Exchanges with the ledger that a worker has made, those that failed, and the milliseconds that all took."""
+CHANNELS_FULL = "layer.full"
+"""Connections whose consumer ended with ``ChannelFull``."""
 OVERDUE = "overdue"
 """Connections closed since nobody had authenticated by their deadline."""
 QUOTA = "quota:"
 """Begins the reason of a refusal by a quota; the quota's name follows."""
-NO_HANDSHAKES = frozenset({RELEASED, SHED, OVERDUE, CALLS, ERRORS, CALLS_TOOK})
+NO_HANDSHAKES = frozenset({RELEASED, SHED, OVERDUE, CALLS, ERRORS, CALLS_TOOK, CHANNELS_FULL})
 """The counters that count something else than the decision of a handshake."""
 
 Counters = Mapping[str, int]

@@ -212,6 +212,9 @@ def test_feed_is_the_snapshot(as_viewer, admission):
                 "admitted": 45,
                 "refused": {"full": 7, "ledger": 1},
                 "shed": 0,
+                "channels_full": 0,
+                "classes": {},
+                "overdue": 0,
                 "calls": {"made": 0, "failed": 0, "seconds": 0.0},
                 "workers": [
                     {"id": "web-1:4242:ab12", "host": "web-1", "pid": 4242, "server": "uvicorn", "held": 40, "load": []}
@@ -228,6 +231,9 @@ def test_feed_is_the_snapshot(as_viewer, admission):
                 "admitted": 0,
                 "refused": {},
                 "shed": 0,
+                "channels_full": 0,
+                "classes": {},
+                "overdue": 0,
                 "calls": {"made": 0, "failed": 0, "seconds": 0.0},
                 "workers": [],
             },

@@ -287,6 +287,14 @@ def test_counts_that_cannot_be_seen():
     assert only(snapshot(pool(workers=(), held=0), ledger=ledger))[0] == "counts-unseen"
 
 
+def test_full_channels_that_ended_connections():
+    assert only(snapshot(pool(channels_full=7)))[:3] == (
+        "channels-full",
+        "warning",
+        "Full channels have ended 7 connections of pool default so far",
+    )
+
+
 def test_refusals_are_noted_by_reason():
     seen = snapshot(pool(refused={"ledger": 2, "full": 1480, "rate": 0}))
     assert only(seen) == (

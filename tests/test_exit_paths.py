@@ -4,7 +4,7 @@ import asyncio
 from contextlib import suppress
 
 import pytest
-from channels.exceptions import AcceptConnection, DenyConnection, StopConsumer
+from channels.exceptions import AcceptConnection, ChannelFull, DenyConnection, StopConsumer
 from channels.generic.websocket import AsyncWebsocketConsumer, WebsocketConsumer
 
 from channels_admission.consumers import AdmissionMixin
@@ -12,6 +12,7 @@ from channels_admission.house import close_gates, gate_of
 from channels_admission.ledger.memory import MemoryLedger
 from channels_admission.middleware import AdmissionMiddleware
 
+from clients import shows
 from conftest import eventually
 
 CONNECT = {"type": "websocket.connect"}
@@ -201,3 +202,15 @@ async def test_a_refused_client_that_is_gone_already_is_sent_nothing(admission):
     await asyncio.wait_for(client.task, 5)
     assert client.sent == []
     await nothing_is_held()
+
+
+async def test_a_consumer_that_a_full_channel_ends_is_counted(admission):
+    async def send_too_much(scope, receive, send):
+        raise ChannelFull
+
+    admission(BEAT=0.1, LEASE=1)
+    for _ in range(2):
+        with pytest.raises(ChannelFull):
+            await AdmissionMiddleware(send_too_much)({"type": "websocket", "path": "/"}, None, None)
+    await eventually(lambda: shows(lambda pool: (pool.channels_full, pool.refused, pool.held) == (2, {}, 0)))
+    await close_gates()

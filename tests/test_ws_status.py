@@ -204,6 +204,9 @@ def test_json_has_the_documented_shape(shared, redis_server):
                 "admitted": 30,
                 "refused": {"full": 5},
                 "shed": 0,
+                "channels_full": 0,
+                "classes": {},
+                "overdue": 0,
                 "connects": {"total": 35, "median": 0},
                 "calls": {"made": 12, "failed": 2, "seconds": 0.257},
                 "workers": [

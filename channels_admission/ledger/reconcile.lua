@@ -46,6 +46,7 @@ local FIRST_GONE = SHARED and 32 or 26  -- in ARGV
 local SECONDS_KEPT = 300
 local NO_HANDSHAKES = {
   released = true, shed = true, overdue = true, ['ledger.calls'] = true, ['ledger.errors'] = true, ['ledger.ms'] = true,
+  ['layer.full'] = true,
 }
 local SCHEDULED = 0.97      -- moments given away, as a share of the admissions that are possible
 local ROUNDING = 1e-6       -- of a token

@@ -52,6 +52,9 @@ SHAPE = (
     refused  connections refused so far, by reason: "full", "rate",
              "settling", "crowd", "ledger", or the monitor that refused
     shed     connections closed so far because memory ran out
+    channels_full  connections that a full channel ended so far
+    classes  slots held by each class that has a share, and by the exempt
+    overdue  connections closed so far that nobody had authenticated in time
     connects handshakes decided in the last five minutes
       total
       median handshakes in a second, half of all seconds having fewer
