@@ -12,7 +12,7 @@ from collections import Counter, deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from contextvars import Context
-from itertools import islice
+from heapq import nsmallest
 
 from .account import Account
 from .claims import first_asks, with_moments
@@ -24,7 +24,7 @@ from .notices import Notices
 from .pace import Schedule
 from .pressure import Pressure
 from .refusal import close_reason
-from .rules import Rules
+from .rules import Rules, classes
 from .types import ADMITTED, NO_HANDSHAKES, QUOTA, SHED, Ask, Reason, Refusal, Report, View
 from .worker import Worker, is_gone
 
@@ -114,8 +114,8 @@ class Gate:
         self.account = Account(pool, worker, server)
         self.rules = Rules(pool, settings) if pool.is_shared else None
         """What its handshakes must ask for; None where they ask for a slot and nothing else."""
-        self.connections: dict[Connection, None] = {}
-        """The connections that hold its slots, the youngest last."""
+        self.connections: dict[Connection, Slot] = {}
+        """The connections that hold its slots, each with its own, the youngest last."""
         self.notices = Notices(pool.name)
         self.refusals_held = 0
         """Refused clients that are kept a while, now."""
@@ -287,18 +287,26 @@ class Gate:
         return self._give(ask, slot)
 
     def _shed(self) -> None:
-        """Where memory runs out, end a bounded number of connections a beat: the youngest, which have lost least."""
+        """Where memory runs out, end a bounded number of connections a beat.
+
+        Those of the class with the least share first, and of one class the youngest, which have the least to lose.
+        """
         now = self._loop.time()
         if self._pressure is None or not self._pressure.out_of_memory or now < self._shed_at:
             return
         self._shed_at = now + self.settings.beat
-        doomed = list(islice(reversed(self.connections), self.settings.shed_per_beat))
+        doomed = nsmallest(self.settings.shed_per_beat, reversed(self.connections), key=self._share_of)
         if not doomed:
             return
         for connection in doomed:
             connection.end(self.pool.close_code, close_reason(self.pool.close_reason, self._schedule.next(now)))
         self.account.counters[SHED] += len(doomed)
         logger.warning("Memory runs out: pool %r closes %d of its connections.", self.pool.name, len(doomed))
+
+    def _share_of(self, connection: Connection) -> float:
+        """The share of the pool that the connection's class may fill; without classes, the same for all."""
+        ask = self.connections[connection].ask
+        return 1.0 if ask is None else classes(self.pool)[ask.group].share
 
     def _release(self, ask: Ask | None) -> None:
         self.account.release(ask)

@@ -72,7 +72,7 @@ async def _go_on(inner: Any, slot: Slot, scope: Any, receive: Any, send: Any) ->
 async def _run(inner: Any, slot: Slot, gate: Gate, scope: Any, receive: Any, send: Any) -> None:
     scope = {**scope, KEY: {**scope.get(KEY, {}), gate.pool.name: slot}}
     connection = Connection(receive, send)
-    gate.connections[connection] = None
+    gate.connections[connection] = slot
     slot.is_authenticated = gate.pool.pending_deadline is None or is_authenticated(scope)
     timer = None if slot.is_authenticated else _set_deadline(slot, gate, connection)
     try:

@@ -315,10 +315,11 @@ async def test_the_monitors_end_with_the_gates(admission):
 class Visitor:
     """A client whose application listens until it is told that the client has left."""
 
-    def __init__(self, application) -> None:
+    def __init__(self, application, path: str = "/") -> None:
+        self.path = path
         self.sent: list[dict] = []
         self.events: asyncio.Queue = asyncio.Queue()
-        scope = {"type": "websocket", "path": "/"}
+        scope = {"type": "websocket", "path": path}
         self.task = asyncio.ensure_future(application(scope, self.events.get, self.send))
 
     async def send(self, message):
@@ -363,6 +364,26 @@ async def test_where_memory_runs_out_the_youngest_are_closed_a_few_each_beat_unt
         visitor.events.put_nowait({"type": "websocket.disconnect"})
     await asyncio.gather(*(visitor.task for visitor in visitors))
     assert gate.connections == {}
+    await close_gates()
+
+
+def by_path(scope):
+    return scope["path"].strip("/")
+
+
+async def test_those_of_the_lowest_class_are_closed_first(admission, memory):
+    shares = {"member": 0.9, "guest": 0.5}
+    admission(BEAT=0.2, LEASE=2, SHED_PER_BEAT=2, CLASSIFY=f"{__name__}.by_path", SHARES=shares, MAX_CONNECTIONS=100)
+    gate, application = gate_of("default"), AdmissionMiddleware(listen)
+    visitors = []
+    for place, path in enumerate(("exempt", "guest", "member", "guest", "member"), 1):
+        visitors.append(Visitor(application, f"/{path}/"))
+        await eventually(lambda place=place: gate.account.held == place)
+    memory(0.96)
+    for left in (["exempt", "member", "member"], ["exempt"]):
+        await eventually(lambda left=left: gate.account.held == len(left))
+        assert [visitor.path.strip("/") for visitor in visitors if not visitor.task.done()] == left
+    await eventually(lambda: gate.account.held == 0)
     await close_gates()
 
 
