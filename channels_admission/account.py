@@ -27,7 +27,21 @@ from .claims import Claims
 from .conf import PoolSettings
 from .exceptions import LedgerError
 from .pace import Bucket
-from .types import ADMITTED, CALLS, CALLS_TOOK, ERRORS, RELEASED, Ask, Counters, Level, Load, Reason, Report, View
+from .types import (
+    ADMITTED,
+    CALLS,
+    CALLS_TOOK,
+    ERRORS,
+    NOTHING_SET,
+    RELEASED,
+    Ask,
+    Counters,
+    Level,
+    Load,
+    Reason,
+    Report,
+    View,
+)
 from .worker import Worker, home
 
 
@@ -73,6 +87,10 @@ class Account:
         """What the ledger counts for this worker, at the least."""
         self.away = False
         """Whether the last exchange failed: decisions are then this account's alone."""
+        self.draining = False
+        """Whether it takes no new connections any more."""
+        self.controls = NOTHING_SET
+        """What operators have set, as far as this worker has heard."""
         self.counters: Counter[str] = Counter()
         self.calls = Calls()
         self.claims = Claims(pool) if pool.is_shared else None
@@ -96,12 +114,24 @@ class Account:
     @property
     def _first_share(self) -> int:
         """The part of a worker that has not yet met a ledger with settled counts."""
-        return self.pool.max_connections // self.pool.expected_workers
+        return self.limit // self.pool.expected_workers
+
+    @property
+    def limit(self) -> int:
+        """Slots in the pool: what an operator has set, as far as this worker has heard, or else the settings."""
+        return self.controls.limit.value if self.controls.limit else self.pool.max_connections
+
+    @property
+    def dry_run(self) -> bool:
+        """Whether nobody is refused, by an operator's word or else by the settings."""
+        return bool(self.controls.dry_run.value) if self.controls.dry_run else self.pool.dry_run
 
     @property
     def closed(self) -> Reason | None:
         """Why nobody is let in whatever there is room for."""
-        return None
+        if self.draining:
+            return Reason.DRAINING
+        return Reason.PAUSED if self.controls.paused else None
 
     @property
     def has_room(self) -> bool:
@@ -124,7 +154,7 @@ class Account:
         """Why what is asked for beside a slot may not be granted without the ledger's word."""
         if ask is None or self.claims is None:
             return None
-        return self.claims.refusal_alone(ask, self.pool.max_connections, self._others, self.held)
+        return self.claims.refusal_alone(ask, self.limit, self._others, self.held)
 
     @property
     def _has_slot_alone(self) -> bool:
@@ -142,7 +172,7 @@ class Account:
     @property
     def scarce(self) -> bool:
         """Whether slots that this worker frees may be missed elsewhere."""
-        return policy.scarce(self._total, self.pool.max_connections)
+        return policy.scarce(self._total, self.limit)
 
     @property
     def unreported(self) -> int:
@@ -208,6 +238,10 @@ class Account:
             load=load,
             terms=self.terms,
             owed=owed,
+            controls=self.controls,
+            draining=self.draining,
+            warn_at=self.pool.warn_at,
+            level=self.level,
             beat=beat,
             goodbye=goodbye,
             fair=fair,
@@ -228,7 +262,8 @@ class Account:
         self._others = view.total - self.allowance
         self.workers = view.workers
         self._share = policy.share_of_free(view.total, view.limit, view.workers)
-        self.level = policy.alert(view.total, view.limit, self.pool.warn_at, self.level or Level.CALM)
+        self.level = view.level
+        self.controls = view.controls or self.controls
 
     def fail(self, now: float) -> None:
         """An exchange failed; whether the ledger applied the report is unknown."""

@@ -22,6 +22,7 @@ from .address import Proxies, trusted_proxies
 from .exceptions import ConfigurationError
 from .hosts import LedgerSettings, ledger
 from .quotas import Function, Quota, classify, deadline, part, quotas, shares
+from .recipients import Recipients, recipients
 from .thresholds import Watch, pressure
 from .types import Terms
 from .values import (
@@ -29,6 +30,7 @@ from .values import (
     age,
     burst,
     close_code,
+    drain,
     flag,
     nearest,
     one_of,
@@ -80,6 +82,7 @@ class PoolSettings:
     shares: Mapping[str, float]
     pending_share: float | None
     pending_deadline: float | None
+    dry_run: bool
 
     @property
     def is_shared(self) -> bool:
@@ -108,6 +111,8 @@ class Settings:
     shed_per_beat: int
     status_token: str | None = field(repr=False)
     trusted_proxies: Proxies
+    alerts: Recipients
+    drain_on_stop: float | None
     pools: Mapping[str, PoolSettings]
 
     def pool(self, name: str) -> PoolSettings:
@@ -157,6 +162,10 @@ PROJECT_KEYS = (
     Key("PRESSURE", "E026", {}, pressure, "from which readings on a monitor refuses: {'lag': (scaling, saturation)}"),
     Key("SHED_PER_BEAT", "E028", 50, whole(0, 100_000), "connections a worker closes in a beat where memory runs out"),
     Key("STATUS_TOKEN", "E050", None, token, "the bearer token for status.json and the metrics; None for users only"),
+    Key(
+        "ALERTS", "E041", {}, recipients, "who is told when a pool fills: {'MAIL_ADMINS': True, 'WEBHOOK': 'https://…'}"
+    ),
+    Key("DRAIN_ON_STOP", "E042", None, drain, "seconds in which a worker that is to stop closes its connections first"),
     Key("MEMORY_LIMIT", "E027", None, size, "bytes of memory one worker process may use; None for what there is"),
     Key("TRUSTED_PROXIES", "E029", 0, trusted_proxies, "proxies in front: their number, or a list of their networks"),
 )
@@ -182,8 +191,11 @@ POOL_KEYS = (
     Key("SHARES", "E032", {}, shares, "the share of the limit up to which each class may fill the pool"),
     Key("PENDING_SHARE", "E033", None, part, "share of the limit for those who have not authenticated yet"),
     Key("PENDING_DEADLINE", "E034", None, deadline, "seconds to authenticate, after which one is closed with 1008"),
+    Key("DRY_RUN", "E040", False, flag, "whether all is decided and counted, and nobody refused"),
 )
 KEYS = PROJECT_KEYS + POOL_KEYS
+SECRET = frozenset({"LEDGER", "ALERTS", "STATUS_TOKEN"})
+"""Keys whose value may hold a password."""
 POOLS_ID = "E018"
 TERMS_ID = "E009"
 
@@ -209,8 +221,7 @@ def _read(given: Mapping[str, Any], keys: Iterable[Key], where: str, problems: l
         try:
             values[key.field] = key.read(value)
         except Wrong as wrong:
-            # A ledger's value may hold a password.
-            shown = "" if key.name in ("LEDGER", "STATUS_TOKEN") else f", not {value!r:.60}"
+            shown = "" if key.name in SECRET else f", not {value!r:.60}"
             hint = f"{capfirst(key.meaning)}. Default: {key.default!r}."
             problems.append(_problem(key.id, f"{where}[{key.name!r}] must be {wrong}{shown}.", hint))
     return values

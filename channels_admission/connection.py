@@ -2,11 +2,11 @@
 
 import asyncio
 import random
+from collections.abc import Callable
 from typing import Any
 
 RESTART = 1012
 """Service Restart: come back, to another worker perhaps (IANA's registry of WebSocket close codes)."""
-RESTART_REASON = "Service Restart; retry-after=1"
 SPREAD = 0.1
 """The part of the age by which each connection's own is longer or shorter, so that a herd does not end as one."""
 GRACE = 10.0
@@ -27,6 +27,11 @@ class Connection:
         self._listening: asyncio.Timeout | None = None
         self._task: asyncio.Task[Any] | None = None
 
+    @property
+    def is_ending(self) -> bool:
+        """Whether it was ended from our side."""
+        return self._ending is not None
+
     def end(self, code: int, reason: str) -> None:
         """Close it, once; ``reason`` has at most 123 bytes.
 
@@ -40,13 +45,13 @@ class Connection:
             if self._listening is not None:
                 self._listening.reschedule(loop.time())
 
-    async def run(self, inner: Any, scope: Any, age: float | None) -> None:
-        """Run ``inner``, and end the connection after ``age`` seconds or a tenth more or less."""
+    async def run(self, inner: Any, scope: Any, age: float | None, grow_old: Callable[["Connection"], None]) -> None:
+        """Run ``inner``, and call ``grow_old`` after ``age`` seconds or a tenth more or less."""
         self._task = asyncio.current_task()
         timer = None
         if age is not None:
             age *= random.uniform(1 - SPREAD, 1 + SPREAD)
-            timer = asyncio.get_running_loop().call_later(age, self.end, RESTART, RESTART_REASON)
+            timer = asyncio.get_running_loop().call_later(age, grow_old, self)
         try:
             await inner(scope, self.receive, self.send)
         except asyncio.CancelledError:

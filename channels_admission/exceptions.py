@@ -4,6 +4,7 @@
 
     AdmissionError
     ├── ConfigurationError      CHANNELS_ADMISSION is wrong (also a Django ImproperlyConfigured)
+    ├── ControlError            what an operator wants to set cannot be set
     └── LedgerError             an exchange with the ledger failed
         ├── LedgerUnavailable   an outage: heals by itself, worth asking again
         └── LedgerRefused       a permanent refusal: somebody must change a password, an ACL or a key
@@ -18,6 +19,10 @@ class AdmissionError(Exception):
 
 class ConfigurationError(AdmissionError, ImproperlyConfigured):
     """The settings are wrong; the message lists every problem with its hint."""
+
+
+class ControlError(AdmissionError):
+    """What an operator wants to set cannot be set; the message says why, and what could be meant."""
 
 
 class LedgerError(AdmissionError):

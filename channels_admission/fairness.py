@@ -27,6 +27,8 @@ class Decision:
     @property
     def shortfall(self) -> Reason | None:
         """Why fewer were admitted than asked for, as far as time may mend it: quotas it does not."""
+        if Reason.PAUSED in self.verdicts:
+            return Reason.PAUSED
         if {Reason.FULL, Reason.SHARE} & set(self.verdicts):
             return Reason.FULL
         return Reason.RATE if Reason.RATE in self.verdicts else None
@@ -34,7 +36,7 @@ class Decision:
     def refused(self, fair: Fair) -> int:
         """How many of those who want a slot have a moment to come again."""
         return sum(
-            reason in (Reason.FULL, Reason.SHARE, Reason.RATE) and not ask.late
+            reason in (Reason.FULL, Reason.SHARE, Reason.RATE, Reason.PAUSED) and not ask.late
             for ask, reason in zip(fair.asks, self.verdicts, strict=True)
         )
 
@@ -46,13 +48,18 @@ class Decision:
         return {name: count for name, count in held.items() if name and count}
 
 
-def decide(fair: Fair, limit: int, total: int, counts: Mapping[Key, int], tokens: float) -> Decision:
-    """Grant what may be granted, with ``total`` slots held and ``counts`` of them under the keys."""
+def decide(
+    fair: Fair, limit: int, total: int, counts: Mapping[Key, int], tokens: float, *, paused: bool = False
+) -> Decision:
+    """Grant what may be granted, with ``total`` slots held and ``counts`` of them under the keys.
+
+    In a ``paused`` pool nobody gets a slot, not even the exempt.
+    """
     done = Decision()
     for ask in fair.asks:
         share, slot = fair.classes[ask.group].share, not ask.late
-        reason = ""
-        if not math.isinf(share):
+        reason = str(Reason.PAUSED) if paused and slot else ""
+        if not reason and not math.isinf(share):
             if ask.bounded and total + done.given + slot > ceiling(share, limit):
                 reason = Reason.FULL if total + done.given + slot > limit else Reason.SHARE
             for place, key in ask.claims:

@@ -8,24 +8,25 @@ handful of calls. Nothing here waits on the ledger longer than ``LEDGER_TIMEOUT`
 import asyncio
 import logging
 import random
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from contextvars import Context
-from heapq import nsmallest
 
 from .account import Account
+from .alerts import Alerts
 from .claims import first_asks, with_moments
 from .conf import PoolSettings, Settings
 from .connection import Connection
+from .drain import Drains
 from .exceptions import LedgerError, LedgerUnavailable
+from .journal import Journal
 from .ledger.base import Forgotten, Ledger, OutOfOrder
 from .notices import Notices
 from .pace import Schedule
 from .pressure import Pressure
-from .refusal import close_reason
 from .rules import Rules, classes
-from .types import ADMITTED, NO_HANDSHAKES, QUOTA, SHED, Ask, Reason, Refusal, Report, View
+from .types import DRY, QUOTA, Ask, Reason, Refusal, Report, View
 from .worker import Worker, is_gone
 
 logger = logging.getLogger("channels_admission")
@@ -42,8 +43,6 @@ TICKS = 10
 """Ticks in ``LEDGER_TIMEOUT``. One that comes late counts once: a busy event loop is no silent ledger."""
 MOST_WAITING = 5000
 """Handshakes that may wait in one gate; a herd above it is refused without a thought."""
-LOG_PAUSE = 1.0
-"""Seconds between two log lines about refusals."""
 FIRST_PROBE = 0.05
 """Seconds until a lost ledger is asked again; doubles up to a beat."""
 PATIENCE_AT_EXIT = 0.1
@@ -108,14 +107,13 @@ class Gate:
         server: str = "",
         pressure: Pressure | None = None,
         on_end: Callable[["Gate"], Awaitable[None]] | None = None,
+        account: Account | None = None,
     ) -> None:
         self.pool = pool
         self.settings = settings
-        self.account = Account(pool, worker, server)
+        self.account = account or Account(pool, worker, server)
         self.rules = Rules(pool, settings) if pool.is_shared else None
         """What its handshakes must ask for; None where they ask for a slot and nothing else."""
-        self.connections: dict[Connection, Slot] = {}
-        """The connections that hold its slots, each with its own, the youngest last."""
         self.notices = Notices(pool.name)
         self.refusals_held = 0
         """Refused clients that are kept a while, now."""
@@ -138,12 +136,15 @@ class Gate:
         self._full: dict[int, tuple[float, str]] = {}
         """For each class until when it is taken to have no room, and why."""
         self._schedule = Schedule(self.account.terms)
+        self.connections: dict[Connection, Slot] = {}
+        """The connections that hold its slots, each with its own, the youngest last."""
+        self.drains = Drains(self.account, self._schedule, self.connections)
         self._refused_for_good = False
         self._report_at: float | None = None
         self._backoff = FIRST_PROBE
         self._gone: tuple[str, ...] = ()
-        self._logged: Counter[str] = Counter()
-        self._log_timer: asyncio.TimerHandle | None = None
+        self._journal = Journal(pool.name, self.account.counters)
+        self._alerts = Alerts(pool.name, settings.alerts)
         self._retired = False
         self._parting = False
         self._exiting = False
@@ -170,6 +171,8 @@ class Gate:
         if ask is not None:
             return await self._acquire_shared(ask)
         account = self.account
+        if reason := account.closed:
+            return self._refuse(reason)
         if self._pressure is not None and (monitor := self._pressure.refusing()):
             return self._refuse(monitor)
         if account.away or self._parting:
@@ -257,22 +260,23 @@ class Gate:
             slot.ask = known
             self._report_soon()
 
-    def _refuse(self, reason: str) -> Refusal:
-        self.account.refuse(reason)
-        if self._log_timer is None:
-            self._log_timer = self._loop.call_later(LOG_PAUSE, self._log_refusals, context=Context())
+    def _refuse(self, reason: str, ask: Ask | None = None, slot: Slot | None = None) -> Slot | Refusal:
+        """A refusal, or what was asked for where a dry run refuses nobody; a drain is none of its matters."""
+        is_dry = self.account.dry_run and reason != Reason.DRAINING
+        self.account.refuse(f"{DRY}{reason}" if is_dry else reason)
+        self._journal.note()
+        if is_dry:
+            self._report_soon()
+            return self._take(ask, slot)
         if reason.startswith(QUOTA):
             return Refusal(reason, self._schedule.chance())
         return Refusal(reason, self._schedule.next(self._loop.time()))
 
-    def _log_refusals(self) -> None:
-        """Say in one line how many were refused, and why, since the last such line."""
-        refused = self.account.counters.copy()
-        for name in (ADMITTED, *NO_HANDSHAKES):
-            del refused[name]
-        news, self._logged, self._log_timer = refused - self._logged, refused, None
-        reasons = ", ".join(f"{count} {name}" for name, count in news.items())
-        logger.info("Pool %r refused %d connections: %s.", self.pool.name, news.total(), reasons)
+    def _take(self, ask: Ask | None, slot: Slot | None) -> Slot:
+        """What is asked for, without the ledger's word."""
+        if ask is not None and self.account.claims is not None:
+            self.account.claims.take(ask)
+        return self._give(ask, slot)
 
     def _decide_alone(self, ask: Ask | None = None, slot: Slot | None = None) -> Slot | Refusal:
         reason = None
@@ -280,11 +284,7 @@ class Gate:
             reason = self.account.claim_alone(ask)
         elif not self._is_exempt(ask):
             reason = self.account.refusal_alone(self._loop.time(), ask)
-        if reason is not None:
-            return self._refuse(reason)
-        if ask is not None and self.account.claims is not None:
-            self.account.claims.take(ask)
-        return self._give(ask, slot)
+        return self._take(ask, slot) if reason is None else self._refuse(reason, ask, slot)
 
     def _shed(self) -> None:
         """Where memory runs out, end a bounded number of connections a beat.
@@ -292,16 +292,10 @@ class Gate:
         Those of the class with the least share first, and of one class the youngest, which have the least to lose.
         """
         now = self._loop.time()
-        if self._pressure is None or not self._pressure.out_of_memory or now < self._shed_at:
+        if self._pressure is None or not self._pressure.out_of_memory or now < self._shed_at or self.account.dry_run:
             return
         self._shed_at = now + self.settings.beat
-        doomed = nsmallest(self.settings.shed_per_beat, reversed(self.connections), key=self._share_of)
-        if not doomed:
-            return
-        for connection in doomed:
-            connection.end(self.pool.close_code, close_reason(self.pool.close_reason, self._schedule.next(now)))
-        self.account.counters[SHED] += len(doomed)
-        logger.warning("Memory runs out: pool %r closes %d of its connections.", self.pool.name, len(doomed))
+        self.drains.shed(self.settings.shed_per_beat, self._share_of)
 
     def _share_of(self, connection: Connection) -> float:
         """The share of the pool that the connection's class may fill; without classes, the same for all."""
@@ -313,6 +307,7 @@ class Gate:
         self._report_soon()
 
     def _report_soon(self) -> None:
+        """Tell the ledger of what was taken or given back without it."""
         if self._report_at is None:
             self._report_at = self._loop.time() + (0 if self.account.scarce else RELEASE_PAUSE)
             self._bell.set()
@@ -336,11 +331,11 @@ class Gate:
         """Tell each what the ledger said; what was granted to one who has gone meanwhile is free again."""
         until = self._loop.time() + FULL_FRESH
         for handshake, reason in zip(asked, verdicts, strict=True):
-            ask = handshake.ask
+            ask, slot = handshake.ask, handshake.slot
             if reason and ask is not None and not (ask.late or reason.startswith(QUOTA)):
                 self._full[ask.group] = until, reason
             if not handshake.done():
-                given = self._refuse(reason) if reason else self._give(ask, handshake.slot)
+                given = self._refuse(reason, ask, slot) if reason else self._give(ask, slot)
                 handshake.set_result(given)
             elif not reason and ask is not None and self.account.claims is not None:
                 self.account.claims.give(ask)
@@ -352,6 +347,12 @@ class Gate:
             handshake = self._waiting.popleft()
             if not handshake.done():
                 handshake.set_result(self._decide_alone(handshake.ask, handshake.slot))
+
+    def _turn_away(self, reason: Reason) -> None:
+        """Refuse all who wait for a slot."""
+        for handshake in self._waiting:
+            if handshake.slot is None and not handshake.done():
+                handshake.set_result(self._refuse(reason, handshake.ask))
 
     # The limit of patience
 
@@ -462,12 +463,23 @@ class Gate:
             self._quiet_until = started + min(CROWD_PAUSE * wanted, LONGEST_PAUSE * self.settings.ledger_timeout)
         if view.lapsed and not view.settling:  # else the ledger lost its data, and no lease ran out
             self._warn_of_lapse(report.held)
+        self._obey(view, is_beat)
         if self.rules is None:
             self._answer_waiting(covered)
         else:
             self._answer_asked(asked, view.verdicts)
-        if account.unreported and self._report_at is None:
-            self._report_at = self._loop.time() + (0 if account.scarce else RELEASE_PAUSE)
+        if account.unreported or account.draining != report.draining:
+            self._report_soon()
+
+    def _obey(self, view: View, is_beat: bool) -> None:
+        """Do what operators have set, and tell of the pool's level what is ours to tell."""
+        self.drains.follow(view)
+        if is_beat:
+            self.drains.enforce(view, self.settings.beat)
+        if reason := self.account.closed:
+            self._turn_away(reason)
+        for edge in view.edges:
+            self._alerts.tell(edge, self.account.worker.id)
 
     def _asked(self) -> tuple[list[_Handshake], tuple[Ask, ...]]:
         """The handshakes whose verdicts the next call brings, and what they ask for."""
@@ -513,6 +525,7 @@ class Gate:
             )  # fmt: skip
         if not self.account.away:
             self._backoff = FIRST_PROBE
+            self._alerts.lose(self.account.worker.id, str(error))
         self._refused_for_good = for_good
         if not self.account.away:
             self._schedule.go_alone(self.account.workers, self._loop.time())
@@ -523,6 +536,7 @@ class Gate:
 
     def _regain(self, now: float) -> None:
         logger.warning("Ledger regained for pool %r.", self.pool.name)
+        self._alerts.regain(self.account.worker.id)
         self._report_at = now
 
     # Parting
@@ -547,9 +561,8 @@ class Gate:
         self._parting = True
         if self._ticker is not None:
             self._ticker.cancel()
-        if self._log_timer is not None:
-            self._log_timer.cancel()
-            self._log_refusals()
+        self._journal.close()
+        self.drains.cancel()
         self._answer_all_alone()
         patience = self._loop.time() + PATIENCE_AT_EXIT
         while self.account.held and self._loop.time() < patience:  # noqa: ASYNC110
@@ -559,5 +572,6 @@ class Gate:
         with suppress(LedgerError, TimeoutError):
             async with asyncio.timeout(self.settings.ledger_timeout):
                 await self._ledger.reconcile(self.pool.name, self.account.report(goodbye=True))
+        await self._alerts.aclose()
         if self._on_end is not None:
             await self._on_end(self)

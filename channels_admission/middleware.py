@@ -76,7 +76,7 @@ async def _run(inner: Any, slot: Slot, gate: Gate, scope: Any, receive: Any, sen
     slot.is_authenticated = gate.pool.pending_deadline is None or is_authenticated(scope)
     timer = None if slot.is_authenticated else _set_deadline(slot, gate, connection)
     try:
-        await connection.run(inner, scope, gate.pool.max_connection_age)
+        await connection.run(inner, scope, gate.pool.max_connection_age, gate.drains.grow_old)
     except ChannelFull:
         gate.account.counters[CHANNELS_FULL] += 1
         raise

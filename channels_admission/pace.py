@@ -146,6 +146,15 @@ class Schedule:
         """Seconds within the bounds, by lot: for whom no moment is any better than another."""
         return random.uniform(*self._terms.retry_after)
 
+    def soon(self, now: float) -> float:
+        """The same for one whose connection we end: by the rate, and without one soon, for there may be room."""
+        low, high = self._terms.retry_after
+        if self._terms.rate and self._offer is not None:
+            return self.next(now)
+        if self._terms.rate:
+            self.owed += 1
+        return random.uniform(low, min(2 * low, high))
+
     def next(self, now: float) -> float:
         """Seconds from now until the next free moment; beyond the bounds, a chance one in their upper half."""
         low, high = self._terms.retry_after

@@ -2,6 +2,22 @@
 
 from django.dispatch import Signal
 
+capacity_warning = Signal()
+"""A pool is filled from ``WARN_AT`` on. With ``pool``, its name, ``edge``, a :class:`~.types.Edge`, and ``worker``, the
+id of the one that tells: one of all workers, once for each edge."""
+capacity_critical = Signal()
+"""A pool is filled from 0.9 on; as :data:`capacity_warning`."""
+capacity_full = Signal()
+"""Every slot of a pool is held; as :data:`capacity_warning`."""
+capacity_recovered = Signal()
+"""A pool is five points below the threshold of the level that it had; ``edge.level`` says where it is now. Otherwise
+as :data:`capacity_warning`."""
+
+ledger_lost = Signal()
+"""A worker decides alone, since the ledger is away. With ``pool``, ``worker`` and ``error``."""
+ledger_regained = Signal()
+"""The ledger answers a worker again. With ``pool`` and ``worker``."""
+
 connection_admitted = Signal()
 """A handshake got a slot. With ``pool``, its name, and ``worker``, the id of the one that decided."""
 connection_refused = Signal()

@@ -17,17 +17,22 @@ from .ledger.base import HISTORY
 from .rules import classes
 from .types import (
     ADMITTED,
+    AGED,
     CALLS,
     CALLS_TOOK,
     CHANNELS_FULL,
+    DRAINED,
+    DRY,
     ERRORS,
-    NO_HANDSHAKES,
+    NOTHING_SET,
     OVERDUE,
     SHED,
+    Controls,
     Level,
     Load,
     Reading,
     WorkerReading,
+    is_decision,
 )
 
 READ_TIMEOUT = 1.0
@@ -56,6 +61,7 @@ class WorkerSnapshot:
     last_beat: float
     uptime: float
     load: tuple[Load, ...] = ()
+    draining: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +115,18 @@ class PoolSnapshot:
     """Slots held by the connections of each class that has a share, and by the exempt."""
     overdue: int = 0
     """Connections closed since nobody had authenticated by their deadline."""
+    configured: int = 0
+    """The limit by the settings; ``limit`` is the one in force."""
+    paused: bool = False
+    dry_run: bool = False
+    would_refuse: Mapping[str, int] = field(default_factory=dict)
+    """Those whom a dry run admitted and would have refused, by reason."""
+    drained: int = 0
+    aged: int = 0
+    controls: Controls = NOTHING_SET
+    """What operators have set, who, and when."""
+    alert: Level = Level.CALM
+    """The level as alerts tell it: it falls five points later than it rises."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,8 +180,9 @@ async def collect(settings: Settings | None = None) -> Snapshot:
 
 def _pool(pool: PoolSettings, reading: Reading) -> PoolSnapshot:
     held = sum(worker.held for worker in reading.workers)
-    limit = pool.max_connections if reading.limit is None else reading.limit
-    counters = reading.counters
+    controls, counters = reading.controls, reading.counters
+    configured = pool.max_connections if reading.limit is None else reading.limit
+    limit = controls.limit.value if controls.limit else configured
     return PoolSnapshot(
         name=pool.name,
         held=held,
@@ -175,12 +194,20 @@ def _pool(pool: PoolSettings, reading: Reading) -> PoolSnapshot:
         admitted=counters.get(ADMITTED, 0),
         shed=counters.get(SHED, 0),
         channels_full=counters.get(CHANNELS_FULL, 0),
-        refused={name: count for name, count in counters.items() if name not in {ADMITTED, *NO_HANDSHAKES}},
+        drained=counters.get(DRAINED, 0),
+        aged=counters.get(AGED, 0),
+        refused={name: count for name, count in counters.items() if is_decision(name) and name != ADMITTED},
+        would_refuse={name.removeprefix(DRY): count for name, count in counters.items() if name.startswith(DRY)},
         workers=tuple(sorted(map(_worker, reading.workers), key=lambda worker: (worker.host, worker.pid, worker.id))),
         connects=_connects(reading.seconds),
         calls=Calls(counters.get(CALLS, 0), counters.get(ERRORS, 0), counters.get(CALLS_TOOK, 0) / 1000),
         classes=_classes(pool, reading),
         overdue=counters.get(OVERDUE, 0),
+        configured=configured,
+        paused=controls.paused is not None,
+        dry_run=bool(controls.dry_run.value) if controls.dry_run else pool.dry_run,
+        controls=controls,
+        alert=reading.level,
     )
 
 
@@ -211,4 +238,5 @@ def _worker(reading: WorkerReading) -> WorkerSnapshot:
         last_beat=round(reading.silence, 3),
         uptime=round(reading.uptime, 3),
         load=reading.load,
+        draining=reading.draining,
     )

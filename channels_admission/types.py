@@ -20,12 +20,19 @@ class Reason(StrEnum):
     """The ledger is away, and this worker's own part of the pool is used up."""
     SHARE = "share"
     """The pool is as full as the class of the connection may make it."""
+    PAUSED = "paused"
+    """An operator has paused the pool."""
+    DRAINING = "draining"
+    """The worker closes the connections it has, and takes no new ones."""
 
 
 ADMITTED = "admitted"
 RELEASED = "released"
 SHED = "shed"
-"""Slots taken and given back, and connections closed for want of memory, beside the reasons in a worker's counters."""
+DRAINED = "drained"
+AGED = "aged"
+"""Slots taken and given back, and connections closed for want of memory, by a drain, and at their maximum age, beside
+the reasons in a worker's counters."""
 CALLS, ERRORS, CALLS_TOOK = "ledger.calls", "ledger.errors", "ledger.ms"
 """Exchanges with the ledger that a worker has made, those that failed, and the milliseconds that all took."""
 CHANNELS_FULL = "layer.full"
@@ -34,25 +41,99 @@ OVERDUE = "overdue"
 """Connections closed since nobody had authenticated by their deadline."""
 QUOTA = "quota:"
 """Begins the reason of a refusal by a quota; the quota's name follows."""
-NO_HANDSHAKES = frozenset({RELEASED, SHED, OVERDUE, CALLS, ERRORS, CALLS_TOOK, CHANNELS_FULL})
-"""The counters that count something else than the decision of a handshake."""
+DRY = "dry:"
+"""Begins the counter of those whom a dry run would have refused; the reason follows."""
+NO_HANDSHAKES = frozenset({RELEASED, SHED, DRAINED, AGED, OVERDUE, CALLS, ERRORS, CALLS_TOOK, CHANNELS_FULL})
+"""The counters that count something else than the decision of a handshake; those that begin with ``DRY`` do as well."""
 
 Counters = Mapping[str, int]
-"""Events since a worker started: ``admitted``, ``released``, ``shed``, its exchanges with the ledger, and an entry for
-each reason that occurred."""
+"""Events since a worker started: ``admitted``, ``released``, ``shed``, ``drained``, ``aged``, its exchanges with the
+ledger, and an entry for each reason that occurred, and for each that a dry run would have had."""
 
 Key = bytes
 """Whom a slot is counted under, as :data:`KEY_BYTES` bytes that tell nothing of it."""
 KEY_BYTES = 16
 
 
+def is_decision(counter: str) -> bool:
+    """Whether a counter counts handshakes decided, each of which is in one such counter."""
+    return counter not in NO_HANDSHAKES and not counter.startswith(DRY)
+
+
 class Level(StrEnum):
-    """How near a pool is to its limit."""
+    """How near a pool is to its limit, from the lowest up."""
 
     CALM = "calm"
     WARNING = "warning"
     CRITICAL = "critical"
     FULL = "full"
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """A pool went from one level to another, with so many slots held of so many."""
+
+    before: Level
+    level: Level
+    held: int
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What an operator has set, who, and when: Unix time by the ledger."""
+
+    value: int
+    by: str
+    at: float
+    over: float | None = None
+    """For a limit: seconds in which connections beyond it are closed; None where they may stay."""
+
+
+EVERYBODY = "*"
+"""The target of a drain of all workers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Drain:
+    """A worker, a host or :data:`EVERYBODY` to be emptied in ``over`` seconds.
+
+    A host is drained with the workers that start there later, until the drain is cancelled; of
+    all workers those are that had started before it.
+    """
+
+    target: str
+    over: float
+    by: str
+    at: float
+
+    def is_of(self, worker: str, started: float) -> bool:
+        """Whether a worker is meant, which started at this Unix time by the ledger."""
+        if self.target == EVERYBODY:
+            return started <= self.at
+        return self.target in (worker, worker.partition(":")[0])
+
+
+@dataclass(frozen=True, slots=True)
+class Controls:
+    """What operators have set for a pool; an order that is None leaves the settings in force.
+
+    Of two the one with the higher version is the newer. Versions are milliseconds of the ledger's
+    time, so that one set after a loss of data is newer than what the workers remember.
+    """
+
+    version: int = 0
+    limit: Order | None = None
+    paused: Order | None = None
+    dry_run: Order | None = None
+    drains: tuple[Drain, ...] = ()
+
+    @property
+    def is_set(self) -> bool:
+        return bool(self.limit or self.paused or self.dry_run or self.drains)
+
+
+NOTHING_SET = Controls()
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +277,14 @@ class Report:
     terms: Terms = Terms()
     owed: int = 0
     """Moments it has given to refused clients beyond those that were offered to it."""
+    controls: Controls = NOTHING_SET
+    """The newest this worker has heard of, so that a ledger that has lost its data hears of them again."""
+    draining: bool = False
+    """Whether it takes no new connections."""
+    warn_at: float = 0.7
+    """Share of the limit from which the pool's level is a warning."""
+    level: Level | None = None
+    """The pool's level as this worker last heard it."""
     beat: bool = False
     """Whether this is the periodic report, which also asks for the neighbours."""
     goodbye: bool = False
@@ -222,7 +311,7 @@ class View:
     """Slots that all workers together hold, these grants included."""
     limit: int
     workers: int
-    """Workers whose lease runs, this one included."""
+    """Workers whose lease runs and that are not draining, this one included."""
     version: int
     settling: bool
     """Whether the ledger has lost data lately and grants only within allowances."""
@@ -232,6 +321,14 @@ class View:
     """Why less was granted than wanted."""
     offer: Offer | None = None
     """Moments for as many clients as were wanted and not granted; None where no pace is known."""
+    now: float = 0.0
+    """Unix time by the ledger."""
+    controls: Controls | None = None
+    """What operators have set; None where it is no newer than what was reported."""
+    level: Level = Level.CALM
+    """How near the pool is to its limit; falls five points later than it rises."""
+    edges: tuple[Edge, ...] = ()
+    """Changes of the level for this worker to tell of, the oldest first; no other worker does."""
     neighbours: tuple[Neighbour, ...] = ()
     verdicts: tuple[str, ...] = ()
     """For each ask the reason why not, or nothing where it is granted."""
@@ -254,6 +351,7 @@ class WorkerReading:
     load: tuple[Load, ...] = ()
     classes: Mapping[str, int] = field(default_factory=dict)
     """Slots held, by the class of the connection."""
+    draining: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,9 +359,14 @@ class Reading:
     """A pool as a reader of the ledger sees it; workers that outlived their lease are left out."""
 
     limit: int | None
-    """The limit last reported by a worker; None when the ledger knows no such pool."""
+    """The limit by the settings, as last reported by a worker; None when the ledger knows no such pool."""
     settling: bool
     counters: Counters
     workers: tuple[WorkerReading, ...]
     seconds: Mapping[int, int] = field(default_factory=dict)
     """Handshakes decided, by the second of Unix time, lately; seconds without any are left out."""
+    now: float = 0.0
+    """Unix time by the ledger."""
+    controls: Controls = NOTHING_SET
+    level: Level = Level.CALM
+    """How near the pool is to its limit; falls five points later than it rises."""

@@ -100,6 +100,12 @@ def age(value: Any) -> float | None:
     return None if value is None else float(value)
 
 
+def drain(value: Any) -> float | None:
+    if value is not None and (not _is_number(value) or not 0 <= value <= 3600):
+        raise Wrong("None or a number of seconds from 0 to 3600")
+    return None if value is None else float(value)
+
+
 def rate(value: Any) -> float | None:
     if value is not None and (not _is_number(value) or not 0.01 <= value <= MAX_RATE):
         raise Wrong(f"None or a number of admissions per second from 0.01 to {MAX_RATE}")

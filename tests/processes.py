@@ -49,8 +49,8 @@ class Actor:
         worker = Worker(pid=process.pid, born=1, nonce=f"{next(simulation.numbers):08x}")
         self.process = process
         self.id = worker.id
-        self.gate = Gate(pool, simulation.settings, self, worker, on_end=process.part)
-        self.gate.account = simulation.account(pool, worker)
+        account = simulation.account(pool, worker)
+        self.gate = Gate(pool, simulation.settings, self, worker, on_end=process.part, account=account)
         self.slots: list[Slot] = []
         self.sent = 0
         """The number of its newest report."""

@@ -31,14 +31,16 @@ class StoredInRedis(ClockedRedisLedger):
     def __init__(self, settings: Settings, clock: Callable[[], float], patches: dict[str, str] | None = None) -> None:
         super().__init__(settings, clock, patches)
         self.state = State()
-        self._names = [self._key(DEFAULT_POOL, part) for part in ("counts", "leases", f"home:{home()}", "seconds")]
+        self._names = [
+            self._key(DEFAULT_POOL, part) for part in ("counts", "leases", f"home:{home()}", "seconds", "controls")
+        ]
         self._client = redis.Redis.from_url(settings.ledger.host["address"])
         self._client.script_load(self._source)
 
     def apply(self, report: Report) -> View:
         return _result(RedisLedger.reconcile(self, DEFAULT_POOL, report))
 
-    async def _run(self, keys: list[str], arguments: list[str | int]) -> Any:
+    async def _run(self, script: str, keys: list[str], arguments: list[str | int]) -> Any:
         with self._client.pipeline(transaction=False) as pipeline:
             pipeline.set(f"{keys[0]}:now", round(self._clock() * 1000))
             pipeline.evalsha(self._sha, len(keys), *keys, *arguments)

@@ -13,6 +13,7 @@ from channels_admission.conf import PoolSettings
 from channels_admission.exceptions import ConfigurationError
 from channels_admission.hosts import CLUSTER, HOST_FORMS, MEMORY, REDIS, LedgerSettings
 from channels_admission.ledger import open_ledger
+from channels_admission.recipients import Recipients
 from channels_admission.thresholds import Thresholds, Watch
 
 NOT_A_LAYER_OF_REDIS = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
@@ -28,6 +29,8 @@ DEFAULTS = {
     "memory_limit": None,
     "shed_per_beat": 50,
     "status_token": None,
+    "alerts": Recipients(),
+    "drain_on_stop": None,
     "pressure": {
         "lag": Watch("lag", None, Thresholds(0.1, 0.5)),
         "memory": Watch("memory", None, Thresholds(0.85, 0.95)),
@@ -50,6 +53,7 @@ POOL_DEFAULTS = {
     "ramp": 0.0,
     "refusal_hold": 0.0,
     "max_refusals_held": 1000,
+    "dry_run": False,
 }
 
 IDS = {
@@ -63,6 +67,8 @@ IDS = {
     "MEMORY_LIMIT": "E027",
     "SHED_PER_BEAT": "E028",
     "STATUS_TOKEN": "E050",
+    "ALERTS": "E041",
+    "DRAIN_ON_STOP": "E042",
     "MAX_CONNECTIONS": "E010",
     "WARN_AT": "E011",
     "WHEN_LEDGER_DOWN": "E012",
@@ -77,6 +83,7 @@ IDS = {
     "RAMP": "E023",
     "REFUSAL_HOLD": "E024",
     "MAX_REFUSALS_HELD": "E025",
+    "DRY_RUN": "E040",
 }
 
 GOOD = {
@@ -87,6 +94,7 @@ GOOD = {
     "LEDGER_TIMEOUT": [0.01, 1, 4],
     "SHED_PER_BEAT": [0, 1, 100_000],
     "STATUS_TOKEN": [None, "x" * 32, "AZaz09._~+/=-" * 3],
+    "DRAIN_ON_STOP": [None, 0, 2.5, 3600],
     "MEMORY_LIMIT": [None, 2**20, 2**50],
     "MAX_CONNECTIONS": [0, 1, 10_000_000],
     "WARN_AT": [0.001, 1, 1.0],
@@ -101,6 +109,7 @@ GOOD = {
     "RAMP": [0, 0.5, 3600],
     "REFUSAL_HOLD": [0, 2.5, 60],
     "MAX_REFUSALS_HELD": [0, 1, 100_000],
+    "DRY_RUN": [False, True],
     "CLOSE_REASON": ["", "Voll, später wieder", "é" * 50],
 }
 
@@ -125,6 +134,7 @@ BAD = {
         ["a\nb", "\x00", "é" * 51, b"later", None, 5],
     ),
     "SHED_PER_BEAT": ("a whole number from 0 to 100000", [-1, 100_001, 1.5, "3", None, True]),
+    "DRAIN_ON_STOP": ("None or a number of seconds from 0 to 3600", [-1, 3601, "3", True, NAN]),
     "MEMORY_LIMIT": ("None or a whole number of bytes from a MiB on", [0, 2**20 - 1, 2**51, 1e9, "1G", True]),
     "CONNECT_RATE": (
         "None or a number of admissions per second from 0.01 to 1000000",
@@ -134,6 +144,7 @@ BAD = {
     "RAMP": ("a number of seconds from 0 to 3600", [-1, 3601, "30", None, True, NAN]),
     "REFUSAL_HOLD": ("a number of seconds from 0 to 60", [-1, 61, "3", None, False, NAN]),
     "MAX_REFUSALS_HELD": ("a whole number from 0 to 100000", [-1, 100_001, 1.5, "3", None, True]),
+    "DRY_RUN": ("True or False", [0, 1, "yes", None]),
     "MAX_CONNECTION_AGE": ("None or a number of seconds from 1 to 31536000", [0, 0.9, -5, 4e7, "60", True, NAN]),
 }
 BOUNDS = "two numbers of seconds, (least, most)"
@@ -199,7 +210,8 @@ def test_defaults_without_any_setting(settings):
 def test_every_key_is_a_field_and_is_tested_here():
     assert {key.name: key.id for key in conf.KEYS} == IDS
     assert {key.lower() for key in IDS} == {*DEFAULTS, *POOL_DEFAULTS}
-    assert {*GOOD, "LEDGER", "PRESSURE"} == {*BAD, "RETRY_AFTER", "LEDGER", "PRESSURE", "STATUS_TOKEN"} == set(IDS)
+    apart = {"LEDGER", "PRESSURE", "ALERTS"}
+    assert {*GOOD, *apart} == {*BAD, *apart, "RETRY_AFTER", "STATUS_TOKEN"} == set(IDS)
 
 
 @pytest.mark.parametrize(("key", "value"), each(GOOD))

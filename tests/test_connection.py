@@ -39,7 +39,7 @@ class ToldInAThread(WebsocketConsumer):
 
 @pytest.fixture(autouse=True)
 def _in_force(admission, monkeypatch):
-    admission(MAX_CONNECTION_AGE=1)
+    admission(MAX_CONNECTION_AGE=1, RETRY_AFTER=(1, 1))
     monkeypatch.setattr(connection, "GRACE", 0.2)
 
 
@@ -123,7 +123,14 @@ asyncio.run(hold())
 async def test_a_client_that_fell_silent_frees_its_slot_on_every_server(
     admission, prefix, redis_server, server, figures
 ):
-    keys = {"MAX_CONNECTION_AGE": 2, "LEDGER": redis_server.url, "PREFIX": prefix, "BEAT": 0.5, "LEASE": 5}
+    keys = {
+        "MAX_CONNECTION_AGE": 2,
+        "RETRY_AFTER": (1, 1),
+        "LEDGER": redis_server.url,
+        "PREFIX": prefix,
+        "BEAT": 0.5,
+        "LEASE": 5,
+    }
     admission(**keys)
     with Workers(server, 1, redis_url=redis_server.url, settings=keys) as running:
         url = running.origin.replace("http", "ws") + "/ws/echo/"

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from channels_admission import gate as gate_module
-from channels_admission import house
+from channels_admission import house, journal
 from channels_admission.exceptions import LedgerRefused, LedgerUnavailable
 from channels_admission.gate import Gate, Slot
 from channels_admission.house import close_gates, gate_of
@@ -273,7 +273,7 @@ async def test_a_permanent_refusal_is_an_error_in_the_log(opened, caplog):
 
 async def test_refusals_are_told_in_one_line_a_second(opened, caplog, monkeypatch):
     caplog.set_level(logging.INFO, "channels_admission")
-    monkeypatch.setattr(gate_module, "LOG_PAUSE", 0.1)
+    monkeypatch.setattr(journal, "PAUSE", 0.1)
     async with opened(MAX_CONNECTIONS=1) as gate:
         await asyncio.gather(*(gate.acquire() for _ in range(500)))
         await eventually(lambda: caplog.records)

@@ -210,8 +210,24 @@ def test_json_has_the_documented_shape(shared, redis_server):
                 "connects": {"total": 35, "median": 0},
                 "calls": {"made": 12, "failed": 2, "seconds": 0.257},
                 "workers": [
-                    {"id": "web-1:4242:ab12", "host": "web-1", "pid": 4242, "server": "daphne", "held": 25, "load": []},
+                    {
+                        "id": "web-1:4242:ab12",
+                        "host": "web-1",
+                        "pid": 4242,
+                        "server": "daphne",
+                        "held": 25,
+                        "load": [],
+                        "draining": False,
+                    },
                 ],
+                "configured": 50,
+                "paused": False,
+                "dry_run": False,
+                "would_refuse": {},
+                "drained": 0,
+                "aged": 0,
+                "controls": {"version": 0, "limit": None, "paused": None, "dry_run": None, "drains": []},
+                "alert": "calm",
             }
         ],
     }

@@ -135,8 +135,9 @@ class Client:
 async def serve(cells: Cells, number: int, rng: random.Random) -> None:
     settings = conf.current()
     pool = settings.pool("default")
-    gate = Gate(pool, settings, open_ledger(settings), Worker())
-    gate.account = Borrower(pool, gate.account.worker, cells, number)
+    worker = Worker()
+    account = Borrower(pool, worker, cells, number)
+    gate = Gate(pool, settings, open_ledger(settings), worker, account=account)
     await asyncio.gather(*(Client(gate, cells, number, rng).live() for _ in range(CLIENTS)))
     await asyncio.Event().wait()
 

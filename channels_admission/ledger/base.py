@@ -22,6 +22,10 @@ its storage, it promises after every call:
    their order. A worker whose claims were lost is told to tell them all again; none is granted on top of what it
    has meanwhile. Those of a forgotten worker are given back by the next calls, a bounded number in each.
 9. A refusal stores nothing of its own, and a pool nobody uses disappears.
+10. What operators have set holds from the moment it is set, and while it is set it does not disappear. A report
+   that knows newer controls brings them back, where the ledger has lost its data.
+11. A pool's level follows its total and its limit, but not while the ledger settles. Each change of it is told to
+    one worker, again only where it has not seen the answer (a report's ``version`` tells), to another where it is gone.
 
 Calls come from one event loop at a time and may be cancelled; a cancelled or failed call may
 still have been applied. Faults are :exc:`~channels_admission.exceptions.LedgerUnavailable` and
@@ -32,7 +36,7 @@ from collections.abc import Iterable
 from typing import Protocol
 
 from ..exceptions import LedgerError
-from ..types import Reading, Report, View
+from ..types import Controls, Reading, Report, View
 
 HISTORY = 300
 """Seconds for which a ledger remembers how many handshakes each of them saw."""
@@ -64,6 +68,9 @@ class Ledger(Protocol):
 
     async def read(self, pools: tuple[str, ...]) -> tuple[Reading, ...]:
         """Look at the pools, changing nothing. One exchange for all of them."""
+
+    async def control(self, pool: str, controls: Controls, replaced: int) -> bool:
+        """Set ``controls``, under a new version; False, and nothing done, unless version ``replaced`` is in force."""
 
     async def aclose(self) -> None:
         """Let go of every connection; may be called more than once, and while a call is cancelled."""

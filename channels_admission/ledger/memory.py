@@ -6,15 +6,33 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from .. import policy
 from ..conf import Settings
 from ..fairness import Decision, decide
 from ..pace import Pace
-from ..types import NO_HANDSHAKES, RELEASED, Counters, Key, Neighbour, Reading, Reason, Report, View, WorkerReading
+from ..types import (
+    NOTHING_SET,
+    RELEASED,
+    Controls,
+    Counters,
+    Edge,
+    Key,
+    Level,
+    Neighbour,
+    Reading,
+    Reason,
+    Report,
+    View,
+    WorkerReading,
+    is_decision,
+)
 from .base import HISTORY, OutOfOrder, recent
 
 REAPED_PER_CALL = 100
+EDGES_KEPT = 16
+"""Changes of the level that wait to be told; the oldest beyond them are forgotten."""
 
 
 @dataclass(slots=True)
@@ -38,6 +56,18 @@ class _Pool:
     pace: Pace | None = None
     seconds: dict[int, tuple[int, int]] = field(default_factory=dict)
     """Place in a ring of :data:`HISTORY` -> second, and the handshakes decided in it."""
+    controls: Controls = NOTHING_SET
+    level: Level = Level.CALM
+    edges: list["_Telling"] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Telling:
+    """An edge that is to be told, by whom, and the version of the answer that said so."""
+
+    version: int
+    edge: Edge
+    worker: str | None
 
 
 class MemoryLedger:
@@ -68,6 +98,15 @@ class MemoryLedger:
         with self._lock:
             return tuple(self._read(self._pools.get((self._settings.prefix, pool), _Pool())) for pool in pools)
 
+    async def control(self, pool: str, controls: Controls, replaced: int) -> bool:
+        with self._lock:
+            theirs = self._pools.setdefault((self._settings.prefix, pool), _Pool())
+            if theirs.controls.version != replaced:
+                return False
+            version = max(replaced + 1, round(1000 * self._wall_clock()))
+            theirs.controls = replace(controls, version=version)
+            return True
+
     async def aclose(self) -> None:
         pass
 
@@ -86,18 +125,23 @@ class MemoryLedger:
         self._reap(pool, report)
         others = sum(other.held for name, other in entries.items() if name != worker)
         pace = pool.pace = pool.pace or Pace(pool.clock, report.terms)
-        room = max(0, min(report.wanted, report.limit - others - report.held))
+        if report.controls.version > pool.controls.version:
+            pool.controls = report.controls
+        controls = pool.controls
+        limit = controls.limit.value if controls.limit else report.limit
+        paused = controls.paused is not None
+        room = 0 if paused else max(0, min(report.wanted, limit - others - report.held))
         claims, decided = entry.claims if entry else {}, Decision()
         if report.fair is not None:
             _count(pool.claims, claims, report.fair.claims)
-            decided = decide(report.fair, report.limit, others + report.held, pool.claims, math.inf)
+            decided = decide(report.fair, limit, others + report.held, pool.claims, math.inf, paused=paused)
             room = decided.used
         granted = pace.admit(room, pool.clock, report.terms, empty=others + report.held == 0)
-        shortfall = Reason.RATE if granted < room else Reason.FULL if granted < report.wanted else None
+        shortfall = self._shortfall(pool, report.wanted, room, granted)
         refused = report.wanted - granted
         if report.fair is not None:
             if granted < room:
-                decided = decide(report.fair, report.limit, others + report.held, pool.claims, granted)
+                decided = decide(report.fair, limit, others + report.held, pool.claims, granted, paused=paused)
             _count(pool.claims, claims, [(key, claims.get(key, 0) + more) for key, more in decided.claims.items()])
             granted, shortfall, refused = decided.given, decided.shortfall, decided.refused(report.fair)
         before = entry.report.counters if entry else report.acknowledged
@@ -111,20 +155,46 @@ class MemoryLedger:
         entries[worker] = _Entry(report, held, pool.clock + self._settings.lease, self._clock(), claims, classes)
         if report.goodbye and held == 0:
             self._forget(pool, worker)
+        edges = self._edges(pool, report, others + held, limit)
         return View(
             granted=granted,
             total=others + held,
-            limit=report.limit,
-            workers=len(entries),
+            limit=limit,
+            workers=sum(not other.report.draining for other in entries.values()),
             version=pool.version,
             settling=False,
             lapsed=entry is None and report.version > 0,
             shortfall=shortfall,
             offer=pace.offer(pool.clock, report.terms, refused, report.owed, full=shortfall is Reason.FULL),
+            now=self._wall_clock(),
+            controls=controls if controls.version > report.controls.version else None,
+            level=pool.level,
+            edges=edges,
             neighbours=self._neighbours(pool, report) if report.beat else (),
             verdicts=tuple(decided.verdicts),
             retell=report.fair is not None and entry is None and report.fair.heard > 0,
         )
+
+    def _shortfall(self, pool: _Pool, wanted: int, room: int, granted: int) -> Reason | None:
+        if granted == wanted:
+            return None
+        if pool.controls.paused:
+            return Reason.PAUSED
+        return Reason.RATE if granted < room else Reason.FULL
+
+    def _edges(self, pool: _Pool, report: Report, total: int, limit: int) -> tuple[Edge, ...]:
+        """What this report's worker is to tell of: what it brought about, and what nobody else can tell any more."""
+        told = [each for each in pool.edges if each.worker == report.worker and report.version >= each.version]
+        pool.edges = [each for each in pool.edges if each not in told]
+        before, pool.level = pool.level, policy.alert(total, limit, report.warn_at, pool.level)
+        if pool.level is not before:
+            pool.edges.append(_Telling(0, Edge(before, pool.level, total, limit), None))
+        del pool.edges[:-EDGES_KEPT]
+        ours = [each for each in pool.edges if each.worker == report.worker or each.worker not in pool.entries]
+        teller = report.worker if report.worker in pool.entries else None
+        for each in ours:
+            each.version, each.worker = pool.version, teller
+        return tuple(each.edge for each in ours) if teller else ()
 
     def _advance(self, pool: _Pool) -> None:
         now = self._clock()
@@ -134,7 +204,7 @@ class MemoryLedger:
     def _note(self, pool: _Pool, report: Report, before: Counters, elapsed: float) -> None:
         """Spread the handshakes decided since the counters ``before``, ``elapsed`` seconds ago, over the time since."""
         decided = sum(
-            max(0, count - before.get(name, 0)) for name, count in report.counters.items() if name not in NO_HANDSHAKES
+            max(0, count - before.get(name, 0)) for name, count in report.counters.items() if is_decision(name)
         )
         now = self._wall_clock()
         spread = max(1, min(int(now) - int(now - elapsed), HISTORY, decided))
@@ -175,12 +245,22 @@ class MemoryLedger:
                 server=entry.report.server,
                 load=entry.report.load,
                 classes=entry.classes,
+                draining=entry.report.draining,
             )
             for entry in alive
         )
         limits = [entry.report.limit for entry in sorted(alive, key=lambda entry: entry.seen)]
         seconds = recent(pool.seconds.values(), int(self._wall_clock()))
-        return Reading(limits[-1] if limits else None, False, dict(pool.counters), workers, seconds)
+        return Reading(
+            limit=limits[-1] if limits else None,
+            settling=False,
+            counters=dict(pool.counters),
+            workers=workers,
+            seconds=seconds,
+            now=self._wall_clock(),
+            controls=pool.controls,
+            level=pool.level,
+        )
 
 
 def _count(sums: Counter[Key], own: dict[Key, int], claims: Iterable[tuple[Key, int]]) -> None:

@@ -4,64 +4,75 @@
 --       2 leases   list: every worker once; the first are the next to be looked at
 --       3 home     hash: pid:nonce -> born, of the workers that share the reporter's host and process namespace
 --       4 seconds  hash: place in a ring of 300 -> second|handshakes decided in that second of Redis's time
+--       5 controls hash: 'set' -> what operators have set for the pool (controls.py tells how it is written)
 --       and where the pool is shared by quotas or classes
---       5 claims   hash: key, 16 bytes -> slots held under it, by all workers together; and '#epoch', '#dead'
---       6 own      hash: key -> slots that this worker holds under it; and '#epoch'
---       7 swept    the same of a dead worker whose claims are given back, if one is named
+--       6 claims   hash: key, 16 bytes -> slots held under it, by all workers together; and '#epoch', '#dead'
+--       7 own      hash: key -> slots that this worker holds under it; and '#epoch'
+--       8 swept    the same of a dead worker whose claims are given back, if one is named
 -- ARGV  1 worker   2 seq   3 held (slots)   4 wanted (handshakes)   5 limit (slots)
 --       6 version seen   7 allowance (slots)   8 lease (ms)   9 beat (ms)   10 expiry of unused keys (ms)
 --      11 age (ms)   12 born   13 server   14 counters   15 counters acknowledged
 --      16 beat? (0/1)   17 goodbye? (0/1)
 --      18 rate (admissions per second, 0: none)   19 burst (admissions)   20 ramp (ms)
 --      21 retry-after, least (ms)   22 retry-after, most (ms)   23 moments given away and not yet reserved
---      24 load   25 classes as name:share:held,... (share '-': always admitted); '' in a pool that is not shared, else
---      26 quotas as most,... or %share,...   27 parts of a quota while settling (0: none)   28 seq last acknowledged
---      29 claims: 16 bytes of key, 4 of slots held under it (big-endian), for each
---      30 asks, of a byte each: class, kind (0 wants a slot, 1 has one, 2 has one and its class is of no matter),
---         number of claims, and for each of these: quota, and two bytes of its key's place in 29 (all from 0)
---      31 dead worker whose claims are in the key 'swept' ('': none)
+--      24 load
+--      25 controls as this worker knows them ('' for none)   26 draining? (0/1)
+--      27 warn at (share of the limit)   28 the pool's level as this worker last heard it (0-3, '' for unknown)
+--      29 classes as name:share:held,... (share '-': always admitted); '' in a pool that is not shared, else
+--      30 quotas as most,... or %share,...   31 parts of a quota while settling (0: none)   32 seq last acknowledged
+--      33 claims: 16 bytes of key, 4 of slots held under it (big-endian), for each
+--      34 asks, of a byte each: class, kind (0 wants a slot, 1 has one, 2 has one and its class is of no matter),
+--         number of claims, and for each of these: quota, and two bytes of its key's place in 33 (all from 0)
+--      35 dead worker whose claims are in the key 'swept' ('': none)
 --      and last: workers of this home whose process is gone
 -- Returns {'ok', seq, granted, total, limit, workers, version, settling, lapsed, why not all ('' or a reason),
 --          first moment, from one to the next, real time since the pace began ('' or ms, as text),
---          verdicts (a letter for each ask: a granted, f full, s share, t settling, r rate, A... the quota),
+--          Redis's time (ms, as text), controls if newer ('' if not), level (0-3), edges to tell of,
+--          verdicts (a letter for each ask: a granted, f full, s share, t settling, r rate, p paused, A... the quota),
 --          tell all claims again?, dead worker to be swept up ('': none), neighbour, born, ...}
 --      or {'out of order', seq, last seq applied}, having changed nothing,
 --      or {'forgotten', seq}, having changed nothing: the worker's old claims are still being swept up.
 --
--- A record is held|seq|seen|lease's end|started|server|counters|load, and in a pool that is shared
+-- A record is held|seq|seen|lease's end|started|server|counters|load|draining, and in a pool that is shared
 -- |classes|keys claimed; counters and classes are name=count,name=count.
+-- '#alert' is level|edge;edge; an edge is number,from,to,held,limit,worker that is to tell of it.
 -- '#pace' is began|full at|tail|outflow|measured at|measured|was full; pace.py tells the rules, and what each is.
 -- A worker's claims count in the pool's while both have the same '#epoch'. Where claims are lost, a new epoch begins,
 -- and everybody tells them again. '#dead' is the first of the dead workers to be swept up, '#dead:NAME' the one after.
 -- Times in records are Redis's, in milliseconds, but for the lease's end, which is the pool's clock's. Writes that need memory come before those that
 -- give it back: Redis refuses a script for want of memory only before its first write.
 
-local OWN_FIELDS = 8        -- '#total' '#version' '#clock' '#real' '#settled' '#limit' '#counters' '#pace'
+local OWN_FIELDS = 10       -- #total #version #clock #real #settled #limit #counters #pace #draining #alert
 local LOOKED_AT = 4         -- workers whose lease a call looks at; more, where it finds one that has run out
 local REAPED_PER_CALL = 100
 local NEIGHBOURS_SHOWN = 256
 local SWEPT_PER_CALL = 200
-local SHARED = ARGV[25] ~= ''
-local FIRST_GONE = SHARED and 32 or 26  -- in ARGV
+local SHARED = ARGV[29] ~= ''
+local FIRST_GONE = SHARED and 36 or 30  -- in ARGV
 local SECONDS_KEPT = 300
 local NO_HANDSHAKES = {
-  released = true, shed = true, overdue = true, ['ledger.calls'] = true, ['ledger.errors'] = true, ['ledger.ms'] = true,
-  ['layer.full'] = true,
+  released = true, shed = true, drained = true, aged = true, overdue = true, ['layer.full'] = true,
+  ['ledger.calls'] = true, ['ledger.errors'] = true, ['ledger.ms'] = true,
 }
 local SCHEDULED = 0.97      -- moments given away, as a share of the admissions that are possible
 local ROUNDING = 1e-6       -- of a token
+local MOST_SLOTS = 10000000
+local CONTROLS_BYTES = 8192
+local CRITICAL_AT, HYSTERESIS = 0.90, 0.05
+local EDGES_KEPT = 16
 
-local counts, leases, home, seconds = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local counts, leases, home, seconds, controls = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local worker, seq, held, wanted = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
-local limit, seen_version, allowance = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
+local configured, seen_version, allowance = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
 local lease, beat, expiry = tonumber(ARGV[8]), tonumber(ARGV[9]), tonumber(ARGV[10])
 local age, born, server, counters, acknowledged = tonumber(ARGV[11]), ARGV[12], ARGV[13], ARGV[14], ARGV[15]
 local is_beat, goodbye = ARGV[16] == '1', ARGV[17] == '1'
 local rate, burst, ramp = tonumber(ARGV[18]) / 1000, tonumber(ARGV[19]), tonumber(ARGV[20])
 local retry_low, retry_high, owed, load = tonumber(ARGV[21]), tonumber(ARGV[22]), tonumber(ARGV[23]), ARGV[24]
+local known, draining, warn_at, known_level = ARGV[25], tonumber(ARGV[26]), tonumber(ARGV[27]), tonumber(ARGV[28])
 local settling_time = math.floor(1.5 * beat)
-local claims, own, swept = KEYS[5], KEYS[6], KEYS[7]
-local parts, heard, dead_worker = tonumber(ARGV[27]), tonumber(ARGV[28]), ARGV[31]
+local claims, own, swept = KEYS[6], KEYS[7], KEYS[8]
+local parts, heard, dead_worker = tonumber(ARGV[31]), tonumber(ARGV[32]), ARGV[35]
 
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -107,7 +118,7 @@ end
 local function decided_since(before)
   local old, decided = tally(before), 0
   for name, count in pairs(tally(counters)) do
-    if not NO_HANDSHAKES[name] then decided = decided + math.max(0, count - (old[name] or 0)) end
+    if not NO_HANDSHAKES[name] and string.sub(name, 1, 4) ~= 'dry:' then decided = decided + math.max(0, count - (old[name] or 0)) end
   end
   return decided
 end
@@ -118,18 +129,45 @@ local function paced(elapsed)
   return elapsed - ramp / 2
 end
 
-local state = redis.call('HMGET', counts, '#total', '#version', '#clock', '#real', '#settled', '#counters', '#pace', worker)
+-- The version of controls; 0 where they are none of ours.
+local function controls_version(text)
+  local digits = #text <= CONTROLS_BYTES and string.match(text, '^%d+') or ''
+  return #digits <= 15 and tonumber(digits) or 0
+end
+
+-- How near the pool is to its limit: a level is reached at its threshold, and left well below it.
+local function level_of(held, limit, before)
+  for place, threshold in ipairs({1, CRITICAL_AT, warn_at}) do
+    local level = 4 - place
+    if level <= before then threshold = threshold - HYSTERESIS end
+    if held >= threshold * limit then return level end
+  end
+  return 0
+end
+
+-- What operators have set, as Redis or this worker knows it, whoever has the newer.
+local stored = redis.call('HGET', controls, 'set') or ''
+local set = controls_version(stored) < controls_version(known) and known or stored
+if controls_version(set) == 0 then set = '0' end
+local SIGNED = ',[%d.]+,[%w._~%%-]*;'
+local limit = tonumber(string.match(set .. ';', ';limit=(%d+)/?[%d.]*' .. SIGNED))
+if not limit or limit > MOST_SLOTS then limit = configured end
+local paused = string.find(set .. ';', ';paused=1' .. SIGNED)
+
+local state = redis.call('HMGET', counts,
+  '#total', '#version', '#clock', '#real', '#settled', '#counters', '#pace', '#draining', '#alert', worker)
 local total, version, clock, real = tonumber(state[1]), tonumber(state[2]), tonumber(state[3]), tonumber(state[4])
-local settled, sums, pace, record = tonumber(state[5]), state[6], state[7], state[8]
+local settled, sums, pace = tonumber(state[5]), state[6], state[7]
+local drainers, alert, record = tonumber(state[8]), state[9], state[10]
 local workers = redis.call('LLEN', leases)
 
 -- Missing or torn (a key evicted, a field deleted): start over, the living report themselves again.
-local fresh = not (total and version and clock and real and settled and sums and pace)
+local fresh = not (total and version and clock and real and settled and sums and pace and drainers and alert)
   or redis.call('HLEN', counts) ~= workers + OWN_FIELDS
 if fresh then
   redis.call('DEL', counts, leases, seconds)
   total, version, clock, real, workers = 0, 0, now, now, 0
-  settled, sums, record = now + settling_time, '', false
+  settled, sums, drainers, alert, record = now + settling_time, '', 0, '0|', false
 end
 
 -- The pool's clock never runs backwards, and one call moves it by two beats at most.
@@ -216,11 +254,15 @@ for _, name in ipairs(dead) do
   end
 end
 local freed, leaving, with_claims = 0, 0, {}
+local function drains(theirs)
+  return tonumber(string.match(theirs, '^%d+|%d+|%d+|%d+|%d+|[^|]*|[^|]*|[^|]*|([01])')) or 0
+end
 if #reaped > 0 then
   for i, theirs in ipairs(redis.call('HMGET', counts, unpack(reaped))) do
     if theirs then
       freed = freed + parse(theirs)
       leaving = leaving + 1
+      drainers = drainers - drains(theirs)
       if SHARED and tonumber(string.match(theirs, '|(%d+)$') or 0) > 0 then with_claims[#with_claims + 1] = reaped[i] end
     end
   end
@@ -230,14 +272,15 @@ local others = total - counted - freed
 
 local room = limit - others - held
 if clock < settled then room = math.min(room, allowance - held) end
+if paused then room = 0 end
 
 -- The pool's claims: less what is swept up, and with what this worker holds now instead of what it held.
 local keys, mine, place, sum, swept_up = {}, {}, {}, {}, {}
 local classes, quotas, asks = {}, {}, {}
 if SHARED then
   local named = {}
-  for at = 1, #ARGV[29], 20 do
-    local key, count = struct.unpack('>c16I4', ARGV[29], at)
+  for at = 1, #ARGV[33], 20 do
+    local key, count = struct.unpack('>c16I4', ARGV[33], at)
     keys[#keys + 1], named[#named + 1] = key, key
     mine[#mine + 1] = count
   end
@@ -262,14 +305,14 @@ if SHARED then
       sum[keys[i]] = sum[keys[i]] + mine[i] - (tonumber(count) or 0)
     end
   end
-  for name, share, slots in string.gmatch(ARGV[25], '([^:,]*):([^:,]+):(%d+)') do
+  for name, share, slots in string.gmatch(ARGV[29], '([^:,]*):([^:,]+):(%d+)') do
     local most = tonumber(share) and math.floor(tonumber(share) * limit + ROUNDING) or math.huge
     classes[#classes + 1] = {name = name, most = most, held = tonumber(slots)}
   end
-  for percent, most in string.gmatch(ARGV[26], '(%%?)([^,]+)') do
+  for percent, most in string.gmatch(ARGV[30], '(%%?)([^,]+)') do
     quotas[#quotas + 1] = percent == '' and tonumber(most) or math.floor(tonumber(most) * limit + ROUNDING)
   end
-  local text, at = ARGV[30], 1
+  local text, at = ARGV[34], 1
   while at <= #text do
     local class, kind, number = string.byte(text, at, at + 2)
     local ask = {class = classes[class + 1], late = kind > 0, bounded = kind < 2}
@@ -289,7 +332,9 @@ local function decide(tokens)
   local verdicts, used, given, granted = {}, 0, 0, {}
   for i, ask in ipairs(asks) do
     local verdict, slot = 'a', ask.late and 0 or 1
-    if ask.class.most < math.huge then
+    if paused and slot == 1 then
+      verdict = 'p'
+    elseif ask.class.most < math.huge then
       if ask.bounded and others + held + given + slot > ask.class.most then
         verdict = others + held + given + slot > limit and 'f' or 's'
       elseif slot == 1 and clock < settled and held + given >= allowance then
@@ -343,15 +388,16 @@ local refused, why = wanted - granted, ''
 if SHARED then
   if granted < used then verdicts, used, given, granted_claims = decide(granted) end
   granted = given
-  local of = {a = 0, f = 0, s = 0, r = 0, t = 0}
+  local of = {a = 0, f = 0, s = 0, r = 0, t = 0, p = 0}
   for i, verdict in ipairs(verdicts) do
     if not asks[i].late then of[verdict] = (of[verdict] or 0) + 1 end
     if verdict == 'a' and not asks[i].late then asks[i].class.held = asks[i].class.held + 1 end
   end
-  refused = of.f + of.s + of.r + of.t  -- whom a quota refuses, no moment helps
-  why = of.f + of.s > 0 and 'full' or of.r > 0 and 'rate' or of.t > 0 and 'settling' or ''
+  refused = of.f + of.s + of.r + of.t + of.p  -- whom a quota refuses, no moment helps
+  why = of.p > 0 and 'paused' or of.f + of.s > 0 and 'full' or of.r > 0 and 'rate' or of.t > 0 and 'settling' or ''
 elseif refused > 0 then
-  why = tokens < room and 'rate' or clock < settled and others + held + granted < limit and 'settling' or 'full'
+  why = paused and 'paused' or tokens < room and 'rate'
+    or clock < settled and others + held + granted < limit and 'settling' or 'full'
 end
 local count = held + granted
 local stays = not (goodbye and count == 0)
@@ -383,6 +429,34 @@ total, version = others + count, version + 1
 workers = workers - leaving
 if record then workers = workers - 1 end
 if stays then workers = workers + 1 end
+if record then drainers = drainers - drains(record) end
+if stays then drainers = drainers + draining end
+
+-- Each change of the level is told by one worker: the one whose report brought it about, again where it
+-- has not seen the version of that reply, or another where that one is gone. While the ledger settles,
+-- its counts say nothing.
+local level, kept = tonumber(string.match(alert, '^([0-3])|')) or 0, {}
+for number, edge, teller in string.gmatch(alert, '(%d+),(%d,%d,%d+,%d+),([^;]*);') do
+  local ours = teller == worker
+  if not (ours and seen_version >= tonumber(number)) then
+    ours = ours or teller == '' or once[teller] or not redis.call('HGET', counts, teller)
+    kept[#kept + 1] = {ours and version or number, edge, ours and (stays and worker or '') or teller}
+  end
+end
+if (fresh or behind) and known_level then level = known_level end
+if clock >= settled then
+  local before = level
+  level = level_of(total, limit, before)
+  if level ~= before then
+    kept[#kept + 1] = {version, table.concat({before, level, total, limit}, ','), stays and worker or ''}
+  end
+end
+local edges, told = '', ''
+for i = math.max(1, #kept - EDGES_KEPT + 1), #kept do
+  local number, edge, teller = unpack(kept[i])
+  edges = edges .. number .. ',' .. edge .. ',' .. teller .. ';'
+  if teller == worker then told = told .. edge .. ';' end
+end
 
 -- Claims, those that grow before those that vanish.
 local claimed, held_by_class = 0, {}
@@ -425,13 +499,13 @@ end
 
 local fields = {
   '#total', total, '#version', version, '#clock', clock, '#real', now,
-  '#settled', settled, '#limit', limit, '#counters', sums,
+  '#settled', settled, '#limit', configured, '#counters', sums, '#draining', drainers, '#alert', level .. '|' .. edges,
   '#pace', string.format('%d|%.17g|%.17g|%.17g|%d|%d|%d', began, full_at, tail, outflow, measured_at, measured, was_full),
 }
 if stays then
   fields[#fields + 1] = worker
-  local record = {count, seq, now, clock + lease, started, server, counters, load}
-  if SHARED then record[9], record[10] = table.concat(held_by_class, ','), claimed end
+  local record = {count, seq, now, clock + lease, started, server, counters, load, draining}
+  if SHARED then record[10], record[11] = table.concat(held_by_class, ','), claimed end
   fields[#fields + 1] = table.concat(record, '|')
 end
 redis.call('HSET', counts, unpack(fields))
@@ -455,11 +529,19 @@ if #reaped > 0 then
   redis.call('HDEL', counts, unpack(reaped))
   redis.call('HDEL', home, unpack(places))
 end
-for _, key in ipairs(KEYS) do redis.call('PEXPIRE', key, expiry) end
+if set ~= stored then
+  redis.call('DEL', controls)  -- and with it its expiry
+  redis.call('HSET', controls, 'set', set)
+end
+for i, key in ipairs(KEYS) do
+  -- What is set outlives a quiet night.
+  if i ~= 5 or not string.find(set, ';', 1, true) then redis.call('PEXPIRE', key, expiry) end
+end
 
 local reply = {
-  'ok', seq, granted, total, limit, workers, version, clock < settled and 1 or 0, lapsed and 1 or 0,
+  'ok', seq, granted, total, limit, workers - drainers, version, clock < settled and 1 or 0, lapsed and 1 or 0,
   why, tostring(moment), tostring(step), tostring(elapsed),
+  tostring(now), controls_version(set) > controls_version(known) and set or '', level, told,
   table.concat(verdicts), retell and 1 or 0, heir or '',
 }
 if is_beat then

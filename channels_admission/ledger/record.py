@@ -3,7 +3,7 @@
 import math
 import re
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ..conf import MAX_LIMIT
@@ -14,7 +14,9 @@ from ..types import (
     Bound,
     Class,
     Counters,
+    Edge,
     Fair,
+    Level,
     Load,
     Neighbour,
     Offer,
@@ -24,6 +26,7 @@ from ..types import (
     WorkerReading,
 )
 from .base import recent
+from .controls import controls_of
 
 WORKER = re.compile(r"[A-Za-z0-9._-]{1,32}:\d{1,10}:[0-9a-f]{1,16}")
 SERVER = re.compile(r"[a-z0-9._-]{0,24}")
@@ -31,11 +34,13 @@ NUMBER = r"\d{1,15}(?:\.\d{1,6})?(?:e[+-]\d{1,2})?"
 LOAD = re.compile(rf"([a-z][a-z0-9_]{{0,23}})=(\?|{NUMBER})(?:~({NUMBER})~({NUMBER}))?(?:@(\d\.\d{{1,2}}))?(?:;|$)")
 MOST_MONITORS = 16
 SECOND = re.compile(r"(\d{1,12})\|(\d{1,15})")
+LEVELS = tuple(Level)
+ALERT = re.compile(r"([0-3])\|.*")
 COUNTER = re.compile(r"([a-z][a-z0-9_.:-]{0,63})=(\d{1,15})")
 CLASS = re.compile(r"([a-z][a-z0-9_-]{0,31})=(\d{1,15})")
 MOST_CLASSES = 32
 CLAIM = struct.Struct(f">{KEY_BYTES}sI")
-VERDICTS = {"f": Reason.FULL, "s": Reason.SHARE, "t": Reason.SETTLING, "r": Reason.RATE}
+VERDICTS = {"f": Reason.FULL, "s": Reason.SHARE, "t": Reason.SETTLING, "r": Reason.RATE, "p": Reason.PAUSED}
 FIRST_QUOTA = ord("A")
 
 
@@ -96,7 +101,12 @@ def _verdict(letter: str, fair: Fair) -> str:
 def view_of(reply: list[Any], fair: Fair | None = None) -> View:
     """The script's answer to a report that was applied, and in which ``fair`` stood."""
     _, _, granted, total, limit, workers, version, settling, lapsed, why, *rest = reply
-    pace, (verdicts, retell, sweep), neighbours = rest[:3], rest[3:6], rest[6:]
+    pace, (now, controls, level, edges), (verdicts, retell, sweep), neighbours = (
+        rest[:3],
+        rest[3:7],
+        rest[7:10],
+        rest[10:],
+    )
     named = zip(neighbours[::2], neighbours[1::2], strict=True)
     return View(
         granted=granted,
@@ -108,6 +118,10 @@ def view_of(reply: list[Any], fair: Fair | None = None) -> View:
         lapsed=bool(lapsed),
         shortfall=Reason(text_of(why)) if why else None,
         offer=Offer(*(float(part) / 1000 for part in pace)) if pace[0] else None,
+        now=float(now) / 1000,
+        controls=controls_of(text_of(controls)) if controls else None,
+        level=LEVELS[level],
+        edges=tuple(_edge(*map(int, edge.split(","))) for edge in text_of(edges).split(";") if edge),
         neighbours=tuple(
             Neighbour(worker, int(born))
             for worker, born in ((text_of(worker), text_of(born)) for worker, born in named)
@@ -119,6 +133,10 @@ def view_of(reply: list[Any], fair: Fair | None = None) -> View:
     )
 
 
+def _edge(before: int, level: int, held: int, limit: int) -> Edge:
+    return Edge(LEVELS[before], LEVELS[level], held, limit)
+
+
 def text_of(value: Any) -> str:
     """A Redis string as text, whatever the client's ``decode_responses`` says; never fails."""
     return value.decode("ascii", "replace") if isinstance(value, bytes) else str(value)
@@ -128,10 +146,12 @@ def _number(value: str | None) -> int | None:
     return int(value) if value is not None and value.isdecimal() and len(value) <= 16 else None
 
 
-def reading_of(fields: Mapping[Any, Any], ring: Mapping[Any, Any], now: int, lease: float) -> Reading:
-    """A pool's hashes as a :class:`Reading`; what no worker of ours can have written is left out."""
+def reading_of(hashes: Sequence[Mapping[Any, Any]], now: int, lease: float) -> Reading:
+    """A pool's counts, seconds and controls as a :class:`Reading`; what none of ours can have written is left out."""
+    fields, ring, controls = hashes
     texts = {text_of(name): text_of(value) for name, value in fields.items()}
-    limit = _number(texts.get("#limit"))
+    limit, alert = _number(texts.get("#limit")), ALERT.fullmatch(texts.get("#alert", ""))
+    orders = {text_of(name): text_of(value) for name, value in controls.items()}
     clock, settled = (_number(texts.get(name)) or 0 for name in ("#clock", "#settled"))
     workers = (_worker(name, record, now) for name, record in texts.items() if not name.startswith("#"))
     return Reading(
@@ -140,6 +160,9 @@ def reading_of(fields: Mapping[Any, Any], ring: Mapping[Any, Any], now: int, lea
         counters={name: int(count) for name, count in COUNTER.findall(texts.get("#counters", ""))},
         workers=tuple(worker for worker in workers if worker is not None and worker.silence < lease),
         seconds=recent(_seconds(ring), now // 1000),
+        now=now / 1000,
+        controls=controls_of(orders.get("set", "")),
+        level=LEVELS[int(alert[1])] if alert else Level.CALM,
     )
 
 
@@ -153,7 +176,7 @@ def _seconds(ring: Mapping[Any, Any]) -> Iterator[tuple[int, int]]:
 def _worker(name: str, record: str, now: int) -> WorkerReading | None:
     parts = record.split("|")
     numbers = [number for part in parts[:5] if (number := _number(part)) is not None]
-    if len(parts) not in (8, 10) or len(numbers) != 5 or not WORKER.fullmatch(name) or not SERVER.fullmatch(parts[5]):
+    if len(parts) not in (9, 11) or len(numbers) != 5 or not WORKER.fullmatch(name) or not SERVER.fullmatch(parts[5]):
         return None
     held, _, seen, _, started = numbers
     return WorkerReading(
@@ -163,8 +186,9 @@ def _worker(name: str, record: str, now: int) -> WorkerReading | None:
         uptime=max(0, now - started) / 1000,
         server=parts[5],
         load=_loads(parts[7]),
-        classes={name: min(int(count), MAX_LIMIT) for name, count in CLASS.findall(parts[8])[:MOST_CLASSES]}
-        if len(parts) > 8
+        draining=parts[8] == "1",
+        classes={name: min(int(count), MAX_LIMIT) for name, count in CLASS.findall(parts[9])[:MOST_CLASSES]}
+        if len(parts) > 9
         else {},
     )
 

@@ -1,9 +1,9 @@
 """The Redis ledger. The only module that imports ``redis``.
 
-A pool lives in ``PREFIX:{pool}:counts``, ``PREFIX:{pool}:leases``, ``PREFIX:{pool}:seconds`` and, for
-each home of workers, ``PREFIX:{pool}:home:TOKEN``; where it is shared by quotas or classes, also in
-``PREFIX:{pool}:claims`` and, for each worker, ``PREFIX:{pool}:claims:WORKER``. The hash tag keeps them in
-one slot of a cluster.
+A pool lives in ``PREFIX:{pool}:counts``, ``PREFIX:{pool}:leases``, ``PREFIX:{pool}:seconds``,
+``PREFIX:{pool}:controls`` and, for each home of workers, ``PREFIX:{pool}:home:TOKEN``; where it is shared by
+quotas or classes, also in ``PREFIX:{pool}:claims`` and, for each worker, ``PREFIX:{pool}:claims:WORKER``. The
+hash tag keeps them in one slot of a cluster.
 """
 
 import asyncio
@@ -12,6 +12,7 @@ import random
 import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
+from functools import cache
 from importlib.resources import files
 from typing import Any
 
@@ -43,16 +44,24 @@ from redis.exceptions import (
 from ..conf import Settings
 from ..exceptions import LedgerRefused, LedgerUnavailable
 from ..hosts import DEFAULT_URL, address_of
-from ..types import Reading, Report, View
+from ..types import Controls, Level, Reading, Report, View
 from .base import Forgotten, OutOfOrder
+from .controls import entries
+from .controls import text as controls_text
 from .record import loaded, packed, reading_of, shared, text_of, view_of
 
-Look = tuple[tuple[int, int], Mapping[Any, Any], Mapping[Any, Any]]
-"""The time by Redis, seconds and microseconds, and a pool's counts and seconds."""
+Look = tuple[tuple[int, int], Sequence[Mapping[Any, Any]]]
+"""The time by Redis, seconds and microseconds, and a pool's hashes, in the order of :data:`LOOKED_AT`."""
+LOOKED_AT = ("counts", "seconds", "controls")
 
 SCRIPT = files(__package__).joinpath("reconcile.lua").read_text()
+CONTROL = files(__package__).joinpath("control.lua").read_text()
 
-LOOK = "return {redis.call('TIME'), redis.call('HGETALL', KEYS[1]), redis.call('HGETALL', KEYS[2])}"
+LOOK = """
+local look = {redis.call('TIME')}
+for i, key in ipairs(KEYS) do look[i + 1] = redis.call('HGETALL', key) end
+return look
+"""
 """A look at one pool of a cluster, by the clock of the node that has it."""
 
 UNUSED_KEYS_EXPIRE = 3600.0
@@ -74,7 +83,6 @@ class RedisLedger:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._source = SCRIPT
-        self._sha = hashlib.sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest()
         host = settings.ledger.host or {"address": DEFAULT_URL}
         self.address = address_of(host)
         self._connect(host)
@@ -86,7 +94,7 @@ class RedisLedger:
     async def reconcile(self, pool: str, report: Report) -> View:
         keys = [self._key(pool, part) for part in _parts(report)]
         try:
-            reply = await self._run(keys, self._arguments(report))
+            reply = await self._run(self._source, keys, self._arguments(report))
         except BaseException as error:
             raise await self._fault(error) from None
         if reply[1] != report.seq:
@@ -99,28 +107,36 @@ class RedisLedger:
                 raise Forgotten(f"the lease of {report.worker} had run out")
         return view_of(reply, report.fair)
 
-    async def _run(self, keys: list[str], arguments: list[str | bytes | float]) -> Any:
+    async def _run(self, script: str, keys: list[str], arguments: list[str | bytes | float]) -> Any:
         client = self._redis
         with suppress(NoScriptError):
-            return await client.evalsha(self._sha, len(keys), *keys, *arguments)
-        return await client.eval(self._source, len(keys), *keys, *arguments)
+            return await client.evalsha(_sha(script), len(keys), *keys, *arguments)
+        return await client.eval(script, len(keys), *keys, *arguments)
+
+    async def control(self, pool: str, controls: Controls, replaced: int) -> bool:
+        arguments: list[str | bytes | float] = [replaced, entries(controls), _milliseconds(self._keys_expire)]
+        try:
+            return bool(await self._run(CONTROL, [self._key(pool, "controls")], arguments))
+        except BaseException as error:
+            raise await self._fault(error) from None
 
     async def read(self, pools: tuple[str, ...]) -> tuple[Reading, ...]:
         try:
-            looks = await self._look([(self._key(pool, "counts"), self._key(pool, "seconds")) for pool in pools])
+            looks = await self._look([[self._key(pool, part) for part in LOOKED_AT] for pool in pools])
         except BaseException as error:
             raise await self._fault(error) from None
-        return tuple(reading_of(fields, ring, self._now(time), self._settings.lease) for time, fields, ring in looks)
+        return tuple(reading_of(hashes, self._now(time), self._settings.lease) for time, hashes in looks)
 
-    async def _look(self, keys: list[tuple[str, str]]) -> list[Look]:
-        """For each pool's keys the time by Redis, and both hashes."""
+    async def _look(self, pools: list[list[str]]) -> list[Look]:
+        """For the keys of each pool the time by Redis, and their hashes."""
         async with self._redis.pipeline(transaction=False) as pipeline:
             pipeline.time()
-            for counts, seconds in keys:
-                pipeline.hgetall(counts)
-                pipeline.hgetall(seconds)
+            for keys in pools:
+                for key in keys:
+                    pipeline.hgetall(key)
             time, *hashes = await pipeline.execute()
-        return [(time, fields, ring) for fields, ring in zip(hashes[::2], hashes[1::2], strict=True)]
+        each = len(LOOKED_AT)
+        return [(time, hashes[at : at + each]) for at in range(0, len(hashes), each)]
 
     def _now(self, time: tuple[int, int]) -> int:
         """Redis's answer to TIME, in milliseconds."""
@@ -131,6 +147,10 @@ class RedisLedger:
 
     def _key(self, pool: str, part: str) -> str:
         return f"{self._settings.prefix}:{{{pool}}}:{part}"
+
+    @property
+    def _keys_expire(self) -> float:
+        return max(UNUSED_KEYS_EXPIRE, 2 * self._settings.lease)
 
     def _arguments(self, report: Report) -> list[str | bytes | float]:
         lease, beat = self._settings.lease, self._settings.beat
@@ -144,7 +164,7 @@ class RedisLedger:
             report.allowance,
             _milliseconds(lease),
             _milliseconds(beat),
-            _milliseconds(max(UNUSED_KEYS_EXPIRE, 2 * lease)),
+            _milliseconds(self._keys_expire),
             _milliseconds(report.age),
             report.born,
             report.server,
@@ -158,6 +178,10 @@ class RedisLedger:
             *map(_milliseconds, report.terms.retry_after),
             report.owed,
             loaded(report.load),
+            controls_text(report.controls),
+            int(report.draining),
+            report.warn_at,
+            "" if report.level is None else tuple(Level).index(report.level),
             *shared(report.fair),
             *report.gone,
         ]
@@ -189,17 +213,16 @@ class RedisClusterLedger(RedisLedger):
         self._redis = cluster_client(self._hosts)
         self._closing: set[asyncio.Task[None]] = set()
 
-    async def _run(self, keys: list[str], arguments: list[str | bytes | float]) -> Any:
+    async def _run(self, script: str, keys: list[str], arguments: list[str | bytes | float]) -> Any:
         async with self._informed():
-            return await super()._run(keys, arguments)
+            return await super()._run(script, keys, arguments)
 
-    async def _look(self, keys: list[tuple[str, str]]) -> list[Look]:
+    async def _look(self, pools: list[list[str]]) -> list[Look]:
         looks: list[Look] = []
         async with self._informed() as client:
-            for counts, seconds in keys:
-                time, *hashes = await client.eval(LOOK, 2, counts, seconds)
-                fields, ring = (dict(zip(flat[::2], flat[1::2], strict=True)) for flat in hashes)
-                looks.append((time, fields, ring))
+            for keys in pools:
+                time, *hashes = await client.eval(LOOK, len(keys), *keys)
+                looks.append((time, [dict(zip(flat[::2], flat[1::2], strict=True)) for flat in hashes]))
         return looks
 
     @asynccontextmanager
@@ -310,11 +333,16 @@ def _is_reset(error: Exception) -> bool:
 
 def _parts(report: Report) -> list[str]:
     """The keys of a pool that the script may touch, in their order."""
-    parts = ["counts", "leases", f"home:{report.home}", "seconds"]
+    parts = ["counts", "leases", f"home:{report.home}", "seconds", "controls"]
     if report.fair is not None:
         parts += ["claims", f"claims:{report.worker}"]
         parts += [f"claims:{report.fair.sweep}"] if report.fair.sweep else []
     return parts
+
+
+@cache
+def _sha(script: str) -> str:
+    return hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
 
 
 def _milliseconds(seconds: float) -> int:

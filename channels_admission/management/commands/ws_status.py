@@ -43,18 +43,35 @@ SHAPE = (
   pools      a list, empty when the ledger is down
     name
     held     slots held by all workers
-    limit    slots in the pool
+    limit    slots in the pool, as in force
+    configured  slots in the pool by the settings
     free     slots left
     share    held / limit; may pass 1 after the limit was lowered
     warn_at  the share from which the level is "warning"
     level    "calm", "warning", "critical" or "full"
     admitted connections let in so far
     refused  connections refused so far, by reason: "full", "rate",
-             "settling", "crowd", "ledger", or the monitor that refused
+             "settling", "crowd", "ledger", "paused", "draining", or the
+             monitor that refused
     shed     connections closed so far because memory ran out
     channels_full  connections that a full channel ended so far
     classes  slots held by each class that has a share, and by the exempt
     overdue  connections closed so far that nobody had authenticated in time
+    drained, aged  the same, by a drain, and at MAX_CONNECTION_AGE
+    paused   whether an operator lets nobody in
+    dry_run  whether nobody is refused
+    would_refuse  those whom a dry run would have refused, by reason
+    alert    the level as alerts tell it: it falls 5 points later
+    controls what operators have set
+      version
+      limit, paused, dry_run  null where the settings are in force
+        value    slots; 1; 1 or 0
+        by, at   who, and when: Unix time
+        over     for a limit: seconds in which those beyond it are closed
+      drains     a list
+        target   a worker, a host, or "*" for all workers
+        over     seconds it takes
+        by, at
     connects handshakes decided in the last five minutes
       total
       median handshakes in a second, half of all seconds having fewer
@@ -72,6 +89,7 @@ SHAPE = (
       held       slots held by this worker
       last_beat  seconds since its last report
       uptime     seconds since it started
+      draining   whether it closes its connections and takes no others
       load       a list, one for each monitor
         name       "lag", "memory", "descriptors", "cpu" or one of yours
         reading    seconds for the lag (p99), else a share; null where unknown

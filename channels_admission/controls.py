@@ -1,0 +1,272 @@
+"""What operators change while a site runs: the limit of a pool, its admissions, a dry run, drains.
+
+The one way in, for commands and for views: each function gives the changes that it made, which say
+from what to what, and none where there was nothing to change. Every worker acts on them within a
+beat; a limit and a pause hold at once, since the ledger applies them. ``by`` is the name of who
+does it. Faults are :exc:`~.exceptions.ConfigurationError` for an unknown pool,
+:exc:`~.exceptions.ControlError` for what cannot be set, and :exc:`~.exceptions.LedgerError`.
+
+Each function is there twice: with an ``a`` before its name for coroutines, as Django names them.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from enum import Enum
+
+from asgiref.sync import async_to_sync
+
+from . import conf
+from .conf import MAX_LIMIT, PoolSettings, Settings
+from .exceptions import ControlError, LedgerUnavailable
+from .hosts import MEMORY
+from .ledger import open_ledger
+from .ledger.base import Ledger
+from .ledger.controls import LONGEST, MOST_BYTES, MOST_DRAINS, printable, text
+from .types import EVERYBODY, Controls, Drain, Order, Reading
+from .values import nearest
+
+TIMEOUT = 1.0
+"""Seconds an exchange with the ledger may take."""
+TRIES = 5
+"""How often a change is tried again because another one came between."""
+
+
+class _Keep(Enum):
+    KEEP = "as it is"
+
+
+KEEP = _Keep.KEEP
+"""Leave it as it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What was changed in a pool."""
+
+    pool: str
+    what: str
+    before: str
+    after: str
+
+    def __str__(self) -> str:
+        return f"Pool {self.pool}: {self.what} from {self.before} to {self.after}"
+
+
+Revision = Callable[[Controls, Reading], Controls]
+"""Makes other controls of a pool's own, knowing the pool."""
+
+
+async def achange(
+    pool: str,
+    *,
+    by: str,
+    limit: int | _Keep | None = KEEP,
+    over: float | None = None,
+    paused: bool | _Keep = KEEP,
+    dry_run: bool | _Keep | None = KEEP,
+) -> tuple[Change, ...]:
+    """Change a pool; None gives back to the settings.
+
+    Connections beyond a ``limit`` may stay, or are closed within ``over`` seconds.
+    """
+    if isinstance(limit, int) and not 0 <= limit <= MAX_LIMIT:
+        raise ControlError(f"A limit is a whole number from 0 to {MAX_LIMIT:,}, not {limit:,}.")
+    if over is not None:
+        _check_time(over)
+
+    def revise(controls: Controls, reading: Reading) -> Controls:
+        def order(value: int | None, over: float | None = None) -> Order | None:
+            return None if value is None else Order(value, printable(by), reading.now, over)
+
+        if limit is not KEEP:
+            controls = _with(controls, "limit", order(limit, over))
+        if paused is not KEEP:
+            controls = _with(controls, "paused", order(1 if paused else None))
+        if dry_run is not KEEP:
+            controls = _with(controls, "dry_run", order(None if dry_run is None else int(dry_run)))
+        return controls
+
+    return await _revise([pool], revise)
+
+
+async def adrain(target: str, *, by: str, over: float) -> tuple[Change, ...]:
+    """Have a worker, the workers of a host, or :data:`~.types.EVERYBODY` close all connections within ``over`` seconds.
+
+    A worker is named by its id, or by its host and pid with a colon between them.
+    """
+    _check_time(over)
+
+    ids = await _workers()
+    found = _resolved(target, ids)
+    hosts = {name.partition(":")[0] for name in ids}
+    if found not in {EVERYBODY, *ids, *hosts}:
+        known = [*sorted(hosts), *sorted(name.rpartition(":")[0] for name in ids)]
+        raise ControlError(f"No worker and no host {printable(target)!r} is known.{nearest(target, known)}")
+
+    def revise(controls: Controls, reading: Reading) -> Controls:
+        # The drains of workers that are no more have done their work.
+        left = [each for each in controls.drains if ":" not in each.target or each.target in ids]
+        drain = Drain(found, over, printable(by), reading.now)
+        return replace(controls, drains=(*(each for each in left if each.target != found), drain))
+
+    changes = await _revise(list(conf.current().pools), revise)
+    return tuple(change for change in changes if change.after != NO_DRAIN)
+
+
+async def acancel(target: str, *, by: str) -> tuple[Change, ...]:
+    """End the drains of a target, named as for :func:`adrain`; of :data:`~.types.EVERYBODY` all there are."""
+
+    def revise(controls: Controls, reading: Reading) -> Controls:
+        found = _resolved(target, {drain.target for drain in controls.drains})
+        left = (drain for drain in controls.drains if found not in (EVERYBODY, drain.target))
+        return replace(controls, drains=tuple(left))
+
+    return await _revise(list(conf.current().pools), revise)
+
+
+async def adescribe(pool: str) -> tuple[str, ...]:
+    """What is in force in a pool, a line for each thing, with who set it and when."""
+    settings = conf.current()
+    found = settings.pool(pool)
+    async with _opened(settings) as ledger:
+        (reading,) = await ledger.read((pool,))
+    return tuple(_describe(found, reading))
+
+
+change = async_to_sync(achange)
+drain = async_to_sync(adrain)
+cancel = async_to_sync(acancel)
+describe = async_to_sync(adescribe)
+
+NO_DRAIN = "none"
+
+
+def _check_time(over: float) -> None:
+    if not 0 <= over <= LONGEST:
+        raise ControlError(f"A time is from 0 to {LONGEST:,.0f} seconds, not {over:g}.")
+
+
+def _resolved(target: str, ids: Iterable[str]) -> str:
+    """The worker that ``host:pid`` means, where there is one; else the target as it is."""
+    return next((name for name in sorted(ids) if name.startswith(f"{target}:") and target.count(":") == 1), target)
+
+
+def _with(controls: Controls, name: str, order: Order | None) -> Controls:
+    """The controls with another order, or the same where it says no more than the one there is."""
+    now: Order | None = getattr(controls, name)
+    if now is not None and order is not None and (now.value, now.over) == (order.value, order.over):
+        return controls
+    return replace(controls, **{name: order})  # type: ignore[arg-type]
+
+
+async def _workers() -> frozenset[str]:
+    """The ids of all workers in all pools."""
+    settings = conf.current()
+    async with _opened(settings) as ledger:
+        readings = await ledger.read(tuple(settings.pools))
+    return frozenset(worker.worker for reading in readings for worker in reading.workers)
+
+
+@asynccontextmanager
+async def _opened(settings: Settings) -> AsyncIterator[Ledger]:
+    """A ledger of our own, for so long as :data:`TIMEOUT`."""
+    ledger = open_ledger(settings)
+    try:
+        async with asyncio.timeout(TIMEOUT):
+            yield ledger
+    except TimeoutError:
+        raise LedgerUnavailable(f"no answer within {TIMEOUT:g} s") from None
+    finally:
+        await ledger.aclose()
+
+
+async def _revise(pools: list[str], revise: Revision) -> tuple[Change, ...]:
+    """Change each of the pools, with the ledger's consent that nobody else did meanwhile."""
+    settings = conf.current()
+    changes: list[Change] = []
+    if settings.ledger.backend == MEMORY and not await _workers():
+        raise ControlError(
+            "The memory ledger is in the worker's own process, and no other can change anything there. "
+            f"Set {conf.NAME}['LEDGER'] to a Redis URL."
+        )
+    for pool in map(settings.pool, pools):
+        async with _opened(settings) as ledger:
+            changes += await _revise_one(ledger, pool, revise)
+    return tuple(changes)
+
+
+async def _revise_one(ledger: Ledger, pool: PoolSettings, revise: Revision) -> tuple[Change, ...]:
+    for _ in range(TRIES):
+        (reading,) = await ledger.read((pool.name,))
+        before, after = reading.controls, revise(reading.controls, reading)
+        if before == after:
+            return ()
+        if len(after.drains) > MOST_DRAINS or len(text(after)) > MOST_BYTES:
+            raise ControlError(f"There are {MOST_DRAINS} drains already; cancel some, or drain hosts.")
+        if await ledger.control(pool.name, after, before.version):
+            return tuple(_changes(pool, reading, after))
+    raise ControlError(f"Others change the pool {pool.name!r} at the same time; try again.")
+
+
+def _changes(pool: PoolSettings, reading: Reading, after: Controls) -> Iterator[Change]:
+    before, configured = reading.controls, _configured(pool, reading)
+    for what, tell in (("limit", _limit), ("admissions", _admissions), ("dry run", _dry_run)):
+        old, new = (tell(controls, pool, configured) for controls in (before, after))
+        if old != new:
+            yield Change(pool.name, what, old, new)
+    old_drains, new_drains = ({each.target: each for each in controls.drains} for controls in (before, after))
+    for target in old_drains | new_drains:
+        old_drain, new_drain = old_drains.get(target), new_drains.get(target)
+        if old_drain != new_drain:
+            yield Change(pool.name, f"drain of {_whom(target)}", _drain(old_drain), _drain(new_drain))
+
+
+def _describe(pool: PoolSettings, reading: Reading) -> Iterator[str]:
+    controls, configured = reading.controls, _configured(pool, reading)
+    for what, tell, order in (
+        ("limit", _limit, controls.limit),
+        ("admissions", _admissions, controls.paused),
+        ("dry run", _dry_run, controls.dry_run),
+    ):
+        yield f"Pool {pool.name}: {what} {tell(controls, pool, configured)}{_signature(order)}"
+    for drain in controls.drains:
+        yield f"Pool {pool.name}: drain of {_whom(drain.target)} {_drain(drain)}{_signature(drain)}"
+
+
+def _signature(order: Order | Drain | None) -> str:
+    """Who set it, and when."""
+    if order is None:
+        return ""
+    return f", set by {order.by or 'nobody named'} at {datetime.fromtimestamp(order.at, UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def _whom(target: str) -> str:
+    return "all workers" if target == EVERYBODY else target
+
+
+def _configured(pool: PoolSettings, reading: Reading) -> int:
+    return pool.max_connections if reading.limit is None else reading.limit
+
+
+def _limit(controls: Controls, pool: PoolSettings, configured: int) -> str:
+    order = controls.limit
+    if order is None:
+        return f"{configured:,} by the settings"
+    return f"{order.value:,}" + ("" if order.over is None else f", enforced within {order.over:g} s")
+
+
+def _admissions(controls: Controls, pool: PoolSettings, configured: int) -> str:
+    return "paused" if controls.paused else "open"
+
+
+def _dry_run(controls: Controls, pool: PoolSettings, configured: int) -> str:
+    if controls.dry_run is None:
+        return f"{'on' if pool.dry_run else 'off'} by the settings"
+    return "on" if controls.dry_run.value else "off"
+
+
+def _drain(drain: Drain | None) -> str:
+    return NO_DRAIN if drain is None else f"{drain.over:g} s"

@@ -1,0 +1,149 @@
+"""How a worker's connections are ended from our side: at a steady pace, so that they do not come back as a herd.
+
+In a drain, beyond a limit that is enforced, at their maximum age, and, with no time to lose, where
+memory runs out. Who is ended hears when to come back: by the pool's rate where it has one, and
+else soon, since their ends are spread already.
+"""
+
+import asyncio
+import logging
+import math
+import random
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from contextvars import Context
+from heapq import nsmallest
+from itertools import islice
+from typing import Any
+
+from .account import Account
+from .connection import RESTART, Connection
+from .pace import Schedule
+from .refusal import close_reason
+from .types import AGED, DRAINED, SHED, Drain, View
+
+logger = logging.getLogger("channels_admission")
+
+RESTART_REASON = "Service Restart"
+NARROWEST = 0.8
+"""The shortest time between two ends, as a share of the mean: what a busy loop was late for is caught up slowly."""
+SHORTEST = 0.02
+"""Seconds, the shortest mean time: where there are more, some end together."""
+
+
+async def spread(connections: Sequence[Connection], seconds: float) -> AsyncIterator[Connection]:
+    """The connections one after the other, evenly over ``seconds`` with random gaps."""
+    loop = asyncio.get_running_loop()
+    together = max(1, math.ceil(len(connections) * SHORTEST / seconds)) if seconds else len(connections)
+    gap = seconds * together / max(1, len(connections))
+    begun, earliest = loop.time(), 0.0
+    for place, at in enumerate(range(0, len(connections), together)):
+        await asyncio.sleep(max(begun + gap * (place + random.random()), earliest) - loop.time())
+        earliest = loop.time() + NARROWEST * gap
+        for connection in connections[at : at + together]:
+            yield connection
+
+
+class Drains:
+    """The connections of one gate, and whoever ends them. Belongs to one event loop."""
+
+    def __init__(self, account: Account, schedule: Schedule, connections: dict[Connection, Any]) -> None:
+        self._connections = connections
+        self._account = account
+        self._schedule = schedule
+        self._loop = asyncio.get_running_loop()
+        self._followed: Drain | None = None
+        self._is_last = False
+        self._task: asyncio.Task[None] | None = None
+
+    # What operators have set
+
+    def follow(self, view: View) -> None:
+        """Begin or cancel a drain as the ledger's word demands."""
+        if view.controls is None or self._is_last:
+            return
+        account = self._account
+        started = view.now - account.worker.age()
+        ours = [drain for drain in view.controls.drains if drain.is_of(account.worker.id, started)]
+        drain = max(ours, key=lambda drain: drain.at, default=None)
+        if drain == self._followed:
+            return
+        self._followed = drain
+        if drain is None:
+            self._cancel()
+            account.draining = False
+            logger.warning("Pool %r: this worker drains no longer.", account.pool.name)
+        else:
+            self._drain(drain.over)
+
+    def enforce(self, view: View, beat: float) -> None:
+        """End this worker's part of what is held beyond a limit, as far as that is due within a beat."""
+        account, order = self._account, self._account.controls.limit
+        if order is None or order.over is None or account.dry_run or account.draining or view.total <= view.limit:
+            return
+        if self._task is not None and not self._task.done():
+            return
+        left = max(beat, order.at + order.over - view.now)
+        part = account.held * (view.total - view.limit) / view.total * beat / left
+        # By chance up or down: all workers together end as many as are due, at the mean.
+        doomed = list(islice(self._youngest(), math.floor(part + random.random())))
+        if doomed:
+            self._begin(self._end_all(doomed, NARROWEST * beat))
+
+    # The end of the worker
+
+    def drain_for_good(self, seconds: float) -> None:
+        """Begin a drain that no operator can cancel: the process is about to end."""
+        if not self._is_last:
+            self._is_last = True
+            self._drain(seconds)
+
+    def cancel(self) -> None:
+        self._is_last = True
+        self._cancel()
+
+    # Ends one by one
+
+    def grow_old(self, connection: Connection) -> None:
+        """The connection has reached its maximum age."""
+        self._end(connection, AGED)
+
+    def shed(self, most: int, share_of: Callable[[Connection], float]) -> None:
+        """End at once those of the class with the least share, and of one class the youngest: they lose the least."""
+        doomed = nsmallest(most, self._youngest(), key=share_of)
+        if not doomed:
+            return
+        now, pool = self._loop.time(), self._account.pool
+        for connection in doomed:
+            connection.end(pool.close_code, close_reason(pool.close_reason, self._schedule.next(now)))
+        self._account.counters[SHED] += len(doomed)
+        logger.warning("Memory runs out: pool %r closes %d of its connections.", pool.name, len(doomed))
+
+    def _youngest(self) -> Iterator[Connection]:
+        return (each for each in reversed(self._connections) if not each.is_ending)
+
+    def _drain(self, seconds: float) -> None:
+        self._account.draining = True
+        logger.warning(
+            "Pool %r: this worker drains, %d connections in %g s.",
+            self._account.pool.name, len(self._connections), seconds,
+        )  # fmt: skip
+        self._begin(self._end_all(list(self._connections), seconds))
+
+    async def _end_all(self, connections: Sequence[Connection], seconds: float) -> None:
+        async for connection in spread(connections, seconds):
+            self._end(connection, DRAINED)
+
+    def _end(self, connection: Connection, why: str) -> None:
+        if connection in self._connections and not connection.is_ending:
+            self._account.counters[why] += 1
+            hint = self._schedule.soon(self._loop.time())
+            connection.end(RESTART, close_reason(RESTART_REASON, hint))
+
+    def _begin(self, drain: Coroutine[None, None, None]) -> None:
+        self._cancel()
+        self._task = self._loop.create_task(drain, name="admission drain", context=Context())
+
+    def _cancel(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            self._task = None

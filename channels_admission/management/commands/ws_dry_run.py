@@ -1,0 +1,39 @@
+"""``manage.py ws_dry_run``: decide and count everything, and refuse nobody."""
+
+from typing import Any
+
+from django.core.management.base import CommandError, CommandParser
+
+from ... import controls
+from ...command import ControlCommand
+from ...conf import DEFAULT_POOL
+
+SWITCH = {"on": True, "off": False}
+
+
+class Command(ControlCommand):
+    help = (
+        "Have a pool decide and count everything, and refuse nobody, by all workers, whatever DRY_RUN says; the pool "
+        "may then pass its limit. Without on or off, show it."
+    )
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument(
+            "words",
+            nargs="*",
+            metavar="[POOL] [on|off]",
+            help=f"The pool, {DEFAULT_POOL!r} unless given, and on or off.",
+        )
+        parser.add_argument("--reset", action="store_true", help="Go back to DRY_RUN of the settings.")
+
+    def handle(self, *, words: list[str], reset: bool, **_: Any) -> None:
+        pools = [word for word in words if word not in SWITCH]
+        switches = [SWITCH[word] for word in words if word in SWITCH]
+        if len(pools) > 1 or len(switches) > 1 or (reset and switches):
+            raise CommandError("Give at most one pool, and one of on, off and --reset.")
+        pool = (pools or [DEFAULT_POOL])[0]
+        if reset or switches:
+            unchanged = f"The dry run of pool {pool} is that already."
+            self.carry_out(controls.change, pool, dry_run=None if reset else switches[0], unchanged=unchanged)
+        else:
+            self.show(controls.describe, pool)

@@ -1,0 +1,54 @@
+"""``manage.py ws_limit``: another limit for a pool, at once and for all workers."""
+
+from typing import Any
+
+from django.core.management.base import CommandError, CommandParser
+
+from ... import conf, controls
+from ...command import ControlCommand
+from ...conf import DEFAULT_POOL
+
+OVER = 10.0
+"""Seconds in which a lowered limit is enforced, unless told."""
+
+
+class Command(ControlCommand):
+    help = (
+        "Set the limit of a pool for all workers, at once, until it is reset; without a value, show it. A lowered "
+        "limit closes nobody, and lets nobody in until the pool is under it."
+    )
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument(
+            "words", nargs="*", metavar="[POOL] [VALUE]",
+            help=f"The pool, {DEFAULT_POOL!r} unless given, and the slots it is to have.",
+        )  # fmt: skip
+        parser.add_argument("--reset", action="store_true", help="Go back to the limit of the settings.")
+        parser.add_argument("--enforce", action="store_true", help="Close the connections beyond the limit, steadily.")
+        parser.add_argument(
+            "--over", type=float, metavar="SECONDS", help=f"Seconds that --enforce takes; {OVER:g} unless given."
+        )
+
+    def handle(self, *, words: list[str], reset: bool, enforce: bool, over: float | None, **_: Any) -> None:
+        pool, value = _read(words)
+        if reset and (value is not None or enforce):
+            raise CommandError("--reset takes neither a value nor --enforce.")
+        if (enforce and value is None) or (over is not None and not enforce):
+            raise CommandError("--over needs --enforce, and that a value.")
+        if reset or value is not None:
+            seconds = (OVER if over is None else over) if enforce else None
+            unchanged = f"The limit of pool {pool} is that already."
+            self.carry_out(controls.change, pool, limit=value, over=seconds, unchanged=unchanged)
+        else:
+            self.show(controls.describe, pool)
+
+
+def _read(words: list[str]) -> tuple[str, int | None]:
+    """The pool and the value among the words of the command line."""
+    *pools, last = words or [DEFAULT_POOL]
+    is_value = last.removeprefix("-").isdecimal() and not (len(words) == 1 and last in conf.current().pools)
+    if len(pools) > 1 or (pools and not is_value):
+        raise CommandError(f"A limit is a whole number, not {last!r:.40}." if len(pools) == 1 else "Too many words.")
+    if is_value:
+        return (pools or [DEFAULT_POOL])[0], int(last)
+    return last, None

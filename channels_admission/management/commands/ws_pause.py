@@ -1,0 +1,20 @@
+"""``manage.py ws_pause``: let nobody into a pool, at once and by all workers, until it is resumed."""
+
+from typing import Any
+
+from django.core.management.base import CommandParser
+
+from ... import controls
+from ...command import ControlCommand
+
+
+class Command(ControlCommand):
+    help = "Let nobody into a pool, at once and by all workers, until it is resumed. Who is in stays in."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        self.add_pool(parser)
+        parser.add_argument("--resume", action="store_true", help="Admit again.")
+
+    def handle(self, *, pool: str, resume: bool, **_: Any) -> None:
+        unchanged = f"Pool {pool} is {'open' if resume else 'paused'} already."
+        self.carry_out(controls.change, pool, paused=not resume, unchanged=unchanged)

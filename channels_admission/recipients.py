@@ -1,0 +1,43 @@
+"""``ALERTS`` read: who is told when a pool fills, beside the receivers of the signals."""
+
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from .values import Wrong, nearest
+
+KEYS = ("MAIL_ADMINS", "WEBHOOK", "LEDGER")
+
+
+@dataclass(frozen=True, slots=True)
+class Recipients:
+    """``webhook`` is a URL that takes JSON by POST, or None; it may hold a secret."""
+
+    mail_admins: bool = False
+    webhook: str | None = None
+    ledger: bool = False
+    """Whether they also hear, from every worker, that the ledger is lost or regained."""
+
+    def __bool__(self) -> bool:
+        return self.mail_admins or self.webhook is not None
+
+
+def recipients(value: Any) -> Recipients:
+    if not isinstance(value, dict):
+        raise Wrong("a dict of " + ", ".join(KEYS))
+    for name in value:
+        if name not in KEYS:
+            raise Wrong(f"a dict of {', '.join(KEYS)}, and {name!r:.40} is none of them.{nearest(name, KEYS)}")
+    mail_admins, webhook, ledger = value.get("MAIL_ADMINS", False), value.get("WEBHOOK"), value.get("LEDGER", False)
+    if not isinstance(mail_admins, bool) or not isinstance(ledger, bool):
+        raise Wrong("a dict in which MAIL_ADMINS and LEDGER are True or False")
+    if webhook is not None and not _is_url(webhook):
+        raise Wrong("a dict in which WEBHOOK is a URL that begins with https:// or http://")
+    return Recipients(mail_admins, webhook, ledger)
+
+
+def _is_url(value: Any) -> bool:
+    try:
+        return isinstance(value, str) and urlsplit(value).scheme in ("http", "https") and bool(urlsplit(value).hostname)
+    except ValueError:
+        return False
