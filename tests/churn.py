@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -9,6 +10,8 @@ from channels_admission.conf import DEFAULT_POOL, Settings
 from channels_admission.gate import Gate, Slot
 from channels_admission.ledger import open_ledger
 from channels_admission.worker import Worker
+
+from conftest import eventually
 
 
 class Churn:
@@ -54,6 +57,17 @@ class Churn:
     def rest(self) -> None:
         """Let those inside stay, and nobody else come."""
         self._moving.clear()
+
+    async def regained(self, since: float, within: float) -> float:
+        """Seconds from ``since``, a monotonic moment, until every gate has lost the ledger and has it again."""
+        lost = set()
+
+        def all_have() -> bool:
+            lost.update(number for number, away in enumerate(self.is_away) if away)
+            return len(lost) == len(self.gates) and not any(self.is_away)
+
+        await eventually(all_have, seconds=within - (time.monotonic() - since))
+        return time.monotonic() - since
 
     async def agrees(self) -> bool:
         """Whether the ledger counts for each gate what it holds."""

@@ -2,11 +2,13 @@
 
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+import trustme
 from redis import Redis as Client
+from redis.exceptions import RedisError
 
 from demo.servers import POLL, Redis, find_redis, free_port
 
@@ -19,7 +21,10 @@ SLOTS = 16384
 NODES_TALK_AT = 10000
 """Above the port where a node of a cluster serves."""
 PATIENCE = 20.0
-"""Seconds for a cluster to form."""
+"""Seconds for servers to find each other."""
+
+AUTHORITY = "authority.pem"
+"""The file of :func:`certify` that a client needs."""
 
 SECURITY = Path(__file__).resolve().parent.parent / "SECURITY.md"
 
@@ -69,6 +74,21 @@ class Watched:
         """What stands in ``LEDGER``."""
         return {"sentinels": [(sentinel.host, sentinel.port) for sentinel in self.sentinels], "master_name": NAME}
 
+    def wait(self) -> None:
+        """Until all sentinels know each other and the replicas, and these have what the primary has."""
+        deadline = time.monotonic() + PATIENCE
+        while not all(map(self._knows_all, self.sentinels)):
+            if time.monotonic() > deadline:
+                raise AssertionError(f"the sentinels do not know all after {PATIENCE} s")
+            time.sleep(POLL)
+
+    def _knows_all(self, sentinel: Sentinel) -> bool:
+        with Client(sentinel.host, sentinel.port, decode_responses=True) as client:
+            (state,) = client.sentinel_masters().values()
+            replicas = client.sentinel_slaves(NAME)
+        known = (state["num-slaves"], state["num-other-sentinels"])
+        return known == (2, 2) and all(replica["master-link-status"] == "ok" for replica in replicas)
+
 
 @contextmanager
 def watched() -> Iterator[Watched]:
@@ -77,7 +97,9 @@ def watched() -> Iterator[Watched]:
         follow = ("--replicaof", primary.host, str(primary.port))
         replicas = [stack.enter_context(Redis(*follow, "--repl-diskless-sync-delay", "0")) for _ in range(2)]
         sentinels = [stack.enter_context(Sentinel(primary)) for _ in range(3)]
-        yield Watched(primary, replicas, sentinels)
+        servers = Watched(primary, replicas, sentinels)
+        servers.wait()
+        yield servers
 
 
 class Node(Redis):
@@ -88,6 +110,10 @@ class Node(Redis):
         stays = ("--cluster-allow-replica-migration", "no")
         super().__init__("--cluster-enabled", "yes", "--cluster-node-timeout", "2000", *stays, *args)
 
+    def client(self) -> Client:
+        """One of the operator's."""
+        return Client(self.host, self.port, decode_responses=True)
+
     def _free_port(self) -> int:
         """One whose companion, for the talk among the nodes, is free as well."""
         while True:
@@ -95,6 +121,38 @@ class Node(Redis):
             with suppress(OSError, OverflowError):
                 free_port(self.host, port + NODES_TALK_AT)
                 return port
+
+
+class SecretNode(Node):
+    """The same, with TLS between clients and nodes and among the nodes; ``folder`` has what :func:`certify` wrote."""
+
+    def __init__(self, folder: Path, *args: str) -> None:
+        chain = str(folder / "server.pem")
+        files = ("--tls-cert-file", chain, "--tls-key-file", chain, "--tls-ca-cert-file", str(folder / AUTHORITY))
+        super().__init__("--tls-cluster", "yes", "--tls-replication", "yes", "--tls-auth-clients", "no", *files, *args)
+        self._authority = str(folder / AUTHORITY)
+
+    @property
+    def url(self) -> str:
+        return f"rediss://{self.host}:{self.port}/0"
+
+    def client(self) -> Client:
+        return Client(self.host, self.port, decode_responses=True, ssl=True, ssl_ca_certs=self._authority)
+
+    def _command(self) -> list[str]:
+        return [*super()._command(), "--port", "0", "--tls-port", str(self.port)]
+
+    def _answers(self) -> bool:
+        with self.client() as client, suppress(RedisError):
+            return bool(client.ping())
+        return False
+
+
+def certify(folder: Path) -> None:
+    """A certificate for the loopback address, and that of the authority which signed it."""
+    authority = trustme.CA()
+    authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(str(folder / "server.pem"))
+    authority.cert_pem.write_to_path(str(folder / AUTHORITY))
 
 
 class Cluster:
@@ -108,20 +166,31 @@ class Cluster:
     def owner(self, slot: int) -> int:
         """The number of the node that has the slot."""
         ranges = self.clients[0].execute_command("CLUSTER", "SLOTS")
-        (port,) = (node[1] for first, last, node in ranges if first <= slot <= last)
+        (port,) = (node[1] for first, last, node, *_ in ranges if first <= slot <= last)
         return [node.port for node in self.nodes].index(port)
 
     @property
     def hosts(self) -> list[str]:
         return [node.url for node in self.nodes]
 
-    def form(self) -> None:
-        first, second, _ = self.clients
-        first.execute_command("CLUSTER", "ADDSLOTS", *range(SLOTS // 2))
-        second.execute_command("CLUSTER", "ADDSLOTS", *range(SLOTS // 2, SLOTS))
+    def form(self, primaries: int = 2) -> None:
+        """Deal all slots out among so many of the nodes."""
+        for number, client in enumerate(self.clients[:primaries]):
+            share = range(SLOTS * number // primaries, SLOTS * (number + 1) // primaries)
+            client.execute_command("CLUSTER", "ADDSLOTS", *share)
         for node in self.nodes[1:]:
-            first.execute_command("CLUSTER", "MEET", node.host, node.port)
+            self.clients[0].execute_command("CLUSTER", "MEET", node.host, node.port)
         self.wait()
+
+    def follow(self, replica: int, primary: int) -> None:
+        """Return once the replica has what the primary has."""
+        name = self.clients[primary].execute_command("CLUSTER", "MYID")
+        self.clients[replica].execute_command("CLUSTER", "REPLICATE", name)
+        deadline = time.monotonic() + PATIENCE
+        while self.clients[replica].info("replication").get("master_link_status") != "up":
+            if time.monotonic() > deadline:
+                raise AssertionError(f"no replica after {PATIENCE} s")
+            time.sleep(POLL)
 
     def wait(self) -> None:
         """Until all of them know each other, and who has which slot."""
@@ -163,9 +232,33 @@ class Cluster:
 @contextmanager
 def cluster(*args: str) -> Iterator[Cluster]:
     """A cluster whose servers have the further arguments ``args``."""
+    with _formed([Node(*args) for _ in range(3)], primaries=2) as cluster:
+        yield cluster
+
+
+@contextmanager
+def secret_cluster(folder: Path) -> Iterator[Cluster]:
+    """A cluster that speaks TLS only; a client needs the file :data:`AUTHORITY` in the folder."""
+    certify(folder)
+    with _formed([SecretNode(folder) for _ in range(3)], primaries=2) as cluster:
+        yield cluster
+
+
+@contextmanager
+def replicated_cluster(*args: str) -> Iterator[Cluster]:
+    """Three primaries, and then a replica for each."""
+    primaries = 3
+    quick = ("--repl-diskless-sync-delay", "0")
+    with _formed([Node(*quick, *args) for _ in range(2 * primaries)], primaries) as cluster:
+        for number in range(primaries):
+            cluster.follow(primaries + number, number)
+        yield cluster
+
+
+@contextmanager
+def _formed(nodes: Sequence[Node], primaries: int) -> Iterator[Cluster]:
     with ExitStack() as stack:
-        nodes = [stack.enter_context(Node(*args)) for _ in range(3)]
-        clients = [stack.enter_context(Client(node.host, node.port, decode_responses=True)) for node in nodes]
-        cluster = Cluster(nodes, clients)
-        cluster.form()
+        nodes = [stack.enter_context(node) for node in nodes]
+        cluster = Cluster(nodes, [stack.enter_context(node.client()) for node in nodes])
+        cluster.form(primaries)
         yield cluster

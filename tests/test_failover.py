@@ -1,0 +1,144 @@
+"""Four real workers under a crowd while the Redis behind them changes, and what the clients themselves count."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+
+from clients import Crowd, look
+from conftest import eventually
+from demo.servers import Workers
+from redises import replicated_cluster, watched
+
+LIMIT, BEAT, LEASE = 40, 0.5, 5
+WORKERS, CLIENTS = 4, 80
+PATIENCE = 15.0
+"""Seconds until the new primary answers, at the most."""
+pytestmark = [pytest.mark.integration, pytest.mark.fault]
+
+
+@pytest.fixture
+def keys(prefix):
+    """The workers' settings, but for the ledger."""
+    return {
+        "MAX_CONNECTIONS": LIMIT, "BEAT": BEAT, "LEASE": LEASE, "PREFIX": prefix, "WHEN_LEDGER_DOWN": "freeze",
+        "EXPECTED_WORKERS": WORKERS, "RETRY_AFTER": [0.5, 1],
+    }  # fmt: skip
+
+
+class Site:
+    """The workers, and the crowd that comes and goes."""
+
+    def __init__(self, workers: Workers, crowd: Crowd) -> None:
+        self.workers, self.crowd = workers, crowd
+        self.pids = workers.pids
+
+    async def admits_again(self) -> float:
+        """Seconds until each worker's log says that it lost the ledger, and has it again."""
+        started = time.monotonic()
+        await eventually(lambda: all(map(self._regained, range(WORKERS))), seconds=PATIENCE)
+        return time.monotonic() - started
+
+    def _regained(self, number: int) -> bool:
+        log = self.workers.logs[number].read_text()
+        return 0 < log.count("Ledger lost") <= log.count("Ledger regained")
+
+    async def agrees(self) -> float:
+        """Seconds until the ledger counts the truth once nobody comes or goes any more."""
+        self.crowd.stay()
+        await asyncio.sleep(BEAT)
+        started = time.monotonic()
+        await eventually(self._is_equal, seconds=2 * BEAT + 1)
+        return time.monotonic() - started
+
+    async def _is_equal(self) -> bool:
+        return (await look()).held == self.crowd.open_now
+
+    async def is_right(self) -> float:
+        """Nobody was restarted, and the limit held; then the seconds of :meth:`agrees`."""
+        before = self.crowd.codes[None]
+        await eventually(lambda: self.crowd.codes[None] > before + LIMIT)
+        assert self.crowd.most <= LIMIT
+        assert self.crowd.most > 0.8 * LIMIT
+        again = await self.agrees()
+        assert self.workers.pids == self.pids
+        assert all(process.poll() is None for process in self.workers.processes)
+        assert "Traceback" not in self.workers.log()
+        return again
+
+
+@pytest.fixture
+def site(admission, keys, redis_server):
+    """``site(ledger)``: the workers under the crowd, with this ledger; the channel layer is elsewhere."""
+
+    @asynccontextmanager
+    async def run(ledger: object) -> AsyncIterator[Site]:
+        settings = {**keys, "LEDGER": ledger}
+        admission(**settings)
+        with Workers("uvicorn", WORKERS, redis_url=redis_server.url, settings=settings) as workers:
+            async with Crowd(CLIENTS, workers.origins) as crowd:
+                await eventually(lambda: crowd.most > 0.8 * LIMIT, seconds=10)
+                yield Site(workers, crowd)
+
+    return run
+
+
+def told(name: str) -> tuple[str, str]:
+    return (
+        f"{name}; four uvicorn workers, {CLIENTS} clients that come and go, `freeze`",
+        "admissions resume; never above the limit in the clients' own count; then equal to the truth; no restart",
+    )
+
+
+@pytest.mark.parametrize("blow", ["killed", "silent"])
+async def test_a_primary_with_sentinels(site: Callable, figures, blow):
+    with watched() as servers:
+        async with site(servers.ledger) as running:
+            (servers.primary.stop if blow == "killed" else servers.primary.pause)()
+            seconds = await running.admits_again()
+            if blow == "silent":
+                servers.primary.resume()
+            again = await running.is_right()
+            most = running.crowd.most
+    figures.note(
+        *told(f"Sentinel: the primary is {blow}, then another in its place"),
+        f"resumed after {seconds:.1f} s; at most {most} of {LIMIT} open; equal {again:.2f} s after a beat",
+    )
+
+
+async def test_a_primary_of_a_cluster(site: Callable, figures):
+    with replicated_cluster() as servers:
+        async with site({"HOSTS": servers.hosts, "CLUSTER": True}) as running:
+            slot = servers.clients[0].execute_command("CLUSTER", "KEYSLOT", "{default}")
+            servers.nodes[servers.owner(slot)].stop()
+            seconds = await running.admits_again()
+            again = await running.is_right()
+            most = running.crowd.most
+    figures.note(
+        *told("Cluster: the primary of the pool is killed, then its replica in its place"),
+        f"resumed after {seconds:.1f} s; at most {most} of {LIMIT} open; equal {again:.2f} s after a beat",
+    )
+
+
+async def test_a_pool_that_moves_to_another_node(site: Callable, figures):
+    """Its slot is open at both nodes, and its keys follow each other."""
+    with replicated_cluster() as servers:
+        async with site({"HOSTS": servers.hosts, "CLUSTER": True}) as running:
+            slot = servers.clients[0].execute_command("CLUSTER", "KEYSLOT", "{default}")
+            source = servers.owner(slot)
+            target = (source + 1) % 3
+            servers.begin_to_move(slot, source, target)
+            await asyncio.sleep(BEAT)
+            first, *_ = servers.keys(slot, source)
+            servers.move(source, target, first)
+            await asyncio.sleep(BEAT)
+            servers.end_move(slot, source, target)
+            seconds = await running.admits_again()
+            again = await running.is_right()
+            most = running.crowd.most
+    figures.note(
+        *told("Cluster: the pool moves to another node, key by key"),
+        f"resumed after {seconds:.1f} s; at most {most} of {LIMIT} open; equal {again:.2f} s after a beat",
+    )
