@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from channels_admission.ledger.redis import RedisLedger
-from channels_admission.types import Load, View
+from channels_admission.types import CALLS, CALLS_TOOK, Load, View
 
 from reports import Clock, ClockedRedisLedger, Reporter
 
@@ -18,7 +18,7 @@ BYTES = 300
 """In Redis, a worker."""
 LEASE, BEAT = 6.0, 1.0
 SAMPLES = 500
-EVENTS = {"admitted": 1_000_000, "released": 1_000_000, "full": 100_000}
+EVENTS = {"admitted": 1_000_000, "released": 1_000_000, "full": 100_000, CALLS: 1_000_000, CALLS_TOOK: 1_000_000}
 LOAD = tuple(Load(name, 0.123, 0.0) for name in ("lag", "memory", "descriptors", "cpu"))
 pytestmark = [pytest.mark.integration, pytest.mark.fault]
 

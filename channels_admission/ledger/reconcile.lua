@@ -34,7 +34,8 @@
 --      or {'forgotten', seq}, having changed nothing: the worker's old claims are still being swept up.
 --
 -- A record is held|seq|seen|lease's end|started|server|counters|load|draining, and in a pool that is shared
--- |classes|keys claimed; counters and classes are name=count,name=count.
+-- |classes|keys claimed; counters and classes are name=count,name=count;
+-- of counters C, E and M are its calls, those that failed, and the milliseconds that all took.
 -- '#alert' is level|edge;edge; an edge is number,from,to,held,limit,worker that is to tell of it.
 -- '#pace' is began|full at|tail|outflow|measured at|measured|was full; pace.py tells the rules, and what each is.
 -- A worker's claims count in the pool's while both have the same '#epoch'. Where claims are lost, a new epoch begins,
@@ -52,7 +53,7 @@ local FIRST_GONE = SHARED and 36 or 30  -- in ARGV
 local SECONDS_KEPT = 300
 local NO_HANDSHAKES = {
   released = true, shed = true, drained = true, aged = true, overdue = true, ['layer.full'] = true,
-  ['ledger.calls'] = true, ['ledger.errors'] = true, ['ledger.ms'] = true,
+  C = true, E = true, M = true,
 }
 local SCHEDULED = 0.97      -- moments given away, as a share of the admissions that are possible
 local ROUNDING = 1e-6       -- of a token

@@ -8,6 +8,9 @@ from typing import Any
 
 from ..conf import MAX_LIMIT
 from ..types import (
+    CALLS,
+    CALLS_TOOK,
+    ERRORS,
     KEY_BYTES,
     QUOTA,
     Ask,
@@ -31,12 +34,18 @@ from .controls import controls_of
 WORKER = re.compile(r"[A-Za-z0-9._-]{1,32}:\d{1,10}:[0-9a-f]{1,16}")
 SERVER = re.compile(r"[a-z0-9._-]{0,24}")
 NUMBER = r"\d{1,15}(?:\.\d{1,6})?(?:e[+-]\d{1,2})?"
-LOAD = re.compile(rf"([a-z][a-z0-9_]{{0,23}})=(\?|{NUMBER})(?:~({NUMBER})~({NUMBER}))?(?:@(\d\.\d{{1,2}}))?(?:;|$)")
+LOAD = re.compile(rf"([A-Za-z][a-z0-9_]{{0,23}})=(\?|{NUMBER})(?:~({NUMBER})~({NUMBER}))?(?:@(\d\.\d{{1,2}}))?(?:;|$)")
 MOST_MONITORS = 16
 SECOND = re.compile(r"(\d{1,12})\|(\d{1,15})")
 LEVELS = tuple(Level)
 ALERT = re.compile(r"([0-3])\|.*")
-COUNTER = re.compile(r"([a-z][a-z0-9_.:-]{0,63})=(\d{1,15})")
+COUNTER = re.compile(r"([A-Za-z][a-z0-9_.:-]{0,63})=(\d{1,15})")
+SHORT = {CALLS: "C", ERRORS: "E", CALLS_TOOK: "M"}
+"""Counters that are written as a capital, since every worker has them in its record."""
+LONG = {short: name for name, short in SHORT.items()}
+SHORT_MONITORS = {"lag": "L", "memory": "M", "descriptors": "D", "cpu": "C"}
+"""The same for monitors."""
+LONG_MONITORS = {short: name for name, short in SHORT_MONITORS.items()}
 CLASS = re.compile(r"([a-z][a-z0-9_-]{0,31})=(\d{1,15})")
 MOST_CLASSES = 32
 CLAIM = struct.Struct(f">{KEY_BYTES}sI")
@@ -46,7 +55,7 @@ FIRST_QUOTA = ord("A")
 
 def packed(counters: Counters) -> str:
     """Counters as the script reads and stores them."""
-    return ",".join(f"{name}={count}" for name, count in counters.items())
+    return ",".join(f"{SHORT.get(name, name)}={count}" for name, count in counters.items())
 
 
 def loaded(load: tuple[Load, ...]) -> str:
@@ -58,7 +67,8 @@ def _loaded(load: Load) -> str:
     """A question mark for what is unknown; nothing more is said of a lag that there is not."""
     reading = "?" if load.reading is None else format(load.reading, ".3g")
     spread = f"~{load.median:.3g}~{load.longest:.3g}" if load.longest else ""
-    return f"{load.name}={reading}{spread}" + (f"@{load.pressure:.2f}" if load.pressure else "")
+    pressure = f"@{load.pressure:.2f}" if load.pressure else ""
+    return f"{SHORT_MONITORS.get(load.name, load.name)}={reading}{spread}{pressure}"
 
 
 def shared(fair: Fair | None) -> list[str | bytes | int]:
@@ -157,7 +167,7 @@ def reading_of(hashes: Sequence[Mapping[Any, Any]], now: int, lease: float) -> R
     return Reading(
         limit=limit if limit is not None and limit <= MAX_LIMIT else None,
         settling=clock < settled,
-        counters={name: int(count) for name, count in COUNTER.findall(texts.get("#counters", ""))},
+        counters={LONG.get(name, name): int(count) for name, count in COUNTER.findall(texts.get("#counters", ""))},
         workers=tuple(worker for worker in workers if worker is not None and worker.silence < lease),
         seconds=recent(_seconds(ring), now // 1000),
         now=now / 1000,
@@ -199,7 +209,7 @@ def _loads(text: str) -> tuple[Load, ...]:
 
 def _load(name: str, reading: str, median: str, longest: str, pressure: str) -> Load:
     return Load(
-        name,
+        LONG_MONITORS.get(name, name),
         None if reading == "?" else float(reading),
         min(1.0, float(pressure or 0)),
         float(median) if median else None,
