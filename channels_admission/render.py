@@ -3,9 +3,10 @@
 What a ledger says is shown as text: never taken for markup, and without control characters.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
+from types import MappingProxyType
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType
 from rich.table import Table
@@ -57,10 +58,13 @@ FRACTIONS_UNTIL = 10
 """Seconds from which tenths are no longer shown."""
 
 
-def status(snapshot: Snapshot) -> RenderableType:
-    """All of it: the ledger, what must be known to read the numbers, and every pool with its workers."""
+def status(snapshot: Snapshot, trends: Mapping[str, RenderableType] = MappingProxyType({})) -> RenderableType:
+    """All of it: the ledger, what must be known to read the numbers, and every pool with its workers.
+
+    ``trends`` stand below the numbers of the pools that they are named by.
+    """
     pools = () if snapshot.ledger.kind == MemoryLedger.kind else snapshot.pools
-    return Group(_ledger(snapshot.ledger), *_notes(snapshot), *map(_pool, pools))
+    return Group(_ledger(snapshot.ledger), *_notes(snapshot), *(_pool(pool, trends.get(pool.name)) for pool in pools))
 
 
 def problem(ledger: LedgerSnapshot) -> str:
@@ -116,7 +120,7 @@ def _notes(snapshot: Snapshot) -> Iterator[RenderableType]:
         yield from ("", Text(LOST))
 
 
-def _pool(pool: PoolSnapshot) -> RenderableType:
+def _pool(pool: PoolSnapshot, trend: RenderableType | None) -> RenderableType:
     word, style = LEVELS[pool.level]
     percent = 100 * pool.held // pool.limit if pool.limit else 100
     return Group(
@@ -126,6 +130,7 @@ def _pool(pool: PoolSnapshot) -> RenderableType:
         Text(f"{pool.held:,} of {pool.limit:,} slots held, {pool.free:,} free"),
         Text(_events(pool)),
         *_classes(pool),
+        *(() if trend is None else (trend,)),
         "",
         _workers(pool.workers) if pool.workers else Text(NOBODY, "dim"),
         *map(_pressed, filter(_is_pressed, pool.workers)),

@@ -1,108 +1,42 @@
 """``manage.py ws_status``: the pools and workers as the ledger knows them, for people and for programs.
 
-And with ``--advise`` what to write in the configurations of servers for the settings in force.
+It reads what was asked, and lets the modules behind it answer: ``render`` and ``watch`` the status,
+``plugin`` a check of it, ``printout`` a diagnosis, ``advice`` lines for the configurations of servers.
 """
 
 import asyncio
 import json
 import sys
-from argparse import RawDescriptionHelpFormatter
-from collections.abc import Mapping
+from argparse import ArgumentTypeError, RawDescriptionHelpFormatter
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import IO, Any, Literal, cast
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser, DjangoHelpFormatter
 from rich.console import Console
 
-from ... import conf, diagnosis, render
+from ... import conf, plugin, render
 from ...advice import advise, as_text
 from ...diagnosis import Diagnosis, diagnose
 from ...exceptions import ConfigurationError
 from ...facts import gather
+from ...plugin import State
 from ...printout import printout
+from ...shape import SHAPE
 from ...snapshot import Health, Snapshot, collect
+from ...watch import EVERY, watch
 
 LEDGER_DOWN = 2
 """The exit code when the ledger cannot be read."""
+USAGE = 2
+"""The exit code when nothing can be made of the arguments."""
 
 ADVISE = (
     "Print lines for systemd, limits.conf and nginx that fit the settings, ready to be pasted, instead of the status. "
     "Asks no ledger."
 )
-SHAPE = (
-    """\
---json prints one object. Fields may be added, and none changes its meaning:
-
-  taken      when, in UTC, ISO 8601
-  enabled    false when nothing is refused or counted
-  ledger
-    kind     "redis", "memory" or another
-    address  where it is
-    health   "ok", "settling" (started empty or lost its data) or "down"
-    error    why it is down, else null
-  pools      a list, empty when the ledger is down
-    name
-    held     slots held by all workers
-    limit    slots in the pool, as in force
-    configured  slots in the pool by the settings
-    free     slots left
-    share    held / limit; may pass 1 after the limit was lowered
-    warn_at  the share from which the level is "warning"
-    level    "calm", "warning", "critical" or "full"
-    admitted connections let in so far
-    refused  connections refused so far, by reason: "full", "rate",
-             "settling", "crowd", "ledger", "paused", "draining", or the
-             monitor that refused
-    shed     connections closed so far because memory ran out
-    channels_full  connections that a full channel ended so far
-    classes  slots held by each class that has a share, and by the exempt
-    overdue  connections closed so far that nobody had authenticated in time
-    drained, aged  the same, by a drain, and at MAX_CONNECTION_AGE
-    paused   whether an operator lets nobody in
-    dry_run  whether nobody is refused
-    would_refuse  those whom a dry run would have refused, by reason
-    alert    the level as alerts tell it: it falls 5 points later
-    controls what operators have set
-      version
-      limit, paused, dry_run  null where the settings are in force
-        value    slots; 1; 1 or 0
-        by, at   who, and when: Unix time
-        over     for a limit: seconds in which those beyond it are closed
-      drains     a list
-        target   a worker, a host, or "*" for all workers
-        over     seconds it takes
-        by, at
-    connects handshakes decided in the last five minutes
-      total
-      median handshakes in a second, half of all seconds having fewer
-      worst  a list, the worst seconds first
-        at         the second, Unix time
-        handshakes admitted and refused in it
-    calls    the workers' exchanges with the ledger so far
-      made   one may decide many handshakes
-      failed
-      seconds that all of them took
-    workers  a list
-      id         host:pid:nonce
-      host, pid
-      server     "daphne", "granian", "hypercorn", "uvicorn" or ""
-      held       slots held by this worker
-      last_beat  seconds since its last report
-      uptime     seconds since it started
-      draining   whether it closes its connections and takes no others
-      load       a list, one for each monitor
-        name       "lag", "memory", "descriptors", "cpu" or one of yours
-        reading    seconds for the lag (p99), else a share; null where unknown
-        median, longest  of the lag (p50 and max), where there is one; else null
-        pressure   from 0, nobody is refused, to 1, everybody
-
---advise --json prints one object instead: the text of each file by its path.
-
-The exit code is 0, or 2 with one line on stderr when the ledger cannot be read.
-
-"""
-    + diagnosis.SHAPE
-)
+CONFLICTS = {"pool": {"diagnose", "advise"}, "as_json": {"watch", "check"}}
+"""Options, and those that they do not go with."""
 
 
 class _Formatter(DjangoHelpFormatter, RawDescriptionHelpFormatter):
@@ -113,46 +47,93 @@ class Command(BaseCommand):
     help = "Show how many slots of each admission pool are held, and by which workers."
     requires_system_checks = []
 
+    def run_from_argv(self, argv: list[str]) -> None:
+        """A monitoring plugin that is asked wrongly must not look like one that found something."""
+        self._understood = False
+        try:
+            super().run_from_argv(argv)
+        except SystemExit as end:
+            if "--check" in argv and end.code == USAGE and not self._understood:
+                sys.exit(State.UNKNOWN)
+            raise
+
     def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
         return super().create_parser(prog_name, subcommand, epilog=SHAPE, formatter_class=_Formatter, **kwargs)
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--json", action="store_true", dest="as_json", help="Print JSON, in the shape told below.")
+        parser.add_argument("--pool", metavar="NAME", help="Show this pool only.")
         instead = parser.add_mutually_exclusive_group()
-        instead.add_argument("--pool", metavar="NAME", help="Show this pool only.")
+        instead.add_argument(
+            "--watch", nargs="?", metavar="SECONDS", const=EVERY, type=_number("seconds", 0.1, 3600),
+            help="Show the status again and again, every two seconds unless told otherwise, until Ctrl-C.",
+        )  # fmt: skip
+        instead.add_argument("--check", action="store_true", help="Be a monitoring plugin, as told below.")
         instead.add_argument("--diagnose", action="store_true", help="Say what is wrong, and what to do about it.")
         instead.add_argument("--advise", action="store_true", help=ADVISE)
+        per_cent = _number("per cent", 0, 100)
+        parser.add_argument(
+            "--warn", metavar="PERCENT", type=per_cent, help="With --check: warn from here on; WARN_AT if not given."
+        )
+        parser.add_argument(
+            "--critical", metavar="PERCENT", type=per_cent, help="With --check: critical from here on; 90 if not given."
+        )
 
-    def handle(self, *, as_json: bool, pool: str | None, diagnose: bool, advise: bool, **options: Any) -> None:
-        if advise:
-            self.stdout.write(_advice(as_json), ending="\n" if as_json else "")
-        elif diagnose:
-            self._diagnose(_examine(_look(None)), as_json, options)
+    def handle(self, **options: Any) -> None:
+        _agree(options)
+        self._understood = True
+        if options["advise"]:
+            self.stdout.write(_advice(options["as_json"]), ending="\n" if options["as_json"] else "")
+        elif options["check"]:
+            self._check(options)
+        elif options["diagnose"]:
+            self._diagnose(_examine(_look(None)), options)
+        elif options["watch"]:
+            self._watch(options)
         else:
-            self._show(as_json, pool, options)
+            self._show(options)
 
-    def _show(self, as_json: bool, pool: str | None, options: dict[str, Any]) -> None:
-        snapshot = _look(pool)
+    def _show(self, options: Mapping[str, Any]) -> None:
+        snapshot = _look(options["pool"])
         is_down = snapshot.ledger.health is Health.DOWN
-        if as_json:
+        if options["as_json"]:
             self.stdout.write(json.dumps(snapshot.as_dict(), indent=2))
         elif not is_down:
-            self._console(options["no_color"], options["force_color"]).print(render.status(snapshot))
+            self._console(options).print(render.status(snapshot))
         if is_down:
             raise CommandError(render.problem(snapshot.ledger), returncode=LEDGER_DOWN)
 
-    def _diagnose(self, diagnosis: Diagnosis, as_json: bool, options: Mapping[str, Any]) -> None:
-        if as_json:
+    def _check(self, options: Mapping[str, Any]) -> None:
+        thresholds = plugin.Thresholds(options["warn"], _critical(options))
+        try:
+            finding = plugin.check(_look(options["pool"]), thresholds)
+        except CommandError as error:
+            finding = plugin.unknown(str(error))
+        self.stdout.write(finding.line)
+        if finding.state:
+            sys.exit(finding.state)
+
+    def _watch(self, options: Mapping[str, Any]) -> None:
+        pool, settings = options["pool"], _settings(options["pool"])
+
+        async def look() -> Snapshot:
+            return _only(pool, await collect(settings))
+
+        if code := asyncio.run(watch(self._console(options), look, options["watch"])):
+            sys.exit(code)
+
+    def _diagnose(self, diagnosis: Diagnosis, options: Mapping[str, Any]) -> None:
+        if options["as_json"]:
             self.stdout.write(json.dumps(diagnosis.as_dict(), indent=2))
         else:
-            self._console(options["no_color"], options["force_color"]).print(printout(diagnosis))
+            self._console(options).print(printout(diagnosis))
         if diagnosis.exit_code:
             sys.exit(diagnosis.exit_code)
 
-    def _console(self, no_color: bool, force_color: bool) -> Console:
+    def _console(self, options: Mapping[str, Any]) -> Console:
         """A console on this command's stdout, in colour when Django would colour: on a terminal, or when told to."""
-        is_terminal = self.stdout.isatty()
-        colors: Literal["auto", "standard"] | None = "auto" if is_terminal and not no_color else None
+        is_terminal, force_color = self.stdout.isatty(), options["force_color"]
+        colors: Literal["auto", "standard"] | None = "auto" if is_terminal and not options["no_color"] else None
         return Console(
             file=cast(IO[str], self.stdout),
             force_terminal=is_terminal or force_color,
@@ -162,12 +143,49 @@ class Command(BaseCommand):
         )
 
 
-def _settings() -> conf.Settings:
-    """The settings in force; :exc:`CommandError` tells what is wrong with them."""
+def _number(what: str, low: float, high: float) -> Callable[[str], float]:
+    """What argparse asks: a number in these bounds, or why it is none."""
+
+    def read(text: str) -> float:
+        try:
+            number = float(text)
+        except ValueError:
+            number = float("nan")
+        if not low <= number <= high:
+            raise ArgumentTypeError(f"must be a number from {low:g} to {high:g}, {what}, not {text!r:.40}")
+        return number
+
+    return read
+
+
+def _agree(options: Mapping[str, Any]) -> None:
+    """Raise :exc:`CommandError` where options are given that do not go together."""
+    given = {name for name, value in options.items() if value is not None and value is not False}
+    for option in given & set(CONFLICTS):
+        for other in given & CONFLICTS[option]:
+            name = option.removeprefix("as_")
+            raise CommandError(f"argument --{name}: not allowed with argument --{other}", returncode=USAGE)
+    for option in given & {"warn", "critical"}:
+        if "check" not in given:
+            raise CommandError(f"argument --{option}: only allowed with argument --check", returncode=USAGE)
+    if "warn" in given and options["warn"] > _critical(options):
+        raise CommandError("argument --warn: must not be above --critical", returncode=USAGE)
+
+
+def _critical(options: Mapping[str, Any]) -> float:
+    given: float | None = options["critical"]
+    return plugin.CRITICAL_AT if given is None else given
+
+
+def _settings(pool: str | None = None) -> conf.Settings:
+    """The settings in force; :exc:`CommandError` when they are wrong, or name no such pool."""
     try:
-        return conf.current()
+        settings = conf.current()
+        if pool is not None:
+            settings.pool(pool)
     except ConfigurationError as error:
         raise CommandError(str(error)) from error
+    return settings
 
 
 def _advice(as_json: bool) -> str:
@@ -176,17 +194,12 @@ def _advice(as_json: bool) -> str:
 
 
 def _look(pool: str | None) -> Snapshot:
-    """The state of all pools, or of one; :exc:`CommandError` when the settings are wrong or name no such pool."""
-    settings = _settings()
-    try:
-        if pool is not None:
-            settings.pool(pool)
-    except ConfigurationError as error:
-        raise CommandError(str(error)) from error
-    snapshot = asyncio.run(collect(settings))
-    if pool is None:
-        return snapshot
-    return replace(snapshot, pools=tuple(each for each in snapshot.pools if each.name == pool))
+    """The state of all pools, or of one."""
+    return _only(pool, asyncio.run(collect(_settings(pool))))
+
+
+def _only(pool: str | None, snapshot: Snapshot) -> Snapshot:
+    return replace(snapshot, pools=tuple(each for each in snapshot.pools if pool in (None, each.name)))
 
 
 def _examine(snapshot: Snapshot) -> Diagnosis:
