@@ -50,8 +50,8 @@ class Trend:
         return [None if sample is None else sample.held for sample in self.samples]
 
     def refused(self) -> list[float | None]:
-        """Refusals per second from each look to the next; None where it is unknown, as after a loss of data."""
-        return [_rate(before, after) for before, after in pairwise(self.samples)]
+        """Refusals per second since the look before; None where it is unknown, as after a loss of data."""
+        return [_rate(before, after) for before, after in pairwise([None, *self.samples])]
 
 
 def _rate(before: Sample | None, after: Sample | None) -> float | None:
