@@ -12,10 +12,9 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from .snapshot import Health, PoolSnapshot, Snapshot, WorkerSnapshot
-from .types import Level, Reason
+from .types import QUOTA, Level, Reason
 
 PREFIX = "channels_admission_"
-QUOTA = "quota:"
 
 Sample = tuple[Sequence[str], float]
 """The values of the labels, and the number."""
@@ -60,6 +59,8 @@ def _slots(pools: Sequence[PoolSnapshot]) -> Iterator[Metric]:
     told = "How near the pool is to its limit: 0 calm, 1 warning, 2 critical, 3 full."
     yield each("level", told, (list(Level).index(pool.level) for pool in pools))
     yield each("workers", "Workers whose lease runs.", (len(pool.workers) for pool in pools))
+    classes = [((pool.name, name), held) for pool in pools for name, held in pool.classes.items()]
+    yield _gauge("class_held", "Slots held by the connections of a class.", ("pool", "class"), classes)
 
 
 def _events(pools: Sequence[PoolSnapshot]) -> Iterator[Metric]:
@@ -70,6 +71,8 @@ def _events(pools: Sequence[PoolSnapshot]) -> Iterator[Metric]:
     labels = ("pool", "reason", "quota")
     yield _counter("refused", "Connections refused.", labels, _refusals(pools))
     yield each("shed", "Connections closed because memory ran out.", (pool.shed for pool in pools))
+    told = "Connections closed since nobody had authenticated by their deadline."
+    yield each("overdue", told, (pool.overdue for pool in pools))
     told = "Exchanges of the workers with the ledger that failed."
     yield each("ledger_errors", told, (pool.calls.failed for pool in pools))
     yield _calls(pools)

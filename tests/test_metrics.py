@@ -42,6 +42,7 @@ POOL = PoolSnapshot(
     name="default", held=36, limit=50, free=14, share=0.72, warn_at=0.7, level=Level.WARNING, admitted=412,
     refused={"full": 148, "lag": 2, "quota:address": 7}, shed=3,
     workers=(WORKER, replace(WORKER, id="web-2:7:cd34", held=6, load=())), calls=Calls(1000, 4, 0.75),
+    classes={"paying": 20, "exempt": 1}, overdue=5,
 )  # fmt: skip
 CHAT = replace(POOL, name="chat", workers=(replace(WORKER, last_beat=0.1, load=(Load("lag", 0.5, 1.0),)),))
 SNAPSHOT = Snapshot(
@@ -62,7 +63,7 @@ def samples(snapshot: Snapshot) -> dict[tuple[str, tuple[str, ...]], float]:
 def test_every_number_of_the_snapshot():
     told = samples(SNAPSHOT)
     default = {(name, labels): value for (name, labels), value in told.items() if "chat" not in labels}
-    reasons = {"full": 148, "settling": 0, "rate": 0, "crowd": 0, "ledger": 0, "lag": 2}
+    reasons = {"full": 148, "settling": 0, "rate": 0, "crowd": 0, "ledger": 0, "share": 0, "lag": 2}
     refused = {("refused_total", ("default", "", reason)): count for reason, count in reasons.items()}
     assert {**default, **refused} == default
     assert {key: value for key, value in default.items() if key[0] != "refused_total"} == {
@@ -74,8 +75,11 @@ def test_every_number_of_the_snapshot():
         ("free", ("default",)): 14,
         ("level", ("default",)): 1,
         ("workers", ("default",)): 2,
+        ("class_held", ("paying", "default")): 20,
+        ("class_held", ("exempt", "default")): 1,
         ("admitted_total", ("default",)): 412,
         ("shed_total", ("default",)): 3,
+        ("overdue_total", ("default",)): 5,
         ("ledger_call_seconds_count", ("default",)): 1000,
         ("ledger_call_seconds_sum", ("default",)): 0.75,
         ("ledger_errors_total", ("default",)): 4,
