@@ -71,6 +71,7 @@ def _events(pools: Sequence[PoolSnapshot]) -> Iterator[Metric]:
     labels = ("pool", "reason", "quota")
     yield _counter("refused", "Connections refused.", labels, _refusals(pools))
     yield each("shed", "Connections closed because memory ran out.", (pool.shed for pool in pools))
+    yield each("channels_full", "Connections that a full channel ended.", (pool.channels_full for pool in pools))
     told = "Connections closed since nobody had authenticated by their deadline."
     yield each("overdue", told, (pool.overdue for pool in pools))
     told = "Exchanges of the workers with the ledger that failed."

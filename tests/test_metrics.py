@@ -42,7 +42,7 @@ POOL = PoolSnapshot(
     name="default", held=36, limit=50, free=14, share=0.72, warn_at=0.7, level=Level.WARNING, admitted=412,
     refused={"full": 148, "lag": 2, "quota:address": 7}, shed=3,
     workers=(WORKER, replace(WORKER, id="web-2:7:cd34", held=6, load=())), calls=Calls(1000, 4, 0.75),
-    classes={"paying": 20, "exempt": 1}, overdue=5,
+    classes={"paying": 20, "exempt": 1}, overdue=5, channels_full=9,
 )  # fmt: skip
 CHAT = replace(POOL, name="chat", workers=(replace(WORKER, last_beat=0.1, load=(Load("lag", 0.5, 1.0),)),))
 SNAPSHOT = Snapshot(
@@ -80,6 +80,7 @@ def test_every_number_of_the_snapshot():
         ("admitted_total", ("default",)): 412,
         ("shed_total", ("default",)): 3,
         ("overdue_total", ("default",)): 5,
+        ("channels_full_total", ("default",)): 9,
         ("ledger_call_seconds_count", ("default",)): 1000,
         ("ledger_call_seconds_sum", ("default",)): 0.75,
         ("ledger_errors_total", ("default",)): 4,
