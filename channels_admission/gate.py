@@ -541,6 +541,12 @@ class Gate:
 
     # Parting
 
+    def drain(self, seconds: float) -> None:
+        """Refuse newcomers, and end all connections within ``seconds``: the process is about to end."""
+        self.drains.drain_for_good(seconds)
+        self._turn_away(Reason.DRAINING)
+        self._report_soon()
+
     def retire(self) -> None:
         """Stop when the last slot is released: other settings are in force, and another gate serves them."""
         self._retired = True

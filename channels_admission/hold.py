@@ -10,14 +10,19 @@ import random
 from typing import Any
 
 from .gate import Gate
+from .types import Reason
 
 
 def seconds(gate: Gate, reason: str) -> float:
     """How long to hold one more client of the gate's pool, refused for ``reason``: ``REFUSAL_HOLD``, or half, or 0.
 
-    A worker in trouble holds nobody: a held client still costs memory and a descriptor.
+    A worker in trouble, or one that drains, holds nobody: a held client still costs memory and a descriptor.
     """
-    if reason in gate.settings.pressure or gate.refusals_held >= gate.pool.max_refusals_held:
+    if (
+        reason in gate.settings.pressure
+        or reason == Reason.DRAINING
+        or gate.refusals_held >= gate.pool.max_refusals_held
+    ):
         return 0.0
     return gate.pool.refusal_hold * random.uniform(0.5, 1.0)
 

@@ -12,6 +12,7 @@ from .gate import Gate
 from .ledger import open_ledger
 from .pressure import Pressure
 from .servers import daphne
+from .stopping import drain_first
 from .worker import Worker
 
 PATIENCE_AT_EXIT = 0.5
@@ -30,6 +31,8 @@ class House:
         self._gates: dict[str, Gate] = {}
         if server == daphne.NAME:
             daphne.before_exit(partial(self.aclose, exiting=True))
+        if settings.drain_on_stop is not None:
+            drain_first(self.drain)
 
     @property
     def gates(self) -> tuple[Gate, ...]:
@@ -53,6 +56,16 @@ class House:
     def retire(self) -> None:
         for gate in self._gates.values():
             gate.retire()
+
+    async def drain(self) -> None:
+        """Empty the gates within ``DRAIN_ON_STOP``; those that take longer are left to the server."""
+        seconds = self.settings.drain_on_stop or 0.0
+        for gate in self.gates:
+            gate.drain(seconds)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds + PATIENCE_AT_EXIT):
+                while any(gate.account.held for gate in self.gates):  # noqa: ASYNC110
+                    await asyncio.sleep(0.02)
 
     async def aclose(self, *, exiting: bool = False) -> None:
         for gate in list(self._gates.values()):

@@ -48,6 +48,7 @@ FLOORS = [
     "outbox",
     "alerts",
     "gate",
+    "stopping",
     "house",
     "controls",
     "snapshot",

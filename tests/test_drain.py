@@ -1,0 +1,255 @@
+"""What operators set, as a gate obeys it: drains, pauses, limits and dry runs."""
+
+import asyncio
+import itertools
+import logging
+import re
+
+import pytest
+
+from channels_admission import controls, drain
+from channels_admission.controls import acancel, achange, adrain
+from channels_admission.exceptions import ConfigurationError, ControlError
+from channels_admission.gate import Slot
+from channels_admission.house import close_gates, gate_of
+from channels_admission.middleware import AdmissionMiddleware
+from channels_admission.snapshot import collect
+from channels_admission.types import EVERYBODY, Reason
+
+from conftest import eventually
+
+SPEED = {"BEAT": 0.1, "LEASE": 1, "RETRY_AFTER": (1, 60)}
+
+
+class Crowd:
+    """Connections through the middleware, and when each was closed, with the code and the hint."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.closed: list[tuple[float, int, str]] = []
+        self.tasks: list[asyncio.Task[None]] = []
+
+    async def _inner(self, scope, receive, send):
+        await receive()
+        await send({"type": "websocket.accept"})
+        while (await receive())["type"] != "websocket.disconnect":
+            pass
+
+    async def _one(self) -> None:
+        events = iter([{"type": "websocket.connect"}])
+
+        async def receive():
+            for event in events:
+                return event
+            return await asyncio.Event().wait()
+
+        async def send(message):
+            if message["type"] == "websocket.close":
+                self.closed.append((self.loop.time(), message["code"], message["reason"]))
+
+        await AdmissionMiddleware(self._inner)({"type": "websocket", "path": "/"}, receive, send)
+
+    async def enter(self, number: int) -> None:
+        gate, before = gate_of("default"), gate_of("default").account.held
+        self.tasks += [asyncio.create_task(self._one()) for _ in range(number)]
+        await eventually(lambda: len(gate.connections) == before + number)
+
+    async def leave(self) -> None:
+        for task in self.tasks:
+            task.cancel()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
+        await close_gates()
+
+
+@pytest.fixture
+async def crowd():
+    crowd = Crowd()
+    yield crowd
+    await crowd.leave()
+
+
+def place(gate) -> str:
+    return gate.account.worker.id.rpartition(":")[0]
+
+
+async def test_a_drain_closes_evenly_with_1012_and_a_hint_and_refuses_newcomers(admission, crowd):
+    admission(**SPEED, MAX_CONNECTIONS=500)
+    await crowd.enter(200)
+    gate = gate_of("default")
+    began = crowd.loop.time()
+    (change,) = await adrain(place(gate), by="ann", over=2.0)
+    assert str(change) == f"Pool default: drain of {gate.account.worker.id} from none to 2 s"
+    await eventually(lambda: gate.account.draining, 1)
+    assert (await gate.acquire()).reason == Reason.DRAINING
+    await eventually(lambda: gate.account.held == 0, 5)
+    assert crowd.loop.time() - began < 2.5
+    times = [at for at, _, _ in crowd.closed]
+    assert len(times) == 200
+    most = max(sum(start <= at < start + 1 for at in times) for start in times)
+    assert most <= 1.3 * 100
+    gaps = [later - earlier for earlier, later in itertools.pairwise(times)]
+    assert len({round(gap, 4) for gap in gaps}) > 50
+    assert {code for _, code, _ in crowd.closed} == {1012}
+    hints = {float(re.fullmatch(r"Service Restart; retry-after=([\d.]+)", reason)[1]) for _, _, reason in crowd.closed}
+    assert 1 <= min(hints) < max(hints) <= 2
+    (pool,) = (await collect()).pools
+    assert (pool.drained, pool.refused, pool.shed) == (200, {"draining": 1}, 0)
+    (worker,) = pool.workers
+    assert worker.draining
+
+
+async def test_a_drain_that_is_cancelled_closes_no_more_and_admits_again(admission, crowd):
+    admission(**SPEED, MAX_CONNECTIONS=500)
+    await crowd.enter(50)
+    gate = gate_of("default")
+    await adrain(EVERYBODY, by="ann", over=20.0)
+    await eventually(lambda: len(crowd.closed) >= 3)
+    (change,) = await acancel(EVERYBODY, by="bob")
+    assert str(change) == "Pool default: drain of all workers from 20 s to none"
+    await eventually(lambda: not gate.account.draining, 1)
+    left = gate.account.held
+    await crowd.enter(1)
+    await asyncio.sleep(0.5)
+    assert gate.account.held == left + 1
+    assert await acancel(EVERYBODY, by="bob") == ()
+
+
+async def test_of_all_workers_those_are_drained_that_run_and_of_a_host_those_that_come_later(admission, crowd):
+    admission(**SPEED)
+    await crowd.enter(1)
+    host = gate_of("default").account.worker.id.partition(":")[0]
+    await adrain(EVERYBODY, by="ann", over=0)
+    await eventually(lambda: gate_of("default").account.held == 0)
+    await close_gates()
+    slot = await gate_of("default").acquire()
+    assert isinstance(slot, Slot)
+    await adrain(host, by="ann", over=0)
+    await eventually(lambda: gate_of("default").account.draining)
+    slot.release()
+    await close_gates()
+    assert (await gate_of("default").acquire()).reason == Reason.DRAINING
+
+
+async def test_a_pause_refuses_and_closes_nobody(admission, crowd, caplog):
+    admission(**SPEED)
+    await crowd.enter(3)
+    gate = gate_of("default")
+    (change,) = await achange("default", paused=True, by="ann")
+    assert str(change) == "Pool default: admissions from open to paused"
+    assert (await gate.acquire()).reason == Reason.PAUSED
+    await eventually(lambda: gate.account.closed)
+    assert (await gate.acquire()).reason == Reason.PAUSED
+    assert gate.account.held == 3
+    (pool,) = (await collect()).pools
+    assert (pool.paused, pool.controls.paused.by) == (True, "ann")
+    assert await achange("default", paused=True, by="bob") == ()
+    await achange("default", paused=False, by="bob")
+    await eventually(lambda: not gate.account.closed)
+    await crowd.enter(1)
+
+
+async def test_a_lowered_limit_closes_nobody_unless_it_is_enforced(admission, crowd):
+    admission(**SPEED, MAX_CONNECTIONS=100)
+    await crowd.enter(60)
+    gate = gate_of("default")
+    (change,) = await achange("default", limit=40, by="ann")
+    assert str(change) == "Pool default: limit from 100 by the settings to 40"
+    await asyncio.sleep(0.4)
+    assert gate.account.held == 60
+    assert (await gate.acquire()).reason == Reason.FULL
+    (change,) = await achange("default", limit=40, over=0.5, by="ann")
+    assert str(change) == "Pool default: limit from 40 to 40, enforced within 0.5 s"
+    await eventually(lambda: gate.account.held == 40, 3)
+    await asyncio.sleep(0.3)
+    assert gate.account.held == 40
+    (pool,) = (await collect()).pools
+    assert (pool.limit, pool.configured, pool.held, pool.drained) == (40, 100, 40, 20)
+    await achange("default", limit=None, by="ann")
+    await crowd.enter(30)
+
+
+async def test_a_dry_run_counts_whom_it_would_refuse_and_lets_them_in(admission, crowd, caplog):
+    caplog.set_level(logging.INFO, "channels_admission")
+    admission(**SPEED, MAX_CONNECTIONS=5, DRY_RUN=True)
+    await crowd.enter(12)
+    gate = gate_of("default")
+    assert gate.account.held == 12
+    (pool,) = (await collect()).pools
+    await eventually(lambda: gate.account.unreported == 0 and gate.account.allowance == 12)
+    (pool,) = (await collect()).pools
+    assert (pool.held, pool.limit, pool.dry_run) == (12, 5, True)
+    assert (pool.admitted, pool.refused, pool.would_refuse) == (12, {}, {"full": 7})
+    assert pool.connects.total == 12
+    await eventually(lambda: "Dry run: pool 'default' would have refused 7 connections, and let them in: 7 full."
+                     in caplog.messages)  # fmt: skip
+    (change,) = await achange("default", dry_run=False, by="ann")
+    assert str(change) == "Pool default: dry run from on by the settings to off"
+    await eventually(lambda: not gate.account.dry_run)
+    assert (await gate.acquire()).reason == Reason.FULL
+    await achange("default", dry_run=True, paused=True, by="ann")
+    await eventually(lambda: gate.account.dry_run)
+    await crowd.enter(1)
+    await adrain(EVERYBODY, by="ann", over=0)
+    await eventually(lambda: gate.account.held == 0)
+    assert (await gate.acquire()).reason == Reason.DRAINING
+
+
+@pytest.mark.parametrize("limit", [-1, 10_000_001])
+async def test_a_limit_out_of_range_is_refused(admission, limit):
+    admission()
+    with pytest.raises(ControlError, match="A limit is a whole number from 0 to 10,000,000"):
+        await achange("default", limit=limit, by="ann")
+
+
+async def test_what_cannot_be_reached_or_is_unknown_is_said(admission, redis_server):
+    admission(POOLS={"chat": {}})
+    with pytest.raises(ControlError, match="The memory ledger is in the worker's own process"):
+        await achange("chat", limit=5, by="ann")
+    admission(LEDGER=redis_server.url, POOLS={"chat": {}})
+    with pytest.raises(ConfigurationError, match="Did you mean 'chat'"):
+        await achange("chatt", limit=5, by="ann")
+    with pytest.raises(ControlError, match="No worker and no host 'web-9' is known"):
+        await adrain("web-9", by="ann", over=5)
+    with pytest.raises(ControlError, match="A time is from 0 to 86,400 seconds"):
+        await adrain(EVERYBODY, by="ann", over=-1)
+    assert {str(change) for change in await adrain(EVERYBODY, by="x" * 99, over=5)} == {
+        f"Pool {name}: drain of all workers from none to 5 s" for name in ("default", "chat")
+    }
+    assert re.fullmatch(
+        r"Pool chat: drain of all workers 5 s, set by x{40} at [-\d]+ [:\d]+ UTC",
+        (await controls.adescribe("chat"))[-1],
+    )
+
+
+async def test_changes_at_the_same_time_are_all_made(admission, redis_server):
+    admission(LEDGER=redis_server.url)
+    await asyncio.gather(
+        achange("default", limit=5, by="a"), achange("default", paused=True, by="b"),
+        achange("default", dry_run=True, by="c"),
+    )  # fmt: skip
+    (pool,) = (await collect()).pools
+    assert (pool.limit, pool.paused, pool.dry_run) == (5, True, True)
+
+
+async def test_many_connections_are_ended_some_at_a_time(monkeypatch):
+    loop = asyncio.get_running_loop()
+    began, seen = loop.time(), []
+    async for each in drain.spread(list(range(3000)), 1.0):
+        seen.append((each, loop.time() - began))
+    assert [each for each, _ in seen] == list(range(3000))
+    assert seen[-1][1] < 1.3
+    for start in (0.0, 0.25, 0.5, 0.7):
+        assert sum(start <= at < start + 0.25 for _, at in seen) <= 1.3 * 750 + 60
+
+
+async def test_a_pool_that_is_switched_off_costs_nothing(admission):
+    admission(ENABLED=False, DRY_RUN=True, DRAIN_ON_STOP=5)
+    seen = []
+
+    async def inner(*arguments):
+        seen.append(arguments)
+
+    arguments = ({"type": "websocket"}, object(), object())
+    await AdmissionMiddleware(inner)(*arguments)
+    assert all(ours is theirs for ours, theirs in zip(seen[0], arguments, strict=True))
+    assert asyncio.all_tasks() == {asyncio.current_task()}
