@@ -13,7 +13,7 @@ from . import conf, policy
 from .conf import PoolSettings, Settings
 from .exceptions import LedgerError, LedgerUnavailable
 from .ledger import open_ledger
-from .ledger.base import HISTORY
+from .ledger.base import LATELY
 from .rules import classes
 from .types import (
     ADMITTED,
@@ -222,7 +222,7 @@ def _connects(seconds: Mapping[int, int]) -> Connects:
     worst = sorted(seconds.items(), key=lambda item: (-item[1], -item[0]))[:WORST_SHOWN]
     return Connects(
         total=sum(seconds.values()),
-        median=median([*seconds.values(), *[0] * (HISTORY - len(seconds))]),
+        median=median([*seconds.values(), *[0] * (LATELY - len(seconds))]),
         worst=tuple(Second(at, handshakes) for at, handshakes in worst),
     )
 

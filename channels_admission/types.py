@@ -31,8 +31,9 @@ RELEASED = "released"
 SHED = "shed"
 DRAINED = "drained"
 AGED = "aged"
+OTHER = "other"
 """Slots taken and given back, and connections closed for want of memory, by a drain, and at their maximum age, beside
-the reasons in a worker's counters."""
+the reasons in a worker's counters; and the reasons that a :class:`Moment` has no room to name."""
 CALLS, ERRORS, CALLS_TOOK = "ledger.calls", "ledger.errors", "ledger.ms"
 """Exchanges with the ledger that a worker has made, those that failed, and the milliseconds that all took."""
 CHANNELS_FULL = "layer.full"
@@ -352,6 +353,35 @@ class WorkerReading:
     classes: Mapping[str, int] = field(default_factory=dict)
     """Slots held, by the class of the connection."""
     draining: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """A second or a minute of a pool's past, as the ledger remembers it."""
+
+    at: int
+    """Its number since 1970."""
+    held: int | None
+    """The most slots counted in it; None where no worker has reported."""
+    limit: int | None
+    """The limit at its end; None as well."""
+    admitted: int
+    refused: Mapping[str, int]
+    """By reason; those for which there was no room share the name :data:`OTHER`."""
+
+    @property
+    def handshakes(self) -> int:
+        """How many were decided in it, admitted or refused."""
+        return self.admitted + sum(self.refused.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What a ledger remembers of a pool at the second ``now`` since 1970, but moments in which nobody reported."""
+
+    now: int
+    seconds: tuple[Moment, ...] = ()
+    minutes: tuple[Moment, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

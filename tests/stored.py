@@ -32,7 +32,8 @@ class StoredInRedis(ClockedRedisLedger):
         super().__init__(settings, clock, patches)
         self.state = State()
         self._names = [
-            self._key(DEFAULT_POOL, part) for part in ("counts", "leases", f"home:{home()}", "seconds", "controls")
+            self._key(DEFAULT_POOL, part)
+            for part in ("counts", "leases", f"home:{home()}", "seconds", "controls", "minutes")
         ]
         self._client = redis.Redis.from_url(settings.ledger.host["address"])
         self._client.script_load(self._source)

@@ -33,6 +33,7 @@ FLOORS = [
     "notices",
     "refusal",
     "ledger.base",
+    "ledger.moments",
     "ledger.memory",
     "ledger.controls",
     "ledger.record",

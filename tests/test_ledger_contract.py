@@ -2,19 +2,21 @@
 
 import asyncio
 import random
+import re
 from dataclasses import astuple, replace
 
 import pytest
-import redis
 
-from channels_admission.ledger.base import HISTORY, OutOfOrder
+from channels_admission.conf import MAX_LIMIT
+from channels_admission.ledger.base import LATELY, LONGEST_MOMENT, MINUTES, SECONDS, SPREAD, OutOfOrder
 from channels_admission.ledger.memory import MemoryLedger
+from channels_admission.ledger.redis import SCRIPT
 from channels_admission.pace import Pace
-from channels_admission.types import NO_HANDSHAKES, Neighbour, Reason, Terms
+from channels_admission.types import NO_HANDSHAKES, Moment, Neighbour, Past, Reason, Terms
 
 from demo.servers import Redis
 from redises import as_admission, cluster, rights
-from reports import Clock, ClockedRedisClusterLedger, ClockedRedisLedger, Reporter
+from reports import HOME, Clock, ClockedRedisClusterLedger, ClockedRedisLedger, Reporter
 
 LEASE, BEAT = 6.0, 1.0
 
@@ -281,9 +283,9 @@ async def test_what_a_beat_or_an_outage_held_back_is_spread_over_the_seconds_sin
     assert await seconds(ledger) == {begun: 1, begun + 1: 3, begun + 2: 4, begun + 3: 4}
     await b.say(counters={"admitted": 2})
     assert await seconds(ledger) == {begun: 1, begun + 1: 3, begun + 2: 5, begun + 3: 5}
-    clock.now += 2 * HISTORY
-    await a.say(counters={"lag": 12 + HISTORY})
-    assert sorted((await seconds(ledger)).values()) == [1] * HISTORY
+    clock.now += 2 * SECONDS
+    await a.say(counters={"lag": 12 + SPREAD})
+    assert sorted((await seconds(ledger)).values()) == [1] * SPREAD
 
 
 async def test_handshakes_of_a_new_worker_are_spread_over_its_life(worker, clock, ledger):
@@ -313,22 +315,104 @@ async def test_a_loss_of_data_is_no_herd(worker, clock, ledger):
     assert await seconds(ledger) == {start: 4}
 
 
-async def test_the_last_five_minutes_are_kept_and_no_more(worker, clock, ledger):
+async def test_a_reading_has_the_handshakes_of_the_last_five_minutes_and_no_more(worker, clock, ledger):
     a = worker("a")
     clock.now = start = 10.0 + int(clock.now)
-    for number in range(HISTORY + 50):
+    for number in range(LATELY + 50):
         await a.say(counters={"admitted": number + 1})
         clock.now += 1
     clock.now -= 1
-    await a.say(counters={"admitted": HISTORY + 50})
+    await a.say(counters={"admitted": LATELY + 50})
     kept = await seconds(ledger)
-    assert kept == dict.fromkeys(range(int(start) + 50, int(start) + 50 + HISTORY), 1)
-    clock.now += HISTORY - 1
-    await a.say(counters={"admitted": HISTORY + 50})
-    assert await seconds(ledger) == {start + 49 + HISTORY: 1}
+    assert kept == dict.fromkeys(range(int(start) + 50, int(start) + 50 + LATELY), 1)
+    clock.now += LATELY - 1
+    await a.say(counters={"admitted": LATELY + 50})
+    assert await seconds(ledger) == {start + 49 + LATELY: 1}
     clock.now += 1
-    await a.say(counters={"admitted": HISTORY + 57})
-    assert await seconds(ledger) == {start + 49 + 2 * HISTORY: 7}
+    await a.say(counters={"admitted": LATELY + 57})
+    assert await seconds(ledger) == {start + 49 + 2 * LATELY: 7}
+
+
+def on_the_minute(clock) -> int:
+    """Let a minute begin, and return the second."""
+    clock.now = 60.0 * (int(clock.now) // 60 + 2)
+    return int(clock.now)
+
+
+async def test_a_moment_is_the_most_held_the_last_limit_and_what_was_decided_by_reason(worker, clock, ledger):
+    a, b = worker("a"), worker("b")
+    start = on_the_minute(clock)
+    await a.say(wanted=7, counters={"lag": 2})
+    await b.say(wanted=9, limit=20, counters={"admitted": 1, "rate": 4, "released": 1, "shed": 2})
+    await a.say(held=1, limit=15, counters={"admitted": 7, "lag": 3})
+    past = await ledger.past("default")
+    assert past.now == start
+    assert past.seconds == (Moment(start, 16, 15, 8, {"lag": 3, "rate": 4}),)
+    assert past.minutes == (Moment(start // 60, 16, 15, 8, {"lag": 3, "rate": 4}),)
+    clock.now += 1
+    await b.say(held=2, limit=15)
+    past = await ledger.past("default")
+    assert past.seconds[1:] == (Moment(start + 1, 3, 15, 0, {}),)
+    assert past.minutes == (Moment(start // 60, 16, 15, 8, {"lag": 3, "rate": 4}),)
+    clock.now += 60
+    await b.say(held=2, limit=15)
+    past = await ledger.past("default")
+    assert past.minutes[1:] == (Moment(start // 60 + 1, 3, 15, 0, {}),)
+
+
+async def test_what_is_told_late_is_spread_over_both_minutes_and_leaves_unknown_what_was_held(worker, clock, ledger):
+    a = worker("a")
+    start = on_the_minute(clock)
+    clock.now = start - 2.0
+    await a.say()
+    clock.now = start + 1.0
+    await a.say(held=3, counters={"admitted": 3, "full": 4})
+    past = await ledger.past("default")
+    assert past.seconds == (
+        Moment(start - 2, 0, 10, 0, {}),
+        Moment(start - 1, None, None, 1, {"full": 1}),
+        Moment(start, None, None, 1, {"full": 1}),
+        Moment(start + 1, 3, 10, 1, {"full": 2}),
+    )
+    assert past.minutes == (
+        Moment(start // 60 - 1, 0, 10, 1, {"full": 1}),
+        Moment(start // 60, 3, 10, 2, {"full": 3}),
+    )
+
+
+async def test_the_past_is_remembered_for_as_long_as_it_says_and_no_longer(worker, clock, ledger):
+    a = worker("a")
+    start = on_the_minute(clock)
+    await a.say(counters={"full": 1})
+    for steps, expected in ((SECONDS - 1, 1), (1, 0)):
+        clock.now += steps
+        await a.say(counters={"full": 1})
+        assert [each.at for each in (await ledger.past("default")).seconds].count(start) == expected
+    for ends, expected in ((0, 1), (60, 0)):
+        clock.now = start + 60.0 * (MINUTES - 1) + ends
+        await a.say(counters={"full": 1})
+        assert [each.at for each in (await ledger.past("default")).minutes].count(start // 60) == expected
+
+
+async def test_the_rarest_reasons_share_a_name_where_a_moment_has_no_room_and_none_is_lost(worker, clock, ledger):
+    a, b = worker("a"), worker("b")
+    start = on_the_minute(clock)
+    many = {f"quota:{'customer' * 3}{number}": 10 + number for number in range(40)}
+    await a.say(counters={"full": 500, "lag": 400, "admitted": 9, **many})
+    await b.say(counters={"other": 7, "full": 1, "m" * 64: 1000, "rate": 1})
+    (moment,) = (await ledger.past("default")).minutes
+    assert (moment.at, moment.admitted) == (start // 60, 9)
+    assert moment.refused == {"full": 501, "lag": 400, "rate": 1, "other": sum(many.values()) + 1007}
+    (told,) = (await ledger.read(("default",)))[0].seconds.values()
+    assert told == moment.handshakes
+
+
+async def test_looking_at_the_past_changes_nothing(worker, clock, ledger):
+    a = worker("a")
+    view = await a.say(wanted=3)
+    assert await ledger.past("default") == await ledger.past("default")
+    assert await ledger.past("nobody") == Past(int(clock.now))
+    assert (await a.say(held=3)).version == view.version + 1
 
 
 async def test_pools_have_seconds_of_their_own(ledger, clock):
@@ -338,23 +422,87 @@ async def test_pools_have_seconds_of_their_own(ledger, clock):
     assert await seconds(ledger) == {}
 
 
-async def test_the_seconds_in_redis_are_bounded_and_disappear_with_the_pool(admission, clock, redis_server):
+@pytest.fixture
+async def in_redis(admission, clock, redis_server):
     ledger = ClockedRedisLedger(admission(LEASE=LEASE, BEAT=BEAT, LEDGER=redis_server.url), clock)
-    a = Reporter(ledger, "a")
-    await a.say()
-    key = ledger._key("default", "seconds")
-    with redis.Redis.from_url(redis_server.url) as client:
-        assert client.hgetall(key) == {b"0": b"0|0"}
-        for number in range(HISTORY + 5):
-            clock.now += 1
-            await a.say(counters={"full": number + 1})
-        assert client.hlen(key) == HISTORY
-        left = client.pttl(ledger._key("default", "counts"))
-        assert 0 < client.pttl(key) <= left
-        client.delete(ledger._key("default", "counts"))
-        await a.say(counters={"full": HISTORY + 6}, acknowledged={"full": HISTORY + 5})
-        assert client.hgetall(key) == {b"0": b"0|0"}
+    yield ledger
     await ledger.aclose()
+
+
+async def test_every_report_leaves_all_keys_of_its_pool(in_redis, clock):
+    parts = ("counts", "leases", f"home:{HOME}", "seconds", "controls", "minutes")
+    keys = [in_redis._key("default", part) for part in parts]
+    a = Reporter(in_redis, "a")
+    await a.say()
+    assert await in_redis._redis.exists(*keys) == len(keys)
+    left = await in_redis._redis.pttl(keys[0])
+    assert all([0 < await in_redis._redis.pttl(key) <= left for key in keys])
+    for key in keys:
+        await in_redis._redis.delete(key)
+        await a.say()
+        assert await in_redis._redis.exists(*keys) == len(keys)
+
+
+async def test_the_past_outlives_counts_that_were_lost(in_redis, clock):
+    a = Reporter(in_redis, "a")
+    start = on_the_minute(clock)
+    await a.say(counters={"full": 6})
+    await in_redis._redis.delete(in_redis._key("default", "counts"))
+    await a.say(counters={"full": 7}, acknowledged={"full": 6})
+    assert (await in_redis.past("default")).minutes == (Moment(start // 60, 0, 10, 0, {"full": 6}),)
+
+
+@pytest.mark.parametrize("reasons", [
+    {"full": 98_765, "rate": 45_678, "lag": 1_234, "quota:address": 5_678, "crowd": 12},
+    {f"quota:customer-{number}-of-those-who-come-in-great-numbers": 10**9 + number for number in range(9)},
+], ids=["a busy site", "many long names"])  # fmt: skip
+async def test_a_day_takes_at_most_200_kilobytes_and_a_quarter_of_an_hour_less(in_redis, clock, reasons):
+    a = Reporter(in_redis, "a", limit=10_000_000)
+    start = on_the_minute(clock)
+    counters = dict.fromkeys(["admitted", *reasons], 0)
+    keys = [in_redis._key("default", part) for part in ("minutes", "seconds")]
+    for step, count, size in ((60, MINUTES, MINUTES), (1, SECONDS + 7, SECONDS)):
+        for number in range(count):
+            clock.now += step
+            counters = {name: counters[name] + {"admitted": 123_456, **reasons}[name] + number for name in counters}
+            await a.say(held=9_000_000 + number, counters=counters)
+        assert await in_redis._redis.hlen(keys[0] if step == 60 else keys[1]) == size
+    assert clock.now > start
+    sizes = [await in_redis._redis.memory_usage(key, samples=0) for key in keys]
+    assert max(sizes) == sizes[0] <= 200_000
+    for key in keys:
+        assert max(map(len, await in_redis._redis.hvals(key))) <= LONGEST_MOMENT
+
+
+async def test_what_no_ledger_can_have_written_is_no_past(in_redis, clock):
+    a = Reporter(in_redis, "a")
+    start = on_the_minute(clock)
+    await a.say(counters={"full": 6})
+    key, seconds_key = (in_redis._key("default", part) for part in ("minutes", "seconds"))
+    (place,) = await in_redis._redis.hkeys(key)
+    good = (Moment(start // 60, 0, 10, 0, {"full": 6}),)
+    alien = {
+        "a": "", "b": "\xff", "c": "1|2|3", "d": f"{start // 60 + 1}|0|10|0|", "e": f"{start // 60}|0|-10|0|",
+        "f": f"{start // 60}|0|10|0|{'x' * 64}=1,{'y' * 64}=2", "g": f"{start // 60 - MINUTES}|1|1|1|",
+    }  # fmt: skip
+    await in_redis._redis.hset(key, mapping=alien)
+    assert (await in_redis.past("default")).minutes == good
+    await in_redis._redis.hset(key, place, f"{start // 60}|99999999|99999999|0|<b>=3,full=4")
+    assert (await in_redis.past("default")).minutes == (Moment(start // 60, MAX_LIMIT, MAX_LIMIT, 0, {"full": 4}),)
+    for strange in ("?", f"{start // 60}|{'9' * 60}|1|{'9' * 60}|full={'9' * 60}"):
+        await in_redis._redis.hset(key, place, strange)
+        await in_redis._redis.hset(seconds_key, str(start % SECONDS), strange)
+        await a.say(held=1, counters={"full": a.last.counters["full"] + 1})
+    assert len((await in_redis.past("default")).minutes) <= 1
+
+
+def test_script_and_memory_remember_alike():
+    """The numbers that both need stand in base.py, and in the script, which cannot read them there."""
+    script = dict(re.findall(r"(\w+) = (\d+) ", SCRIPT.replace("\n", " ")))
+    rings = re.search(r"SECONDS_KEPT, MINUTES_KEPT = (\d+), (\d+)", SCRIPT)
+    assert [int(number) for number in rings.groups()] == [SECONDS, MINUTES]
+    assert int(script["LONGEST_SPREAD"]) == SPREAD
+    assert int(script["LONGEST_MOMENT"]) == LONGEST_MOMENT
 
 
 async def test_pools_do_not_mix(ledger):

@@ -80,7 +80,7 @@ async def test_ten_thousand_workers(ledger, clock, figures):
     await register(workers[FEW:])
     size, slow = (await memory(ledger) - small) / (WORKERS - FEW), await p99(first)
     hosts = WORKERS // PER_HOST
-    assert len(await keys(ledger)) == 4 + hosts  # counts, leases, seconds, and the tests' clock
+    assert len(await keys(ledger)) == 6 + hosts  # counts, leases, seconds, controls, minutes, and the tests' clock
     assert size <= BYTES
 
     for _ in range(int(LEASE / BEAT) - 1):

@@ -14,9 +14,11 @@ its storage, it promises after every call:
    goodbye with nothing held, or whose neighbours report its process gone, at once. No jump of any
    clock and no outage ages a lease by more than two beats.
 6. Counters add up over all workers that ever reported, each event once.
-7. Handshakes decided (admitted or refused) add up per second of the ledger's wall clock, each once,
-   for the last :data:`HISTORY` seconds: evenly over the seconds since the worker's report before, up to
-   that in which they are told. Those of a worker it has forgotten meanwhile have no second, and are left out.
+7. It remembers the last :data:`SECONDS` seconds and :data:`MINUTES` minutes of its wall clock: the most slots
+   counted in each, the limit, and the handshakes decided in it, admitted or refused by reason, each once:
+   evenly over the seconds since the worker's report before, at most :data:`SPREAD`, up to that in which
+   they are told. Those of a worker it has forgotten meanwhile have no second, and are left out. A moment
+   takes at most :data:`LONGEST_MOMENT` bytes, whatever reasons there are.
 8. Where a report is shared (:class:`~..types.Fair`), each key is counted by all workers together, with no key
    of nobody: a claim is granted only up to its quota, a class admitted only up to its share. Asks are decided in
    their order. A worker whose claims were lost is told to tell them all again; none is granted on top of what it
@@ -32,14 +34,21 @@ still have been applied. Faults are :exc:`~channels_admission.exceptions.LedgerU
 :exc:`~channels_admission.exceptions.LedgerRefused`, and nothing else.
 """
 
-from collections.abc import Iterable
 from typing import Protocol
 
 from ..exceptions import LedgerError
-from ..types import Controls, Reading, Report, View
+from ..types import Controls, Past, Reading, Report, View
 
-HISTORY = 300
-"""Seconds for which a ledger remembers how many handshakes each of them saw."""
+SECONDS = 900
+"""Seconds that a ledger remembers, the one that runs included."""
+MINUTES = 1440
+"""Minutes that it remembers."""
+SPREAD = 300
+"""Seconds at most over which handshakes are spread that were told late."""
+LONGEST_MOMENT = 76
+"""Bytes at most that a second or a minute takes as text; reasons for which there is no room share a name."""
+LATELY = 300
+"""Seconds whose handshakes a :class:`~channels_admission.types.Reading` has."""
 
 
 class OutOfOrder(LedgerError):
@@ -48,11 +57,6 @@ class OutOfOrder(LedgerError):
 
 class Forgotten(LedgerError):
     """The lease ran out, and the claims under the worker's name are still being given back: it needs another name."""
-
-
-def recent(seconds: Iterable[tuple[int, int]], now: int) -> dict[int, int]:
-    """The pairs (second, handshakes) of the :data:`HISTORY` seconds that end with ``now``."""
-    return {second: handshakes for second, handshakes in sorted(seconds) if now - HISTORY < second <= now}
 
 
 class Ledger(Protocol):
@@ -71,6 +75,9 @@ class Ledger(Protocol):
 
     async def control(self, pool: str, controls: Controls, replaced: int) -> bool:
         """Set ``controls``, under a new version; False, and nothing done, unless version ``replaced`` is in force."""
+
+    async def past(self, pool: str) -> Past:
+        """What it remembers of a pool, changing nothing."""
 
     async def aclose(self) -> None:
         """Let go of every connection; may be called more than once, and while a call is cancelled."""

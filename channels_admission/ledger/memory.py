@@ -4,8 +4,8 @@ import math
 import os
 import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 from .. import policy
@@ -20,7 +20,9 @@ from ..types import (
     Edge,
     Key,
     Level,
+    Moment,
     Neighbour,
+    Past,
     Reading,
     Reason,
     Report,
@@ -28,7 +30,8 @@ from ..types import (
     WorkerReading,
     is_decision,
 )
-from .base import HISTORY, OutOfOrder, recent
+from .base import LATELY, MINUTES, SECONDS, SPREAD, OutOfOrder
+from .moments import add, parse, within, written
 
 REAPED_PER_CALL = 100
 EDGES_KEPT = 16
@@ -54,8 +57,9 @@ class _Pool:
     clock: float = 0.0
     real: float = 0.0
     pace: Pace | None = None
-    seconds: dict[int, tuple[int, int]] = field(default_factory=dict)
-    """Place in a ring of :data:`HISTORY` -> second, and the handshakes decided in it."""
+    seconds: dict[int, str] = field(default_factory=dict)
+    """Place in a ring of :data:`SECONDS` -> a moment as text."""
+    minutes: dict[int, str] = field(default_factory=dict)
     controls: Controls = NOTHING_SET
     level: Level = Level.CALM
     edges: list["_Telling"] = field(default_factory=list)
@@ -107,6 +111,12 @@ class MemoryLedger:
             theirs.controls = replace(controls, version=version)
             return True
 
+    async def past(self, pool: str) -> Past:
+        with self._lock:
+            known, now = self._pools.get((self._settings.prefix, pool), _Pool()), int(self._wall_clock())
+            seconds = within(SECONDS, now, known.seconds.values())
+            return Past(now, seconds, within(MINUTES, now // 60, known.minutes.values()))
+
     async def aclose(self) -> None:
         pass
 
@@ -146,8 +156,6 @@ class MemoryLedger:
             granted, shortfall, refused = decided.given, decided.shortfall, decided.refused(report.fair)
         before = entry.report.counters if entry else report.acknowledged
         pool.counters.update({name: count - before.get(name, 0) for name, count in report.counters.items()})
-        if entry or not report.version:
-            self._note(pool, report, before, self._clock() - entry.seen if entry else report.age)
         pace.measure(pool.clock, pool.counters[RELEASED], self._settings.beat)
         pool.version += 1
         held = report.held + granted
@@ -156,6 +164,9 @@ class MemoryLedger:
         if report.goodbye and held == 0:
             self._forget(pool, worker)
         edges = self._edges(pool, report, others + held, limit)
+        known = entry is not None or not report.version
+        elapsed = self._clock() - entry.seen if entry else report.age
+        self._remember(pool, others + held, limit, _decided(report.counters, before) if known else {}, elapsed)
         return View(
             granted=granted,
             total=others + held,
@@ -201,18 +212,25 @@ class MemoryLedger:
         pool.clock += min(max(now - pool.real, 0.0), 2 * self._settings.beat)
         pool.real = now
 
-    def _note(self, pool: _Pool, report: Report, before: Counters, elapsed: float) -> None:
-        """Spread the handshakes decided since the counters ``before``, ``elapsed`` seconds ago, over the time since."""
-        decided = sum(
-            max(0, count - before.get(name, 0)) for name, count in report.counters.items() if is_decision(name)
-        )
+    def _remember(self, pool: _Pool, held: int, limit: int, decided: Counters, elapsed: float) -> None:
+        """Note what is held, and spread the handshakes decided over the ``elapsed`` seconds that end now."""
         now = self._wall_clock()
-        spread = max(1, min(int(now) - int(now - elapsed), HISTORY, decided))
-        for number in range(min(spread, decided)):
-            second = int(now) - number
-            at, handshakes = pool.seconds.get(second % HISTORY, (second, 0))
-            share = decided // spread + (number < decided % spread)
-            pool.seconds[second % HISTORY] = (second, share + (handshakes if at == second else 0))
+        second, span = int(now), max(1, min(int(now) - int(now - elapsed), SPREAD))
+        by_second: defaultdict[int, Counter[str]] = defaultdict(Counter, {second: Counter()})
+        by_minute: defaultdict[int, Counter[str]] = defaultdict(Counter, {second // 60: Counter()})
+        for name, count in decided.items():
+            for at, share in _shares(count, second, span):
+                by_second[at][name] += share
+                by_minute[at // 60][name] += share
+        for ring, size, last, told in (
+            (pool.seconds, SECONDS, second, by_second),
+            (pool.minutes, MINUTES, second // 60, by_minute),
+        ):
+            for at, counts in told.items():
+                moment = add(_moment(ring, size, at), counts)
+                if at == last:
+                    moment = replace(moment, held=max(held, moment.held or 0), limit=limit)
+                ring[at % size] = written(moment)
 
     def _reap(self, pool: _Pool, report: Report) -> None:
         dead = [name for name, entry in pool.entries.items() if entry.expires <= pool.clock]
@@ -250,7 +268,8 @@ class MemoryLedger:
             for entry in alive
         )
         limits = [entry.report.limit for entry in sorted(alive, key=lambda entry: entry.seen)]
-        seconds = recent(pool.seconds.values(), int(self._wall_clock()))
+        lately = within(LATELY, int(self._wall_clock()), pool.seconds.values())
+        seconds = {moment.at: moment.handshakes for moment in lately if moment.handshakes}
         return Reading(
             limit=limits[-1] if limits else None,
             settling=False,
@@ -271,6 +290,25 @@ def _count(sums: Counter[Key], own: dict[Key, int], claims: Iterable[tuple[Key, 
         for counts in (sums, own):
             if not counts[key]:
                 del counts[key]
+
+
+def _decided(counters: Counters, before: Counters) -> dict[str, int]:
+    """Handshakes decided since the counters ``before``, by their decision."""
+    rises = {name: count - before.get(name, 0) for name, count in counters.items() if is_decision(name)}
+    return {name: rise for name, rise in rises.items() if rise > 0}
+
+
+def _shares(count: int, last: int, span: int) -> Iterator[tuple[int, int]]:
+    """``count`` dealt out evenly over the ``span`` seconds that end with ``last``, as far as it reaches."""
+    span = min(span, count)
+    for number in range(span):
+        yield last - number, count // span + (number < count % span)
+
+
+def _moment(ring: dict[int, str], size: int, at: int) -> Moment:
+    """What a ring of that size knows of a moment, or nothing yet."""
+    moment = parse(ring.get(at % size, ""))
+    return moment if moment and moment.at == at else Moment(at, None, None, 0, {})
 
 
 if hasattr(os, "register_at_fork"):

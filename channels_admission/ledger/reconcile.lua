@@ -3,12 +3,13 @@
 -- KEYS  1 counts   hash: one record per worker, and the pool's own fields, which begin with '#'
 --       2 leases   list: every worker once; the first are the next to be looked at
 --       3 home     hash: pid:nonce -> born, of the workers that share the reporter's host and process namespace
---       4 seconds  hash: place in a ring of 300 -> second|handshakes decided in that second of Redis's time
+--       4 seconds  hash: place in a ring of 900 -> moment, one for each second of Redis's time
 --       5 controls hash: 'set' -> what operators have set for the pool (controls.py tells how it is written)
+--       6 minutes  hash: place in a ring of 1,440 -> moment, one for each minute
 --       and where the pool is shared by quotas or classes
---       6 claims   hash: key, 16 bytes -> slots held under it, by all workers together; and '#epoch', '#dead'
---       7 own      hash: key -> slots that this worker holds under it; and '#epoch'
---       8 swept    the same of a dead worker whose claims are given back, if one is named
+--       7 claims   hash: key, 16 bytes -> slots held under it, by all workers together; and '#epoch', '#dead'
+--       8 own      hash: key -> slots that this worker holds under it; and '#epoch'
+--       9 swept    the same of a dead worker whose claims are given back, if one is named
 -- ARGV  1 worker   2 seq   3 held (slots)   4 wanted (handshakes)   5 limit (slots)
 --       6 version seen   7 allowance (slots)   8 lease (ms)   9 beat (ms)   10 expiry of unused keys (ms)
 --      11 age (ms)   12 born   13 server   14 counters   15 counters acknowledged
@@ -37,11 +38,14 @@
 -- |classes|keys claimed; counters and classes are name=count,name=count;
 -- of counters C, E and M are its calls, those that failed, and the milliseconds that all took.
 -- '#alert' is level|edge;edge; an edge is number,from,to,held,limit,worker that is to tell of it.
+-- A moment is when|most held|limit|admitted|refused by reason, as counters; when is the number of the second or the
+-- minute since 1970, held and limit are '' where nobody has reported in it. It has at most so many bytes that 1,440 take
+-- less than 200 kB: the rarest reasons share the name 'other' where there is no room.
 -- '#pace' is began|full at|tail|outflow|measured at|measured|was full; pace.py tells the rules, and what each is.
 -- A worker's claims count in the pool's while both have the same '#epoch'. Where claims are lost, a new epoch begins,
 -- and everybody tells them again. '#dead' is the first of the dead workers to be swept up, '#dead:NAME' the one after.
--- Times in records are Redis's, in milliseconds, but for the lease's end, which is the pool's clock's. Writes that need memory come before those that
--- give it back: Redis refuses a script for want of memory only before its first write.
+-- Times in records are Redis's, in milliseconds, but for the lease's end, which is the pool's clock's. Writes that need
+-- memory come before those that give it back: Redis refuses a script for want of memory only before its first write.
 
 local OWN_FIELDS = 10       -- #total #version #clock #real #settled #limit #counters #pace #draining #alert
 local LOOKED_AT = 4         -- workers whose lease a call looks at; more, where it finds one that has run out
@@ -50,7 +54,9 @@ local NEIGHBOURS_SHOWN = 256
 local SWEPT_PER_CALL = 200
 local SHARED = ARGV[29] ~= ''
 local FIRST_GONE = SHARED and 36 or 30  -- in ARGV
-local SECONDS_KEPT = 300
+local SECONDS_KEPT, MINUTES_KEPT = 900, 1440
+local LONGEST_SPREAD = 300  -- seconds
+local LONGEST_MOMENT = 76   -- bytes
 local NO_HANDSHAKES = {
   released = true, shed = true, drained = true, aged = true, overdue = true, ['layer.full'] = true,
   C = true, E = true, M = true,
@@ -62,7 +68,7 @@ local CONTROLS_BYTES = 8192
 local CRITICAL_AT, HYSTERESIS = 0.90, 0.05
 local EDGES_KEPT = 16
 
-local counts, leases, home, seconds, controls = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local counts, leases, home, seconds, controls, minutes = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local worker, seq, held, wanted = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local configured, seen_version, allowance = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
 local lease, beat, expiry = tonumber(ARGV[8]), tonumber(ARGV[9]), tonumber(ARGV[10])
@@ -72,7 +78,7 @@ local rate, burst, ramp = tonumber(ARGV[18]) / 1000, tonumber(ARGV[19]), tonumbe
 local retry_low, retry_high, owed, load = tonumber(ARGV[21]), tonumber(ARGV[22]), tonumber(ARGV[23]), ARGV[24]
 local known, draining, warn_at, known_level = ARGV[25], tonumber(ARGV[26]), tonumber(ARGV[27]), tonumber(ARGV[28])
 local settling_time = math.floor(1.5 * beat)
-local claims, own, swept = KEYS[6], KEYS[7], KEYS[8]
+local claims, own, swept = KEYS[7], KEYS[8], KEYS[9]
 local parts, heard, dead_worker = tonumber(ARGV[31]), tonumber(ARGV[32]), ARGV[35]
 
 local time = redis.call('TIME')
@@ -104,24 +110,99 @@ local function tally(text)
   return of
 end
 
--- Add to the pool's sums what has happened since the counters `before`.
-local function add_events(sums, before)
-  local sum, old = tally(sums), tally(before)
+local function counter(name, count)
+  return name .. '=' .. string.format('%.0f', count)
+end
+
+-- Counters that have risen since they were `before`, and by how much.
+local function rises_since(before)
+  local old, rises = tally(before), {}
   for name, count in pairs(tally(counters)) do
-    sum[name] = (sum[name] or 0) + math.max(0, count - (old[name] or 0))
+    local rise = count - (old[name] or 0)
+    if rise > 0 then rises[name] = rise end
   end
-  local parts = {}
-  for name, count in pairs(sum) do parts[#parts + 1] = name .. '=' .. string.format('%.0f', count) end
+  return rises
+end
+
+local function add_to(sums, rises)
+  local sum, parts = tally(sums), {}
+  for name, rise in pairs(rises) do sum[name] = (sum[name] or 0) + rise end
+  for name, count in pairs(sum) do parts[#parts + 1] = counter(name, count) end
   return table.concat(parts, ',')
 end
 
--- Handshakes decided since the counters `before`.
-local function decided_since(before)
-  local old, decided = tally(before), 0
-  for name, count in pairs(tally(counters)) do
-    if not NO_HANDSHAKES[name] and string.sub(name, 1, 4) ~= 'dry:' then decided = decided + math.max(0, count - (old[name] or 0)) end
+local function is_decision(name)
+  return not NO_HANDSHAKES[name] and string.sub(name, 1, 4) ~= 'dry:'
+end
+
+local function add(decided, moment, name, count)
+  local of = decided[moment] or {}
+  decided[moment], of[name] = of, (of[name] or 0) + count
+end
+
+-- Deal `count` handshakes out over the `span` seconds that end with `last`, as far as they reach.
+local function spread(name, count, last, span, by_second, by_minute)
+  span = math.min(span, count)
+  local least, more = math.floor(count / span), count % span
+  for i = 1, span do
+    local second, share = last - i + 1, i <= more and least + 1 or least
+    add(by_second, second, name, share)
+    add(by_minute, math.floor(second / 60), name, share)
   end
-  return decided
+end
+
+-- Reasons as counters, the most frequent first, in `room` bytes.
+local function listed(refused, room)
+  local names, parts, sum, length = {}, {}, 0, -1
+  for name in pairs(refused) do names[#names + 1] = name end
+  table.sort(names, function(a, b)
+    if refused[a] ~= refused[b] then return refused[a] > refused[b] end
+    return a < b
+  end)
+  for i, name in ipairs(names) do
+    parts[i], sum = counter(name, refused[name]), sum + refused[name]
+    length = length + 1 + #parts[i]
+  end
+  if length <= room then return table.concat(parts, ',') end
+  local kept, other = {}, 0
+  room = room - #counter('other', sum)
+  for i, name in ipairs(names) do
+    if name ~= 'other' and #parts[i] < room then
+      kept[#kept + 1], room = parts[i], room - #parts[i] - 1
+    else
+      other = other + refused[name]
+    end
+  end
+  kept[#kept + 1] = counter('other', other)
+  return table.concat(kept, ',')
+end
+
+-- Add to a ring's moments what was decided in each (moment -> name -> count), and to the one that runs what is held.
+local function remember(ring, kept, now, held, limit, decided)
+  local moments, places, fields = {}, {}, {}
+  for moment in pairs(decided) do
+    moments[#moments + 1] = moment
+    places[#places + 1] = moment % kept
+  end
+  for i, value in ipairs(redis.call('HMGET', ring, unpack(places))) do
+    local moment, news = moments[i], decided[moments[i]]
+    local at, most, bound, admitted, reasons = string.match(value or '', '^(%d+)|(%d*)|(%d*)|(%d+)|(.*)$')
+    if tonumber(at) ~= moment then most, bound, admitted, reasons = '', '', 0, '' end
+    local is_new = tonumber(at) ~= moment or next(news)
+    if moment == now and (held > (tonumber(most) or -1) or limit ~= tonumber(bound)) then
+      most, bound, is_new = math.max(held, tonumber(most) or 0), limit, true
+    end
+    if is_new then
+      local refused = tally(reasons)
+      for name, count in pairs(news) do
+        if name == 'admitted' then admitted = admitted + count else refused[name] = (refused[name] or 0) + count end
+      end
+      local text = string.format('%d|%s|%s|%.0f|', moment, most, bound, admitted)
+      fields[#fields + 1] = places[i]
+      fields[#fields + 1] = text .. listed(refused, LONGEST_MOMENT - #text)
+    end
+  end
+  if #fields > 0 then redis.call('HSET', ring, unpack(fields)) end
 end
 
 -- Pace time that has passed, `elapsed` ms after the pace began.
@@ -166,7 +247,7 @@ local workers = redis.call('LLEN', leases)
 local fresh = not (total and version and clock and real and settled and sums and pace and drainers and alert)
   or redis.call('HLEN', counts) ~= workers + OWN_FIELDS
 if fresh then
-  redis.call('DEL', counts, leases, seconds)
+  redis.call('DEL', counts, leases)
   total, version, clock, real, workers = 0, 0, now, now, 0
   settled, sums, drainers, alert, record = now + settling_time, '', 0, '0|', false
 end
@@ -213,20 +294,14 @@ end
 
 -- Handshakes are spread evenly over the seconds since the worker's last report, one second in a herd.
 -- When those of a worker that the ledger has forgotten were decided, nobody knows.
-local ring = fresh and {0, '0|0'} or {}  -- all keys of a pool exist together, or a cluster could not move it
 if not record and seen_version == 0 then told_at = now - age end
-local decided = told_at and decided_since(before) or 0
-if decided > 0 then
-  local second = math.floor(now / 1000)
-  local spread = math.max(1, math.min(second - math.floor(told_at / 1000), SECONDS_KEPT, decided))
-  local places = {}
-  for i = 1, spread do places[i] = (second - i + 1) % SECONDS_KEPT end
-  for i, value in ipairs(redis.call('HMGET', seconds, unpack(places))) do
-    local at, handshakes = string.match(value or '', '^(%d+)|(%d+)$')
-    local already = tonumber(at) == second - i + 1 and tonumber(handshakes) or 0
-    local share = math.floor(decided / spread) + (i <= decided % spread and 1 or 0)
-    ring[#ring + 1] = places[i]
-    ring[#ring + 1] = string.format('%d|%.0f', second - i + 1, already + share)
+local second, minute = math.floor(now / 1000), math.floor(now / 60000)
+local by_second, by_minute = {[second] = {}}, {[minute] = {}}
+local rises = counters ~= before and rises_since(before) or {}
+if told_at then
+  local span = math.max(1, math.min(second - math.floor(told_at / 1000), LONGEST_SPREAD))
+  for name, rise in pairs(rises) do
+    if is_decision(name) then spread(name, rise, second, span, by_second, by_minute) end
   end
 end
 
@@ -404,7 +479,7 @@ local count = held + granted
 local stays = not (goodbye and count == 0)
 local lapsed = not record and seen_version > 0 and not fresh
 
-if counters ~= before then sums = add_events(sums, before) end
+if next(rises) then sums = add_to(sums, rises) end
 if clock - measured_at >= beat then
   local released = tally(sums).released or 0
   local speed = math.max(0, released - measured) / (clock - measured_at)
@@ -510,7 +585,8 @@ if stays then
   fields[#fields + 1] = table.concat(record, '|')
 end
 redis.call('HSET', counts, unpack(fields))
-if #ring > 0 then redis.call('HSET', seconds, unpack(ring)) end
+remember(seconds, SECONDS_KEPT, second, total, limit, by_second)
+remember(minutes, MINUTES_KEPT, minute, total, limit, by_minute)
 if stays then redis.call('HSET', home, place_of(worker), born) else reaped[#reaped + 1] = worker end
 
 -- Whom this call has looked at goes to the end of the queue, and who is reaped leaves it.

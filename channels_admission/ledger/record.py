@@ -3,59 +3,48 @@
 import math
 import re
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..conf import MAX_LIMIT
 from ..types import (
-    CALLS,
-    CALLS_TOOK,
-    ERRORS,
     KEY_BYTES,
     QUOTA,
     Ask,
     Bound,
     Class,
-    Counters,
     Edge,
     Fair,
     Level,
     Load,
+    Moment,
     Neighbour,
     Offer,
+    Past,
     Reading,
     Reason,
     View,
     WorkerReading,
 )
-from .base import recent
+from .base import LATELY, MINUTES, SECONDS
 from .controls import controls_of
+from .moments import counters_of, within
 
 WORKER = re.compile(r"[A-Za-z0-9._-]{1,32}:\d{1,10}:[0-9a-f]{1,16}")
 SERVER = re.compile(r"[a-z0-9._-]{0,24}")
 NUMBER = r"\d{1,15}(?:\.\d{1,6})?(?:e[+-]\d{1,2})?"
 LOAD = re.compile(rf"([A-Za-z][a-z0-9_]{{0,23}})=(\?|{NUMBER})(?:~({NUMBER})~({NUMBER}))?(?:@(\d\.\d{{1,2}}))?(?:;|$)")
 MOST_MONITORS = 16
-SECOND = re.compile(r"(\d{1,12})\|(\d{1,15})")
 LEVELS = tuple(Level)
 ALERT = re.compile(r"([0-3])\|.*")
-COUNTER = re.compile(r"([A-Za-z][a-z0-9_.:-]{0,63})=(\d{1,15})")
-SHORT = {CALLS: "C", ERRORS: "E", CALLS_TOOK: "M"}
-"""Counters that are written as a capital, since every worker has them in its record."""
-LONG = {short: name for name, short in SHORT.items()}
 SHORT_MONITORS = {"lag": "L", "memory": "M", "descriptors": "D", "cpu": "C"}
-"""The same for monitors."""
+"""Monitors that are written as a capital, since every worker has them in its record."""
 LONG_MONITORS = {short: name for name, short in SHORT_MONITORS.items()}
 CLASS = re.compile(r"([a-z][a-z0-9_-]{0,31})=(\d{1,15})")
 MOST_CLASSES = 32
 CLAIM = struct.Struct(f">{KEY_BYTES}sI")
 VERDICTS = {"f": Reason.FULL, "s": Reason.SHARE, "t": Reason.SETTLING, "r": Reason.RATE, "p": Reason.PAUSED}
 FIRST_QUOTA = ord("A")
-
-
-def packed(counters: Counters) -> str:
-    """Counters as the script reads and stores them."""
-    return ",".join(f"{SHORT.get(name, name)}={count}" for name, count in counters.items())
 
 
 def loaded(load: tuple[Load, ...]) -> str:
@@ -167,20 +156,23 @@ def reading_of(hashes: Sequence[Mapping[Any, Any]], now: int, lease: float) -> R
     return Reading(
         limit=limit if limit is not None and limit <= MAX_LIMIT else None,
         settling=clock < settled,
-        counters={LONG.get(name, name): int(count) for name, count in COUNTER.findall(texts.get("#counters", ""))},
+        counters=counters_of(texts.get("#counters", "")),
         workers=tuple(worker for worker in workers if worker is not None and worker.silence < lease),
-        seconds=recent(_seconds(ring), now // 1000),
+        seconds={moment.at: moment.handshakes for moment in _moments(ring, now // 1000, LATELY) if moment.handshakes},
         now=now / 1000,
         controls=controls_of(orders.get("set", "")),
         level=LEVELS[int(alert[1])] if alert else Level.CALM,
     )
 
 
-def _seconds(ring: Mapping[Any, Any]) -> Iterator[tuple[int, int]]:
-    """What the ring of seconds holds: second of Unix time, and handshakes in it."""
-    for value in ring.values():
-        if match := SECOND.fullmatch(text_of(value)):
-            yield int(match[1]), int(match[2])
+def past_of(seconds: Mapping[Any, Any], minutes: Mapping[Any, Any], now: int) -> Past:
+    """A pool's rings as a :class:`Past`; ``now`` in milliseconds."""
+    second = now // 1000
+    return Past(second, _moments(seconds, second, SECONDS), _moments(minutes, second // 60, MINUTES))
+
+
+def _moments(ring: Mapping[Any, Any], now: int, size: int) -> tuple[Moment, ...]:
+    return within(size, now, map(text_of, ring.values()))
 
 
 def _worker(name: str, record: str, now: int) -> WorkerReading | None:

@@ -1,9 +1,8 @@
 """The Redis ledger. The only module that imports ``redis``.
 
-A pool lives in ``PREFIX:{pool}:counts``, ``PREFIX:{pool}:leases``, ``PREFIX:{pool}:seconds``,
-``PREFIX:{pool}:controls`` and, for each home of workers, ``PREFIX:{pool}:home:TOKEN``; where it is shared by
-quotas or classes, also in ``PREFIX:{pool}:claims`` and, for each worker, ``PREFIX:{pool}:claims:WORKER``. The
-hash tag keeps them in one slot of a cluster.
+A pool lives in ``PREFIX:{pool}:counts``, ``…:leases``, ``…:seconds``, ``…:minutes``, ``…:controls`` and,
+for each home of workers, ``…:home:TOKEN``; where it is shared by quotas or classes, also in ``…:claims`` and, for each
+worker, ``…:claims:WORKER``. The hash tag keeps them in one slot of a cluster.
 """
 
 import asyncio
@@ -44,14 +43,15 @@ from redis.exceptions import (
 from ..conf import Settings
 from ..exceptions import LedgerRefused, LedgerUnavailable
 from ..hosts import DEFAULT_URL, address_of
-from ..types import Controls, Level, Reading, Report, View
+from ..types import Controls, Level, Past, Reading, Report, View
 from .base import Forgotten, OutOfOrder
 from .controls import entries
 from .controls import text as controls_text
-from .record import loaded, packed, reading_of, shared, text_of, view_of
+from .moments import packed
+from .record import loaded, past_of, reading_of, shared, text_of, view_of
 
 Look = tuple[tuple[int, int], Sequence[Mapping[Any, Any]]]
-"""The time by Redis, seconds and microseconds, and a pool's hashes, in the order of :data:`LOOKED_AT`."""
+"""The time by Redis, seconds and microseconds, and some of a pool's hashes."""
 LOOKED_AT = ("counts", "seconds", "controls")
 
 SCRIPT = files(__package__).joinpath("reconcile.lua").read_text()
@@ -121,21 +121,28 @@ class RedisLedger:
             raise await self._fault(error) from None
 
     async def read(self, pools: tuple[str, ...]) -> tuple[Reading, ...]:
-        try:
-            looks = await self._look([[self._key(pool, part) for part in LOOKED_AT] for pool in pools])
-        except BaseException as error:
-            raise await self._fault(error) from None
+        looks = await self._see(pools, LOOKED_AT)
         return tuple(reading_of(hashes, self._now(time), self._settings.lease) for time, hashes in looks)
 
+    async def past(self, pool: str) -> Past:
+        ((time, (seconds, minutes)),) = await self._see((pool,), ("seconds", "minutes"))
+        return past_of(seconds, minutes, self._now(time))
+
+    async def _see(self, pools: tuple[str, ...], parts: tuple[str, ...]) -> list[Look]:
+        try:
+            return await self._look([[self._key(pool, part) for part in parts] for pool in pools])
+        except BaseException as error:
+            raise await self._fault(error) from None
+
     async def _look(self, pools: list[list[str]]) -> list[Look]:
-        """For the keys of each pool the time by Redis, and their hashes."""
+        """For the keys of each pool, as many for each, the time by Redis, and their hashes."""
         async with self._redis.pipeline(transaction=False) as pipeline:
             pipeline.time()
             for keys in pools:
                 for key in keys:
                     pipeline.hgetall(key)
             time, *hashes = await pipeline.execute()
-        each = len(LOOKED_AT)
+        each = len(pools[0])
         return [(time, hashes[at : at + each]) for at in range(0, len(hashes), each)]
 
     def _now(self, time: tuple[int, int]) -> int:
@@ -333,7 +340,7 @@ def _is_reset(error: Exception) -> bool:
 
 def _parts(report: Report) -> list[str]:
     """The keys of a pool that the script may touch, in their order."""
-    parts = ["counts", "leases", f"home:{report.home}", "seconds", "controls"]
+    parts = ["counts", "leases", f"home:{report.home}", "seconds", "controls", "minutes"]
     if report.fair is not None:
         parts += ["claims", f"claims:{report.worker}"]
         parts += [f"claims:{report.fair.sweep}"] if report.fair.sweep else []
