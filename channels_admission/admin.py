@@ -36,6 +36,7 @@ class PoolAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         return [
             path("", self._guarded(self.changelist_view), name="channels_admission_pool_changelist"),
             path("feed/", self._guarded(self.feed_view), name="channels_admission_pool_feed"),
+            path("history/", self._guarded(self.past_view), name="channels_admission_pool_history"),
         ]
 
     @method_decorator(require_safe)
@@ -53,6 +54,10 @@ class PoolAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     @method_decorator(require_safe)
     def feed_view(self, request: HttpRequest) -> HttpResponse:
         return views.feed(request)
+
+    @method_decorator(require_safe)
+    def past_view(self, request: HttpRequest) -> HttpResponse:
+        return views.past(request)
 
     def _guarded(self, view: Callable[..., HttpResponse]) -> Callable[..., HttpResponse]:
         """``view`` for logged-in staff with the view permission; never cached."""

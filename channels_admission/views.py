@@ -1,11 +1,13 @@
 """A look at the ledger from a synchronous view, beside the last good one that this process remembers."""
 
+import asyncio
 from dataclasses import dataclass
+from typing import Any
 
 from asgiref.sync import async_to_sync
 from django.http import HttpRequest, JsonResponse
 
-from . import conf
+from . import conf, history
 from .conf import Settings
 from .snapshot import Health, Snapshot, collect
 
@@ -47,3 +49,17 @@ def look() -> Look:
 def feed(request: HttpRequest) -> JsonResponse:
     """This moment's :meth:`~.snapshot.Snapshot.as_dict`; that the ledger is down is a 200 which says so."""
     return JsonResponse(look().now.as_dict())
+
+
+def past(request: HttpRequest) -> JsonResponse:
+    """Each pool's :meth:`~.history.History.as_dict`, without the minutes where ``?minutes`` does not ask for them."""
+    pools = async_to_sync(_past)(conf.current())
+    if "minutes" not in request.GET:
+        for pool in pools.values():
+            del pool["minutes"]
+    return JsonResponse({"pools": pools})
+
+
+async def _past(settings: Settings) -> dict[str, dict[str, Any]]:
+    seen = await asyncio.gather(*(history.collect(name, settings) for name in settings.pools))
+    return {each.pool: each.as_dict() for each in seen}

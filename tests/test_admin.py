@@ -28,13 +28,15 @@ from channels_admission.ledger.memory import MemoryLedger
 from channels_admission.models import Pool
 from channels_admission.snapshot import Health
 from channels_admission.templatetags import channels_admission as tags
-from channels_admission.types import Level, Reason
+from channels_admission.types import OTHER, Level, Load, Reason
 
 from reports import Reporter
 
 PAGE = "/admin/channels_admission/pool/"
 FEED = "/admin/channels_admission/pool/feed/"
 INDEX = "/admin/"
+HISTORY = "/admin/channels_admission/pool/history/"
+MONITORS = ("lag", "memory", "descriptors", "cpu")
 NOWHERE = "redis://127.0.0.1:1/0"
 
 urlpatterns = [path("admin/", admin.site.urls)]
@@ -129,13 +131,13 @@ def page(response) -> Page:
 
 
 @pytest.mark.django_db
-@pytest.mark.parametrize("url", [PAGE, FEED])
+@pytest.mark.parametrize("url", [PAGE, FEED, HISTORY])
 def test_anonymous_is_sent_to_the_login(client, url):
     response = client.get(url)
     assert (response.status_code, response["Location"]) == (302, f"/admin/login/?next={url}")
 
 
-@pytest.mark.parametrize("url", [PAGE, FEED])
+@pytest.mark.parametrize("url", [PAGE, FEED, HISTORY])
 def test_staff_without_the_permission_is_refused(client, staff, url, admission):
     admission()
     client.force_login(staff)
@@ -175,7 +177,7 @@ def test_nobody_adds_changes_or_deletes(client, rf, chief, admission):
     assert permissions == {"add": False, "change": False, "delete": False, "view": True}
 
 
-@pytest.mark.parametrize("url", [PAGE, FEED])
+@pytest.mark.parametrize("url", [PAGE, FEED, HISTORY])
 @pytest.mark.parametrize("method", ["post", "put", "patch", "delete"])
 def test_only_reading_is_allowed(as_viewer, admission, url, method):
     admission()
@@ -216,6 +218,8 @@ def test_feed_is_the_snapshot(as_viewer, admission):
                 "classes": {},
                 "overdue": 0,
                 "calls": {"made": 0, "failed": 0, "seconds": 0.0},
+                "classes": {},
+                "overdue": 0,
                 "workers": [
                     {"id": "web-1:4242:ab12", "host": "web-1", "pid": 4242, "server": "uvicorn", "held": 40, "load": []}
                 ],
@@ -235,6 +239,8 @@ def test_feed_is_the_snapshot(as_viewer, admission):
                 "classes": {},
                 "overdue": 0,
                 "calls": {"made": 0, "failed": 0, "seconds": 0.0},
+                "classes": {},
+                "overdue": 0,
                 "workers": [],
             },
         ],
@@ -247,6 +253,20 @@ def test_feed_of_a_ledger_that_is_down_is_an_answer(as_viewer, admission):
     assert response.status_code == 200
     assert response.json()["ledger"]["health"] == "down"
     assert response.json()["pools"] == []
+
+
+def test_the_past_is_told_for_every_pool_and_the_minutes_if_asked_for(as_viewer, admission):
+    admission(MAX_CONNECTIONS=50, POOLS={"chat": {}})
+    report("web-1:4242:ab12", 40, counters={"admitted": 45, "full": 7})
+    pools = as_viewer.get(HISTORY).json()["pools"]
+    assert set(pools) == {"default", "chat"}
+    assert pools["default"].keys() == {"pool", "now", "seconds", "error"}
+    assert pools["default"]["seconds"]["held"][-1] == 40
+    assert sum(pools["default"]["seconds"]["refused"]["full"]) == 7
+    pools = as_viewer.get(f"{HISTORY}?minutes").json()["pools"]
+    assert (pools["default"]["minutes"]["step"], pools["default"]["minutes"]["held"][-1]) == (60, 40)
+    admission(LEDGER=NOWHERE)
+    assert "ConnectionError" in as_viewer.get(HISTORY).json()["pools"]["default"]["error"]
 
 
 # What is rendered
@@ -268,6 +288,34 @@ def test_page_and_panel_show_counts_against_the_limit(as_viewer, admission):
     assert '<span data-field="reason.name">pool full</span> <span data-field="reason.count">1,234</span>' in html
     assert '<span data-field="worker.pid">4242</span>' in html
     assert '<td class="admission-number" data-field="worker.uptime">2\xa0h 5\xa0min</td>' in html
+
+
+def test_the_page_shows_readings_classes_and_the_worst_seconds(as_viewer, admission, monkeypatch):
+    admission()
+    load = (Load("lag", 0.012, 0.0), Load("memory", 0.97, 1.0), Load("cpu", None, 0.0), Load("queue", 7.0, 0.0))
+    report("web-1:1:ab", 4, load=load, counters={"quota:address": 3})
+    seen = views.look()
+    (pool,) = seen.now.pools
+    pools = (replace(pool, classes={"staff": 3, "guests": 1}),)
+    monkeypatch.setattr(views, "collect", _giving(replace(seen.now, pools=pools)))
+    html = as_viewer.get(PAGE).content.decode()
+    assert re.findall(r'load.name">([^<]+)</span> <span data-field="load.reading">([^<]+)<', html) == [
+        ("lag", "12\xa0ms"), ("memory", "97\xa0%"), ("CPU", "?"), ("queue", "7"),
+    ]  # fmt: skip
+    assert 'data-key="memory" data-pressed' in html
+    assert re.findall(r'class.name">(\w+)</span> <span data-field="class.held">(\d+)<', html) == [
+        ("staff", "3"),
+        ("guests", "1"),
+    ]
+    assert '<span data-field="reason.name">over the quota address</span>' in html
+    assert re.search(r'second.at">\d\d:\d\d:\d\d</span> <span data-field="second.handshakes">3<', html)
+
+
+def _giving(snapshot):
+    async def collect(settings):
+        return snapshot
+
+    return collect
 
 
 @override_settings(USE_THOUSAND_SEPARATOR=True, LANGUAGE_CODE="id")
@@ -492,12 +540,28 @@ def test_durations(seconds, written):
     assert tags.duration(seconds).replace("\xa0", " ") == written
 
 
+@pytest.mark.parametrize(
+    ("name", "reading", "written"),
+    [
+        ("lag", 0.0042, "4 ms"),
+        ("memory", 0.501, "50 %"),
+        ("cpu", None, "?"),
+        ("queue", 1234.5, "1,230"),
+        ("own", 0.25, "0.25"),
+    ],
+)
+def test_readings(name, reading, written):
+    assert tags.reading(Load(name, reading, 0.0)).replace("\xa0", " ") == written
+
+
 def test_every_word_has_a_name():
     words = json.loads(tags.admission_words())
     assert words["level"].keys() == set(Level)
-    assert words["reason"].keys() == set(Reason)
+    assert words["reason"].keys() == {*Reason, *MONITORS, OTHER}
+    assert words["monitor"].keys() == words["readings"].keys() == set(MONITORS)
     assert words["health"].keys() == set(Health)
     assert tags.named("from-a-later-release", "reason") == "from-a-later-release"
+    assert tags.named("quota:address", "reason") == "over the quota address"
 
 
 def test_script_fills_every_field_and_writes_text_only():

@@ -53,6 +53,7 @@ FLOORS = [
     "house",
     "controls",
     "snapshot",
+    "history",
     "facts",
     "case",
     "finding",

@@ -7,6 +7,7 @@ template of its own.
 
 import json
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 from django import template
@@ -20,8 +21,8 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import pgettext_lazy
 
-from ..snapshot import Health, PoolSnapshot, WorkerSnapshot
-from ..types import Level, Reason
+from ..snapshot import Health, PoolSnapshot, Second, WorkerSnapshot
+from ..types import OTHER, QUOTA, Level, Load, Reason
 from ..views import look
 
 register = template.Library()
@@ -41,6 +42,18 @@ NAMES: Mapping[str, Mapping[str, Any]] = {
         Reason.RATE: _("too many at once"),
         Reason.CROWD: _("too many waiting"),
         Reason.LEDGER: _("ledger away"),
+        Reason.SHARE: _("share of the class used up"),
+        "lag": _("event loop behind"),
+        "memory": _("memory short"),
+        "descriptors": _("descriptors short"),
+        "cpu": _("CPU short"),
+        OTHER: pgettext_lazy("reasons", "other"),
+    },
+    "monitor": {
+        "lag": _("lag"),
+        "memory": _("memory"),
+        "descriptors": _("open files"),
+        "cpu": _("CPU"),
     },
     "health": {
         Health.OK: pgettext_lazy("health of the ledger", "OK"),
@@ -58,12 +71,32 @@ DURATIONS = (
 )
 """Units of time in seconds, from the longest, and how a whole number of each is written, unbroken."""
 
+MILLISECONDS = pgettext_lazy("milliseconds", "%s ms")
+PERCENT = pgettext_lazy("percent", "%s %%")
+READINGS: Mapping[str, tuple[int, Any]] = {
+    "lag": (1000, MILLISECONDS),
+    "memory": (100, PERCENT),
+    "descriptors": (100, PERCENT),
+    "cpu": (100, PERCENT),
+}
+"""By what the reading of a monitor is multiplied, and how the whole number is then written."""
+
+# Translators: a reason for refusals, {name} is the name of a quota.
+QUOTA_REASON = _("over the quota {name}")
+CHART: Mapping[str, Any] = {
+    "admitted": pgettext_lazy("connections", "admitted"),
+    # Translators: {time} is a time of day, {held} and {limit} are numbers, {admitted} one per second.
+    "moment": _("{time}: {held} of {limit} held, per second: admitted {admitted}"),
+    # Translators: all are numbers.
+    "summary": _("At most {most} held; {admitted} admitted and {refused} refused."),
+}
+
 # Translators: {held} and {limit} are numbers.
 GAUGE = _("{held} of {limit} slots held")
 # Translators: read out when the level of a pool changes. {pool} and {level} are names, {held} and {limit} numbers.
 CHANGE = _("Pool {pool}: {level}. {held} of {limit} slots held.")
 
-BLANKS: Mapping[str, PoolSnapshot | WorkerSnapshot] = {
+BLANKS: Mapping[str, PoolSnapshot | WorkerSnapshot | Load | Second] = {
     "pool": PoolSnapshot(
         name="",
         held=0,
@@ -78,13 +111,17 @@ BLANKS: Mapping[str, PoolSnapshot | WorkerSnapshot] = {
         workers=(),
     ),
     "worker": WorkerSnapshot(id="", host="", pid=0, server="", held=0, last_beat=0.0, uptime=0.0),
+    "load": Load("", None, 0.0),
+    "second": Second(0, 0),
 }
 """Forms without content, from which the script makes what was not there when the page was rendered."""
 
 
 @register.filter
 def named(word: str, kind: str) -> str:
-    """The translated name of a level, reason or health; an unknown word stays as it is."""
+    """The translated name of a level, reason, monitor or health; an unknown word stays as it is."""
+    if kind == "reason" and word.startswith(QUOTA):
+        return str(QUOTA_REASON).format(name=word.removeprefix(QUOTA))
     return str(NAMES[kind].get(word, word))
 
 
@@ -114,6 +151,24 @@ def _count(units: int, written: object) -> str:
 
 
 @register.filter
+def reading(load: Load) -> str:
+    """What a monitor reads, a question mark where that is unknown."""
+    if load.reading is None:
+        return "?"
+    if load.name not in READINGS:
+        value = float(f"{load.reading:.3g}")
+        return number_format(int(value) if value.is_integer() else value, force_grouping=True)
+    times, written = READINGS[load.name]
+    return _count(round(times * load.reading), written)
+
+
+@register.filter
+def clock(second: int) -> str:
+    """The time of day of a second of Unix time, in UTC."""
+    return f"{datetime.fromtimestamp(second, UTC):%H:%M:%S}"
+
+
+@register.filter
 def length_of(share: float) -> str:
     """A share as a length in an SVG, at most the whole."""
     return f"{100 * min(share, 1):.1f}%"
@@ -134,13 +189,21 @@ def gauge(pool: PoolSnapshot) -> str:
 @register.simple_tag
 def admission_words() -> str:
     """The names, units and sentences above as JSON, for the script that keeps the page fresh."""
-    words = {**NAMES, "durations": DURATIONS, "gauge": GAUGE, "change": CHANGE}
+    words = {
+        **NAMES,
+        "durations": DURATIONS,
+        "readings": READINGS,
+        "quota": QUOTA_REASON,
+        "chart": CHART,
+        "gauge": GAUGE,
+        "change": CHANGE,
+    }
     return json.dumps(words, cls=DjangoJSONEncoder)
 
 
 @register.simple_tag
-def admission_blank(kind: str) -> PoolSnapshot | WorkerSnapshot:
-    """An empty ``pool`` or ``worker``."""
+def admission_blank(kind: str) -> PoolSnapshot | WorkerSnapshot | Load | Second:
+    """An empty ``pool``, ``worker``, ``load`` or ``second``."""
     return BLANKS[kind]
 
 
@@ -170,6 +233,7 @@ def admission_panel(context: Context) -> dict[str, Any]:
     try:
         page = reverse("admin:channels_admission_pool_changelist", current_app=site)
         feed = reverse("admin:channels_admission_pool_feed", current_app=site)
+        history = reverse("admin:channels_admission_pool_history", current_app=site)
     except NoReverseMatch:
         return {}
-    return {"look": look(), "page_url": page, "feed_url": feed}
+    return {"look": look(), "page_url": page, "feed_url": feed, "history_url": history}

@@ -4,12 +4,13 @@
  * Every element with `data-admission` is a board: rendered by the server, then filled from the JSON at
  * its `data-feed`. `data-field` names what an element shows, `data-list` what its children are (made
  * from the `<template data-item>` of the same name, told apart by `data-key`), `data-notice` when it
- * shows at all. All text comes from the page and from its `data-words`, and goes in as text only.
+ * shows at all, `data-chart` which series of its pool in the JSON at `data-history`. All text comes from the page and from its `data-words`, and goes in as text only.
  */
 (() => {
   "use strict";
 
   const EVERY = 2000; // milliseconds from the end of one look to the start of the next
+  const MINUTES_EVERY = 30000; // milliseconds from one look at the minutes to the next
   const PATIENCE = 8000; // milliseconds after which a look is given up
   const NUMBER = new Intl.NumberFormat(document.documentElement.lang || undefined);
 
@@ -35,6 +36,22 @@
     return rest ? `${count} ${countOf(rest, writtenSmaller)}` : count;
   }
 
+  /** What a monitor reads, a question mark where that is unknown. */
+  function reading({ name, reading }, words) {
+    if (reading === null) {
+      return "?";
+    }
+    const [times, written] = words.readings[name] ?? [1, null];
+    return written === null ? number(Number(reading.toPrecision(3))) : countOf(Math.round(times * reading), written).replace("%%", "%");
+  }
+
+  function reasonOf(name, words) {
+    const [kind, quota] = name.split(/:(.*)/);
+    return kind === "quota" ? fill(words.quota, { name: quota }) : (words.reason[name] ?? name);
+  }
+
+  const clock = (second) => new Date(1000 * second).toISOString().slice(11, 19);
+
   /** What each field says of its item. */
   const FIELDS = {
     "ledger.health": ({ health }, words) => words.health[health] ?? health,
@@ -46,8 +63,14 @@
     "pool.level": ({ level }, words) => words.level[level] ?? level,
     "pool.admitted": ({ admitted }) => number(admitted),
     "pool.refused": ({ refused }) => number(sum(refused)),
-    "reason.name": ({ name }, words) => words.reason[name] ?? name,
+    "reason.name": ({ name }, words) => reasonOf(name, words),
     "reason.count": ({ count }) => number(count),
+    "class.name": ({ name }) => name,
+    "class.held": ({ held }) => number(held),
+    "second.at": ({ at }) => clock(at),
+    "second.handshakes": ({ handshakes }) => number(handshakes),
+    "load.name": ({ name }, words) => words.monitor[name] ?? name,
+    "load.reading": (load, words) => reading(load, words),
     "worker.host": ({ host }) => host,
     "worker.pid": ({ pid }) => String(pid),
     "worker.server": ({ server }) => server || "–",
@@ -65,6 +88,8 @@
       // When the numbers shown were taken, on this page's own clock.
       this.taken = "age" in root.dataset ? performance.now() - 1000 * Number(root.dataset.age) : null;
       this.levels = new Map();
+      this.charts = new WeakMap();
+      this.minutesAt = -Infinity;
       this.timer = null;
       this.looking = false;
       this.ended = false;
@@ -77,7 +102,7 @@
       document.addEventListener("visibilitychange", () => this.wait(0));
       setInterval(() => this.showAge(), 1000);
       this.notice("live", !("stale" in this.root.dataset));
-      this.wait(EVERY);
+      this.wait(0);
     }
 
     /** Look again after `delay` milliseconds, unless nobody can see the page or a look is under way. */
@@ -91,7 +116,8 @@
     async look() {
       this.looking = true;
       try {
-        this.show(await this.fetch());
+        this.show(await this.fetch(this.root.dataset.feed));
+        await this.showPast();
       } catch (error) {
         this.ended = error instanceof Ended;
         this.notice("ended", this.ended);
@@ -102,8 +128,8 @@
       this.wait(EVERY);
     }
 
-    async fetch() {
-      const response = await fetch(this.root.dataset.feed, {
+    async fetch(url) {
+      const response = await fetch(url, {
         headers: { Accept: "application/json" },
         redirect: "manual",
         signal: AbortSignal.timeout(PATIENCE),
@@ -148,9 +174,47 @@
       set(bar.querySelector(".admission-bar-warn"), { x: lengthOf(pool.warn_at) });
       const reasons = Object.entries(pool.refused).map(([name, count]) => ({ name, count }));
       this.arrange(element, "reasons", reasons, "name", (row, reason) => this.write(row, "reason", reason));
-      this.arrange(element, "workers", pool.workers, "id", (row, worker) => this.write(row, "worker", worker));
+      this.arrange(element, "workers", pool.workers, "id", (row, worker) => this.showWorker(row, worker));
+      const classes = Object.entries(pool.classes).map(([name, held]) => ({ name, held }));
+      this.arrange(element, "classes", classes, "name", (row, each) => this.write(row, "class", each));
+      this.notice("classes", classes.length > 0, element);
+      const { worst } = pool.connects;
+      this.arrange(element, "worst", worst, "at", (row, second) => this.write(row, "second", second));
+      this.notice("worst", worst.length > 0, element);
       this.notice("workers", pool.workers.length > 0, element);
       this.notice("no-workers", pool.workers.length === 0, element);
+    }
+
+    showWorker(row, worker) {
+      this.write(row, "worker", worker);
+      this.arrange(row, "loads", worker.load, "name", (place, load) => {
+        this.write(place, "load", load);
+        place.toggleAttribute("data-pressed", load.pressure > 0);
+      });
+    }
+
+    /** Draw the charts: the seconds with every look, the minutes, which are many, now and then. */
+    async showPast() {
+      const withMinutes = performance.now() - this.minutesAt >= MINUTES_EVERY;
+      const { pools } = await this.fetch(`${this.root.dataset.history}${withMinutes ? "?minutes" : ""}`);
+      for (const figure of this.root.querySelectorAll("[data-chart]")) {
+        const past = pools[figure.closest(".admission-pool").dataset.key];
+        const series = past?.[figure.dataset.chart];
+        if (series && past.error === null) {
+          this.chart(figure).draw(series, past.now);
+        }
+      }
+      if (withMinutes) {
+        this.minutesAt = performance.now();
+      }
+    }
+
+    chart(figure) {
+      if (!this.charts.has(figure)) {
+        const words = { chart: this.words.chart, fill, reasonOf: (name) => reasonOf(name, this.words) };
+        this.charts.set(figure, new AdmissionChart(figure, words));
+      }
+      return this.charts.get(figure);
     }
 
     /** Let the children of a list, where `scope` has one, be exactly `items`, in their order. */
@@ -161,8 +225,8 @@
       }
       const left = new Map([...list.children].map((child) => [child.dataset.key, child]));
       items.forEach((item, place) => {
-        const child = left.get(item[key]) ?? this.make(name, item[key]);
-        left.delete(item[key]);
+        const child = left.get(String(item[key])) ?? this.make(name, item[key]);
+        left.delete(String(item[key]));
         show(child, item);
         if (list.children[place] !== child) {
           list.insertBefore(child, list.children[place] ?? null);
