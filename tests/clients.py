@@ -130,5 +130,5 @@ async def look(pool: str = "default", settings: Settings | None = None) -> PoolS
     return next(each for each in seen.pools if each.name == pool)
 
 
-async def shows(condition: Callable[[PoolSnapshot], bool]) -> bool:
-    return condition(await look())
+async def shows(condition: Callable[[PoolSnapshot], bool], pool: str = "default") -> bool:
+    return condition(await look(pool))

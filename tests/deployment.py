@@ -23,8 +23,6 @@ from machines import Machine, machines
 
 DEPLOY = TESTPROJECT / "deploy"
 UNIT = DEPLOY / "systemd" / "site@.service"
-READY = "/blank/"
-"""A page that a worker serves as soon as it serves anything."""
 
 
 def find(program: str) -> str:
@@ -180,7 +178,7 @@ class Haproxy:
     @property
     def env(self) -> dict[str, str]:
         workers = {f"WORKER_{number}": backend.address for number, backend in enumerate(self._site.backends, 1)}
-        own = {"LISTEN": f"127.0.0.1:{self.port}", "ADMIN_SOCKET": str(self._folder / "admin.sock"), "READINESS": READY}
+        own = {"LISTEN": f"127.0.0.1:{self.port}", "ADMIN_SOCKET": str(self._folder / "admin.sock")}
         return {**os.environ, **own, **workers}
 
     def __enter__(self) -> Self:
