@@ -32,7 +32,6 @@ from .types import (
     Load,
     Reading,
     WorkerReading,
-    is_decision,
 )
 
 READ_TIMEOUT = 1.0

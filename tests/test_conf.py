@@ -9,6 +9,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.test import override_settings
 
 from channels_admission import conf
+from channels_admission.address import Proxies
 from channels_admission.conf import PoolSettings
 from channels_admission.exceptions import ConfigurationError
 from channels_admission.hosts import CLUSTER, HOST_FORMS, MEMORY, REDIS, LedgerSettings
@@ -28,6 +29,7 @@ DEFAULTS = {
     "ledger_timeout": 0.25,
     "memory_limit": None,
     "shed_per_beat": 50,
+    "trusted_proxies": Proxies(),
     "status_token": None,
     "alerts": Recipients(),
     "drain_on_stop": None,
@@ -54,6 +56,11 @@ POOL_DEFAULTS = {
     "refusal_hold": 0.0,
     "max_refusals_held": 1000,
     "dry_run": False,
+    "quotas": (),
+    "classify": None,
+    "shares": {},
+    "pending_share": None,
+    "pending_deadline": None,
 }
 
 IDS = {
@@ -84,6 +91,12 @@ IDS = {
     "REFUSAL_HOLD": "E024",
     "MAX_REFUSALS_HELD": "E025",
     "DRY_RUN": "E040",
+    "TRUSTED_PROXIES": "E029",
+    "QUOTAS": "E030",
+    "CLASSIFY": "E031",
+    "SHARES": "E032",
+    "PENDING_SHARE": "E033",
+    "PENDING_DEADLINE": "E034",
 }
 
 GOOD = {
@@ -111,6 +124,11 @@ GOOD = {
     "MAX_REFUSALS_HELD": [0, 1, 100_000],
     "DRY_RUN": [False, True],
     "CLOSE_REASON": ["", "Voll, später wieder", "é" * 50],
+    "QUOTAS": [()],
+    "CLASSIFY": [None],
+    "SHARES": [{}, {"anonymous": 0.5, "staff": 1.0}],
+    "PENDING_SHARE": [None, 0.01, 1],
+    "PENDING_DEADLINE": [None, 0.1, 3600],
 }
 
 NAN = float("nan")
@@ -145,6 +163,11 @@ BAD = {
     "REFUSAL_HOLD": ("a number of seconds from 0 to 60", [-1, 61, "3", None, False, NAN]),
     "MAX_REFUSALS_HELD": ("a whole number from 0 to 100000", [-1, 100_001, 1.5, "3", None, True]),
     "DRY_RUN": ("True or False", [0, 1, "yes", None]),
+    "PENDING_SHARE": (
+        "None or a share of the limit above 0 and at most 1, such as 0.2",
+        [0, -0.1, 1.1, "1", True, NAN],
+    ),
+    "PENDING_DEADLINE": ("None or a number of seconds from 0.1 to 3600", [0, 3601, "5", True, NAN]),
     "MAX_CONNECTION_AGE": ("None or a number of seconds from 1 to 31536000", [0, 0.9, -5, 4e7, "60", True, NAN]),
 }
 BOUNDS = "two numbers of seconds, (least, most)"
@@ -210,8 +233,8 @@ def test_defaults_without_any_setting(settings):
 def test_every_key_is_a_field_and_is_tested_here():
     assert {key.name: key.id for key in conf.KEYS} == IDS
     assert {key.lower() for key in IDS} == {*DEFAULTS, *POOL_DEFAULTS}
-    apart = {"LEDGER", "PRESSURE", "ALERTS"}
-    assert {*GOOD, *apart} == {*BAD, *apart, "RETRY_AFTER", "STATUS_TOKEN"} == set(IDS)
+    elsewhere = {"LEDGER", "PRESSURE", "ALERTS", "TRUSTED_PROXIES", "QUOTAS", "CLASSIFY", "SHARES"}  # test_quotas.py has these
+    assert {*GOOD, *elsewhere} == {*BAD, "RETRY_AFTER", "STATUS_TOKEN", *elsewhere} == set(IDS)
 
 
 @pytest.mark.parametrize(("key", "value"), each(GOOD))

@@ -1,0 +1,67 @@
+"""What workers of the contract tests claim, and how what a ledger has stored of it is counted."""
+
+import math
+from collections import Counter
+from dataclasses import replace
+
+from channels_admission.types import Ask, Bound, Class, Fair, Key, View
+
+from reports import Reporter
+
+SHARES = {"anonymous": 0.8, "member": 0.95, "staff": 1.0}
+CLASSES = (Class("", 1.0), *(Class(name, share) for name, share in SHARES.items()), Class("exempt", math.inf))
+PLACES = {each.name: place for place, each in enumerate(CLASSES)}
+QUOTAS = (Bound("user", 3), Bound("address", 5), Bound("pending", None, 0.2))
+
+
+def key(name: str) -> Key:
+    """A key as long as those of clients."""
+    return name.encode().ljust(16, b".")
+
+
+def ask(user: str | None = None, address: str | None = None, *, group: str = "", pending: bool = False, **more) -> Ask:
+    named = [(0, user), (1, address), (2, "pending" if pending else None)]
+    return Ask(tuple((place, key(name)) for place, name in named if name is not None), PLACES[group], **more)
+
+
+class Claimant(Reporter):
+    """A worker that knows what it holds under each key, and tells what has changed."""
+
+    def __init__(self, ledger, nonce: str, **options) -> None:
+        super().__init__(ledger, nonce, **options)
+        self.held = 0
+        self.claims: Counter[Key] = Counter()
+        self.classes: Counter[int] = Counter()
+        self.heard = 0
+        self.sweep = ""
+        self.told: set[Key] = set()
+
+    async def claim(self, *asks: Ask, parts: int = 1, **changes) -> View:
+        """Report, asking for so much; what is granted is held."""
+        self.told |= {key for each in asks for _, key in each.claims}
+        fair = Fair(
+            classes=tuple(replace(each, held=self.classes[place]) for place, each in enumerate(CLASSES)),
+            quotas=QUOTAS,
+            heard=self.heard,
+            parts=parts,
+            claims=tuple((key, self.claims[key]) for key in sorted(self.told)),
+            asks=asks,
+            sweep=self.sweep,
+        )
+        view = await self.say(self.held, sum(not each.late for each in asks), fair=fair, **changes)
+        self.heard, self.sweep, self.told = self.last.seq, view.sweep, set()
+        self.held += view.granted
+        for each, reason in zip(asks, view.verdicts, strict=True):
+            if not reason:
+                self.claims.update(key for _, key in each.claims)
+                self.classes[each.group] += not each.late
+        if view.retell:
+            self.told = {*self.claims}
+        return view
+
+    def drop(self, each: Ask) -> None:
+        """One connection that had asked for this ends."""
+        self.held -= 1
+        self.classes[each.group] -= 1
+        self.claims.subtract(key for _, key in each.claims)
+        self.told |= {key for _, key in each.claims}

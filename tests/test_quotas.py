@@ -1,0 +1,120 @@
+"""What QUOTAS, CLASSIFY, SHARES, TRUSTED_PROXIES and the terms of strangers take, and how they refuse the rest."""
+
+from ipaddress import ip_network
+
+import pytest
+from django.test import override_settings
+
+from channels_admission import conf
+from channels_admission.address import Proxies
+from channels_admission.quotas import Quota
+
+
+def tenant(scope):
+    return scope["tenant"]
+
+
+TENANT = f"{__name__}.tenant"
+
+
+def read(**keys):
+    with override_settings(CHANNELS_ADMISSION={"LEDGER": "memory", **keys}):
+        return conf.examine()
+
+
+def pool(**keys):
+    settings, problems = read(**keys)
+    assert problems == ()
+    return settings.pool("default")
+
+
+def test_quotas_by_built_in_keys_and_by_functions():
+    quotas = [{"key": "address", "max": 20}, {"key": "user", "max": 3, "name": "member"}, {"key": TENANT, "max": 500}]
+    assert pool(QUOTAS=quotas).quotas == (
+        Quota("address", "address", 20),
+        Quota("member", "user", 3),
+        Quota("tenant", tenant, 500),
+    )
+    assert pool().quotas == ()
+
+
+def test_a_pool_may_have_quotas_of_its_own():
+    settings, _ = read(QUOTAS=[{"key": "user", "max": 3}], POOLS={"chat": {"QUOTAS": []}})
+    assert settings.pool("default").is_shared
+    assert not settings.pool("chat").is_shared
+
+
+@pytest.mark.parametrize(
+    ("keys", "shared"),
+    [
+        ({}, False),
+        ({"SHARES": {"staff": 1}}, False),
+        ({"PENDING_DEADLINE": 5}, False),
+        ({"PENDING_SHARE": 0.2}, True),
+        ({"CLASSIFY": TENANT}, True),
+    ],
+)
+def test_only_what_the_ledger_must_decide_makes_handshakes_ask_one_by_one(keys, shared):
+    assert pool(**keys).is_shared is shared
+
+
+@pytest.mark.parametrize(
+    ("key", "check", "value"),
+    [
+        ("QUOTAS", "E030", None),
+        ("QUOTAS", "E030", {"key": "user", "max": 3}),
+        ("QUOTAS", "E030", [{"key": "user"}]),
+        ("QUOTAS", "E030", [{"key": "user", "max": 3, "most": 4}]),
+        ("QUOTAS", "E030", [{"key": "user", "max": 0}]),
+        ("QUOTAS", "E030", [{"key": "user", "max": True}]),
+        ("QUOTAS", "E030", [{"key": "usr", "max": 3}]),
+        ("QUOTAS", "E030", [{"key": "no.such.place", "max": 3}]),
+        ("QUOTAS", "E030", [{"key": f"{__name__}.TENANT", "max": 3}]),
+        ("QUOTAS", "E030", [{"key": "user", "max": 3, "name": "User!"}]),
+        ("QUOTAS", "E030", [{"key": "user", "max": 3, "name": "pending"}]),
+        ("QUOTAS", "E030", [{"key": "user", "max": 3}, {"key": "user", "max": 4}]),
+        ("QUOTAS", "E030", [{"key": "user", "max": 3, "name": f"n{number}"} for number in range(9)]),
+        ("CLASSIFY", "E031", 5),
+        ("CLASSIFY", "E031", "no.such.place"),
+        ("CLASSIFY", "E031", f"{__name__}.TENANT"),
+        ("SHARES", "E032", [("staff", 1)]),
+        ("SHARES", "E032", {"staff": 1.1}),
+        ("SHARES", "E032", {"staff": "1"}),
+        ("SHARES", "E032", {"exempt": 1}),
+        ("SHARES", "E032", {"": 1}),
+        ("SHARES", "E032", {f"c{number}": 1 for number in range(17)}),
+        ("TRUSTED_PROXIES", "E029", None),
+        ("TRUSTED_PROXIES", "E029", -1),
+        ("TRUSTED_PROXIES", "E029", True),
+        ("TRUSTED_PROXIES", "E029", "10.0.0.0/8"),
+        ("TRUSTED_PROXIES", "E029", ["10.0.0.1/8"]),
+        ("TRUSTED_PROXIES", "E029", ["here"]),
+        ("TRUSTED_PROXIES", "E029", [5]),
+    ],
+)
+def test_bad_values(key, check, value):
+    _, (problem,) = read(**{key: value})
+    assert problem.id == f"channels_admission.{check}"
+    assert problem.message.startswith(f"CHANNELS_ADMISSION['{key}'] must be ")
+
+
+def test_a_key_that_is_nearly_built_in_is_named():
+    _, (problem,) = read(QUOTAS=[{"key": "usr", "max": 3}])
+    assert "Did you mean 'user'?" in problem.message
+
+
+def test_proxies_by_number_and_by_network():
+    assert read(TRUSTED_PROXIES=2)[0].trusted_proxies == Proxies(hops=2)
+    networks = ["10.0.0.0/8", "fd00::/8", "192.0.2.1"]
+    expected = Proxies(networks=tuple(map(ip_network, networks)))
+    assert read(TRUSTED_PROXIES=networks)[0].trusted_proxies == expected
+    assert not read()[0].trusted_proxies
+
+
+def test_the_secret_follows_the_projects_own():
+    with override_settings(SECRET_KEY="one"):
+        one = conf.secret()
+        assert conf.secret() == one
+    with override_settings(SECRET_KEY="two"):
+        assert conf.secret() != one
+    assert b"one" not in one
