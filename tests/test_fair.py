@@ -1,0 +1,326 @@
+"""Gates, the middleware and the mixin in a pool that is shared by quotas and classes."""
+
+import asyncio
+from contextlib import asynccontextmanager
+from types import SimpleNamespace
+
+import pytest
+from channels.generic.websocket import AsyncWebsocketConsumer
+from channels.testing import WebsocketCommunicator
+
+from channels_admission.consumers import AdmissionMixin
+from channels_admission.exceptions import LedgerUnavailable
+from channels_admission.gate import Slot
+from channels_admission.house import close_gates, gate_of
+from channels_admission.ledger.memory import MemoryLedger
+from channels_admission.middleware import AdmissionMiddleware
+from channels_admission.snapshot import collect
+from channels_admission.types import Refusal
+
+from conftest import eventually
+
+KIM, LEE, NOBODY = (SimpleNamespace(pk=pk, is_authenticated=pk is not None) for pk in (1, 2, None))
+QUOTAS = [{"key": "user", "max": 2}]
+SHARES = {"anonymous": 0.8, "member": 0.95, "staff": 1.0}
+
+
+def rank(scope):
+    return scope.get("rank")
+
+
+def by_user(scope):
+    return None if "user" not in scope else "member" if scope["user"].pk else "anonymous"
+
+
+CLASSIFY = f"{__name__}.rank"
+
+
+@pytest.fixture
+async def opened(admission):
+    @asynccontextmanager
+    async def open_gate(**keys):
+        admission(**keys)
+        yield gate_of("default")
+        await close_gates()
+
+    return open_gate
+
+
+async def enter(gate, **scope) -> Slot | Refusal:
+    return await gate.acquire(gate.rules.ask({"type": "websocket", **scope}))
+
+
+async def enter_all(gate, *scopes) -> list[Slot | Refusal]:
+    return list(await asyncio.gather(*(enter(gate, **scope) for scope in scopes)))
+
+
+def why(verdicts) -> list[str]:
+    return [verdict.reason if isinstance(verdict, Refusal) else "" for verdict in verdicts]
+
+
+def claimed(gate) -> int:
+    return len(MemoryLedger._pools[gate.settings.prefix, "default"].claims)
+
+
+async def test_each_user_has_a_quota_of_its_own(opened):
+    async with opened(QUOTAS=QUOTAS) as gate:
+        verdicts = await enter_all(gate, *[{"user": KIM}] * 4, {"user": LEE}, {"user": NOBODY}, {})
+        assert why(verdicts) == ["", "", "quota:user", "quota:user", "", "", ""]
+        assert gate.account.counters["quota:user"] == 2
+        verdicts[0].release()
+        assert why(await enter_all(gate, {"user": KIM}, {"user": KIM})) == ["", "quota:user"]
+
+
+async def test_of_nobody_no_key_is_kept(opened):
+    async with opened(QUOTAS=QUOTAS) as gate:
+        slots = await enter_all(gate, {"user": KIM}, {"user": LEE})
+        assert claimed(gate) == 2
+        for slot in slots:
+            slot.release()
+            slot.release()
+        await eventually(lambda: claimed(gate) == 0)
+        assert gate.account.claims._held == {}
+
+
+async def test_a_handshake_cancelled_while_it_waits_leaves_no_claim(opened):
+    async with opened(QUOTAS=QUOTAS) as gate:
+        tasks = [asyncio.ensure_future(enter(gate, user=KIM)) for _ in range(2)]
+        await asyncio.sleep(0)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await eventually(lambda: why([]) == [] and claimed(gate) == 0)
+        assert why(await enter_all(gate, {"user": KIM}, {"user": KIM})) == ["", ""]
+
+
+async def test_a_quota_has_no_schedule_and_keeps_nobody_else_waiting(opened):
+    async with opened(QUOTAS=QUOTAS, CONNECT_RATE=10, CONNECT_BURST=50, RETRY_AFTER=(1, 60)) as gate:
+        await asyncio.sleep(0.3)
+        await enter_all(gate, *[{"user": KIM}] * 30)
+        assert gate._schedule.owed == 0
+
+
+async def test_classes_fill_the_pool_in_their_order(opened):
+    async with opened(MAX_CONNECTIONS=20, CLASSIFY=CLASSIFY, SHARES=SHARES) as gate:
+        slots = await enter_all(gate, *[{"rank": "anonymous"}] * 20)
+        assert why(slots) == [""] * 16 + ["share"] * 4
+        assert why(await enter_all(gate, {"rank": "anonymous"})) == ["share"]
+        assert why(await enter_all(gate, *[{"rank": "member"}] * 5)) == [""] * 3 + ["share"] * 2
+        assert why(await enter_all(gate, {"rank": "anonymous"}, {"rank": "staff"})) == ["share", ""]
+        assert why(await enter_all(gate, {"rank": "staff"}, {"rank": "exempt"}, {})) == ["full", "", "full"]
+        (pool,) = (await collect()).pools
+        assert pool.classes == {"anonymous": 16, "member": 3, "staff": 1, "exempt": 1}
+        assert pool.refused["share"] == 4 + 1 + 2 + 1
+
+
+async def test_a_mixed_herd_is_exact(opened):
+    async with opened(MAX_CONNECTIONS=100, CLASSIFY=CLASSIFY, SHARES=SHARES) as gate:
+        herd = [{"rank": rank} for rank in ("anonymous", "member", "staff", "exempt") for _ in range(100)]
+        verdicts = await enter_all(gate, *herd)
+        admitted = [
+            sum(isinstance(each, Slot) for each in verdicts[start : start + 100]) for start in (0, 100, 200, 300)
+        ]
+        assert admitted == [80, 15, 5, 100]
+
+
+async def test_the_exempt_are_admitted_while_the_ledger_is_away_and_in_trouble(opened):
+    async with opened(MAX_CONNECTIONS=1, CLASSIFY=CLASSIFY, SHARES=SHARES, WHEN_LEDGER_DOWN="closed") as gate:
+        await enter(gate, rank="staff")
+        gate._lose(LedgerUnavailable("gone"))
+        gate._pressure.refusing = lambda: "memory"
+        gate._pressure.saturated_ = True
+        assert why(await enter_all(gate, {"rank": "exempt"}, {"rank": "staff"})) == ["", "memory"]
+        assert gate.account.held == 2
+
+
+@pytest.mark.parametrize(
+    ("policy", "expected"),
+    [
+        ("share", ["", "", "quota:user"]),
+        ("freeze", ["ledger", "ledger", "ledger"]),
+        ("open", ["", "", ""]),
+        ("closed", ["ledger", "ledger", "ledger"]),
+    ],
+)
+async def test_while_the_ledger_is_away_a_worker_keeps_quotas_by_itself(opened, policy, expected):
+    async with opened(QUOTAS=QUOTAS, WHEN_LEDGER_DOWN=policy) as gate:
+        await gate.acquire(gate.rules.ask({}))
+        gate._lose(LedgerUnavailable("gone"))
+        assert why(await enter_all(gate, *[{"user": KIM}] * 3)) == expected
+
+
+async def test_frozen_claims_may_be_taken_again(opened):
+    async with opened(QUOTAS=QUOTAS, WHEN_LEDGER_DOWN="freeze") as gate:
+        kim, lee = await enter_all(gate, {"user": KIM}, {"user": LEE})
+        gate._lose(LedgerUnavailable("gone"))
+        kim.release()
+        lee.release()
+        assert why(await enter_all(gate, {"user": KIM}, {"user": KIM})) == ["", "quota:user"]
+
+
+async def test_while_the_ledger_is_away_a_class_keeps_to_its_share(opened):
+    async with opened(MAX_CONNECTIONS=10, CLASSIFY=CLASSIFY, SHARES=SHARES) as gate:
+        await enter_all(gate, *[{"rank": "anonymous"}] * 7)
+        gate._lose(LedgerUnavailable("gone"))
+        assert why(await enter_all(gate, *[{"rank": "anonymous"}] * 2, {"rank": "staff"})) == ["", "share", ""]
+
+
+async def test_a_class_without_a_share_is_told_of_once(opened, caplog):
+    async with opened(CLASSIFY=CLASSIFY, SHARES=SHARES) as gate:
+        assert why(await enter_all(gate, *[{"rank": "stranger"}] * 3)) == [""] * 3
+    assert [record.getMessage() for record in caplog.records] == [
+        "Pool 'default' has no share for the class 'stranger'."
+    ]
+
+
+# The user is known late
+
+
+class Echo(AdmissionMixin, AsyncWebsocketConsumer):
+    async def receive(self, text_data=None, bytes_data=None):
+        if text_data == "it is me":
+            self.admission_authenticated()
+        await self.send(text_data)
+
+
+def with_user(user, inner):
+    async def authenticate(scope, receive, send):
+        await inner({**scope, "user": user}, receive, send)
+
+    return authenticate
+
+
+class Client:
+    def __init__(self, application):
+        self.socket = WebsocketCommunicator(application, "/")
+
+    async def opens(self) -> bool:
+        """Whether it is admitted, and not closed with 1013 at once."""
+        accepted, _ = await self.socket.connect()
+        assert accepted
+        if not await self.socket.receive_nothing(0.02):
+            self.close = await self.socket.receive_output()
+            assert self.close["code"] == 1013
+            return False
+        return True
+
+
+def site(user, inner=None):
+    return AdmissionMiddleware(with_user(user, inner or Echo.as_asgi()))
+
+
+async def open_all(*users, inner=None) -> list[Client]:
+    """Those who are admitted."""
+    clients = [Client(site(user, inner)) for user in users]
+    return [client for client in clients if await client.opens()]
+
+
+async def leave(clients) -> None:
+    for client in clients:
+        await client.socket.disconnect()
+    await close_gates()
+
+
+async def test_the_mixin_adds_the_claim_of_the_user(admission):
+    admission(QUOTAS=QUOTAS)
+    clients = await open_all(KIM, KIM, KIM, LEE, NOBODY, NOBODY, NOBODY)
+    gate = gate_of("default")
+    assert len(clients) == 6
+    assert gate.account.held == 6
+    assert gate.account.counters["quota:user"] == 1
+    assert claimed(gate) == 2
+    await leave(clients)
+
+
+async def test_a_middleware_inside_adds_it_as_well(admission):
+    admission(QUOTAS=QUOTAS)
+    clients = await open_all(KIM, KIM, KIM, inner=AdmissionMiddleware(AsyncWebsocketAccept()))
+    assert len(clients) == 2
+    await clients[0].socket.disconnect()
+    gate = gate_of("default")
+    await eventually(lambda: gate.account.held == 1)
+    clients[:1] = await open_all(KIM, inner=AdmissionMiddleware(AsyncWebsocketAccept()))
+    assert len(clients) == 2
+    await leave(clients)
+
+
+class AsyncWebsocketAccept:
+    async def __call__(self, scope, receive, send):
+        await receive()
+        await send({"type": "websocket.accept"})
+        while (await receive())["type"] != "websocket.disconnect":
+            pass
+
+
+async def test_a_class_known_late_needs_room_in_its_share(admission):
+    admission(MAX_CONNECTIONS=10, CLASSIFY=f"{__name__}.by_user", SHARES={"anonymous": 0.5, "member": 1.0})
+    clients = await open_all(*[NOBODY] * 7, *[KIM] * 6)
+    gate = gate_of("default")
+    assert gate.account.held == 10
+    assert gate.account.counters == {"admitted": 12, "share": 2, "full": 1, "released": 2}
+    await eventually(lambda: len(clients) == 10)
+    await leave(clients)
+
+
+async def test_claims_of_a_gate_whose_settings_have_changed_stay_with_it(admission):
+    admission(QUOTAS=QUOTAS)
+    clients = await open_all(KIM)
+    old = gate_of("default")
+    admission(QUOTAS=[])
+    assert gate_of("default") is not old
+    await leave(clients)
+    assert old.account.held == 0
+
+
+# Strangers
+
+
+async def test_strangers_hold_their_share_and_no_more(admission):
+    admission(MAX_CONNECTIONS=10, PENDING_SHARE=0.3)
+    clients = await open_all(*[NOBODY] * 5)
+    gate = gate_of("default")
+    assert len(clients) == 3
+    assert gate.account.counters["quota:pending"] == 2
+    await clients[0].socket.send_to(text_data="it is me")
+    assert await clients[0].socket.receive_from() == "it is me"
+    clients += await open_all(NOBODY, NOBODY)
+    assert len(clients) == 4
+    await leave(clients)
+
+
+async def test_a_user_is_no_stranger_for_long(admission):
+    admission(MAX_CONNECTIONS=10, PENDING_SHARE=0.1, PENDING_DEADLINE=0.1)
+    clients = await open_all(KIM, KIM, LEE)
+    assert len(clients) == 3
+    await asyncio.sleep(0.15)
+    assert all([await client.socket.receive_nothing(0.01) for client in clients])
+    assert claimed(gate_of("default")) == 0
+    await leave(clients)
+
+
+@pytest.mark.parametrize("keys", [{}, {"PENDING_SHARE": 0.5}])
+async def test_who_is_a_stranger_at_the_deadline_is_closed(admission, keys):
+    admission(PENDING_DEADLINE=0.1, **keys)
+    stranger, known, flagged = (
+        Client(site(NOBODY)),
+        Client(site(NOBODY)),
+        Client(AdmissionMiddleware(mark(Echo.as_asgi()))),
+    )
+    for client in (stranger, known, flagged):
+        assert await client.opens()
+    await known.socket.send_to(text_data="it is me")
+    await known.socket.receive_from()
+    closed = await stranger.socket.receive_output(1)
+    assert (closed["code"], closed["reason"]) == (1008, "Authentication Required")
+    assert await known.socket.receive_nothing(0.05)
+    assert await flagged.socket.receive_nothing(0.01)
+    gate = gate_of("default")
+    assert gate.account.counters["overdue"] == 1
+    await leave([known, flagged])
+
+
+def mark(inner):
+    async def authenticate(scope, receive, send):
+        await inner({**scope, "admission_authenticated": True}, receive, send)
+
+    return authenticate
