@@ -32,6 +32,7 @@ from .types import (
     Load,
     Reading,
     WorkerReading,
+    is_decision,
 )
 
 READ_TIMEOUT = 1.0

@@ -218,8 +218,6 @@ def test_feed_is_the_snapshot(as_viewer, admission):
                 "classes": {},
                 "overdue": 0,
                 "calls": {"made": 0, "failed": 0, "seconds": 0.0},
-                "classes": {},
-                "overdue": 0,
                 "workers": [
                     {"id": "web-1:4242:ab12", "host": "web-1", "pid": 4242, "server": "uvicorn", "held": 40, "load": []}
                 ],
@@ -239,8 +237,6 @@ def test_feed_is_the_snapshot(as_viewer, admission):
                 "classes": {},
                 "overdue": 0,
                 "calls": {"made": 0, "failed": 0, "seconds": 0.0},
-                "classes": {},
-                "overdue": 0,
                 "workers": [],
             },
         ],

@@ -3,13 +3,13 @@
 
 import pytest
 import redis
-from test_ledger_contract import BEAT, LEASE, clock, guarded_cluster, guarded_redis, ledger, worker  # noqa: F401
 
 from channels_admission import policy
 from channels_admission.ledger.controls import controls_of, text
 from channels_admission.types import EVERYBODY, Controls, Drain, Edge, Level, Order, Reason
 
 from reports import Clock, ClockedRedisLedger, Reporter
+from test_ledger_contract import BEAT, LEASE, clock, guarded_cluster, guarded_redis, ledger, worker  # noqa: F401
 
 EIGHTY = Controls(limit=Order(80, "ann", 1_790_000_000.25))
 
