@@ -2,9 +2,10 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 
 from .facts import Facts, ProcessFacts
-from .snapshot import Snapshot, WorkerSnapshot
+from .snapshot import PoolSnapshot, Snapshot, WorkerSnapshot
 from .types import Load
 
 
@@ -44,6 +45,13 @@ class Case:
     snapshot: Snapshot
     facts: Facts
     processes: tuple[Process, ...]
+
+    def origin(self, pool: PoolSnapshot) -> str:
+        """Where a pool's limit comes from: the settings, or the operator who set it, and when."""
+        if order := pool.controls.limit:
+            when = f"{datetime.fromtimestamp(order.at, UTC):%d %b %H:%M:%S} UTC"
+            return f"ws_limit or the admin, set by {order.by or 'nobody named'} at {when}"
+        return self.facts.origins[pool.name].setting
 
 
 def open_case(snapshot: Snapshot, facts: Facts) -> Case:

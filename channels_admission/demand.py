@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from .case import Case
-from .finding import Finder, Finding, Severity, clock
+from .finding import Finder, Finding, Severity, clock, signature
 from .ledger.memory import MemoryLedger
 from .snapshot import Connects, Health
 from .types import QUOTA, Level, Reason
@@ -12,6 +12,8 @@ HERD = 50
 """Handshakes in one second, the fewest that are a herd."""
 HERD_TIMES = 10
 """How many times the median a herd is, at the least."""
+MOST_NAMED = 5
+"""Workers or drains named in one finding."""
 HERD_GOES_ON = 60.0
 """Seconds after which a herd explains the past only."""
 REFUSED = {
@@ -20,6 +22,8 @@ REFUSED = {
     Reason.SETTLING.value: "see why Redis lost its data",
     Reason.CROWD.value: "add workers, or set CONNECT_RATE",
     Reason.LEDGER.value: "see why Redis was away",
+    Reason.PAUSED.value: "an operator has paused the pool",
+    Reason.DRAINING.value: "an operator drains the worker, or it is about to end",
     Reason.SHARE.value: "raise the share of the class, or the limit",
 }
 """What to do about refusals, by their reason."""
@@ -102,7 +106,7 @@ def _limits(case: Case) -> Iterator[Finding]:
         origin = case.facts.origins[pool.name]
         detail = (
             f"{pool.held:,} of {pool.limit:,} slots are held, workers: {len(pool.workers):,}. "
-            f"The limit comes from {origin.setting}."
+            f"The limit comes from {case.origin(pool)}."
         )
         if pool.level is Level.FULL:
             yield Finding(
@@ -121,13 +125,47 @@ def _limits(case: Case) -> Iterator[Finding]:
                 detail,
                 "Raise the limit before it is reached, if memory, descriptors and lag leave room.",
             )
-        if pool.workers and pool.limit != origin.limit:
+        reported = pool.configured if pool.controls.limit else pool.limit
+        if pool.workers and reported != origin.limit:
             yield Finding(
                 "limit-differs",
                 Severity.WARNING,
                 f"Pool {pool.name} has another limit than the settings here",
-                f"A worker reported {pool.limit:,}; {origin.setting} is {origin.limit:,}.",
+                f"A worker reported {reported:,}; {origin.setting} is {origin.limit:,}.",
                 "Restart workers that have older settings, or run this with the settings of the workers.",
+            )
+
+
+def _controls(case: Case) -> Iterator[Finding]:
+    for pool in case.snapshot.pools:
+        if paused := pool.controls.paused:
+            yield Finding(
+                "paused",
+                Severity.CRITICAL,
+                f"Pool {pool.name} is paused",
+                f"Nobody is let in{signature(paused)}.",
+                f"When it is over: manage.py ws_pause {pool.name} --resume.",
+            )
+        if pool.dry_run:
+            by = signature(pool.controls.dry_run) if pool.controls.dry_run else ", by DRY_RUN"
+            yield Finding(
+                "dry-run",
+                Severity.WARNING,
+                f"Pool {pool.name} only tries its limit",
+                f"{sum(pool.would_refuse.values()):,} connections would have been refused so far, and were let in{by}.",
+                f"To refuse from now on: manage.py ws_dry_run {pool.name} off.",
+            )
+        if any(worker.draining for worker in pool.workers):
+            draining = [worker for worker in pool.workers if worker.draining]
+            hosts = ", ".join(f"{worker.host} {worker.pid}" for worker in draining[:MOST_NAMED])
+            yield Finding(
+                "draining",
+                Severity.WARNING if len(draining) == len(pool.workers) else Severity.NOTE,
+                f"Workers of pool {pool.name} drain: {len(draining):,} of {len(pool.workers):,}",
+                f"They take no new connections: {hosts}"
+                + "".join(f"; {each.target}{signature(each)}" for each in pool.controls.drains[:MOST_NAMED])
+                + ".",
+                "Workers that are about to end drain by themselves; else manage.py ws_drain --all --cancel.",
             )
 
 
@@ -164,4 +202,4 @@ def _channels(case: Case) -> Iterator[Finding]:
             )
 
 
-FINDERS: tuple[Finder, ...] = (_ledger, _switches, _herd, _limits, _channels, _refusals)
+FINDERS: tuple[Finder, ...] = (_ledger, _switches, _controls, _herd, _limits, _channels, _refusals)

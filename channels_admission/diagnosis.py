@@ -24,7 +24,7 @@ SHAPE = """\
     title, detail, advice
   limits          a list, one for each pool
     pool, held, limit, connects  as above
-    setting       where the limit is written
+    setting       where the limit comes from
   processes       a list
     host, pid, server
     held          slots of all pools
@@ -44,6 +44,7 @@ EXIT_CODES = {Severity.CRITICAL: 2, Severity.WARNING: 1, Severity.NOTE: 0}
 
 WEIGHTS = (
     "ledger-down",
+    "paused",
     "herd",
     "memory-short",
     "descriptors-short",
@@ -52,12 +53,14 @@ WEIGHTS = (
     "channels-full",
     "admission-off",
     "counts-unseen",
+    "dry-run",
     "ledger-settling",
     "monitor-refuses",
     "limit-near",
     "limit-differs",
     "sockets-missing",
     "no-worker",
+    "draining",
     "refusals",
     "sockets-beyond",
 )
@@ -101,8 +104,7 @@ def diagnose(snapshot: Snapshot, facts: Facts) -> Diagnosis:
         ledger=snapshot.ledger,
         findings=_findings(case),
         limits=tuple(
-            Limit(pool.name, pool.held, pool.limit, facts.origins[pool.name].setting, pool.connects)
-            for pool in snapshot.pools
+            Limit(pool.name, pool.held, pool.limit, case.origin(pool), pool.connects) for pool in snapshot.pools
         ),
         processes=case.processes,
         layer=facts.layer,

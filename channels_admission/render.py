@@ -13,9 +13,10 @@ from rich.table import Table
 from rich.text import Text
 
 from .conf import NAME
+from .finding import signature
 from .ledger.memory import MemoryLedger
 from .snapshot import Health, LedgerSnapshot, PoolSnapshot, Snapshot, WorkerSnapshot
-from .types import QUOTA, Level, Load, Reason
+from .types import EVERYBODY, QUOTA, Level, Load, Reason
 
 LEVELS = {
     Level.CALM: ("Calm", "bold green"),
@@ -34,6 +35,8 @@ REASONS = {
     Reason.RATE.value: "too many at once",
     Reason.CROWD.value: "too many waiting",
     Reason.LEDGER.value: "ledger away",
+    Reason.PAUSED.value: "paused",
+    Reason.DRAINING.value: "worker draining",
     Reason.SHARE.value: "share of the class used up",
     "lag": "event loop behind",
     "memory": "memory short",
@@ -129,6 +132,7 @@ def _pool(pool: PoolSnapshot, trend: RenderableType | None) -> RenderableType:
         ends(Gauge(pool.held, pool.limit, style), Text(f"{percent:3} %")),
         Text(f"{pool.held:,} of {pool.limit:,} slots held, {pool.free:,} free"),
         Text(_events(pool)),
+        *(Text(order, "bold yellow") for order in orders(pool)),
         *_classes(pool),
         *(() if trend is None else (trend,)),
         "",
@@ -137,13 +141,40 @@ def _pool(pool: PoolSnapshot, trend: RenderableType | None) -> RenderableType:
     )
 
 
+def orders(pool: PoolSnapshot) -> Iterator[str]:
+    """What is not as the settings say, or keeps them from being felt: a sentence for each."""
+    controls = pool.controls
+    if order := controls.limit:
+        enforced = "" if order.over is None else f", enforced within {duration(order.over)}"
+        yield f"Limit {order.value:,} instead of {pool.configured:,}{enforced}{signature(order)}"
+    if controls.paused:
+        yield f"Paused: nobody is let in{signature(controls.paused)}"
+    if pool.dry_run:
+        by = signature(controls.dry_run) if controls.dry_run else ", by the settings"
+        yield f"Dry run: nobody is refused; {_reasons(pool.would_refuse) or 'none'} would have been so far{by}"
+    elif controls.dry_run:
+        yield f"No dry run, whatever the settings say{signature(controls.dry_run)}"
+    for drain in controls.drains:
+        whom = "All workers" if drain.target == EVERYBODY else plain(drain.target)
+        yield f"Drain of {whom} within {duration(drain.over)}{signature(drain)}"
+    if draining := [f"{plain(worker.host)} {worker.pid}" for worker in pool.workers if worker.draining]:
+        yield f"Draining: {', '.join(draining)}"
+
+
+def _reasons(counts: Mapping[str, int]) -> str:
+    """So many for each reason, the most frequent first."""
+    sizes = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    return ", ".join(f"{count:,} {_reason(reason)}" for reason, count in sizes if count)
+
+
 def _events(pool: PoolSnapshot) -> str:
-    refused = sorted(pool.refused.items(), key=lambda item: (-item[1], item[0]))
-    reasons = ", ".join(f"{count:,} {_reason(reason)}" for reason, count in refused if count)
+    reasons = _reasons(pool.refused)
     detail = f" ({reasons})" if reasons else ""
     shed = f", {pool.shed:,} closed for want of memory" if pool.shed else ""
+    why = ((pool.drained, "by a drain"), (pool.aged, "at their maximum age"))
+    ended = "".join(f", {count:,} closed {how}" for count, how in why if count)
     overdue = f", {pool.overdue:,} closed before they had authenticated" if pool.overdue else ""
-    return f"{pool.admitted:,} admitted and {sum(pool.refused.values()):,} refused so far{detail}{shed}{overdue}"
+    return f"{pool.admitted:,} admitted and {sum(pool.refused.values()):,} refused so far{detail}{shed}{overdue}{ended}"
 
 
 def _reason(reason: str) -> str:

@@ -16,6 +16,7 @@ from channels_admission.middleware import AdmissionMiddleware
 from channels_admission.snapshot import collect
 from channels_admission.types import EVERYBODY, Reason
 
+from clients import shows
 from conftest import eventually
 
 SPEED = {"BEAT": 0.1, "LEASE": 1, "RETRY_AFTER": (1, 60)}
@@ -92,8 +93,9 @@ async def test_a_drain_closes_evenly_with_1012_and_a_hint_and_refuses_newcomers(
     assert {code for _, code, _ in crowd.closed} == {1012}
     hints = {float(re.fullmatch(r"Service Restart; retry-after=([\d.]+)", reason)[1]) for _, _, reason in crowd.closed}
     assert 1 <= min(hints) < max(hints) <= 2
+    await eventually(lambda: shows(lambda pool: pool.drained == 200))
     (pool,) = (await collect()).pools
-    assert (pool.drained, pool.refused, pool.shed) == (200, {"draining": 1}, 0)
+    assert (pool.held, pool.refused, pool.shed) == (0, {"draining": 1}, 0)
     (worker,) = pool.workers
     assert worker.draining
 

@@ -1,0 +1,150 @@
+"""The commands that change something, as an operator types them, and what the status then says of it."""
+
+import asyncio
+import io
+import json
+import re
+
+import pytest
+from django.core.management import CommandError, call_command
+
+from channels_admission import command
+from channels_admission.ledger import open_ledger
+
+from reports import Reporter
+
+
+@pytest.fixture
+def shared(admission, redis_server, monkeypatch):
+    """Settings whose counts are in Redis, and an operator called ann."""
+    monkeypatch.setattr(command.getpass, "getuser", lambda: "ann")
+    return lambda **keys: admission(LEDGER=redis_server.url, MAX_CONNECTIONS=50, **keys)
+
+
+def run(name, *arguments):
+    out = io.StringIO()
+    call_command(name, *arguments, stdout=out, no_color=True)
+    return out.getvalue()
+
+
+def fails(name, *arguments):
+    with pytest.raises(CommandError) as failure:
+        run(name, *arguments)
+    return failure.value.returncode, str(failure.value)
+
+
+def tell(settings, held=0, **changes):
+    async def report():
+        ledger = open_ledger(settings)
+        await Reporter(ledger, "ab", limit=50, pid=7).say(held, **changes)
+        await ledger.aclose()
+
+    asyncio.run(report())
+
+
+def test_a_limit_is_set_shown_and_reset(shared):
+    shared()
+    assert run("ws_limit").splitlines()[0] == "Pool default: limit 50 by the settings"
+    assert run("ws_limit", "80") == "Pool default: limit from 50 by the settings to 80\n"
+    assert re.match(r"Pool default: limit 80, set by ann at [-\d]+ [\d:]+ UTC\n", run("ws_limit", "default"))
+    assert run("ws_limit", "80") == "The limit of pool default is that already.\n"
+    assert run("ws_limit", "default", "20", "--enforce") == (
+        "Pool default: limit from 80 to 20, enforced within 10 s\n"
+    )
+    assert "Limit 20 instead of 50, enforced within 10 s, set by ann at" in " ".join(run("ws_status").split())
+    (pool,) = json.loads(run("ws_status", "--json"))["pools"]
+    assert (pool["limit"], pool["configured"], pool["controls"]["limit"]["by"]) == (20, 50, "ann")
+    assert run("ws_limit", "--reset") == ("Pool default: limit from 20, enforced within 10 s to 50 by the settings\n")
+
+
+def test_a_pause_and_a_dry_run_are_told(shared):
+    settings = shared(POOLS={"chat": {}})
+    tell(settings, counters={"admitted": 9, "dry:full": 7})
+    assert run("ws_pause", "chat") == "Pool chat: admissions from open to paused\n"
+    assert run("ws_pause", "chat") == "Pool chat is paused already.\n"
+    assert run("ws_dry_run", "on") == "Pool default: dry run from off by the settings to on\n"
+    assert run("ws_dry_run", "chat").splitlines()[1].startswith("Pool chat: admissions paused, set by ann at")
+    status = " ".join(run("ws_status").split())
+    assert "Paused: nobody is let in, set by ann at" in status
+    assert "Dry run: nobody is refused; 7 pool full would have been so far, set by ann at" in status
+    assert run("ws_pause", "chat", "--resume") == "Pool chat: admissions from paused to open\n"
+    assert run("ws_dry_run", "off") == "Pool default: dry run from on to off\n"
+    assert "No dry run, whatever the settings say, set by ann" in " ".join(run("ws_status").split())
+    assert run("ws_dry_run", "--reset") == "Pool default: dry run from off to off by the settings\n"
+
+
+def test_a_drain_is_told_and_cancelled(shared):
+    settings = shared()
+    tell(settings, 3, draining=True)
+    assert run("ws_drain", "--worker", "host:7", "--over", "5") == "Pool default: drain of host:7:ab from none to 5 s\n"
+    assert run("ws_drain", "--host", "host") == "Pool default: drain of host from none to 60 s\n"
+    status = " ".join(run("ws_status").split())
+    assert "Drain of host:7:ab within 5.0 s, set by ann at" in status
+    assert "Draining: host 7" in status
+    assert run("ws_drain", "--worker", "host:7", "--cancel") == "Pool default: drain of host:7:ab from 5 s to none\n"
+    assert run("ws_drain", "--all", "--cancel") == "Pool default: drain of host from 60 s to none\n"
+    assert run("ws_drain", "--all", "--cancel") == "There is no such drain.\n"
+
+
+def test_a_diagnosis_says_who_has_set_what(shared):
+    settings = shared()
+    tell(settings, 50, draining=True)
+    run("ws_limit", "40")
+    run("ws_pause")
+    run("ws_dry_run", "on")
+    out = io.StringIO()
+    with pytest.raises(SystemExit) as ended:
+        call_command("ws_status", "--diagnose", stdout=out, no_color=True)
+    assert ended.value.code == 2
+    text = " ".join(out.getvalue().split())
+    assert "Pool default is paused Critical Nobody is let in, set by ann at" in text
+    assert "Pool default only tries its limit" in text
+    assert "Workers of pool default drain: 1 of 1" in text
+    assert "The limit comes from ws_limit or the admin, set by ann at" in text
+    assert "limit-differs" not in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (("ws_limit", "defualt", "5"), 1, "There is no admission pool 'defualt'. Did you mean 'default'?"),
+        (("ws_limit", "default", "many"), 1, "A limit is a whole number, not 'many'."),
+        (("ws_limit", "10000001"), 1, "A limit is a whole number from 0 to 10,000,000, not 10,000,001."),
+        (("ws_limit", "a", "b", "5"), 1, "Too many words."),
+        (("ws_limit", "5", "--reset"), 1, "--reset takes neither a value nor --enforce."),
+        (("ws_limit", "--enforce"), 1, "--over needs --enforce, and that a value."),
+        (("ws_limit", "5", "--over", "3"), 1, "--over needs --enforce, and that a value."),
+        (("ws_dry_run", "on", "off"), 1, "Give at most one pool, and one of on, off and --reset."),
+        (("ws_drain", "--host", "hots"), 1, "No worker and no host 'hots' is known."),
+        (("ws_drain", "--worker", "7"), 1, "A worker has a colon in its name, host:pid, and a host has none."),
+        (("ws_drain", "--all", "--over", "90000"), 1, "A time is from 0 to 86,400 seconds, not 90000."),
+        (("ws_drain", "--all", "--over", "9", "--cancel"), 1, "--cancel takes no --over."),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_set_is_said(shared, arguments, code, message):
+    shared()
+    returncode, text = fails(*arguments)
+    assert returncode == code
+    assert text.startswith(message)
+
+
+def test_a_ledger_that_is_down_is_another_exit_code(admission, unused_tcp_port):
+    admission(LEDGER=f"redis://127.0.0.1:{unused_tcp_port}/0")
+    returncode, text = fails("ws_pause")
+    assert returncode == 2
+    assert text.startswith("The ledger cannot be reached: ConnectionError")
+
+
+def test_the_memory_ledger_of_another_process_cannot_be_reached(admission):
+    admission()
+    returncode, text = fails("ws_limit", "5")
+    assert returncode == 1
+    assert text.startswith("The memory ledger is in the worker's own process")
+
+
+@pytest.mark.parametrize("name", ["ws_limit", "ws_pause", "ws_drain", "ws_dry_run"])
+def test_help_tells_the_exit_code(name, capsys):
+    with pytest.raises(SystemExit):
+        call_command(name, "--help")
+    text = " ".join(capsys.readouterr().out.split())
+    assert "The exit code is 0, 1 where it cannot be set, and 2 when the ledger" in text
