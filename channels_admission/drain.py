@@ -83,9 +83,10 @@ class Drains:
         if self._task is not None and not self._task.done():
             return
         left = max(beat, order.at + order.over - view.now)
-        part = account.held * (view.total - view.limit) / view.total * beat / left
+        ending = sum(each.is_ending for each in self._connections)
+        part = (account.held * (view.total - view.limit) / view.total - ending) * beat / left
         # By chance up or down: all workers together end as many as are due, at the mean.
-        doomed = list(islice(self._youngest(), math.floor(part + random.random())))
+        doomed = list(islice(self._youngest(), max(0, math.floor(part + random.random()))))
         if doomed:
             self._begin(self._end_all(doomed, NARROWEST * beat))
 
