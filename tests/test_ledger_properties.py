@@ -17,7 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from channels_admission import conf
 from channels_admission.account import Account
 from channels_admission.ledger.base import OutOfOrder
-from channels_admission.types import Reason, Report
+from channels_admission.types import Controls, Order, Reason, Report
 from channels_admission.worker import Worker
 
 from reports import Clock, ClockedRedisLedger
@@ -57,7 +57,7 @@ class Faults(RuleBasedStateMachine):
         self.settings = conf.current()
         self.clock = Clock()
         self.ledger = ClockedRedisLedger(self.settings, self.clock, self.patches)
-        self.keys = [f"{self.settings.prefix}:{{default}}:{part}" for part in ("counts", "leases")]
+        self.keys = [f"{self.settings.prefix}:{{default}}:{part}" for part in ("counts", "leases", "controls")]
         self.actors: list[Actor] = []
         self.newborn_after_loss = 0
         self.snapshot: list[bytes | None] | None = None
@@ -228,7 +228,18 @@ class Faults(RuleBasedStateMachine):
         for actor in self.actors:
             actor.unheard = True
 
-    @rule(which=st.sampled_from([[0], [1], [0, 1]]))
+    @rule(dry_run=st.booleans())
+    def an_operator_sets_something(self, dry_run):
+        stored = self.stored_controls()
+        controls = Controls(dry_run=Order(int(dry_run), "ann", self.clock.now))
+        assert self.run(self.ledger.control("default", controls, stored.version))
+        assert self.stored_controls().version > stored.version
+
+    def stored_controls(self) -> Controls:
+        (reading,) = self.run(self.ledger.read(("default",)))
+        return reading.controls
+
+    @rule(which=st.sampled_from([[0], [1], [0, 1], [2], [0, 1, 2]]))
     def keys_vanish(self, which):
         self.run(self.ledger._redis.delete(*(self.keys[index] for index in which)))
         self.data_was_lost()
@@ -291,6 +302,8 @@ class Faults(RuleBasedStateMachine):
         """One beat after the last fault the ledger equals the truth; the dead are gone with their lease."""
         for actor in self.actors:
             actor.late.clear()
+        known = [self.stored_controls(), *(actor.account.controls for actor in self.living())]
+        newest = max(known, key=lambda controls: controls.version)
         for _ in range(2):
             self.clock.now += BEAT
             for actor in self.living():
@@ -298,7 +311,10 @@ class Faults(RuleBasedStateMachine):
         total, records, leased = self.run(self._state())
         assert int(total) == sum(records.values())
         assert set(records) == leased
+        if self.living():
+            assert self.stored_controls() == newest
         for actor in self.living():
+            assert actor.account.controls == newest
             assert records[actor.account.worker.id] == actor.account.held
         for _ in range(int((LEASE + 2 * BEAT) / BEAT)):
             self.clock.now += BEAT
