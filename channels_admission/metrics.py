@@ -56,9 +56,16 @@ def _slots(pools: Sequence[PoolSnapshot]) -> Iterator[Metric]:
     yield each("held", "Slots held by all workers.", (pool.held for pool in pools))
     yield each("limit", "Slots in the pool.", (pool.limit for pool in pools))
     yield each("free", "Slots left.", (pool.free for pool in pools))
+    yield each("limit_configured", "Slots in the pool by the settings.", (pool.configured for pool in pools))
+    yield each("paused", "Whether an operator lets nobody in.", (pool.paused for pool in pools))
+    yield each("dry_run", "Whether nobody is refused.", (pool.dry_run for pool in pools))
+    told = "The level as alerts tell it, which falls five points later than it rises: numbered as the level."
+    yield each("alert_level", told, (list(Level).index(pool.alert) for pool in pools))
     told = "How near the pool is to its limit: 0 calm, 1 warning, 2 critical, 3 full."
     yield each("level", told, (list(Level).index(pool.level) for pool in pools))
     yield each("workers", "Workers whose lease runs.", (len(pool.workers) for pool in pools))
+    draining = (sum(worker.draining for worker in pool.workers) for pool in pools)
+    yield each("workers_draining", "Workers that close their connections and take no others.", draining)
     classes = [((pool.name, name), held) for pool in pools for name, held in pool.classes.items()]
     yield _gauge("class_held", "Slots held by the connections of a class.", ("pool", "class"), classes)
 
@@ -70,8 +77,13 @@ def _events(pools: Sequence[PoolSnapshot]) -> Iterator[Metric]:
     yield each("admitted", "Connections let in.", (pool.admitted for pool in pools))
     labels = ("pool", "reason", "quota")
     yield _counter("refused", "Connections refused.", labels, _refusals(pools))
+    would = [(pool, pool.would_refuse) for pool in pools]
+    told = "Connections that a dry run let in, and would have refused."
+    yield _counter("would_refuse", told, labels, (sample for pool, each in would for sample in _by_reason(pool, each)))
     yield each("shed", "Connections closed because memory ran out.", (pool.shed for pool in pools))
     yield each("channels_full", "Connections that a full channel ended.", (pool.channels_full for pool in pools))
+    yield each("drained", "Connections closed by a drain.", (pool.drained for pool in pools))
+    yield each("aged", "Connections closed at their maximum age.", (pool.aged for pool in pools))
     told = "Connections closed since nobody had authenticated by their deadline."
     yield each("overdue", told, (pool.overdue for pool in pools))
     told = "Exchanges of the workers with the ledger that failed."
@@ -90,10 +102,14 @@ def _calls(pools: Iterable[PoolSnapshot]) -> Metric:
 def _refusals(pools: Iterable[PoolSnapshot]) -> Iterator[Sample]:
     for pool in pools:
         # A counter that is there from the start shows its first event as an increase.
-        for counter, count in {**dict.fromkeys(map(str, Reason), 0), **pool.refused}.items():
-            is_quota = counter.startswith(QUOTA)
-            labels = ("quota", counter.removeprefix(QUOTA)) if is_quota else (counter, "")
-            yield (pool.name, *labels), count
+        yield from _by_reason(pool, {**dict.fromkeys(map(str, Reason), 0), **pool.refused})
+
+
+def _by_reason(pool: PoolSnapshot, counters: Mapping[str, int]) -> Iterator[Sample]:
+    for counter, count in counters.items():
+        is_quota = counter.startswith(QUOTA)
+        labels = ("quota", counter.removeprefix(QUOTA)) if is_quota else (counter, "")
+        yield (pool.name, *labels), count
 
 
 def _workers(pools: Iterable[PoolSnapshot]) -> Iterator[Metric]:

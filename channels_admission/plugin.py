@@ -75,13 +75,30 @@ def _state(pool: PoolSnapshot, thresholds: Thresholds) -> State:
     warning, critical = thresholds.of(pool)
     if pool.held >= critical:
         return State.CRITICAL
-    return State.WARNING if pool.held >= warning else State.OK
+    return State.WARNING if pool.held >= warning or _is_closed(pool) else State.OK
+
+
+def _is_closed(pool: PoolSnapshot) -> bool:
+    """Whether nobody is let in whatever there is room for."""
+    return _drains(pool) or (pool.paused and not pool.dry_run)
+
+
+def _drains(pool: PoolSnapshot) -> bool:
+    """Whether every worker there is drains."""
+    return bool(pool.workers) and all(worker.draining for worker in pool.workers)
 
 
 def _told(pools: Iterable[PoolSnapshot]) -> str:
     return ", ".join(
-        f"pool {pool.name}: {pool.held} of {pool.limit} slots held ({int(100 * pool.share)} %)" for pool in pools
+        f"pool {pool.name}: {pool.held} of {pool.limit} slots held ({int(100 * pool.share)} %){_orders(pool)}"
+        for pool in pools
     )
+
+
+def _orders(pool: PoolSnapshot) -> str:
+    """What makes a pool let nobody in, or everybody, in words."""
+    told = {"paused": pool.paused, "all workers draining": _drains(pool), "dry run": pool.dry_run}
+    return "".join(f", {words}" for words, holds in told.items() if holds)
 
 
 def _data(pool: PoolSnapshot, thresholds: Thresholds) -> str:

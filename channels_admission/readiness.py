@@ -48,6 +48,8 @@ def _standing(gate: Gate, ignored: frozenset[str]) -> Standing:
         # While the ledger is away nobody knows, and all workers would leave at once.
         *([Standing.FULL] if account.level is Level.FULL and not account.away else []),
     }
+    if account.dry_run:
+        reasons &= {Standing.DRAINING}  # nobody is refused for the others
     return next((each for each in Standing if each in reasons - ignored), Standing.READY)
 
 

@@ -75,8 +75,9 @@ The exit code is 0, or 2 with one line on stderr when the ledger cannot be read.
 
 --check prints one line by the guidelines for monitoring plugins, the pools and
 then 'pool NAME'=held;warning;critical;0;limit for each. The exit code is 0, 1
-or 2 as the worst pool is below the warning, from it on, or from the critical
-threshold on; 3 when that is unknown, as with the ledger down, or asked wrongly.
+or 2 as the worst pool is below the warning, from it on or letting nobody in, or
+from the critical threshold on; 3 when that is unknown, as with the ledger down,
+or asked wrongly.
 
 --watch ends with 0 at Ctrl-C, and with 143 when it is terminated.
 

@@ -41,8 +41,10 @@ WORKER = WorkerSnapshot(
 POOL = PoolSnapshot(
     name="default", held=36, limit=50, free=14, share=0.72, warn_at=0.7, level=Level.WARNING, admitted=412,
     refused={"full": 148, "lag": 2, "quota:address": 7}, shed=3,
-    workers=(WORKER, replace(WORKER, id="web-2:7:cd34", held=6, load=())), calls=Calls(1000, 4, 0.75),
+    workers=(WORKER, replace(WORKER, id="web-2:7:cd34", held=6, load=(), draining=True)), calls=Calls(1000, 4, 0.75),
     classes={"paying": 20, "exempt": 1}, overdue=5, channels_full=9,
+    configured=80, paused=True, dry_run=True, alert=Level.CRITICAL,
+    would_refuse={"full": 11, "quota:address": 12}, drained=13, aged=14,
 )  # fmt: skip
 CHAT = replace(POOL, name="chat", workers=(replace(WORKER, last_beat=0.1, load=(Load("lag", 0.5, 1.0),)),))
 SNAPSHOT = Snapshot(
@@ -63,7 +65,17 @@ def samples(snapshot: Snapshot) -> dict[tuple[str, tuple[str, ...]], float]:
 def test_every_number_of_the_snapshot():
     told = samples(SNAPSHOT)
     default = {(name, labels): value for (name, labels), value in told.items() if "chat" not in labels}
-    reasons = {"full": 148, "settling": 0, "rate": 0, "crowd": 0, "ledger": 0, "share": 0, "lag": 2}
+    reasons = {
+        "full": 148,
+        "settling": 0,
+        "rate": 0,
+        "crowd": 0,
+        "ledger": 0,
+        "share": 0,
+        "paused": 0,
+        "draining": 0,
+        "lag": 2,
+    }
     refused = {("refused_total", ("default", "", reason)): count for reason, count in reasons.items()}
     assert {**default, **refused} == default
     assert {key: value for key, value in default.items() if key[0] != "refused_total"} == {
@@ -71,6 +83,15 @@ def test_every_number_of_the_snapshot():
         ("ledger_up", ()): 1,
         ("ledger_settling", ()): 0,
         ("held", ("default",)): 36,
+        ("limit_configured", ("default",)): 80,
+        ("paused", ("default",)): 1,
+        ("dry_run", ("default",)): 1,
+        ("alert_level", ("default",)): 2,
+        ("workers_draining", ("default",)): 1,
+        ("would_refuse_total", ("default", "", "full")): 11,
+        ("would_refuse_total", ("default", "address", "quota")): 12,
+        ("drained_total", ("default",)): 13,
+        ("aged_total", ("default",)): 14,
         ("limit", ("default",)): 50,
         ("free", ("default",)): 14,
         ("level", ("default",)): 1,

@@ -12,7 +12,7 @@ from django.core.management.base import CommandError
 
 from channels_admission.management.commands import ws_status
 from channels_admission.plugin import State, Thresholds, check, unknown
-from channels_admission.snapshot import Health, LedgerSnapshot, PoolSnapshot, Snapshot
+from channels_admission.snapshot import Health, LedgerSnapshot, PoolSnapshot, Snapshot, WorkerSnapshot
 from channels_admission.types import Level
 
 from demo.servers import TESTPROJECT, environment
@@ -66,6 +66,24 @@ def test_the_worst_pool_wins_and_all_are_in_the_data():
 
 def test_of_pools_that_are_well_the_fullest_is_told():
     assert checked(pool(1), pool(2, name="chat"))[1].startswith("ADMISSION OK - pool chat: 2 of 50 slots held (4 %) |")
+
+
+WORKER = WorkerSnapshot("web-1:1:ab", "web-1", 1, "", 0, 0.0, 0.0, draining=True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "code", "told"),
+    [
+        ({"paused": True}, 1, ", paused"),
+        ({"workers": (WORKER,)}, 1, ", all workers draining"),
+        ({"workers": (WORKER, replace(WORKER, draining=False))}, 0, ""),
+        ({"dry_run": True}, 0, ", dry run"),
+        ({"paused": True, "dry_run": True}, 0, ", paused, dry run"),
+    ],
+)
+def test_a_pool_that_lets_nobody_in_is_a_warning_and_a_dry_run_is_told(changes, code, told):
+    found, line = checked(pool(5, **changes))
+    assert (found, line.partition(" | ")[0].partition(" %)")[2]) == (code, told)
 
 
 def test_a_limit_of_nothing_is_critical():

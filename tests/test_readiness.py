@@ -105,6 +105,16 @@ async def test_a_closed_pool_says_why(admission, monkeypatch, reason):
     await close_gates()
 
 
+async def test_in_a_dry_run_only_a_drain_is_a_reason(admission, monkeypatch):
+    admission(DRY_RUN=True)
+    gate_of("default").account.level = Level.FULL
+    monkeypatch.setattr("channels_admission.account.Account.closed", "paused")
+    assert says() == (200, "ready")
+    monkeypatch.setattr("channels_admission.account.Account.closed", "draining")
+    assert says() == (503, "draining")
+    await close_gates()
+
+
 async def test_a_worker_is_ready_while_one_of_its_pools_is(admission, monkeypatch):
     admission(MAX_CONNECTIONS=1, POOLS={"chat": {"MAX_CONNECTIONS": 2}}, BEAT=0.1, LEASE=3)
     gates = [gate_of("default"), gate_of("chat")]
