@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Self
 
@@ -22,6 +22,8 @@ from demo.servers import SERVING, TESTPROJECT, Redis, end, environment, free_por
 from machines import Machine, machines
 
 DEPLOY = TESTPROJECT / "deploy"
+DRAIN, DRAINED = "0.4", "1"
+"""Seconds."""
 UNIT = DEPLOY / "systemd" / "site@.service"
 
 
@@ -72,8 +74,20 @@ class Backend:
         command = command.replace("/srv/site/.venv/bin/python", shlex.quote(sys.executable))
         return shlex.split(command.replace("0.0.0.0", self.machine.address))
 
+    def drain(self) -> None:
+        """As the unit does before it stops."""
+        for line in re.findall(r"^ExecStop=(.*)$", UNIT.read_text(), re.MULTILINE):
+            order = line.replace("%H", self.machine.name).replace("${MAINPID}", str(self.pid))
+            command = (
+                order.replace("${DRAIN}", DRAIN)
+                .replace("${DRAINED}", DRAINED)
+                .replace("/srv/site/.venv/bin/python", shlex.quote(sys.executable))
+            )
+            subprocess.run(shlex.split(command), cwd=TESTPROJECT, env=self._env, check=True, capture_output=True)
+
     def stop(self) -> None:
         """As systemd does."""
+        self.drain()
         self.process.send_signal(signal.Signals[unit()["KillSignal"]])
         self.process.wait(float(unit()["TimeoutStopSec"]))
 
@@ -204,9 +218,19 @@ class Haproxy:
     def _name(self, backend: Backend) -> str:
         return f"worker-{1 + self._site.backends.index(backend)}"
 
+    def is_down(self, backend: Backend) -> bool:
+        """Whether its health check says so."""
+        return self._states()[self._name(backend)][0].startswith("DOWN")
+
     def _ready(self, count: int) -> bool:
+        with suppress(OSError):
+            return sum(state == "UP" and check == "L7OK" for state, check in self._states().values()) == count
+        return False
+
+    def _states(self) -> dict[str, tuple[str, str]]:
+        """Each worker's state, and the outcome of its last check."""
         rows = [row.split(",") for row in self._say("show stat").splitlines() if row.startswith("admission,worker-")]
-        return sum(row[17] == "UP" and row[36].startswith("L7OK") for row in rows) == count
+        return {row[1]: (row[17], row[36]) for row in rows}
 
     def _say(self, order: str) -> str:
         with closing(socket.socket(socket.AF_UNIX)) as admin:

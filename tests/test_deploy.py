@@ -1,6 +1,7 @@
 """The files in testproject/deploy/: they fit the settings, the programs take them, and workers work behind them."""
 
 import asyncio
+import io
 import json
 import re
 import shutil
@@ -11,6 +12,7 @@ from contextlib import aclosing, suppress
 from pathlib import Path
 
 import pytest
+from django.core.management import call_command
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
@@ -240,10 +242,44 @@ async def test_a_worker_leaves_rotation_before_its_sockets_are_closed(running: S
     await asyncio.to_thread(leaving.stop)
     await its.socket.wait_closed()
     assert its.socket.close_code == 1012
+    assert re.fullmatch(r"Service Restart; retry-after=[\d.]+", its.socket.close_reason)
     assert all(client.is_open for client in [*before, *after] if client is not its)
     leaving.start()
     balancer.renew(leaving)
     await leave_all([*before, *after])
+
+
+@pytest.mark.integration
+async def test_haproxy_sends_nobody_to_a_worker_that_drains(running: Site, tmp_path, seen):
+    await eventually(shows_nobody)
+    leaving = running.backends[0]
+    order = {"worker": f"{leaving.machine.name}:{leaving.pid}", "stdout": io.StringIO()}
+    with Haproxy(running, tmp_path) as haproxy:
+        clients = [await admitted(haproxy.origin) for _ in range(3)]
+        (its,) = (client for client in clients if client.pid == leaving.pid)
+        await asyncio.to_thread(call_command, "ws_drain", over=600.0, **order)
+        await eventually(lambda: haproxy.is_down(leaving))
+        assert its.is_open
+        clients += [await admitted(haproxy.origin) for _ in range(3)]
+        assert by_worker(clients)[leaving.pid] == 1
+        await asyncio.to_thread(call_command, "ws_drain", cancel=True, **order)
+        await eventually(lambda: not haproxy.is_down(leaving))
+        await leave_all(clients)
+
+
+@pytest.mark.integration
+async def test_a_host_that_drains_is_sent_nobody_while_the_others_are(running: Site, tmp_path, seen):
+    await eventually(shows_nobody)
+    host = running.hosts[0].name
+    theirs = [backend for backend in running.backends if backend.machine.name == host]
+    with Haproxy(running, tmp_path) as haproxy:
+        clients = [await admitted(haproxy.origin) for _ in range(3)]
+        await leave_all(clients)
+        await asyncio.to_thread(call_command, "ws_drain", host=host, over=1.0, stdout=io.StringIO())
+        await eventually(lambda: all(map(haproxy.is_down, theirs)))
+        assert not any(haproxy.is_down(backend) for backend in running.backends if backend not in theirs)
+        await asyncio.to_thread(call_command, "ws_drain", host=host, cancel=True, stdout=io.StringIO())
+        await eventually(lambda: not any(map(haproxy.is_down, theirs)))
 
 
 async def admitted(origin: str) -> Client:
