@@ -1,8 +1,12 @@
-"""An admitted connection, which can be ended from our side of it: at its maximum age, or where memory runs out."""
+"""An admitted connection, which can be ended from our side of it: at its maximum age, or where memory runs out.
+
+Whatever stands here is paid for every message of every connection, or kept for as long as one is open.
+"""
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextvars import Context
 from typing import Any
 
 RESTART = 1012
@@ -11,12 +15,14 @@ SPREAD = 0.1
 """The part of the age by which each connection's own is longer or shorter, so that a herd does not end as one."""
 GRACE = 10.0
 """Seconds that an application which does not listen has left before it is cancelled."""
+LOOKS = 50
+"""Looks at the oldest connections in the time of one age, at the least; one a second otherwise."""
 
 
 class Connection:
-    """One connection between its server and its application. Belongs to one event loop."""
+    """One connection between its server and its application. Belongs to the task that made it."""
 
-    __slots__ = ("_ending", "_is_open", "_listening", "_overdue", "_receive", "_send", "_task")
+    __slots__ = ("_ending", "_interrupted", "_is_open", "_listener", "_overdue", "_receive", "_send", "_task", "due")
 
     def __init__(self, receive: Any, send: Any) -> None:
         self._receive = receive
@@ -24,8 +30,11 @@ class Connection:
         self._is_open = True
         self._ending: tuple[int, str] | None = None
         self._overdue = False
-        self._listening: asyncio.Timeout | None = None
-        self._task: asyncio.Task[Any] | None = None
+        self._interrupted = False
+        self._listener: asyncio.Task[Any] | None = None
+        self._task = asyncio.current_task()
+        self.due = 0.0
+        """When it ends at its maximum age, in the loop's time, where there is one."""
 
     @property
     def is_ending(self) -> bool:
@@ -40,52 +49,99 @@ class Connection:
         """
         if self._ending is None:
             self._ending = code, reason
-            loop = asyncio.get_running_loop()
-            loop.call_later(GRACE, self._cancel)
-            if self._listening is not None:
-                self._listening.reschedule(loop.time())
-
-    async def run(self, inner: Any, scope: Any, age: float | None, grow_old: Callable[["Connection"], None]) -> None:
-        """Run ``inner``, and call ``grow_old`` after ``age`` seconds or a tenth more or less."""
-        self._task = asyncio.current_task()
-        timer = None
-        if age is not None:
-            age *= random.uniform(1 - SPREAD, 1 + SPREAD)
-            timer = asyncio.get_running_loop().call_later(age, grow_old, self)
-        try:
-            await inner(scope, self.receive, self.send)
-        except asyncio.CancelledError:
-            if not self._overdue or self._ending is None or self._task is None or self._task.uncancel():
-                raise
-            await self._close(*self._ending)
-        finally:
-            self._task = None
-            if timer is not None:
-                timer.cancel()
+            asyncio.get_running_loop().call_later(GRACE, self._cancel)
+            self._interrupt()
 
     async def receive(self) -> Any:
+        # What asyncio.timeout does, without its cost for each message: end() cancels whoever listens.
+        self._listener = listener = asyncio.current_task()
+        cancelling = listener.cancelling()  # type: ignore[union-attr]
+        if self._ending is not None:  # what the server has at hand comes first
+            asyncio.get_running_loop().call_soon(self._interrupt)
         try:
-            async with asyncio.timeout(None if self._ending is None else 0) as self._listening:
-                event = await self._receive()
-            self._is_open = self._is_open and event["type"] != "websocket.disconnect"
-            return event
-        except TimeoutError:
-            if self._ending is None:
+            event = await self._receive()
+        except asyncio.CancelledError:
+            if not self._interrupted or listener.uncancel() > cancelling:  # type: ignore[union-attr]
                 raise
+        else:
+            if self._interrupted:
+                listener.uncancel()  # type: ignore[union-attr]
+            if event["type"] == "websocket.disconnect":
+                self._is_open = False
+            return event
         finally:
-            self._listening = None
-        await self._close(*self._ending)
-        return {"type": "websocket.disconnect", "code": self._ending[0]}
+            self._listener = None
+            self._interrupted = False
+        return await self.hang_up()
 
     async def send(self, message: Any) -> None:
         if self._is_open:
-            self._is_open = message["type"] != "websocket.close"
+            if message["type"] == "websocket.close":
+                self._is_open = False
             await self._send(message)
 
-    async def _close(self, code: int, reason: str) -> None:
+    def is_overdue(self) -> bool:
+        """Whether it was us who cancelled its task, which then goes on: asked where it was cancelled, at most once."""
+        return self._overdue and self._task is not None and not self._task.uncancel()
+
+    def leave(self) -> None:
+        """The application has returned; nothing is cancelled from now on."""
+        self._task = None
+
+    async def hang_up(self) -> Any:
+        """Close it towards the client as :meth:`end` was told; gives what the application hears."""
+        code, reason = self._ending or (RESTART, "")
         await self.send({"type": "websocket.close", "code": code, "reason": reason})
+        return {"type": "websocket.disconnect", "code": code}
+
+    def _interrupt(self) -> None:
+        if self._listener is not None and not self._interrupted:
+            self._interrupted = True
+            self._listener.cancel()
 
     def _cancel(self) -> None:
         if self._task is not None:
             self._overdue = True
             self._task.cancel()
+
+
+class Ages:
+    """When the connections of a gate are due to end, the youngest last in ``connections``.
+
+    A timer for each would be most of what an open connection keeps in memory, so one looks after all.
+    """
+
+    def __init__(
+        self, age: float | None, connections: Mapping[Connection, Any], grow_old: Callable[[Connection], None]
+    ) -> None:
+        self._age = age
+        self._connections = connections
+        self._grow_old = grow_old
+        self._loop = asyncio.get_running_loop()
+        self._look: asyncio.TimerHandle | None = None
+
+    def note(self, connection: Connection) -> None:
+        """``grow_old`` is to be called with it after ``age`` seconds, or a tenth more or less."""
+        if self._age is not None:
+            connection.due = self._loop.time() + self._age * random.uniform(1 - SPREAD, 1 + SPREAD)
+            if self._look is None:
+                self._wait(self._age)
+
+    def _wait(self, age: float) -> None:
+        self._look = self._loop.call_later(min(1.0, age / LOOKS), self._end_the_aged, age, context=Context())
+
+    def _end_the_aged(self, age: float) -> None:
+        now = self._loop.time()
+        for connection in list(self._oldest(now + 2 * SPREAD * age)):
+            if connection.due <= now:
+                self._grow_old(connection)
+        self._look = None
+        if self._connections:
+            self._wait(age)
+
+    def _oldest(self, latest: float) -> Iterator[Connection]:
+        """Those that may be due: none is that came after one with longer to live than chance could give."""
+        for connection in self._connections:
+            if connection.due > latest:
+                break
+            yield connection

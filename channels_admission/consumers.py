@@ -1,9 +1,10 @@
 """The Channels face: a mixin for every kind of consumer."""
 
+from collections.abc import Awaitable
 from typing import Any
 
 from .conf import DEFAULT_POOL
-from .middleware import KEY, admit
+from .middleware import KEY, Admission, passes
 
 
 class AdmissionMixin:
@@ -21,8 +22,11 @@ class AdmissionMixin:
 
     admission_pool = DEFAULT_POOL
 
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        await admit(super().__call__, self.admission_pool, scope, receive, send)  # type: ignore[misc]
+    # No coroutine of its own, which would be kept for as long as the connection is open.
+    def __call__(self, scope: Any, receive: Any, send: Any) -> Awaitable[None]:
+        consumer = super().__call__  # type: ignore[misc]
+        inner = consumer if passes(self.admission_pool, scope) else Admission(consumer, self.admission_pool)
+        return inner(scope, receive, send)
 
     def admission_authenticated(self) -> None:
         """Say that the client has authenticated: it no longer counts as pending, and has met its deadline."""

@@ -9,7 +9,7 @@ import asyncio
 import logging
 import random
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import suppress
 from contextvars import Context
 
@@ -17,7 +17,7 @@ from .account import Account
 from .alerts import Alerts
 from .claims import first_asks, with_moments
 from .conf import PoolSettings, Settings
-from .connection import Connection
+from .connection import Ages, Connection
 from .drain import Drains
 from .exceptions import LedgerError, LedgerUnavailable
 from .journal import Journal
@@ -35,8 +35,10 @@ CROWD_PAUSE = 0.005
 """Seconds from one call to the next for each handshake that the first one decided, if there were several."""
 LONGEST_PAUSE = 0.4
 """The most of ``LEDGER_TIMEOUT`` that such a pause may take: a large herd makes ten calls a second."""
-RELEASE_PAUSE = 0.02
-"""Seconds a release waits for company while the pool has room."""
+RELEASE_PAUSE = 0.1
+"""Seconds a release waits for company while the pool has room: at most ten calls a second then, as for a herd.
+
+Whoever comes meanwhile takes a slot that is still counted, and needs no call at all."""
 FULL_FRESH = 0.02
 """Seconds for which a pool that could not grant all is taken to have nothing left: at most 50 calls a second then."""
 TICKS = 10
@@ -82,6 +84,33 @@ class Slot:
         self.is_authenticated = True
         if self._gate is not None and self.ask is not None:
             self._gate._acquaint(self)
+
+
+class Held(Mapping[str, Slot]):
+    """The slots that one connection holds, by the names of their pools, in less memory than a dict takes.
+
+    Those that were released are among them no more.
+    """
+
+    __slots__ = ("_slots",)
+
+    def __init__(self) -> None:
+        self._slots: tuple[Slot, ...] = ()
+
+    def __getitem__(self, pool: str) -> Slot:
+        for slot in self._slots:
+            if slot.pool == pool:
+                return slot
+        raise KeyError(pool)
+
+    def __iter__(self) -> Iterator[str]:
+        return (slot.pool for slot in self._slots if slot.pool is not None)
+
+    def __len__(self) -> int:
+        return sum(slot.pool is not None for slot in self._slots)
+
+    def add(self, slot: Slot) -> None:
+        self._slots = (*self._slots, slot)
 
 
 class _Handshake(asyncio.Future["Slot | Refusal"]):
@@ -139,6 +168,7 @@ class Gate:
         self.connections: dict[Connection, Slot] = {}
         """The connections that hold its slots, each with its own, the youngest last."""
         self.drains = Drains(self.account, self._schedule, self.connections)
+        self.ages = Ages(pool.max_connection_age, self.connections, self.drains.grow_old)
         self._refused_for_good = False
         self._report_at: float | None = None
         self._backoff = FIRST_PROBE

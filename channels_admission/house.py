@@ -5,13 +5,14 @@ import atexit
 import os
 from contextlib import suppress
 from functools import partial
+from typing import Any
 
 from . import conf
 from .conf import Settings
 from .gate import Gate
 from .ledger import open_ledger
 from .pressure import Pressure
-from .servers import daphne
+from .servers import daphne, name_of
 from .stopping import drain_first
 from .worker import Worker
 
@@ -85,8 +86,8 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_houses.clear)
 
 
-def gate_of(pool: str, server: str = "") -> Gate:
-    """The running event loop's gate to ``pool``, opened at its first use.
+def gate_of(pool: str, send: Any = None) -> Gate:
+    """The running event loop's gate to ``pool``, opened at its first use; ``send`` tells the server.
 
     When the settings have changed since, a new gate takes over, and the old one ends with its last slot.
     """
@@ -98,7 +99,7 @@ def gate_of(pool: str, server: str = "") -> Gate:
             house.retire()
         for closed in [other for other in _houses if other.is_closed()]:
             del _houses[closed]
-        house = _houses[loop] = House(settings, server)
+        house = _houses[loop] = House(settings, name_of(send))
     return house.gate(pool)
 
 

@@ -4,7 +4,6 @@ from typing import Any
 
 from . import conf
 from .house import close_gates, gate_of
-from .servers import name_of
 
 
 class AdmissionLifespan:
@@ -25,7 +24,7 @@ class AdmissionLifespan:
             if event == "lifespan.startup":
                 settings = conf.current()
                 for pool in settings.pools if settings.enabled else ():
-                    gate_of(pool, name_of(send))
+                    gate_of(pool, send)
             if event == "lifespan.shutdown":
                 await close_gates(exiting=True)
             await send({"type": f"{event}.complete"})

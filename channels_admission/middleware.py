@@ -7,20 +7,59 @@ from channels.exceptions import ChannelFull
 
 from . import conf, hold, refusal
 from .connection import Connection
-from .gate import Gate, Slot
+from .gate import Gate, Held, Slot
 from .house import gate_of
 from .rules import is_authenticated
-from .servers import daphne, name_of
+from .servers import daphne
 from .types import CHANNELS_FULL, OVERDUE, Refusal
 
 KEY = "admission"
-"""Where the held slots travel in the scope: a dict from pool name to :class:`~.gate.Slot`."""
+"""Where the held slots travel in the scope: a :class:`~.gate.Held`, which maps pools to slots."""
 POLICY_VIOLATION = 1008
 NOT_AUTHENTICATED = "Authentication Required"
 """What a stranger sees at its deadline."""
 
 
-class AdmissionMiddleware:
+class Admission:
+    """Runs ``inner`` with a slot of ``pool`` in its scope, or refuses the handshake.
+
+    All of an open connection is in one frame, since every frame is kept for as long as it is open.
+    """
+
+    __slots__ = ("inner", "pool")
+
+    def __init__(self, inner: Any, pool: str) -> None:
+        self.inner = inner
+        self.pool = pool
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        slot = None if passes(self.pool, scope) else await _slot(self.pool, scope, receive, send)
+        if slot is None:
+            await self.inner(scope, receive, send)
+            return
+        if isinstance(slot, Refusal):
+            return
+        gate: Any = slot.gate
+        connection = Connection(receive, send)
+        timer = _enter(connection, slot, gate, scope)
+        try:
+            await self.inner(scope, connection.receive, connection.send)
+        except asyncio.CancelledError:
+            if not connection.is_overdue():
+                raise
+            await connection.hang_up()
+        except ChannelFull:
+            gate.account.counters[CHANNELS_FULL] += 1
+            raise
+        finally:
+            connection.leave()
+            if timer is not None:
+                timer.cancel()
+            del gate.connections[connection]
+            slot.release()
+
+
+class AdmissionMiddleware(Admission):
     """Admit WebSockets to ``inner`` as far as ``pool`` has slots, and close the others with 1013.
 
     Counts nothing twice: a connection that already holds a slot of the pool passes through, unless
@@ -30,61 +69,52 @@ class AdmissionMiddleware:
     """
 
     def __init__(self, inner: Any, pool: str = conf.DEFAULT_POOL) -> None:
-        self.inner = inner
-        self.pool = pool
+        super().__init__(inner, pool)
         conf.current().pool(pool)
 
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        await admit(self.inner, self.pool, scope, receive, send)
+
+def passes(pool: str, scope: Any) -> bool:
+    """Whether the connection needs nothing of ``pool`` that it does not have, as far as its scope tells."""
+    if scope["type"] != "websocket" or not conf.current().enabled:
+        return True
+    slot = scope[KEY].get(pool) if KEY in scope else None
+    return slot is not None and (slot.gate is None or slot.gate.rules is None)
 
 
-async def admit(inner: Any, pool: str, scope: Any, receive: Any, send: Any) -> None:
-    """Run ``inner`` with a slot of ``pool`` in its scope, or refuse the handshake."""
-    settings = conf.current()
-    if scope["type"] != "websocket" or not settings.enabled:
-        await inner(scope, receive, send)
-        return
+async def _slot(pool: str, scope: Any, receive: Any, send: Any) -> Slot | Refusal | None:
+    """A new slot, or None where it has one and may go on; where it is refused, that has been told to its client."""
+    verdict: Slot | Refusal | None
     if slot := scope.get(KEY, {}).get(pool):
-        await _go_on(inner, slot, scope, receive, send)
-        return
-    gate = gate_of(pool, name_of(send))
-    verdict = await gate.acquire(None if gate.rules is None else gate.rules.ask(scope))
-    gate.notices.tell(verdict, gate.account.worker)
+        gate, verdict = slot.gate, await _claim(slot, scope)
+    else:
+        gate = gate_of(pool, send)
+        verdict = await gate.acquire(None if gate.rules is None else gate.rules.ask(scope))
+    if verdict is not None:
+        gate.notices.tell(verdict, gate.account.worker)
     if isinstance(verdict, Refusal):
         await _refuse(verdict, gate, scope, receive, send)
-        return
-    await _run(inner, verdict, gate, scope, receive, send)
+    return verdict
 
 
-async def _go_on(inner: Any, slot: Slot, scope: Any, receive: Any, send: Any) -> None:
-    """Run ``inner`` with the slot it has, or refuse what its scope now tells of it."""
-    if gate := slot.gate:
-        if is_authenticated(scope):
-            slot.authenticated()
-        ask = gate.rules and slot.ask and gate.rules.ask_again(scope, slot.ask)
-        if ask and (refusal := await gate.claim(slot, ask)):
-            gate.notices.tell(refusal, gate.account.worker)
-            await _refuse(refusal, gate, scope, receive, send)
-            return
-    await inner(scope, receive, send)
+async def _claim(slot: Slot, scope: Any) -> Refusal | None:
+    """Add to the slot what its scope now tells of it, unless that is refused."""
+    gate = slot.gate
+    if gate is None or gate.rules is None:
+        return None
+    if is_authenticated(scope):
+        slot.authenticated()
+    ask = slot.ask and gate.rules.ask_again(scope, slot.ask)
+    return await gate.claim(slot, ask) if ask else None
 
 
-async def _run(inner: Any, slot: Slot, gate: Gate, scope: Any, receive: Any, send: Any) -> None:
-    scope = {**scope, KEY: {**scope.get(KEY, {}), gate.pool.name: slot}}
-    connection = Connection(receive, send)
+def _enter(connection: Connection, slot: Slot, gate: Gate, scope: Any) -> asyncio.TimerHandle | None:
+    """Let the gate know of the connection, and the scope of its slot."""
+    # Not in a copy of the scope, which would be most of what an open connection keeps in memory.
+    scope.setdefault(KEY, Held()).add(slot)
     gate.connections[connection] = slot
+    gate.ages.note(connection)
     slot.is_authenticated = gate.pool.pending_deadline is None or is_authenticated(scope)
-    timer = None if slot.is_authenticated else _set_deadline(slot, gate, connection)
-    try:
-        await connection.run(inner, scope, gate.pool.max_connection_age, gate.drains.grow_old)
-    except ChannelFull:
-        gate.account.counters[CHANNELS_FULL] += 1
-        raise
-    finally:
-        if timer is not None:
-            timer.cancel()
-        del gate.connections[connection]
-        slot.release()
+    return None if slot.is_authenticated else _set_deadline(slot, gate, connection)
 
 
 def _set_deadline(slot: Slot, gate: Gate, connection: Connection) -> asyncio.TimerHandle:
