@@ -1,0 +1,225 @@
+"""What a handshake, a message and an open connection may cost, in calls and bytes, on any machine.
+
+The seconds are measured by ``python -m benchmarks``; here stands what they are made of.
+"""
+
+import asyncio
+import gc
+import sys
+import tracemalloc
+from collections import Counter
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+import pytest
+
+import channels_admission
+from channels_admission import house
+from channels_admission.connection import Connection
+from channels_admission.gate import Held, Slot
+from channels_admission.house import close_gates, gate_of
+from channels_admission.ledger.memory import MemoryLedger
+from channels_admission.middleware import AdmissionMiddleware
+
+from conftest import eventually
+from faulty import FaultyLedger
+
+OURS = str(Path(channels_admission.__file__).parent)
+CONNECT = {"type": "websocket.connect"}
+DISCONNECT = {"type": "websocket.disconnect", "code": 1000}
+SCOPE = {
+    "type": "websocket", "asgi": {}, "http_version": "1.1", "scheme": "ws", "server": None, "client": ("127.0.0.1", 1),
+    "root_path": "", "path": "/", "raw_path": b"/", "query_string": b"", "headers": [], "subprotocols": [], "state": {},
+    "extensions": {},
+}  # fmt: skip
+EVERYTHING = {"MAX_CONNECTION_AGE": 3600, "CONNECT_RATE": 100_000, "CONNECT_BURST": 100_000}
+ADMISSION, REFUSAL = 32, 24
+"""Calls of our own functions for each, those for the messages included."""
+KEPT = 1024
+"""Bytes of a connection that waits for a message, beyond what it takes without us."""
+SEVERAL = 500
+
+
+class Socket:
+    """A server's half of a connection, whose client has said all that it ever will."""
+
+    def __init__(self, *events):
+        self.events = list(reversed(events))
+        self.sent = 0
+        self.leaving = asyncio.Event()
+
+    async def receive(self):
+        if self.events:
+            return self.events.pop()
+        await self.leaving.wait()
+        return DISCONNECT
+
+    async def send(self, message):
+        self.sent += 1
+
+
+async def listener(scope, receive, send):
+    """Accepts, and answers every message."""
+    await receive()
+    await send({"type": "websocket.accept"})
+    while (await receive())["type"] != "websocket.disconnect":
+        await send({"type": "websocket.send", "text": ""})
+
+
+async def serve(application, socket):
+    await application(dict(SCOPE), socket.receive, socket.send)
+
+
+@contextmanager
+def profiled():
+    """Counts the calls of our own functions, by their names."""
+    calls = Counter()
+
+    def note(frame, event, _):
+        if event == "call" and frame.f_code.co_filename.startswith(OURS):
+            calls[frame.f_code.co_qualname] += 1
+
+    sys.setprofile(note)
+    try:
+        yield calls
+    finally:
+        sys.setprofile(None)
+
+
+@pytest.fixture
+def ledgers(monkeypatch):
+    """The ledgers that gates open, each of which notes its reports."""
+    opened = []
+
+    def open_ledger(settings):
+        opened.append(FaultyLedger(MemoryLedger(settings)))
+        return opened[-1]
+
+    monkeypatch.setattr(house, "open_ledger", open_ledger)
+    return opened
+
+
+@asynccontextmanager
+async def at_rest(admission, ledgers, **keys):
+    """A gate that has made its first report, and makes no other unless it is asked; and the reports from there on."""
+    admission(**{"MAX_CONNECTIONS": 10_000, "BEAT": 600, "LEASE": 3600, **keys})
+    gate = gate_of("default")
+    (ledger,) = ledgers
+    await eventually(lambda: gate.account.workers and ledger.reports and gate.account._met_settled)
+    ledger.reports.clear()
+    try:
+        yield gate, ledger.reports
+    finally:
+        await close_gates()
+
+
+async def test_a_herd_of_a_thousand_makes_one_call_to_come_and_one_to_go(admission, ledgers):
+    async with at_rest(admission, ledgers) as (gate, reports):
+        slots = await asyncio.gather(*(gate.acquire() for _ in range(1000)))
+        assert [report.wanted for report in reports] == [1000]
+        for slot in slots:
+            slot.release()
+        await eventually(lambda: len(reports) == 2)
+        assert [report.held for report in reports] == [0, 0]
+
+
+async def test_those_who_come_one_after_another_share_a_call(admission, ledgers):
+    async with at_rest(admission, ledgers) as (gate, reports):
+        for _ in range(1000):
+            (await gate.acquire()).release()
+        assert len(reports) == 1
+
+
+async def test_one_who_comes_alone_makes_a_call_to_come_and_one_to_go(admission, ledgers):
+    async with at_rest(admission, ledgers) as (gate, reports):
+        for number in range(3):
+            (await gate.acquire()).release()
+            await eventually(lambda: len(reports) == 2 * (number + 1))  # noqa: B023
+
+
+async def test_the_refused_of_a_full_pool_make_fifty_calls_a_second_at_the_most(admission, ledgers):
+    async with at_rest(admission, ledgers, MAX_CONNECTIONS=0) as (gate, reports):
+        began, loop = gate._loop.time(), gate._loop
+        for _ in range(1000):
+            await gate.acquire()
+        assert len(reports) <= 1 + 50 * (loop.time() - began)
+
+
+async def test_an_admission_takes_few_calls(admission, ledgers):
+    async with at_rest(admission, ledgers, **EVERYTHING) as (gate, reports):
+        application = AdmissionMiddleware(listener)
+        await asyncio.gather(*(gate.acquire() for _ in range(2)))
+        gate.account.allowance, gate.account._grants = 10, 10
+        socket = Socket(CONNECT, DISCONNECT)
+        with profiled() as calls:
+            await serve(application, socket)
+        assert calls.total() <= ADMISSION, calls
+        assert len(reports) == 1
+
+
+async def test_a_refusal_takes_few_calls_and_none_of_the_application(admission, ledgers):
+    async def never(scope, receive, send):
+        raise AssertionError("the application ran")
+
+    async with at_rest(admission, ledgers, MAX_CONNECTIONS=0) as (gate, _):
+        application = AdmissionMiddleware(never)
+        await gate.acquire()
+        gate._full_until = float("inf")
+        gate._refuse("full")  # begins to wait for the next line of the log
+        socket = Socket(CONNECT)
+        with profiled() as calls:
+            await serve(application, socket)
+        assert socket.sent == 2
+        assert calls.total() <= REFUSAL, calls
+
+
+async def test_a_message_takes_two_calls(admission, ledgers):
+    async with at_rest(admission, ledgers, **EVERYTHING):
+        application = AdmissionMiddleware(listener)
+
+        async def calls_for(messages):
+            socket = Socket(CONNECT, *[{"type": "websocket.receive"}] * messages, DISCONNECT)
+            with profiled() as calls:
+                await serve(application, socket)
+            return calls["Connection.receive"] + calls["Connection.send"], calls.total()
+
+        await calls_for(0)  # asks the ledger
+        (few, few_in_all), (many, many_in_all) = await calls_for(0), await calls_for(100)
+        assert many - few == many_in_all - few_in_all == 200
+
+
+async def test_an_open_connection_keeps_little_memory(admission, ledgers):
+    async with at_rest(admission, ledgers, **EVERYTHING):
+        application = AdmissionMiddleware(listener)
+        await kept(application)
+        bare = await kept(listener)
+        assert await kept(application) - bare <= KEPT
+
+
+async def test_connections_that_have_ended_leave_nothing(admission, ledgers):
+    async with at_rest(admission, ledgers, **EVERYTHING) as (gate, _):
+        await kept(AdmissionMiddleware(listener))
+        gc.collect()
+        assert [each for each in gc.get_objects() if isinstance(each, Connection | Slot | Held)] == []
+        assert not gate.connections
+
+
+async def kept(application) -> float:
+    """Bytes of each of several connections that wait for a message."""
+    was_tracing = tracemalloc.is_tracing()
+    if not was_tracing:
+        tracemalloc.start()
+    gc.collect()
+    before, _ = tracemalloc.get_traced_memory()
+    sockets = [Socket(CONNECT) for _ in range(SEVERAL)]
+    tasks = [asyncio.ensure_future(serve(application, socket)) for socket in sockets]
+    await eventually(lambda: all(socket.sent for socket in sockets))
+    await asyncio.sleep(0.2)
+    gc.collect()
+    size = tracemalloc.get_traced_memory()[0] - before
+    if not was_tracing:
+        tracemalloc.stop()
+    for socket in sockets:
+        socket.leaving.set()
+    await asyncio.gather(*tasks)
+    return size / SEVERAL
