@@ -1,0 +1,64 @@
+"""What a handshake costs: the CPU time of the server's process for each connection, from its coming to its going.
+
+All contenders are measured in turn, in another order each time, and compared within a turn.
+"""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from .crowd import rush
+from .machine import cpu_time
+from .stage import WARM_UP, Stage, stage
+
+
+@dataclass(frozen=True, slots=True)
+class Pattern:
+    """How clients come: so many in all, so many at a time, and a pause of so many seconds after each."""
+
+    count: int
+    in_flight: int
+    pause: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    patterns: dict[str, Pattern]
+    rounds: int
+
+
+FULL = Plan({"herd": Pattern(1000, 200), "trickle": Pattern(300, 1)}, 9)
+QUICK = Plan({"herd": Pattern(400, 200), "trickle": Pattern(100, 1)}, 2)
+SPARSE = {"sparse": Pattern(20, 1, 0.2)}
+"""One at a time, so far apart that no call to the ledger serves two of them."""
+
+Times = dict[str, dict[str, list[float]]]
+"""By contender: ``cpu``, microseconds a connection, and ``rate``, connections a second, one of each for a round."""
+
+
+async def measure(names: Sequence[str], loop: str, plan: Plan) -> dict[str, Times]:
+    """By pattern."""
+    with stage(names, loop) as scene:
+        for server in scene.servers.values():
+            await rush(server.port, WARM_UP, 50, not server.contender.refuses)
+            await server.cpu()
+        found: dict[str, Times] = {
+            pattern: {name: {"cpu": [], "rate": []} for name in names} for pattern in plan.patterns
+        }
+        for _ in range(plan.rounds):
+            for pattern, times in found.items():
+                for name in random.sample(names, len(names)):
+                    cpu, rate = await _one(scene, name, plan.patterns[pattern])
+                    times[name]["cpu"].append(cpu)
+                    times[name]["rate"].append(rate)
+        return found
+
+
+async def _one(scene: Stage, name: str, pattern: Pattern) -> tuple[float, float]:
+    server = scene.servers[name]
+    before = cpu_time(server.pid)  # it has rested since it was last measured
+    seen = await rush(server.port, pattern.count, pattern.in_flight, not server.contender.refuses, pattern.pause)
+    used = await server.cpu() - before
+    if set(seen.seen) != {server.contender.seen}:
+        raise RuntimeError(f"The clients of {name} saw {dict(seen.seen)}.")
+    return used / pattern.count * 1e6, pattern.count / seen.seconds

@@ -1,0 +1,117 @@
+"""What open connections cost: memory of the worker, CPU while they are idle, and CPU for each message.
+
+And what the ledger is asked for as they come and go: calls, and bytes on the wire.
+"""
+
+import asyncio
+import random
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .crowd import Client, enter, leave, rush
+from .machine import cpu_time
+from .stage import WARM_UP, Server, stage
+
+ALL_AT_ONCE = 1000
+"""Clients of the herd of which the calls are counted; each stays until all are in."""
+FEW = 20
+CALM = 1.5
+"""Seconds after which all has been told to the ledger."""
+TEXT = b"a message of thirty-two letters."
+SPEAKERS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    held: int
+    """Connections held open by each server."""
+    idle: float
+    """Seconds."""
+    messages: int
+    rounds: int
+
+
+FULL = Plan(held=5000, idle=60.0, messages=10_000, rounds=11)
+QUICK = Plan(held=1000, idle=6.0, messages=2_000, rounds=3)
+
+
+async def measure_memory(names: Sequence[str], loop: str, plan: Plan) -> dict[str, dict[str, float]]:
+    """Of each contender: ``worker`` bytes without connections, ``slot`` bytes for each, ``idle`` CPU ms a minute."""
+    with stage(names, loop) as scene:
+        found = {}
+        clients: dict[str, list[Client]] = {}
+        for name, server in scene.servers.items():
+            # Few, since whatever a crowd leaves behind would hide what the next one takes.
+            await rush(server.port, FEW, 1, hopes=True)
+            await server.cpu()
+            empty = server.memory()
+            clients[name] = await enter(server.port, plan.held)
+            await server.cpu()
+            found[name] = {"worker": empty, "slot": (server.memory() - empty) / plan.held}
+        await asyncio.sleep(CALM)
+        before = {name: cpu_time(server.pid) for name, server in scene.servers.items()}
+        started = time.monotonic()
+        await asyncio.sleep(plan.idle)
+        minutes = (time.monotonic() - started) / 60
+        for name, server in scene.servers.items():
+            found[name]["idle"] = (cpu_time(server.pid) - before[name]) * 1000 / minutes
+        for crowd in clients.values():
+            await leave(crowd)
+        return found
+
+
+async def measure_messages(names: Sequence[str], loop: str, plan: Plan) -> dict[str, list[float]]:
+    """Microseconds of the server's CPU for each message that is echoed, a figure for each round."""
+    with stage(names, loop) as scene:
+        speakers = {name: await enter(server.port, SPEAKERS) for name, server in scene.servers.items()}
+        found: dict[str, list[float]] = {name: [] for name in names}
+        for _ in range(plan.rounds):
+            for name in random.sample(names, len(names)):
+                found[name].append(await _speak(scene.servers[name], speakers[name], plan.messages))
+        for crowd in speakers.values():
+            await leave(crowd)
+        return found
+
+
+async def _speak(server: Server, clients: list[Client], messages: int) -> float:
+    each = messages // len(clients)
+
+    async def speak(client: Client) -> None:
+        for _ in range(each):
+            await client.echo(TEXT)
+
+    before = await server.cpu()
+    await asyncio.gather(*map(speak, clients))
+    return (await server.cpu() - before) / (each * len(clients)) * 1e6
+
+
+async def measure_calls(loop: str) -> dict[str, Any]:
+    """Ledger calls and bytes for each connection of ours, and the ledger's memory with and without connections.
+
+    Beats are half a minute apart, so that all that is counted was made by connections.
+    """
+    with stage(["middleware"], loop, BEAT=30, LEASE=180) as scene:
+        (server,) = scene.servers.values()
+        await rush(server.port, WARM_UP, 50, hopes=True)
+        await asyncio.sleep(CALM)
+        scene.bytes()
+        asked = -scene.bytes() + scene.bytes()
+        found: dict[str, Any] = {"memory": [scene.memory()]}
+
+        async def counted(name: str, count: int, coming: Any) -> Any:
+            calls, sizes = scene.calls(), scene.bytes()
+            result = await coming
+            await asyncio.sleep(CALM)
+            sizes = scene.bytes() - sizes - asked
+            found[name] = {"calls": (scene.calls() - calls) / count, "bytes": sizes / count, "count": count}
+            return result
+
+        clients = await counted("coming", ALL_AT_ONCE, enter(server.port, ALL_AT_ONCE))
+        found["memory"].append(scene.memory())
+        await counted("going", ALL_AT_ONCE, leave(clients))
+        await counted("herd", ALL_AT_ONCE * 3, rush(server.port, ALL_AT_ONCE * 3, ALL_AT_ONCE, hopes=True))
+        await counted("trickle", 300, rush(server.port, 300, 1, hopes=True))
+        await counted("sparse", 20, rush(server.port, 20, 1, hopes=True, pause=0.2))
+        return found

@@ -1,0 +1,241 @@
+"""The figures as a page in Markdown, and the README's part of it. Nothing is rounded in anybody's favour."""
+
+import math
+import re
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .contenders import CONTENDERS
+
+README = Path(__file__).resolve().parent.parent / "README.md"
+BLOCK = re.compile(r"(?<=<!-- measured -->\n).*?(?=<!-- end of measured -->)", re.DOTALL)
+FLOOR, BARE = "floor", "bare"
+KIB = 1024
+PATTERNS = {
+    "herd": "200 in flight",
+    "trickle": "one at a time",
+    "sparse": "one at a time, 0.2 s apart",
+}
+LOOPS = {"asyncio": "plain asyncio", "uvloop": "uvloop"}
+
+
+@dataclass(frozen=True, slots=True)
+class Ratio:
+    """Of two contenders in the same round: the median of all rounds, and the quarter and three quarters of them."""
+
+    median: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{up(self.median)} ({up(self.low)}–{up(self.high)})"
+
+
+def up(value: float) -> str:
+    """Two decimals, rounded up, since more is worse for us."""
+    return f"{math.ceil(round(value * 100, 6)) / 100:.2f}"
+
+
+def ratio(times: Sequence[float], base: Sequence[float]) -> Ratio:
+    low, median, high = statistics.quantiles([a / b for a, b in zip(times, base, strict=True)], n=4, method="inclusive")
+    return Ratio(median, low, high)
+
+
+def cpu(found: Mapping[str, Any], loop: str, pattern: str, name: str, base: str = BARE) -> Ratio:
+    times = found["handshakes"][loop][pattern]
+    return ratio(times[name]["cpu"], times[base]["cpu"])
+
+
+def _best_loop(found: Mapping[str, Any]) -> str:
+    """The loop on which all else is cheapest, and ours so weighs most."""
+    return list(found["handshakes"])[-1]
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    what: str
+    bound: float
+    value: float
+    unit: str = " ×"
+
+    @property
+    def is_met(self) -> bool:
+        return self.value <= self.bound
+
+    def row(self) -> str:
+        shown = f"{math.ceil(self.value):,}" if self.unit == " bytes" else _short(self.value)
+        return f"| {self.what} | {self.bound:,.6g}{self.unit} | {shown}{self.unit} | {'yes' if self.is_met else 'no'} |"
+
+
+def _short(value: float) -> str:
+    return up(value) if value >= 0.1 else f"{math.ceil(round(value * 10_000, 6)) / 10_000:.4f}"
+
+
+def targets(found: Mapping[str, Any]) -> Iterator[Target]:
+    """What we want to be held to, each with what was measured."""
+    for loop in found["handshakes"]:
+        on = f", {LOOPS[loop]}"
+        for pattern, bound in (("herd", 1.05), ("trickle", 1.15)):
+            against = cpu(found, loop, pattern, "middleware").median
+            yield Target(f"admission by the middleware, {PATTERNS[pattern]}{on}", bound, against)
+        for name, floor in (("1013", FLOOR), ("503", "floor-503")):
+            against = cpu(found, loop, "herd", name, floor).median
+            yield Target(f"refusal by {name} against {CONTENDERS[floor].title}{on}", 1.10, against)
+            yield Target(f"… against an admission{on}", 0.45, cpu(found, loop, "herd", name, "middleware").median)
+    calls = found["calls"]
+    coming = calls["coming"]["calls"] + calls["going"]["calls"]
+    yield Target("ledger calls per connection, 1,000 that come at once and go at once", 0.05, coming, "")
+    yield Target("ledger calls per connection, 1,000 in flight", 0.05, calls["herd"]["calls"], "")
+    yield Target("ledger calls per connection, one at a time", 2, calls["trickle"]["calls"], "")
+    yield Target("ledger calls per connection, one at a time, 0.2 s apart", 2, calls["sparse"]["calls"], "")
+    for name in ("middleware", "everything"):
+        yield Target(f"worker memory per slot, {CONTENDERS[name].title}", KIB, _added(found, name), " bytes")
+
+
+def _added(found: Mapping[str, Any], name: str) -> float:
+    memory = found["memory"]
+    return memory[name]["slot"] - memory[BARE]["slot"]
+
+
+def page(found: Mapping[str, Any]) -> str:
+    return "\n".join(_page(found)) + "\n"
+
+
+INTRODUCTION = """\
+# What admission costs
+
+Measured on {taken} by `{command}` (extra `bench`, or `tox -e bench`) in {seconds} s, on {machine}, with {packages}.
+
+All contenders run at the same time, each in a uvicorn process of its own, pinned to one core; their clients and one
+Redis have the other. They are measured in turn, in another order in each of {rounds} rounds. A figure is the CPU time of
+the server's process for each connection, from its coming to its going, by the process's own clock; a ratio is the
+median of those within each round, and in brackets are its quartiles. Ratios are rounded up. Whatever would make the
+bare connection dearer, and ours so look cheaper, is left out: no compression, no session or user, no channel layer, no
+pings, no line in a log for each connection; httptools, and hiredis for those who ask Redis for every connection.
+
+![CPU of an admission and a refusal against the bare consumer](speed.png)
+"""
+
+
+def _page(found: Mapping[str, Any]) -> Iterator[str]:
+    packages = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
+    yield INTRODUCTION.format(packages=packages, **found)
+    yield from _goals(found)
+    for loop in found["handshakes"]:
+        yield from _handshakes(found, loop)
+    yield from _calls(found)
+    yield from _held(found)
+
+
+def _goals(found: Mapping[str, Any]) -> Iterator[str]:
+    yield "## What we hold ourselves to"
+    yield ""
+    yield "| | at most | measured | met |"
+    yield "| --- | ---: | ---: | --- |"
+    yield from (target.row() for target in targets(found))
+    yield ""
+
+
+def _handshakes(found: Mapping[str, Any], loop: str) -> Iterator[str]:
+    for refusing, title, base in ((False, "Admissions", BARE), (True, "Refusals", FLOOR)):
+        names = [name for name, contender in CONTENDERS.items() if contender.refuses == refusing]
+        names = [name for name in names if name in found["handshakes"][loop]["herd"]]
+        yield f"## {title}, {LOOPS[loop]}"
+        yield ""
+        patterns = [pattern for pattern in PATTERNS if pattern in found["handshakes"][loop]]
+        if refusing:
+            patterns = [pattern for pattern in patterns if pattern != "sparse"]
+        heads = " | ".join(f"{PATTERNS[pattern]} | × {CONTENDERS[base].name}" for pattern in patterns)
+        yield f"| | {heads} | connections a second |" + (" × an admission by ours |" if refusing else "")
+        yield "| --- |" + " ---: |" * (2 * len(patterns) + 1 + refusing)
+        for name in names:
+            cells = [_cells(found, loop, pattern, name, base) for pattern in patterns]
+            rate = statistics.median(found["handshakes"][loop]["herd"][name]["rate"])
+            row = f"| {CONTENDERS[name].title} | {' | '.join(cells)} | {math.floor(rate):,} |"
+            yield row + (f" {cpu(found, loop, 'herd', name, 'middleware')} |" if refusing else "")
+        yield ""
+
+
+def _cells(found: Mapping[str, Any], loop: str, pattern: str, name: str, base: str) -> str:
+    times = found["handshakes"][loop][pattern]
+    if name not in times:
+        return " | "
+    return f"{math.ceil(statistics.median(times[name]['cpu'])):,} µs | {cpu(found, loop, pattern, name, base)}"
+
+
+def _calls(found: Mapping[str, Any]) -> Iterator[str]:
+    calls = found["calls"]
+    yield "## The ledger"
+    yield ""
+    yield "| connections | calls for each | bytes to and from Redis for each |"
+    yield "| --- | ---: | ---: |"
+    for name, title in (
+        ("coming", "1,000 come at once, and stay"),
+        ("going", "… and go at once"),
+        ("herd", "3,000 come and go, 1,000 in flight"),
+        ("trickle", "300 come and go, one at a time"),
+        ("sparse", "20 come and go, one at a time, 0.2 s apart"),
+    ):
+        yield f"| {title} | {_short(calls[name]['calls'])} | {math.ceil(calls[name]['bytes']):,} |"
+    yield ""
+    before, after = calls["memory"]
+    yield f"The pool's keys take {before:,} bytes with no connection and {after:,} with 1,000. What a call takes with"
+    yield "ten to ten thousand workers is in [scaling](scaling.md)."
+    yield ""
+
+
+def _held(found: Mapping[str, Any]) -> Iterator[str]:
+    memory, messages = found["memory"], found["messages"]
+    yield "## Open connections"
+    yield ""
+    yield f"| {found['held']:,} idle connections | the worker without any | each | added by us | idle CPU a minute |"
+    yield "| --- | ---: | ---: | ---: | ---: |"
+    for name, each in memory.items():
+        added = "" if name == BARE else f"{math.ceil(_added(found, name)):,} bytes"
+        yield (
+            f"| {CONTENDERS[name].title} | {each['worker'] / 2**20:.1f} MiB | {math.ceil(each['slot']):,} bytes "
+            f"| {added} | {math.ceil(each['idle']):,} ms |"
+        )
+    yield ""
+    yield "Memory is what the process alone has written to, by the kernel's count of pages."
+    yield ""
+    yield "| a message, echoed | CPU | × bare |"
+    yield "| --- | ---: | ---: |"
+    for name, times in messages.items():
+        each = f"{math.ceil(10 * statistics.median(times)) / 10} µs"
+        yield f"| {CONTENDERS[name].title} | {each} | {ratio(times, messages[BARE])} |"
+
+
+def summary(found: Mapping[str, Any]) -> str:
+    """The README's few lines."""
+    loop = _best_loop(found)
+    others = ("middleware", "incr", "semaphore")
+    rows = [
+        (what, [up(cpu(found, loop, pattern, name).median) for name in others])
+        for what, pattern in (("200 in flight", "herd"), ("one at a time", "trickle"))
+    ]
+    refusal = {base: up(cpu(found, loop, "herd", "1013", base).median) for base in ("middleware", FLOOR)}
+    calls = _short(found["calls"]["herd"]["calls"])
+    memory = {name: f"{math.ceil(_added(found, name)):,}" for name in ("middleware", "everything")}
+    lines = [
+        f"CPU of the server for a connection, against the same consumer without a limit (uvicorn, {LOOPS[loop]}):",
+        "",
+        "| connections | the middleware | INCR and DECR | a sorted set |",
+        "| --- | ---: | ---: | ---: |",
+        *(f"| {what} | {' | '.join(f'{each} ×' for each in ratios)} |" for what, ratios in rows),
+        "",
+        f"A refusal by 1013 costs {refusal['middleware']} × an admission, and {refusal[FLOOR]} × an accept and a close with",
+        f"nothing behind it. A herd of 1,000 makes {calls} ledger calls for each connection. A held slot takes",
+        f"{memory['middleware']} bytes of the worker, {memory['everything']} with everything on. Measured on",
+        f"{found['machine'].partition(' (')[0]} by `{found['command']}`;",
+        "[all figures, the machine and the versions](docs/speed.md).",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def put_into(readme: Path, found: Mapping[str, Any]) -> None:
+    readme.write_text(BLOCK.sub(lambda _: summary(found), readme.read_text()))
