@@ -1,18 +1,21 @@
-"""The admin: a status page in the place of a change list, its feed, and the panel on the start page."""
+"""The admin: a status page in the place of a change list, its feeds and actions, and the panel on the start page."""
 
 from collections.abc import Callable
 from typing import Any
 
-from django.contrib import admin
+from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
-from django.urls import URLPattern, path
+from django.urls import URLPattern, path, reverse
 from django.utils.decorators import method_decorator
 from django.utils.text import capfirst
-from django.views.decorators.http import require_safe
+from django.utils.translation import gettext as _
+from django.views.decorators.http import require_POST, require_safe
 
 from . import views
+from .actions import ActionForm
+from .exceptions import AdmissionError
 from .models import Pool
 
 INDEX_TEMPLATE = "channels_admission/index.html"
@@ -20,7 +23,10 @@ INDEX_TEMPLATE = "channels_admission/index.html"
 
 @admin.register(Pool)
 class PoolAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
-    """Pools and workers to look at, for users with the permission ``channels_admission.view_pool``."""
+    """Pools and workers to look at, for users with the permission ``channels_admission.view_pool``.
+
+    Those who also have ``channels_admission.change_pool`` may set limits, pause, try a dry run, and drain.
+    """
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False
@@ -32,11 +38,12 @@ class PoolAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         return False
 
     def get_urls(self) -> list[URLPattern]:
-        """The page and its feed only: the other views of a model ask for a table, and there is none."""
+        """The page, its feeds and its actions only: the other views of a model ask for a table, and there is none."""
         return [
             path("", self._guarded(self.changelist_view), name="channels_admission_pool_changelist"),
             path("feed/", self._guarded(self.feed_view), name="channels_admission_pool_feed"),
             path("history/", self._guarded(self.past_view), name="channels_admission_pool_history"),
+            path("act/", self._guarded(self.act_view, self.may_act), name="channels_admission_pool_act"),
         ]
 
     @method_decorator(require_safe)
@@ -46,6 +53,7 @@ class PoolAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
             "title": capfirst(self.opts.verbose_name_plural),
             "opts": self.opts,
             "look": views.look(),
+            "may_act": self.may_act(request),
             **(extra_context or {}),
         }
         request.current_app = self.admin_site.name
@@ -59,11 +67,59 @@ class PoolAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     def past_view(self, request: HttpRequest) -> HttpResponse:
         return views.past(request)
 
-    def _guarded(self, view: Callable[..., HttpResponse]) -> Callable[..., HttpResponse]:
-        """``view`` for logged-in staff with the view permission; never cached."""
+    def may_act(self, request: HttpRequest) -> bool:
+        return self.has_view_permission(request) and request.user.has_perm("channels_admission.change_pool")
+
+    @method_decorator(require_POST)
+    def act_view(self, request: HttpRequest) -> HttpResponse:
+        """Ask whether it is meant, and do what was confirmed."""
+        form = ActionForm(request.POST)
+        if form.is_valid() and "confirmed" not in request.POST:
+            return self._ask(request, form)
+        if form.is_valid():
+            self._act(request, form)
+        else:
+            for name, errors in form.errors.items():
+                messages.error(request, f"{name}: {' '.join(map(str, errors))}")
+        return HttpResponseRedirect(self._page())
+
+    def _page(self) -> str:
+        return reverse("admin:channels_admission_pool_changelist", current_app=self.admin_site.name)
+
+    def _ask(self, request: HttpRequest, form: ActionForm) -> HttpResponse:
+        now = views.look().now
+        context = {
+            **self.admin_site.each_context(request),
+            "title": _("Are you sure?"),
+            "opts": self.opts,
+            "question": form.question(now),
+            "warning": form.warning(now),
+            "given": form.given,
+            "page_url": self._page(),
+        }
+        request.current_app = self.admin_site.name
+        return TemplateResponse(request, "channels_admission/confirm.html", context)
+
+    def _act(self, request: HttpRequest, form: ActionForm) -> None:
+        try:
+            changes = form.act(by=request.user.get_username())
+        except AdmissionError as error:
+            messages.error(request, str(error))
+            return
+        for change in changes:
+            self.log_change(request, Pool(name=change.pool), str(change))
+            messages.success(request, str(change))
+        if not changes:
+            messages.info(request, _("Nothing to change: it is so already."))
+
+    def _guarded(
+        self, view: Callable[..., HttpResponse], may: Callable[[HttpRequest], bool] | None = None
+    ) -> Callable[..., HttpResponse]:
+        """``view`` for logged-in staff who may see it, or who ``may``; never cached."""
+        may = may or self.has_view_permission
 
         def look(request: HttpRequest) -> HttpResponse:
-            if not self.has_view_permission(request):
+            if not may(request):
                 raise PermissionDenied
             return view(request)
 

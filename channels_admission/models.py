@@ -12,7 +12,9 @@ class _NoRows(models.Manager["Pool"]):
 
 
 class Pool(models.Model):
-    """A connection pool, whose state lives in the ledger. Its permission is ``channels_admission.view_pool``."""
+    """A connection pool, whose state lives in the ledger. Its permissions are ``channels_admission.view_pool`` and
+    ``channels_admission.change_pool``.
+    """
 
     name = models.CharField(max_length=40, primary_key=True)
 
@@ -20,7 +22,7 @@ class Pool(models.Model):
 
     class Meta:
         managed = False
-        default_permissions = ("view",)
+        default_permissions = ("view", "change")
         base_manager_name = "objects"
         verbose_name = _("connection pool")
         verbose_name_plural = _("connection pools")

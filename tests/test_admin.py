@@ -187,6 +187,18 @@ def test_only_reading_is_allowed(as_viewer, admission, url, method):
 # The feed
 
 
+UNTOUCHED = {
+    "alert": "calm",
+    "paused": False,
+    "dry_run": False,
+    "would_refuse": {},
+    "drained": 0,
+    "aged": 0,
+    "controls": {"version": 0, "limit": None, "paused": None, "dry_run": None, "drains": []},
+}
+"""A pool for which no operator has set anything."""
+
+
 def test_feed_is_the_snapshot(as_viewer, admission):
     admission(MAX_CONNECTIONS=50, POOLS={"chat": {"MAX_CONNECTIONS": 8, "WARN_AT": 0.5}})
     report("web-1:4242:ab12", 40, age=75.0, server="uvicorn", counters={"admitted": 45, "full": 7, "ledger": 1})
@@ -218,8 +230,19 @@ def test_feed_is_the_snapshot(as_viewer, admission):
                 "classes": {},
                 "overdue": 0,
                 "calls": {"made": 0, "failed": 0, "seconds": 0.0},
+                **UNTOUCHED,
+                "alert": "warning",
+                "configured": 50,
                 "workers": [
-                    {"id": "web-1:4242:ab12", "host": "web-1", "pid": 4242, "server": "uvicorn", "held": 40, "load": []}
+                    {
+                        "id": "web-1:4242:ab12",
+                        "host": "web-1",
+                        "pid": 4242,
+                        "server": "uvicorn",
+                        "held": 40,
+                        "load": [],
+                        "draining": False,
+                    }
                 ],
             },
             {
@@ -237,6 +260,8 @@ def test_feed_is_the_snapshot(as_viewer, admission):
                 "classes": {},
                 "overdue": 0,
                 "calls": {"made": 0, "failed": 0, "seconds": 0.0},
+                **UNTOUCHED,
+                "configured": 8,
                 "workers": [],
             },
         ],
@@ -500,10 +525,10 @@ def test_the_panel_comes_with_the_app_unless_the_project_has_its_own_start_page(
 
 
 @pytest.mark.django_db
-def test_the_model_has_one_permission_and_no_table():
+def test_the_model_has_two_permissions_and_no_table():
     assert list(
         Permission.objects.filter(content_type__app_label="channels_admission").values_list("codename", flat=True)
-    ) == ["view_pool"]
+    ) == ["change_pool", "view_pool"]
     assert list(Pool.objects.all()) == []
     call_command("makemigrations", check=True, dry_run=True, stdout=StringIO())
 

@@ -77,6 +77,7 @@ FLOORS = [
     "checks",
     "models",
     "views",
+    "actions",
     "endpoints",
     "urls",
     "admin",

@@ -7,6 +7,7 @@ template of its own.
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -22,7 +23,7 @@ from django.utils.translation import gettext_lazy as _
 from django.utils.translation import pgettext_lazy
 
 from ..snapshot import Health, PoolSnapshot, Second, WorkerSnapshot
-from ..types import OTHER, QUOTA, Level, Load, Reason
+from ..types import EVERYBODY, OTHER, QUOTA, Drain, Level, Load, Order, Reason
 from ..views import look
 
 register = template.Library()
@@ -43,6 +44,8 @@ NAMES: Mapping[str, Mapping[str, Any]] = {
         Reason.CROWD: _("too many waiting"),
         Reason.LEDGER: _("ledger away"),
         Reason.SHARE: _("share of the class used up"),
+        Reason.PAUSED: pgettext_lazy("reason", "paused"),
+        Reason.DRAINING: _("worker draining"),
         "lag": _("event loop behind"),
         "memory": _("memory short"),
         "descriptors": _("descriptors short"),
@@ -91,12 +94,36 @@ CHART: Mapping[str, Any] = {
     "summary": _("At most {most} held; {admitted} admitted and {refused} refused."),
 }
 
+# Translators: what operators have set. {value}, {configured} and {over} are numbers, {target} is a worker or a host.
+ORDERS: Mapping[str, Any] = {
+    "limit": _("Limit {value}, by the settings {configured}"),
+    "paused": pgettext_lazy("a pool", "Paused"),
+    "dry": pgettext_lazy("a pool", "Dry run"),
+    "wet": pgettext_lazy("a pool", "No dry run"),
+    "drain": _("Drain of {target} within {over} s"),
+    "everybody": _("all workers"),
+    # Translators: {by} is the name of a user, {at} a time.
+    "who": _("by {by}, {at}"),
+}
+
 # Translators: {held} and {limit} are numbers.
 GAUGE = _("{held} of {limit} slots held")
 # Translators: read out when the level of a pool changes. {pool} and {level} are names, {held} and {limit} numbers.
 CHANGE = _("Pool {pool}: {level}. {held} of {limit} slots held.")
 
-BLANKS: Mapping[str, PoolSnapshot | WorkerSnapshot | Load | Second] = {
+
+@dataclass(frozen=True, slots=True)
+class OrderShown:
+    """Something that an operator has set, as it is shown; a drain has a target."""
+
+    key: str
+    what: str
+    who: str
+    target: str = ""
+    blank: bool = False
+
+
+BLANKS: Mapping[str, PoolSnapshot | WorkerSnapshot | OrderShown | Load | Second] = {
     "pool": PoolSnapshot(
         name="",
         held=0,
@@ -111,6 +138,7 @@ BLANKS: Mapping[str, PoolSnapshot | WorkerSnapshot | Load | Second] = {
         workers=(),
     ),
     "worker": WorkerSnapshot(id="", host="", pid=0, server="", held=0, last_beat=0.0, uptime=0.0),
+    "order": OrderShown("", "", "", blank=True),
     "load": Load("", None, 0.0),
     "second": Second(0, 0),
 }
@@ -129,6 +157,11 @@ def named(word: str, kind: str) -> str:
 def number(value: int) -> str:
     """A whole number with the language's thousands separators."""
     return number_format(value, force_grouping=True)
+
+
+def _number(value: float) -> str:
+    """A number, with decimals only where it has any."""
+    return number_format(int(value) if value.is_integer() else value, force_grouping=True)
 
 
 @register.filter
@@ -156,10 +189,39 @@ def reading(load: Load) -> str:
     if load.reading is None:
         return "?"
     if load.name not in READINGS:
-        value = float(f"{load.reading:.3g}")
-        return number_format(int(value) if value.is_integer() else value, force_grouping=True)
+        return _number(float(f"{load.reading:.3g}"))
     times, written = READINGS[load.name]
     return _count(round(times * load.reading), written)
+
+
+@register.filter
+def orders(pool: PoolSnapshot) -> list[OrderShown]:
+    """What operators have set for a pool, who, and when."""
+    controls, words = pool.controls, {name: str(text) for name, text in ORDERS.items()}
+    shown = []
+    if (order := controls.limit) is not None:
+        what = words["limit"].format(value=number(order.value), configured=number(pool.configured))
+        shown.append(OrderShown("limit", what, _who(order)))
+    if (order := controls.paused) is not None:
+        shown.append(OrderShown("paused", words["paused"], _who(order)))
+    if (order := controls.dry_run) is not None:
+        shown.append(OrderShown("dry-run", words["dry" if order.value else "wet"], _who(order)))
+    for drain in controls.drains:
+        target = words["everybody"] if drain.target == EVERYBODY else drain.target
+        what = words["drain"].format(target=target, over=_number(drain.over))
+        shown.append(OrderShown(f"drain {drain.target}", what, _who(drain), drain.target))
+    return shown
+
+
+def _who(order: Order | Drain) -> str:
+    at = f"{datetime.fromtimestamp(order.at, UTC):%Y-%m-%d %H:%M:%S}"
+    return str(ORDERS["who"]).format(by=order.by or "?", at=at)
+
+
+@register.filter
+def unless(pool: PoolSnapshot, state: str) -> bool:
+    """Whether a pool is not ``limited`` by operators, ``paused`` or on a ``dry`` run."""
+    return not {"limited": pool.controls.limit, "paused": pool.paused, "dry": pool.dry_run}[state]
 
 
 @register.filter
@@ -195,6 +257,7 @@ def admission_words() -> str:
         "readings": READINGS,
         "quota": QUOTA_REASON,
         "chart": CHART,
+        "order": ORDERS,
         "gauge": GAUGE,
         "change": CHANGE,
     }
@@ -202,8 +265,8 @@ def admission_words() -> str:
 
 
 @register.simple_tag
-def admission_blank(kind: str) -> PoolSnapshot | WorkerSnapshot | Load | Second:
-    """An empty ``pool``, ``worker``, ``load`` or ``second``."""
+def admission_blank(kind: str) -> PoolSnapshot | WorkerSnapshot | OrderShown | Load | Second:
+    """An empty ``pool``, ``worker``, ``order``, ``load`` or ``second``."""
     return BLANKS[kind]
 
 

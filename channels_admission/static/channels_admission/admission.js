@@ -50,6 +50,31 @@
     return kind === "quota" ? fill(words.quota, { name: quota }) : (words.reason[name] ?? name);
   }
 
+  /** What operators have set for a pool: a key, a text, who and when, and of a drain the target. */
+  function ordersOf({ controls, configured }, words) {
+    const { limit, paused, dry_run: dryRun, drains } = controls;
+    const said = words.order;
+    const shown = [];
+    const show = (key, what, { by, at }, target = "") => {
+      const time = new Date(1000 * at).toISOString().slice(0, 19).replace("T", " ");
+      shown.push({ key, what, target, who: fill(said.who, { by: by || "?", at: time }) });
+    };
+    if (limit !== null) {
+      show("limit", fill(said.limit, { value: number(limit.value), configured: number(configured) }), limit);
+    }
+    if (paused !== null) {
+      show("paused", said.paused, paused);
+    }
+    if (dryRun !== null) {
+      show("dry-run", dryRun.value ? said.dry : said.wet, dryRun);
+    }
+    for (const drain of drains) {
+      const target = drain.target === "*" ? said.everybody : drain.target;
+      show(`drain ${drain.target}`, fill(said.drain, { target, over: number(drain.over) }), drain, drain.target);
+    }
+    return shown;
+  }
+
   const clock = (second) => new Date(1000 * second).toISOString().slice(11, 19);
 
   /** What each field says of its item. */
@@ -61,10 +86,14 @@
     "pool.limit": ({ limit }) => number(limit),
     "pool.free": ({ free }) => number(free),
     "pool.level": ({ level }, words) => words.level[level] ?? level,
+    "pool.alert": ({ alert }, words) => words.level[alert] ?? alert,
+    "pool.would_refuse": ({ would_refuse }) => number(sum(would_refuse)),
     "pool.admitted": ({ admitted }) => number(admitted),
     "pool.refused": ({ refused }) => number(sum(refused)),
     "reason.name": ({ name }, words) => reasonOf(name, words),
     "reason.count": ({ count }) => number(count),
+    "order.what": ({ what }) => what,
+    "order.who": ({ who }) => who,
     "class.name": ({ name }) => name,
     "class.held": ({ held }) => number(held),
     "second.at": ({ at }) => clock(at),
@@ -175,6 +204,7 @@
       const reasons = Object.entries(pool.refused).map(([name, count]) => ({ name, count }));
       this.arrange(element, "reasons", reasons, "name", (row, reason) => this.write(row, "reason", reason));
       this.arrange(element, "workers", pool.workers, "id", (row, worker) => this.showWorker(row, worker));
+      this.showControls(element, pool);
       const classes = Object.entries(pool.classes).map(([name, held]) => ({ name, held }));
       this.arrange(element, "classes", classes, "name", (row, each) => this.write(row, "class", each));
       this.notice("classes", classes.length > 0, element);
@@ -185,8 +215,30 @@
       this.notice("no-workers", pool.workers.length === 0, element);
     }
 
+    showControls(element, pool) {
+      const orders = ordersOf(pool, this.words);
+      this.arrange(element, "orders", orders, "key", (row, order) => {
+        this.write(row, "order", order);
+        this.notice("drain", order.target !== "", row);
+        this.aim(row, "target", order.target);
+      });
+      const states = { orders: orders.length > 0, limited: pool.controls.limit !== null, open: !pool.paused, paused: pool.paused, wet: !pool.dry_run, dry: pool.dry_run };
+      Object.entries(states).forEach(([name, shown]) => this.notice(name, shown, element));
+      this.aim(element, "pool", pool.name);
+    }
+
+    /** Let the forms inside send what they are about. */
+    aim(scope, name, value) {
+      for (const input of scope.querySelectorAll(`[data-target="${name}"]`)) {
+        input.value = value;
+      }
+    }
+
     showWorker(row, worker) {
       this.write(row, "worker", worker);
+      this.notice("draining", worker.draining, row);
+      this.notice("drainable", !worker.draining, row);
+      this.aim(row, "target", worker.id);
       this.arrange(row, "loads", worker.load, "name", (place, load) => {
         this.write(place, "load", load);
         place.toggleAttribute("data-pressed", load.pressure > 0);

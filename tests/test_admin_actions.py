@@ -1,0 +1,287 @@
+"""What operators do in the admin: who may, what is asked first, what is done, and what the log says of it."""
+
+import asyncio
+import re
+
+import pytest
+import redis
+from django.contrib import admin
+from django.contrib.admin.models import CHANGE, LogEntry
+from django.contrib.auth.models import Permission, User
+from django.test import Client
+from django.urls import path
+from test_admin import FEED, HISTORY, INDEX, PAGE, Page, report
+
+from channels_admission import conf, views
+from channels_admission.ledger import open_ledger
+
+from reports import Reporter
+
+ACT = "/admin/channels_admission/pool/act/"
+WORKER = "web-1:4242:ab12"
+ACTIONS = {
+    "limit": {"kind": "limit", "pool": "default", "limit": "80"},
+    "reset": {"kind": "reset", "pool": "default"},
+    "pause": {"kind": "pause", "pool": "default"},
+    "resume": {"kind": "resume", "pool": "default"},
+    "dry-run-on": {"kind": "dry-run-on", "pool": "default"},
+    "dry-run-off": {"kind": "dry-run-off", "pool": "default"},
+    "drain": {"kind": "drain", "target": WORKER, "over": "60"},
+    "cancel": {"kind": "cancel", "target": WORKER},
+}
+every_action = pytest.mark.parametrize("data", ACTIONS.values(), ids=ACTIONS)
+
+urlpatterns = [path("admin/", admin.site.urls)]
+
+
+@pytest.fixture(autouse=True)
+def _here(settings, monkeypatch):
+    settings.ROOT_URLCONF = __name__
+    monkeypatch.setattr(views, "_remembered", None)
+
+
+async def report_and_close() -> None:
+    ledger = open_ledger(conf.current())
+    await Reporter(ledger, "ab", limit=50).say(40, counters={"admitted": 40, "full": 3})
+    await ledger.aclose()
+
+
+def user(name: str, *codenames: str) -> User:
+    made = User.objects.create_user(name, is_staff=True)
+    made.user_permissions.set(Permission.objects.filter(codename__in=codenames))
+    return made
+
+
+@pytest.fixture
+def operator(client, db, admission):
+    """Somebody who may act, before a pool of 50 with one worker that holds 40."""
+    admission(MAX_CONNECTIONS=50)
+    report(WORKER, 40)
+    client.force_login(user("chief", "view_pool", "change_pool"))
+    return client
+
+
+@pytest.fixture
+def onlooker(client, db, admission):
+    admission(MAX_CONNECTIONS=50)
+    report(WORKER, 40)
+    client.force_login(user("guest", "view_pool"))
+    return client
+
+
+def act(client, data, **more) -> str:
+    """Do it, confirmed, and return what the page says then."""
+    response = client.post(ACT, {**data, "confirmed": "yes", **more}, follow=True)
+    assert response.redirect_chain == [(PAGE, 302)]
+    return " ".join(str(message) for message in response.context["messages"])
+
+
+def pool() -> dict:
+    return views.look().now.as_dict()["pools"][0]
+
+
+def logged() -> list[tuple[str, str, str]]:
+    entries = LogEntry.objects.order_by("pk")
+    assert {entry.action_flag for entry in entries} <= {CHANGE}
+    return [(entry.user.username, entry.object_id, entry.get_change_message()) for entry in entries]
+
+
+# Who may
+
+
+@every_action
+def test_who_may_only_look_may_not_act(onlooker, data):
+    before = pool()["controls"]
+    for confirmed in ({}, {"confirmed": "yes"}):
+        assert onlooker.post(ACT, {**data, **confirmed}).status_code == 403
+    assert pool()["controls"] == before
+    assert logged() == []
+
+
+@pytest.mark.django_db
+@every_action
+def test_anonymous_is_sent_to_the_login(client, admission, data):
+    admission()
+    response = client.post(ACT, data)
+    assert (response.status_code, response["Location"]) == (302, f"/admin/login/?next={ACT}")
+
+
+def test_who_may_only_look_sees_no_controls(onlooker):
+    html = onlooker.get(PAGE).content.decode()
+    assert "data-admission" in html
+    assert ACT not in html
+    assert "<button" not in html.partition('id="content"')[2]
+
+
+def test_who_may_act_sees_them(operator):
+    html = operator.get(PAGE).content.decode()
+    kinds = re.findall(r'name="kind" value="([a-z-]+)"', html)
+    assert {*kinds} == {*ACTIONS}
+    for name, given in Page(html).elements:
+        assert name != "style"
+        assert name != "form" or "action" not in given or given["method"] == "post"
+        assert not [key for key in given if key == "style" or key.startswith("on")]
+
+
+def test_a_form_of_another_site_does_nothing(db, admission):
+    admission()
+    report(WORKER, 40)
+    strict = Client(enforce_csrf_checks=True)
+    strict.force_login(user("chief", "view_pool", "change_pool"))
+    assert strict.post(ACT, {**ACTIONS["pause"], "confirmed": "yes"}).status_code == 403
+    token = re.search(r'name="csrfmiddlewaretoken" value="(\w+)"', strict.get(PAGE).content.decode())[1]
+    data = {**ACTIONS["pause"], "confirmed": "yes", "csrfmiddlewaretoken": token}
+    assert strict.post(ACT, data).status_code == 302
+    assert pool()["paused"] is True
+
+
+@pytest.mark.parametrize("method", ["get", "head", "put", "patch", "delete"])
+def test_only_a_post_acts(operator, method):
+    assert getattr(operator, method)(f"{ACT}?kind=pause&pool=default&confirmed=yes").status_code == 405
+    assert pool()["paused"] is False
+
+
+def test_looking_at_every_page_changes_nothing(client, db, admission, redis_server, prefix):
+    admission(MAX_CONNECTIONS=50, LEDGER=redis_server.url, PREFIX=prefix)
+    asyncio.run(report_and_close())
+    client.force_login(User.objects.create_superuser("chief"))
+    with redis.Redis.from_url(redis_server.url) as server:
+
+        def dump() -> dict[bytes, bytes | None]:
+            return {key: server.dump(key) for key in server.keys(f"{prefix}:*")}
+
+        before = dump()
+        assert len(before) == 6
+        for url in (INDEX, PAGE, FEED, HISTORY, f"{HISTORY}?minutes", ACT, f"{ACT}?kind=pause&pool=default"):
+            assert client.get(url).status_code == (405 if url.startswith(ACT) else 200)
+        assert dump() == before
+
+
+# What is asked first
+
+
+@every_action
+def test_nothing_is_done_before_it_is_confirmed(operator, data):
+    before = pool()["controls"]
+    response = operator.post(ACT, data)
+    assert response.status_code == 200
+    hidden = dict(re.findall(r'type="hidden" name="(\w+)" value="([^"]*)"', response.content.decode()))
+    asked_again = {name: value for name, value in hidden.items() if name != "csrfmiddlewaretoken"}
+    assert {**asked_again, **({"over": "60"} if data.get("over") else {})} == {**data, "confirmed": "yes"}
+    assert pool()["controls"] == before
+    assert logged() == []
+
+
+def test_the_question_says_from_what_to_what(operator):
+    html = operator.post(ACT, ACTIONS["limit"]).content.decode()
+    assert "Set the limit of the pool default from 50 to 80?" in html
+    assert "nobody new is let in" not in html
+
+
+def test_a_limit_below_what_is_held_is_warned_of(operator):
+    html = operator.post(ACT, {**ACTIONS["limit"], "limit": "30"}).content.decode()
+    assert "40 connections are open. They stay, and nobody new is let in until there are fewer than 30." in html
+    assert "They stay" not in operator.post(ACT, {**ACTIONS["limit"], "limit": "40"}).content.decode()
+
+
+# What is done, and what the log says
+
+
+def test_a_limit_is_set_and_given_back(operator):
+    told = act(operator, ACTIONS["limit"])
+    assert (pool()["limit"], pool()["configured"]) == (80, 50)
+    assert pool()["controls"]["limit"]["by"] == "chief"
+    assert told == "Pool default: limit from 50 by the settings to 80"
+    act(operator, ACTIONS["reset"])
+    assert pool()["limit"] == 50
+    assert logged() == [
+        ("chief", "default", "Pool default: limit from 50 by the settings to 80"),
+        ("chief", "default", "Pool default: limit from 80 to 50 by the settings"),
+    ]
+
+
+def test_a_pool_is_paused_and_resumed(operator):
+    act(operator, ACTIONS["pause"])
+    assert pool()["paused"] is True
+    act(operator, ACTIONS["resume"])
+    assert pool()["paused"] is False
+    assert [message for _, _, message in logged()] == [
+        "Pool default: admissions from open to paused",
+        "Pool default: admissions from paused to open",
+    ]
+
+
+def test_a_dry_run_begins_and_ends(operator):
+    act(operator, ACTIONS["dry-run-on"])
+    assert pool()["dry_run"] is True
+    act(operator, ACTIONS["dry-run-off"])
+    assert pool()["dry_run"] is False
+    assert len(logged()) == 2
+
+
+@pytest.mark.parametrize("target", [WORKER, "web-1"])
+def test_a_worker_or_a_host_is_drained_and_let_go(operator, target):
+    act(operator, {**ACTIONS["drain"], "target": target})
+    assert [(drain["target"], drain["over"]) for drain in pool()["controls"]["drains"]] == [(target, 60.0)]
+    act(operator, {**ACTIONS["cancel"], "target": target})
+    assert list(pool()["controls"]["drains"]) == []
+    assert [message for _, _, message in logged()] == [
+        f"Pool default: drain of {target} from none to 60 s",
+        f"Pool default: drain of {target} from 60 s to none",
+    ]
+
+
+def test_what_is_so_already_is_said_and_not_logged(operator):
+    assert act(operator, ACTIONS["resume"]) == "Nothing to change: it is so already."
+    assert logged() == []
+
+
+@pytest.mark.parametrize(
+    ("data", "told"),
+    [
+        ({"kind": "explode", "pool": "default"}, "kind: "),
+        ({"kind": "limit", "pool": "default"}, "limit: This field is required."),
+        ({"kind": "limit", "pool": "default", "limit": "many"}, "limit: Enter a whole number."),
+        ({"kind": "limit", "pool": "default", "limit": "-1"}, "limit: "),
+        ({"kind": "pause"}, "pool: This field is required."),
+        ({"kind": "pause", "pool": "nobody"}, "nobody"),
+        ({"kind": "drain", "target": "web-9", "over": "5"}, "No worker and no host 'web-9' is known."),
+        ({"kind": "drain", "target": WORKER, "over": "nan"}, "over: "),
+        ({"kind": "drain", "target": WORKER, "over": "99999999"}, "over: "),
+    ],
+)
+def test_what_cannot_be_done_is_said(operator, data, told):
+    before = pool()["controls"]
+    assert told in act(operator, data)
+    assert pool()["controls"] == before
+    assert logged() == []
+
+
+def test_a_ledger_that_is_down_is_said(operator, admission):
+    admission(LEDGER="redis://127.0.0.1:1/0")
+    assert "ConnectionError" in act(operator, ACTIONS["pause"])
+
+
+# What is seen of it
+
+
+def test_the_page_says_who_set_what_and_when(operator):
+    act(operator, ACTIONS["limit"])
+    act(operator, ACTIONS["dry-run-on"])
+    act(operator, {**ACTIONS["drain"], "target": "web-1"})
+    html = operator.get(PAGE).content.decode()
+    found = re.findall(r'order.what">([^<]+)</span> <span data-field="order.who">([^<]+)<', html)
+    assert [what for what, _ in found] == ["Limit 80, by the settings 50", "Dry run", "Drain of web-1 within 60 s"]
+    assert all(re.fullmatch(r"by chief, \d{4}-\d\d-\d\d \d\d:\d\d:\d\d", who) for _, who in found)
+    pool_html = html.partition("<template")[0]
+    offered = re.findall(r'<form ([^>]*)>.*?name="kind" value="([a-z-]+)"', pool_html, re.S)
+    assert {kind for attributes, kind in offered if not attributes.endswith("hidden")} == {
+        "limit", "reset", "pause", "dry-run-off", "drain", "cancel",
+    }  # fmt: skip
+
+
+def test_hostile_names_stay_text(operator):
+    act(operator, ACTIONS["pause"])
+    User.objects.filter(username="chief").update(username="<img src=x onerror=alert(1)>")
+    act(operator, ACTIONS["limit"])
+    assert "<img src=x" not in operator.get(PAGE).content.decode()
