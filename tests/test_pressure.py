@@ -272,7 +272,7 @@ async def test_nothing_here_blocks_the_event_loop(admission, redis_server):
 
 def test_the_median_and_the_longest_of_a_lag_are_reported_in_a_few_bytes():
     load = (Load("lag", 0.296, 0.49, 0.1, 0.3), Load("memory", 0.5, 0.0), Load("cpu", None, 0.0))
-    text = "lag=0.296~0.1~0.3@0.49;memory=0.5;cpu=?"
+    text = "L=0.296~0.1~0.3@0.49;M=0.5;C=?"
     assert record.loaded(load) == text
     assert record._loads(text) == load
     assert record.loaded((Load("lag", 0.0, 0.0, 0.0, 0.0),)) == "lag=0"
