@@ -9,7 +9,7 @@ import asyncio
 import logging
 import random
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from contextvars import Context
 
@@ -40,7 +40,11 @@ RELEASE_PAUSE = 0.1
 
 Whoever comes meanwhile takes a slot that is still counted, and needs no call at all."""
 FULL_FRESH = 0.02
-"""Seconds for which a pool that could not grant all is taken to have nothing left: at most 50 calls a second then."""
+"""Seconds for which a pool that could not grant all is taken to have nothing left: at most 50 calls a second then.
+
+Longer where a crowd knocks at a full pool, as long as a herd pauses: to wait for a refusal costs a worker four times
+what the refusal does. Slots that the worker itself gets back are given away at once all the same.
+"""
 TICKS = 10
 """Ticks in ``LEDGER_TIMEOUT``. One that comes late counts once: a busy event loop is no silent ledger."""
 MOST_WAITING = 5000
@@ -92,25 +96,23 @@ class Held(Mapping[str, Slot]):
     Those that were released are among them no more.
     """
 
-    __slots__ = ("_slots",)
+    __slots__ = ("_first", "_others")
 
-    def __init__(self) -> None:
-        self._slots: tuple[Slot, ...] = ()
+    def __init__(self, slot: Slot, others: Iterable[Slot] = ()) -> None:
+        self._first = slot
+        self._others = tuple(others)
 
     def __getitem__(self, pool: str) -> Slot:
-        for slot in self._slots:
+        for slot in (self._first, *self._others):
             if slot.pool == pool:
                 return slot
         raise KeyError(pool)
 
     def __iter__(self) -> Iterator[str]:
-        return (slot.pool for slot in self._slots if slot.pool is not None)
+        return (slot.pool for slot in (self._first, *self._others) if slot.pool is not None)
 
     def __len__(self) -> int:
-        return sum(slot.pool is not None for slot in self._slots)
-
-    def add(self, slot: Slot) -> None:
-        self._slots = (*self._slots, slot)
+        return len([*self])
 
 
 class _Handshake(asyncio.Future["Slot | Refusal"]):
@@ -161,6 +163,7 @@ class Gate:
         self._quiet_until = 0.0
         self._shed_at = 0.0
         self._full_until = 0.0
+        self._turned_away = 0
         self._shortfall = Reason.FULL
         self._full: dict[int, tuple[float, str]] = {}
         """For each class until when it is taken to have no room, and why."""
@@ -210,6 +213,7 @@ class Gate:
         if account.has_room and not self._waiting:
             return self._admit()
         if self._loop.time() < self._full_until:
+            self._turned_away += 1
             return self._refuse(self._shortfall)
         if len(self._waiting) >= MOST_WAITING:
             return self._refuse(Reason.CROWD)
@@ -484,7 +488,7 @@ class Gate:
             refused = wanted - view.granted if self.rules is None else with_moments(view.verdicts)
             self._schedule.renew(view.offer, refused, self._loop.time())
         if view.shortfall and self.rules is None:
-            self._full_until = started + FULL_FRESH
+            self._full_until = started + self._fresh(view.shortfall, wanted - view.granted)
             self._shortfall = view.shortfall
         if is_beat or was_away:
             self._beat_at = started + self.settings.beat * random.uniform(0.9, 1.0)
@@ -518,6 +522,13 @@ class Gate:
         waiting = [(each, each.ask) for each in self._waiting if each.ask is not None and not each.done()]
         waiting = waiting[: first_asks(ask for _, ask in waiting)]
         return [each for each, _ in waiting], tuple(ask for _, ask in waiting)
+
+    def _fresh(self, shortfall: Reason, refused: int) -> float:
+        """Seconds for which nobody needs to ask again, so many having been refused just now."""
+        crowd, self._turned_away = refused + self._turned_away, 0
+        if shortfall is not Reason.FULL:
+            return FULL_FRESH
+        return max(FULL_FRESH, min(CROWD_PAUSE * crowd, LONGEST_PAUSE * self.settings.ledger_timeout))
 
     async def _ask(self, report: Report) -> View:
         """The ledger's answer, or :exc:`LedgerUnavailable` after ``LEDGER_TIMEOUT``."""

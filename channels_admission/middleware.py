@@ -110,7 +110,7 @@ async def _claim(slot: Slot, scope: Any) -> Refusal | None:
 def _enter(connection: Connection, slot: Slot, gate: Gate, scope: Any) -> asyncio.TimerHandle | None:
     """Let the gate know of the connection, and the scope of its slot."""
     # Not in a copy of the scope, which would be most of what an open connection keeps in memory.
-    scope.setdefault(KEY, Held()).add(slot)
+    scope[KEY] = Held(slot, scope[KEY].values() if KEY in scope else ())
     gate.connections[connection] = slot
     gate.ages.note(connection)
     slot.is_authenticated = gate.pool.pending_deadline is None or is_authenticated(scope)

@@ -191,9 +191,9 @@ async def test_a_message_takes_two_calls(admission, ledgers):
 async def test_an_open_connection_keeps_little_memory(admission, ledgers):
     async with at_rest(admission, ledgers, **EVERYTHING):
         application = AdmissionMiddleware(listener)
-        await kept(application)
-        bare = await kept(listener)
-        assert await kept(application) - bare <= KEPT
+        # The least of some: now and then a table grows that all of them share.
+        bare, ours = [min([await kept(each) for _ in range(3)]) for each in (listener, application)]
+        assert ours - bare <= KEPT
 
 
 async def test_connections_that_have_ended_leave_nothing(admission, ledgers):
