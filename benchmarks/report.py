@@ -110,11 +110,12 @@ INTRODUCTION = """\
 Measured on {taken} by `{command}` (extra `bench`, or `tox -e bench`) in {seconds} s, on {machine}, with {packages}.
 
 All contenders run at the same time, each in a uvicorn process of its own, pinned to one core; their clients and one
-Redis have the other. They are measured in turn, in another order in each of {rounds} rounds. A figure is the CPU time of
-the server's process for each connection, from its coming to its going, by the process's own clock; a ratio is the
+Redis have the other. They are measured in turn, in another order in each of {rounds} rounds. A figure is the CPU time
+of the server's process for each connection, from its coming to its going, by the process's own clock; a ratio is the
 median of those within each round, and in brackets are its quartiles. Ratios are rounded up. Whatever would make the
 bare connection dearer, and ours so look cheaper, is left out: no compression, no session or user, no channel layer, no
-pings, no line in a log for each connection; httptools, and hiredis for those who ask Redis for every connection.
+pings, no line in a log for each connection; httptools, and hiredis for those who ask Redis for every connection. A
+herd at a gate is let in together, which saves the event loop turns: so a ratio may be below 1.
 
 ![CPU of an admission and a refusal against the bare consumer](speed.png)
 """
@@ -227,8 +228,8 @@ def summary(found: Mapping[str, Any]) -> str:
         "| --- | ---: | ---: | ---: |",
         *(f"| {what} | {' | '.join(f'{each} ×' for each in ratios)} |" for what, ratios in rows),
         "",
-        f"A refusal by 1013 costs {refusal['middleware']} × an admission, and {refusal[FLOOR]} × an accept and a close with",
-        f"nothing behind it. A herd of 1,000 makes {calls} ledger calls for each connection. A held slot takes",
+        f"A refusal by 1013 costs {refusal['middleware']} × an admission, and {refusal[FLOOR]} × an accept and a close",
+        f"with nothing behind it. A herd of 1,000 makes {calls} ledger calls for each connection. A held slot takes",
         f"{memory['middleware']} bytes of the worker, {memory['everything']} with everything on. Measured on",
         f"{found['machine'].partition(' (')[0]} by `{found['command']}`;",
         "[all figures, the machine and the versions](docs/speed.md).",
