@@ -181,11 +181,12 @@ async def test_a_message_takes_two_calls(admission, ledgers):
             socket = Socket(CONNECT, *[{"type": "websocket.receive"}] * messages, DISCONNECT)
             with profiled() as calls:
                 await serve(application, socket)
-            return calls["Connection.receive"] + calls["Connection.send"], calls.total()
+            return calls
 
-        await calls_for(0)  # asks the ledger
-        (few, few_in_all), (many, many_in_all) = await calls_for(0), await calls_for(100)
-        assert many - few == many_in_all - few_in_all == 200
+        few, many = await calls_for(0), await calls_for(100)
+        # One comes on a slot that is still counted, and one perhaps not.
+        of_messages = {name: count - few[name] for name, count in many.items() if count - few[name] > 10}
+        assert of_messages == {"Connection.receive": 100, "Connection.send": 100}
 
 
 async def test_an_open_connection_keeps_little_memory(admission, ledgers):
