@@ -168,6 +168,20 @@ def test_every_pool_or_the_one_asked_for(shared):
     assert [each["name"] for each in json.loads(status("--json", "--pool=chat"))["pools"]] == ["chat"]
 
 
+def test_the_workers_of_every_host_or_of_the_one_asked_for(shared):
+    shared(MAX_CONNECTIONS=50)
+    tell("web-2:77:cd", 12)
+    tell("web-1:4242:ab", 24)
+    one = status("--host=web-1")
+    assert "36 of 50 slots held" in one
+    assert "4242" in one
+    assert "web-2" not in one
+    (default,) = json.loads(status("--json", "--host=web-2"))["pools"]
+    assert (default["held"], [worker["host"] for worker in default["workers"]]) == (36, ["web-2"])
+    for other in ("--check", "--diagnose", "--advise"):
+        assert "not allowed" in str(failure("--host=web-1", other)[1])
+
+
 def test_an_unknown_pool_names_the_nearest(shared):
     shared(POOLS={"chat": {}})
     out, error = failure("--pool", "chatt")

@@ -23,7 +23,7 @@ from ...facts import gather
 from ...plugin import State
 from ...printout import printout
 from ...shape import SHAPE
-from ...snapshot import Health, Snapshot, collect
+from ...snapshot import Health, Snapshot, WorkerSnapshot, collect
 from ...watch import EVERY, watch
 
 LEDGER_DOWN = 2
@@ -35,7 +35,7 @@ ADVISE = (
     "Print lines for systemd, limits.conf and nginx that fit the settings, ready to be pasted, instead of the status. "
     "Asks no ledger."
 )
-CONFLICTS = {"pool": {"diagnose", "advise"}, "as_json": {"watch", "check"}}
+CONFLICTS = {"pool": {"diagnose", "advise"}, "host": {"diagnose", "advise", "check"}, "as_json": {"watch", "check"}}
 """Options, and those that they do not go with."""
 
 
@@ -63,6 +63,11 @@ class Command(BaseCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--json", action="store_true", dest="as_json", help="Print JSON, in the shape told below.")
         parser.add_argument("--pool", metavar="NAME", help="Show this pool only.")
+        parser.add_argument(
+            "--host",
+            metavar="NAME",
+            help="Show the workers of this host only; a pool's numbers stay those of all.",
+        )
         instead = parser.add_mutually_exclusive_group()
         instead.add_argument(
             "--watch", nargs="?", metavar="SECONDS", const=EVERY, type=_number("seconds", 0.1, 3600),
@@ -94,7 +99,7 @@ class Command(BaseCommand):
             self._show(options)
 
     def _show(self, options: Mapping[str, Any]) -> None:
-        snapshot = _look(options["pool"])
+        snapshot = _look(options["pool"], options["host"])
         is_down = snapshot.ledger.health is Health.DOWN
         if options["as_json"]:
             self.stdout.write(json.dumps(snapshot.as_dict(), indent=2))
@@ -114,10 +119,10 @@ class Command(BaseCommand):
             sys.exit(finding.state)
 
     def _watch(self, options: Mapping[str, Any]) -> None:
-        pool, settings = options["pool"], _settings(options["pool"])
+        pool, host, settings = options["pool"], options["host"], _settings(options["pool"])
 
         async def look() -> Snapshot:
-            return _only(pool, await collect(settings))
+            return _only(pool, host, await collect(settings))
 
         if code := asyncio.run(watch(self._console(options), look, options["watch"])):
             sys.exit(code)
@@ -193,13 +198,18 @@ def _advice(as_json: bool) -> str:
     return json.dumps(files, indent=2) if as_json else as_text(files)
 
 
-def _look(pool: str | None) -> Snapshot:
-    """The state of all pools, or of one."""
-    return _only(pool, asyncio.run(collect(_settings(pool))))
+def _look(pool: str | None, host: str | None = None) -> Snapshot:
+    """The state of all pools, or of one, with the workers of all hosts, or of one."""
+    return _only(pool, host, asyncio.run(collect(_settings(pool))))
 
 
-def _only(pool: str | None, snapshot: Snapshot) -> Snapshot:
-    return replace(snapshot, pools=tuple(each for each in snapshot.pools if pool in (None, each.name)))
+def _only(pool: str | None, host: str | None, snapshot: Snapshot) -> Snapshot:
+    pools = (each for each in snapshot.pools if pool in (None, each.name))
+    return replace(snapshot, pools=tuple(replace(each, workers=_of_host(host, each.workers)) for each in pools))
+
+
+def _of_host(host: str | None, workers: tuple[WorkerSnapshot, ...]) -> tuple[WorkerSnapshot, ...]:
+    return tuple(worker for worker in workers if host in (None, worker.host))
 
 
 def _examine(snapshot: Snapshot) -> Diagnosis:
