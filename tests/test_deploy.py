@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from collections import Counter
 from contextlib import aclosing, suppress
 from pathlib import Path
@@ -116,6 +117,8 @@ FAIR = 2
 """Connections that an address may have in the pool of the herd."""
 HERD = {"MAX_CONNECTIONS": 100, "QUOTAS": [{"key": "address", "max": FAIR}]}
 SETTINGS = {"MAX_CONNECTIONS": LIMIT, "EXPECTED_WORKERS": 3, "BEAT": 0.5, "LEASE": 5, "POOLS": {"herd": HERD}}
+CHECKED_EVERY = 0.5
+"""Seconds, by HAProxy's file."""
 ONE, OTHER = "127.0.0.5", "127.0.0.6"
 """Addresses of clients."""
 
@@ -247,6 +250,19 @@ async def test_a_worker_leaves_rotation_before_its_sockets_are_closed(running: S
     leaving.start()
     balancer.renew(leaving)
     await leave_all([*before, *after])
+
+
+@pytest.mark.integration
+async def test_a_full_pool_is_no_reason_for_haproxy_to_answer_itself(running: Site, tmp_path, seen):
+    await eventually(shows_nobody)
+    with Haproxy(running, tmp_path) as haproxy:
+        inside = [await admitted(haproxy.origin) for _ in range(LIMIT)]
+        until = time.monotonic() + 3 * CHECKED_EVERY
+        while time.monotonic() < until:
+            outside = await Client.enter(haproxy.origin)
+            assert outside.code == 1013
+            await outside.leave()
+        await leave_all(inside)
 
 
 @pytest.mark.integration
