@@ -3,17 +3,20 @@
 import asyncio
 import re
 import time
-from contextlib import AsyncExitStack
+from collections import Counter
+from itertools import count
 
 import pytest
 from selenium.webdriver.support.wait import WebDriverWait
 
-from demo.clients import by_worker, crowd
+from clients import Client
+from conftest import eventually
 from demo.stage import ADMINISTRATOR, PASSWORD, manage, stage
 
 LIMIT, MORE, CROWD = 50, 80, 30
 WORKERS = 4
 BEAT = 0.5
+PAUSE = 0.2
 PAGE = "/admin/channels_admission/pool/"
 PATIENCE = 20
 GUEST = """
@@ -21,7 +24,7 @@ from django.contrib.auth.models import Permission, User
 guest = User.objects.create_user("guest", password="guest", is_staff=True)
 guest.user_permissions.add(Permission.objects.get(codename="view_pool"))
 """
-GET_AND_POST = """
+POST_AS_THEY_ARE = """
 const [data, done] = arguments;
 const token = document.cookie.match(/csrftoken=(\\w+)/)[1];
 const body = new URLSearchParams({ ...data, csrfmiddlewaretoken: token });
@@ -34,6 +37,38 @@ ACTIONS = [
 ]
 
 pytestmark = [pytest.mark.integration, pytest.mark.browser]
+
+
+class Crowd:
+    """Clients that come to the workers in turn, stay, and go on to the next worker when they are closed."""
+
+    def __init__(self, origins: list[str]) -> None:
+        self.origins = origins
+        self.held_by: dict[int, int] = {}
+        """Client -> the process that holds it, for those that are open."""
+        self.tasks: list[asyncio.Task] = []
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for task in self.tasks:
+            task.cancel()
+
+    def grow(self, more: int) -> None:
+        self.tasks += [asyncio.ensure_future(self.live(len(self.tasks) + number)) for number in range(more)]
+
+    def by_worker(self) -> Counter[int]:
+        return Counter(self.held_by.values())
+
+    async def live(self, number: int) -> None:
+        for turn in count(number):
+            client = await Client.enter(self.origins[turn % len(self.origins)])
+            if client.is_open:
+                self.held_by[number] = client.pid
+                await client.socket.wait_closed()
+                del self.held_by[number]
+            await asyncio.sleep(PAUSE)
 
 
 class Operator:
@@ -93,37 +128,35 @@ class Operator:
 
 
 async def test_an_operator_sees_a_crowd_raises_the_limit_and_drains_a_worker(browser):
-    with stage("uvicorn", WORKERS, {"MAX_CONNECTIONS": LIMIT, "BEAT": BEAT}) as workers:
+    settings = {"MAX_CONNECTIONS": LIMIT, "BEAT": BEAT}
+    with stage("uvicorn", WORKERS, settings, shared_port=False) as workers, Crowd(workers.origins) as crowd:
         await asyncio.to_thread(manage, workers.env, "shell", "-c", GUEST)
         operator = Operator(browser, workers.origin)
-        async with AsyncExitStack() as stack:
-            await asyncio.to_thread(operator.log_in, ADMINISTRATOR, PASSWORD)
-            assert operator.shown("pool.held") == "0"
+        await asyncio.to_thread(operator.log_in, ADMINISTRATOR, PASSWORD)
+        assert operator.shown("pool.held") == "0"
 
-            first = await stack.enter_async_context(crowd(workers.origin, "/ws/echo/", CROWD))
-            assert await asyncio.to_thread(operator.wait, lambda: operator.shown("pool.held") == str(CROWD), 3)
-            assert await asyncio.to_thread(operator.wait, lambda: operator.all('[data-chart="seconds"] path'), 3)
+        crowd.grow(CROWD)
+        await asyncio.to_thread(operator.wait, lambda: operator.shown("pool.held") == str(CROWD), 3)
+        await asyncio.to_thread(operator.wait, lambda: operator.all('[data-chart="seconds"] path'), 3)
+        crowd.grow(LIMIT - CROWD)
+        await eventually(lambda: crowd.by_worker().total() == LIMIT)
 
-            asked = await asyncio.to_thread(operator.set_limit, MORE)
-            assert asked == f"Set the limit of the pool default from {LIMIT} to {MORE}?"
-            await asyncio.to_thread(operator.wait, lambda: operator.shown("pool.limit") == str(MORE))
-            more = MORE - CROWD
-            second = await stack.enter_async_context(crowd(workers.origin, "/ws/echo/", more, within=1.0))
-            assert by_worker(first).total() + by_worker(second).total() == MORE
-            assert len(by_worker([*first, *second])) == WORKERS
-            await asyncio.to_thread(operator.wait, lambda: operator.shown("pool.held") == str(MORE), 3)
-            assert operator.shown("order.what") == f"Limit {MORE}, by the settings {LIMIT}"
+        asked = await asyncio.to_thread(operator.set_limit, MORE)
+        assert asked == f"Set the limit of the pool default from {LIMIT} to {MORE}?"
+        before = crowd.by_worker()
+        crowd.grow(MORE - LIMIT)
+        await eventually(lambda: crowd.by_worker().total() == MORE)
+        assert len(crowd.by_worker() - before) == WORKERS
+        await asyncio.to_thread(operator.wait, lambda: operator.shown("pool.held") == str(MORE), 3)
+        assert operator.shown("pool.limit") == str(MORE)
+        assert operator.shown("order.what") == f"Limit {MORE}, by the settings {LIMIT}"
 
-            (busiest, held), *_ = by_worker([*first, *second]).most_common()
-            asked = await asyncio.to_thread(operator.drain, busiest)
-            assert re.match(rf"Drain \S+:{busiest}\?", asked)
-            await asyncio.to_thread(
-                operator.wait, lambda: operator.shown("pool.held") == str(MORE - held) and not by_worker(first)[busiest]
-            )
-            assert not by_worker(second)[busiest]
-            third = await stack.enter_async_context(crowd(workers.origin, "/ws/echo/", 2 * held, within=1.0))
-            assert by_worker(third)[busiest] == 0
-            assert by_worker(third).total() > 0
+        drained = workers.pids[1]
+        asked = await asyncio.to_thread(operator.drain, drained)
+        assert re.match(rf"Drain \S+:{drained}\?", asked)
+        await eventually(lambda: drained not in crowd.by_worker() and crowd.by_worker().total() == MORE, PATIENCE)
+        await asyncio.to_thread(operator.wait, lambda: operator.all(".admission-draining:not([hidden])"))
+        await asyncio.to_thread(operator.wait, lambda: operator.shown("pool.held") == str(MORE))
         noted = [entry["message"] for entry in browser.get_log("browser") if "favicon" not in entry["message"]]
         assert noted == []
 
@@ -131,4 +164,4 @@ async def test_an_operator_sees_a_crowd_raises_the_limit_and_drains_a_worker(bro
         assert operator.shown("pool.limit") == str(MORE)
         assert operator.all("#content button") == []
         for data in ACTIONS:
-            assert browser.execute_async_script(GET_AND_POST, {**data, "confirmed": "yes"}) == 403
+            assert browser.execute_async_script(POST_AS_THEY_ARE, {**data, "confirmed": "yes"}) == 403

@@ -15,10 +15,16 @@ ADMINISTRATOR = PASSWORD = "demo"
 
 @contextmanager
 def stage(
-    server: str, count: int, settings: Mapping[str, Any], port: int = 0, more: Mapping[str, str] | None = None
+    server: str,
+    count: int,
+    settings: Mapping[str, Any],
+    port: int = 0,
+    more: Mapping[str, str] | None = None,
+    shared_port: bool = True,
 ) -> Iterator[Workers]:
     """``count`` workers of ``server`` with everything they need, and ``more`` in their environment; ends it on leaving.
 
+    All accept on one port, or, without ``shared_port``, each on its own.
     :exc:`~.servers.ServerFailed` when something does not start, ``OSError`` when ``port`` is taken.
     """
     with Redis() as redis, tempfile.TemporaryDirectory(prefix="demo-") as folder:
@@ -29,7 +35,14 @@ def stage(
         name = ("--username", ADMINISTRATOR, "--email", "demo@example.org")
         manage({**env, **secret}, "createsuperuser", "--noinput", "--verbosity", "0", *name)
         with Workers(
-            server, count, redis_url=redis.url, settings=settings, database=database, port=port, env=more
+            server,
+            count,
+            redis_url=redis.url,
+            settings=settings,
+            database=database,
+            port=port,
+            env=more,
+            shared_port=shared_port,
         ) as workers:
             yield workers
 
