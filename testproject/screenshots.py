@@ -2,17 +2,25 @@
 """Take the pictures of the README: ``python testproject/screenshots.py``. Needs Selenium, Chromium and its driver."""
 
 import asyncio
+import math
 import os
+import random
 import shutil
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import redis
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webdriver import WebDriver
 from selenium.webdriver.support.wait import WebDriverWait
+
+from channels_admission.ledger.base import MINUTES, SECONDS
+from channels_admission.ledger.moments import written
+from channels_admission.types import Moment
 
 from demo.clients import crowd
 from demo.consumers import HERD
@@ -23,6 +31,8 @@ from demo.views import RESTARTER
 DOCS = TESTPROJECT.parent / "docs"
 LIMIT, HOLDING = 50, 38
 COMING, HERD_LIMIT, RATE = 200, 150, 10
+PREFIX = "channels_admission"
+TWO_CHARTS = 6
 PATIENCE = 30
 CONTENT_HEIGHT = """
   const parts = [...document.querySelectorAll("#content > *, body > main > *")]
@@ -89,8 +99,30 @@ def shoot(driver: WebDriver, folder: Path, name: str) -> None:
     driver.save_screenshot(str(folder / f"{name}.png"))
 
 
+def make_up_the_past(redis_url: str) -> None:
+    """Let the ledger remember a day whose rush hour is at the limit, and two such minutes, which nobody waits for."""
+    now = int(time.time())
+    draw = random.Random(1013)
+    with redis.Redis.from_url(redis_url) as client:
+        for part, size, at, share in (
+            ("minutes", MINUTES, now // 60, lambda ago: 0.55 - 0.45 * math.cos(math.tau * (ago / MINUTES + 0.12))),
+            ("seconds", SECONDS, now, lambda ago: 0.98 if 300 < ago < 420 else 0.7 + 0.05 * math.sin(ago / 60)),
+        ):
+            for ago in range(1, size):
+                held = min(LIMIT, round(LIMIT * (share(ago) + draw.uniform(-0.03, 0.03))))
+                moment = written(made_up(at - ago, held, step=60 if part == "minutes" else 1, draw=draw))
+                client.hset(f"{PREFIX}:{{default}}:{part}", str((at - ago) % size), moment)
+
+
+def made_up(at: int, held: int, step: int, draw: random.Random) -> Moment:
+    come = step * held * draw.uniform(0.02, 0.06)
+    over = round(step * draw.uniform(1, 4)) if held >= LIMIT - 1 else 0
+    return Moment(at, held, LIMIT, round(come), {"full": over, "rate": over // 3} if over else {})
+
+
 async def shoot_admin(workers: Workers, folder: Path) -> None:
     """The admin's pages while some clients hold their slots."""
+    make_up_the_past(workers.env["REDIS_URL"])
     async with crowd(workers.origin, "/ws/echo/", HOLDING, within=0.5):
         await asyncio.to_thread(_shoot_admin, workers, folder)
 
@@ -98,8 +130,10 @@ async def shoot_admin(workers: Workers, folder: Path) -> None:
 def _shoot_admin(workers: Workers, folder: Path) -> None:
     with browser() as driver:
         log_in(driver, workers)
+        wait(driver, lambda page: page.find_elements(By.CSS_SELECTOR, "[data-chart] path"))
         shoot(driver, folder, "admin-index")
         driver.get(f"{workers.origin}/admin/channels_admission/pool/")
+        wait(driver, lambda page: len(page.find_elements(By.CSS_SELECTOR, "[data-chart] path")) > TWO_CHARTS)
         shoot(driver, folder, "admin-status")
 
 

@@ -17,6 +17,7 @@ NEEDED = {
     "channels_admission/templates/channels_admission/status.html",
     "channels_admission/static/channels_admission/admission.js",
     "channels_admission/static/channels_admission/admission.css",
+    "channels_admission/static/channels_admission/charts.js",
     "channels_admission/static/channels_admission/admission-socket.classic.js",
     "channels_admission/static/channels_admission/admission-socket.d.ts",
     "channels_admission/static/channels_admission/admission-socket.js",

@@ -109,9 +109,11 @@ class AdmissionChart {
     const every = AdmissionChart.#TICKS[step];
     const marks = [];
     for (let at = Math.ceil(start / every) * every; at < start + length; at += every) {
-      const x = `${((100 * (at - start)) / length).toFixed(2)}%`;
+      const share = (at - start) / length;
+      const x = `${(100 * share).toFixed(2)}%`;
       marks.push(AdmissionChart.#make("line", { class: "admission-grid", x1: x, x2: x, y1: "0%", y2: "100%" }));
-      const text = AdmissionChart.#make("text", { class: "admission-time", x, y: "100%", dx: 3, dy: -4 });
+      const side = share > 0.85 ? { dx: -3, "text-anchor": "end" } : { dx: 3 };
+      const text = AdmissionChart.#make("text", { class: "admission-time", x, y: "100%", dy: -4, ...side });
       text.textContent = this.#time(at, false);
       marks.push(text);
     }
