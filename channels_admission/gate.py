@@ -228,15 +228,17 @@ class Gate:
         return verdict if isinstance(verdict, Refusal) else None
 
     async def _acquire_shared(self, ask: Ask) -> Slot | Refusal:
-        """The same, where what is asked for beside the slot matters; the exempt are always admitted."""
+        """The same, where what is asked for beside the slot matters; an open gate always admits the exempt."""
+        if reason := self.account.closed:
+            return self._refuse(reason, ask)
         if not self._is_exempt(ask):
             if self._pressure is not None and (monitor := self._pressure.refusing()):
-                return self._refuse(monitor)
-            until, reason = self._full.get(ask.group, (0.0, ""))
+                return self._refuse(monitor, ask)
+            until, why = self._full.get(ask.group, (0.0, ""))
             if self._loop.time() < until and not self.account.away:
-                return self._refuse(reason)
+                return self._refuse(why, ask)
             if len(self._waiting) >= MOST_WAITING:
-                return self._refuse(Reason.CROWD)
+                return self._refuse(Reason.CROWD, ask)
         if self.account.away or self._parting:
             return self._decide_alone(ask)
         return await self._verdict(self._queue(ask))
@@ -412,7 +414,7 @@ class Gate:
         ask = handshake.ask
         if self._is_exempt(ask) or (ask is None and self.account.has_room):
             return self._give(ask, handshake.slot)
-        return self._refuse(Reason.LEDGER)
+        return self._refuse(Reason.LEDGER, ask, handshake.slot)
 
     # The conversation with the ledger
 

@@ -233,15 +233,7 @@ def test_defaults_without_any_setting(settings):
 def test_every_key_is_a_field_and_is_tested_here():
     assert {key.name: key.id for key in conf.KEYS} == IDS
     assert {key.lower() for key in IDS} == {*DEFAULTS, *POOL_DEFAULTS}
-    elsewhere = {
-        "LEDGER",
-        "PRESSURE",
-        "ALERTS",
-        "TRUSTED_PROXIES",
-        "QUOTAS",
-        "CLASSIFY",
-        "SHARES",
-    }  # test_quotas.py has these
+    elsewhere = {"LEDGER", "PRESSURE", "ALERTS", "TRUSTED_PROXIES", "QUOTAS", "CLASSIFY", "SHARES"}
     assert {*GOOD, *elsewhere} == {*BAD, "RETRY_AFTER", "STATUS_TOKEN", *elsewhere} == set(IDS)
 
 

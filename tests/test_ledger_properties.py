@@ -6,7 +6,9 @@ of steps after which one of the invariants is broken; it prints the sequence and
 
 import asyncio
 import uuid
+from collections import Counter
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 
 import pytest
 from django.test import override_settings
@@ -16,13 +18,15 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from channels_admission import conf
 from channels_admission.account import Account
-from channels_admission.ledger.base import OutOfOrder
-from channels_admission.types import Controls, Order, Reason, Report
+from channels_admission.ledger.base import Forgotten, OutOfOrder
+from channels_admission.rules import Rules
+from channels_admission.types import Ask, Controls, Order, Reason, Report
 from channels_admission.worker import Worker
 
 from reports import Clock, ClockedRedisLedger
 
 LIMIT, WORKERS, BEAT, LEASE = 12, 4, 1.0, 10.0
+USERS, QUOTA = 4, 3
 FATES = st.sampled_from(["arrives", "arrives", "arrives", "request lost", "reply lost", "request late", "twice"])
 
 
@@ -36,6 +40,10 @@ class Actor:
     """Whether the ledger may have forgotten it since its last report arrived: lost data, or a lapse."""
     silent_since: float = 0.0
     late: list[Report] = field(default_factory=list)
+    retelling: bool = False
+    """Whether it has yet to hear that the ledger has lost its claims, or to tell them again."""
+    slots: list[Ask | None] = field(default_factory=list)
+    """What the connections that are open were admitted for."""
 
 
 class Faults(RuleBasedStateMachine):
@@ -43,6 +51,8 @@ class Faults(RuleBasedStateMachine):
 
     url = ""
     patches: dict[str, str] = {}
+    quotas: list[dict[str, object]] = []
+    """Under which the clients are counted; without any the pool is not shared."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -51,16 +61,19 @@ class Faults(RuleBasedStateMachine):
             CHANNELS_ADMISSION={
                 "LEDGER": self.url, "PREFIX": f"prop-{uuid.uuid4().hex}", "LEASE": LEASE, "BEAT": BEAT,
                 "MAX_CONNECTIONS": LIMIT, "EXPECTED_WORKERS": WORKERS, "WHEN_LEDGER_DOWN": "freeze",
+                "QUOTAS": self.quotas,
             }
         )  # fmt: skip
         self.override.enable()
         self.settings = conf.current()
         self.clock = Clock()
         self.ledger = ClockedRedisLedger(self.settings, self.clock, self.patches)
-        self.keys = [f"{self.settings.prefix}:{{default}}:{part}" for part in ("counts", "leases", "controls")]
+        parts = ("counts", "leases", "controls", "claims")
+        self.keys = [f"{self.settings.prefix}:{{default}}:{part}" for part in parts]
+        self.rules = Rules(self.settings.pool("default"), self.settings) if self.quotas else None
         self.actors: list[Actor] = []
         self.newborn_after_loss = 0
-        self.snapshot: list[bytes | None] | None = None
+        self.snapshot: dict[bytes, bytes] | None = None
         self.lossless = True
         self.overtaken = False
         """Whether others may have had the slots of a worker that had lapsed and was heard again."""
@@ -87,10 +100,11 @@ class Faults(RuleBasedStateMachine):
     def living(self) -> list[Actor]:
         return [actor for actor in self.actors if actor.alive]
 
-    def exchange(self, actor: Actor, wanted: int, fate: str) -> None:
-        """One call of a gate, its reply obeyed if it comes."""
+    def exchange(self, actor: Actor, wanted: int, fate: str, user: int = 0) -> None:
+        """One call of a gate, its reply obeyed if it comes. Every second client is another user."""
         account = actor.account
-        report = account.report(wanted, beat=True)
+        asks = tuple(self.ask(user + number // 2) for number in range(wanted)) if self.rules else ()
+        report = account.report(wanted, asks=asks, beat=True)
         if fate == "request lost":
             account.fail(self.clock.now)
             return
@@ -98,7 +112,12 @@ class Faults(RuleBasedStateMachine):
             actor.late.append(report)
             account.fail(self.clock.now)
             return
-        view = self.deliver(actor, report)
+        try:
+            view = self.deliver(actor, report)
+        except Forgotten:
+            self.overtaken = actor.unheard = True
+            account.rename()
+            return
         if fate == "twice":
             with pytest.raises(OutOfOrder):
                 self.deliver(actor, report)
@@ -106,44 +125,66 @@ class Faults(RuleBasedStateMachine):
             account.fail(self.clock.now)
             return
         account.settle(report, view)
-        while wanted and account.has_room:
-            account.admit()
+        for ask, reason in zip(asks, view.verdicts, strict=True):
+            if reason:
+                account.refuse(reason)
+            else:
+                self.admit(actor, ask)
+        while wanted and not asks and account.has_room:
+            self.admit(actor)
             wanted -= 1
-        for _ in range(wanted):
+        for _ in range(0 if asks else wanted):
             account.refuse(Reason.FULL)
+
+    def ask(self, user: int) -> Ask:
+        return self.rules.ask({"user": SimpleNamespace(pk=user % USERS, is_authenticated=True)})
+
+    def admit(self, actor: Actor, ask: Ask | None = None) -> None:
+        actor.account.admit(ask)
+        actor.slots.append(ask)
 
     def deliver(self, actor: Actor, report: Report):
         view = self.run(self.ledger.reconcile("default", report))
         actor.silent_since = self.clock.now
         actor.unheard = False
         self.overtaken = self.overtaken or view.lapsed
+        actor.retelling = view.retell
         if view.granted:
             assert view.total <= LIMIT
             assert not view.settling or report.held + view.granted <= max(report.allowance, report.held)
         return view
 
-    @rule(number=st.integers(0, 9), wanted=st.integers(1, 6), fate=FATES)
-    def handshakes(self, number, wanted, fate):
+    @rule(number=st.integers(0, 9), wanted=st.integers(1, 6), fate=FATES, user=st.integers(0, 3))
+    def handshakes(self, number, wanted, fate, user):
         actors = self.living()
         if actors:
-            self.exchange(actors[number % len(actors)], wanted, fate)
+            self.exchange(actors[number % len(actors)], wanted, fate, user)
 
     @rule(number=st.integers(0, 9), count=st.integers(1, 6))
     def handshakes_of_a_gate_with_room(self, number, count):
         actors = self.living()
         if actors:
             account = actors[number % len(actors)].account
-            while count and account.has_room:
-                account.admit()
+            while count and account.has_room and not self.rules:
+                self.admit(actors[number % len(actors)])
                 count -= 1
+
+    @precondition(lambda self: self.rules and any(actor.account.away for actor in self.living()))
+    @rule(number=st.integers(0, 9), user=st.integers(0, 3))
+    def a_handshake_is_decided_alone(self, number, user):
+        actors = [actor for actor in self.living() if actor.account.away]
+        actor, ask = actors[number % len(actors)], self.ask(user)
+        if actor.account.refusal_alone(self.clock.now, ask) is None:
+            actor.account.claims.take(ask)
+            self.admit(actor, ask)
 
     @rule(number=st.integers(0, 9), count=st.integers(1, 6))
     def connections_close(self, number, count):
         actors = self.living()
         if actors:
-            account = actors[number % len(actors)].account
-            for _ in range(min(count, account.held)):
-                account.release()
+            actor = actors[number % len(actors)]
+            for _ in range(min(count, actor.account.held)):
+                actor.account.release(actor.slots.pop(0))
 
     @rule(fate=FATES, seconds=st.sampled_from([0.1, 0.5, 1.0]))
     def time_passes_and_all_beat(self, fate, seconds):
@@ -175,7 +216,7 @@ class Faults(RuleBasedStateMachine):
             try:
                 self.run(self.ledger.reconcile("default", report))
                 actor.silent_since = self.clock.now
-            except OutOfOrder:
+            except (OutOfOrder, Forgotten):
                 pass
 
     @rule(number=st.integers(0, 9))
@@ -239,9 +280,17 @@ class Faults(RuleBasedStateMachine):
         (reading,) = self.run(self.ledger.read(("default",)))
         return reading.controls
 
-    @rule(which=st.sampled_from([[0], [1], [0, 1], [2], [0, 1, 2]]))
+    @rule(which=st.sampled_from([[0], [1], [0, 1], [2], [0, 1, 2], [3], [0, 1, 2, 3]]))
     def keys_vanish(self, which):
         self.run(self.ledger._redis.delete(*(self.keys[index] for index in which)))
+        self.data_was_lost()
+
+    @precondition(lambda self: self.rules)
+    @rule(number=st.integers(0, 9))
+    def the_claims_of_one_worker_vanish(self, number):
+        """Of a living one, or of one that is dead and perhaps being swept up."""
+        name = self.actors[number % len(self.actors)].account.worker.id
+        self.run(self.ledger._redis.delete(f"{self.keys[3]}:{name}"))
         self.data_was_lost()
 
     @rule(name=st.sampled_from(["#total", "#clock", "#version", "#settled", "#counters"]))
@@ -260,13 +309,16 @@ class Faults(RuleBasedStateMachine):
         self.data_was_lost()
 
     async def _dump(self):
-        return [await self.ledger._redis.dump(key) for key in self.keys]
+        return {name: await self.ledger._redis.dump(name) for name in await self._names()}
+
+    async def _names(self):
+        return [name for name in await self.ledger._redis.keys(f"{self.settings.prefix}:*") if b":now" not in name]
 
     async def _restore(self):
-        for key, dump in zip(self.keys, self.snapshot, strict=True):
-            await self.ledger._redis.delete(key)
-            if dump is not None:
-                await self.ledger._redis.restore(key, 0, dump)
+        for name in await self._names():
+            await self.ledger._redis.delete(name)
+        for name, dump in self.snapshot.items():
+            await self.ledger._redis.restore(name, 0, dump)
 
     # What must hold
 
@@ -297,6 +349,45 @@ class Faults(RuleBasedStateMachine):
         if self.lossless and not self.overtaken and not any(actor.unheard for actor in self.actors):
             assert sum(actor.account.held for actor in self.living()) <= LIMIT
 
+    async def _claims(self):
+        """What is counted under each key, and what that is of each worker, the dead included.
+
+        What is left from before a loss is of another epoch, and counts no more.
+        """
+        hashes, epoch = {}, await self.ledger._redis.hget(self.keys[3], "#epoch")
+        for name in await self._names():
+            _, claims, worker = name.decode().partition(":claims")
+            fields = await self.ledger._redis.hgetall(name) if claims else {}
+            if fields and fields[b"#epoch"] == epoch:
+                hashes[worker[1:]] = Counter({key: int(value) for key, value in fields.items() if len(key) == 16})
+        return hashes.pop("", Counter()), hashes
+
+    @precondition(lambda self: self.rules)
+    @invariant()
+    def claims_are_the_sum_and_none_of_a_worker_is_below_what_it_holds(self):
+        counted, own = self.run(self._claims())
+        if self.lossless:
+            assert counted == sum(own.values(), Counter())
+        for actor in self.living():
+            if not (actor.unheard or actor.retelling):
+                assert own.get(actor.account.worker.id, Counter()) >= truth_of([actor])
+
+    @precondition(lambda self: self.rules)
+    @invariant()
+    def quotas_hold_while_nothing_was_lost_and_nobody_lapsed(self):
+        if self.lossless and not self.overtaken and not any(actor.unheard for actor in self.actors):
+            assert all(count <= QUOTA for count in truth_of(self.living()).values())
+
+    def see_claims(self):
+        """Whatever was lost is noticed, told of and told again within a few calls, which follow at once."""
+        for _ in range(4):
+            for actor in self.living():
+                self.exchange(actor, 0, "arrives")
+        counted, own = self.run(self._claims())
+        for actor in self.living():
+            assert own[actor.account.worker.id] == truth_of([actor])
+        return counted
+
     @rule()
     def quiet_comes(self):
         """One beat after the last fault the ledger equals the truth; the dead are gone with their lease."""
@@ -316,6 +407,8 @@ class Faults(RuleBasedStateMachine):
         for actor in self.living():
             assert actor.account.controls == newest
             assert records[actor.account.worker.id] == actor.account.held
+        if self.rules:
+            self.see_claims()
         for _ in range(int((LEASE + 2 * BEAT) / BEAT)):
             self.clock.now += BEAT
             for actor in self.living():
@@ -324,9 +417,17 @@ class Faults(RuleBasedStateMachine):
         truth = {actor.account.worker.id: actor.account.held for actor in self.living()}
         assert records == truth
         assert int(total) == sum(truth.values())
-        self.lossless = sum(truth.values()) <= LIMIT
+        claims = truth_of(self.living())
+        if self.rules:
+            assert self.see_claims() == claims
+        self.lossless = sum(truth.values()) <= LIMIT and all(count <= QUOTA for count in claims.values())
         self.overtaken = False
         self.actors = self.living()
+
+
+def truth_of(actors: list[Actor]) -> Counter[bytes]:
+    """Slots held under each key."""
+    return Counter(key for actor in actors for ask in actor.slots if ask is not None for _, key in ask.claims)
 
 
 BUDGET = settings(
@@ -339,11 +440,18 @@ BUDGET = settings(
 )
 
 
-def machine(url: str, patches: dict[str, str] | None = None) -> type[Faults]:
-    return type("Faults", (Faults,), {"url": url, "patches": patches or {}})
+def machine(url: str, patches: dict[str, str] | None = None, quotas=()) -> type[Faults]:
+    return type("Faults", (Faults,), {"url": url, "patches": patches or {}, "quotas": list(quotas)})
 
 
 def test_invariants_hold_under_every_fault(redis_server):
     from hypothesis.stateful import run_state_machine_as_test
 
     run_state_machine_as_test(machine(redis_server.url), settings=BUDGET)
+
+
+def test_claims_are_right_under_every_fault(redis_server):
+    from hypothesis.stateful import run_state_machine_as_test
+
+    quotas = [{"key": "user", "max": QUOTA}]
+    run_state_machine_as_test(machine(redis_server.url, quotas=quotas), settings=BUDGET)

@@ -8,7 +8,7 @@
 --       6 minutes  hash: place in a ring of 1,440 -> moment, one for each minute
 --       and where the pool is shared by quotas or classes
 --       7 claims   hash: key, 16 bytes -> slots held under it, by all workers together; and '#epoch', '#dead'
---       8 own      hash: key -> slots that this worker holds under it; and '#epoch'
+--       8 own      hash: key -> slots that this worker holds under it; '#epoch', and '#since', its report that began it
 --       9 swept    the same of a dead worker whose claims are given back, if one is named
 -- ARGV  1 worker   2 seq   3 held (slots)   4 wanted (handshakes)   5 limit (slots)
 --       6 version seen   7 allowance (slots)   8 lease (ms)   9 beat (ms)   10 expiry of unused keys (ms)
@@ -43,7 +43,8 @@
 -- less than 200 kB: the rarest reasons share the name 'other' where there is no room.
 -- '#pace' is began|full at|tail|outflow|measured at|measured|was full; pace.py tells the rules, and what each is.
 -- A worker's claims count in the pool's while both have the same '#epoch'. Where claims are lost, a new epoch begins,
--- and everybody tells them again. '#dead' is the first of the dead workers to be swept up, '#dead:NAME' the one after.
+-- and everybody tells them again, until a reply to that has been heard. '#dead' is the first of the dead workers to be
+-- swept up, '#dead:NAME' the one after.
 -- Times in records are Redis's, in milliseconds, but for the lease's end, which is the pool's clock's. Writes that need
 -- memory come before those that give it back: Redis refuses a script for want of memory only before its first write.
 
@@ -271,16 +272,16 @@ end
 if seq <= last then return {'out of order', seq, last} end
 
 -- A worker that was forgotten takes another name while its claims are being swept up under the old one.
-local epoch, own_epoch, heir, retell = nil, nil, false, false
+local epoch, own_epoch, since, heir, retell = nil, nil, nil, false, false
 if SHARED then
   epoch, heir = unpack(redis.call('HMGET', claims, '#epoch', '#dead'))
-  own_epoch = redis.call('HGET', own, '#epoch')
+  own_epoch, since = unpack(redis.call('HMGET', own, '#epoch', '#since'))
   if not record and not fresh and epoch and own_epoch == epoch then return {'forgotten', seq} end
   local theirs = swept and heir == dead_worker and redis.call('HGET', swept, '#epoch')
   if fresh or not epoch or (record and not own_epoch) or (own_epoch == epoch and last < heard)
     or (swept and heir == dead_worker and not theirs) then
     redis.call('UNLINK', claims)
-    epoch, heir = now .. '-' .. version, false
+    epoch, heir = table.concat({now, place_of(worker), seq}, '-'), false
     settled = math.max(settled, clock + settling_time)
   elseif theirs and theirs ~= epoch then
     redis.call('UNLINK', swept)
@@ -288,8 +289,9 @@ if SHARED then
   end
   if own_epoch ~= epoch then
     if own_epoch then redis.call('UNLINK', own) end
-    retell = heard > 0
+    since = seq
   end
+  retell = heard > 0 and heard < (tonumber(since) or seq)
 end
 
 -- Handshakes are spread evenly over the seconds since the worker's last report, one second in a herd.
@@ -361,7 +363,7 @@ if SHARED then
     mine[#mine + 1] = count
   end
   if swept and heir == dead_worker then
-    local found = redis.call('HRANDFIELD', swept, SWEPT_PER_CALL + 1, 'WITHVALUES')
+    local found = redis.call('HRANDFIELD', swept, SWEPT_PER_CALL + 2, 'WITHVALUES')
     for i = 1, #found, 2 do
       if #found[i] == 16 then
         swept_up[#swept_up + 1] = found[i]
@@ -537,7 +539,7 @@ end
 -- Claims, those that grow before those that vanish.
 local claimed, held_by_class = 0, {}
 if SHARED then
-  local counted, told, gone, untold = {'#epoch', epoch}, {'#epoch', epoch}, {}, {}
+  local counted, told, gone, untold = {'#epoch', epoch}, {'#epoch', epoch, '#since', since}, {}, {}
   for i, key in ipairs(keys) do
     local more = granted_claims[i] or 0
     sum[key], mine[i] = sum[key] + more, mine[i] + more
@@ -550,10 +552,10 @@ if SHARED then
   redis.call('HSET', claims, unpack(counted))
   if #gone > 0 then redis.call('HDEL', claims, unpack(gone)) end
   if #untold > 0 then redis.call('HDEL', own, unpack(untold)) end
-  claimed = redis.call('HLEN', own) - 1
+  claimed = redis.call('HLEN', own) - 2
   if swept and heir == dead_worker then
     if #swept_up > 0 then redis.call('HDEL', swept, unpack(swept_up)) end
-    if redis.call('HLEN', swept) <= 1 then
+    if redis.call('HLEN', swept) <= 2 then
       heir = redis.call('HGET', claims, '#dead:' .. dead_worker)
       redis.call('UNLINK', swept)
       redis.call('HDEL', claims, '#dead', '#dead:' .. dead_worker)
