@@ -78,7 +78,7 @@ def passes(pool: str, scope: Any) -> bool:
     if scope["type"] != "websocket" or not conf.current().enabled:
         return True
     slot = scope[KEY].get(pool) if KEY in scope else None
-    return slot is not None and (slot.gate is None or slot.gate.rules is None)
+    return slot is not None and (slot.gate is None or (slot.gate.rules is None and slot.is_authenticated))
 
 
 async def _slot(pool: str, scope: Any, receive: Any, send: Any) -> Slot | Refusal | None:
@@ -99,10 +99,10 @@ async def _slot(pool: str, scope: Any, receive: Any, send: Any) -> Slot | Refusa
 async def _claim(slot: Slot, scope: Any) -> Refusal | None:
     """Add to the slot what its scope now tells of it, unless that is refused."""
     gate = slot.gate
-    if gate is None or gate.rules is None:
-        return None
     if is_authenticated(scope):
         slot.authenticated()
+    if gate is None or gate.rules is None:
+        return None
     ask = slot.ask and gate.rules.ask_again(scope, slot.ask)
     return await gate.claim(slot, ask) if ask else None
 

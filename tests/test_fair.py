@@ -300,7 +300,7 @@ async def test_a_user_is_no_stranger_for_long(admission):
 
 @pytest.mark.parametrize("keys", [{}, {"PENDING_SHARE": 0.5}])
 async def test_who_is_a_stranger_at_the_deadline_is_closed(admission, keys):
-    admission(PENDING_DEADLINE=0.1, **keys)
+    admission(PENDING_DEADLINE=0.6, **keys)
     stranger, known, flagged = (
         Client(site(NOBODY)),
         Client(site(NOBODY)),
@@ -310,7 +310,7 @@ async def test_who_is_a_stranger_at_the_deadline_is_closed(admission, keys):
         assert await client.opens()
     await known.socket.send_to(text_data="it is me")
     await known.socket.receive_from()
-    closed = await stranger.socket.receive_output(1)
+    closed = await stranger.socket.receive_output(5)
     assert (closed["code"], closed["reason"]) == (1008, "Authentication Required")
     assert await known.socket.receive_nothing(0.05)
     assert await flagged.socket.receive_nothing(0.01)
