@@ -1,4 +1,7 @@
-"""WebSocket paths: those that go through the middleware, and those whose consumers ask for a slot themselves."""
+"""WebSocket paths: those that go through the middleware, and those whose consumers ask for a slot themselves.
+
+``ws/user/`` does both, so that a quota of its user is added to the slot that the middleware took.
+"""
 
 from django.urls import path
 
@@ -8,6 +11,7 @@ from .strain import StrainConsumer
 behind_middleware = [
     path("ws/echo/", EchoConsumer.as_asgi()),
     path("ws/sync/", SyncConsumer.as_asgi()),
+    path("ws/user/", MixinConsumer.as_asgi()),
     path("ws/trouble/", TroubleConsumer.as_asgi()),
     path("ws/strain/", StrainConsumer.as_asgi()),
 ]
