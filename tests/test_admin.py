@@ -596,6 +596,12 @@ def test_script_fills_every_field_and_writes_text_only():
 
 # Alive, in a browser
 
+ROWS = """
+const rows = document.querySelectorAll('[data-chart="seconds"] tbody tr');
+return [...rows].map((row) => [...row.querySelectorAll("td")].map((cell) => cell.textContent));
+"""
+"""The figures of the table, all at one time: it is written anew every two seconds."""
+
 
 @pytest.mark.browser
 @pytest.mark.parametrize("url", [INDEX, PAGE])
@@ -625,6 +631,17 @@ def test_numbers_refresh_by_themselves_under_a_strict_policy(
     assert find('[data-field="pool.level"]').text.endswith("Critical")
     assert find(".admission-bar-held").get_attribute("width") == "90.0%"
     assert "Pool default: Critical. 45 of 50 slots held." in find("[data-announcement]").get_attribute("textContent")
+    chart = find('[data-chart="seconds"]')
+    wait(lambda: "At most 45 held; 25 admitted and 4 refused." in chart.text)
+    assert chart.find_element("css selector", "[role=img]").get_attribute("aria-label") in chart.text
+    assert "pool full" in chart.text
+    chart.find_element("css selector", "summary").click()
+    wait(lambda: browser.execute_script(ROWS))
+    rows = browser.execute_script(ROWS)
+    assert len(rows) == 15
+    assert rows[-1] == ["?", "?", "0", "0"]
+    assert max(int(row[0]) for row in rows if row[0] != "?") == 45
+    assert [sum(int(row[column]) for row in rows) for column in (2, 3)] == [25, 4]
     if url == PAGE:
         hosts = browser.find_elements("css selector", 'tbody [data-field="worker.host"]')
         assert [host.text for host in hosts] == ["<img src=x>", "web-1"]
