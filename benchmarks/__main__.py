@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from . import handshakes, holdings
+from . import handshakes, holdings, inside
 from .chart import draw
 from .contenders import CONTENDERS
 from .machine import described, versions
@@ -39,6 +39,8 @@ async def measure(quick: bool) -> dict[str, Any]:
         "held": held.held,
         "handshakes": {},
     }
+    _say("our own functions")
+    found["inside"] = inside.profile()
     for loop in _loops():
         _say(f"handshakes, {loop}")
         found["handshakes"][loop] = await handshakes.measure(list(CONTENDERS), loop, shakes)

@@ -129,6 +129,7 @@ def _page(found: Mapping[str, Any]) -> Iterator[str]:
         yield from _handshakes(found, loop)
     yield from _calls(found)
     yield from _held(found)
+    yield from _inside(found)
 
 
 def _goals(found: Mapping[str, Any]) -> Iterator[str]:
@@ -208,6 +209,32 @@ def _held(found: Mapping[str, Any]) -> Iterator[str]:
     for name, times in messages.items():
         each = f"{math.ceil(10 * statistics.median(times)) / 10} µs"
         yield f"| {CONTENDERS[name].title} | {each} | {ratio(times, messages[BARE])} |"
+
+
+EXPLANATION = """\
+## Where it goes
+
+Without a server, a socket or Redis, the middleware adds {admission:.1f} µs to an admission on a slot that is counted,
+and a refusal takes {refusal:.1f} µs more than the application that it spares. The rest of what is measured above is
+the calls to the ledger, and handshakes that wait for one. A herd shares them. Who comes alone to an idle worker has
+two to itself, one to come and one to go, each of them several turns of the event loop, and the worker's monitors read
+in between; and in a pool with a rate, quotas or classes nobody is let in without one. The memory of a slot is that of
+one coroutine and its connection, and of a second coroutine while it listens; a mixin, of whatever package, takes 227
+bytes of it in CPython 3.11, whose objects of several bases have no attributes inline. What a connection claims comes
+on top.
+
+| under a profiler, which slows them | calls | own time |
+| --- | ---: | ---: |
+"""
+
+
+def _inside(found: Mapping[str, Any]) -> Iterator[str]:
+    inside = found["inside"]
+    yield ""
+    yield EXPLANATION.rstrip().format(**{name: each["added"] for name, each in inside.items()})
+    for name, each in inside.items():
+        for row in each["functions"]:
+            yield f"| {name}: `{row['name']}` | {row['calls']:.2f} | {row['own']:.2f} µs |"
 
 
 def summary(found: Mapping[str, Any]) -> str:
