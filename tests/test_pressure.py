@@ -275,7 +275,7 @@ def test_the_median_and_the_longest_of_a_lag_are_reported_in_a_few_bytes():
     text = "L=0.296~0.1~0.3@0.49;M=0.5;C=?"
     assert record.loaded(load) == text
     assert record._loads(text) == load
-    assert record.loaded((Load("lag", 0.0, 0.0, 0.0, 0.0),)) == "lag=0"
+    assert record.loaded((Load("lag", 0.0, 0.0, 0.0, 0.0),)) == "L=0"
 
 
 async def test_the_readings_are_reported_with_the_beat(admission, redis_server):

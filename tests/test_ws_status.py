@@ -446,7 +446,7 @@ def test_a_limit_of_nothing_is_full():
 
 def test_refusals_stand_in_the_order_of_their_number_and_unknown_reasons_as_they_are():
     text = shown(snapshot(pool(refused={"full": 2, "quota:[ip]": 1500, "ledger": 0})))
-    assert "412 admitted and 1,502 refused so far (1,500 quota:[ip], 2 pool full)" in text
+    assert "412 admitted and 1,502 refused so far (1,500 over the quota [ip], 2 pool full)" in text
 
 
 @pytest.mark.parametrize(("held", "cells"), [(0, 0), (1, 1), (500, 5), (599, 5), (999, 9), (1000, 10), (1200, 10)])
