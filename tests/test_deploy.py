@@ -115,7 +115,7 @@ def test_systemd_takes_the_unit(tmp_path):
 LIMIT = 6
 FAIR = 2
 """Connections that an address may have in the pool of the herd."""
-HERD = {"MAX_CONNECTIONS": 100, "QUOTAS": [{"key": "address", "max": FAIR}]}
+HERD = {"MAX_CONNECTIONS": 2 * FAIR + 1, "QUOTAS": [{"key": "address", "max": FAIR}]}
 SETTINGS = {"MAX_CONNECTIONS": LIMIT, "EXPECTED_WORKERS": 3, "BEAT": 0.5, "LEASE": 5, "POOLS": {"herd": HERD}}
 CHECKED_EVERY = 0.5
 """Seconds, by HAProxy's file."""
@@ -253,15 +253,20 @@ async def test_a_worker_leaves_rotation_before_its_sockets_are_closed(running: S
 
 
 @pytest.mark.integration
-async def test_a_full_pool_is_no_reason_for_haproxy_to_answer_itself(running: Site, tmp_path, seen):
+async def test_full_pools_are_no_reason_for_haproxy_to_answer_itself(running: Site, tmp_path, seen):
     await eventually(shows_nobody)
+    await eventually(lambda: shows(lambda pool: pool.held == 0, "herd"))
     with Haproxy(running, tmp_path) as haproxy:
         inside = [await admitted(haproxy.origin) for _ in range(LIMIT)]
-        until = time.monotonic() + 3 * CHECKED_EVERY
+        for address in (ONE, ONE, OTHER, OTHER, "127.0.0.7"):
+            inside.append(await Client.enter(haproxy.origin, "/ws/herd/", local_addr=(address, 0)))
+        assert all(client.is_open for client in inside)
+        until = time.monotonic() + 5 * CHECKED_EVERY
         while time.monotonic() < until:
             outside = await Client.enter(haproxy.origin)
             assert outside.code == 1013
             await outside.leave()
+            await asyncio.sleep(CHECKED_EVERY / 10)
         await leave_all(inside)
 
 
