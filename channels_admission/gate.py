@@ -112,7 +112,7 @@ class Held(Mapping[str, Slot]):
         return (slot.pool for slot in (self._first, *self._others) if slot.pool is not None)
 
     def __len__(self) -> int:
-        return len([*self])
+        return sum(1 for _ in self)
 
 
 class _Handshake(asyncio.Future["Slot | Refusal"]):
