@@ -201,8 +201,8 @@ class Gate:
 
         ``ask`` comes from the gate's :class:`~.rules.Rules`, where it has any.
         """
-        if ask is not None:
-            return await self._acquire_shared(ask)
+        if self.rules is not None:
+            return await self._acquire_shared(ask or Ask())
         account = self.account
         if reason := account.closed:
             return self._refuse(reason)
