@@ -75,6 +75,7 @@ class Faults(RuleBasedStateMachine):
         self.newborn_after_loss = 0
         self.snapshot: dict[bytes, bytes] | None = None
         self.lossless = True
+        self.epoch: bytes | None = None
         self.overtaken = False
         """Whether others may have had the slots of a worker that had lapsed and was heard again."""
         for _ in range(WORKERS):
@@ -148,11 +149,21 @@ class Faults(RuleBasedStateMachine):
         actor.silent_since = self.clock.now
         actor.unheard = False
         self.overtaken = self.overtaken or view.lapsed
-        actor.retelling = view.retell
+        if self.rules:
+            self.see_epoch(actor, view.retell)
         if view.granted:
             assert view.total <= LIMIT
             assert not view.settling or report.held + view.granted <= max(report.allowance, report.held)
         return view
+
+    def see_epoch(self, actor: Actor, retell: bool) -> None:
+        """As another epoch begins, the ledger has forgotten the claims of all."""
+        epoch = self.run(self.ledger._redis.hget(self.keys[3], "#epoch"))
+        if epoch != self.epoch:
+            self.epoch = epoch
+            for other in self.actors:
+                other.retelling = True
+        actor.retelling = retell
 
     @rule(number=st.integers(0, 9), wanted=st.integers(1, 6), fate=FATES, user=st.integers(0, 3))
     def handshakes(self, number, wanted, fate, user):
@@ -216,6 +227,8 @@ class Faults(RuleBasedStateMachine):
             try:
                 self.run(self.ledger.reconcile("default", report))
                 actor.silent_since = self.clock.now
+                if self.rules:
+                    self.see_epoch(actor, True)
             except (OutOfOrder, Forgotten):
                 pass
 
