@@ -252,3 +252,17 @@ async def test_claims_swept_up_after_they_had_expired_are_told_again(stored, clo
 def test_keys_tell_nothing():
     assert len(key("kim")) == 16
     assert issubclass(Forgotten, LedgerError)
+
+
+async def test_whoever_does_not_hear_of_the_loss_is_told_once_more(stored, clock, redis_server):  # noqa: F811
+    await settled(stored, clock)
+    a = Claimant(stored, "a", limit=100)
+    await a.claim(ask("kim"))
+    heard = a.heard
+    with redis.Redis.from_url(redis_server.url) as client:
+        client.delete(stored._key("default", "claims"))
+    assert (await a.claim()).retell
+    a.heard, a.told = heard, set()
+    assert (await a.claim()).retell
+    assert not (await a.claim()).retell
+    assert await keys_kept(stored) == 2
