@@ -45,7 +45,7 @@ MINUTES = 1440
 """Minutes that it remembers."""
 SPREAD = 300
 """Seconds at most over which handshakes are spread that were told late."""
-LONGEST_MOMENT = 76
+LONGEST_MOMENT = 68
 """Bytes at most that a second or a minute takes as text; reasons for which there is no room share a name."""
 LATELY = 300
 """Seconds whose handshakes a :class:`~channels_admission.types.Reading` has."""

@@ -57,7 +57,7 @@ local SHARED = ARGV[29] ~= ''
 local FIRST_GONE = SHARED and 36 or 30  -- in ARGV
 local SECONDS_KEPT, MINUTES_KEPT = 900, 1440
 local LONGEST_SPREAD = 300  -- seconds
-local LONGEST_MOMENT = 76   -- bytes
+local LONGEST_MOMENT = 68   -- bytes
 local NO_HANDSHAKES = {
   released = true, shed = true, drained = true, aged = true, overdue = true, ['layer.full'] = true,
   C = true, E = true, M = true,
