@@ -125,7 +125,7 @@ class Hook(BaseHTTPRequestHandler):
 def hook():
     Hook.posted.clear()
     with HTTPServer(("127.0.0.1", 0), Hook) as server:
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         yield f"http://127.0.0.1:{server.server_port}/"
         server.shutdown()
@@ -135,8 +135,8 @@ def hook():
 async def test_a_webhook_gets_json_and_the_admins_a_mail(hook, settings):
     settings.ADMINS = ["ann@example.org"] if django.VERSION >= (6, 0) else [("Ann", "ann@example.org")]
     alerts = Alerts("default", recipients({"MAIL_ADMINS": True, "WEBHOOK": hook}))
-    alerts.tell(WARNING, "web-1:7:ab")
     alerts.lose("web-1:7:ab", "gone")
+    alerts.tell(WARNING, "web-1:7:ab")
     text = "Pool 'default' is warning: 70 of 100 slots held."
     await eventually(lambda: Hook.posted and mail.outbox)
     assert Hook.posted == [

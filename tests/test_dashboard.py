@@ -7,6 +7,7 @@ from collections import Counter
 from itertools import count
 
 import pytest
+from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver.support.wait import WebDriverWait
 
 from clients import Client
@@ -94,7 +95,8 @@ class Operator:
     def wait(self, holds, seconds: float = PATIENCE) -> float:
         """How many seconds it took until it held."""
         began = time.monotonic()
-        WebDriverWait(self.browser, seconds, 0.05).until(lambda _: holds())
+        gone = [StaleElementReferenceException]
+        WebDriverWait(self.browser, seconds, 0.05, ignored_exceptions=gone).until(lambda _: holds())
         return time.monotonic() - began
 
     def shown(self, field: str) -> str:

@@ -1,6 +1,7 @@
 """``ws_status --watch``: what it shows, what it remembers, and how a terminal is after it."""
 
 import asyncio
+import codecs
 import io
 import os
 import pty
@@ -157,6 +158,8 @@ class Terminal:
             stdin=self.theirs, stdout=self.theirs, stderr=self.theirs, start_new_session=True,
         )  # fmt: skip
         self.written = ""
+        # What is read may end in the middle of a bar.
+        self._decoder = codecs.getincrementaldecoder("utf-8")()
         os.set_blocking(self.ours, False)
 
     def until(self, pattern: str, seconds: float = 15) -> None:
@@ -175,7 +178,8 @@ class Terminal:
 
     def _read(self) -> None:
         with suppress(BlockingIOError):
-            self.written += os.read(self.ours, 1 << 20).decode()
+            while read := os.read(self.ours, 1 << 20):
+                self.written += self._decoder.decode(read)
 
 
 @contextmanager
