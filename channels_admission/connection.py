@@ -22,7 +22,9 @@ LOOKS = 50
 class Connection:
     """One connection between its server and its application. Belongs to the task that made it."""
 
-    __slots__ = ("_ending", "_interrupted", "_is_open", "_listener", "_overdue", "_receive", "_send", "_task", "due")
+    __slots__ = (
+        "_alarm", "_ending", "_interrupted", "_is_open", "_listener", "_overdue", "_receive", "_send", "_task", "due",
+    )  # fmt: skip
 
     def __init__(self, receive: Any, send: Any) -> None:
         self._receive = receive
@@ -33,6 +35,7 @@ class Connection:
         self._interrupted = False
         self._listener: asyncio.Task[Any] | None = None
         self._task = asyncio.current_task()
+        self._alarm: asyncio.TimerHandle | None = None
         self.due = 0.0
         """When it ends at its maximum age, in the loop's time, where there is one."""
 
@@ -84,15 +87,26 @@ class Connection:
         """Whether it was us who cancelled its task, which then goes on: asked where it was cancelled, at most once."""
         return self._overdue and self._task is not None and not self._task.uncancel()
 
+    def alarm(self, delay: float, call: Callable[..., None], *arguments: Any) -> None:
+        """Have ``call`` made with it and ``arguments`` after ``delay`` seconds if its application runs then, once."""
+        self._alarm = asyncio.get_running_loop().call_later(delay, self._ring, call, arguments)
+
     def leave(self) -> None:
         """The application has returned; nothing is cancelled from now on."""
         self._task = None
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
 
     async def hang_up(self) -> Any:
         """Close it towards the client as :meth:`end` was told; gives what the application hears."""
         code, reason = self._ending or (RESTART, "")
         await self.send({"type": "websocket.close", "code": code, "reason": reason})
         return {"type": "websocket.disconnect", "code": code}
+
+    def _ring(self, call: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+        self._alarm = None
+        call(self, *arguments)
 
     def _interrupt(self) -> None:
         if self._listener is not None and not self._interrupted:

@@ -6,6 +6,7 @@ from typing import Any
 from channels.exceptions import ChannelFull
 
 from . import conf, hold, refusal
+from .account import Account
 from .connection import Connection
 from .gate import Gate, Held, Slot
 from .house import gate_of
@@ -41,7 +42,7 @@ class Admission:
             return
         gate: Any = slot.gate
         connection = Connection(receive, send)
-        timer = _enter(connection, slot, gate, scope)
+        _enter(connection, slot, gate, scope)
         try:
             await self.inner(scope, connection.receive, connection.send)
         except asyncio.CancelledError:
@@ -53,8 +54,6 @@ class Admission:
             raise
         finally:
             connection.leave()
-            if timer is not None:
-                timer.cancel()
             del gate.connections[connection]
             slot.release()
 
@@ -107,25 +106,23 @@ async def _claim(slot: Slot, scope: Any) -> Refusal | None:
     return await gate.claim(slot, ask) if ask else None
 
 
-def _enter(connection: Connection, slot: Slot, gate: Gate, scope: Any) -> asyncio.TimerHandle | None:
+def _enter(connection: Connection, slot: Slot, gate: Gate, scope: Any) -> None:
     """Let the gate know of the connection, and the scope of its slot."""
     # Not in a copy of the scope, which would be most of what an open connection keeps in memory.
     scope[KEY] = Held(slot, scope[KEY].values() if KEY in scope else ())
     gate.connections[connection] = slot
     gate.ages.note(connection)
-    slot.is_authenticated = gate.pool.pending_deadline is None or is_authenticated(scope)
-    return None if slot.is_authenticated else _set_deadline(slot, gate, connection)
+    deadline = gate.pool.pending_deadline
+    slot.is_authenticated = deadline is None or is_authenticated(scope)
+    if deadline is not None and not slot.is_authenticated:
+        connection.alarm(deadline, _end_a_stranger, slot, gate.account)
 
 
-def _set_deadline(slot: Slot, gate: Gate, connection: Connection) -> asyncio.TimerHandle:
-    """End the connection of a stranger who is one still after ``PENDING_DEADLINE``."""
-
-    def look() -> None:
-        if not slot.is_authenticated:
-            gate.account.counters[OVERDUE] += 1
-            connection.end(POLICY_VIOLATION, NOT_AUTHENTICATED)
-
-    return asyncio.get_running_loop().call_later(gate.pool.pending_deadline or 0, look)
+def _end_a_stranger(connection: Connection, slot: Slot, account: Account) -> None:
+    """End the connection of somebody who has not authenticated within ``PENDING_DEADLINE``."""
+    if not slot.is_authenticated:
+        account.counters[OVERDUE] += 1
+        connection.end(POLICY_VIOLATION, NOT_AUTHENTICATED)
 
 
 async def _refuse(verdict: Refusal, gate: Gate, scope: Any, receive: Any, send: Any) -> None:

@@ -209,6 +209,20 @@ async def test_an_open_connection_keeps_little_memory(admission, ledgers):
         assert ours - bare <= KEPT
 
 
+async def test_a_deadline_that_was_met_keeps_nothing(admission, ledgers):
+    async def known(scope, receive, send):
+        for slot in scope["admission"].values():
+            slot.authenticated()
+        await listener(scope, receive, send)
+
+    sizes = []
+    for keys in ({}, {"PENDING_DEADLINE": 0.1}):
+        async with at_rest(admission, ledgers, **keys):
+            sizes.append(min([await kept(AdmissionMiddleware(known)) for _ in range(3)]))
+        ledgers.clear()
+    assert sizes[1] - sizes[0] <= 24, sizes
+
+
 async def test_connections_that_have_ended_leave_nothing(admission, ledgers):
     def alive():
         gc.collect()
