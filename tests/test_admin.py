@@ -20,6 +20,7 @@ from django.core.management import call_command
 from django.template import Context, Template
 from django.test import RequestFactory, override_settings
 from django.urls import include, path
+from selenium.webdriver.support.wait import WebDriverWait
 
 from channels_admission import conf, views
 from channels_admission.exceptions import LedgerUnavailable
@@ -601,6 +602,14 @@ const rows = document.querySelectorAll('[data-chart="seconds"] tbody tr');
 return [...rows].map((row) => [...row.querySelectorAll("td")].map((cell) => cell.textContent));
 """
 """The figures of the table, all at one time: it is written anew every two seconds."""
+LOOKS = 'return performance.getEntriesByType("resource").filter(({ name }) => name.endsWith(arguments[0])).length'
+
+
+def visit(browser, origin: str, url: str, session: str) -> None:
+    """Open the page in a browser that has logged in."""
+    browser.get(f"{origin}/static/channels_admission/admission.css")
+    browser.add_cookie({"name": "sessionid", "value": session})
+    browser.get(origin + url)
 
 
 @pytest.mark.browser
@@ -608,8 +617,6 @@ return [...rows].map((row) => [...row.querySelectorAll("td")].map((cell) => cell
 def test_numbers_refresh_by_themselves_under_a_strict_policy(
     browser, live_server, chief, client, admission, monkeypatch, settings, url
 ):
-    from selenium.webdriver.support.ui import WebDriverWait
-
     def find(selector: str):
         return browser.find_element("css selector", f"[data-admission] {selector}")
 
@@ -620,9 +627,7 @@ def test_numbers_refresh_by_themselves_under_a_strict_policy(
     admission(MAX_CONNECTIONS=50)
     report("web-1:1:ab", 20, counters={"admitted": 20})
     client.force_login(chief)
-    browser.get(f"{live_server.url}/static/channels_admission/admission.css")
-    browser.add_cookie({"name": "sessionid", "value": client.cookies["sessionid"].value})
-    browser.get(live_server.url + url)
+    visit(browser, live_server.url, url, client.cookies["sessionid"].value)
     assert find('[data-field="pool.held"]').text == "20"
 
     report("web-1:1:ab", 20, counters={"admitted": 25, "full": 4})
@@ -662,3 +667,27 @@ def test_numbers_refresh_by_themselves_under_a_strict_policy(
     wait(lambda: find('[data-notice="ended"]').is_displayed())
     noted = [entry["message"] for entry in browser.get_log("browser") if "favicon" not in entry["message"]]
     assert noted == []
+
+
+@pytest.mark.browser
+def test_a_tab_that_nobody_sees_asks_for_nothing_until_it_is_seen(browser, live_server, chief, client, admission):
+    def looks() -> int:
+        return browser.execute_script(LOOKS, FEED)
+
+    def wait(holds) -> None:
+        WebDriverWait(browser, 15, 0.1).until(lambda _: holds())
+
+    admission(MAX_CONNECTIONS=50)
+    client.force_login(chief)
+    visit(browser, live_server.url, PAGE, client.cookies["sessionid"].value)
+    wait(lambda: looks() >= 2)
+    browser.minimize_window()
+    try:
+        wait(lambda: browser.execute_script("return document.hidden"))
+        time.sleep(1)  # one look may be under way
+        before = looks()
+        time.sleep(5)
+        assert looks() == before
+    finally:
+        browser.set_window_rect(0, 0, 800, 600)
+    wait(lambda: looks() > before)
