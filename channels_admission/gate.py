@@ -145,7 +145,7 @@ class Gate:
         self.account = account or Account(pool, worker, server)
         self.rules = Rules(pool, settings) if pool.is_shared else None
         """What its handshakes must ask for; None where they ask for a slot and nothing else."""
-        self.notices = Notices(pool.name)
+        self.notices = Notices(pool)
         self.refusals_held = 0
         """Refused clients that are kept a while, now."""
         self._ledger = ledger

@@ -12,7 +12,7 @@ from .gate import Gate, Held, Slot
 from .house import gate_of
 from .rules import is_authenticated
 from .servers import daphne
-from .types import CHANNELS_FULL, OVERDUE, Refusal
+from .types import CHANNELS_FULL, OVERDUE, Ask, Refusal
 
 KEY = "admission"
 """Where the held slots travel in the scope: a :class:`~.gate.Held`, which maps pools to slots."""
@@ -84,26 +84,26 @@ async def _slot(pool: str, scope: Any, receive: Any, send: Any) -> Slot | Refusa
     """A new slot, or None where it has one and may go on; where it is refused, that has been told to its client."""
     verdict: Slot | Refusal | None
     if slot := scope.get(KEY, {}).get(pool):
-        gate, verdict = slot.gate, await _claim(slot, scope)
+        gate, ask = slot.gate, _learned(slot, scope)
+        verdict = await gate.claim(slot, ask) if ask else None
     else:
         gate = gate_of(pool, send)
-        verdict = await gate.acquire(None if gate.rules is None else gate.rules.ask(scope))
+        ask = None if gate.rules is None else gate.rules.ask(scope)
+        verdict = await gate.acquire(ask)
     if verdict is not None:
-        gate.notices.tell(verdict, gate.account.worker)
+        gate.notices.tell(verdict, gate.account.worker, ask)
     if isinstance(verdict, Refusal):
         await _refuse(verdict, gate, scope, receive, send)
     return verdict
 
 
-async def _claim(slot: Slot, scope: Any) -> Refusal | None:
-    """Add to the slot what its scope now tells of it, unless that is refused."""
-    gate = slot.gate
+def _learned(slot: Slot, scope: Any) -> Ask | None:
+    """What is to be asked for beside the slot, from what its scope now tells."""
     if is_authenticated(scope):
         slot.authenticated()
-    if gate is None or gate.rules is None:
+    if slot.gate is None or slot.gate.rules is None:
         return None
-    ask = slot.ask and gate.rules.ask_again(scope, slot.ask)
-    return await gate.claim(slot, ask) if ask else None
+    return slot.ask and slot.gate.rules.ask_again(scope, slot.ask)
 
 
 def _enter(connection: Connection, slot: Slot, gate: Gate, scope: Any) -> None:

@@ -13,8 +13,10 @@ from typing import Any
 
 from django.dispatch import Signal
 
+from .conf import PoolSettings
+from .rules import classes
 from .signals import connection_admitted, connection_refused
-from .types import Refusal
+from .types import Ask, Refusal
 from .worker import Worker
 
 logger = logging.getLogger("channels_admission")
@@ -25,14 +27,14 @@ MOST_WAITING = 1000
 class Notices:
     """The verdicts of one gate that have yet to be told. Belongs to one event loop."""
 
-    def __init__(self, pool: str) -> None:
+    def __init__(self, pool: PoolSettings) -> None:
         self._pool = pool
         self._waiting: deque[tuple[Signal, dict[str, Any]]] = deque()
         self._complained = False
         self._task: asyncio.Task[None] | None = None
 
-    def tell(self, verdict: object, worker: Worker) -> None:
-        """Have the verdict told, if anybody listens: a :class:`~.types.Refusal`, or a slot."""
+    def tell(self, verdict: object, worker: Worker, ask: Ask | None = None) -> None:
+        """Have the verdict on ``ask`` told, if anybody listens: a :class:`~.types.Refusal`, or a slot."""
         refused = isinstance(verdict, Refusal)
         signal = connection_refused if refused else connection_admitted
         if not signal.has_listeners():
@@ -40,7 +42,8 @@ class Notices:
         if len(self._waiting) >= MOST_WAITING:
             self._complain()
             return
-        facts: dict[str, Any] = {"pool": self._pool, "worker": worker.id}
+        group = None if ask is None else classes(self._pool)[ask.group].name
+        facts: dict[str, Any] = {"pool": self._pool.name, "worker": worker.id, "class_name": group or None}
         if isinstance(verdict, Refusal):
             facts |= {"reason": verdict.reason, "retry_after": verdict.retry_after}
         self._waiting.append((signal, facts))
@@ -61,5 +64,5 @@ class Notices:
         if not self._complained:
             self._complained = True
             logger.warning(
-                "Receivers are too slow: verdicts of pool %r go untold with %d waiting.", self._pool, MOST_WAITING
+                "Receivers are too slow: verdicts of pool %r go untold with %d waiting.", self._pool.name, MOST_WAITING
             )

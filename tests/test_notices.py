@@ -42,13 +42,13 @@ class Visitors:
         self._left = asyncio.Event()
         self._tasks: list[asyncio.Task] = []
 
-    async def come(self, count: int = 1) -> None:
+    async def come(self, count: int = 1, path: str = "/") -> None:
         async def stay(scope, receive, send):
             await self._left.wait()
 
         for _ in range(count):
             seen = len(self.sent)
-            visit = AdmissionMiddleware(stay)({"type": "websocket", "path": "/"}, self._receive, self._send)
+            visit = AdmissionMiddleware(stay)({"type": "websocket", "path": path}, self._receive, self._send)
             self._tasks.append(asyncio.ensure_future(visit))
             held = gate_of("default").account.held
             await eventually(lambda seen=seen, held=held: self._is_decided(seen, held))
@@ -89,13 +89,31 @@ async def test_receivers_are_told_each_verdict_and_nothing_of_the_client(admissi
         await visitors.come(3)
         await eventually(lambda: len(told) == 4)
     worker = gate_of("default").account.worker.id
-    admitted = {"signal": connection_admitted, "sender": None, "pool": "default", "worker": worker}
+    admitted = {"signal": connection_admitted, "sender": None, "pool": "default", "worker": worker, "class_name": None}
     assert told[:2] == [("sync", admitted)] * 2
     refused = dict(told[2:])
     assert set(refused) == {"sync", "async"}
     for facts in refused.values():
         assert 1 <= facts.pop("retry_after") <= 60
         assert facts == {**admitted, "signal": connection_refused, "reason": "full"}
+
+
+def by_path(scope):
+    return scope["path"].strip("/") or None
+
+
+async def test_receivers_are_told_of_the_class(admission, visitors):
+    admission(MAX_CONNECTIONS=10, CLASSIFY=f"{__name__}.by_path", SHARES={"guest": 0.1})
+    told = []
+
+    def note(signal, class_name, **facts):
+        told.append((signal is connection_admitted, class_name))
+
+    with listening((connection_admitted, note), (connection_refused, note)):
+        for path in ("/guest", "/guest", "/", "/exempt"):
+            await visitors.come(path=path)
+        await eventually(lambda: len(told) == 4)
+    assert told == [(True, "guest"), (False, "guest"), (True, None), (True, "exempt")]
 
 
 async def test_a_receiver_that_fails_breaks_no_handshake_and_is_logged(admission, visitors, caplog):
