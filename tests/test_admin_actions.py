@@ -9,11 +9,12 @@ from django.contrib import admin
 from django.contrib.admin.models import CHANGE, LogEntry
 from django.contrib.auth.models import Permission, User
 from django.test import Client
-from django.urls import path
+from django.urls import include, path, reverse
 from test_admin import FEED, HISTORY, INDEX, PAGE, Page, report
 
-from channels_admission import conf, views
+from channels_admission import conf, urls, views
 from channels_admission.ledger import open_ledger
+from channels_admission.models import Pool
 
 from reports import Reporter
 
@@ -31,7 +32,7 @@ ACTIONS = {
 }
 every_action = pytest.mark.parametrize("data", ACTIONS.values(), ids=ACTIONS)
 
-urlpatterns = [path("admin/", admin.site.urls)]
+urlpatterns = [path("admin/", admin.site.urls), path("admission/", include("channels_admission.urls"))]
 
 
 @pytest.fixture(autouse=True)
@@ -141,6 +142,14 @@ def test_only_a_post_acts(operator, method):
     assert pool()["paused"] is False
 
 
+def every_url() -> set[str]:
+    """Every URL of ours, and the start page; no object of our model has one."""
+    ours = admin.site._registry[Pool].get_urls()
+    names = [f"admin:{each.name}" for each in ours if each.name and "<" not in str(each.pattern)]
+    names += [f"channels_admission:{each.name}" for each in urls.urlpatterns]
+    return {INDEX, *map(reverse, names)}
+
+
 def test_looking_at_every_page_changes_nothing(client, db, admission, redis_server, prefix):
     admission(MAX_CONNECTIONS=50, LEDGER=redis_server.url, PREFIX=prefix)
     asyncio.run(report_and_close())
@@ -152,8 +161,9 @@ def test_looking_at_every_page_changes_nothing(client, db, admission, redis_serv
 
         before = dump()
         assert len(before) == 6
-        for url in (INDEX, PAGE, FEED, HISTORY, f"{HISTORY}?minutes", ACT, f"{ACT}?kind=pause&pool=default"):
-            assert client.get(url).status_code == (405 if url.startswith(ACT) else 200)
+        assert {PAGE, FEED, HISTORY, ACT, "/admission/metrics"} <= every_url()
+        for url in [*every_url(), f"{HISTORY}?minutes", f"{ACT}?kind=pause&pool=default&confirmed=yes"]:
+            assert client.get(url).status_code == (405 if url.startswith(ACT) else 200), url
         assert dump() == before
 
 
