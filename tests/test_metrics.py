@@ -34,7 +34,7 @@ ADMITTED, FULL = ("admitted_total", ("default",)), ("refused_total", ("default",
 MONITORING = Path(__file__).resolve().parent.parent / "docs" / "monitoring"
 PREFIX = "channels_admission_"
 
-LOAD = (Load("lag", 0.012, 0.0), Load("memory", 0.914, 0.64), Load("descriptors", None, 0.0))
+LOAD = (Load("lag", 0.012, 0.0, 0.002, 0.25), Load("memory", 0.914, 0.64), Load("descriptors", None, 0.0))
 WORKER = WorkerSnapshot(
     id="web-1:4242:ab12", host="web-1", pid=4242, server="uvicorn", held=30, last_beat=0.4, uptime=7500.0, load=LOAD
 )
@@ -46,7 +46,7 @@ POOL = PoolSnapshot(
     configured=80, paused=True, dry_run=True, alert=Level.CRITICAL,
     would_refuse={"full": 11, "quota:address": 12}, drained=13, aged=14,
 )  # fmt: skip
-CHAT = replace(POOL, name="chat", workers=(replace(WORKER, last_beat=0.1, load=(Load("lag", 0.5, 1.0),)),))
+CHAT = replace(POOL, name="chat", workers=(replace(WORKER, last_beat=0.1, load=(Load("lag", 0.5, 1.0, 0.1, 0.8),)),))
 SNAPSHOT = Snapshot(
     datetime.now(UTC), True, LedgerSnapshot("redis", "redis://127.0.0.1:6390/0", Health.OK), (POOL, CHAT)
 )
@@ -110,6 +110,8 @@ def test_every_number_of_the_snapshot():
         ("worker_silence_seconds", ("web-1:4242:ab12",)): 0.1,
         ("worker_silence_seconds", ("web-2:7:cd34",)): 0.4,
         ("worker_reading", ("lag", "web-1:4242:ab12")): 0.5,
+        ("worker_lag_median_seconds", ("web-1:4242:ab12",)): 0.1,
+        ("worker_lag_longest_seconds", ("web-1:4242:ab12",)): 0.8,
         ("worker_pressure", ("lag", "web-1:4242:ab12")): 1,
     }
 
@@ -120,6 +122,8 @@ def test_a_quota_that_refuses_is_a_label():
 
 def test_an_unknown_reading_is_left_out_and_its_pressure_told():
     told = samples(replace(SNAPSHOT, pools=(POOL,)))
+    assert told["worker_lag_median_seconds", ("web-1:4242:ab12",)] == 0.002
+    assert told["worker_lag_longest_seconds", ("web-1:4242:ab12",)] == 0.25
     assert told["worker_reading", ("memory", "web-1:4242:ab12")] == 0.914
     assert ("worker_reading", ("descriptors", "web-1:4242:ab12")) not in told
     assert told["worker_pressure", ("descriptors", "web-1:4242:ab12")] == 0
