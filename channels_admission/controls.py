@@ -13,7 +13,6 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from enum import Enum
 
 from asgiref.sync import async_to_sync
@@ -24,7 +23,7 @@ from .exceptions import ControlError, LedgerUnavailable
 from .hosts import MEMORY
 from .ledger import open_ledger
 from .ledger.base import Ledger
-from .ledger.controls import LONGEST, MOST_BYTES, MOST_DRAINS, printable, text
+from .ledger.controls import LONGEST, MOST_BYTES, MOST_DRAINS, printable, signature, text, whom
 from .types import EVERYBODY, Controls, Drain, Order, Reading
 from .values import nearest
 
@@ -103,8 +102,8 @@ async def adrain(target: str, *, by: str, over: float) -> tuple[Change, ...]:
     found = _resolved(target, ids)
     hosts = {name.partition(":")[0] for name in ids}
     if found not in {EVERYBODY, *ids, *hosts}:
-        known = [*sorted(hosts), *sorted(name.rpartition(":")[0] for name in ids)]
-        raise ControlError(f"No worker and no host {printable(target)!r} is known.{nearest(target, known)}")
+        what, known = ("worker", {name.rpartition(":")[0] for name in ids}) if ":" in target else ("host", hosts)
+        raise ControlError(f"No {what} {printable(target)!r} is known.{nearest(target, sorted(known))}")
 
     def revise(controls: Controls, reading: Reading) -> Controls:
         # The drains of workers that are no more have done their work.
@@ -221,7 +220,7 @@ def _changes(pool: PoolSettings, reading: Reading, after: Controls) -> Iterator[
     for target in old_drains | new_drains:
         old_drain, new_drain = old_drains.get(target), new_drains.get(target)
         if old_drain != new_drain:
-            yield Change(pool.name, f"drain of {_whom(target)}", _drain(old_drain), _drain(new_drain))
+            yield Change(pool.name, f"drain of {whom(target)}", _drain(old_drain), _drain(new_drain))
 
 
 def _describe(pool: PoolSettings, reading: Reading) -> Iterator[str]:
@@ -231,20 +230,9 @@ def _describe(pool: PoolSettings, reading: Reading) -> Iterator[str]:
         ("admissions", _admissions, controls.paused),
         ("dry run", _dry_run, controls.dry_run),
     ):
-        yield f"Pool {pool.name}: {what} {tell(controls, pool, configured)}{_signature(order)}"
+        yield f"Pool {pool.name}: {what} {tell(controls, pool, configured)}{signature(order) if order else ''}"
     for drain in controls.drains:
-        yield f"Pool {pool.name}: drain of {_whom(drain.target)} {_drain(drain)}{_signature(drain)}"
-
-
-def _signature(order: Order | Drain | None) -> str:
-    """Who set it, and when."""
-    if order is None:
-        return ""
-    return f", set by {order.by or 'nobody named'} at {datetime.fromtimestamp(order.at, UTC):%Y-%m-%d %H:%M:%S} UTC"
-
-
-def _whom(target: str) -> str:
-    return "all workers" if target == EVERYBODY else target
+        yield f"Pool {pool.name}: drain of {whom(drain.target)} {_drain(drain)}{signature(drain)}"
 
 
 def _configured(pool: PoolSettings, reading: Reading) -> int:
@@ -255,7 +243,7 @@ def _limit(controls: Controls, pool: PoolSettings, configured: int) -> str:
     order = controls.limit
     if order is None:
         return f"{configured:,} by the settings"
-    return f"{order.value:,}" + ("" if order.over is None else f", enforced within {order.over:g} s")
+    return f"{order.value:,}" + ("" if order.over is None else f" (enforced within {order.over:g} s)")
 
 
 def _admissions(controls: Controls, pool: PoolSettings, configured: int) -> str:

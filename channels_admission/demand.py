@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 
 from .case import Case
-from .finding import Finder, Finding, Severity, clock, signature
+from .finding import Finder, Finding, Severity, clock
+from .ledger.controls import signature, whom
 from .ledger.memory import MemoryLedger
 from .snapshot import Connects, Health
 from .types import QUOTA, Level, Reason
@@ -151,8 +152,8 @@ def _controls(case: Case) -> Iterator[Finding]:
             yield Finding(
                 "dry-run",
                 Severity.WARNING,
-                f"Pool {pool.name} only tries its limit",
-                f"{sum(pool.would_refuse.values()):,} connections would have been refused so far, and were let in{by}.",
+                f"Dry run: pool {pool.name} refuses nobody",
+                f"{sum(pool.would_refuse.values()):,} connections would have been refused so far; dry run{by}.",
                 f"To refuse from now on: manage.py ws_dry_run {pool.name} off.",
             )
         if any(worker.draining for worker in pool.workers):
@@ -163,7 +164,9 @@ def _controls(case: Case) -> Iterator[Finding]:
                 Severity.WARNING if len(draining) == len(pool.workers) else Severity.NOTE,
                 f"Workers of pool {pool.name} drain: {len(draining):,} of {len(pool.workers):,}",
                 f"They take no new connections: {hosts}"
-                + "".join(f"; {each.target}{signature(each)}" for each in pool.controls.drains[:MOST_NAMED])
+                + "".join(
+                    f"; drain of {whom(each.target)}{signature(each)}" for each in pool.controls.drains[:MOST_NAMED]
+                )
                 + ".",
                 "Workers that are about to end drain by themselves; else manage.py ws_drain --all --cancel.",
             )

@@ -6,7 +6,6 @@ from datetime import UTC, datetime
 from enum import StrEnum
 
 from .case import Case
-from .types import Drain, Order
 
 
 class Severity(StrEnum):
@@ -28,11 +27,6 @@ class Finding:
 
 Finder = Callable[[Case], Iterator[Finding]]
 """Looks for one thing, and finds it once or more, or not."""
-
-
-def signature(order: Order | Drain) -> str:
-    """Who set something, and when."""
-    return f", set by {order.by or 'nobody named'} at {datetime.fromtimestamp(order.at, UTC):%d %b %H:%M:%S} UTC"
 
 
 def clock(second: float) -> str:

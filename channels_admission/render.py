@@ -13,10 +13,10 @@ from rich.table import Table
 from rich.text import Text
 
 from .conf import NAME
-from .finding import signature
+from .ledger.controls import signature, whom
 from .ledger.memory import MemoryLedger
 from .snapshot import Health, LedgerSnapshot, PoolSnapshot, Snapshot, WorkerSnapshot
-from .types import EVERYBODY, QUOTA, Level, Load, Reason
+from .types import QUOTA, Level, Load, Reason
 
 LEVELS = {
     Level.CALM: ("Calm", "bold green"),
@@ -145,7 +145,7 @@ def orders(pool: PoolSnapshot) -> Iterator[str]:
     """What is not as the settings say, or keeps them from being felt: a sentence for each."""
     controls = pool.controls
     if order := controls.limit:
-        enforced = "" if order.over is None else f", enforced within {duration(order.over)}"
+        enforced = "" if order.over is None else f", enforced within {order.over:g} s"
         yield f"Limit {order.value:,} instead of {pool.configured:,}{enforced}{signature(order)}"
     if controls.paused:
         yield f"Paused: nobody is let in{signature(controls.paused)}"
@@ -155,8 +155,7 @@ def orders(pool: PoolSnapshot) -> Iterator[str]:
     elif controls.dry_run:
         yield f"No dry run, whatever the settings say{signature(controls.dry_run)}"
     for drain in controls.drains:
-        whom = "All workers" if drain.target == EVERYBODY else plain(drain.target)
-        yield f"Drain of {whom} within {duration(drain.over)}{signature(drain)}"
+        yield f"Drain of {plain(whom(drain.target))} within {drain.over:g} s{signature(drain)}"
     if draining := [f"{plain(worker.host)} {worker.pid}" for worker in pool.workers if worker.draining]:
         yield f"Draining: {', '.join(draining)}"
 
@@ -194,7 +193,7 @@ def _workers(workers: tuple[WorkerSnapshot, ...]) -> RenderableType:
     table.add_column("pid", justify="right")
     table.add_column("server", overflow="fold")
     table.add_column("held", justify="right")
-    for name in ("beat", "up", "lag", "mem", "fds", "cpu"):
+    for name in ("beat", "up", "lag", "mem", "files", "cpu"):
         table.add_column(name, justify="right", no_wrap=True)
     for worker in workers:
         table.add_row(

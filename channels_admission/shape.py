@@ -24,8 +24,8 @@ SHAPE = (
     level    "calm", "warning", "critical" or "full"
     admitted connections let in so far
     refused  connections refused so far, by reason: "full", "rate",
-             "settling", "crowd", "ledger", "paused", "draining", or the
-             monitor that refused
+             "settling", "crowd", "ledger", "paused", "draining", "share",
+             "quota:NAME", or the monitor that refused
     shed     connections closed so far because memory ran out
     channels_full  connections that a full channel ended so far
     classes  slots held by each class that has a share, and by the exempt

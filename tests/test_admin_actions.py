@@ -255,7 +255,7 @@ def test_what_is_so_already_is_said_and_not_logged(operator):
         ({"kind": "limit", "pool": "default", "limit": "-1"}, "limit: "),
         ({"kind": "pause"}, "pool: This field is required."),
         ({"kind": "pause", "pool": "nobody"}, "nobody"),
-        ({"kind": "drain", "target": "web-9", "over": "5"}, "No worker and no host 'web-9' is known."),
+        ({"kind": "drain", "target": "web-9", "over": "5"}, "No host 'web-9' is known."),
         ({"kind": "drain", "target": WORKER, "over": "nan"}, "over: "),
         ({"kind": "drain", "target": WORKER, "over": "99999999"}, "over: "),
     ],

@@ -47,14 +47,14 @@ def test_a_limit_is_set_shown_and_reset(shared):
     assert run("ws_limit").splitlines()[0] == "Pool default: limit 50 by the settings"
     assert run("ws_limit", "80") == "Pool default: limit from 50 by the settings to 80\n"
     assert re.match(r"Pool default: limit 80, set by ann at [-\d]+ [\d:]+ UTC\n", run("ws_limit", "default"))
-    assert run("ws_limit", "80") == "The limit of pool default is that already.\n"
+    assert run("ws_limit", "80") == "Pool default has a limit of 80 already.\n"
     assert run("ws_limit", "default", "20", "--enforce") == (
-        "Pool default: limit from 80 to 20, enforced within 10 s\n"
+        "Pool default: limit from 80 to 20 (enforced within 10 s)\n"
     )
     assert "Limit 20 instead of 50, enforced within 10 s, set by ann at" in " ".join(run("ws_status").split())
     (pool,) = json.loads(run("ws_status", "--json"))["pools"]
     assert (pool["limit"], pool["configured"], pool["controls"]["limit"]["by"]) == (20, 50, "ann")
-    assert run("ws_limit", "--reset") == ("Pool default: limit from 20, enforced within 10 s to 50 by the settings\n")
+    assert run("ws_limit", "--reset") == ("Pool default: limit from 20 (enforced within 10 s) to 50 by the settings\n")
 
 
 def test_a_pause_and_a_dry_run_are_told(shared):
@@ -79,7 +79,7 @@ def test_a_drain_is_told_and_cancelled(shared):
     assert run("ws_drain", "--worker", "host:7", "--over", "5") == "Pool default: drain of host:7:ab from none to 5 s\n"
     assert run("ws_drain", "--host", "host") == "Pool default: drain of host from none to 60 s\n"
     status = " ".join(run("ws_status").split())
-    assert "Drain of host:7:ab within 5.0 s, set by ann at" in status
+    assert "Drain of host:7:ab within 5 s, set by ann at" in status
     assert "Draining: host 7" in status
     assert run("ws_drain", "--worker", "host:7", "--cancel") == "Pool default: drain of host:7:ab from 5 s to none\n"
     assert run("ws_drain", "--all", "--cancel") == "Pool default: drain of host from 60 s to none\n"
@@ -98,7 +98,7 @@ def test_a_diagnosis_says_who_has_set_what(shared):
     assert ended.value.code == 2
     text = " ".join(out.getvalue().split())
     assert "Pool default is paused Critical Nobody is let in, set by ann at" in text
-    assert "Pool default only tries its limit" in text
+    assert "Dry run: pool default refuses nobody" in text
     assert "Workers of pool default drain: 1 of 1" in text
     assert "The limit comes from ws_limit or the admin, set by ann at" in text
     assert "limit-differs" not in text
@@ -112,10 +112,10 @@ def test_a_diagnosis_says_who_has_set_what(shared):
         (("ws_limit", "10000001"), 1, "A limit is a whole number from 0 to 10,000,000, not 10,000,001."),
         (("ws_limit", "a", "b", "5"), 1, "Too many words."),
         (("ws_limit", "5", "--reset"), 1, "--reset takes neither a value nor --enforce."),
-        (("ws_limit", "--enforce"), 1, "--over needs --enforce, and that a value."),
-        (("ws_limit", "5", "--over", "3"), 1, "--over needs --enforce, and that a value."),
+        (("ws_limit", "--enforce"), 1, "--enforce needs a value, and --over needs --enforce."),
+        (("ws_limit", "5", "--over", "3"), 1, "--enforce needs a value, and --over needs --enforce."),
         (("ws_dry_run", "on", "off"), 1, "Give at most one pool, and one of on, off and --reset."),
-        (("ws_drain", "--host", "hots"), 1, "No worker and no host 'hots' is known."),
+        (("ws_drain", "--host", "hots"), 1, "No host 'hots' is known."),
         (("ws_drain", "--worker", "7"), 1, "A worker has a colon in its name, host:pid, and a host has none."),
         (("ws_drain", "--all", "--over", "90000"), 1, "A time is from 0 to 86,400 seconds, not 90000."),
         (("ws_drain", "--all", "--over", "9", "--cancel"), 1, "--cancel takes no --over."),
@@ -133,6 +133,14 @@ def test_a_ledger_that_is_down_is_another_exit_code(admission, unused_tcp_port):
     returncode, text = fails("ws_pause")
     assert returncode == 2
     assert text.startswith("The ledger cannot be reached: ConnectionError")
+
+
+@pytest.mark.parametrize("arguments", [("ws_limit", "5"), ("ws_pause",), ("ws_dry_run", "on"), ("ws_drain", "--all")])
+def test_wrong_settings_are_said(settings, arguments):
+    settings.CHANNELS_ADMISSION = {"LEESE": 3}
+    returncode, text = fails(*arguments)
+    assert returncode == 1
+    assert text.startswith("CHANNELS_ADMISSION has no key 'LEESE'. Did you mean 'LEASE'?")
 
 
 def test_the_memory_ledger_of_another_process_cannot_be_reached(admission):

@@ -148,9 +148,9 @@ def test_pools_and_workers_in_eighty_columns(shared, redis_server):
         "36 of 50 slots held, 14 free",
         "1,412 admitted and 150 refused so far (148 pool full, 2 ledger away)",
         "",
-        "host                         pid server  held  beat        up   lag  mem fds cpu",
-        "web-1                       4242 uvicorn   24 N.N s   1 d 3 h 12 ms 91 %   ? 5 %",
-        "web-2                         77 -         12 N.N s 2 h 5 min     ?    ?   ?   ?",
+        "host                       pid server  held  beat        up   lag  mem files cpu",
+        "web-1                     4242 uvicorn   24 N.N s   1 d 3 h 12 ms 91 %     ? 5 %",
+        "web-2                       77 -         12 N.N s 2 h 5 min     ?    ?     ?   ?",
         "web-1 4242 refuses 64 % for memory, 100 % for queue",
     ]
 
@@ -180,6 +180,8 @@ def test_the_workers_of_every_host_or_of_the_one_asked_for(shared):
     assert (default["held"], [worker["host"] for worker in default["workers"]]) == (36, ["web-2"])
     for other in ("--check", "--diagnose", "--advise"):
         assert "not allowed" in str(failure("--host=web-1", other)[1])
+    assert str(failure("--host=web-9")[1]) == "No worker of the host 'web-9' is known."
+    assert json.loads(status("--json", "--host=web-9"))["pools"][0]["workers"] == []
 
 
 def test_an_unknown_pool_names_the_nearest(shared):

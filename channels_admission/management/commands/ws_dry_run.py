@@ -33,7 +33,8 @@ class Command(ControlCommand):
             raise CommandError("Give at most one pool, and one of on, off and --reset.")
         pool = (pools or [DEFAULT_POOL])[0]
         if reset or switches:
-            unchanged = f"The dry run of pool {pool} is that already."
+            is_so = "as the settings say" if reset else "on" if switches[0] else "off"
+            unchanged = f"The dry run of pool {pool} is {is_so} already."
             self.carry_out(controls.change, pool, dry_run=None if reset else switches[0], unchanged=unchanged)
         else:
             self.show(controls.describe, pool)

@@ -7,6 +7,7 @@ from django.core.management.base import CommandError, CommandParser
 from ... import conf, controls
 from ...command import ControlCommand
 from ...conf import DEFAULT_POOL
+from ...exceptions import ConfigurationError
 
 OVER = 10.0
 """Seconds in which a lowered limit is enforced, unless told."""
@@ -34,10 +35,11 @@ class Command(ControlCommand):
         if reset and (value is not None or enforce):
             raise CommandError("--reset takes neither a value nor --enforce.")
         if (enforce and value is None) or (over is not None and not enforce):
-            raise CommandError("--over needs --enforce, and that a value.")
+            raise CommandError("--enforce needs a value, and --over needs --enforce.")
         if reset or value is not None:
             seconds = (OVER if over is None else over) if enforce else None
-            unchanged = f"The limit of pool {pool} is that already."
+            limit = "the limit of the settings" if value is None else f"a limit of {value:,}"
+            unchanged = f"Pool {pool} has {limit} already."
             self.carry_out(controls.change, pool, limit=value, over=seconds, unchanged=unchanged)
         else:
             self.show(controls.describe, pool)
@@ -46,9 +48,16 @@ class Command(ControlCommand):
 def _read(words: list[str]) -> tuple[str, int | None]:
     """The pool and the value among the words of the command line."""
     *pools, last = words or [DEFAULT_POOL]
-    is_value = last.removeprefix("-").isdecimal() and not (len(words) == 1 and last in conf.current().pools)
+    is_value = last.removeprefix("-").isdecimal() and not (len(words) == 1 and _is_pool(last))
     if len(pools) > 1 or (pools and not is_value):
         raise CommandError(f"A limit is a whole number, not {last!r:.40}." if len(pools) == 1 else "Too many words.")
     if is_value:
         return (pools or [DEFAULT_POOL])[0], int(last)
     return last, None
+
+
+def _is_pool(word: str) -> bool:
+    try:
+        return word in conf.current().pools
+    except ConfigurationError as error:
+        raise CommandError(str(error)) from error

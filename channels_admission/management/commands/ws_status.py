@@ -104,6 +104,7 @@ class Command(BaseCommand):
         if options["as_json"]:
             self.stdout.write(json.dumps(snapshot.as_dict(), indent=2))
         elif not is_down:
+            _meet(options["host"], snapshot)
             self._console(options).print(render.status(snapshot))
         if is_down:
             raise CommandError(render.problem(snapshot.ledger), returncode=LEDGER_DOWN)
@@ -210,6 +211,12 @@ def _only(pool: str | None, host: str | None, snapshot: Snapshot) -> Snapshot:
 
 def _of_host(host: str | None, workers: tuple[WorkerSnapshot, ...]) -> tuple[WorkerSnapshot, ...]:
     return tuple(worker for worker in workers if host in (None, worker.host))
+
+
+def _meet(host: str | None, snapshot: Snapshot) -> None:
+    """Raise :exc:`CommandError` where no worker of the host is known."""
+    if host is not None and not any(pool.workers for pool in snapshot.pools):
+        raise CommandError(f"No worker of the host {host!r:.80} is known.")
 
 
 def _examine(snapshot: Snapshot) -> Diagnosis:
