@@ -281,7 +281,7 @@ def test_the_page_says_who_set_what_and_when(operator):
     act(operator, {**ACTIONS["drain"], "target": "web-1"})
     html = operator.get(PAGE).content.decode()
     found = re.findall(r'order.what">([^<]+)</span> <span data-field="order.who">([^<]+)<', html)
-    assert [what for what, _ in found] == ["Limit 80, by the settings 50", "Dry run", "Drain of web-1 within 60 s"]
+    assert [what for what, _ in found] == ["Limit 80 instead of 50", "Dry run", "Drain of web-1 within 60 s"]
     assert all(re.fullmatch(r"by chief, \d{4}-\d\d-\d\d \d\d:\d\d:\d\d", who) for _, who in found)
     pool_html = html.partition("<template")[0]
     offered = re.findall(r'<form ([^>]*)>.*?name="kind" value="([a-z-]+)"', pool_html, re.S)

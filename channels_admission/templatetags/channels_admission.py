@@ -96,7 +96,7 @@ CHART: Mapping[str, Any] = {
 
 # Translators: what operators have set. {value}, {configured} and {over} are numbers, {target} is a worker or a host.
 ORDERS: Mapping[str, Any] = {
-    "limit": _("Limit {value}, by the settings {configured}"),
+    "limit": _("Limit {value} instead of {configured}"),
     "paused": pgettext_lazy("a pool", "Paused"),
     "dry": pgettext_lazy("a pool", "Dry run"),
     "wet": pgettext_lazy("a pool", "No dry run"),
