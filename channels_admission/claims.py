@@ -129,11 +129,6 @@ class Claims:
         self.sweep = view.sweep
 
 
-def with_moments(verdicts: Iterable[str]) -> int:
-    """How many were refused who may come again at a free moment; a quota has none."""
-    return sum(bool(reason) and not reason.startswith(QUOTA) for reason in verdicts)
-
-
 def first_asks(asks: Iterable[Ask]) -> int:
     """How many of ``asks`` one call may carry."""
     number = claims = 0

@@ -8,14 +8,15 @@ from channels.exceptions import ChannelFull
 from . import conf, hold, refusal
 from .account import Account
 from .connection import Connection
-from .gate import Gate, Held, Slot
+from .gate import Gate
 from .house import gate_of
 from .rules import is_authenticated
 from .servers import daphne
+from .slot import Held, Slot
 from .types import CHANNELS_FULL, OVERDUE, Ask, Refusal
 
 KEY = "admission"
-"""Where the held slots travel in the scope: a :class:`~.gate.Held`, which maps pools to slots."""
+"""Where the held slots travel in the scope: a :class:`~.slot.Held`, which maps pools to slots."""
 POLICY_VIOLATION = 1008
 NOT_AUTHENTICATED = "Authentication Required"
 """What a stranger sees at its deadline."""

@@ -41,6 +41,8 @@ class Rules:
         self.pending = Ask((self._stranger,))
         """What those ask for as well who have yet to authenticate."""
         self._places = {each.name: place for place, each in enumerate(classes(pool))}
+        self.shares = [each.share for each in classes(pool)]
+        """Of the limit, for each class."""
         self._unknown: set[str] = set()
 
     def ask(self, scope: Any) -> Ask:
@@ -56,11 +58,10 @@ class Rules:
     def ask_again(self, scope: Any, before: Ask) -> Ask | None:
         """What a connection asks for beside what it has, or None where its scope tells nothing new."""
         group = self._group(scope) or before.group
-        shares = [each.share for each in classes(self.pool)]
         claims = () if self.is_exempt(group) else self._claims(scope, [place for place, _ in before.claims])
         if not claims and group == before.group:
             return None
-        return Ask(claims, group, late=True, bounded=shares[group] < shares[before.group])
+        return Ask(claims, group, late=True, bounded=self.shares[group] < self.shares[before.group])
 
     def without_pending(self, ask: Ask) -> Ask:
         """The same, its user having been found."""

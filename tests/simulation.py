@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 from unittest import mock
 
-from channels_admission import gate
+from channels_admission import conversation
 from channels_admission.account import Account
 from channels_admission.conf import DEFAULT_POOL, Settings
 from channels_admission.exceptions import LedgerUnavailable
@@ -139,7 +139,7 @@ class Simulation:
             stack.callback(setattr, logger, "disabled", logger.disabled)
             stack.callback(self.ledger.close)
             stack.callback(lambda: [process.kill() for process in self.processes])
-            stack.enter_context(mock.patch.object(gate, "is_gone", self.is_gone))
+            stack.enter_context(mock.patch.object(conversation, "is_gone", self.is_gone))
             logger.disabled = True
             random.seed(self.outcome.seed)
             yield

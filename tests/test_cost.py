@@ -16,10 +16,10 @@ import pytest
 import channels_admission
 from channels_admission import house
 from channels_admission.connection import Connection
-from channels_admission.gate import Held, Slot
 from channels_admission.house import close_gates, gate_of
 from channels_admission.ledger.memory import MemoryLedger
 from channels_admission.middleware import AdmissionMiddleware
+from channels_admission.slot import Held, Slot
 
 from conftest import eventually
 from faulty import FaultyLedger
@@ -175,8 +175,8 @@ async def test_a_refusal_takes_few_calls_and_none_of_the_application(admission, 
     async with at_rest(admission, ledgers, MAX_CONNECTIONS=0) as (gate, _):
         application = AdmissionMiddleware(never)
         await gate.acquire()
-        gate._full_until = float("inf")
-        gate._refuse("full")  # begins to wait for the next line of the log
+        gate._fullness.until[0] = float("inf"), "full"
+        gate._verdicts.refuse("full")  # begins to wait for the next line of the log
         socket = Socket(CONNECT)
         with profiled() as calls:
             await serve(application, socket)

@@ -126,7 +126,7 @@ async def test_a_mixed_herd_is_exact(opened):
 async def test_the_exempt_are_admitted_while_the_ledger_is_away_and_in_trouble(opened):
     async with opened(MAX_CONNECTIONS=1, CLASSIFY=CLASSIFY, SHARES=SHARES, WHEN_LEDGER_DOWN="closed") as gate:
         await enter(gate, rank="staff")
-        gate._lose(LedgerUnavailable("gone"))
+        gate._conversation.lose(LedgerUnavailable("gone"))
         gate._pressure.refusing = lambda: "memory"
         gate._pressure.saturated_ = True
         assert why(await enter_all(gate, {"rank": "exempt"}, {"rank": "staff"})) == ["", "memory"]
@@ -145,14 +145,14 @@ async def test_the_exempt_are_admitted_while_the_ledger_is_away_and_in_trouble(o
 async def test_while_the_ledger_is_away_a_worker_keeps_quotas_by_itself(opened, policy, expected):
     async with opened(QUOTAS=QUOTAS, WHEN_LEDGER_DOWN=policy) as gate:
         await gate.acquire(gate.rules.ask({}))
-        gate._lose(LedgerUnavailable("gone"))
+        gate._conversation.lose(LedgerUnavailable("gone"))
         assert why(await enter_all(gate, *[{"user": KIM}] * 3)) == expected
 
 
 async def test_frozen_claims_may_be_taken_again(opened):
     async with opened(QUOTAS=QUOTAS, WHEN_LEDGER_DOWN="freeze") as gate:
         kim, lee = await enter_all(gate, {"user": KIM}, {"user": LEE})
-        gate._lose(LedgerUnavailable("gone"))
+        gate._conversation.lose(LedgerUnavailable("gone"))
         kim.release()
         lee.release()
         assert why(await enter_all(gate, {"user": KIM}, {"user": KIM})) == ["", "quota:user"]
@@ -161,7 +161,7 @@ async def test_frozen_claims_may_be_taken_again(opened):
 async def test_while_the_ledger_is_away_a_class_keeps_to_its_share(opened):
     async with opened(MAX_CONNECTIONS=10, CLASSIFY=CLASSIFY, SHARES=SHARES) as gate:
         await enter_all(gate, *[{"rank": "anonymous"}] * 7)
-        gate._lose(LedgerUnavailable("gone"))
+        gate._conversation.lose(LedgerUnavailable("gone"))
         assert why(await enter_all(gate, *[{"rank": "anonymous"}] * 2, {"rank": "staff"})) == ["", "share", ""]
 
 

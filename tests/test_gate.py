@@ -151,8 +151,8 @@ async def test_a_handshake_cancelled_in_the_moment_of_its_verdict_gives_the_slot
     async with opened() as gate:
         waiting = asyncio.ensure_future(gate.acquire())
         await asyncio.sleep(0)
-        handshake = gate._waiting.popleft()
-        handshake.set_result(gate._admit())
+        handshake = gate._handshakes.waiting.popleft()
+        handshake.set_result(gate._verdicts.admit())
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waiting

@@ -1,0 +1,187 @@
+"""The conversation of one gate with its ledger: one call at a time, and what each answer brings about."""
+
+import asyncio
+import logging
+
+from .account import Account
+from .alerts import Alerts
+from .conf import Settings
+from .drain import Drains
+from .exceptions import LedgerError, LedgerUnavailable
+from .handshakes import Handshakes
+from .ledger.base import Forgotten, Ledger, OutOfOrder
+from .pace import Schedule
+from .patience import Patience
+from .pressure import Pressure
+from .timetable import Timetable
+from .types import Report, View
+from .worker import is_gone
+
+logger = logging.getLogger("channels_admission")
+
+
+class Conversation:
+    """Asks ``ledger`` what ``handshakes`` wait for, and keeps to what it says. Belongs to one event loop."""
+
+    def __init__(
+        self, ledger: Ledger, settings: Settings, account: Account, pressure: Pressure | None, handshakes: Handshakes,
+        schedule: Schedule, drains: Drains, timetable: Timetable, patience: Patience,
+    ) -> None:  # fmt: skip
+        self._ledger = ledger
+        self._settings = settings
+        self._account = account
+        self._pressure = pressure
+        self._handshakes = handshakes
+        self._schedule = schedule
+        self._drains = drains
+        self._timetable = timetable
+        self._patience = patience
+        self._loop = timetable.loop
+        self._alerts = Alerts(account.pool.name, settings.alerts)
+        self._asking: asyncio.Task[View] | None = None
+        self._overdue = 0
+        self._gone: tuple[str, ...] = ()
+        """Neighbours whose process has ended, to be told."""
+        self._refused_for_good = False
+        patience.watch(self._look)
+
+    def is_awaited(self) -> bool:
+        """Whether the next call should not wait for the beat."""
+        return bool(self._handshakes.waiting or self._gone)
+
+    async def exchange(self) -> None:
+        """One call, its answer to the waiting, and a second try where only the connection broke."""
+        try:
+            try:
+                await self._call()
+            except LedgerUnavailable as error:
+                if not error.reset or self._account.away:
+                    raise
+                await self._call()
+        except Forgotten:
+            self._warn_of_lapse(self._account.held)
+            self._begin_anew()
+        except OutOfOrder as error:
+            logger.warning(
+                "Another worker reports as %s (%s); going on under a new name.", self._account.worker.id, error
+            )
+            self._begin_anew()
+        except LedgerError as error:
+            self.lose(error)
+
+    async def _call(self) -> None:
+        account, handshakes, timetable, started = self._account, self._handshakes, self._timetable, self._loop.time()
+        is_beat, batch = timetable.is_beat(started), handshakes.batch()
+        report = account.report(
+            batch.wanted,
+            asks=batch.asks or (),
+            load=self._pressure.load if self._pressure else (),
+            owed=self._schedule.owed,
+            gone=self._gone,
+            beat=is_beat,
+        )
+        timetable.begin()
+        with account.calls.timing(self._loop.time):
+            view = await self._ask(report)
+        was_away = account.away
+        account.settle(report, view)
+        self._gone = ()
+        if was_away:
+            self._regain()
+        self._schedule.owed -= report.owed
+        if view.offer or view.shortfall:
+            self._schedule.renew(view.offer, batch.refused(view), self._loop.time())
+        if is_beat or was_away:
+            timetable.await_beat(started)
+            self._look_for_gone(view)
+        if batch.wanted > 1 and (batch.asks is None or len(batch.asks) == len(handshakes.waiting)):
+            timetable.rest(started, batch.wanted)
+        if view.lapsed and not view.settling:  # else the ledger lost its data, and no lease ran out
+            self._warn_of_lapse(report.held)
+        self._obey(view, is_beat)
+        handshakes.answer(batch, view, started)
+        if account.unreported or account.draining != report.draining:
+            timetable.report_soon()
+
+    async def _ask(self, report: Report) -> View:
+        """The ledger's answer, or :exc:`LedgerUnavailable` after ``LEDGER_TIMEOUT``."""
+        self._asking = call = self._loop.create_task(self._ledger.reconcile(self._account.pool.name, report))
+        self._overdue = self._patience.begin()
+        try:
+            # Shielded, since a call may answer its own cancellation with another error, and ours would be lost.
+            return await asyncio.shield(call)
+        except asyncio.CancelledError:
+            call.cancel()
+            if asyncio.current_task().cancelling():  # type: ignore[union-attr]
+                await asyncio.wait([call], timeout=self._settings.ledger_timeout)
+                raise
+            raise LedgerUnavailable(f"no answer within {self._settings.ledger_timeout:g} s") from None
+        finally:
+            self._asking = None
+
+    def _look(self) -> bool:
+        """Give up a call that has taken its time."""
+        if self._asking is None:
+            return False
+        if self._overdue <= self._patience.now:
+            self._asking.cancel()
+        return True
+
+    def _obey(self, view: View, is_beat: bool) -> None:
+        """Do what operators have set, and tell of the pool's level what is ours to tell."""
+        self._drains.follow(view)
+        if is_beat:
+            self._drains.enforce(view, self._settings.beat)
+        if reason := self._account.closed:
+            self._handshakes.turn_away(reason)
+        for edge in view.edges:
+            self._alerts.tell(edge, self._account.worker.id)
+
+    def _look_for_gone(self, view: View) -> None:
+        self._gone = tuple(neighbour.worker for neighbour in view.neighbours if is_gone(neighbour))
+
+    # What may go wrong
+
+    def _warn_of_lapse(self, held: int) -> None:
+        logger.warning(
+            "The lease of %s had run out: pool %r may have been above its limit by %d.",
+            self._account.worker.id, self._account.pool.name, held,
+        )  # fmt: skip
+
+    def _begin_anew(self) -> None:
+        """Go on under another name, and make it known at once."""
+        self._account.rename()
+        self._timetable.beat_now()
+
+    def lose(self, error: LedgerError) -> None:
+        """Decide alone until the ledger answers again."""
+        account, now = self._account, self._loop.time()
+        for_good = not isinstance(error, LedgerUnavailable)
+        if not account.away or (for_good and not self._refused_for_good):
+            logger.log(
+                logging.ERROR if for_good else logging.WARNING,
+                "Ledger lost for pool %r, deciding alone (%s): %s",
+                account.pool.name, account.pool.when_ledger_down, error,
+            )  # fmt: skip
+        self._refused_for_good = for_good
+        is_first = not account.away
+        if is_first:
+            self._alerts.lose(account.worker.id, str(error))
+            self._schedule.go_alone(account.workers, now)
+        account.fail(now)
+        self._handshakes.answer_alone()
+        self._timetable.await_probe(is_first=is_first)
+
+    def _regain(self) -> None:
+        logger.warning("Ledger regained for pool %r.", self._account.pool.name)
+        self._alerts.regain(self._account.worker.id)
+        self._timetable.report_now()
+
+    async def part(self) -> None:
+        """Say goodbye, and leave those who are told of the pool a moment."""
+        try:
+            async with asyncio.timeout(self._settings.ledger_timeout):
+                await self._ledger.reconcile(self._account.pool.name, self._account.report(goodbye=True))
+        except (LedgerError, TimeoutError):
+            pass  # the lease tells it then
+        await self._alerts.aclose()

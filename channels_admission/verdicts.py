@@ -1,0 +1,117 @@
+"""What a gate answers: a slot or a refusal, each counted as it is given; and for how long one answers for others."""
+
+from typing import Any
+
+from .account import Account
+from .journal import Journal
+from .pace import Schedule
+from .rules import Rules
+from .slot import Slot
+from .timetable import Timetable, crowd_pause
+from .types import DRY, QUOTA, Ask, Reason, Refusal
+
+FULL_FRESH = 0.02
+"""Seconds for which a pool that could not grant all is taken to have nothing left: at most 50 calls a second then.
+
+Longer where a crowd knocks at a full pool, as long as a herd pauses: to wait for a refusal costs a worker four times
+what the refusal does. Slots that the worker itself gets back are given away at once all the same, until the ledger
+has heard of them; others see theirs when that time is over.
+"""
+
+
+class Fullness:
+    """Which handshakes need not ask the ledger, since it has just refused others like them."""
+
+    def __init__(self, ledger_timeout: float) -> None:
+        self._ledger_timeout = ledger_timeout
+        self.until: dict[int, tuple[float, str]] = {}
+        """For each class, until when it is taken to have no room, and why; for all, where there are none, the first."""
+        self.turned_away = 0
+        """How many were refused so since the ledger was last asked."""
+
+    def note_class(self, group: int, reason: str, now: float) -> None:
+        """One of the class was refused for want of room."""
+        self.until[group] = now + FULL_FRESH, reason
+
+    def note_pool(self, shortfall: Reason, refused: int, started: float) -> None:
+        """So many were refused in a pool without classes, by a call that began at ``started``."""
+        crowd, self.turned_away = refused + self.turned_away, 0
+        crowded = crowd_pause(crowd, self._ledger_timeout) if shortfall is Reason.FULL else 0
+        self.until[0] = started + max(FULL_FRESH, crowded), shortfall
+
+
+class Verdicts:
+    """Gives the slots of ``gate``, and refuses. Belongs to one event loop."""
+
+    def __init__(
+        self, gate: Any, account: Account, rules: Rules | None, schedule: Schedule, journal: Journal,
+        timetable: Timetable,
+    ) -> None:  # fmt: skip
+        self._gate = gate
+        self._account = account
+        self._rules = rules
+        self._schedule = schedule
+        self._journal = journal
+        self._timetable = timetable
+        self._loop = timetable.loop
+
+    def admit(self, ask: Ask | None = None) -> Slot:
+        self._account.admit(ask)
+        return Slot(self._gate, ask)
+
+    def give(self, ask: Ask | None, slot: Slot | None) -> Slot:
+        """A slot for what has been claimed, or ``slot`` with that as well."""
+        if slot is None:
+            return self.admit(ask)
+        if ask is not None and slot.ask is not None:
+            self._extend(slot, slot.ask, ask)
+        return slot
+
+    def _extend(self, slot: Slot, before: Ask, ask: Ask) -> None:
+        if slot.gate is None:  # its connection has ended meanwhile
+            self.take_back(ask)
+        elif self._account.claims is not None:
+            self._account.claims.leave(before.group)
+            self._account.claims.enter(ask.group)
+            slot.ask = Ask(before.claims + ask.claims, ask.group)
+
+    def take_back(self, ask: Ask | None) -> None:
+        """What was claimed for somebody who has gone is free again."""
+        if ask is not None and self._account.claims is not None:
+            self._account.claims.give(ask)
+
+    def refuse(self, reason: str, ask: Ask | None = None, slot: Slot | None = None) -> Slot | Refusal:
+        """A refusal, or what was asked for where a dry run refuses nobody; a drain is none of its matters."""
+        is_dry = self._account.dry_run and reason != Reason.DRAINING
+        self._account.refuse(f"{DRY}{reason}" if is_dry else reason)
+        self._journal.note()
+        if is_dry:
+            self._timetable.report_soon()
+            return self._take(ask, slot)
+        if reason.startswith(QUOTA):
+            return Refusal(reason, self._schedule.chance())
+        return Refusal(reason, self._schedule.next(self._loop.time()))
+
+    def alone(self, ask: Ask | None = None, slot: Slot | None = None) -> Slot | Refusal:
+        """The verdict without the ledger's word."""
+        reason = None
+        if slot is not None:
+            reason = self._account.claim_alone(ask)
+        elif not self.is_exempt(ask):
+            reason = self._account.refusal_alone(self._loop.time(), ask)
+        return self._take(ask, slot) if reason is None else self.refuse(reason, ask, slot)
+
+    def overdue(self, ask: Ask | None, slot: Slot | None) -> Slot | Refusal:
+        """The verdict on who has waited for the ledger's word as long as anybody may."""
+        if self.is_exempt(ask) or (ask is None and self._account.has_room):
+            return self.give(ask, slot)
+        return self.refuse(Reason.LEDGER, ask, slot)
+
+    def is_exempt(self, ask: Ask | None) -> bool:
+        return ask is not None and self._rules is not None and self._rules.is_exempt(ask.group)
+
+    def _take(self, ask: Ask | None, slot: Slot | None) -> Slot:
+        """What is asked for, without the ledger's word."""
+        if ask is not None and self._account.claims is not None:
+            self._account.claims.take(ask)
+        return self.give(ask, slot)
