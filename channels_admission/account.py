@@ -142,17 +142,17 @@ class Account:
         """Why one more handshake may not be admitted without the ledger's word; else it has its token."""
         if not self._has_slot_alone:
             return Reason.LEDGER
-        if self.pool.when_ledger_down == "open":
-            return None
         if reason := self.claim_alone(ask):
             return reason
+        if self.pool.when_ledger_down == "open":
+            return None
         if self._bucket is not None and not self._bucket.take(now):
             return Reason.RATE
         return None
 
     def claim_alone(self, ask: Ask | None) -> str | None:
         """Why what is asked for beside a slot may not be granted without the ledger's word."""
-        if ask is None or self.claims is None:
+        if ask is None or self.claims is None or self.pool.when_ledger_down == "open":
             return None
         return self.claims.refusal_alone(ask, self.limit, self._others, self.held)
 

@@ -43,8 +43,8 @@ class Admission:
             return
         gate: Any = slot.gate
         connection = Connection(receive, send)
-        _enter(connection, slot, gate, scope)
         try:
+            _enter(connection, slot, gate, scope)
             await self.inner(scope, connection.receive, connection.send)
         except asyncio.CancelledError:
             if not connection.is_overdue():
@@ -55,7 +55,7 @@ class Admission:
             raise
         finally:
             connection.leave()
-            del gate.connections[connection]
+            gate.connections.pop(connection, None)
             slot.release()
 
 
@@ -87,6 +87,8 @@ async def _slot(pool: str, scope: Any, receive: Any, send: Any) -> Slot | Refusa
     if slot := scope.get(KEY, {}).get(pool):
         gate, ask = slot.gate, _learned(slot, scope)
         verdict = await gate.claim(slot, ask) if ask else None
+        if verdict is not None:
+            slot.release()
     else:
         gate = gate_of(pool, send)
         ask = None if gate.rules is None else gate.rules.ask(scope)

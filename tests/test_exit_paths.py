@@ -204,6 +204,20 @@ async def test_a_refused_client_that_is_gone_already_is_sent_nothing(admission):
     await nothing_is_held()
 
 
+async def test_a_user_that_cannot_be_read(admission):
+    class User:
+        @property
+        def is_authenticated(self):
+            raise Trouble
+
+    admission(PENDING_DEADLINE=5)
+    scope = {"type": "websocket", "path": "/", "user": User()}
+    with pytest.raises(Trouble):
+        await AdmissionMiddleware(consumer("async", "mixin", None, None))(scope, None, None)
+    assert not gate_of("default").connections
+    await nothing_is_held()
+
+
 async def test_a_consumer_that_a_full_channel_ends_is_counted(admission):
     async def send_too_much(scope, receive, send):
         raise ChannelFull

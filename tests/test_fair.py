@@ -173,6 +173,42 @@ async def test_a_class_without_a_share_is_told_of_once(opened, caplog):
     ]
 
 
+async def test_a_late_claim_that_is_cancelled_in_the_moment_of_its_verdict_costs_the_slot_nothing(opened):
+    async with opened(QUOTAS=QUOTAS) as gate:
+        (slot,) = await enter_all(gate, {})
+        late = asyncio.ensure_future(gate.claim(slot, gate.rules.ask_again({"user": KIM}, slot.ask)))
+        await asyncio.sleep(0)
+        gate._conversation.lose(LedgerUnavailable("gone"))
+        late.cancel()
+        await asyncio.gather(late, return_exceptions=True)
+        assert late.cancelled()
+        assert slot.pool == "default"
+        assert gate.account.held == 1
+        slot.release()
+        await eventually(lambda: claimed(gate) == 0)
+
+
+async def test_a_late_claim_of_a_slot_that_was_released_meanwhile_is_given_back(opened):
+    async with opened(QUOTAS=QUOTAS, CLASSIFY=CLASSIFY, SHARES=SHARES) as gate:
+        (slot,) = await enter_all(gate, {})
+        late = asyncio.ensure_future(gate.claim(slot, gate.rules.ask_again({"user": KIM, "rank": "staff"}, slot.ask)))
+        await asyncio.sleep(0)
+        slot.release()
+        assert await late is None
+        await eventually(lambda: claimed(gate) == 0)
+        assert gate.account.claims._held == {}
+        assert +gate.account.claims._groups == {}
+
+
+@pytest.mark.parametrize(("policy", "expected"), [("open", [None] * 3), ("share", [None, None, "quota:user"])])
+async def test_late_claims_are_decided_as_early_ones_while_the_ledger_is_away(opened, policy, expected):
+    async with opened(QUOTAS=QUOTAS, WHEN_LEDGER_DOWN=policy) as gate:
+        slots = await enter_all(gate, *[{}] * 3)
+        gate._conversation.lose(LedgerUnavailable("gone"))
+        verdicts = [await gate.claim(slot, gate.rules.ask_again({"user": KIM}, slot.ask)) for slot in slots]
+        assert [verdict and verdict.reason for verdict in verdicts] == expected
+
+
 # The user is known late
 
 
@@ -245,6 +281,21 @@ async def test_a_middleware_inside_adds_it_as_well(admission):
     clients[:1] = await open_all(KIM, inner=AdmissionMiddleware(AsyncWebsocketAccept()))
     assert len(clients) == 2
     await leave(clients)
+
+
+async def test_who_is_refused_late_and_kept_a_while_holds_no_slot_meanwhile(admission):
+    admission(QUOTAS=[{"key": "user", "max": 1}], REFUSAL_HOLD=30)
+    socket = WebsocketCommunicator(site(KIM), "/")
+    await socket.connect()
+    gate = gate_of("default")
+    refused = WebsocketCommunicator(site(KIM), "/")
+    assert (await refused.connect())[0]
+    await eventually(lambda: gate.refusals_held == 1)
+    assert gate.account.held == 1
+    for each in (refused, socket):
+        await each.disconnect()
+    await eventually(lambda: gate.account.held == 0)
+    await close_gates()
 
 
 class AsyncWebsocketAccept:
