@@ -78,13 +78,15 @@ class Drains:
     def enforce(self, view: View, beat: float) -> None:
         """End this worker's part of what is held beyond a limit, as far as that is due within a beat."""
         account, order = self._account, self._account.controls.limit
-        if order is None or order.over is None or account.dry_run or account.draining or view.total <= view.limit:
+        # Whose connection has ended since the report is counted still.
+        total = view.total - max(0, account.allowance - view.granted - account.held)
+        if order is None or order.over is None or account.dry_run or account.draining or total <= view.limit:
             return
         if self._task is not None and not self._task.done():
             return
         left = max(beat, order.at + order.over - view.now)
         ending = sum(each.is_ending for each in self._connections)
-        part = (account.held * (view.total - view.limit) / view.total - ending) * beat / left
+        part = (account.held * (total - view.limit) / total - ending) * beat / left
         # By chance up or down: all workers together end as many as are due, at the mean.
         doomed = list(islice(self._youngest(), max(0, math.floor(part + random.random()))))
         if doomed:

@@ -8,13 +8,18 @@ import re
 import pytest
 
 from channels_admission import controls, drain
+from channels_admission.account import Account
+from channels_admission.connection import Connection
 from channels_admission.controls import acancel, achange, adrain
+from channels_admission.drain import Drains
 from channels_admission.exceptions import ConfigurationError, ControlError
 from channels_admission.gate import Slot
 from channels_admission.house import close_gates, gate_of
 from channels_admission.middleware import AdmissionMiddleware
+from channels_admission.pace import Schedule
 from channels_admission.snapshot import collect
-from channels_admission.types import EVERYBODY, Reason
+from channels_admission.types import EVERYBODY, Controls, Order, Reason, View
+from channels_admission.worker import Worker
 
 from clients import shows
 from conftest import eventually
@@ -168,6 +173,22 @@ async def test_a_lowered_limit_closes_nobody_unless_it_is_enforced(admission, cr
     assert (pool.limit, pool.configured, pool.held, pool.drained) == (40, 100, 40, 20)
     await achange("default", limit=None, by="ann")
     await crowd.enter(30)
+
+
+async def test_who_has_left_since_the_report_is_not_ended_once_more(admission, monkeypatch):
+    settings = admission(MAX_CONNECTIONS=100)
+    monkeypatch.setattr(drain.random, "random", lambda: 0.999)
+    account = Account(settings.pool("default"), Worker())
+    account.controls = Controls(limit=Order(40, "ann", at=0.0, over=1.0))
+    account.held, account.allowance = 40, 41
+    drains = Drains(account, Schedule(account.terms), {Connection(None, None): None})
+    view = View(0, total=41, limit=40, workers=1, version=1, settling=False, lapsed=False, now=10.0)
+    drains.enforce(view, beat=0.1)
+    assert drains._task is None
+    account.held = 41
+    drains.enforce(view, beat=0.1)
+    assert drains._task is not None
+    drains.cancel()
 
 
 async def test_a_dry_run_counts_whom_it_would_refuse_and_lets_them_in(admission, crowd, caplog):
