@@ -39,8 +39,8 @@
 -- of counters C, E and M are its calls, those that failed, and the milliseconds that all took.
 -- '#alert' is level|edge;edge; an edge is number,from,to,held,limit,worker that is to tell of it.
 -- A moment is when|most held|limit|admitted|refused by reason, as counters; when is the number of the second or the
--- minute since 1970, held and limit are '' where nobody has reported in it. It has at most so many bytes that 1,440 take
--- less than 200 kB: the rarest reasons share the name 'other' where there is no room.
+-- minute since 1970, held and limit are '' where nobody has reported in it. It has at most so many bytes that 1,440
+-- take less than 200 kB: the rarest reasons share the name 'other' where there is no room.
 -- '#pace' is began|full at|tail|outflow|measured at|measured|was full; pace.py tells the rules, and what each is.
 -- A worker's claims count in the pool's while both have the same '#epoch'. Where claims are lost, a new epoch begins,
 -- and everybody tells them again, until a reply to that has been heard. '#dead' is the first of the dead workers to be
@@ -69,6 +69,8 @@ local CONTROLS_BYTES = 8192
 local CRITICAL_AT, HYSTERESIS = 0.90, 0.05
 local EDGES_KEPT = 16
 
+-- The report ----------------------------------------------------------------------------------------------------------
+
 local counts, leases, home, seconds, controls, minutes = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local worker, seq, held, wanted = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local configured, seen_version, allowance = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
@@ -85,13 +87,18 @@ local parts, heard, dead_worker = tonumber(ARGV[31]), tonumber(ARGV[32]), ARGV[3
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
-local function parse(record)
-  local count, last, seen, _, started, _, tally = string.match(record, '^(%d+)|(%d+)|(%d+)|(%d+)|(%d+)|([^|]*)|([^|]*)|')
-  return tonumber(count) or 0, tonumber(last) or 0, tonumber(started), tally or '', tonumber(seen)
-end
+-- Words and numbers ---------------------------------------------------------------------------------------------------
 
-local function end_of_lease(record)
-  return tonumber(string.match(record, '^%d+|%d+|%d+|(%d+)|')) or 0
+local RECORD = '^(%d+)|(%d+)|(%d+)|(%d+)|(%d+)|[^|]*|([^|]*)|[^|]*|([01])|?[^|]*|?(%d*)$'
+
+-- A worker's record; one that none of ours can have written holds nothing, and its lease has run out.
+local function parse(record)
+  local count, last, seen, ends, started, tally, draining, claimed = string.match(record, RECORD)
+  return {
+    held = tonumber(count) or 0, seq = tonumber(last) or 0, seen = tonumber(seen), ends = tonumber(ends) or 0,
+    started = tonumber(started), counters = tally or '', draining = tonumber(draining) or 0,
+    claimed = tonumber(claimed) or 0,
+  }
 end
 
 -- A worker's name without its host, which all of a home share.
@@ -228,6 +235,8 @@ local function level_of(held, limit, before)
   return 0
 end
 
+-- What stands ---------------------------------------------------------------------------------------------------------
+
 -- What operators have set, as Redis or this worker knows it, whoever has the newer.
 local stored = redis.call('HGET', controls, 'set') or ''
 local set = controls_version(stored) < controls_version(known) and known or stored
@@ -263,9 +272,11 @@ if behind then
   version = seen_version
 end
 
-local counted, last, started, before, told_at = 0, 0, now - age, '', nil
+local counted, last, drained, started, before, told_at = 0, 0, 0, now - age, '', nil
 if record then
-  counted, last, started, before, told_at = parse(record)
+  local was = parse(record)
+  counted, last, drained, told_at = was.held, was.seq, was.draining, was.seen
+  started, before = was.started or started, was.counters
 elseif not fresh then
   before = acknowledged
 end
@@ -307,6 +318,8 @@ if told_at then
   end
 end
 
+-- Who is gone ---------------------------------------------------------------------------------------------------------
+
 local looked_at, dead = {}, {}
 
 local function look_at(most)
@@ -315,7 +328,7 @@ local function look_at(most)
   for i, theirs in ipairs(redis.call('HMGET', counts, unpack(names))) do
     if #dead == REAPED_PER_CALL then return end
     looked_at[#looked_at + 1] = names[i]
-    if not theirs or end_of_lease(theirs) <= clock then dead[#dead + 1] = names[i] end
+    if not theirs or parse(theirs).ends <= clock then dead[#dead + 1] = names[i] end
   end
 end
 
@@ -332,19 +345,17 @@ for _, name in ipairs(dead) do
   end
 end
 local freed, leaving, with_claims = 0, 0, {}
-local function drains(theirs)
-  return tonumber(string.match(theirs, '^%d+|%d+|%d+|%d+|%d+|[^|]*|[^|]*|[^|]*|([01])')) or 0
-end
 if #reaped > 0 then
   for i, theirs in ipairs(redis.call('HMGET', counts, unpack(reaped))) do
     if theirs then
-      freed = freed + parse(theirs)
-      leaving = leaving + 1
-      drainers = drainers - drains(theirs)
-      if SHARED and tonumber(string.match(theirs, '|(%d+)$') or 0) > 0 then with_claims[#with_claims + 1] = reaped[i] end
+      local was = parse(theirs)
+      freed, leaving, drainers = freed + was.held, leaving + 1, drainers - was.draining
+      if SHARED and was.claimed > 0 then with_claims[#with_claims + 1] = reaped[i] end
     end
   end
 end
+
+-- What is granted -----------------------------------------------------------------------------------------------------
 
 local others = total - counted - freed
 
@@ -477,6 +488,8 @@ elseif refused > 0 then
   why = paused and 'paused' or tokens < room and 'rate'
     or clock < settled and others + held + granted < limit and 'settling' or 'full'
 end
+-- What comes of it ----------------------------------------------------------------------------------------------------
+
 local count = held + granted
 local stays = not (goodbye and count == 0)
 local lapsed = not record and seen_version > 0 and not fresh
@@ -507,14 +520,13 @@ total, version = others + count, version + 1
 workers = workers - leaving
 if record then workers = workers - 1 end
 if stays then workers = workers + 1 end
-if record then drainers = drainers - drains(record) end
-if stays then drainers = drainers + draining end
+drainers = drainers - drained + (stays and draining or 0)
 
 -- Each change of the level is told by one worker: the one whose report brought it about, again where it
 -- has not seen the version of that reply, or another where that one is gone. While the ledger settles,
 -- its counts say nothing.
 local level, kept = tonumber(string.match(alert, '^([0-3])|')) or 0, {}
-for number, edge, teller in string.gmatch(alert, '(%d+),(%d,%d,%d+,%d+),([^;]*);') do
+for number, edge, teller in string.gmatch(alert, '(%d+),([0-3],[0-3],%d+,%d+),([^;]*);') do
   local ours = teller == worker
   if not (ours and seen_version >= tonumber(number)) then
     ours = ours or teller == '' or once[teller] or not redis.call('HGET', counts, teller)
@@ -535,6 +547,8 @@ for i = math.max(1, #kept - EDGES_KEPT + 1), #kept do
   edges = edges .. number .. ',' .. edge .. ',' .. teller .. ';'
   if teller == worker then told = told .. edge .. ';' end
 end
+
+-- What is written -----------------------------------------------------------------------------------------------------
 
 -- Claims, those that grow before those that vanish.
 local claimed, held_by_class = 0, {}
@@ -578,7 +592,8 @@ end
 local fields = {
   '#total', total, '#version', version, '#clock', clock, '#real', now,
   '#settled', settled, '#limit', configured, '#counters', sums, '#draining', drainers, '#alert', level .. '|' .. edges,
-  '#pace', string.format('%d|%.17g|%.17g|%.17g|%d|%d|%d', began, full_at, tail, outflow, measured_at, measured, was_full),
+  '#pace', string.format(
+    '%d|%.17g|%.17g|%.17g|%d|%d|%d', began, full_at, tail, outflow, measured_at, measured, was_full),
 }
 if stays then
   fields[#fields + 1] = worker
@@ -616,6 +631,8 @@ for i, key in ipairs(KEYS) do
   -- What is set outlives a quiet night.
   if i ~= 5 or not string.find(set, ';', 1, true) then redis.call('PEXPIRE', key, expiry) end
 end
+
+-- The answer ----------------------------------------------------------------------------------------------------------
 
 local reply = {
   'ok', seq, granted, total, limit, workers - drainers, version, clock < settled and 1 or 0, lapsed and 1 or 0,
