@@ -35,6 +35,7 @@ FLOORS = [
     "slot",
     "ledger.base",
     "ledger.moments",
+    "ledger.rings",
     "ledger.memory",
     "ledger.controls",
     "ledger.record",

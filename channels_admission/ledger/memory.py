@@ -4,13 +4,13 @@ import math
 import os
 import threading
 import time
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
 from .. import policy
 from ..conf import Settings
-from ..fairness import Decision, decide
+from ..fairness import decide
 from ..pace import Pace
 from ..types import (
     NOTHING_SET,
@@ -20,7 +20,6 @@ from ..types import (
     Edge,
     Key,
     Level,
-    Moment,
     Neighbour,
     Past,
     Reading,
@@ -30,8 +29,9 @@ from ..types import (
     WorkerReading,
     is_decision,
 )
-from .base import LATELY, MINUTES, SECONDS, SPREAD, OutOfOrder
-from .moments import add, parse, within, written
+from .base import LATELY, MINUTES, SECONDS, OutOfOrder
+from .moments import within
+from .rings import Rings
 
 REAPED_PER_CALL = 100
 EDGES_KEPT = 16
@@ -57,12 +57,22 @@ class _Pool:
     clock: float = 0.0
     real: float = 0.0
     pace: Pace | None = None
-    seconds: dict[int, str] = field(default_factory=dict)
-    """Place in a ring of :data:`SECONDS` -> a moment as text."""
-    minutes: dict[int, str] = field(default_factory=dict)
+    past: Rings = field(default_factory=Rings)
     controls: Controls = NOTHING_SET
     level: Level = Level.CALM
     edges: list["_Telling"] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Grant:
+    """What one report is given."""
+
+    slots: int
+    refused: int
+    """Handshakes that may come again at a free moment."""
+    shortfall: Reason | None
+    classes: dict[str, int] = field(default_factory=dict)
+    verdicts: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -114,8 +124,8 @@ class MemoryLedger:
     async def past(self, pool: str) -> Past:
         with self._lock:
             known, now = self._pools.get((self._settings.prefix, pool), _Pool()), int(self._wall_clock())
-            seconds = within(SECONDS, now, known.seconds.values())
-            return Past(now, seconds, within(MINUTES, now // 60, known.minutes.values()))
+            seconds = within(SECONDS, now, known.past.seconds.values())
+            return Past(now, seconds, within(MINUTES, now // 60, known.past.minutes.values()))
 
     async def aclose(self) -> None:
         pass
@@ -133,57 +143,58 @@ class MemoryLedger:
         if entry and report.seq <= entry.report.seq:
             raise OutOfOrder(f"report {report.seq} of {worker} comes after report {entry.report.seq}")
         self._reap(pool, report)
-        others = sum(other.held for name, other in entries.items() if name != worker)
-        pace = pool.pace = pool.pace or Pace(pool.clock, report.terms)
         if report.controls.version > pool.controls.version:
             pool.controls = report.controls
-        controls = pool.controls
-        limit = controls.limit.value if controls.limit else report.limit
-        paused = controls.paused is not None
-        room = 0 if paused else max(0, min(report.wanted, limit - others - report.held))
-        claims, decided = entry.claims if entry else {}, Decision()
-        if report.fair is not None:
-            _count(pool.claims, claims, report.fair.claims)
-            decided = decide(report.fair, limit, others + report.held, pool.claims, math.inf, paused=paused)
-            room = decided.used
-        granted = pace.admit(room, pool.clock, report.terms, empty=others + report.held == 0)
-        shortfall = self._shortfall(pool, report.wanted, room, granted)
-        refused = report.wanted - granted
-        if report.fair is not None:
-            if granted < room:
-                decided = decide(report.fair, limit, others + report.held, pool.claims, granted, paused=paused)
-            _count(pool.claims, claims, [(key, claims.get(key, 0) + more) for key, more in decided.claims.items()])
-            granted, shortfall, refused = decided.given, decided.shortfall, decided.refused(report.fair)
-        before = entry.report.counters if entry else report.acknowledged
-        pool.counters.update({name: count - before.get(name, 0) for name, count in report.counters.items()})
-        pace.measure(pool.clock, pool.counters[RELEASED], self._settings.beat)
+        limit = pool.controls.limit.value if pool.controls.limit else report.limit
+        others = sum(other.held for name, other in entries.items() if name != worker)
+        claims = entry.claims if entry else {}
+        pace = pool.pace = pool.pace or Pace(pool.clock, report.terms)
+        grant = self._grant(pool, pace, report, others + report.held, limit, claims)
+        held = report.held + grant.slots
+        total = others + held
         pool.version += 1
-        held = report.held + granted
-        classes = decided.classes(report.fair) if report.fair is not None else {}
-        entries[worker] = _Entry(report, held, pool.clock + self._settings.lease, self._clock(), claims, classes)
+        lease_ends = pool.clock + self._settings.lease
+        entries[worker] = _Entry(report, held, lease_ends, self._clock(), claims, grant.classes)
         if report.goodbye and held == 0:
             self._forget(pool, worker)
-        edges = self._edges(pool, report, others + held, limit)
-        known = entry is not None or not report.version
-        elapsed = self._clock() - entry.seen if entry else report.age
-        self._remember(pool, others + held, limit, _decided(report.counters, before) if known else {}, elapsed)
+        edges = self._edges(pool, report, total, limit)
+        self._count_events(pool, report, entry, total, limit)
+        pace.measure(pool.clock, pool.counters[RELEASED], self._settings.beat)
+        is_full = grant.shortfall is Reason.FULL
         return View(
-            granted=granted,
-            total=others + held,
+            granted=grant.slots,
+            total=total,
             limit=limit,
             workers=sum(not other.report.draining for other in entries.values()),
             version=pool.version,
             settling=False,
             lapsed=entry is None and report.version > 0,
-            shortfall=shortfall,
-            offer=pace.offer(pool.clock, report.terms, refused, report.owed, full=shortfall is Reason.FULL),
+            shortfall=grant.shortfall,
+            offer=pace.offer(pool.clock, report.terms, grant.refused, report.owed, full=is_full),
             now=self._wall_clock(),
-            controls=controls if controls.version > report.controls.version else None,
+            controls=pool.controls if pool.controls.version > report.controls.version else None,
             level=pool.level,
             edges=edges,
             neighbours=self._neighbours(pool, report) if report.beat else (),
-            verdicts=tuple(decided.verdicts),
+            verdicts=grant.verdicts,
             retell=report.fair is not None and entry is None and report.fair.heard > 0,
+        )
+
+    def _grant(self, pool: _Pool, pace: Pace, report: Report, held: int, limit: int, claims: dict[Key, int]) -> _Grant:
+        """What the report's worker is given, with ``held`` slots in the pool; its ``claims`` follow what it says."""
+        paused, fair = pool.controls.paused is not None, report.fair
+        if fair is None:
+            room = 0 if paused else max(0, min(report.wanted, limit - held))
+            granted = pace.admit(room, pool.clock, report.terms, empty=held == 0)
+            return _Grant(granted, report.wanted - granted, self._shortfall(pool, report.wanted, room, granted))
+        _count(pool.claims, claims, fair.claims)
+        decided = decide(fair, limit, held, pool.claims, math.inf, paused=paused)
+        tokens = pace.admit(decided.used, pool.clock, report.terms, empty=held == 0)
+        if tokens < decided.used:
+            decided = decide(fair, limit, held, pool.claims, tokens, paused=paused)
+        _count(pool.claims, claims, [(key, claims.get(key, 0) + more) for key, more in decided.claims.items()])
+        return _Grant(
+            decided.given, decided.refused(fair), decided.shortfall, decided.classes(fair), tuple(decided.verdicts)
         )
 
     def _shortfall(self, pool: _Pool, wanted: int, room: int, granted: int) -> Reason | None:
@@ -192,6 +203,15 @@ class MemoryLedger:
         if pool.controls.paused:
             return Reason.PAUSED
         return Reason.RATE if granted < room else Reason.FULL
+
+    def _count_events(self, pool: _Pool, report: Report, entry: _Entry | None, total: int, limit: int) -> None:
+        """Count what has happened since the report before, and note when."""
+        before = entry.report.counters if entry else report.acknowledged
+        pool.counters.update({name: count - before.get(name, 0) for name, count in report.counters.items()})
+        known = entry is not None or not report.version
+        elapsed = self._clock() - entry.seen if entry else report.age
+        decided = _decided(report.counters, before) if known else {}
+        pool.past.note(self._wall_clock(), total, limit, decided, elapsed)
 
     def _edges(self, pool: _Pool, report: Report, total: int, limit: int) -> tuple[Edge, ...]:
         """What this report's worker is to tell of: what it brought about, and what nobody else can tell any more."""
@@ -211,26 +231,6 @@ class MemoryLedger:
         now = self._clock()
         pool.clock += min(max(now - pool.real, 0.0), 2 * self._settings.beat)
         pool.real = now
-
-    def _remember(self, pool: _Pool, held: int, limit: int, decided: Counters, elapsed: float) -> None:
-        """Note what is held, and spread the handshakes decided over the ``elapsed`` seconds that end now."""
-        now = self._wall_clock()
-        second, span = int(now), max(1, min(int(now) - int(now - elapsed), SPREAD))
-        by_second: defaultdict[int, Counter[str]] = defaultdict(Counter, {second: Counter()})
-        by_minute: defaultdict[int, Counter[str]] = defaultdict(Counter, {second // 60: Counter()})
-        for name, count in decided.items():
-            for at, share in _shares(count, second, span):
-                by_second[at][name] += share
-                by_minute[at // 60][name] += share
-        for ring, size, last, told in (
-            (pool.seconds, SECONDS, second, by_second),
-            (pool.minutes, MINUTES, second // 60, by_minute),
-        ):
-            for at, counts in told.items():
-                moment = add(_moment(ring, size, at), counts)
-                if at == last:
-                    moment = replace(moment, held=max(held, moment.held or 0), limit=limit)
-                ring[at % size] = written(moment)
 
     def _reap(self, pool: _Pool, report: Report) -> None:
         dead = [name for name, entry in pool.entries.items() if entry.expires <= pool.clock]
@@ -268,7 +268,7 @@ class MemoryLedger:
             for entry in alive
         )
         limits = [entry.report.limit for entry in sorted(alive, key=lambda entry: entry.seen)]
-        lately = within(LATELY, int(self._wall_clock()), pool.seconds.values())
+        lately = within(LATELY, int(self._wall_clock()), pool.past.seconds.values())
         seconds = {moment.at: moment.handshakes for moment in lately if moment.handshakes}
         return Reading(
             limit=limits[-1] if limits else None,
@@ -296,19 +296,6 @@ def _decided(counters: Counters, before: Counters) -> dict[str, int]:
     """Handshakes decided since the counters ``before``, by their decision."""
     rises = {name: count - before.get(name, 0) for name, count in counters.items() if is_decision(name)}
     return {name: rise for name, rise in rises.items() if rise > 0}
-
-
-def _shares(count: int, last: int, span: int) -> Iterator[tuple[int, int]]:
-    """``count`` dealt out evenly over the ``span`` seconds that end with ``last``, as far as it reaches."""
-    span = min(span, count)
-    for number in range(span):
-        yield last - number, count // span + (number < count % span)
-
-
-def _moment(ring: dict[int, str], size: int, at: int) -> Moment:
-    """What a ring of that size knows of a moment, or nothing yet."""
-    moment = parse(ring.get(at % size, ""))
-    return moment if moment and moment.at == at else Moment(at, None, None, 0, {})
 
 
 if hasattr(os, "register_at_fork"):
