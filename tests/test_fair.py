@@ -15,7 +15,7 @@ from channels_admission.house import close_gates, gate_of
 from channels_admission.ledger.memory import MemoryLedger
 from channels_admission.middleware import AdmissionMiddleware
 from channels_admission.snapshot import collect
-from channels_admission.types import Refusal
+from channels_admission.types import Controls, Order, Refusal
 
 from conftest import eventually
 
@@ -171,6 +171,56 @@ async def test_a_class_without_a_share_is_told_of_once(opened, caplog):
     assert [record.getMessage() for record in caplog.records] == [
         "Pool 'default' has no share for the class 'stranger'."
     ]
+
+
+async def test_a_worker_that_drains_asks_for_nobody_and_a_paused_pool_lets_in_none_of_the_exempt(opened):
+    async with opened(QUOTAS=QUOTAS, CLASSIFY=CLASSIFY, SHARES=SHARES) as gate:
+        gate.account.controls = Controls(paused=Order(1, "ann", at=0.0))
+        assert why(await enter_all(gate, {"user": KIM}, {"rank": "exempt"})) == ["paused", "paused"]
+        gate.drain(0)
+        assert why(await enter_all(gate, {"user": KIM}, {"rank": "exempt"})) == ["draining", "draining"]
+        assert not gate._handshakes.waiting
+        assert claimed(gate) == 0
+
+
+async def test_who_waits_as_a_drain_begins_is_refused_and_leaves_no_claim(opened):
+    async with opened(QUOTAS=QUOTAS) as gate:
+        await enter_all(gate, {})
+        waiting = [asyncio.ensure_future(enter(gate, user=KIM)) for _ in range(2)]
+        await asyncio.sleep(0)
+        gate.drain(0)
+        assert why(await asyncio.gather(*waiting)) == ["draining", "draining"]
+        await eventually(lambda: claimed(gate) == 0 and not gate.account.unreported)
+        assert gate.account.claims._held == {}
+
+
+async def test_a_dry_run_counts_claims_beyond_their_quota_and_gives_them_back(opened):
+    async with opened(QUOTAS=QUOTAS, DRY_RUN=True) as gate:
+        slots = await enter_all(gate, *[{"user": KIM}] * 4, *[{}] * 2)
+        assert why(slots) == [""] * 6
+        for slot in slots[4:]:
+            assert await gate.claim(slot, gate.rules.ask_again({"user": KIM}, slot.ask)) is None
+        assert gate.account.counters["dry:quota:user"] == 4
+        assert list(gate.account.claims._held.values()) == [6]
+        await eventually(lambda: not gate.account.unreported)
+        assert list(MemoryLedger._pools[gate.settings.prefix, "default"].claims.values()) == [6]
+        for slot in slots:
+            slot.release()
+        await eventually(lambda: claimed(gate) == 0)
+        assert gate.account.claims._held == {}
+
+
+async def test_claims_taken_while_the_ledger_is_away_are_told_when_it_is_back(opened):
+    async with opened(QUOTAS=QUOTAS, BEAT=0.2, LEASE=2) as gate:
+        gate._conversation.lose(LedgerUnavailable("gone"))
+        slots = await enter_all(gate, {"user": KIM}, {"user": LEE}, {"user": LEE})
+        assert why(slots) == [""] * 3
+        slots.pop().release()
+        await eventually(lambda: not gate.account.away and not gate.account.unreported)
+        assert list(MemoryLedger._pools[gate.settings.prefix, "default"].claims.values()) == [1, 1]
+        for slot in slots:
+            slot.release()
+        await eventually(lambda: claimed(gate) == 0)
 
 
 async def test_a_late_claim_that_is_cancelled_in_the_moment_of_its_verdict_costs_the_slot_nothing(opened):
