@@ -34,7 +34,7 @@ from channels_admission.snapshot import (
 from channels_admission.types import Level, Load
 from channels_admission.worker import host
 
-README = (Path(__file__).resolve().parent.parent / "README.md").read_text()
+PAGE = (Path(__file__).resolve().parent.parent / "docs" / "operations.md").read_text()
 WIDTH = 80
 NOON = datetime(2026, 3, 1, 12, 3, 30, tzinfo=UTC)
 AT = int(NOON.timestamp()) - 23
@@ -396,7 +396,7 @@ def printed(diagnosis: Diagnosis, **options) -> str:
     return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines())
 
 
-def test_the_sample_in_the_readme_is_what_is_printed_in_eighty_columns():
+def test_the_sample_in_the_documents_is_what_is_printed_in_eighty_columns():
     connects = Connects(6400, 21, (Second(AT, 850), Second(AT + 1, 97)))
     ours = worker(held=310, load=loads(lag=0.004))
     theirs = worker(host="web-2", pid=7, held=290, load=loads(lag=0.003, memory=0.55, descriptors=0.3))
@@ -404,7 +404,7 @@ def test_the_sample_in_the_readme_is_what_is_printed_in_eighty_columns():
     known = facts({("web-1", 42): ProcessFacts({8000: 312}, 331, 1024, 64 * 2**20)}, limit=1000)
     known = replace(known, layer=Layer("channels_redis.core.RedisChannelLayer", 100))
     text = printed(diagnose(snapshot(full), known))
-    (sample,) = re.findall(r"^```\n(Diagnosis .*?)\n```", README, re.MULTILINE | re.DOTALL)
+    (sample,) = re.findall(r"^```\n(Diagnosis .*?)\n```", PAGE, re.MULTILINE | re.DOTALL)
     assert text.splitlines() == sample.splitlines()
     assert max(map(len, text.splitlines())) <= WIDTH
 
@@ -474,7 +474,7 @@ def test_it_looks_at_all_pools(admission):
         call_command("ws_status", "--diagnose", "--pool=default")
 
 
-def test_the_readme_tells_every_finding():
-    table = README.partition("| finding |")[2].partition("\n\n")[0]
+def test_the_documents_tell_every_finding():
+    table = PAGE.partition("| finding |")[2].partition("\n\n")[0]
     told = re.findall(r"`([a-z]+-?[a-z]+)`", table)
     assert sorted(told) == sorted(WEIGHTS)

@@ -52,12 +52,13 @@ def test_the_readme_tells_every_setting_with_its_default():
             assert table[key.name].strip() == f"`{key.default!r}`".replace("'", '"')
 
 
-def test_the_readme_and_the_types_tell_every_option_of_the_client_with_its_default():
+def test_the_page_and_the_types_tell_every_option_of_the_client_with_its_default():
     static = Path(str(files("channels_admission"))) / "static" / "channels_admission"
     block = re.search(r"const DEFAULTS = \{\n(.*?)\n  \};", (static / "admission-socket.classic.js").read_text(), re.S)
     options = dict(re.findall(r"^ +(\w+)(?:: ([^,]+))?, //", block[1], re.MULTILINE))
     assert len(options) > 10
-    table = dict(re.findall(r"^\| `([a-z]\w+)` \| `([^`]+)` \|", (ROOT / "README.md").read_text(), re.MULTILINE))
+    page = (ROOT / "docs" / "clients.md").read_text()
+    table = dict(re.findall(r"^\| `([a-z]\w+)` \| `([^`]+)` \|", page, re.MULTILINE))
     assert table == {name: value.replace("_", "") or f"AdmissionSocket.{name}" for name, value in options.items()}
     types = re.search(r"interface AdmissionOptions \{\n(.*?)\n\}", (static / "admission-socket.d.ts").read_text(), re.S)
     told = re.findall(r"^  (?:/\*\* .*: (.*)\. \*/\n  )?(\w+)\?:", types[1], re.MULTILINE)
@@ -83,3 +84,23 @@ def test_the_readme_tells_what_a_connection_was_measured_to_take():
 def test_ci_runs_the_command_that_the_readme_names():
     (command,) = re.findall(r"^## Tests\n\n```console\n(.*)\n```", (ROOT / "README.md").read_text(), re.MULTILINE)
     assert (ROOT / ".ci" / "run").read_text().splitlines()[-1] == command
+
+
+def test_every_link_of_the_documents_leads_somewhere():
+    documents = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
+    links = [(page, *re.match(r"([^#]*)#?(.*)", to).groups()) for page in documents for to in links_of(page)]
+    assert len(links) > 30
+    for page, path, anchor in links:
+        target = page.parent / path if path else page
+        assert target.exists(), (page, path)
+        assert not anchor or anchor in anchors_of(target), (page, path, anchor)
+
+
+def links_of(page: Path) -> list[str]:
+    return [to for to in re.findall(r"\]\(([^)\s]+)\)", page.read_text()) if not to.startswith("http")]
+
+
+def anchors_of(page: Path) -> set[str]:
+    """The names that a page's headings have as places to go to."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
