@@ -7,9 +7,7 @@ from numbers import Real
 from types import MappingProxyType
 from typing import Any
 
-from django.utils.module_loading import import_string
-
-from .values import Wrong, nearest
+from .values import Wrong, function, nearest
 
 BUILT_IN = ("address", "user")
 """The keys there always are."""
@@ -66,26 +64,17 @@ def _function(path: Any, what: str) -> Function:
             f"given with a {what} that is {' or '.join(BUILT_IN)} or a dotted path, and {path!r:.40} is neither."
             + nearest(path, BUILT_IN)
         )
-    try:
-        function = import_string(path)
-    except (ImportError, TypeError, AttributeError) as error:
-        raise Wrong(f"given with the dotted path of a function from a scope, and {path!r:.60} is none") from error
-    if not callable(function):
-        raise Wrong(f"given with a {what} that can be called, and {path!r:.60} cannot")
-    return function  # type: ignore[no-any-return]
+    return function(
+        path, "given with the dotted path of a function from a scope", f"given with a {what} that can be called"
+    )
 
 
 def classify(value: Any) -> Function | None:
     """``CLASSIFY`` read."""
     if value is None:
         return None
-    try:
-        function = import_string(value)
-    except (ImportError, TypeError, AttributeError) as error:
-        raise Wrong("None or the dotted path of a function from a scope to the name of a class") from error
-    if not callable(function):
-        raise Wrong("None or the dotted path of a function, which can be called")
-    return function  # type: ignore[no-any-return]
+    must = "None or the dotted path of a function"
+    return function(value, f"{must} from a scope to the name of a class", f"{must}, which can be called")
 
 
 def shares(value: Any) -> Mapping[str, float]:

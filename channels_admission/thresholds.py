@@ -6,9 +6,7 @@ from numbers import Real
 from types import MappingProxyType
 from typing import Any
 
-from django.utils.module_loading import import_string
-
-from .values import Wrong, nearest
+from .values import Wrong, function, nearest
 
 BUILT_IN: Mapping[str, tuple[float, float] | None] = {
     "lag": (0.1, 0.5),
@@ -63,13 +61,8 @@ def _own_name(name: str) -> str:
 
 
 def _source(path: Any) -> Source:
-    try:
-        source = import_string(path)
-    except (ImportError, TypeError, AttributeError) as error:
-        raise Wrong(f"a dict whose every MONITOR is the dotted path of a function, and {path!r:.60} is none") from error
-    if not callable(source):
-        raise Wrong(f"a dict whose every MONITOR can be called, and {path!r:.60} cannot")
-    return source  # type: ignore[no-any-return]
+    must = "a dict whose every MONITOR"
+    return function(path, f"{must} is the dotted path of a function", f"{must} can be called")
 
 
 def _thresholds(name: str, value: Any) -> Thresholds | None:

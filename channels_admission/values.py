@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable
 from numbers import Real
 from typing import Any
 
+from django.utils.module_loading import import_string
+
 MAX_AGE = 31_536_000
 """Seconds, a year; a larger age is taken for a mistake."""
 MAX_RATE = 1_000_000
@@ -26,6 +28,17 @@ def nearest(name: object, known: Iterable[str]) -> str:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def function(path: object, named: str, called: str) -> Callable[..., Any]:
+    """What stands at a dotted path; ``named`` and ``called`` begin what is said where the path or its end is wrong."""
+    try:
+        found = import_string(path)  # type: ignore[arg-type]
+    except (ImportError, TypeError, AttributeError) as error:
+        raise Wrong(f"{named}, and {path!r:.60} is none") from error
+    if not callable(found):
+        raise Wrong(f"{called}, and {path!r:.60} cannot")
+    return found  # type: ignore[no-any-return]
 
 
 def whole(low: int, high: int) -> Callable[[Any], int]:

@@ -5,7 +5,7 @@ import os
 import shutil
 import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +17,7 @@ from channels_admission.ledger.memory import MemoryLedger
 
 from demo.servers import Redis
 from figures import Figures
+from reports import BEAT, LEASE, Clock, ClockedRedisLedger
 
 # For the benchmarks; last, so that the installed package is the one that is tested.
 sys.path.append(str(Path(__file__).resolve().parent.parent))
@@ -71,6 +72,19 @@ def admission(prefix: str) -> Iterator[object]:
     yield use
     while overrides:
         overrides.pop().disable()
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+async def in_redis(admission, redis_server: Redis, clock: Clock) -> AsyncIterator[ClockedRedisLedger]:
+    """The ledger in Redis, under the test's clock."""
+    ledger = ClockedRedisLedger(admission(LEASE=LEASE, BEAT=BEAT, LEDGER=redis_server.url), clock)
+    yield ledger
+    await ledger.aclose()
 
 
 @pytest.fixture

@@ -135,14 +135,47 @@ def _port(machine: Machine, number: int) -> int:
     return 8001 + number if machine.launcher else free_port(machine.address)
 
 
-class Nginx:
-    """nginx with the files of ``deploy/nginx/``."""
+class Balancer:
+    """A program in front of the workers, while the ``with`` lasts."""
+
+    name: str
+    env: Mapping[str, str] | None = None
 
     def __init__(self, site: Site, folder: Path) -> None:
         self.port = free_port("127.0.0.1")
         self.origin = f"http://127.0.0.1:{self.port}"
-        self._site, self._folder = site, folder / "nginx"
-        shutil.copytree(DEPLOY / "nginx", self._folder)
+        self._site, self._folder = site, folder / self.name
+        self._folder.mkdir()
+
+    def __enter__(self) -> Self:
+        log = self._folder / "log"
+        self.process = spawn(self.command(), log, self.env)
+        try:
+            wait_until(self._serves, [self.process], [log], self.name)
+        except BaseException:
+            end([self.process])
+            raise
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        end([self.process])
+
+    def command(self) -> list[str]:
+        raise NotImplementedError
+
+    def _serves(self) -> bool:
+        with closing(socket.socket()) as client:
+            return client.connect_ex(("127.0.0.1", self.port)) == 0
+
+
+class Nginx(Balancer):
+    """nginx with the files of ``deploy/nginx/``."""
+
+    name = "nginx"
+
+    def __init__(self, site: Site, folder: Path) -> None:
+        super().__init__(site, folder)
+        shutil.copytree(DEPLOY / "nginx", self._folder, dirs_exist_ok=True)
         (self._folder / "listen.conf").write_text(f"listen 127.0.0.1:{self.port};\nserver_name 127.0.0.1;\n")
         kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
         paths = "\n".join(f"{kind}_temp_path {self._folder}/{kind};" for kind in kinds)
@@ -159,19 +192,6 @@ class Nginx:
         globals = f"daemon off; pid {self._folder}/nginx.pid; error_log stderr;"
         return [find("nginx"), "-p", str(self._folder), "-c", str(self._folder / "nginx.conf"), "-g", globals, *more]
 
-    def __enter__(self) -> Self:
-        log = self._folder / "nginx.log"
-        self.process = spawn(self.command(), log)
-        try:
-            wait_until(lambda: _answers(self.port), [self.process], [log], "nginx")
-        except BaseException:
-            end([self.process])
-            raise
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        end([self.process])
-
     def drain(self, backend: Backend) -> None:
         self._write(down=backend)
         subprocess.run(self.command("-s", "reload"), check=True, capture_output=True)
@@ -181,13 +201,10 @@ class Nginx:
         subprocess.run(self.command("-s", "reload"), check=True, capture_output=True)
 
 
-class Haproxy:
+class Haproxy(Balancer):
     """HAProxy with ``deploy/haproxy/haproxy.cfg``."""
 
-    def __init__(self, site: Site, folder: Path) -> None:
-        self.port = free_port("127.0.0.1")
-        self.origin = f"http://127.0.0.1:{self.port}"
-        self._site, self._folder = site, folder
+    name = "haproxy"
 
     @property
     def env(self) -> dict[str, str]:
@@ -195,25 +212,18 @@ class Haproxy:
         own = {"LISTEN": f"127.0.0.1:{self.port}", "ADMIN_SOCKET": str(self._folder / "admin.sock")}
         return {**os.environ, **own, **workers}
 
-    def __enter__(self) -> Self:
-        log = self._folder / "haproxy.log"
-        self.process = spawn([find("haproxy"), "-W", "-f", str(DEPLOY / "haproxy" / "haproxy.cfg")], log, self.env)
-        try:
-            wait_until(lambda: _answers(self.port) and self._ready(3), [self.process], [log], "HAProxy")
-        except BaseException:
-            end([self.process])
-            raise
-        return self
+    def command(self) -> list[str]:
+        return [find("haproxy"), "-W", "-f", str(DEPLOY / "haproxy" / "haproxy.cfg")]
 
-    def __exit__(self, *error: object) -> None:
-        end([self.process])
+    def _serves(self) -> bool:
+        return super()._serves() and self._ready(3)
 
     def drain(self, backend: Backend) -> None:
         self._say(f"set server admission/{self._name(backend)} state drain")
 
     def renew(self, backend: Backend) -> None:
         self._say(f"set server admission/{self._name(backend)} state ready")
-        wait_until(lambda: self._ready(3), [self.process], [], "HAProxy")
+        wait_until(lambda: self._ready(3), [self.process], [], self.name)
 
     def _name(self, backend: Backend) -> str:
         return f"worker-{1 + self._site.backends.index(backend)}"
@@ -240,8 +250,3 @@ class Haproxy:
 
 
 BALANCERS = {"nginx": Nginx, "haproxy": Haproxy}
-
-
-def _answers(port: int) -> bool:
-    with closing(socket.socket()) as client:
-        return client.connect_ex(("127.0.0.1", port)) == 0

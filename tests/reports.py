@@ -10,6 +10,7 @@ from channels_admission.ledger.redis import RedisClusterLedger, RedisLedger
 from channels_admission.types import Report, View
 
 HOME = "aaaaaaaaaaaa"
+LEASE, BEAT = 6.0, 1.0
 
 
 class Reporter:

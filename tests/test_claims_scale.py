@@ -6,7 +6,7 @@ import pytest
 import redis
 
 from fair import Claimant, ask
-from reports import Clock, ClockedRedisLedger
+from reports import BEAT, LEASE
 
 WORKERS, HELD, PER_CALL = 4, 25_000, 200
 BYTES = 200
@@ -15,20 +15,7 @@ BLOCKED = 5.0
 """Milliseconds that no call keeps Redis from others."""
 INTERRUPTED = 3
 """Calls that may have taken longer since the machine gave the time of Redis to others."""
-LEASE, BEAT = 6.0, 1.0
 pytestmark = [pytest.mark.integration, pytest.mark.fault]
-
-
-@pytest.fixture
-def clock():
-    return Clock()
-
-
-@pytest.fixture
-async def ledger(admission, redis_server, clock):
-    ledger = ClockedRedisLedger(admission(LEASE=LEASE, BEAT=BEAT, LEDGER=redis_server.url), clock)
-    yield ledger
-    await ledger.aclose()
 
 
 class Server:
@@ -65,9 +52,9 @@ async def fill(workers: list[Claimant], held: int) -> None:
             assert not any(view.verdicts)
 
 
-async def test_a_key_for_each_connection(ledger, clock, redis_server, figures):
-    server = Server(redis_server.url, ledger._settings.prefix)
-    workers = [Claimant(ledger, f"{number:x}", limit=10**6) for number in range(WORKERS)]
+async def test_a_key_for_each_connection(in_redis, clock, redis_server, figures):
+    server = Server(redis_server.url, in_redis._settings.prefix)
+    workers = [Claimant(in_redis, f"{number:x}", limit=10**6) for number in range(WORKERS)]
     for worker in workers:
         await worker.claim()
     clock.now += 2 * BEAT
@@ -101,9 +88,9 @@ async def test_a_key_for_each_connection(ledger, clock, redis_server, figures):
     )
 
 
-async def test_a_pool_that_is_not_shared_has_no_claims(ledger, redis_server):
-    server = Server(redis_server.url, ledger._settings.prefix)
-    worker = Claimant(ledger, "a", limit=10**6)
+async def test_a_pool_that_is_not_shared_has_no_claims(in_redis, redis_server):
+    server = Server(redis_server.url, in_redis._settings.prefix)
+    worker = Claimant(in_redis, "a", limit=10**6)
     await worker.say(wanted=25_000)
     before = server.memory()
     await worker.say(held=25_000, wanted=75_000)

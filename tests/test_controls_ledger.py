@@ -8,8 +8,8 @@ from channels_admission import policy
 from channels_admission.ledger.controls import controls_of, text
 from channels_admission.types import EVERYBODY, Controls, Drain, Edge, Level, Order, Reason
 
-from reports import Clock, ClockedRedisLedger, Reporter
-from test_ledger_contract import BEAT, LEASE, clock, guarded_cluster, guarded_redis, ledger, worker  # noqa: F401
+from reports import BEAT, Reporter
+from test_ledger_contract import guarded_cluster, guarded_redis, ledger, worker  # noqa: F401
 
 EIGHTY = Controls(limit=Order(80, "ann", 1_790_000_000.25))
 
@@ -230,12 +230,9 @@ async def test_the_level_is_that_of_the_rules(admission, worker, clock, ledger, 
 
 
 @pytest.fixture
-async def in_redis(admission, redis_server):
-    clock = Clock()
-    ledger = ClockedRedisLedger(admission(LEASE=LEASE, BEAT=BEAT, LEDGER=redis_server.url), clock)
+def in_redis(in_redis, clock, redis_server):
     with redis.Redis.from_url(redis_server.url) as client:
-        yield ledger, clock, client
-    await ledger.aclose()
+        yield in_redis, clock, client
 
 
 async def test_controls_do_not_expire_while_something_is_set(in_redis):

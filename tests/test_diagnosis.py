@@ -13,7 +13,6 @@ import psutil
 import pytest
 from django.core.management import call_command
 from django.core.management.base import CommandError
-from rich.console import Console
 
 from channels_admission import conf
 from channels_admission.case import Process
@@ -34,8 +33,9 @@ from channels_admission.snapshot import (
 from channels_admission.types import Level, Load
 from channels_admission.worker import host
 
+from screen import WIDTH, printed
+
 PAGE = (Path(__file__).resolve().parent.parent / "docs" / "operations.md").read_text()
-WIDTH = 80
 NOON = datetime(2026, 3, 1, 12, 3, 30, tzinfo=UTC)
 AT = int(NOON.timestamp()) - 23
 SETTING = "CHANNELS_ADMISSION['MAX_CONNECTIONS']"
@@ -390,10 +390,8 @@ def test_the_channel_layer(admission, settings, configured, layer):
 # On a terminal and as JSON
 
 
-def printed(diagnosis: Diagnosis, **options) -> str:
-    console = Console(file=io.StringIO(), width=WIDTH, highlight=False, **{"color_system": None, **options})
-    console.print(printout(diagnosis))
-    return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines())
+def shown(diagnosis: Diagnosis, **options) -> str:
+    return printed(printout(diagnosis), **options)
 
 
 def test_the_sample_in_the_documents_is_what_is_printed_in_eighty_columns():
@@ -403,27 +401,27 @@ def test_the_sample_in_the_documents_is_what_is_printed_in_eighty_columns():
     full = pool(ours, theirs, held=600, limit=1000, refused={"lag": 212}, connects=connects)
     known = facts({("web-1", 42): ProcessFacts({8000: 312}, 331, 1024, 64 * 2**20)}, limit=1000)
     known = replace(known, layer=Layer("channels_redis.core.RedisChannelLayer", 100))
-    text = printed(diagnose(snapshot(full), known))
+    text = shown(diagnose(snapshot(full), known))
     (sample,) = re.findall(r"^```\n(Diagnosis .*?)\n```", PAGE, re.MULTILINE | re.DOTALL)
     assert text.splitlines() == sample.splitlines()
     assert max(map(len, text.splitlines())) <= WIDTH
 
 
 def test_each_port_has_its_line():
-    text = printed(diagnose(snapshot(), facts({("web-1", 42): ProcessFacts({8000: 19, 8001: 1})})))
+    text = shown(diagnose(snapshot(), facts({("web-1", 42): ProcessFacts({8000: 19, 8001: 1})})))
     assert "  42 8000      19 " in text
     assert [line.split() for line in text.splitlines() if " 8001 " in line] == [["8001", "1"]]
 
 
 def test_a_sound_site_is_told_so():
-    assert "Nothing found that needs a hand." in printed(diagnose(snapshot(), facts()))
+    assert "Nothing found that needs a hand." in shown(diagnose(snapshot(), facts()))
 
 
 def test_what_the_ledger_says_is_neither_markup_nor_obeyed():
     hostile = "[red]a[/red]\x1b[31m\x07\u202e\n[b]"
     bad = worker(host=hostile, server=hostile, load=(*loads(lag=0.3), Load(hostile, 1.0, 1.0)))
     ledger = LedgerSnapshot(hostile, hostile, Health.DOWN, hostile)
-    text = printed(diagnose(snapshot(pool(bad, refused={hostile: 3}), ledger=ledger), facts()))
+    text = shown(diagnose(snapshot(pool(bad, refused={hostile: 3}), ledger=ledger), facts()))
     assert set(text) & {"\x1b", "\x07", "\u202e"} == set()
     assert "[red]a[/red]?[31m?? [b]" in " ".join(text.split())
     assert max(map(len, text.splitlines())) <= WIDTH
@@ -432,14 +430,14 @@ def test_what_the_ledger_says_is_neither_markup_nor_obeyed():
 def test_the_largest_numbers_fit():
     known = ProcessFacts({65535: 1_000_000}, 1_000_000, 1_048_576, 2**40)
     busy = worker(pid=4194304, held=10_000_000, load=loads(lag=123.456, memory=1, descriptors=1, cpu=12.34))
-    text = printed(diagnose(snapshot(pool(busy)), facts({("web-1", 4194304): known})))
+    text = shown(diagnose(snapshot(pool(busy)), facts({("web-1", 4194304): known})))
     assert max(map(len, text.splitlines())) <= WIDTH
 
 
 def test_a_severity_has_a_colour_and_needs_none():
     diagnosis = diagnose(snapshot(pool(held=50, level=Level.FULL)), facts())
-    assert "\x1b[1;31mCritical" in printed(diagnosis, color_system="standard", force_terminal=True)
-    assert "Critical" in printed(diagnosis)
+    assert "\x1b[1;31mCritical" in shown(diagnosis, color_system="standard", force_terminal=True)
+    assert "Critical" in shown(diagnosis)
 
 
 @pytest.mark.parametrize("shape", [Diagnosis, Finding, Limit, Process, Layer])

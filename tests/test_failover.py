@@ -10,7 +10,7 @@ import pytest
 from clients import Crowd, look
 from conftest import eventually
 from demo.servers import Workers
-from redises import replicated_cluster, watched
+from redises import Cluster, replicated_cluster, watched
 
 LIMIT, BEAT, LEASE = 40, 0.5, 5
 WORKERS, CLIENTS = 4, 80
@@ -85,15 +85,36 @@ def site(admission, keys, redis_server):
     return run
 
 
-def told(name: str) -> tuple[str, str]:
-    return (
-        f"{name}; four uvicorn workers, {CLIENTS} clients that come and go, `freeze`",
-        "admissions resume; never above the limit in the clients' own count; then equal to the truth; no restart",
-    )
+@pytest.fixture
+def note(figures):
+    """``note(fault, running, seconds, again)``: what the fault did to the site."""
+
+    def note(fault: str, running: Site, seconds: float, again: float) -> None:
+        figures.note(
+            f"{fault}; four uvicorn workers, {CLIENTS} clients that come and go, `freeze`",
+            "admissions resume; never above the limit in the clients' own count; then equal to the truth; no restart",
+            f"resumed after {seconds:.1f} s; at most {running.crowd.most} of {LIMIT} open; "
+            f"equal {again:.2f} s after a beat",
+        )
+
+    return note
+
+
+@pytest.fixture
+def cluster(site):
+    """The site over a cluster, the cluster, and the slot of its pool."""
+
+    @asynccontextmanager
+    async def run() -> AsyncIterator[tuple[Site, Cluster, int]]:
+        with replicated_cluster() as servers:
+            async with site({"HOSTS": servers.hosts, "CLUSTER": True}) as running:
+                yield running, servers, servers.clients[0].execute_command("CLUSTER", "KEYSLOT", "{default}")
+
+    return run
 
 
 @pytest.mark.parametrize("blow", ["killed", "silent"])
-async def test_a_primary_with_sentinels(site: Callable, figures, blow):
+async def test_a_primary_with_sentinels(site: Callable, note, blow):
     with watched() as servers:
         async with site(servers.ledger) as running:
             (servers.primary.stop if blow == "killed" else servers.primary.pause)()
@@ -101,44 +122,28 @@ async def test_a_primary_with_sentinels(site: Callable, figures, blow):
             if blow == "silent":
                 servers.primary.resume()
             again = await running.is_right()
-            most = running.crowd.most
-    figures.note(
-        *told(f"Sentinel: the primary is {blow}, then another in its place"),
-        f"resumed after {seconds:.1f} s; at most {most} of {LIMIT} open; equal {again:.2f} s after a beat",
-    )
+    note(f"Sentinel: the primary is {blow}, then another in its place", running, seconds, again)
 
 
-async def test_a_primary_of_a_cluster(site: Callable, figures):
-    with replicated_cluster() as servers:
-        async with site({"HOSTS": servers.hosts, "CLUSTER": True}) as running:
-            slot = servers.clients[0].execute_command("CLUSTER", "KEYSLOT", "{default}")
-            servers.nodes[servers.owner(slot)].stop()
-            seconds = await running.admits_again()
-            again = await running.is_right()
-            most = running.crowd.most
-    figures.note(
-        *told("Cluster: the primary of the pool is killed, then its replica in its place"),
-        f"resumed after {seconds:.1f} s; at most {most} of {LIMIT} open; equal {again:.2f} s after a beat",
-    )
+async def test_a_primary_of_a_cluster(cluster: Callable, note):
+    async with cluster() as (running, servers, slot):
+        servers.nodes[servers.owner(slot)].stop()
+        seconds = await running.admits_again()
+        again = await running.is_right()
+    note("Cluster: the primary of the pool is killed, then its replica in its place", running, seconds, again)
 
 
-async def test_a_pool_that_moves_to_another_node(site: Callable, figures):
+async def test_a_pool_that_moves_to_another_node(cluster: Callable, note):
     """Its slot is open at both nodes, and its keys follow each other."""
-    with replicated_cluster() as servers:
-        async with site({"HOSTS": servers.hosts, "CLUSTER": True}) as running:
-            slot = servers.clients[0].execute_command("CLUSTER", "KEYSLOT", "{default}")
-            source = servers.owner(slot)
-            target = (source + 1) % 3
-            servers.begin_to_move(slot, source, target)
-            await asyncio.sleep(BEAT)
-            first, *_ = servers.keys(slot, source)
-            servers.move(source, target, first)
-            await asyncio.sleep(BEAT)
-            servers.end_move(slot, source, target)
-            seconds = await running.admits_again()
-            again = await running.is_right()
-            most = running.crowd.most
-    figures.note(
-        *told("Cluster: the pool moves to another node, key by key"),
-        f"resumed after {seconds:.1f} s; at most {most} of {LIMIT} open; equal {again:.2f} s after a beat",
-    )
+    async with cluster() as (running, servers, slot):
+        source = servers.owner(slot)
+        target = (source + 1) % 3
+        servers.begin_to_move(slot, source, target)
+        await asyncio.sleep(BEAT)
+        first, *_ = servers.keys(slot, source)
+        servers.move(source, target, first)
+        await asyncio.sleep(BEAT)
+        servers.end_move(slot, source, target)
+        seconds = await running.admits_again()
+        again = await running.is_right()
+    note("Cluster: the pool moves to another node, key by key", running, seconds, again)

@@ -8,8 +8,8 @@ from channels_admission.ledger.base import Forgotten, OutOfOrder
 from channels_admission.ledger.memory import MemoryLedger
 
 from fair import Claimant, ask, key
-from reports import ClockedRedisLedger
-from test_ledger_contract import BEAT, LEASE, clock, guarded_cluster, guarded_redis, ledger  # noqa: F401
+from reports import BEAT, LEASE, ClockedRedisLedger
+from test_ledger_contract import guarded_cluster, guarded_redis, ledger  # noqa: F401
 
 
 @pytest.fixture
@@ -185,14 +185,14 @@ async def test_a_worker_that_was_forgotten_tells_all_of_it_again(ledger, worker,
 
 
 @pytest.fixture
-async def stored(admission, clock, redis_server):  # noqa: F811
+async def stored(admission, clock, redis_server):
     place = ClockedRedisLedger(admission(LEASE=LEASE, BEAT=BEAT, LEDGER=redis_server.url), clock)
     yield place
     await place.aclose()
 
 
 @pytest.mark.parametrize("part", ["claims", "claims:host:1:a", "counts"])
-async def test_lost_claims_are_told_again_and_nothing_is_granted_meanwhile(stored, clock, redis_server, part):  # noqa: F811
+async def test_lost_claims_are_told_again_and_nothing_is_granted_meanwhile(stored, clock, redis_server, part):
     await settled(stored, clock)
     a, b = Claimant(stored, "a", limit=100), Claimant(stored, "b", limit=100)
     await a.claim(*[ask("kim")] * 2, ask("lee"))
@@ -213,7 +213,7 @@ async def test_lost_claims_are_told_again_and_nothing_is_granted_meanwhile(store
     assert await keys_kept(stored) == 0
 
 
-async def test_a_restored_save_counts_nobody_wrongly(stored, clock, redis_server):  # noqa: F811
+async def test_a_restored_save_counts_nobody_wrongly(stored, clock, redis_server):
     await settled(stored, clock)
     a, b = Claimant(stored, "a", limit=100), Claimant(stored, "b", limit=100)
     await a.claim(ask("kim"), ask("old"))
@@ -233,7 +233,7 @@ async def test_a_restored_save_counts_nobody_wrongly(stored, clock, redis_server
     assert (await a.claim(ask("kim"), *[ask("old")] * 4)).verdicts == ("quota:user", "", "", "", "quota:user")
 
 
-async def test_claims_swept_up_after_they_had_expired_are_told_again(stored, clock, redis_server):  # noqa: F811
+async def test_claims_swept_up_after_they_had_expired_are_told_again(stored, clock, redis_server):
     b = await settled(stored, clock)
     a, c = Claimant(stored, "a", limit=100), Claimant(stored, "c", limit=100)
     await a.claim(ask("kim"))

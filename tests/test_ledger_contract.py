@@ -16,14 +16,7 @@ from channels_admission.types import NO_HANDSHAKES, Moment, Neighbour, Past, Rea
 
 from demo.servers import Redis
 from redises import as_admission, cluster, rights
-from reports import HOME, Clock, ClockedRedisClusterLedger, ClockedRedisLedger, Reporter
-
-LEASE, BEAT = 6.0, 1.0
-
-
-@pytest.fixture
-def clock():
-    return Clock()
+from reports import BEAT, HOME, LEASE, ClockedRedisClusterLedger, ClockedRedisLedger, Reporter
 
 
 @pytest.fixture(scope="module")
@@ -420,13 +413,6 @@ async def test_pools_have_seconds_of_their_own(ledger, clock):
     await Reporter(ledger, "a", pool="chat").say(counters={"full": 3})
     assert await seconds(ledger, "chat") == {start: 3}
     assert await seconds(ledger) == {}
-
-
-@pytest.fixture
-async def in_redis(admission, clock, redis_server):
-    ledger = ClockedRedisLedger(admission(LEASE=LEASE, BEAT=BEAT, LEDGER=redis_server.url), clock)
-    yield ledger
-    await ledger.aclose()
 
 
 async def test_every_report_leaves_all_keys_of_its_pool(in_redis, clock):

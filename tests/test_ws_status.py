@@ -17,7 +17,6 @@ import pytest
 import redis
 from django.core.management import call_command
 from django.core.management.base import CommandError
-from rich.console import Console
 
 from channels_admission import conf, render
 from channels_admission.ledger import open_ledger
@@ -36,9 +35,9 @@ from channels_admission.types import Level, Load
 
 from demo.servers import TESTPROJECT, Redis, environment, free_port
 from reports import Reporter
+from screen import WIDTH, printed
 
 ESCAPE = "\x1b"
-WIDTH = 80
 
 
 @pytest.fixture(autouse=True)
@@ -122,9 +121,7 @@ def snapshot(*pools: PoolSnapshot, enabled: bool = True, health: Health = Health
 
 
 def shown(seen: Snapshot, **options) -> str:
-    console = Console(file=io.StringIO(), width=WIDTH, highlight=False, **{"color_system": None, **options})
-    console.print(render.status(seen))
-    return console.file.getvalue()
+    return printed(render.status(seen), **options)
 
 
 # With workers
