@@ -30,7 +30,7 @@ PROFILES = pytest.mark.parametrize(
 NO_FENCE = {"if seq <= last then return {'out of order', seq, last} end": ""}
 REAL_CLOCK = {"clock = clock + math.max(0, math.min(now - real, 2 * beat))": "clock = now"}
 NO_ECHO = {"local behind = seen_version > version": "local behind = false"}
-EMPTY_IS_SETTLED = {"settled, sums, record = now + settling_time": "settled, sums, record = now"}
+EMPTY_IS_SETTLED = {"record = now + settling_time": "record = now"}
 FREE_TOKENS = {"full_at = math.max(full_at, passed) + granted / rate": "full_at = 0"}
 
 
