@@ -123,11 +123,13 @@ def _workers(pools: Iterable[PoolSnapshot]) -> Iterator[Metric]:
     told = "What a monitor of a worker reads: seconds for the lag, a share for the rest; left out where it is unknown."
     readings = [(labels, load.reading) for labels, load in loads if load.reading is not None]
     yield _gauge("worker_reading", told, ("worker", "monitor"), readings)
-    lags = [(load, worker.id) for worker in workers for load in worker.load if load.longest is not None]
+    lags = [(worker, load) for worker in workers for load in worker.load]
+    medians = [((worker.id,), load.median) for worker, load in lags if load.median is not None]
     told = "Half of the delays of the worker's event loop in the last two seconds were shorter than this."
-    yield _gauge("worker_lag_median_seconds", told, ("worker",), [((worker,), load.median) for load, worker in lags])
+    yield _gauge("worker_lag_median_seconds", told, ("worker",), medians)
+    longest = [((worker.id,), load.longest) for worker, load in lags if load.longest is not None]
     told = "The longest of those delays; their 99th percentile is the reading of the lag."
-    yield _gauge("worker_lag_longest_seconds", told, ("worker",), [((worker,), load.longest) for load, worker in lags])
+    yield _gauge("worker_lag_longest_seconds", told, ("worker",), longest)
     pressures = [(labels, load.pressure) for labels, load in loads]
     yield _gauge("worker_pressure", "The share of handshakes that a monitor refuses.", ("worker", "monitor"), pressures)
 
