@@ -1,4 +1,4 @@
-"""``ws_status --watch``: the status again and again, with what has been seen so far. For a terminal, or a pipe.
+"""``ws_status --watch``: the status again and again, with what came before. For a terminal, or a pipe.
 
 On a terminal it takes the whole screen and gives it back; elsewhere it prints one frame after the
 other. Ctrl-C is the way to end it, and no failure.
@@ -9,7 +9,7 @@ import signal
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
+from itertools import dropwhile, pairwise
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from .finding import clock
+from .history import History, Series
 from .render import LEVELS, ends, problem, status
 from .snapshot import Health, PoolSnapshot, Snapshot
 from .sparkline import Sparkline
@@ -25,10 +26,13 @@ EVERY = 2.0
 """Seconds from one look to the next, unless told otherwise."""
 KEPT = 500
 """Looks that are remembered: more than any terminal is wide."""
+MINUTE = 60
+"""Seconds between looks from which on the past is told in minutes."""
 ENDS = {signal.SIGINT: 0, signal.SIGTERM: 128 + signal.SIGTERM}
 """The signals that end it, and the exit code of each."""
 
 Look = Callable[[], Awaitable[Snapshot]]
+Recall = Callable[[str], Awaitable[History]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +58,19 @@ class Trend:
         return [_rate(before, after) for before, after in pairwise([None, *self.samples])]
 
 
+def _samples(series: Series, every: float, refused: int) -> Iterator[Sample | None]:
+    """What looks would have seen, ``every`` so many seconds but no oftener than the points are, up to the last one.
+
+    ``refused`` is how many have been in all.
+    """
+    size = max(1, round(every / series.step))
+    counts = [sum(each) for each in zip(*series.refused.values(), strict=True)] or [0] * len(series.held)
+    for end in range(len(series.held) % size + size, len(series.held) + 1, size):
+        held = [each for each in series.held[end - size : end] if each is not None]
+        at = series.start + end * series.step
+        yield Sample(at, max(held), refused - sum(counts[end:])) if held else None
+
+
 def _rate(before: Sample | None, after: Sample | None) -> float | None:
     if before is None or after is None or after.refused < before.refused or after.at <= before.at:
         return None
@@ -71,6 +88,16 @@ class Watch:
         self._every = every
         self._trends: dict[str, Trend] = {}
         self._numbers: Snapshot | None = None
+
+    def knows(self, pool: str) -> bool:
+        """Whether it has seen or recalled anything of the pool."""
+        return pool in self._trends
+
+    def recall(self, pool: PoolSnapshot, past: History) -> None:
+        """Begin the pool's bars with what the ledger remembers, as if it had been looked at all the time."""
+        series = past.minutes if self._every >= MINUTE else past.seconds
+        samples = _samples(series, self._every, sum(pool.refused.values()))
+        self._trends[pool.name] = Trend(deque(dropwhile(lambda sample: sample is None, samples), KEPT))
 
     def frame(self, now: Snapshot) -> RenderableType:
         """Take note of a look, and show it beside the ones before."""
@@ -110,8 +137,11 @@ class Watch:
         return lines
 
 
-async def watch(console: Console, look: Look, every: float = EVERY) -> int:
-    """Show what ``look`` gives every so many seconds, until a signal ends it; its exit code."""
+async def watch(console: Console, look: Look, recall: Recall, every: float = EVERY) -> int:
+    """Show what ``look`` gives every so many seconds, until a signal ends it; its exit code.
+
+    ``recall`` gives the past of a pool, with which its bars begin.
+    """
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
     told: list[signal.Signals] = []
 
@@ -123,7 +153,7 @@ async def watch(console: Console, look: Look, every: float = EVERY) -> int:
     for number in ENDS:
         loop.add_signal_handler(number, end, number)
     try:
-        await _show(console, look, every)
+        await _show(console, look, recall, every)
     except asyncio.CancelledError:
         if not told:
             raise
@@ -133,14 +163,22 @@ async def watch(console: Console, look: Look, every: float = EVERY) -> int:
     return ENDS[told[0]]
 
 
-async def _show(console: Console, look: Look, every: float) -> None:
+async def _show(console: Console, look: Look, recall: Recall, every: float) -> None:
     seen = Watch(every)
+
+    async def frame() -> RenderableType:
+        now = await look()
+        for pool in now.pools:
+            if not seen.knows(pool.name):
+                seen.recall(pool, await recall(pool.name))
+        return seen.frame(now)
+
     if not console.is_terminal or console.is_dumb_terminal:
         while True:
-            console.print(seen.frame(await look()), "")
+            console.print(await frame(), "")
             console.file.flush()
             await asyncio.sleep(every)
     with Live(console=console, screen=True, auto_refresh=False, vertical_overflow="crop") as live:
         while True:
-            live.update(seen.frame(await look()), refresh=True)
+            live.update(await frame(), refresh=True)
             await asyncio.sleep(every)

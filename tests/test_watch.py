@@ -19,6 +19,7 @@ import pytest
 from rich.console import Console
 
 from channels_admission import conf
+from channels_admission.history import History, Series
 from channels_admission.ledger import open_ledger
 from channels_admission.snapshot import Health, LedgerSnapshot, PoolSnapshot, Snapshot
 from channels_admission.sparkline import Sparkline
@@ -107,6 +108,37 @@ def test_each_pool_has_its_own_bars():
             for second, held in ((0, 0), (2, 0))]  # fmt: skip
     bars = [line.split()[1] for line in shown(*both) if line.startswith("held")]
     assert bars == ["▁▁", "██"]
+
+
+def past(step: int, held: list[int | None], full: list[int]) -> Series:
+    return Series(step, int(NOON.timestamp()) - step * len(held), tuple(held), (50,) * len(held), (), {"full": full})
+
+
+def recalled(every: float) -> Watch:
+    seen = Watch(every)
+    seconds = past(1, [None, None, 10, 20, 25, 25, 50, 50], [0, 0, 0, 0, 4, 0, 2, 2])
+    minutes = past(60, [10, 50], [0, 60])
+    seen.recall(look(0, 50, 108).pools[0], History("default", int(NOON.timestamp()), seconds, minutes))
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("every", "held", "refused"),
+    [
+        (0.1, [10, 20, 25, 25, 50, 50], [None, 0, 4, 0, 2, 2]),
+        (2, [20, 25, 50], [None, 2, 2]),
+        (3, [25, 50], [None, 4 / 3]),
+        (60, [10, 50], [None, 1]),
+        (3600, [], []),
+    ],
+)
+def test_the_bars_begin_with_what_the_ledger_remembers(every, held, refused):
+    seen = recalled(every)
+    trend = seen._trends["default"]
+    assert (trend.held(), trend.refused()) == (held, refused)
+    seen.frame(look(2, 50, 112))
+    assert trend.held()[-1] == 50
+    assert trend.refused()[-1] == (2 if held else None)
 
 
 @pytest.mark.parametrize(
@@ -235,6 +267,18 @@ def test_a_ledger_that_goes_and_comes_back_is_shown_as_such(prefix):
         os.write(screen.ours, b"\x03")
         assert screen.end() == 0
         assert not re.search(r"\x1b\[[\d;]*m", screen.written.replace("\x1b[0m", ""))
+
+
+@pytest.mark.integration
+def test_the_first_frame_shows_the_past(admission, redis_server, prefix):
+    tell(admission, redis_server.url, prefix, 7)
+    time.sleep(1.1)
+    with terminal(redis_server.url, prefix=prefix, TERM="dumb") as screen:
+        screen.until(r"(?s)held +\S.*refused/s")
+        first = re.search(r"^held +(\S+)", screen.written, re.MULTILINE)
+        os.write(screen.ours, b"\x03")
+        assert screen.end() == 0
+    assert len(first[1]) >= 2
 
 
 @pytest.mark.integration

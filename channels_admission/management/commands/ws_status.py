@@ -15,11 +15,12 @@ from typing import IO, Any, Literal, cast
 from django.core.management.base import BaseCommand, CommandError, CommandParser, DjangoHelpFormatter
 from rich.console import Console
 
-from ... import conf, plugin, render
+from ... import conf, history, plugin, render
 from ...advice import advise, as_text
 from ...diagnosis import Diagnosis, diagnose
 from ...exceptions import ConfigurationError
 from ...facts import gather
+from ...history import History
 from ...plugin import State
 from ...printout import printout
 from ...shape import SHAPE
@@ -125,7 +126,10 @@ class Command(BaseCommand):
         async def look() -> Snapshot:
             return _only(pool, host, await collect(settings))
 
-        if code := asyncio.run(watch(self._console(options), look, options["watch"])):
+        async def recall(pool: str) -> History:
+            return await history.collect(pool, settings)
+
+        if code := asyncio.run(watch(self._console(options), look, recall, options["watch"])):
             sys.exit(code)
 
     def _diagnose(self, diagnosis: Diagnosis, options: Mapping[str, Any]) -> None:
