@@ -4,7 +4,7 @@ from collections.abc import Awaitable
 from typing import Any
 
 from .conf import DEFAULT_POOL
-from .middleware import KEY, Admission, passes
+from .middleware import KEY, Admission, knows_all, passes
 
 
 class AdmissionMixin:
@@ -25,7 +25,8 @@ class AdmissionMixin:
     # No coroutine of its own, which would be kept for as long as the connection is open.
     def __call__(self, scope: Any, receive: Any, send: Any) -> Awaitable[None]:
         consumer = super().__call__  # type: ignore[misc]
-        inner = consumer if passes(self.admission_pool, scope) else Admission(consumer, self.admission_pool)
+        pool = self.admission_pool
+        inner = consumer if passes(pool, scope) or knows_all(pool, scope) else Admission(consumer, pool)
         return inner(scope, receive, send)
 
     def admission_authenticated(self) -> None:

@@ -45,7 +45,9 @@ class Admission:
         connection = Connection(receive, send)
         try:
             _enter(connection, slot, gate, scope)
-            await self.inner(scope, connection.receive, connection.send)
+            running = self.inner(scope, connection.receive, connection.send)
+            del self  # A mixin makes one for each connection, and it would be kept.
+            await running
         except asyncio.CancelledError:
             if not connection.is_overdue():
                 raise
@@ -79,6 +81,12 @@ def passes(pool: str, scope: Any) -> bool:
         return True
     slot = scope[KEY].get(pool) if KEY in scope else None
     return slot is not None and (slot.gate is None or (slot.gate.rules is None and slot.is_authenticated))
+
+
+def knows_all(pool: str, scope: Any) -> bool:
+    """Whether the connection has a slot of ``pool``, and its scope tells nothing that has yet to be claimed."""
+    slot = scope[KEY].get(pool) if KEY in scope else None
+    return slot is not None and _learned(slot, scope) is None
 
 
 async def _slot(pool: str, scope: Any, receive: Any, send: Any) -> Slot | Refusal | None:
