@@ -1,7 +1,6 @@
 """A refusal as ASGI messages. The only module that knows how servers differ in sending one."""
 
 import math
-from collections.abc import Iterable
 from typing import Any
 
 from .conf import PoolSettings
@@ -21,34 +20,32 @@ def close_reason(text: str, retry_after: float) -> str:
     return text.encode()[: REASON_BYTES - len(hint)].decode(errors="ignore") + hint
 
 
-def messages(scope: Message, refusal: Refusal, pool: PoolSettings) -> Iterable[Message]:
+def messages(scope: Message, refusal: Refusal, pool: PoolSettings) -> tuple[Message, Message]:
     """What to send, in order, to refuse the handshake of ``scope``."""
     if pool.refuse_with == "http" and HTTP_EXTENSION in (scope.get("extensions") or ()):
         return _denial(refusal, pool)
     return _close(scope, refusal, pool)
 
 
-def _close(scope: Message, refusal: Refusal, pool: PoolSettings) -> Iterable[Message]:
+def _close(scope: Message, refusal: Refusal, pool: PoolSettings) -> tuple[Message, Message]:
     # Browsers hide the code of a close before accept, and of a handshake that leaves
     # the subprotocols they asked for unanswered.
     requested = scope.get("subprotocols") or [None]
-    yield {"type": "websocket.accept", "subprotocol": requested[0]}
-    yield {
-        "type": "websocket.close",
-        "code": pool.close_code,
-        "reason": close_reason(pool.close_reason, refusal.retry_after),
-    }
+    reason = close_reason(pool.close_reason, refusal.retry_after)
+    return (
+        {"type": "websocket.accept", "subprotocol": requested[0]},
+        {"type": "websocket.close", "code": pool.close_code, "reason": reason},
+    )
 
 
-def _denial(refusal: Refusal, pool: PoolSettings) -> Iterable[Message]:
-    yield {
-        "type": f"{HTTP_EXTENSION}.start",
-        "status": 503,
-        "headers": [
-            (b"content-type", b"text/plain; charset=utf-8"),
-            (b"retry-after", b"%d" % math.ceil(refusal.retry_after)),
-        ],
-    }
-    # The header has whole seconds (RFC 9110, section 10.2.3).
+def _denial(refusal: Refusal, pool: PoolSettings) -> tuple[Message, Message]:
+    headers = [
+        (b"content-type", b"text/plain; charset=utf-8"),
+        # It has whole seconds (RFC 9110, section 10.2.3).
+        (b"retry-after", b"%d" % math.ceil(refusal.retry_after)),
+    ]
     body = close_reason(pool.close_reason, refusal.retry_after).encode()
-    yield {"type": f"{HTTP_EXTENSION}.body", "body": body}
+    return (
+        {"type": f"{HTTP_EXTENSION}.start", "status": 503, "headers": headers},
+        {"type": f"{HTTP_EXTENSION}.body", "body": body},
+    )

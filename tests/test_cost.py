@@ -36,7 +36,7 @@ SCOPE = {
     "extensions": {},
 }  # fmt: skip
 EVERYTHING = {"MAX_CONNECTION_AGE": 3600, "CONNECT_RATE": 100_000, "CONNECT_BURST": 100_000}
-ADMISSION, REFUSAL = 32, 24
+ADMISSION, REFUSAL = 30, 22
 """Calls of our own functions for each, those for the messages included."""
 KEPT = 1024
 """Bytes of a connection that waits for a message, beyond what it takes without us."""
