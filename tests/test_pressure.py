@@ -250,7 +250,7 @@ TOLD_FROM_MEMORY = {
 
 
 async def test_nothing_here_blocks_the_event_loop(admission, redis_server):
-    settings = admission(LEDGER=redis_server.url, BEAT=0.1, LEASE=1, PRESSURE=WATCHED)
+    settings = admission(LEDGER=redis_server.url, BEAT=0.1, LEASE=1, PRESSURE={**WATCHED, "lag": None})
     await open_ledger(settings).aclose()  # which may import its module
     with blockbuster_ctx() as blocking:
         for function, (file, place) in TOLD_FROM_MEMORY.items():
