@@ -192,6 +192,10 @@ class Cluster:
                 raise AssertionError(f"no replica after {PATIENCE} s")
             time.sleep(POLL)
 
+    def is_heard(self, primary: int) -> bool:
+        """Whether a replica has said that it follows; until then, nothing that is written is sent to it."""
+        return self.clients[primary].info("replication")["slave0"]["offset"] > 0
+
     def wait(self) -> None:
         """Until all of them know each other, and who has which slot."""
         deadline = time.monotonic() + PATIENCE

@@ -109,6 +109,7 @@ async def test_a_primary_that_is_killed_and_its_replica_in_its_place(replicated,
     async with churn(settings, GATES, CLIENTS) as gates:
         await eventually(lambda: gates.held == LIMIT)
         primary = servers.owner(slot_of(servers, "default"))
+        await eventually(lambda: servers.is_heard(primary))
         killed = time.monotonic()
         servers.nodes[primary].stop()
         seconds = await gates.regained(killed, REGAINED)
