@@ -94,7 +94,9 @@ async def test_a_drain_closes_evenly_with_1012_and_a_hint_and_refuses_newcomers(
     most = max(sum(start <= at < start + 1 for at in times) for start in times)
     assert most <= 1.3 * 100
     gaps = [later - earlier for earlier, later in itertools.pairwise(times)]
-    assert len({round(gap, 4) for gap in gaps}) > 50
+    # They end two at a time, 20 ms apart in the mean; by chance one in three of these is longer by a fifth.
+    assert sum(gap > 1.2 * 0.02 for gap in gaps) > 10
+    assert sum(0.01 < gap < 0.9 * 0.02 for gap in gaps) > 10
     assert {code for _, code, _ in crowd.closed} == {1012}
     hints = {float(re.fullmatch(r"Service Restart; retry-after=([\d.]+)", reason)[1]) for _, _, reason in crowd.closed}
     assert 1 <= min(hints) < max(hints) <= 2
