@@ -134,6 +134,8 @@ def hook():
 
 async def test_a_webhook_gets_json_and_the_admins_a_mail(hook, settings):
     settings.ADMINS = ["ann@example.org"] if django.VERSION >= (6, 0) else [("Ann", "ann@example.org")]
+    if django.VERSION >= (6, 1):
+        settings.MAILERS = {"default": {"BACKEND": "django.core.mail.backends.locmem.EmailBackend"}}
     alerts = Alerts("default", recipients({"MAIL_ADMINS": True, "WEBHOOK": hook}))
     alerts.lose("web-1:7:ab", "gone")
     alerts.tell(WARNING, "web-1:7:ab")
