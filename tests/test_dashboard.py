@@ -151,7 +151,7 @@ async def test_an_operator_sees_a_crowd_raises_the_limit_and_drains_a_worker(bro
         assert len(crowd.by_worker() - before) == WORKERS
         await asyncio.to_thread(operator.wait, lambda: operator.shown("pool.held") == str(MORE), 3)
         assert operator.shown("pool.limit") == str(MORE)
-        assert operator.shown("order.what") == f"Limit {MORE}, by the settings {LIMIT}"
+        assert operator.shown("order.what") == f"Limit {MORE} instead of {LIMIT}"
 
         drained = workers.pids[1]
         asked = await asyncio.to_thread(operator.drain, drained)
