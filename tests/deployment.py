@@ -16,6 +16,7 @@ from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Self
 
+import psutil
 import pytest
 
 from demo.servers import SERVING, TESTPROJECT, Redis, end, environment, free_port, spawn, wait_until
@@ -194,11 +195,23 @@ class Nginx(Balancer):
 
     def drain(self, backend: Backend) -> None:
         self._write(down=backend)
-        subprocess.run(self.command("-s", "reload"), check=True, capture_output=True)
+        self._reload()
 
     def renew(self, backend: Backend) -> None:
         self._write()
+        self._reload()
+
+    def _reload(self) -> None:
+        """Return when no process takes clients by the old files any more."""
+        old = psutil.Process(self.process.pid).children()
         subprocess.run(self.command("-s", "reload"), check=True, capture_output=True)
+        wait_until(lambda: all(map(_shuts_down, old)), [self.process], [], self.name)
+
+
+def _shuts_down(process: psutil.Process) -> bool:
+    with suppress(psutil.NoSuchProcess):
+        return "shutting down" in " ".join(process.cmdline()) or process.status() == psutil.STATUS_ZOMBIE
+    return True
 
 
 class Haproxy(Balancer):
