@@ -63,7 +63,7 @@ def _say(what: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure what admission costs.")
-    parser.add_argument("--quick", action="store_true", help="few rounds, for a look: two minutes")
+    parser.add_argument("--quick", action="store_true", help="few rounds, for a look: four minutes")
     parser.add_argument("--folder", type=Path, default=DOCS, help="where speed.json, .md and .png go (%(default)s)")
     parser.add_argument("--render", action="store_true", help="measure nothing; write the page from speed.json again")
     options = parser.parse_args()

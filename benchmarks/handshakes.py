@@ -28,7 +28,7 @@ class Plan:
 
 
 FULL = Plan({"herd": Pattern(1000, 200), "trickle": Pattern(300, 1)}, 9)
-QUICK = Plan({"herd": Pattern(400, 200), "trickle": Pattern(100, 1)}, 2)
+QUICK = Plan({"herd": Pattern(400, 200), "trickle": Pattern(100, 1)}, 3)
 SPARSE = {"sparse": Pattern(20, 1, 0.2)}
 """One at a time, so far apart that no call to the ledger serves two of them."""
 
