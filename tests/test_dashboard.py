@@ -84,7 +84,11 @@ class Operator:
         self.find('[name="username"]').send_keys(name)
         self.find('[name="password"]').send_keys(password)
         self.find('[type="submit"]').click()
-        self.wait(lambda: self.browser.current_url.endswith(PAGE))
+        self.arrive()
+
+    def arrive(self) -> None:
+        """Wait for the dashboard, coming from a page that shows no pools."""
+        self.wait(lambda: self.all('[data-list="pools"] > [data-key="default"]'))
 
     def find(self, selector: str):
         return self.browser.find_element("css selector", selector)
@@ -106,7 +110,7 @@ class Operator:
         """Say yes, and return what had been asked."""
         asked = self.find("#content form p").text
         self.find('#content form [type="submit"]').click()
-        self.wait(lambda: self.browser.current_url.endswith(PAGE))
+        self.arrive()
         return asked
 
     def set_limit(self, limit: int) -> str:
