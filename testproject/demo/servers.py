@@ -218,6 +218,9 @@ class Workers:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if error is not None:
+            ended = {process.pid: code for process in self.processes if (code := process.poll()) is not None}
+            error.add_note(f"Workers that had ended, and how: {ended or 'none'}. What all said last:\n{self.log()}")
         self._leave()
 
     def stop(self) -> None:
