@@ -13,6 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from websockets.exceptions import InvalidHandshake
 
 from channels_admission.monitors import WINDOW
 from channels_admission.pressure import REFRESH, Pressure
@@ -43,15 +44,23 @@ def workers(admission, prefix, redis_server):
 
 
 @asynccontextmanager
-async def crowd(count: int, origin: str, within: float = 0.0, **options):
-    """``count`` clients that come within so many seconds, or None for each that got no verdict; all leave."""
+async def crowd(count: int, origin: str, rows: int, pause: float, **options):
+    """``count`` clients that stand in ``rows``, or None for each that got no verdict; all leave.
 
-    async def come(number: int) -> Client | None:
-        await asyncio.sleep(within * number / count)
-        with suppress(OSError):
+    In each row the next one comes ``pause`` seconds after the verdict on the one before.
+    """
+
+    async def come() -> Client | None:
+        with suppress(OSError, InvalidHandshake):
             return await Client.enter(origin, **options)
 
-    clients = await asyncio.gather(*(come(number) for number in range(count)))
+    async def row() -> None:
+        for _ in range(count // rows):
+            clients.append(await come())
+            await asyncio.sleep(pause)
+
+    clients: list[Client | None] = []
+    await asyncio.gather(*(row() for _ in range(rows)))
     yield clients
     await leave_all([client for client in clients if client is not None])
 
@@ -158,7 +167,7 @@ FEW = ["sh", "-c", 'ulimit -n 256; exec "$@"', "sh"]
 
 async def test_a_worker_that_runs_out_of_descriptors_refuses_and_keeps_serving(workers, figures):
     with workers(launcher=FEW) as running:
-        async with crowd(400, running.origin, within=4.0, open_timeout=5) as clients:
+        async with crowd(400, running.origin, rows=20, pause=0.2, open_timeout=5) as clients:
             assert None not in clients
             assert set(codes(clients)) == {None, 1013}
             admitted = [client for client in clients if client.is_open]
@@ -169,7 +178,7 @@ async def test_a_worker_that_runs_out_of_descriptors_refuses_and_keeps_serving(w
             assert refused == {"descriptors": 400 - len(admitted)}
             assert "Too many open files" not in running.logs[0].read_text()
             figures.note(
-                "400 clients in four seconds at a worker with 256 file descriptors",
+                "400 clients, a hundred a second at the most and 20 at once, at a worker with 256 file descriptors",
                 "no error of the server; the overflow gets 1013, and those admitted are served",
                 f"{len(admitted)} admitted, {refused['descriptors']} refused, none lost; "
                 f"{100 * descriptors.reading:.0f} % in use",
@@ -183,11 +192,11 @@ async def _all_counted(count: int):
 
 async def test_without_the_monitor_the_same_worker_loses_clients(workers, figures):
     with workers(launcher=FEW, PRESSURE={"descriptors": None}) as running:
-        async with crowd(400, running.origin, within=1.0, open_timeout=3) as clients:
+        async with crowd(400, running.origin, rows=100, pause=0.2, open_timeout=3) as clients:
             lost = clients.count(None)
             errors = running.logs[0].read_text().count("Too many open files")
             figures.note(
-                "400 clients in a second, the monitor shown only",
+                "400 clients, 100 at once, the monitor shown only",
                 "nothing",
                 f"{lost} clients lost, {errors} errors logged",
             )
