@@ -38,9 +38,7 @@ def extend() -> bool:
     if can_close_with_reason():
         return True
     protocol = sys.modules["daphne.ws_protocol"].WebSocketProtocol
-    if not all(
-        hasattr(protocol, name) for name in ("serverClose", "sendCloseFrame", "handle_reply", "STATE_CONNECTING")
-    ):
+    if not all(hasattr(protocol, name) for name in KNOWN_PARTS):
         return False
     handle_reply = protocol.handle_reply
 
