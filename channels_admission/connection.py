@@ -23,17 +23,17 @@ class Connection:
     """One connection between its server and its application. Belongs to the task that made it."""
 
     __slots__ = (
-        "_alarm", "_ending", "_interrupted", "_is_open", "_listener", "_overdue", "_receive", "_send", "_task", "due",
+        "_alarm", "_ending", "_listener", "_overdue", "_receive", "_send", "_task", "due",
     )  # fmt: skip
 
     def __init__(self, receive: Any, send: Any) -> None:
         self._receive = receive
         self._send = send
-        self._is_open = True
+        """None once it is closed, from either side."""
         self._ending: tuple[int, str] | None = None
         self._overdue = False
-        self._interrupted = False
         self._listener: asyncio.Task[Any] | None = None
+        """Who waits for a message, until it is interrupted."""
         self._task = asyncio.current_task()
         self._alarm: asyncio.TimerHandle | None = None
         self.due = 0.0
@@ -64,24 +64,24 @@ class Connection:
         try:
             event = await self._receive()
         except asyncio.CancelledError:
-            if not self._interrupted or listener.uncancel() > cancelling:  # type: ignore[union-attr]
+            if self._listener is not None or listener.uncancel() > cancelling:  # type: ignore[union-attr]
                 raise
         else:
-            if self._interrupted:
+            if self._listener is None:
                 listener.uncancel()  # type: ignore[union-attr]
             if event["type"] == "websocket.disconnect":
-                self._is_open = False
+                self._send = None
             return event
         finally:
             self._listener = None
-            self._interrupted = False
         return await self.hang_up()
 
     async def send(self, message: Any) -> None:
-        if self._is_open:
+        send = self._send
+        if send is not None:
             if message["type"] == "websocket.close":
-                self._is_open = False
-            await self._send(message)
+                self._send = None
+            await send(message)
 
     def is_overdue(self) -> bool:
         """Whether it was us who cancelled its task, which then goes on: asked where it was cancelled, at most once."""
@@ -109,9 +109,9 @@ class Connection:
         call(self, *arguments)
 
     def _interrupt(self) -> None:
-        if self._listener is not None and not self._interrupted:
-            self._interrupted = True
-            self._listener.cancel()
+        listener, self._listener = self._listener, None
+        if listener is not None:
+            listener.cancel()
 
     def _cancel(self) -> None:
         if self._task is not None:
