@@ -35,6 +35,7 @@ from .types import (
     NOTHING_SET,
     RELEASED,
     Ask,
+    Claimed,
     Counters,
     Level,
     Load,
@@ -190,12 +191,12 @@ class Account:
     def refuse(self, reason: str) -> None:
         self.counters[str(reason)] += 1
 
-    def release(self, ask: Ask | None = None) -> None:
+    def release(self, claims: Claimed = (), group: int = 0) -> None:
         self.held -= 1
         self.counters[RELEASED] += 1
-        if ask is not None and self.claims is not None:
-            self.claims.give(ask)
-            self.claims.leave(ask.group)
+        if self.claims is not None:
+            self.claims.give(claims)
+            self.claims.leave(group)
 
     def report(
         self,

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from . import policy
 from .conf import PoolSettings
 from .rules import bounds, classes
-from .types import QUOTA, Ask, Class, Fair, Key, Reason, View
+from .types import QUOTA, Ask, Claimed, Class, Fair, Key, Reason, View
 
 TOLD_PER_CALL = 200
 """Keys reported in one call, so that none keeps Redis busy for long."""
@@ -40,15 +40,15 @@ class Claims:
         """Whether there is something that the ledger should hear of soon."""
         return bool(self._untold or self.sweep)
 
-    def take(self, ask: Ask) -> None:
+    def take(self, claims: Claimed) -> None:
         """A slot is taken, or a late ask granted; the ledger may not know."""
-        for _, key in ask.claims:
+        for key in filter(None, claims):
             self._mark(key)
             self._held[key] += 1
 
-    def give(self, ask: Ask) -> None:
-        """What ``ask`` had claimed is free."""
-        for _, key in ask.claims:
+    def give(self, claims: Claimed) -> None:
+        """What was claimed is free."""
+        for key in filter(None, claims):
             self._mark(key)
             self._held[key] -= 1
             if not self._held[key]:
@@ -76,8 +76,9 @@ class Claims:
         share = self._classes[ask.group].share
         if ask.bounded and others + held + (not ask.late) > policy.ceiling(share, limit):
             return Reason.SHARE
-        for place, key in ask.claims:
-            bound = self._quotas[place]
+        for bound, key in zip(self._quotas, ask.claims, strict=False):
+            if key is None:
+                continue
             most = policy.most(bound, limit)
             if self._pool.when_ledger_down == "freeze":
                 most = min(most, self._untold.get(key, self._held[key]))
@@ -87,7 +88,7 @@ class Claims:
 
     def say(self, asks: tuple[Ask, ...], *, away: bool, heard: int, parts: int) -> Fair:
         """What a report says of claims."""
-        asked = dict.fromkeys(key for ask in asks for _, key in ask.claims)
+        asked = dict.fromkeys(key for ask in asks for key in filter(None, ask.claims))
         for key in asked:
             self._mark(key)
         others = (key for key in self._untold if key not in asked)
@@ -115,7 +116,7 @@ class Claims:
         granted = [ask for ask, reason in zip(asks, view.verdicts, strict=True) if not reason]
         counted = Counter(self._sent)
         for ask in granted:
-            for _, key in ask.claims:
+            for key in filter(None, ask.claims):
                 counted[key] += 1
                 self._held[key] += 1
         if view.retell:
@@ -125,7 +126,8 @@ class Claims:
                 self._untold.pop(key, None)
             else:
                 self._untold[key] = counted[key]
-        self._sent = {}
+        # New ones, since a dict keeps the room that a herd once needed.
+        self._sent, self._untold = {}, dict(self._untold)
         self.sweep = view.sweep
 
 

@@ -62,14 +62,14 @@ def decide(
         if not reason and not math.isinf(share):
             if ask.bounded and total + done.given + slot > ceiling(share, limit):
                 reason = Reason.FULL if total + done.given + slot > limit else Reason.SHARE
-            for place, key in ask.claims:
-                if not reason and counts.get(key, 0) + done.claims[key] >= most(fair.quotas[place], limit):
-                    reason = f"{QUOTA}{fair.quotas[place].name}"
+            for quota, key in zip(fair.quotas, ask.claims, strict=False):
+                if key and not reason and counts.get(key, 0) + done.claims[key] >= most(quota, limit):
+                    reason = f"{QUOTA}{quota.name}"
             if not reason and slot:
                 reason = "" if done.used < tokens else Reason.RATE
                 done.used += not reason
         if not reason:
             done.given += slot
-            done.claims.update(key for _, key in ask.claims)
+            done.claims.update(filter(None, ask.claims))
         done.verdicts.append(str(reason))
     return done

@@ -134,19 +134,19 @@ class Gate:
             verdict = await self._handshakes.verdict(ask, slot)
         return verdict if isinstance(verdict, Refusal) else None
 
-    def take_back(self, ask: Ask | None) -> None:
-        """A slot was released, which had been given for ``ask``."""
-        self.account.release(ask)
+    def take_back(self, slot: Slot) -> None:
+        """The slot was released."""
+        self.account.release(slot.claims, slot.group)
         self._timetable.report_soon()
 
     def acquaint(self, slot: Slot) -> None:
         """The slot's connection has authenticated."""
-        if self.rules is None or self.account.claims is None or slot.ask is None:
+        if self.rules is None or self.account.claims is None:
             return
-        known = self.rules.without_pending(slot.ask)
-        if known != slot.ask:
+        known = self.rules.without_pending(slot.claims)
+        if known != slot.claims:
             self.account.claims.give(self.rules.pending)
-            slot.ask = known
+            slot.claims = known
             self._timetable.report_soon()
 
     # The beat
@@ -173,8 +173,7 @@ class Gate:
 
     def _share_of(self, connection: Connection) -> float:
         """The share of the pool that the connection's class may fill; without classes, the same for all."""
-        ask = self.connections[connection].ask
-        return 1.0 if ask is None or self.rules is None else self.rules.shares[ask.group]
+        return 1.0 if self.rules is None else self.rules.shares[self.connections[connection].group]
 
     # Parting
 

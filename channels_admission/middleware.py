@@ -10,7 +10,7 @@ from .account import Account
 from .connection import Connection
 from .gate import Gate
 from .house import gate_of
-from .rules import is_authenticated
+from .rules import Rules, is_authenticated
 from .servers import daphne
 from .slot import Held, Slot
 from .types import CHANNELS_FULL, OVERDUE, Ask, Refusal
@@ -112,9 +112,8 @@ def _learned(slot: Slot, scope: Any) -> Ask | None:
     """What is to be asked for beside the slot, from what its scope now tells."""
     if is_authenticated(scope):
         slot.authenticated()
-    if slot.gate is None or slot.gate.rules is None:
-        return None
-    return slot.ask and slot.gate.rules.ask_again(scope, slot.ask)
+    rules: Rules | None = slot.gate and slot.gate.rules
+    return None if rules is None else rules.ask_again(scope, slot.claims, slot.group)
 
 
 def _enter(connection: Connection, slot: Slot, gate: Gate, scope: Any) -> None:

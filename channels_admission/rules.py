@@ -8,13 +8,14 @@ import hashlib
 import logging
 import math
 from functools import partial
+from itertools import chain, repeat
 from typing import Any
 
 from . import conf
 from .address import client_of
 from .conf import PoolSettings, Settings
-from .quotas import EXEMPT, PENDING, Function
-from .types import KEY_BYTES, Ask, Bound, Class, Key
+from .quotas import EXEMPT, PENDING, Function, Quota
+from .types import KEY_BYTES, Ask, Bound, Claimed, Class, Key
 
 logger = logging.getLogger("channels_admission")
 
@@ -37,9 +38,8 @@ class Rules:
         self._keys: list[Function] = [
             built_in[quota.key] if isinstance(quota.key, str) else quota.key for quota in pool.quotas
         ]
-        self._stranger: tuple[int, Key] = (len(pool.quotas), self._hash(PENDING, ""))
-        self.pending = Ask((self._stranger,))
-        """What those ask for as well who have yet to authenticate."""
+        self.pending: Claimed = (*[None] * len(pool.quotas), self._hash(PENDING, ""))
+        """What those claim as well who have yet to authenticate."""
         self._places = {each.name: place for place, each in enumerate(classes(pool))}
         self.shares = [each.share for each in classes(pool)]
         """Of the limit, for each class."""
@@ -50,32 +50,34 @@ class Rules:
         group = self._group(scope)
         if self.is_exempt(group):
             return Ask(group=group)
-        claims = self._claims(scope, ())
+        claims = self._claims(scope)
         if self.pool.pending_share is not None and not is_authenticated(scope):
-            claims += (self._stranger,)
+            claims += self.pending[-1:]
         return Ask(claims, group)
 
-    def ask_again(self, scope: Any, before: Ask) -> Ask | None:
-        """What a connection asks for beside what it has, or None where its scope tells nothing new."""
-        group = self._group(scope) or before.group
-        claims = () if self.is_exempt(group) else self._claims(scope, [place for place, _ in before.claims])
-        if not claims and group == before.group:
+    def ask_again(self, scope: Any, known: Claimed, before: int) -> Ask | None:
+        """What a connection of the class ``before`` asks for beside ``known``, if its scope tells anything new."""
+        group = self._group(scope) or before
+        claims = () if self.is_exempt(group) else self._claims(scope, known)
+        if not any(claims) and group == before:
             return None
-        return Ask(claims, group, late=True, bounded=self.shares[group] < self.shares[before.group])
+        return Ask(claims, group, late=True, bounded=self.shares[group] < self.shares[before])
 
-    def without_pending(self, ask: Ask) -> Ask:
-        """The same, its user having been found."""
-        return Ask(tuple(claim for claim in ask.claims if claim != self._stranger), ask.group)
+    def without_pending(self, claims: Claimed) -> Claimed:
+        """The same, the user having been found."""
+        return claims[: len(self.pool.quotas)]
 
     def is_exempt(self, group: int) -> bool:
         return group == self._places[EXEMPT]
 
-    def _claims(self, scope: Any, known: Any) -> tuple[tuple[int, Key], ...]:
-        return tuple(
-            (place, self._hash(quota.name, str(key)))
-            for place, (quota, function) in enumerate(zip(self.pool.quotas, self._keys, strict=True))
-            if place not in known and (key := function(scope)) is not None
-        )
+    def _claims(self, scope: Any, known: Claimed = ()) -> Claimed:
+        """What the scope tells, without what is ``known``."""
+        quotas = zip(self.pool.quotas, self._keys, chain(known, repeat(None)), strict=False)
+        return tuple(None if key else self._claim(scope, quota, function) for quota, function, key in quotas)
+
+    def _claim(self, scope: Any, quota: Quota, function: Function) -> Key | None:
+        key = function(scope)
+        return None if key is None else self._hash(quota.name, str(key))
 
     def _hash(self, name: str, key: str) -> Key:
         text = f"{name}\0{key}".encode("utf-8", "surrogatepass")

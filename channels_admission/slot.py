@@ -3,18 +3,20 @@
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from .types import Ask
+from .types import Claimed
 
 
 class Slot:
     """The right to hold one open connection in a pool, given back once by :meth:`release`."""
 
-    __slots__ = ("_gate", "ask", "is_authenticated")
+    __slots__ = ("_gate", "claims", "group", "is_authenticated")
 
-    def __init__(self, gate: Any, ask: Ask | None = None) -> None:
+    def __init__(self, gate: Any, claims: Claimed = (), group: int = 0) -> None:
         self._gate = gate
-        self.ask = ask
-        """What it was given for, in a pool that is shared by quotas or classes."""
+        self.claims = claims
+        """What it is counted under, in a pool that has quotas."""
+        self.group = group
+        """The place of its class."""
         self.is_authenticated = False
         """Whether its client is known, as far as anybody has said."""
 
@@ -32,7 +34,7 @@ class Slot:
         """Give the slot back. Synchronous, repeatable, and cannot fail; the ledger hears of it shortly."""
         gate, self._gate = self._gate, None
         if gate is not None:
-            gate.take_back(self.ask)
+            gate.take_back(self)
 
     def authenticated(self) -> None:
         """Count its connection no longer among those who have yet to authenticate. Synchronous and repeatable."""

@@ -53,7 +53,10 @@ ledger, and an entry for each reason that occurred, and for each that a dry run 
 
 Key = bytes
 """Whom a slot is counted under, as :data:`KEY_BYTES` bytes that tell nothing of it."""
-KEY_BYTES = 16
+KEY_BYTES = 15
+"""One more would cost each connection 16: CPython keeps 33 bytes of its own beside them, and rounds up."""
+Claimed = tuple[Key | None, ...]
+"""For each quota, by its place, the key under which a slot is counted; None, or nothing at the end, where it is not."""
 
 
 def is_decision(counter: str) -> bool:
@@ -200,8 +203,7 @@ class Class:
 class Ask:
     """What one handshake asks for beside its slot, or a connection that has its slot and learns more of itself."""
 
-    claims: tuple[tuple[int, Key], ...] = ()
-    """Pairs of the place of a quota and the key to be counted under it."""
+    claims: Claimed = ()
     group: int = 0
     """The place of its class."""
     late: bool = False

@@ -1,5 +1,6 @@
 """What a gate answers: a slot or a refusal, each counted as it is given; and for how long one answers for others."""
 
+from itertools import zip_longest
 from typing import Any
 
 from .account import Account
@@ -57,28 +58,29 @@ class Verdicts:
 
     def admit(self, ask: Ask | None = None) -> Slot:
         self._account.admit(ask)
-        return Slot(self._gate, ask)
+        return Slot(self._gate) if ask is None else Slot(self._gate, ask.claims, ask.group)
 
     def give(self, ask: Ask | None, slot: Slot | None) -> Slot:
         """A slot for what has been claimed, or ``slot`` with that as well."""
         if slot is None:
             return self.admit(ask)
-        if ask is not None and slot.ask is not None:
-            self._extend(slot, slot.ask, ask)
+        if ask is not None:
+            self._extend(slot, ask)
         return slot
 
-    def _extend(self, slot: Slot, before: Ask, ask: Ask) -> None:
+    def _extend(self, slot: Slot, ask: Ask) -> None:
         if slot.gate is None:  # its connection has ended meanwhile
             self.take_back(ask)
         elif self._account.claims is not None:
-            self._account.claims.leave(before.group)
+            self._account.claims.leave(slot.group)
             self._account.claims.enter(ask.group)
-            slot.ask = Ask(before.claims + ask.claims, ask.group)
+            slot.claims = tuple(old or new for old, new in zip_longest(slot.claims, ask.claims))
+            slot.group = ask.group
 
     def take_back(self, ask: Ask | None) -> None:
         """What was claimed for somebody who has gone is free again."""
         if ask is not None and self._account.claims is not None:
-            self._account.claims.give(ask)
+            self._account.claims.give(ask.claims)
 
     def refuse(self, reason: str, ask: Ask | None = None, slot: Slot | None = None) -> Slot | Refusal:
         """A refusal, or what was asked for where a dry run refuses nobody; a drain is none of its matters."""
@@ -113,5 +115,5 @@ class Verdicts:
     def _take(self, ask: Ask | None, slot: Slot | None) -> Slot:
         """What is asked for, without the ledger's word."""
         if ask is not None and self._account.claims is not None:
-            self._account.claims.take(ask)
+            self._account.claims.take(ask.claims)
         return self.give(ask, slot)

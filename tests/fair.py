@@ -4,7 +4,7 @@ import math
 from collections import Counter
 from dataclasses import replace
 
-from channels_admission.types import Ask, Bound, Class, Fair, Key, View
+from channels_admission.types import KEY_BYTES, Ask, Bound, Class, Fair, Key, View
 
 from reports import Reporter
 
@@ -16,12 +16,12 @@ QUOTAS = (Bound("user", 3), Bound("address", 5), Bound("pending", None, 0.2))
 
 def key(name: str) -> Key:
     """A key as long as those of clients."""
-    return name.encode().ljust(16, b".")
+    return name.encode().ljust(KEY_BYTES, b".")
 
 
 def ask(user: str | None = None, address: str | None = None, *, group: str = "", pending: bool = False, **more) -> Ask:
-    named = [(0, user), (1, address), (2, "pending" if pending else None)]
-    return Ask(tuple((place, key(name)) for place, name in named if name is not None), PLACES[group], **more)
+    names = user, address, "pending" if pending else None
+    return Ask(tuple(name and key(name) for name in names), PLACES[group], **more)
 
 
 class Claimant(Reporter):
@@ -38,7 +38,7 @@ class Claimant(Reporter):
 
     async def claim(self, *asks: Ask, parts: int = 1, **changes) -> View:
         """Report, asking for so much; what is granted is held."""
-        self.told |= {key for each in asks for _, key in each.claims}
+        self.told |= {key for each in asks for key in filter(None, each.claims)}
         fair = Fair(
             classes=tuple(replace(each, held=self.classes[place]) for place, each in enumerate(CLASSES)),
             quotas=QUOTAS,
@@ -53,7 +53,7 @@ class Claimant(Reporter):
         self.held += view.granted
         for each, reason in zip(asks, view.verdicts, strict=True):
             if not reason:
-                self.claims.update(key for _, key in each.claims)
+                self.claims.update(filter(None, each.claims))
                 self.classes[each.group] += not each.late
         if view.retell:
             self.told = {*self.claims}
@@ -63,5 +63,5 @@ class Claimant(Reporter):
         """One connection that had asked for this ends."""
         self.held -= 1
         self.classes[each.group] -= 1
-        self.claims.subtract(key for _, key in each.claims)
-        self.told |= {key for _, key in each.claims}
+        self.claims.subtract(filter(None, each.claims))
+        self.told |= {*filter(None, each.claims)}

@@ -5,6 +5,8 @@ import time
 import pytest
 import redis
 
+from channels_admission.types import KEY_BYTES
+
 from fair import Claimant, ask
 from reports import BEAT, LEASE
 
@@ -40,7 +42,7 @@ class Server:
     def keys(self) -> int:
         """Keys of clients that are counted, those of each worker as well."""
         names = self.client.scan_iter(f"{self.prefix}:*claims*")
-        return sum(len(field) == 16 for name in names for field in self.client.hkeys(name))
+        return sum(len(field) == KEY_BYTES for name in names for field in self.client.hkeys(name))
 
 
 async def fill(workers: list[Claimant], held: int) -> None:

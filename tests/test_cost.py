@@ -9,6 +9,7 @@ import sys
 import tracemalloc
 from collections import Counter
 from contextlib import asynccontextmanager, contextmanager
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ from channels_admission.house import close_gates, gate_of
 from channels_admission.ledger.memory import MemoryLedger
 from channels_admission.middleware import AdmissionMiddleware
 from channels_admission.slot import Held, Slot
+from channels_admission.types import Reason
 
 from conftest import eventually
 from faulty import FaultyLedger
@@ -35,12 +37,18 @@ SCOPE = {
     "root_path": "", "path": "/", "raw_path": b"/", "query_string": b"", "headers": [], "subprotocols": [], "state": {},
     "extensions": {},
 }  # fmt: skip
+TERMS = {"MAX_CONNECTIONS": 10_000, "BEAT": 600, "LEASE": 3600}
+QUIET = {"PRESSURE": {"lag": None}, "LEDGER_TIMEOUT": 4}
+"""For a Redis, which all who come at once ask, while their memory is traced."""
 EVERYTHING = {"MAX_CONNECTION_AGE": 3600, "CONNECT_RATE": 100_000, "CONNECT_BURST": 100_000}
 ADMISSION, REFUSAL = 30, 22
 """Calls of our own functions for each, those for the messages included."""
 KEPT = 1024
 """Bytes of a connection that waits for a message, beyond what it takes without us."""
+FIRST_QUOTA, OTHER_QUOTA = 176, 104
+"""More, for each quota under which it is counted."""
 SEVERAL = 500
+_clients = count()
 
 
 class Socket:
@@ -116,7 +124,7 @@ def ledgers(monkeypatch):
 @asynccontextmanager
 async def at_rest(admission, ledgers, **keys):
     """A gate that has made its first report, and makes no other unless it is asked; and the reports from there on."""
-    admission(**{"MAX_CONNECTIONS": 10_000, "BEAT": 600, "LEASE": 3600, **keys})
+    admission(**{**TERMS, **keys})
     gate = gate_of("default")
     (ledger,) = ledgers
     await eventually(lambda: gate.account.workers and ledger.reports and gate.account._met_settled)
@@ -240,6 +248,28 @@ async def test_who_has_claimed_all_keeps_no_more_by_the_mixin(admission, ledgers
         with untraced():
             sizes = [min([await kept(each) for _ in range(3)]) for each in applications]
         assert sizes[1] - sizes[0] <= 48
+
+
+def client_of(scope):
+    """Another one for every handshake."""
+    return str(next(_clients))
+
+
+async def test_what_a_connection_claims_keeps_little(admission, redis_server):
+    async def kept_with(*quotas):
+        admission(**{**TERMS, **QUIET, "LEDGER": redis_server.url, "QUOTAS": quotas})
+        gate = gate_of("default")
+        await eventually(lambda: gate.account.calls.made)
+        with untraced():
+            size = min([await kept(AdmissionMiddleware(listener)) for _ in range(3)])
+        assert not +Counter({name: gate.account.counters[name] for name in Reason})
+        await close_gates()
+        return size
+
+    client = {"key": "test_cost.client_of", "max": 1}
+    none, first, second = [await kept_with(*quotas) for quotas in ([], [client], [client, {**client, "name": "other"}])]
+    assert first - none <= FIRST_QUOTA
+    assert second - first <= OTHER_QUOTA
 
 
 async def test_a_deadline_that_was_met_keeps_nothing(admission, ledgers):

@@ -199,7 +199,7 @@ async def test_a_dry_run_counts_claims_beyond_their_quota_and_gives_them_back(op
         slots = await enter_all(gate, *[{"user": KIM}] * 4, *[{}] * 2)
         assert why(slots) == [""] * 6
         for slot in slots[4:]:
-            assert await gate.claim(slot, gate.rules.ask_again({"user": KIM}, slot.ask)) is None
+            assert await gate.claim(slot, gate.rules.ask_again({"user": KIM}, slot.claims, slot.group)) is None
         assert gate.account.counters["dry:quota:user"] == 4
         assert list(gate.account.claims._held.values()) == [6]
         await eventually(lambda: not gate.account.unreported)
@@ -226,7 +226,7 @@ async def test_claims_taken_while_the_ledger_is_away_are_told_when_it_is_back(op
 async def test_a_late_claim_that_is_cancelled_in_the_moment_of_its_verdict_costs_the_slot_nothing(opened):
     async with opened(QUOTAS=QUOTAS) as gate:
         (slot,) = await enter_all(gate, {})
-        late = asyncio.ensure_future(gate.claim(slot, gate.rules.ask_again({"user": KIM}, slot.ask)))
+        late = asyncio.ensure_future(gate.claim(slot, gate.rules.ask_again({"user": KIM}, slot.claims, slot.group)))
         await asyncio.sleep(0)
         gate._conversation.lose(LedgerUnavailable("gone"))
         late.cancel()
@@ -241,7 +241,9 @@ async def test_a_late_claim_that_is_cancelled_in_the_moment_of_its_verdict_costs
 async def test_a_late_claim_of_a_slot_that_was_released_meanwhile_is_given_back(opened):
     async with opened(QUOTAS=QUOTAS, CLASSIFY=CLASSIFY, SHARES=SHARES) as gate:
         (slot,) = await enter_all(gate, {})
-        late = asyncio.ensure_future(gate.claim(slot, gate.rules.ask_again({"user": KIM, "rank": "staff"}, slot.ask)))
+        late = asyncio.ensure_future(
+            gate.claim(slot, gate.rules.ask_again({"user": KIM, "rank": "staff"}, slot.claims, slot.group))
+        )
         await asyncio.sleep(0)
         slot.release()
         assert await late is None
@@ -255,7 +257,8 @@ async def test_late_claims_are_decided_as_early_ones_while_the_ledger_is_away(op
     async with opened(QUOTAS=QUOTAS, WHEN_LEDGER_DOWN=policy) as gate:
         slots = await enter_all(gate, *[{}] * 3)
         gate._conversation.lose(LedgerUnavailable("gone"))
-        verdicts = [await gate.claim(slot, gate.rules.ask_again({"user": KIM}, slot.ask)) for slot in slots]
+        late = [gate.rules.ask_again({"user": KIM}, slot.claims, slot.group) for slot in slots]
+        verdicts = [await gate.claim(slot, ask) for slot, ask in zip(slots, late, strict=True)]
         assert [verdict and verdict.reason for verdict in verdicts] == expected
 
 

@@ -3,11 +3,11 @@
 import pytest
 import redis
 
-from channels_admission.exceptions import LedgerError
 from channels_admission.ledger.base import Forgotten, OutOfOrder
 from channels_admission.ledger.memory import MemoryLedger
+from channels_admission.types import KEY_BYTES
 
-from fair import Claimant, ask, key
+from fair import Claimant, ask
 from reports import BEAT, LEASE, ClockedRedisLedger
 from test_ledger_contract import guarded_cluster, guarded_redis, ledger  # noqa: F401
 
@@ -32,7 +32,7 @@ async def keys_kept(ledger) -> int:  # noqa: F811
         return len(ledger._pools[ledger._settings.prefix, "default"].claims)
     parts = ["claims", *(f"claims:host:1:{nonce}" for nonce in ("a", "b", "c", "d", "e", "ffff"))]
     hashes = [await ledger._redis.hgetall(ledger._key("default", part)) for part in parts]
-    return sum(len(field) == 16 for fields in hashes for field in fields)
+    return sum(len(field) == KEY_BYTES for fields in hashes for field in fields)
 
 
 async def test_a_key_has_its_quota_over_all_workers(ledger, worker, clock):  # noqa: F811
@@ -247,11 +247,6 @@ async def test_claims_swept_up_after_they_had_expired_are_told_again(stored, clo
     await c.claim()
     clock.now += 2 * BEAT
     assert (await c.claim(*[ask("kim")] * 3)).verdicts == ("", "", "quota:user")
-
-
-def test_keys_tell_nothing():
-    assert len(key("kim")) == 16
-    assert issubclass(Forgotten, LedgerError)
 
 
 async def test_whoever_does_not_hear_of_the_loss_is_told_once_more(stored, clock, redis_server):

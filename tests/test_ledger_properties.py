@@ -20,7 +20,7 @@ from channels_admission import conf
 from channels_admission.account import Account
 from channels_admission.ledger.base import Forgotten, OutOfOrder
 from channels_admission.rules import Rules
-from channels_admission.types import Ask, Controls, Order, Reason, Report
+from channels_admission.types import KEY_BYTES, Ask, Controls, Order, Reason, Report
 from channels_admission.worker import Worker
 
 from reports import Clock, ClockedRedisLedger
@@ -186,7 +186,7 @@ class Faults(RuleBasedStateMachine):
         actors = [actor for actor in self.living() if actor.account.away]
         actor, ask = actors[number % len(actors)], self.ask(user)
         if actor.account.refusal_alone(self.clock.now, ask) is None:
-            actor.account.claims.take(ask)
+            actor.account.claims.take(ask.claims)
             self.admit(actor, ask)
 
     @rule(number=st.integers(0, 9), count=st.integers(1, 6))
@@ -195,7 +195,8 @@ class Faults(RuleBasedStateMachine):
         if actors:
             actor = actors[number % len(actors)]
             for _ in range(min(count, actor.account.held)):
-                actor.account.release(actor.slots.pop(0))
+                ask = actor.slots.pop(0) or Ask()
+                actor.account.release(ask.claims, ask.group)
 
     @rule(fate=FATES, seconds=st.sampled_from([0.1, 0.5, 1.0]))
     def time_passes_and_all_beat(self, fate, seconds):
@@ -372,7 +373,9 @@ class Faults(RuleBasedStateMachine):
             _, claims, worker = name.decode().partition(":claims")
             fields = await self.ledger._redis.hgetall(name) if claims else {}
             if fields and fields[b"#epoch"] == epoch:
-                hashes[worker[1:]] = Counter({key: int(value) for key, value in fields.items() if len(key) == 16})
+                hashes[worker[1:]] = Counter(
+                    {key: int(value) for key, value in fields.items() if len(key) == KEY_BYTES}
+                )
         return hashes.pop("", Counter()), hashes
 
     @precondition(lambda self: self.rules)
@@ -440,7 +443,8 @@ class Faults(RuleBasedStateMachine):
 
 def truth_of(actors: list[Actor]) -> Counter[bytes]:
     """Slots held under each key."""
-    return Counter(key for actor in actors for ask in actor.slots if ask is not None for _, key in ask.claims)
+    asks = (ask for actor in actors for ask in actor.slots if ask is not None)
+    return Counter(key for ask in asks for key in filter(None, ask.claims))
 
 
 BUDGET = settings(

@@ -7,7 +7,7 @@
 --       5 controls hash: 'set' -> what operators have set for the pool (controls.py tells how it is written)
 --       6 minutes  hash: place in a ring of 1,440 -> moment, one for each minute
 --       and where the pool is shared by quotas or classes
---       7 claims   hash: key, 16 bytes -> slots held under it, by all workers together; and '#epoch', '#dead'
+--       7 claims   hash: key, 15 bytes -> slots held under it, by all workers together; and '#epoch', '#dead'
 --       8 own      hash: key -> slots that this worker holds under it; '#epoch', and '#since', its report that began it
 --       9 swept    the same of a dead worker whose claims are given back, if one is named
 -- ARGV  1 worker   2 seq   3 held (slots)   4 wanted (handshakes)   5 limit (slots)
@@ -21,7 +21,7 @@
 --      27 warn at (share of the limit)   28 the pool's level as this worker last heard it (0-3, '' for unknown)
 --      29 classes as name:share:held,... (share '-': always admitted); '' in a pool that is not shared, else
 --      30 quotas as most,... or %share,...   31 parts of a quota while settling (0: none)   32 seq last acknowledged
---      33 claims: 16 bytes of key, 4 of slots held under it (big-endian), for each
+--      33 claims: 15 bytes of key, 4 of slots held under it (big-endian), for each
 --      34 asks, of a byte each: class, kind (0 wants a slot, 1 has one, 2 has one and its class is of no matter),
 --         number of claims, and for each of these: quota, and two bytes of its key's place in 33 (all from 0)
 --      35 dead worker whose claims are in the key 'swept' ('': none)
@@ -368,15 +368,15 @@ local keys, mine, place, sum, swept_up = {}, {}, {}, {}, {}
 local classes, quotas, asks = {}, {}, {}
 if SHARED then
   local named = {}
-  for at = 1, #ARGV[33], 20 do
-    local key, count = struct.unpack('>c16I4', ARGV[33], at)
+  for at = 1, #ARGV[33], 19 do
+    local key, count = struct.unpack('>c15I4', ARGV[33], at)
     keys[#keys + 1], named[#named + 1] = key, key
     mine[#mine + 1] = count
   end
   if swept and heir == dead_worker then
     local found = redis.call('HRANDFIELD', swept, SWEPT_PER_CALL + 2, 'WITHVALUES')
     for i = 1, #found, 2 do
-      if #found[i] == 16 then
+      if #found[i] == 15 then
         swept_up[#swept_up + 1] = found[i]
         named[#named + 1] = found[i]
         sum[found[i]] = -tonumber(found[i + 1])

@@ -87,8 +87,8 @@ def _bound(bound: Bound) -> str:
 
 def _ask(ask: Ask, places: Mapping[bytes, int]) -> bytes:
     kind = ask.late + (not ask.bounded)
-    claims = b"".join(struct.pack(">BH", quota, places[key]) for quota, key in ask.claims)
-    return bytes((ask.group, kind, len(ask.claims))) + claims
+    claims = [struct.pack(">BH", quota, places[key]) for quota, key in enumerate(ask.claims) if key]
+    return bytes((ask.group, kind, len(claims))) + b"".join(claims)
 
 
 def _verdict(letter: str, fair: Fair) -> str:
