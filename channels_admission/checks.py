@@ -31,13 +31,14 @@ HARD_LIMIT_TOO_LOW = "channels_admission.W006"
 MEMORY_TOO_SMALL = "channels_admission.W007"
 LAYER_IN_MEMORY = "channels_admission.W008"
 METRICS_WITHOUT_LIBRARY = "channels_admission.W009"
+SHARES_WITHOUT_CLASSES = "channels_admission.W010"
 MIXIN_ON_THE_RIGHT = "channels_admission.E020"
 
 
 def register() -> None:
     """Add the checks of this module to Django's."""
     for check in (
-        check_settings, check_ledger, check_pace, check_descriptors,
+        check_settings, check_ledger, check_pace, check_shares, check_descriptors,
         check_channel_layer, check_layer_in_memory, check_mixin_order, check_daphne, check_metrics,
     ):  # fmt: skip
         checks.register(check, TAG)  # type: ignore[call-overload]
@@ -76,6 +77,20 @@ def check_pace(app_configs: list[AppConfig] | None, **_: Any) -> list[checks.Che
         )
         for pool in (settings.pools.values() if settings else ())
         if pool.connect_rate is None and (pool.ramp or pool.connect_burst)
+    ]
+
+
+def check_shares(app_configs: list[AppConfig] | None, **_: Any) -> list[checks.CheckMessage]:
+    """Warn of pools that have shares for classes to which nobody is assigned."""
+    settings, _problems = conf.examine()
+    return [
+        checks.Warning(
+            f"The pool {pool.name!r} has SHARES and no CLASSIFY: nobody is of any of its classes.",
+            hint="Set CLASSIFY to the dotted path of a function from a scope to the name of a class, or remove SHARES.",
+            id=SHARES_WITHOUT_CLASSES,
+        )
+        for pool in (settings.pools.values() if settings else ())
+        if pool.shares and pool.classify is None
     ]
 
 

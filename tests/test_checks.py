@@ -72,6 +72,8 @@ def test_no_id_is_used_twice():
         ours.HARD_LIMIT_TOO_LOW,
         ours.MEMORY_TOO_SMALL,
         ours.LAYER_IN_MEMORY,
+        ours.METRICS_WITHOUT_LIBRARY,
+        ours.SHARES_WITHOUT_CLASSES,
     ]
     assert len(used) == len(set(used))
 
@@ -334,6 +336,20 @@ def test_another_daphne_is_told(protocol, missing):
     ],
 )
 def test_a_ramp_or_a_burst_without_a_rate(settings, keys, expected):
+    settings.CHANNELS_ADMISSION = {**REDIS, **keys}
+    assert ids() == expected
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        ({"SHARES": {"member": 0.9}}, ["W010"]),
+        ({"SHARES": {"member": 0.9}, "CLASSIFY": "test_checks.ids"}, []),
+        ({"SHARES": {}}, []),
+        ({"POOLS": {"chat": {"SHARES": {"member": 0.9}}}}, ["W010"]),
+    ],
+)
+def test_shares_without_classes(settings, keys, expected):
     settings.CHANNELS_ADMISSION = {**REDIS, **keys}
     assert ids() == expected
 
