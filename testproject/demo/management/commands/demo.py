@@ -8,6 +8,7 @@ import time
 from argparse import ArgumentTypeError
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from subprocess import Popen
 from threading import Event
 from types import FrameType
 from typing import Any
@@ -115,16 +116,29 @@ class Command(BaseCommand):
         self.console.print(f"Admin      [bold]{running.origin}/admin/[/]  user {ADMINISTRATOR}, password {PASSWORD}")
         self.console.print(f"A herd     manage.py ws_herd {running.origin.replace('http', 'ws', 1)}/ws/herd/")
         self.console.print("Ctrl-C ends everything.")
+        left = running.processes
         try:
-            while all(process.poll() is None for process in running.processes):
+            while left:
                 time.sleep(WATCH)
                 if self._wish.is_set():
                     self._wish.clear()
                     self._restart(running)
+                    left = running.processes
+                left = self._those_left(left)
         except KeyboardInterrupt:
             self.console.print()
             return
-        raise CommandError("A worker has ended.\n" + running.log())
+        raise CommandError("Every worker has ended.\n" + running.log())
+
+    def _those_left(self, processes: list[Popen[bytes]]) -> list[Popen[bytes]]:
+        """The processes that still run; the others are told of, for somebody may try what a killed worker does."""
+        left = [process for process in processes if process.poll() is None]
+        for process in processes:
+            if process not in left:
+                self.console.print(
+                    f"Worker {process.pid} has ended, and its slots come back. Workers left: {len(left)}."
+                )
+        return left
 
     def _restart(self, running: Workers) -> None:
         self.console.print("Restarting the workers …", style="dim")
