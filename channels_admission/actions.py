@@ -1,6 +1,6 @@
 """What an operator asks for in the admin: read from a form, put as a question, and done by controls."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from django import forms
 from django.utils.formats import number_format
@@ -22,34 +22,52 @@ DRY_RUN_OFF = _("End the dry run of the pool {pool}? It refuses connections from
 DRAIN = _("Drain {target}? It takes no new connections, and closes those it has within {over} s.")
 CANCEL = _("End the drain of {target}? It takes new connections again.")
 
-QUESTIONS: dict[str, tuple[Any, tuple[str, ...]]] = {
-    "limit": (LIMIT, ("pool", "limit")),
-    "reset": (RESET, ("pool",)),
-    "pause": (PAUSE, ("pool",)),
-    "resume": (RESUME, ("pool",)),
-    "dry-run-on": (DRY_RUN_ON, ("pool",)),
-    "dry-run-off": (DRY_RUN_OFF, ("pool",)),
-    "drain": (DRAIN, ("target", "over")),
-    "cancel": (CANCEL, ("target",)),
+LIMIT_SET = _("Pool {pool}: the limit is {limit} now.")
+LIMIT_RESET = _("Pool {pool}: the limit is that of the settings again.")
+PAUSED = _("Pool {pool}: nobody new is let in.")
+RESUMED = _("Pool {pool}: connections are let in again.")
+DRY_RUN_BEGUN = _("Pool {pool}: the dry run has begun.")
+DRY_RUN_ENDED = _("Pool {pool}: the dry run has ended.")
+DRAINED = _("Pool {pool}: {target} closes its connections within {over} s.")
+CANCELLED = _("Pool {pool}: {target} takes connections again.")
+
+
+class Action(NamedTuple):
+    question: Any
+    done: Any
+    needs: tuple[str, ...]
+    """Fields of :class:`ActionForm`."""
+
+
+ACTIONS = {
+    "limit": Action(LIMIT, LIMIT_SET, ("pool", "limit")),
+    "reset": Action(RESET, LIMIT_RESET, ("pool",)),
+    "pause": Action(PAUSE, PAUSED, ("pool",)),
+    "resume": Action(RESUME, RESUMED, ("pool",)),
+    "dry-run-on": Action(DRY_RUN_ON, DRY_RUN_BEGUN, ("pool",)),
+    "dry-run-off": Action(DRY_RUN_OFF, DRY_RUN_ENDED, ("pool",)),
+    "drain": Action(DRAIN, DRAINED, ("target", "over")),
+    "cancel": Action(CANCEL, CANCELLED, ("target",)),
 }
-"""What can be asked for: the question before it is done, and the fields that it needs."""
+"""What can be asked for, the question before it is done, and what is said afterwards of each pool that it changed."""
 
 # Translators: {held} and {limit} are numbers.
 BELOW_USE = _("{held} connections are open. They stay, and nobody new is let in until there are fewer than {limit}.")
 
 
 class ActionForm(forms.Form):
-    """One action of :data:`QUESTIONS`, with the fields that it needs."""
+    """One of :data:`ACTIONS`, with the fields that it needs."""
 
-    kind = forms.ChoiceField(choices=[(kind, kind) for kind in QUESTIONS])
-    pool = forms.CharField(max_length=40, required=False)
-    limit = forms.IntegerField(min_value=0, max_value=MAX_LIMIT, required=False)
-    target = forms.CharField(max_length=64, required=False)
-    over = forms.FloatField(min_value=0, max_value=LONGEST, required=False)
+    kind = forms.ChoiceField(choices=[(kind, kind) for kind in ACTIONS], label=_("Action"))
+    pool = forms.CharField(max_length=40, required=False, label=_("Pool"))
+    limit = forms.IntegerField(min_value=0, max_value=MAX_LIMIT, required=False, label=_("Limit"))
+    target = forms.CharField(max_length=64, required=False, label=_("Worker or host"))
+    over = forms.FloatField(min_value=0, max_value=LONGEST, required=False, label=_("Seconds"))
 
     def clean(self) -> dict[str, Any]:
         given: dict[str, Any] = super().clean() or {}
-        for name in QUESTIONS.get(given.get("kind", ""), ("", ()))[1]:
+        action = ACTIONS.get(given.get("kind", ""))
+        for name in action.needs if action else ():
             if given.get(name) in (None, "") and name not in self.errors:
                 self.add_error(name, forms.ValidationError(self.fields[name].error_messages["required"]))
         return given
@@ -58,16 +76,29 @@ class ActionForm(forms.Form):
     def given(self) -> dict[str, Any]:
         """The fields that the action needs, for a form that asks again."""
         data = self.cleaned_data
-        return {name: data[name] for name in ("kind", *QUESTIONS[data["kind"]][1])}
+        return {name: data[name] for name in ("kind", *ACTIONS[data["kind"]].needs)}
 
     def question(self, snapshot: Snapshot) -> str:
-        pool, data = self._pool(snapshot), self.cleaned_data
-        return str(QUESTIONS[data["kind"]][0]).format(
-            pool=data["pool"],
+        pool = self._pool(snapshot)
+        now = number_format(pool.limit, force_grouping=True) if pool else "?"
+        return self._said(self._action.question, self.cleaned_data["pool"], now)
+
+    def done(self, pool: str) -> str:
+        """What is said of a pool that was changed."""
+        return self._said(self._action.done, pool)
+
+    @property
+    def _action(self) -> Action:
+        return ACTIONS[self.cleaned_data["kind"]]
+
+    def _said(self, text: Any, pool: str, now: str = "") -> str:
+        data = self.cleaned_data
+        return str(text).format(
+            pool=pool,
             target=data["target"],
             over=f"{data['over'] or 0:g}",
             limit=number_format(data["limit"] or 0, force_grouping=True),
-            now=number_format(pool.limit, force_grouping=True) if pool else "?",
+            now=now,
         )
 
     def warning(self, snapshot: Snapshot) -> str:

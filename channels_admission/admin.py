@@ -67,6 +67,10 @@ class PoolAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     def past_view(self, request: HttpRequest) -> HttpResponse:
         return views.past(request)
 
+    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Who may change pools does not, for that alone, see them."""
+        return request.user.has_perm("channels_admission.view_pool")
+
     def may_act(self, request: HttpRequest) -> bool:
         return self.has_view_permission(request) and request.user.has_perm("channels_admission.change_pool")
 
@@ -80,7 +84,7 @@ class PoolAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
             self._act(request, form)
         else:
             for name, errors in form.errors.items():
-                messages.error(request, f"{name}: {' '.join(map(str, errors))}")
+                messages.error(request, f"{form.fields[name].label}: {' '.join(map(str, errors))}")
         return HttpResponseRedirect(self._page())
 
     def _page(self) -> str:
@@ -101,15 +105,17 @@ class PoolAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         return TemplateResponse(request, "channels_admission/confirm.html", context)
 
     def _act(self, request: HttpRequest, form: ActionForm) -> None:
+        problem = None
         try:
             changes = form.act(by=request.user.get_username())
         except AdmissionError as error:
-            messages.error(request, str(error))
-            return
+            changes, problem = error.made, error
         for change in changes:
             self.log_change(request, Pool(name=change.pool), str(change))
-            messages.success(request, str(change))
-        if not changes:
+            messages.success(request, form.done(change.pool))
+        if problem:
+            messages.error(request, str(problem))
+        elif not changes:
             messages.info(request, _("Nothing to change: it is so already."))
 
     def _guarded(

@@ -35,9 +35,11 @@ class ControlCommand(BaseCommand):
         try:
             for each in tell(*args):
                 self.stdout.write(str(each))
-        except LedgerError as error:
-            raise CommandError(f"The ledger cannot be reached: {error}", returncode=LEDGER_DOWN) from error
         except AdmissionError as error:
+            for each in error.made:
+                self.stdout.write(str(each))
+            if isinstance(error, LedgerError):
+                raise CommandError(f"The ledger cannot be reached: {error}", returncode=LEDGER_DOWN) from error
             raise CommandError(str(error)) from error
 
 

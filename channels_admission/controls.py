@@ -19,7 +19,7 @@ from asgiref.sync import async_to_sync
 
 from . import conf
 from .conf import MAX_LIMIT, PoolSettings, Settings
-from .exceptions import ControlError, LedgerUnavailable
+from .exceptions import AdmissionError, ControlError, LedgerUnavailable
 from .hosts import MEMORY
 from .ledger import open_ledger
 from .ledger.base import Ledger
@@ -99,6 +99,8 @@ async def adrain(target: str, *, by: str, over: float) -> tuple[Change, ...]:
     _check_time(over)
 
     ids = await _workers()
+    if len(alike := [name for name in ids if _is_named(target, name)]) > 1:
+        raise ControlError(f"More than one worker is {printable(target)!r}; give its id: {', '.join(sorted(alike))}.")
     found = _resolved(target, ids)
     hosts = {name.partition(":")[0] for name in ids}
     if found not in {EVERYBODY, *ids, *hosts}:
@@ -111,8 +113,7 @@ async def adrain(target: str, *, by: str, over: float) -> tuple[Change, ...]:
         drain = Drain(found, over, printable(by), reading.now)
         return replace(controls, drains=(*(each for each in left if each.target != found), drain))
 
-    changes = await _revise(list(conf.current().pools), revise)
-    return tuple(change for change in changes if change.after != NO_DRAIN)
+    return await _revise(list(conf.current().pools), revise, told=lambda change: change.after != NO_DRAIN)
 
 
 async def acancel(target: str, *, by: str) -> tuple[Change, ...]:
@@ -150,7 +151,11 @@ def _check_time(over: float) -> None:
 
 def _resolved(target: str, ids: Iterable[str]) -> str:
     """The worker that ``host:pid`` means, where there is one; else the target as it is."""
-    return next((name for name in sorted(ids) if name.startswith(f"{target}:") and target.count(":") == 1), target)
+    return next((name for name in sorted(ids) if _is_named(target, name)), target)
+
+
+def _is_named(target: str, worker: str) -> bool:
+    return target.count(":") == 1 and worker.startswith(f"{target}:")
 
 
 def _with(controls: Controls, name: str, order: Order | None) -> Controls:
@@ -182,8 +187,10 @@ async def _opened(settings: Settings) -> AsyncIterator[Ledger]:
         await ledger.aclose()
 
 
-async def _revise(pools: list[str], revise: Revision) -> tuple[Change, ...]:
-    """Change each of the pools, with the ledger's consent that nobody else did meanwhile."""
+async def _revise(
+    pools: list[str], revise: Revision, told: Callable[[Change], bool] = lambda change: True
+) -> tuple[Change, ...]:
+    """Change each of the pools, with the ledger's consent that nobody else did meanwhile; gives what is to be told."""
     settings = conf.current()
     changes: list[Change] = []
     if settings.ledger.backend == MEMORY and not await _workers():
@@ -192,8 +199,12 @@ async def _revise(pools: list[str], revise: Revision) -> tuple[Change, ...]:
             f"Set {conf.NAME}['LEDGER'] to a Redis URL."
         )
     for pool in map(settings.pool, pools):
-        async with _opened(settings) as ledger:
-            changes += await _revise_one(ledger, pool, revise)
+        try:
+            async with _opened(settings) as ledger:
+                changes += filter(told, await _revise_one(ledger, pool, revise))
+        except AdmissionError as error:
+            error.made = tuple(changes)
+            raise
     return tuple(changes)
 
 

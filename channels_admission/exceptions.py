@@ -10,11 +10,16 @@
         └── LedgerRefused       a permanent refusal: somebody must change a password, an ACL or a key
 """
 
+from typing import Any
+
 from django.core.exceptions import ImproperlyConfigured
 
 
 class AdmissionError(Exception):
     """The root of every exception of this package."""
+
+    made: tuple[Any, ...] = ()
+    """The :class:`~.controls.Change` of each pool that had been changed before another one could not be."""
 
 
 class ConfigurationError(AdmissionError, ImproperlyConfigured):

@@ -13,7 +13,9 @@ from django.urls import include, path, reverse
 from test_admin import FEED, HISTORY, INDEX, PAGE, Page, report
 
 from channels_admission import conf, urls, views
+from channels_admission.exceptions import LedgerUnavailable
 from channels_admission.ledger import open_ledger
+from channels_admission.ledger.memory import MemoryLedger
 from channels_admission.models import Pool
 
 from reports import Reporter
@@ -72,7 +74,7 @@ def onlooker(client, db, admission):
 
 def act(client, data, **more) -> str:
     """Do it, confirmed, and return what the page says then."""
-    response = client.post(ACT, {**data, "confirmed": "yes", **more}, follow=True)
+    response = client.post(ACT, {**data, "confirmed": "yes"}, follow=True, **more)
     assert response.redirect_chain == [(PAGE, 302)]
     return " ".join(str(message) for message in response.context["messages"])
 
@@ -105,6 +107,14 @@ def test_anonymous_is_sent_to_the_login(client, admission, data):
     admission()
     response = client.post(ACT, data)
     assert (response.status_code, response["Location"]) == (302, f"/admin/login/?next={ACT}")
+
+
+def test_who_may_change_but_not_see_does_neither(client, db, admission):
+    admission(MAX_CONNECTIONS=50)
+    client.force_login(user("odd", "change_pool"))
+    assert client.get(PAGE).status_code == 403
+    assert client.post(ACT, {**ACTIONS["pause"], "confirmed": "yes"}).status_code == 403
+    assert not pool()["paused"]
 
 
 def test_who_may_only_look_sees_no_controls(onlooker):
@@ -201,7 +211,7 @@ def test_a_limit_is_set_and_given_back(operator):
     told = act(operator, ACTIONS["limit"])
     assert (pool()["limit"], pool()["configured"]) == (80, 50)
     assert pool()["controls"]["limit"]["by"] == "chief"
-    assert told == "Pool default: limit from 50 by the settings to 80"
+    assert told == "Pool default: the limit is 80 now."
     act(operator, ACTIONS["reset"])
     assert pool()["limit"] == 50
     assert logged() == [
@@ -241,6 +251,27 @@ def test_a_worker_or_a_host_is_drained_and_let_go(operator, target):
     ]
 
 
+def test_what_was_changed_before_the_ledger_went_away_is_said_and_logged(operator, admission, monkeypatch):
+    admission(MAX_CONNECTIONS=50, POOLS={"chat": {}})
+    control = MemoryLedger.control
+
+    async def control_but_for_chat(self, pool, *args):
+        if pool == "chat":
+            raise LedgerUnavailable("gone")
+        return await control(self, pool, *args)
+
+    monkeypatch.setattr(MemoryLedger, "control", control_but_for_chat)
+    told = act(operator, ACTIONS["drain"])
+    assert told == f"Pool default: {WORKER} closes its connections within 60 s. gone"
+    assert logged() == [("chief", "default", f"Pool default: drain of {WORKER} from none to 60 s")]
+
+
+def test_what_was_done_is_said_in_the_language_of_who_asked(operator):
+    told = act(operator, ACTIONS["limit"], headers={"accept-language": "id"})
+    assert told == "Pool default: batasnya sekarang 80."
+    assert [message for _, _, message in logged()] == ["Pool default: limit from 50 by the settings to 80"]
+
+
 def test_what_is_so_already_is_said_and_not_logged(operator):
     assert act(operator, ACTIONS["resume"]) == "Nothing to change: it is so already."
     assert logged() == []
@@ -249,15 +280,15 @@ def test_what_is_so_already_is_said_and_not_logged(operator):
 @pytest.mark.parametrize(
     ("data", "told"),
     [
-        ({"kind": "explode", "pool": "default"}, "kind: "),
-        ({"kind": "limit", "pool": "default"}, "limit: This field is required."),
-        ({"kind": "limit", "pool": "default", "limit": "many"}, "limit: Enter a whole number."),
-        ({"kind": "limit", "pool": "default", "limit": "-1"}, "limit: "),
-        ({"kind": "pause"}, "pool: This field is required."),
+        ({"kind": "explode", "pool": "default"}, "Action: "),
+        ({"kind": "limit", "pool": "default"}, "Limit: This field is required."),
+        ({"kind": "limit", "pool": "default", "limit": "many"}, "Limit: Enter a whole number."),
+        ({"kind": "limit", "pool": "default", "limit": "-1"}, "Limit: "),
+        ({"kind": "pause"}, "Pool: This field is required."),
         ({"kind": "pause", "pool": "nobody"}, "nobody"),
         ({"kind": "drain", "target": "web-9", "over": "5"}, "No host 'web-9' is known."),
-        ({"kind": "drain", "target": WORKER, "over": "nan"}, "over: "),
-        ({"kind": "drain", "target": WORKER, "over": "99999999"}, "over: "),
+        ({"kind": "drain", "target": WORKER, "over": "nan"}, "Seconds: "),
+        ({"kind": "drain", "target": WORKER, "over": "99999999"}, "Seconds: "),
     ],
 )
 def test_what_cannot_be_done_is_said(operator, data, told):

@@ -9,7 +9,9 @@ import pytest
 from django.core.management import CommandError, call_command
 
 from channels_admission import command
+from channels_admission.exceptions import LedgerUnavailable
 from channels_admission.ledger import open_ledger
+from channels_admission.ledger.redis import RedisLedger
 
 from reports import Reporter
 
@@ -33,13 +35,18 @@ def fails(name, *arguments):
     return failure.value.returncode, str(failure.value)
 
 
-def tell(settings, held=0, **changes):
+def tell(settings, held=0, nonce="ab", last=None, **changes):
+    """Report as a worker, the same as the ``last`` where there is one; gives its report."""
+
     async def report():
         ledger = open_ledger(settings)
-        await Reporter(ledger, "ab", limit=50, pid=7).say(held, **changes)
+        reporter = Reporter(ledger, nonce, limit=50, pid=7)
+        reporter.last = last or reporter.last
+        await reporter.say(held, **changes)
         await ledger.aclose()
+        return reporter.last
 
-    asyncio.run(report())
+    return asyncio.run(report())
 
 
 def test_a_limit_is_set_shown_and_reset(shared):
@@ -86,6 +93,43 @@ def test_a_drain_is_told_and_cancelled(shared):
     assert run("ws_drain", "--all", "--cancel") == "There is no such drain.\n"
 
 
+def test_a_drain_that_nobody_is_left_of_is_not_told(shared):
+    settings = shared()
+    worker = tell(settings, 3)
+    run("ws_drain", "--all", "--over", "1")
+    run("ws_drain", "--host", "host")
+    assert "Drain of all workers" in " ".join(run("ws_status").split())
+    tell(settings, last=worker, goodbye=True)
+    status = " ".join(run("ws_status").split())
+    assert "Drain of all workers" not in status
+    assert "Drain of host within 60 s" in status
+
+
+def test_a_worker_whose_name_two_have_is_drained_by_its_id(shared):
+    settings = shared()
+    tell(settings)
+    tell(settings, nonce="cd")
+    returncode, text = fails("ws_drain", "--worker", "host:7")
+    assert (returncode, text) == (1, "More than one worker is 'host:7'; give its id: host:7:ab, host:7:cd.")
+    assert run("ws_drain", "--worker", "host:7:cd", "--over", "5").endswith("drain of host:7:cd from none to 5 s\n")
+
+
+def test_what_was_changed_before_a_fault_is_printed(shared, monkeypatch, capsys):
+    tell(shared(POOLS={"chat": {}}))
+    control = RedisLedger.control
+
+    async def control_but_for_chat(self, pool, *args):
+        if pool == "chat":
+            raise LedgerUnavailable("gone")
+        return await control(self, pool, *args)
+
+    monkeypatch.setattr(RedisLedger, "control", control_but_for_chat)
+    out = io.StringIO()
+    with pytest.raises(CommandError, match="The ledger cannot be reached: gone"):
+        call_command("ws_drain", "--all", stdout=out)
+    assert out.getvalue() == "Pool default: drain of all workers from none to 60 s\n"
+
+
 def test_a_diagnosis_says_who_has_set_what(shared):
     settings = shared()
     tell(settings, 50, draining=True)
@@ -109,6 +153,7 @@ def test_a_diagnosis_says_who_has_set_what(shared):
     [
         (("ws_limit", "defualt", "5"), 1, "There is no admission pool 'defualt'. Did you mean 'default'?"),
         (("ws_limit", "default", "many"), 1, "A limit is a whole number, not 'many'."),
+        (("ws_limit", "default", "9" * 5000), 1, "A limit is a whole number, not '999"),
         (("ws_limit", "10000001"), 1, "A limit is a whole number from 0 to 10,000,000, not 10,000,001."),
         (("ws_limit", "a", "b", "5"), 1, "Too many words."),
         (("ws_limit", "5", "--reset"), 1, "--reset takes neither a value nor --enforce."),
