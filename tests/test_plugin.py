@@ -192,6 +192,7 @@ def test_what_does_not_go_together_is_told(admission, args, message):
         (["--check", "--warn=91"], 3),
         (["--check", "--warn=x"], 3),
         (["--check", "--no-such-option"], 3),
+        (["--chec"], 2),
         (["--check"], 3),
         (["--no-such-option"], 2),
         (["--check", "--help"], 0),

@@ -9,6 +9,7 @@ from ...command import ControlCommand
 from ...conf import DEFAULT_POOL
 from ...exceptions import ConfigurationError
 
+MOST_DIGITS = 12
 OVER = 10.0
 """Seconds in which a lowered limit is enforced, unless told."""
 
@@ -48,7 +49,9 @@ class Command(ControlCommand):
 def _read(words: list[str]) -> tuple[str, int | None]:
     """The pool and the value among the words of the command line."""
     *pools, last = words or [DEFAULT_POOL]
-    is_value = last.removeprefix("-").isdecimal() and not (len(words) == 1 and _is_pool(last))
+    is_value = (
+        last.removeprefix("-").isdecimal() and len(last) <= MOST_DIGITS and not (len(words) == 1 and _is_pool(last))
+    )
     if len(pools) > 1 or (pools and not is_value):
         raise CommandError(f"A limit is a whole number, not {last!r:.40}." if len(pools) == 1 else "Too many words.")
     if is_value:

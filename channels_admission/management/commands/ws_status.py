@@ -59,7 +59,8 @@ class Command(BaseCommand):
             raise
 
     def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
-        return super().create_parser(prog_name, subcommand, epilog=SHAPE, formatter_class=_Formatter, **kwargs)
+        shape = {"epilog": SHAPE, "formatter_class": _Formatter, "allow_abbrev": False}
+        return super().create_parser(prog_name, subcommand, **shape, **kwargs)
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--json", action="store_true", dest="as_json", help="Print JSON, in the shape told below.")
