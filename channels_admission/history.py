@@ -47,8 +47,8 @@ class History:
         return asdict(self)
 
 
-async def collect(pool: str, settings: Settings | None = None) -> History:
-    """Look at what the ledger remembers of a pool, over a connection of its own.
+async def collect(pool: str, settings: Settings | None = None, *, minutes: bool = True) -> History:
+    """Look at what the ledger remembers of a pool, over a connection of its own; its ``minutes`` only if wanted.
 
     A ledger that is down is a fact, not an exception. An unknown pool is a :exc:`~.exceptions.ConfigurationError`.
     """
@@ -57,7 +57,7 @@ async def collect(pool: str, settings: Settings | None = None) -> History:
     ledger = open_ledger(settings)
     try:
         async with asyncio.timeout(READ_TIMEOUT):
-            past = await ledger.past(pool)
+            past = await ledger.past(pool, minutes=minutes)
     except (LedgerError, TimeoutError) as error:
         problem = str(error) or f"no answer within {READ_TIMEOUT:g} s"
         return History(pool, 0, Series(1), Series(60), problem)
@@ -67,7 +67,7 @@ async def collect(pool: str, settings: Settings | None = None) -> History:
         pool,
         past.now,
         _series(past.seconds, past.now, 1, SECONDS, settings.lease),
-        _series(past.minutes, past.now // 60, 60, MINUTES, settings.lease),
+        _series(past.minutes, past.now // 60, 60, MINUTES, settings.lease) if minutes else Series(60),
     )
 
 

@@ -53,13 +53,14 @@ def feed(request: HttpRequest) -> JsonResponse:
 
 def past(request: HttpRequest) -> JsonResponse:
     """Each pool's :meth:`~.history.History.as_dict`, without the minutes where ``?minutes`` does not ask for them."""
-    pools = async_to_sync(_past)(conf.current())
-    if "minutes" not in request.GET:
+    minutes = "minutes" in request.GET
+    pools = async_to_sync(_past)(conf.current(), minutes)
+    if not minutes:
         for pool in pools.values():
             del pool["minutes"]
     return JsonResponse({"pools": pools})
 
 
-async def _past(settings: Settings) -> dict[str, dict[str, Any]]:
-    seen = await asyncio.gather(*(history.collect(name, settings) for name in settings.pools))
+async def _past(settings: Settings, minutes: bool) -> dict[str, dict[str, Any]]:
+    seen = await asyncio.gather(*(history.collect(name, settings, minutes=minutes) for name in settings.pools))
     return {each.pool: each.as_dict() for each in seen}

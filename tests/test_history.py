@@ -19,7 +19,7 @@ def past(monkeypatch):
     """Let a ledger remember these seconds and minutes."""
 
     def remember(seconds=(), minutes=()):
-        async def past(self, pool):
+        async def past(self, pool, **_):
             return Past(NOW, tuple(seconds), tuple(minutes))
 
         monkeypatch.setattr(MemoryLedger, "past", past)
@@ -88,7 +88,7 @@ def test_a_ledger_that_is_down_is_a_fact(admission):
 
 
 def test_a_ledger_that_says_nothing_is_one_too(admission, monkeypatch):
-    async def past(self, pool):
+    async def past(self, pool, *, minutes):
         await asyncio.sleep(60)
 
     admission()

@@ -342,6 +342,7 @@ async def test_a_moment_is_the_most_held_the_last_limit_and_what_was_decided_by_
     assert past.now == start
     assert past.seconds == (Moment(start, 16, 15, 8, {"lag": 3, "rate": 4}),)
     assert past.minutes == (Moment(start // 60, 16, 15, 8, {"lag": 3, "rate": 4}),)
+    assert await ledger.past("default", minutes=False) == replace(past, minutes=())
     clock.now += 1
     await b.say(held=2, limit=15)
     past = await ledger.past("default")

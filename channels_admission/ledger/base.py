@@ -76,8 +76,8 @@ class Ledger(Protocol):
     async def control(self, pool: str, controls: Controls, replaced: int) -> bool:
         """Set ``controls``, under a new version; False, and nothing done, unless version ``replaced`` is in force."""
 
-    async def past(self, pool: str) -> Past:
-        """What it remembers of a pool, changing nothing."""
+    async def past(self, pool: str, *, minutes: bool = True) -> Past:
+        """What it remembers of a pool, changing nothing; of the ``minutes`` only if they are wanted."""
 
     async def aclose(self) -> None:
         """Let go of every connection; may be called more than once, and while a call is cancelled."""

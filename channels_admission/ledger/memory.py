@@ -121,11 +121,11 @@ class MemoryLedger:
             theirs.controls = replace(controls, version=version)
             return True
 
-    async def past(self, pool: str) -> Past:
+    async def past(self, pool: str, *, minutes: bool = True) -> Past:
         with self._lock:
             known, now = self._pools.get((self._settings.prefix, pool), _Pool()), int(self._wall_clock())
             seconds = within(SECONDS, now, known.past.seconds.values())
-            return Past(now, seconds, within(MINUTES, now // 60, known.past.minutes.values()))
+            return Past(now, seconds, within(MINUTES, now // 60, known.past.minutes.values()) if minutes else ())
 
     async def aclose(self) -> None:
         pass

@@ -4,6 +4,7 @@ import math
 import re
 import struct
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from ..conf import MAX_LIMIT
@@ -45,6 +46,7 @@ MOST_CLASSES = 32
 CLAIM = struct.Struct(f">{KEY_BYTES}sI")
 VERDICTS = {"f": Reason.FULL, "s": Reason.SHARE, "t": Reason.SETTLING, "r": Reason.RATE, "p": Reason.PAUSED}
 FIRST_QUOTA = ord("A")
+NOTHING: Mapping[Any, Any] = MappingProxyType({})
 
 
 def loaded(load: tuple[Load, ...]) -> str:
@@ -165,7 +167,7 @@ def reading_of(hashes: Sequence[Mapping[Any, Any]], now: int, lease: float) -> R
     )
 
 
-def past_of(seconds: Mapping[Any, Any], minutes: Mapping[Any, Any], now: int) -> Past:
+def past_of(now: int, seconds: Mapping[Any, Any], minutes: Mapping[Any, Any] = NOTHING) -> Past:
     """A pool's rings as a :class:`Past`; ``now`` in milliseconds."""
     second = now // 1000
     return Past(second, _moments(seconds, second, SECONDS), _moments(minutes, second // 60, MINUTES))

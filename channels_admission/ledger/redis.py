@@ -124,9 +124,9 @@ class RedisLedger:
         looks = await self._see(pools, LOOKED_AT)
         return tuple(reading_of(hashes, self._now(time), self._settings.lease) for time, hashes in looks)
 
-    async def past(self, pool: str) -> Past:
-        ((time, (seconds, minutes)),) = await self._see((pool,), ("seconds", "minutes"))
-        return past_of(seconds, minutes, self._now(time))
+    async def past(self, pool: str, *, minutes: bool = True) -> Past:
+        ((time, rings),) = await self._see((pool,), ("seconds", "minutes") if minutes else ("seconds",))
+        return past_of(self._now(time), *rings)
 
     async def _see(self, pools: tuple[str, ...], parts: tuple[str, ...]) -> list[Look]:
         try:
