@@ -161,9 +161,7 @@ def orders(pool: PoolSnapshot) -> Iterator[str]:
 
 
 def _reasons(counts: Mapping[str, int]) -> str:
-    """So many for each reason, the most frequent first."""
-    sizes = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    return ", ".join(f"{count:,} {_reason(reason)}" for reason, count in sizes if count)
+    return ", ".join(f"{count:,} {_reason(reason)}" for reason, count in counts.items() if count)
 
 
 def _events(pool: PoolSnapshot) -> str:

@@ -3,7 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from statistics import median
@@ -105,6 +105,7 @@ class PoolSnapshot:
     level: Level
     admitted: int
     refused: Mapping[str, int]
+    """By reason, the most frequent first."""
     shed: int
     workers: tuple[WorkerSnapshot, ...]
     connects: Connects = field(default_factory=Connects)
@@ -196,8 +197,8 @@ def _pool(pool: PoolSettings, reading: Reading) -> PoolSnapshot:
         channels_full=counters.get(CHANNELS_FULL, 0),
         drained=counters.get(DRAINED, 0),
         aged=counters.get(AGED, 0),
-        refused={name: count for name, count in counters.items() if is_decision(name) and name != ADMITTED},
-        would_refuse={name.removeprefix(DRY): count for name, count in counters.items() if name.startswith(DRY)},
+        refused=_most_first({name: n for name, n in counters.items() if is_decision(name) and name != ADMITTED}),
+        would_refuse=_most_first({name.removeprefix(DRY): n for name, n in counters.items() if name.startswith(DRY)}),
         workers=tuple(sorted(map(_worker, reading.workers), key=lambda worker: (worker.host, worker.pid, worker.id))),
         connects=_connects(reading.seconds),
         calls=Calls(counters.get(CALLS, 0), counters.get(ERRORS, 0), counters.get(CALLS_TOOK, 0) / 1000),
@@ -206,9 +207,13 @@ def _pool(pool: PoolSettings, reading: Reading) -> PoolSnapshot:
         configured=configured,
         paused=controls.paused is not None,
         dry_run=bool(controls.dry_run.value) if controls.dry_run else pool.dry_run,
-        controls=controls,
+        controls=replace(controls, drains=reading.drains),
         alert=reading.level,
     )
+
+
+def _most_first(counts: Mapping[str, int]) -> Mapping[str, int]:
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
 def _classes(pool: PoolSettings, reading: Reading) -> Mapping[str, int]:

@@ -402,3 +402,13 @@ class Reading:
     controls: Controls = NOTHING_SET
     level: Level = Level.CALM
     """How near the pool is to its limit; falls five points later than it rises."""
+
+    @property
+    def drains(self) -> tuple[Drain, ...]:
+        """Those that somebody is left to be of: a host is, since workers may start there later."""
+        return tuple(drain for drain in self.controls.drains if self._lasts(drain))
+
+    def _lasts(self, drain: Drain) -> bool:
+        if drain.target != EVERYBODY and ":" not in drain.target:
+            return True
+        return any(drain.is_of(each.worker, self.now - each.uptime) for each in self.workers)

@@ -312,6 +312,16 @@ def test_page_and_panel_show_counts_against_the_limit(as_viewer, admission):
     assert '<td class="admission-number" data-field="worker.uptime">2\xa0h 5\xa0min</td>' in html
 
 
+def test_the_reasons_that_refuse_most_stand_first(as_viewer, admission):
+    admission(MAX_CONNECTIONS=50, QUOTAS=[{"key": "user", "max": 1}])
+    report(counters={"crowd": 2, "full": 7, "lag": 1, "quota:user": 90, "rate": 7})
+    expected = ["quota:user", "full", "rate", "crowd", "lag"]
+    assert list(as_viewer.get(FEED).json()["pools"][0]["refused"]) == expected
+    html = as_viewer.get(PAGE).content.decode().partition("<template")[0]
+    counts = re.findall(r'"reason.count">(\d+)<', html)
+    assert counts == ["90", "7", "7", "2", "1"]
+
+
 def test_the_page_shows_readings_classes_and_the_worst_seconds(as_viewer, admission, monkeypatch):
     admission()
     load = (Load("lag", 0.012, 0.0), Load("memory", 0.97, 1.0), Load("cpu", None, 0.0), Load("queue", 7.0, 0.0))

@@ -106,6 +106,14 @@ class Operator:
     def shown(self, field: str) -> str:
         return self.find(f'[data-list="pools"] > [data-key="default"] [data-field="{field}"]').text
 
+    def scrolls_sideways(self, width: int) -> bool:
+        """Whether the page is wider than a screen of so many pixels."""
+        screen = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": False}
+        self.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
+        is_wider = self.browser.execute_script("return document.documentElement.scrollWidth > window.innerWidth")
+        self.browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+        return is_wider
+
     def confirm(self) -> str:
         """Say yes, and return what had been asked."""
         asked = self.find("#content form p").text
@@ -163,6 +171,7 @@ async def test_an_operator_sees_a_crowd_raises_the_limit_and_drains_a_worker(bro
         await eventually(lambda: drained not in crowd.by_worker() and crowd.by_worker().total() == MORE, PATIENCE)
         await asyncio.to_thread(operator.wait, lambda: operator.all(".admission-draining:not([hidden])"))
         await asyncio.to_thread(operator.wait, lambda: operator.shown("pool.held") == str(MORE))
+        assert not await asyncio.to_thread(operator.scrolls_sideways, 360)
         noted = [entry["message"] for entry in browser.get_log("browser") if "favicon" not in entry["message"]]
         assert noted == []
 

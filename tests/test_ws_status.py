@@ -443,8 +443,8 @@ def test_a_limit_of_nothing_is_full():
     assert "█" * 73 + "  100 %" in text
 
 
-def test_refusals_stand_in_the_order_of_their_number_and_unknown_reasons_as_they_are():
-    text = shown(snapshot(pool(refused={"full": 2, "quota:[ip]": 1500, "ledger": 0})))
+def test_refusals_are_named_and_unknown_reasons_stand_as_they_are():
+    text = shown(snapshot(pool(refused={"quota:[ip]": 1500, "full": 2, "ledger": 0})))
     assert "412 admitted and 1,502 refused so far (1,500 over the quota [ip], 2 pool full)" in text
 
 
