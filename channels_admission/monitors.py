@@ -79,7 +79,8 @@ def _delay_passed_by(moments: float, blocks: list[float]) -> float:
 class Memory:
     """The share used of the memory there is: of ``limit`` bytes by this process, and of its container or machine.
 
-    The tighter of the two counts. Page cache that the kernel can drop is not counted as used.
+    The tighter of the two counts. Page cache that the kernel can drop is not counted as used. The
+    machine's share counts unless the container has a limit that is below the machine's memory.
     """
 
     def __init__(self, limit: int | None = None, root: Path = ROOT) -> None:
@@ -104,20 +105,19 @@ class Memory:
     def _shares(self) -> Iterator[float]:
         if self._limit:
             yield self._process.memory_info().rss / self._limit
-        limited = [used / limit for used, limit in self._groups()]
-        if limited:
-            yield max(limited)
-        else:
-            memory = psutil.virtual_memory()
-            yield 1 - memory.available / memory.total
+        machine, groups = psutil.virtual_memory(), list(self._groups())
+        yield from (used / allowed for used, allowed in groups if used is not None)
+        if all(allowed >= machine.total for _, allowed in groups):
+            yield 1 - machine.available / machine.total
 
-    def _groups(self) -> Iterator[tuple[int, int]]:
-        """Used and allowed bytes of each control group around this process that has a limit."""
+    def _groups(self) -> Iterator[tuple[int | None, int]]:
+        """Used and allowed bytes of each control group around this process that has a limit; None for use unknown."""
         for folder, used, limit, cache in self._folders:
             allowed = _number(folder / limit)
             if allowed and allowed < NO_LIMIT:
-                held = _number(folder / used) or 0
-                yield max(0, held - _statistic(folder / "memory.stat", cache)), allowed
+                held = _number(folder / used)
+                droppable = _statistic(folder / "memory.stat", cache)
+                yield (None if held is None else max(0, held - droppable)), allowed
 
 
 class Descriptors:

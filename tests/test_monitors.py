@@ -5,6 +5,7 @@ import os
 import resource
 import time
 from collections import deque
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -138,12 +139,55 @@ V1 = {
 }
 
 
-def test_the_memory_of_a_container_without_the_cache_that_can_be_dropped(machine):
+@pytest.fixture
+def ram(monkeypatch):
+    """``ram(total, available)``: the machine has this memory, in bytes."""
+
+    def have(total, available):
+        monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(total=total, available=available))
+
+    return have
+
+
+def test_the_memory_of_a_container_without_the_cache_that_can_be_dropped(machine, ram):
+    ram(64 * GIB, 6.4 * GIB)
     assert Memory(root=machine(V2)).read() == 0.5
     assert Memory(root=machine(V1)).read() == 0.25
 
 
-def test_the_tightest_of_the_groups_around_counts(machine):
+@pytest.mark.parametrize("files", [V2, V1], ids=["v2", "v1"])
+@pytest.mark.parametrize("use", ["", "unreadable"])
+def test_a_container_whose_use_cannot_be_read_is_unknown_and_not_zero(machine, ram, files, use):
+    ram(64 * GIB, 32 * GIB)
+    unknown = {path: use for path in files if path.endswith(("memory.current", "memory.usage_in_bytes"))}
+    memory = Memory(root=machine({**files, **unknown}))
+    assert memory.read() is None
+    assert memory.total() == 4 * GIB
+
+
+def test_a_group_whose_use_cannot_be_read_leaves_the_others_to_count(machine, ram):
+    ram(64 * GIB, 6.4 * GIB)
+    outer = {"sys/fs/cgroup/app/memory.max": str(10 * GIB)}
+    assert Memory(root=machine({**V2, **outer})).read() == 0.5
+
+
+@pytest.mark.parametrize(
+    ("total", "available", "expected"),
+    [
+        (4 * GIB, GIB, 0.75),
+        (3 * GIB, 0.3 * GIB, 0.9),
+        (3 * GIB, 2.7 * GIB, 0.5),
+        (4 * GIB + 1, GIB, 0.5),
+    ],
+    ids=["equal", "above", "above, and itself the fuller", "below"],
+)
+def test_a_limit_that_is_no_less_than_the_machine_does_not_hide_it(machine, ram, total, available, expected):
+    ram(total, available)
+    assert Memory(root=machine(V2)).read() == pytest.approx(expected)
+
+
+def test_the_tightest_of_the_groups_around_counts(machine, ram):
+    ram(64 * GIB, 32 * GIB)
     outer = {"sys/fs/cgroup/app/memory.current": str(9 * GIB), "sys/fs/cgroup/app/memory.max": str(10 * GIB)}
     assert Memory(root=machine({**V2, **outer})).read() == 0.9
 
@@ -155,7 +199,8 @@ def test_a_container_without_a_limit_has_the_memory_of_the_machine(machine, unli
     assert Memory(root=root).read() == pytest.approx(1 - memory.available / memory.total, abs=0.05)
 
 
-def test_a_limit_of_the_process_counts_where_it_is_tighter(machine):
+def test_a_limit_of_the_process_counts_where_it_is_tighter(machine, ram):
+    ram(64 * GIB, 32 * GIB)
     rss = psutil.Process().memory_info().rss
     assert Memory(rss, machine(V2)).read() == pytest.approx(1.0, rel=0.1)
     assert Memory(100 * rss, machine(V2)).read() == 0.5
