@@ -1,18 +1,22 @@
 """What comes at the site, and what is there to meet it: the ledger, the limits, herds and refusals."""
 
+import math
 from collections.abc import Iterator
 
 from .case import Case
 from .finding import Finder, Finding, Severity, clock
+from .ledger.base import LATELY
 from .ledger.controls import signature, whom
 from .ledger.memory import MemoryLedger
-from .snapshot import Connects, Health
+from .snapshot import Connects, Health, PoolSnapshot, Second
 from .types import QUOTA, Level, Reason
 
 HERD = 50
 """Handshakes in one second, the fewest that are a herd."""
 HERD_TIMES = 10
-"""How many times the median a herd is, at the least."""
+"""How many times a usual second a herd is, at the least."""
+KNOWN = 30.0
+"""Seconds that must be known before one of them is called a herd, where the ledger has no median."""
 MOST_NAMED = 5
 """Workers or drains named in one finding."""
 HERD_GOES_ON = 60.0
@@ -80,21 +84,45 @@ def _switches(case: Case) -> Iterator[Finding]:
 
 def _herd(case: Case) -> Iterator[Finding]:
     for pool in case.snapshot.pools:
-        usual = pool.connects.median
+        now = case.snapshot.taken.timestamp()
+        usual = _usual(pool, now)
         seconds = [each for each in pool.connects.worst if each.handshakes >= max(HERD, HERD_TIMES * max(1, usual))]
         if not seconds:
             continue
         worst, latest = seconds[0], max(second.at for second in seconds)
-        times = f"{worst.handshakes / usual:,.0f} × the median" if usual else "and none in most seconds"
-        goes_on = case.snapshot.taken.timestamp() - latest < HERD_GOES_ON
+        goes_on = now - latest < HERD_GOES_ON
         yield Finding(
             "herd",
             Severity.CRITICAL if goes_on else Severity.WARNING,
-            f"Herd at {clock(worst.at)}: {worst.handshakes:,} connects in 1 s, {times}",
+            f"Herd at {clock(worst.at)}: {worst.handshakes:,} connects in 1 s, {_times(worst, usual, pool.connects)}",
             f"Pool {pool.name}: {_worst_seconds(pool.connects)}.",
             "Find what dropped them all at once: a deploy, a proxy, a network. Set CONNECT_RATE to what the site can "
             "take, and use clients that keep to the hint, such as AdmissionSocket.",
         )
+
+
+def _usual(pool: PoolSnapshot, now: float) -> float:
+    """Connects in a usual second; infinity where too few seconds are known to tell.
+
+    To the ledger's median a second before its first is one without connects. Where most seconds are,
+    the mean stands for it, of those seconds that can be known, without the worst.
+    """
+    connects = pool.connects
+    if connects.median:
+        return connects.median
+    ages = (now - each.at for each in connects.worst)
+    known = min(LATELY, max([*ages, *(worker.uptime for worker in pool.workers)], default=0.0))
+    if known < KNOWN:
+        return math.inf
+    others = connects.total - sum(each.handshakes for each in connects.worst)
+    return others / (known - len(connects.worst))
+
+
+def _times(worst: Second, usual: float, connects: Connects) -> str:
+    # A mean below a half says as much of the median.
+    if usual < 0.5:
+        return "and none in most seconds"
+    return f"{worst.handshakes / usual:,.0f} × the {'median' if connects.median else 'mean'}"
 
 
 def _worst_seconds(connects: Connects) -> str:

@@ -113,17 +113,20 @@ def test_a_ledger_that_settles():
 
 
 @pytest.mark.parametrize(
-    ("median", "handshakes", "title"),
+    ("total", "median", "handshakes", "title"),
     [
-        (21.25, 850, "Herd at 12:03:07 UTC: 850 connects in 1 s, 40 × the median"),
-        (0, 50, "Herd at 12:03:07 UTC: 50 connects in 1 s, and none in most seconds"),
-        (0, 49, None),
-        (8.6, 85, None),
-        (8.5, 85, "Herd at 12:03:07 UTC: 85 connects in 1 s, 10 × the median"),
+        (6400, 21.25, 850, "Herd at 12:03:07 UTC: 850 connects in 1 s, 40 × the median"),
+        (70, 0, 50, "Herd at 12:03:07 UTC: 50 connects in 1 s, and none in most seconds"),
+        (69, 0, 49, None),
+        (6400, 8.6, 85, None),
+        (6400, 8.5, 85, "Herd at 12:03:07 UTC: 85 connects in 1 s, 10 × the median"),
+        # 75 seconds are known, and 73 of them are not among the worst.
+        (850 + 20 + 73 * 20, 0, 850, "Herd at 12:03:07 UTC: 850 connects in 1 s, 42 × the mean"),
+        (199 + 20 + 73 * 20, 0, 199, None),
     ],
 )
-def test_a_herd_is_a_second_far_above_the_median(median, handshakes, title):
-    seen = snapshot(pool(connects=Connects(6400, median, (Second(AT, handshakes), Second(AT + 1, 20)))))
+def test_a_herd_is_a_second_far_above_a_usual_one(total, median, handshakes, title):
+    seen = snapshot(pool(connects=Connects(total, median, (Second(AT, handshakes), Second(AT + 1, 20)))))
     if title is None:
         assert found(seen) == []
     else:
@@ -131,9 +134,29 @@ def test_a_herd_is_a_second_far_above_the_median(median, handshakes, title):
             "herd",
             "critical",
             title,
-            f"Pool default: 6,400 connects in 5 minutes, the most in one second {handshakes} at 12:03:07 UTC, "
+            f"Pool default: {total:,} connects in 5 minutes, the most in one second {handshakes} at 12:03:07 UTC, "
             "20 at 12:03:08 UTC.",
         )
+
+
+@pytest.mark.parametrize("known", [1, 29, 30, 100, 150])
+def test_steady_connects_are_no_herd_on_a_ledger_that_has_just_begun(known):
+    latest = int(NOON.timestamp())
+    worst = tuple(Second(latest - ago, 60) for ago in range(min(known, 3)))
+    assert found(snapshot(pool(worker(uptime=known), connects=Connects(60 * known, 0, worst)))) == []
+
+
+@pytest.mark.parametrize(
+    ("uptime", "ago", "found_ids"), [(29.9, 5, []), (30.0, 5, ["herd"]), (5.0, 30, ["herd"]), (5.0, 29, [])]
+)
+def test_a_herd_takes_half_a_minute_that_is_known(uptime, ago, found_ids):
+    herd = Connects(850, 0, (Second(int(NOON.timestamp()) - ago, 850),))
+    assert ids(snapshot(pool(worker(uptime=uptime), connects=herd))) == found_ids
+
+
+def test_a_herd_is_seen_at_once_where_there_is_a_median():
+    herd = Connects(5000, 20, (Second(int(NOON.timestamp()), 850),))
+    assert ids(snapshot(pool(worker(uptime=1.0), connects=herd))) == ["herd"]
 
 
 def test_a_herd_that_passed_a_minute_ago_is_a_warning():
