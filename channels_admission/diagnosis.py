@@ -37,7 +37,8 @@ SHAPE = """\
   layer           the default channel layer
     backend, capacity
 
-Its exit code is 0, 1 with a warning, and 2 with something critical.
+Its exit code is 0, 1 with a warning, and 2 with something critical, or where
+the settings are wrong: then nothing is printed but what is wrong with them.
 """
 
 EXIT_CODES = {Severity.CRITICAL: 2, Severity.WARNING: 1, Severity.NOTE: 0}

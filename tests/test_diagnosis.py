@@ -489,6 +489,15 @@ def test_a_ledger_that_is_down_exits_with_2(admission):
     assert "1  The ledger cannot be read, so nothing is known of the workers" in out.getvalue()
 
 
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_wrong_settings_exit_with_2_since_1_would_be_a_warning(settings, options):
+    settings.CHANNELS_ADMISSION = {"MAX_CONNECTIONS": "many"}
+    out = io.StringIO()
+    with pytest.raises(CommandError, match=r"\['MAX_CONNECTIONS'\] must be a whole number") as caught:
+        call_command("ws_status", "--diagnose", *options, stdout=out)
+    assert (out.getvalue(), caught.value.returncode) == ("", 2)
+
+
 def test_it_looks_at_all_pools(admission):
     admission()
     with pytest.raises(CommandError, match="not allowed with argument"):

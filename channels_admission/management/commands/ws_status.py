@@ -29,6 +29,8 @@ from ...watch import EVERY, watch
 
 LEDGER_DOWN = 2
 """The exit code when the ledger cannot be read."""
+UNDIAGNOSED = 2
+"""The exit code when a diagnosis cannot be made: 1 would say that it has found no more than warnings."""
 USAGE = 2
 """The exit code when nothing can be made of the arguments."""
 
@@ -94,7 +96,7 @@ class Command(BaseCommand):
         elif options["check"]:
             self._check(options)
         elif options["diagnose"]:
-            self._diagnose(_examine(_look(None)), options)
+            self._diagnose(_examine(), options)
         elif options["watch"]:
             self._watch(options)
         else:
@@ -224,5 +226,9 @@ def _meet(host: str | None, snapshot: Snapshot) -> None:
         raise CommandError(f"No worker of the host {host!r:.80} is known.")
 
 
-def _examine(snapshot: Snapshot) -> Diagnosis:
+def _examine() -> Diagnosis:
+    try:
+        snapshot = _look(None)
+    except CommandError as error:
+        raise CommandError(str(error), returncode=UNDIAGNOSED) from error
     return diagnose(snapshot, gather(snapshot, conf.current()))
