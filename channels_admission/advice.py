@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 
 from . import sizing
 from .conf import Settings
+from .monitors import Descriptors
 
 USER = "www-data"
 FIRST_PORT = 8000
@@ -21,8 +22,9 @@ NGINX_SPARE = 512
 
 
 def advise(settings: Settings) -> Mapping[str, str]:
-    """Texts by the file they belong in."""
+    """Texts by the file they belong in, in the order in which to write them."""
     return {
+        **_sysctl(settings),
         "/etc/systemd/system/YOUR-WORKER.service.d/admission.conf": _unit(settings),
         "/etc/security/limits.d/admission.conf": _limits(settings),
         "/etc/nginx/nginx.conf": _nginx_main(settings),
@@ -47,16 +49,38 @@ def limits_conf(settings: Settings) -> tuple[str, str]:
     return f"{USER} soft nofile {number}", f"{USER} hard nofile {number}"
 
 
+def greatest_files(settings: Settings) -> str:
+    """The line for sysctl that comes before these, where the system itself allows fewer here; else empty."""
+    greatest, advised = Descriptors().greatest(), sizing.advised_descriptors(settings)
+    return f"fs.nr_open = {advised}" if greatest and greatest < advised else ""
+
+
+def _sysctl(settings: Settings) -> Mapping[str, str]:
+    if not (line := greatest_files(settings)):
+        return {}
+    text = f"# First, with sysctl --system: no process may open more files, whatever its own limit is.\n{line}\n"
+    return {"/etc/sysctl.d/admission.conf": text}
+
+
 def _unit(settings: Settings) -> str:
     return f"""\
 [Service]
-# A worker's part of the limit is {sizing.connections(settings)} connections.
+{_why_so_many(settings)}
 {systemd(settings)}
 # Time for goodbyes; what is not over by then is killed, and its slots are free within two beats.
 TimeoutStopSec={STOP_PATIENCE}
 Restart=always
 RestartSec=1
 """
+
+
+def _why_so_many(settings: Settings) -> str:
+    part = sizing.connections(settings)
+    if len(settings.pools) == 1:
+        return f"# A worker's part of the limit is {part} connections."
+    return f"""\
+# A worker's part of the greatest pool is {part} connections. A connection is one socket, whatever pools it has
+# slots in; where pools have routes of their own, add a worker's part of each other one."""
 
 
 def _limits(settings: Settings) -> str:
@@ -77,7 +101,7 @@ events {{
 
 
 def _nginx_http(settings: Settings) -> str:
-    servers = "\n".join(_servers(_workers(settings)))
+    servers = "\n".join(_servers(sizing.workers(settings)))
     return f"""\
 map $http_upgrade $connection_upgrade {{
     default upgrade;
@@ -134,16 +158,16 @@ location /ws/ {{
 
 
 def _outer_limit(settings: Settings) -> int:
-    """Connections that nginx lets through: the limit, and for each worker what it may have open beside its part."""
+    """Connections that nginx lets through: the limits, and for each worker what it may have open beside its part.
+
+    Pools with routes of their own add up. Where one connection has slots in several this is too wide, which is
+    harmless, and too narrow is not.
+    """
     limits = (
         pool.max_connections + pool.expected_workers * (sizing.HEADROOM + sizing.held_back(pool))
         for pool in settings.pools.values()
     )
-    return min(max(limits), NGINX_COUNTS)
-
-
-def _workers(settings: Settings) -> int:
-    return max(pool.expected_workers for pool in settings.pools.values())
+    return min(sum(limits), NGINX_COUNTS)
 
 
 def _read_timeout(settings: Settings) -> int:

@@ -14,7 +14,7 @@ from django.core import checks
 from django.urls import reverse
 
 from . import conf, sizing
-from .advice import limits_conf, systemd
+from .advice import greatest_files, limits_conf, systemd
 from .consumers import AdmissionMixin
 from .hosts import MEMORY
 from .monitors import Descriptors, Memory
@@ -117,8 +117,8 @@ def check_descriptors(app_configs: list[AppConfig] | None, **_: Any) -> list[che
 
 def _raise_greatest(settings: conf.Settings) -> str:
     """What comes before raising a limit where the system itself has one below it."""
-    greatest, advised = Descriptors().greatest(), sizing.advised_descriptors(settings)
-    return f"Set fs.nr_open = {advised} with sysctl first. " if greatest and greatest < advised else ""
+    line = greatest_files(settings)
+    return f"Set {line} with sysctl first. " if line else ""
 
 
 def _raise_limit(settings: conf.Settings) -> str:
@@ -139,15 +139,24 @@ def check_memory(app_configs: list[AppConfig] | None, **_: Any) -> list[checks.C
     needed, there_is = sizing.memory(settings), Memory(settings.memory_limit).total()
     if needed <= there_is:
         return []
+    each, together = _share_a_machine(sizing.workers(settings))
+    part = sizing.connections(settings)
     return [
         checks.Warning(
-            f"A worker needs about {_mebibytes(needed)} for its part of the limit, {sizing.connections(settings):,} "
-            f"connections of {sizing.CONNECTION_KIB} KiB and more, and there are {_mebibytes(there_is)} here.",
+            f"{each} needs about {_mebibytes(needed)} for its part of the limit, {part:,} connections of "
+            f"{sizing.CONNECTION_KIB} KiB and more{together}, and there are {_mebibytes(there_is)} here.",
             hint="Give the workers more memory, run more of them on further machines and count them in "
             f"EXPECTED_WORKERS, or lower {conf.NAME}['MAX_CONNECTIONS'].",
             id=MEMORY_TOO_SMALL,
         )
     ]
+
+
+def _share_a_machine(workers: int) -> tuple[str, str]:
+    """Who needs what is told, and what so many workers need together."""
+    if workers == 1:
+        return "A worker", ""
+    return f"Each of {workers:,} workers", f", {workers:,} times that where they share a machine"
 
 
 def _mebibytes(size: int) -> str:

@@ -31,6 +31,11 @@ def connections(settings: Settings) -> int:
     return max(map(part, settings.pools.values()))
 
 
+def workers(settings: Settings) -> int:
+    """The most workers that a pool expects."""
+    return max(pool.expected_workers for pool in settings.pools.values())
+
+
 def part(pool: PoolSettings) -> int:
     """What one of the expected workers holds of a full pool."""
     return math.ceil(pool.max_connections / pool.expected_workers)

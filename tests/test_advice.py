@@ -18,10 +18,12 @@ from django.core.management.base import CommandError
 from channels_admission import conf
 from channels_admission.advice import advise, as_text
 from channels_admission.management.commands.ws_status import Command
+from channels_admission.monitors import Descriptors
 
 from clients import Client
 from demo.servers import Workers, end, free_port, spawn, wait_until
 
+SYSCTL = "/etc/sysctl.d/admission.conf"
 UNIT, LIMITS, MAIN, HTTP, SERVER = (
     "/etc/systemd/system/YOUR-WORKER.service.d/admission.conf",
     "/etc/security/limits.d/admission.conf",
@@ -49,6 +51,29 @@ def test_the_limit_of_open_files_for_systemd_and_for_logins(admission):
         "[Service]", "LimitNOFILE=6144", "TimeoutStopSec=15", "Restart=always", "RestartSec=1",
     ]  # fmt: skip
     assert instructions(files[LIMITS]) == ["www-data soft nofile 6144", "www-data hard nofile 6144"]
+
+
+def test_pools_on_routes_of_their_own_are_for_the_reader_to_add(admission):
+    alone = advise(admission(MAX_CONNECTIONS=20_000, EXPECTED_WORKERS=4))[UNIT]
+    assert "\n# A worker's part of the limit is 5000 connections.\n" in alone
+    assert "routes" not in alone
+    pools = {"chat": {"MAX_CONNECTIONS": 24_000}}
+    several = advise(admission(MAX_CONNECTIONS=20_000, EXPECTED_WORKERS=4, POOLS=pools))[UNIT]
+    assert "\n# A worker's part of the greatest pool is 6000 connections. A connection is one socket" in several
+    assert "# slots in; where pools have routes of their own, add a worker's part of each other one.\n" in several
+    assert "\nLimitNOFILE=8192\n" in several
+
+
+@pytest.mark.parametrize(
+    ("greatest", "first"),
+    [(6143, ["fs.nr_open = 6144"]), (6144, None), (None, None)],
+    ids=["less", "enough", "unknown"],
+)
+def test_what_no_limit_can_pass_is_raised_first(admission, monkeypatch, greatest, first):
+    monkeypatch.setattr(Descriptors, "greatest", lambda self: greatest)
+    files = advise(admission(MAX_CONNECTIONS=5000))
+    assert list(files) == [*([SYSCTL] if first else []), UNIT, LIMITS, MAIN, HTTP, SERVER]
+    assert instructions(files.get(SYSCTL, "")) == (first or [])
 
 
 def test_nginx_sends_to_every_worker_what_a_websocket_needs(admission):
@@ -84,11 +109,12 @@ def test_nginx_sends_to_every_worker_what_a_websocket_needs(admission):
     [
         ({"MAX_CONNECTIONS": 0}, 115),
         ({"MAX_CONNECTIONS": 100, "REFUSAL_HOLD": 1, "MAX_REFUSALS_HELD": 50, "EXPECTED_WORKERS": 2}, 430),
-        ({"MAX_CONNECTIONS": 100, "POOLS": {"chat": {"MAX_CONNECTIONS": 200}}}, 315),
+        ({"MAX_CONNECTIONS": 100, "POOLS": {"chat": {"MAX_CONNECTIONS": 200}}}, 530),
+        ({"MAX_CONNECTIONS": 0, "POOLS": {"a": {"EXPECTED_WORKERS": 2}, "b": {"EXPECTED_WORKERS": 3}}}, 6 * 115),
         ({"MAX_CONNECTIONS": 10_000_000}, 65_535),
     ],
 )
-def test_the_outer_ring_is_wider_than_the_limit(admission, keys, outer):
+def test_the_outer_ring_is_wider_than_the_limits_together(admission, keys, outer):
     assert f"limit_conn admission {outer};" in advise(admission(**keys))[SERVER]
 
 

@@ -483,6 +483,16 @@ def test_the_memory_that_is_missing_is_told(total):
     assert "run more of them" in message.hint
 
 
+def test_workers_that_share_a_machine_need_as_much_each(settings, total):
+    total(150)
+    settings.CHANNELS_ADMISSION = {**REDIS, "EXPECTED_WORKERS": 5}
+    (message,) = messages(deploy=True)
+    assert message.msg == (
+        "Each of 5 workers needs about 171 MiB for its part of the limit, 1,000 connections of 81 KiB and more, "
+        "5 times that where they share a machine, and there are 150 MiB here."
+    )
+
+
 def test_memory_allowed_to_the_process_counts(settings):
     settings.CHANNELS_ADMISSION = {**REDIS, "MEMORY_LIMIT": 100 * 2**20}
     assert ids(deploy=True) == ["W007"]

@@ -21,6 +21,10 @@ def test_a_part_is_that_of_the_greatest_pool(admission, keys, part):
     assert sizing.connections(admission(**keys)) == part
 
 
+def test_the_workers_are_those_of_the_pool_that_expects_most(admission):
+    assert sizing.workers(admission(EXPECTED_WORKERS=2, POOLS={"chat": {"EXPECTED_WORKERS": 6}})) == 6
+
+
 @pytest.mark.parametrize(
     ("keys", "needed", "advised"),
     [
