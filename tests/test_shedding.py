@@ -167,7 +167,7 @@ FEW = ["sh", "-c", 'ulimit -n 256; exec "$@"', "sh"]
 
 async def test_a_worker_that_runs_out_of_descriptors_refuses_and_keeps_serving(workers, figures):
     with workers(launcher=FEW) as running:
-        async with crowd(400, running.origin, rows=20, pause=0.2, open_timeout=5) as clients:
+        async with crowd(400, running.origin, rows=20, pause=0.2, open_timeout=3) as clients:
             assert None not in clients
             assert set(codes(clients)) == {None, 1013}
             admitted = [client for client in clients if client.is_open]
@@ -192,11 +192,11 @@ async def _all_counted(count: int):
 
 async def test_without_the_monitor_the_same_worker_loses_clients(workers, figures):
     with workers(launcher=FEW, PRESSURE={"descriptors": None}) as running:
-        async with crowd(400, running.origin, rows=100, pause=0.2, open_timeout=3) as clients:
+        async with crowd(400, running.origin, rows=20, pause=0.2, open_timeout=3) as clients:
             lost = clients.count(None)
             errors = running.logs[0].read_text().count("Too many open files")
             figures.note(
-                "400 clients, 100 at once, the monitor shown only",
+                "… the same crowd, the monitor shown only",
                 "nothing",
                 f"{lost} clients lost, {errors} errors logged",
             )
@@ -389,8 +389,7 @@ async def test_the_monitors_of_an_idle_worker_cost_next_to_nothing(admission, fi
         await pressure.aclose()
     share = (watched - alone) / (2 * seconds)
     figures.note("nothing: the monitors of an idle worker", "less than 0.5 % of a core", f"{100 * share:.2f} %")
-    # A busy machine makes each of their wake-ups dearer.
-    assert share < 0.01
+    assert share < 0.005
 
 
 async def _spent(seconds: float) -> float:
