@@ -173,7 +173,8 @@ class Descriptors:
 class Cpu:
     """CPU time of this process since the last reading, as a share of one core or, if less, of its container's quota.
 
-    One core is all that an event loop can use; threads may take the share above 1.
+    One core is all that an event loop can use; threads may take the share above 1. Several workers in
+    one container each see their own part of its quota: all of it may be used while each is far below 1.
     """
 
     def __init__(self, root: Path = ROOT, clock: Callable[[], float] = time.monotonic) -> None:
