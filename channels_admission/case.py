@@ -18,6 +18,8 @@ class Process:
     server: str
     held: int
     """Slots of all pools."""
+    silence: float
+    """Seconds since the last beat, of the event loop whose last one was the longest ago."""
     connections: int
     """Connections that hold them, at the least: one may hold a slot in each of several pools."""
     sockets: int | None
@@ -70,13 +72,16 @@ def _processes(snapshot: Snapshot, facts: Facts) -> tuple[Process, ...]:
 
 def _process(workers: list[WorkerSnapshot], facts: ProcessFacts) -> Process:
     most: dict[str, int] = {}
+    silence: dict[str, float] = {}
     for worker in workers:
         most[worker.id] = max(worker.held, most.get(worker.id, 0))
+        silence[worker.id] = min(worker.last_beat, silence.get(worker.id, worker.last_beat))
     return Process(
         host=workers[0].host,
         pid=workers[0].pid,
         server=workers[0].server,
         held=sum(worker.held for worker in workers),
+        silence=max(silence.values()),
         connections=sum(most.values()),
         sockets=None if facts.sockets is None else sum(facts.sockets.values()),
         ports=facts.sockets or {},

@@ -28,6 +28,7 @@ SHAPE = """\
   processes       a list
     host, pid, server
     held          slots of all pools
+    silence       seconds since the last beat
     connections   connections that hold them, at the least
     sockets       established TCP connections; null where unknown
     ports         the same for each port
@@ -49,6 +50,7 @@ WEIGHTS = (
     "herd",
     "memory-short",
     "descriptors-short",
+    "worker-silent",
     "loop-blocked",
     "limit-reached",
     "channels-full",

@@ -54,8 +54,9 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """``processes`` by host and pid, those of this machine only; ``origins`` by pool."""
+    """``processes`` by host and pid, those of this machine only; ``origins`` by pool; ``beat`` in seconds."""
 
+    beat: float
     processes: Mapping[tuple[str, int], ProcessFacts] = field(default_factory=dict)
     origins: Mapping[str, Origin] = field(default_factory=dict)
     layer: Layer = Layer()
@@ -64,6 +65,7 @@ class Facts:
 def gather(snapshot: Snapshot, settings: Settings) -> Facts:
     """Look at the processes of the snapshot's workers, and at the settings."""
     return Facts(
+        beat=settings.beat,
         processes=dict(_processes(snapshot)),
         origins={
             name: Origin(pool.max_connections, conf.origin(name, "MAX_CONNECTIONS"))

@@ -1,4 +1,4 @@
-"""What the workers bear: memory, descriptors, the lag of their event loops, and sockets that nobody counts."""
+"""What the workers bear: memory, descriptors, event loops that lag or are silent, and sockets that nobody counts."""
 
 from collections.abc import Callable, Iterable, Iterator
 
@@ -10,6 +10,8 @@ LAG = 0.1
 """Seconds of delay from which an event loop is blocked."""
 SHORT, OUT = 0.85, 0.95
 """Shares of memory or descriptors used from which they are short, and nearly out."""
+SILENT_BEATS, SILENT_SECONDS = 2, 1
+"""Beats, and seconds beyond them, for which a sound process may be silent: one report may be lost, or late."""
 BUSY = 0.9
 """Share of a core from which a lag is a want of CPU."""
 NAMED = 5
@@ -62,6 +64,23 @@ def _shortage(
         short.sort(key=lambda pair: -(pair[1].reading or 0))
         severity = Severity.CRITICAL if out else Severity.WARNING
         yield Finding(f"{monitor}-short", severity, title, _named([pair[0] for pair in short], told), advice)
+
+
+def _silence(case: Case) -> Iterator[Finding]:
+    """A loop that never turns tells of no lag: all that is seen of it is that its reports do not come."""
+    allowed = SILENT_BEATS * case.facts.beat + SILENT_SECONDS
+    silent = sorted(
+        (process for process in case.processes if process.silence > allowed), key=lambda process: -process.silence
+    )
+    if silent:
+        yield Finding(
+            "worker-silent",
+            Severity.CRITICAL,
+            f"{_name(silent[0])} does not report any more",
+            _named(silent, lambda process: f"silent for {process.silence:.1f} s") + f"; {allowed:g} s are allowed",
+            "Its event loop is blocked, the process is stopped or gone, or it cannot reach Redis: py-spy dump --pid "
+            f"{silent[0].pid} on that host shows where it stands, its log what it says of the ledger.",
+        )
 
 
 def _lag(case: Case) -> Iterator[Finding]:
@@ -152,4 +171,4 @@ def _share(share: float | None) -> str:
     return "unknown" if share is None else f"{100 * share:.0f} %"
 
 
-FINDERS: tuple[Finder, ...] = (_memory, _descriptors, _lag, _monitors, _sockets)
+FINDERS: tuple[Finder, ...] = (_memory, _descriptors, _silence, _lag, _monitors, _sockets)

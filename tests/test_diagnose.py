@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -96,6 +97,21 @@ async def test_a_blocked_event_loop(worker):
         assert told["exit_code"] == 2
         assert told["findings"][0]["title"].endswith(f" {workers.pids[0]} is blocked")
         assert told["processes"][0]["load"][0]["reading"] > 0.1
+
+
+async def test_a_worker_that_stands_still(worker):
+    with worker() as workers:
+        clients = await enter_many(1, workers.origins)
+        process = psutil.Process(workers.pids[0])
+        process.send_signal(signal.SIGSTOP)
+        try:
+            told = await diagnosed(workers, "worker-silent")
+        finally:
+            process.send_signal(signal.SIGCONT)
+        assert told["exit_code"] == 2
+        assert told["findings"][0]["title"].endswith(f" {process.pid} does not report any more")
+        assert told["processes"][0]["silence"] > 1
+        await leave_all(clients)
 
 
 async def test_descriptors_nearly_used_up(worker):

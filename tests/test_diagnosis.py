@@ -67,7 +67,7 @@ def snapshot(*pools: PoolSnapshot, **changes) -> Snapshot:
 
 
 def facts(processes=None, limit=50, names=("default",)) -> Facts:
-    return Facts(processes or {}, {name: Origin(limit, SETTING) for name in names})
+    return Facts(3.0, processes or {}, {name: Origin(limit, SETTING) for name in names})
 
 
 def found(seen: Snapshot, known: Facts | None = None) -> list[Finding]:
@@ -211,6 +211,29 @@ def test_a_lag_of_100_ms_is_none():
 def test_a_blocked_loop_on_a_busy_core_wants_workers():
     (finding,) = found(snapshot(pool(worker(load=loads(lag=0.2, cpu=0.97)))))
     assert finding.advice == "The core is busy: add workers, or do less for each message."
+
+
+def test_a_worker_that_is_silent_for_more_than_two_beats_and_a_second():
+    seen = snapshot(pool(worker(last_beat=7.1), worker(pid=43, last_beat=16.04), worker(pid=44, last_beat=7.0)))
+    assert only(seen) == (
+        "worker-silent",
+        "critical",
+        "web-1 43 does not report any more",
+        "web-1 43: silent for 16.0 s; web-1 42: silent for 7.1 s; 7 s are allowed",
+    )
+    assert "py-spy dump --pid 43" in found(seen)[0].advice
+    assert ids(seen, replace(facts(), beat=8.0)) == []
+
+
+def test_an_event_loop_is_silent_when_none_of_its_pools_reports():
+    late = worker(last_beat=9.0)
+    one_pool_reports = snapshot(pool(late), pool(worker(last_beat=0.4), name="chat"))
+    one_loop_does_not = snapshot(pool(late, worker(id="web-1:42:cd")))
+    known = facts(names=("default", "chat"))
+    for seen, silence, expected in ((one_pool_reports, 0.4, []), (one_loop_does_not, 9.0, ["worker-silent"])):
+        diagnosis = diagnose(seen, known)
+        assert [process.silence for process in diagnosis.processes] == [silence]
+        assert [finding.id for finding in diagnosis.findings] == expected
 
 
 def test_of_many_workers_the_first_few_are_named():
