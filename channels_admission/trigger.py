@@ -3,21 +3,27 @@
 from .thresholds import Thresholds
 
 MARGIN = 0.2
-"""How far below scaling a reading must fall to release the trigger, as a share of the way from there to saturation."""
+"""How far below scaling a reading must fall to release the trigger, as a share of the way from there to saturation.
+
+Or of the way to 0 where that is shorter: the reading of a sound worker must get there.
+"""
 STEADY = 2.0
 """Seconds for which a trigger keeps its state, unless the reading passes saturation."""
+FLOOR = 0.01
+"""The least share that is refused until it stops: one that fell to 0 and rose again would be a change of state."""
 
 
 class Trigger:
-    """The share of handshakes to refuse: from 0 at scaling to 1 at saturation (Envoy's scaled trigger).
+    """The share of handshakes to refuse: it grows evenly from 0 at a lower mark to 1 at saturation.
 
-    Once it has begun to refuse, it goes by a lower mark, and stops only when the reading is under that.
+    It begins only when the reading passes scaling, with the share that is due there, and stops only
+    when the reading is under the lower mark (Envoy's scaled trigger, with hysteresis).
     """
 
     def __init__(self, thresholds: Thresholds) -> None:
         self._high = thresholds
         span = thresholds.saturation - thresholds.scaling
-        self._low = max(0.0, thresholds.scaling - MARGIN * span)
+        self._low = thresholds.scaling - MARGIN * min(span, thresholds.scaling)
         self.refuses = False
         """Whether it has begun to refuse, and not stopped."""
         self._changed_at = float("-inf")
@@ -32,4 +38,4 @@ class Trigger:
         if not self.refuses or reading is None:
             return 0.0
         share = (reading - self._low) / (self._high.saturation - self._low)
-        return min(1.0, max(0.0, share))
+        return min(1.0, max(FLOOR, share))

@@ -21,7 +21,7 @@ from channels_admission.monitors import Descriptors, Memory
 from channels_admission.pressure import Pressure
 from channels_admission.snapshot import collect
 from channels_admission.thresholds import Thresholds
-from channels_admission.trigger import STEADY, Trigger
+from channels_admission.trigger import FLOOR, STEADY, Trigger
 from channels_admission.types import Load
 
 from conftest import eventually
@@ -66,14 +66,30 @@ def test_a_trigger_releases_below_its_lower_mark_only():
     assert trigger.pressure(None, 40.0) == 0.0
 
 
+@pytest.mark.parametrize(
+    ("scaling", "saturation", "low"), [(0.1, 0.5, 0.08), (0.05, 0.3, 0.04), (0.8, 0.9, 0.78), (500, 1000, 400)]
+)
+def test_a_spike_is_forgotten_wherever_the_thresholds_are(scaling, saturation, low):
+    trigger = Trigger(Thresholds(scaling, saturation))
+    assert trigger.pressure(2 * saturation, 0.0) == 1.0
+    assert trigger.pressure(1.001 * low, STEADY) == FLOOR
+    assert trigger.pressure(0.999 * low, 2 * STEADY) == 0.0
+
+
+def test_a_trigger_that_may_not_stop_yet_goes_on_refusing_a_few():
+    trigger = Trigger(Thresholds(0.8, 0.9))
+    assert trigger.pressure(0.81, 0.0) == pytest.approx(3 / 12)
+    assert [trigger.pressure(reading, 1.0) for reading in (0.5, 0.0)] == [FLOOR, FLOOR]
+    assert trigger.pressure(0.5, STEADY) == 0.0
+
+
 def test_on_its_threshold_a_trigger_changes_at_most_once_in_a_window():
     rng, trigger = random.Random(1), Trigger(Thresholds(0.8, 0.9))
     changes, refuses = [], False
     for quarter in range(4 * 600):
         now = quarter / 4
-        trigger.pressure(0.8 + rng.gauss(0, 0.015), now)
-        if trigger.refuses != refuses:
-            refuses = trigger.refuses
+        if (trigger.pressure(0.8 + rng.gauss(0, 0.015), now) > 0) != refuses:
+            refuses = not refuses
             changes.append(now)
     assert len(changes) > 2
     assert all(later - earlier >= STEADY for earlier, later in pairwise(changes))

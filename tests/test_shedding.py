@@ -141,7 +141,7 @@ async def test_about_its_threshold_a_worker_changes_its_mind_at_most_once_in_a_w
             await asyncio.sleep(0.05)
         strain.cancel()
         await leave_all([held])
-    assert 1 <= len(changes) <= 2
+    assert 1 <= len(changes) <= seconds / STEADY
     # Each change is seen with the next beat.
     apart = [later - earlier for earlier, later in pairwise(changes)]
     assert all(each >= STEADY - BEAT - 0.1 for each in apart)
