@@ -1,21 +1,16 @@
 """The pressure on one event loop: its monitors, read a few times a second, and what they make of each handshake."""
 
 import asyncio
-import logging
 import math
 import random
-from collections.abc import Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from collections.abc import Iterator
 from contextvars import Context
 
 from .conf import Settings
 from .monitors import Cpu, Descriptors, Lag, Memory
-from .thresholds import Source, Watch
+from .reader import Reader, Sensor
 from .trigger import Trigger
 from .types import Load
-
-logger = logging.getLogger("channels_admission")
 
 REFRESH = 0.25
 """Seconds from one reading to the next."""
@@ -26,8 +21,9 @@ TICK = 0.02
 class Pressure:
     """Reads the monitors while it is open, and says which handshakes to refuse. Belongs to one event loop.
 
-    A thread reads; the event loop only looks now and then at its own lag and at what was read, since
-    each time that an idle worker wakes costs more than what it then does.
+    Threads read, one for the built-in monitors and one for each of the site's own; the event loop only
+    looks now and then at its own lag and at what was read, since each time that an idle worker wakes
+    costs more than what it then does.
 
     Every handshake holds a descriptor, and a herd may take the last one between two readings. So the
     descriptors are also read, on the event loop, each time that so many handshakes have arrived as
@@ -41,19 +37,16 @@ class Pressure:
         self._loop = asyncio.get_running_loop()
         self._lag = Lag(TICK, REFRESH / 2)
         self._descriptors = Descriptors()
-        self._sources = {name: self._source(watch, settings) for name, watch in settings.pressure.items()}
+        self._counted = Sensor("descriptors", self._descriptors.read)
+        self._readers = tuple(self._open_readers(settings))
         self._triggers = {
             name: Trigger(watch.thresholds) for name, watch in settings.pressure.items() if watch.thresholds
         }
-        self._readings: dict[str, float | None] = dict.fromkeys(self._sources)
+        self._readings: dict[str, float | None] = dict.fromkeys(settings.pressure)
         self._median = self._longest = 0.0
         self._highest: tuple[float, str] = (0.0, "")
         # Handshakes until the descriptors are read; without thresholds they matter to none.
         self._uncounted: float = 0 if "descriptors" in self._triggers else math.inf
-        self._broken: set[str] = set()
-        # A thread of its own: files are read there, and the default ones may be busy for long.
-        self._thread = ThreadPoolExecutor(1, "admission monitors")
-        self._asked: Future[Mapping[str, float | None]] | None = None
         self._ask_at = self._loop.time()
         self._context = Context()
         self._tick()
@@ -78,58 +71,35 @@ class Pressure:
 
     async def aclose(self) -> None:
         self._ticker.cancel()
-        self._thread.shutdown(wait=False)
+        for reader in self._readers:
+            reader.close()
 
-    def _source(self, watch: Watch, settings: Settings) -> Source:
-        match watch.name:
-            case "lag":
-                return self._lag.read
-            case "memory":
-                return Memory(settings.memory_limit).read
-            case "descriptors":
-                return self._descriptors.read
-            case "cpu":
-                return Cpu().read
-        return watch.source or (lambda: None)
+    def _open_readers(self, settings: Settings) -> Iterator[Reader]:
+        memory, cpu = Memory(settings.memory_limit), Cpu()
+        yield Reader(Sensor("memory", memory.read), self._counted, Sensor("cpu", cpu.read))
+        for name, watch in settings.pressure.items():
+            if watch.source is not None:
+                yield Reader(Sensor(name, watch.source))
 
     def _tick(self) -> None:
-        """Take what the thread has read meanwhile, and have it read again when it is time."""
+        """Take what the threads have read meanwhile, and have them read again when it is time."""
         self._ticker = self._loop.call_later(self._lag.tick(), self._tick, context=self._context)
         now = self._loop.time()
-        if self._asked is not None and self._asked.done():
-            self._readings.update(self._asked.result())
-            self._asked = None
+        news = {name: reading for reader in self._readers for name, reading in reader.hear().items()}
+        is_due = now >= self._ask_at
+        # A monitor may take its time, and the lag shall not wait for it.
+        if news or (is_due and any(reader.is_reading for reader in self._readers)):
+            self._readings.update(news)
             self._judge()
-        if now >= self._ask_at:
+        if is_due:
             self._ask_at = max(self._ask_at + REFRESH, now)
-            if self._asked is None:
-                self._ask_all()
-            else:
-                # A monitor takes its time, and the lag shall not wait for it.
-                self._judge()
-
-    def _ask_all(self) -> None:
-        # At the end of the process no thread takes work any more.
-        with suppress(RuntimeError):
-            self._asked = self._thread.submit(self._read)
+            for reader in self._readers:
+                reader.ask()
 
     def _count_descriptors(self) -> None:
         self._uncounted = self._descriptors.step()
-        self._readings["descriptors"] = self._ask("descriptors", self._descriptors.read)
+        self._readings["descriptors"] = self._counted.read()
         self._judge()
-
-    def _read(self) -> Mapping[str, float | None]:
-        return {name: self._ask(name, source) for name, source in self._sources.items() if name != "lag"}
-
-    def _ask(self, name: str, source: Source) -> float | None:
-        try:
-            reading = source()
-            return None if reading is None else float(reading)
-        except Exception as error:
-            if name not in self._broken:
-                self._broken.add(name)
-                logger.error("The monitor %r gives no reading: %r", name, error)
-            return None
 
     def _judge(self) -> None:
         now = self._loop.time()

@@ -29,6 +29,7 @@ FLOORS = [
     "pace",
     "trigger",
     "monitors",
+    "reader",
     "worker",
     "notices",
     "refusal",

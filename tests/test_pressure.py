@@ -3,6 +3,8 @@
 import asyncio
 import random
 import re
+import subprocess
+import sys
 import threading
 import time
 import tracemalloc
@@ -19,6 +21,7 @@ from channels_admission.ledger import open_ledger, record
 from channels_admission.middleware import AdmissionMiddleware
 from channels_admission.monitors import Descriptors, Memory
 from channels_admission.pressure import Pressure
+from channels_admission.reader import Reader, Sensor
 from channels_admission.snapshot import collect
 from channels_admission.thresholds import Thresholds
 from channels_admission.trigger import FLOOR, STEADY, Trigger
@@ -167,6 +170,71 @@ async def test_a_monitor_that_fails_is_unknown_and_told_of_once(admission, caplo
         "The monitor 'broken' gives no reading: RuntimeError('no such sensor')"
     ]
     await close_gates()
+
+
+@pytest.fixture
+def hanging(monkeypatch):
+    """``hanging.set()``: from now on the monitor ``told`` does not answer until the test ends."""
+    hangs, freed = threading.Event(), threading.Event()
+
+    def source():
+        if hangs.is_set():
+            freed.wait(30)
+        return told()
+
+    monkeypatch.setitem(globals(), "told_or_not", source)
+    yield hangs
+    freed.set()
+
+
+HANGING = {"told": {"MONITOR": f"{__name__}.told_or_not", "THRESHOLDS": (0.8, 0.9)}}
+
+
+async def test_a_monitor_that_hangs_is_unknown_after_a_while_and_told_of_once(admission, hanging, caplog):
+    admission(PRESSURE=HANGING)
+    READINGS["told"] = 0.95
+    gate = gate_of("default")
+    assert await until_read(gate, 0.95) == 1.0
+    hanging.set()
+    assert await until_read(gate, None) == 0.0
+    await asyncio.sleep(0.1)
+    assert [record.getMessage() for record in caplog.records if "told" in record.getMessage()] == [
+        "The monitor 'told' gives no reading: it takes too long"
+    ]
+    await close_gates()
+
+
+async def test_a_monitor_that_hangs_stops_no_other_one(admission, hanging, memory, monkeypatch):
+    monkeypatch.setattr("channels_admission.trigger.STEADY", 0.05)
+    admission(PRESSURE={**HANGING, "other_one": {"MONITOR": f"{__name__}.told", "THRESHOLDS": None}})
+    hanging.set()
+    gate = gate_of("default")
+    for used, pressure in ((0.99, 1.0), (0.2, 0.0), (0.99, 1.0)):
+        memory(used)
+        READINGS["told"] = used
+        expected = {Load("memory", used, pressure), Load("other_one", used, 0.0), Load("told", None, 0.0)}
+        await eventually(lambda expected=expected: expected <= set(gate._pressure.load))
+    await close_gates()
+
+
+def test_a_monitor_that_hangs_holds_up_no_end_of_the_process():
+    code = (
+        "import time\n"
+        "from channels_admission.reader import Reader, Sensor\n"
+        "reader = Reader(Sensor('told', lambda: time.sleep(60)))\n"
+        "reader.ask()\n"
+        "reader.close()\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=20)
+
+
+def test_a_thread_ends_with_its_reader():
+    reader = Reader(Sensor("told", lambda: 1.0))
+    reader.ask()
+    thread = reader._thread
+    del reader
+    thread.join(5)
+    assert not thread.is_alive()
 
 
 async def test_a_blocked_loop_refuses_with_reason_lag_and_recovers(admission, monkeypatch):
