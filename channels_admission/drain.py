@@ -110,16 +110,20 @@ class Drains:
         """The connection has reached its maximum age."""
         self._end(connection, AGED)
 
-    def shed(self, most: int, share_of: Callable[[Connection], float]) -> None:
-        """End at once those of the class with the least share, and of one class the youngest: they lose the least."""
+    def shed(self, most: int, share_of: Callable[[Connection], float]) -> int:
+        """End at once those of the class with the least share, and of one class the youngest: they lose the least.
+
+        Gives their number.
+        """
         doomed = nsmallest(most, self._youngest(), key=share_of)
         if not doomed:
-            return
+            return 0
         now, pool = self._loop.time(), self._account.pool
         for connection in doomed:
             connection.end(pool.close_code, close_reason(pool.close_reason, self._schedule.next(now)))
         self._account.counters[SHED] += len(doomed)
         logger.warning("Memory runs out: pool %r closes %d of its connections.", pool.name, len(doomed))
+        return len(doomed)
 
     def _youngest(self) -> Iterator[Connection]:
         return (each for each in reversed(self._connections) if not each.is_ending)

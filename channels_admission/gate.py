@@ -79,7 +79,6 @@ class Gate:
             ledger, settings, account, pressure, self._handshakes, self._schedule, self.drains, self._timetable,
             self._patience,
         )  # fmt: skip
-        self._shed_at = 0.0
         self._retired = False
         self._parting = False
         self._exiting = False
@@ -161,15 +160,14 @@ class Gate:
             await self._part()
 
     def _shed(self) -> None:
-        """Where memory runs out, end a bounded number of connections a beat.
+        """Where memory runs out, end what the worker may of its connections in this beat.
 
         Those of the class with the least share first, and of one class the youngest, which have the least to lose.
         """
-        now = self._loop.time()
-        if self._pressure is None or not self._pressure.out_of_memory or now < self._shed_at or self.account.dry_run:
+        if self._pressure is None or self.account.dry_run:
             return
-        self._shed_at = now + self.settings.beat
-        self.drains.shed(self.settings.shed_per_beat, self._share_of)
+        if most := self._pressure.to_shed():
+            self._pressure.shed(self.drains.shed(most, self._share_of))
 
     def _share_of(self, connection: Connection) -> float:
         """The share of the pool that the connection's class may fill; without classes, the same for all."""

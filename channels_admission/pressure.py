@@ -48,6 +48,9 @@ class Pressure:
         # Handshakes until the descriptors are read; without thresholds they matter to none.
         self._uncounted: float = 0 if "descriptors" in self._triggers else math.inf
         self._ask_at = self._loop.time()
+        self._beat = settings.beat
+        self._shed_per_beat = self._shed_left = settings.shed_per_beat
+        self._shed_until = 0.0
         self._context = Context()
         self._tick()
 
@@ -68,6 +71,20 @@ class Pressure:
     def out_of_memory(self) -> bool:
         """Whether memory is past saturation, so that refusing is no longer enough."""
         return any(load.name == "memory" and load.pressure >= 1 for load in self.load)
+
+    def to_shed(self) -> int:
+        """How many connections the worker's gates may close now, all together; none while memory suffices."""
+        if not self.out_of_memory:
+            return 0
+        if self._loop.time() >= self._shed_until:
+            self._shed_left = self._shed_per_beat
+        return self._shed_left
+
+    def shed(self, count: int) -> None:
+        """A gate has closed so many of them. When all have been, more may be closed a beat after the last."""
+        if count:
+            self._shed_left -= count
+            self._shed_until = self._loop.time() + self._beat
 
     async def aclose(self) -> None:
         self._ticker.cancel()

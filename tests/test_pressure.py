@@ -451,6 +451,24 @@ async def test_where_memory_runs_out_the_youngest_are_closed_a_few_each_beat_unt
     await close_gates()
 
 
+async def test_the_pools_of_a_worker_close_no_more_together_than_one_would(admission, memory, monkeypatch):
+    names, closed, note = ("default", "chat", "feed"), [], Pressure.shed
+    monkeypatch.setattr(
+        Pressure, "shed", lambda self, count: (closed.append((self._loop.time(), count)), note(self, count))
+    )
+    admission(BEAT=0.4, LEASE=4, SHED_PER_BEAT=5, POOLS={name: {} for name in names})
+    visitors = [Visitor(AdmissionMiddleware(listen, pool=name)) for name in names for _ in range(4)]
+    gates = [gate_of(name) for name in names]
+    await eventually(lambda: [gate.account.held for gate in gates] == [4, 4, 4])
+    memory(0.96)
+    await asyncio.wait_for(asyncio.gather(*(visitor.task for visitor in visitors)), 20)
+    assert sum(count for _, count in closed) == sum(gate.account.counters["shed"] for gate in gates) == 12
+    in_a_beat = [sum(count for at, count in closed if begun <= at < begun + 0.39) for begun, _ in closed]
+    assert max(in_a_beat) <= 5
+    assert in_a_beat[0] >= 4
+    await close_gates()
+
+
 def by_path(scope):
     return scope["path"].strip("/")
 
