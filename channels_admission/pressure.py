@@ -81,7 +81,7 @@ class Pressure:
         return self._shed_left
 
     def shed(self, count: int) -> None:
-        """A gate has closed so many of them. When all have been, more may be closed a beat after the last."""
+        """A gate has closed so many of them; there are more to close a beat after the last."""
         if count:
             self._shed_left -= count
             self._shed_until = self._loop.time() + self._beat

@@ -1,6 +1,7 @@
 """Monitors asked in threads of their own: one that fails, hangs or takes its time holds up nothing but itself."""
 
 import logging
+import math
 import queue
 import threading
 import weakref
@@ -28,10 +29,14 @@ class Sensor:
     def read(self) -> float | None:
         try:
             reading = self._source()
-            return None if reading is None else float(reading)
+            number = None if reading is None else float(reading)
         except Exception as error:
             self.complain(repr(error))
             return None
+        if number is not None and not math.isfinite(number):
+            self.complain(f"{number} is no number")
+            return None
+        return number
 
     def complain(self, why: str) -> None:
         if not self._is_told_of:

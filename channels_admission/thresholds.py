@@ -1,11 +1,13 @@
 """``PRESSURE`` read: which monitors a worker has, and from which readings on each of them refuses."""
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from numbers import Real
 from types import MappingProxyType
 from typing import Any
 
+from .types import ADMITTED, NO_HANDSHAKES, OTHER, Reason
 from .values import Wrong, function, nearest
 
 BUILT_IN: Mapping[str, tuple[float, float] | None] = {
@@ -15,6 +17,9 @@ BUILT_IN: Mapping[str, tuple[float, float] | None] = {
     "cpu": None,
 }
 """The monitors there always are, with their thresholds: seconds for the lag, shares of what is allowed for the rest."""
+
+TAKEN = frozenset({*Reason, *NO_HANDSHAKES, ADMITTED, OTHER})
+"""Names that count something else already: a monitor's refusals are counted under its own."""
 
 Source = Callable[[], float | None]
 
@@ -55,8 +60,10 @@ def _watch(name: str, value: Any) -> Watch:
 
 
 def _own_name(name: str) -> str:
-    if not name.isidentifier() or not name.isascii() or name != name.lower() or len(name) > 24:
-        raise Wrong(f"a dict whose names are at most 24 of a-z, 0-9 and '_', and not {name!r:.40}")
+    if not re.fullmatch("[a-z][a-z0-9_]{0,23}", name):
+        raise Wrong(f"a dict whose names are a letter and at most 23 more of a-z, 0-9 and '_', and not {name!r:.40}")
+    if name in TAKEN:
+        raise Wrong(f"a dict in which no monitor of your own is called {name!r}, as something else is counted by it")
     return name
 
 

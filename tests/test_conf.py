@@ -16,6 +16,7 @@ from channels_admission.hosts import CLUSTER, HOST_FORMS, MEMORY, REDIS, LedgerS
 from channels_admission.ledger import open_ledger
 from channels_admission.recipients import Recipients
 from channels_admission.thresholds import Thresholds, Watch
+from channels_admission.types import Reason
 
 NOT_A_LAYER_OF_REDIS = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
 SECRET = "hunter2"
@@ -287,7 +288,11 @@ def test_thresholds_may_be_changed_switched_off_and_added(read):
         ),
         (
             {"a|b": OWN},
-            "a dict whose names are at most 24 of a-z, 0-9 and '_', and not 'a|b'",
+            "a dict whose names are a letter and at most 23 more of a-z, 0-9 and '_', and not 'a|b'",
+        ),
+        (
+            {"_queue": OWN},
+            "a dict whose names are a letter and at most 23 more of a-z, 0-9 and '_', and not '_queue'",
         ),
         (
             {"queue": {**OWN, "MONITOR": "no.such.place"}},
@@ -308,6 +313,15 @@ def test_bad_pressure(problems, value, must):
     ((check, message),) = problems(PRESSURE=value)
     assert check == "E026"
     assert message.startswith(f"CHANNELS_ADMISSION['PRESSURE'] must be {must}")
+
+
+@pytest.mark.parametrize(
+    "name", [*Reason, "admitted", "released", "shed", "drained", "aged", "overdue", "other"], ids=str
+)
+def test_no_monitor_may_be_called_as_something_else_that_is_counted(problems, name):
+    ((check, message),) = problems(PRESSURE={str(name): OWN})
+    assert check == "E026"
+    assert f"must be a dict in which no monitor of your own is called '{name}', as something else is" in message
 
 
 @pytest.mark.parametrize(("must", "value"), each(BAD_RETRY_AFTER))

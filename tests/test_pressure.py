@@ -362,6 +362,33 @@ def test_the_median_and_the_longest_of_a_lag_are_reported_in_a_few_bytes():
     assert record.loaded((Load("lag", 0.0, 0.0, 0.0, 0.0),)) == "L=0"
 
 
+@pytest.mark.parametrize("reading", [-3.0, -1.5e-07, 1e20, -1e20, 1e300, 1e-300, 999999.0])
+def test_no_reading_makes_a_monitor_vanish_from_a_record(reading):
+    load = (Load("queue", reading, 0.5), Load("other_one", 0.5, 0.0))
+    told, other_one = record._loads(record.loaded(load))
+    assert told == Load("queue", pytest.approx(reading, rel=0.01), 0.5)
+    assert other_one == load[1]
+
+
+def test_a_reading_that_no_number_can_hold_is_read_as_unknown():
+    assert record._loads("queue=1.8e+308;M=0.5") == (Load("queue", None, 0.0), Load("memory", 0.5, 0.0))
+
+
+@pytest.mark.parametrize("reading", [float("inf"), float("-inf"), float("nan")])
+async def test_a_reading_that_is_no_number_is_unknown_and_told_of_once(admission, caplog, reading):
+    admission(PRESSURE=WATCHED)
+    READINGS["told"] = 0.95
+    gate = gate_of("default")
+    assert await until_read(gate, 0.95) == 1.0
+    READINGS["told"] = reading
+    assert await until_read(gate, None) == 0.0
+    await asyncio.sleep(0.05)
+    assert [record.getMessage() for record in caplog.records if "told" in record.getMessage()] == [
+        f"The monitor 'told' gives no reading: {reading} is no number"
+    ]
+    await close_gates()
+
+
 async def test_the_readings_are_reported_with_the_beat(admission, redis_server):
     admission(LEDGER=redis_server.url, BEAT=0.1, LEASE=1, PRESSURE=WATCHED)
     READINGS["told"] = 0.84

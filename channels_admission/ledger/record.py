@@ -33,8 +33,10 @@ from .moments import counters_of, within
 
 WORKER = re.compile(r"[A-Za-z0-9._-]{1,32}:\d{1,10}:[0-9a-f]{1,16}")
 SERVER = re.compile(r"[a-z0-9._-]{0,24}")
-NUMBER = r"\d{1,15}(?:\.\d{1,6})?(?:e[+-]\d{1,2})?"
-LOAD = re.compile(rf"([A-Za-z][a-z0-9_]{{0,23}})=(\?|{NUMBER})(?:~({NUMBER})~({NUMBER}))?(?:@(\d\.\d{{1,2}}))?(?:;|$)")
+NUMBER = r"\d{1,15}(?:\.\d{1,6})?(?:e[+-]\d{1,3})?"
+LOAD = re.compile(
+    rf"([A-Za-z][a-z0-9_]{{0,23}})=(\?|-?{NUMBER})(?:~({NUMBER})~({NUMBER}))?(?:@(\d\.\d{{1,2}}))?(?:;|$)"
+)
 MOST_MONITORS = 16
 LEVELS = tuple(Level)
 ALERT = re.compile(r"([0-3])\|.*")
@@ -204,7 +206,7 @@ def _loads(text: str) -> tuple[Load, ...]:
 def _load(name: str, reading: str, median: str, longest: str, pressure: str) -> Load:
     return Load(
         LONG_MONITORS.get(name, name),
-        None if reading == "?" else float(reading),
+        None if reading == "?" or math.isinf(number := float(reading)) else number,
         min(1.0, float(pressure or 0)),
         float(median) if median else None,
         float(longest) if longest else None,
