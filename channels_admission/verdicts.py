@@ -74,6 +74,8 @@ class Verdicts:
         elif self._account.claims is not None:
             self._account.claims.leave(slot.group)
             self._account.claims.enter(ask.group)
+            # Two who asked at the same time were both granted what is kept once.
+            self._account.claims.give(tuple(old and new for old, new in zip(slot.claims, ask.claims, strict=False)))
             slot.claims = tuple(old or new for old, new in zip_longest(slot.claims, ask.claims))
             slot.group = ask.group
 

@@ -252,6 +252,21 @@ async def test_a_late_claim_of_a_slot_that_was_released_meanwhile_is_given_back(
         assert +gate.account.claims._groups == {}
 
 
+@pytest.mark.parametrize("users", [(KIM, KIM), (KIM, LEE)])
+async def test_two_late_claims_of_one_slot_at_the_same_time_leave_one(opened, users):
+    async with opened(QUOTAS=QUOTAS, CLASSIFY=CLASSIFY, SHARES=SHARES) as gate:
+        (slot,) = await enter_all(gate, {})
+        late = [gate.rules.ask_again({"user": user, "rank": "staff"}, slot.claims, slot.group) for user in users]
+        assert await asyncio.gather(*(gate.claim(slot, ask) for ask in late)) == [None, None]
+        assert slot.claims == late[0].claims
+        assert gate.account.claims._held == {late[0].claims[0]: 1}
+        assert +gate.account.claims._groups == {late[0].group: 1}
+        slot.release()
+        assert gate.account.claims._held == {}
+        assert set(gate.account.claims._groups.values()) == {0}
+        await eventually(lambda: claimed(gate) == 0)
+
+
 @pytest.mark.parametrize(("policy", "expected"), [("open", [None] * 3), ("share", [None, None, "quota:user"])])
 async def test_late_claims_are_decided_as_early_ones_while_the_ledger_is_away(opened, policy, expected):
     async with opened(QUOTAS=QUOTAS, WHEN_LEDGER_DOWN=policy) as gate:
