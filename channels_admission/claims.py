@@ -135,7 +135,7 @@ def first_asks(asks: Iterable[Ask]) -> int:
     """How many of ``asks`` one call may carry."""
     number = claims = 0
     for ask in asks:
-        claims += max(1, len(ask.claims))
+        claims += max(1, len(ask.claims) - ask.claims.count(None))
         if claims > ASKED_PER_CALL:
             break
         number += 1

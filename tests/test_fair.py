@@ -8,6 +8,7 @@ import pytest
 from channels.generic.websocket import AsyncWebsocketConsumer
 from channels.testing import WebsocketCommunicator
 
+from channels_admission.claims import first_asks
 from channels_admission.consumers import AdmissionMixin
 from channels_admission.exceptions import LedgerUnavailable
 from channels_admission.gate import Slot
@@ -15,7 +16,7 @@ from channels_admission.house import close_gates, gate_of
 from channels_admission.ledger.memory import MemoryLedger
 from channels_admission.middleware import AdmissionMiddleware
 from channels_admission.snapshot import collect
-from channels_admission.types import Controls, Order, Refusal
+from channels_admission.types import Ask, Controls, Order, Refusal
 
 from conftest import eventually
 
@@ -111,6 +112,15 @@ async def test_classes_fill_the_pool_in_their_order(opened):
         (pool,) = (await collect()).pools
         assert pool.classes == {"anonymous": 16, "member": 3, "staff": 1, "exempt": 1}
         assert pool.refused["share"] == 4 + 1 + 2 + 1
+
+
+@pytest.mark.parametrize(
+    ("claims", "number"),
+    [((b"key", *[None] * 7), 200), ((None,) * 8, 200), ((), 200), ((b"key", None, b"other"), 100), ((b"key",) * 3, 66)],
+)
+def test_a_call_asks_for_so_many_claims_and_a_quota_that_does_not_apply_is_none(claims, number):
+    assert first_asks([Ask(claims)] * 400) == number
+    assert first_asks([Ask(claims)] * 7) == 7
 
 
 async def test_a_mixed_herd_is_exact(opened):
