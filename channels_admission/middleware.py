@@ -13,7 +13,7 @@ from .house import gate_of
 from .rules import Rules, is_authenticated
 from .servers import daphne
 from .slot import Held, Slot
-from .types import CHANNELS_FULL, OVERDUE, Ask, Refusal
+from .types import CHANNELS_FULL, DRY, OVERDUE, Ask, Refusal
 
 KEY = "admission"
 """Where the held slots travel in the scope: a :class:`~.slot.Held`, which maps pools to slots."""
@@ -129,9 +129,11 @@ def _enter(connection: Connection, slot: Slot, gate: Gate, scope: Any) -> None:
 
 
 def _end_a_stranger(connection: Connection, slot: Slot, account: Account) -> None:
-    """End the connection of somebody who has not authenticated within ``PENDING_DEADLINE``."""
-    if not slot.is_authenticated:
-        account.counters[OVERDUE] += 1
+    """End the connection of somebody who has not authenticated within ``PENDING_DEADLINE``, but in a dry run."""
+    if slot.is_authenticated:
+        return
+    account.counters[f"{DRY}{OVERDUE}" if account.dry_run else OVERDUE] += 1
+    if not account.dry_run:
         connection.end(POLICY_VIOLATION, NOT_AUTHENTICATED)
 
 

@@ -43,7 +43,7 @@ OVERDUE = "overdue"
 QUOTA = "quota:"
 """Begins the reason of a refusal by a quota; the quota's name follows."""
 DRY = "dry:"
-"""Begins the counter of those whom a dry run would have refused; the reason follows."""
+"""Begins the counter of those whom a dry run would have refused, or closed at their deadline; the reason follows."""
 NO_HANDSHAKES = frozenset({RELEASED, SHED, DRAINED, AGED, OVERDUE, CALLS, ERRORS, CALLS_TOOK, CHANNELS_FULL})
 """The counters that count something else than the decision of a handshake; those that begin with ``DRY`` do as well."""
 

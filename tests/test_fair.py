@@ -457,6 +457,16 @@ async def test_who_is_a_stranger_at_the_deadline_is_closed(admission, keys):
     await leave([known, flagged])
 
 
+async def test_a_dry_run_counts_strangers_at_their_deadline_and_closes_none(admission):
+    admission(PENDING_DEADLINE=0.2, DRY_RUN=True)
+    clients = await open_all(NOBODY, NOBODY, KIM)
+    gate = gate_of("default")
+    await eventually(lambda: gate.account.counters["dry:overdue"] == 2)
+    assert gate.account.counters == {"admitted": 3, "dry:overdue": 2}
+    assert [await client.is_open() for client in clients] == [True] * 3
+    await leave(clients)
+
+
 def mark(inner):
     async def authenticate(scope, receive, send):
         await inner({**scope, "admission_authenticated": True}, receive, send)
