@@ -6,7 +6,6 @@ from typing import Any
 from channels.exceptions import ChannelFull
 
 from . import conf, hold, refusal
-from .account import Account
 from .connection import Connection
 from .gate import Gate
 from .house import gate_of
@@ -125,13 +124,14 @@ def _enter(connection: Connection, slot: Slot, gate: Gate, scope: Any) -> None:
     deadline = gate.pool.pending_deadline
     slot.is_authenticated = deadline is None or is_authenticated(scope)
     if deadline is not None and not slot.is_authenticated:
-        connection.alarm(deadline, _end_a_stranger, slot, gate.account)
+        connection.alarm(deadline, _end_a_stranger, slot, gate)
 
 
-def _end_a_stranger(connection: Connection, slot: Slot, account: Account) -> None:
-    """End the connection of somebody who has not authenticated within ``PENDING_DEADLINE``, but in a dry run."""
-    if slot.is_authenticated:
+def _end_a_stranger(connection: Connection, slot: Slot, gate: Gate) -> None:
+    """End the connection of a stranger at ``PENDING_DEADLINE``: not of who is exempt by then, and none in a dry run."""
+    if slot.is_authenticated or (gate.rules is not None and gate.rules.is_exempt(slot.group)):
         return
+    account = gate.account
     account.counters[f"{DRY}{OVERDUE}" if account.dry_run else OVERDUE] += 1
     if not account.dry_run:
         connection.end(POLICY_VIOLATION, NOT_AUTHENTICATED)

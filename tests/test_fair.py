@@ -467,6 +467,28 @@ async def test_a_dry_run_counts_strangers_at_their_deadline_and_closes_none(admi
     await leave(clients)
 
 
+async def test_the_exempt_have_no_deadline_wherever_they_are_known(admission):
+    admission(PENDING_DEADLINE=0.2, CLASSIFY=CLASSIFY, SHARES=SHARES)
+    early, late, other = (
+        Client(with_rank("exempt", site(NOBODY))),
+        Client(AdmissionMiddleware(with_rank("exempt", Echo.as_asgi()))),
+        Client(with_rank("staff", site(NOBODY))),
+    )
+    assert [await client.opens() for client in (early, late, other)] == [True] * 3
+    assert (await other.socket.receive_output(5))["code"] == 1008
+    await asyncio.sleep(0.4)
+    assert [await client.is_open() for client in (early, late)] == [True] * 2
+    assert gate_of("default").account.counters["overdue"] == 1
+    await leave([early, late])
+
+
+def with_rank(name, inner):
+    async def classify(scope, receive, send):
+        await inner({**scope, "rank": name}, receive, send)
+
+    return classify
+
+
 def mark(inner):
     async def authenticate(scope, receive, send):
         await inner({**scope, "admission_authenticated": True}, receive, send)
