@@ -376,7 +376,7 @@ if SHARED then
   if swept and heir == dead_worker then
     local found = redis.call('HRANDFIELD', swept, SWEPT_PER_CALL + 2, 'WITHVALUES')
     for i = 1, #found, 2 do
-      if #found[i] == 15 then
+      if found[i] ~= '#epoch' and found[i] ~= '#since' then
         swept_up[#swept_up + 1] = found[i]
         named[#named + 1] = found[i]
         sum[found[i]] = -tonumber(found[i + 1])
