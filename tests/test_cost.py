@@ -45,7 +45,7 @@ ADMISSION, REFUSAL = 30, 22
 """Calls of our own functions for each, those for the messages included."""
 KEPT = 1024
 """Bytes of a connection that waits for a message, beyond what it takes without us."""
-FIRST_QUOTA, OTHER_QUOTA = 176, 104
+FIRST_QUOTA, OTHER_QUOTA = 180, 104
 """More, for each quota under which it is counted."""
 SEVERAL = 500
 _clients = count()
