@@ -3,6 +3,7 @@
 import difflib
 import re
 from collections.abc import Callable, Iterable
+from inspect import iscoroutinefunction
 from numbers import Real
 from typing import Any
 
@@ -30,6 +31,11 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool)
 
 
+def _is_async(found: Callable[..., Any]) -> bool:
+    """Whether a call of it, or of its ``__call__``, gives something to be awaited."""
+    return iscoroutinefunction(found) or iscoroutinefunction(type(found).__call__)
+
+
 def function(path: object, named: str, called: str) -> Callable[..., Any]:
     """What stands at a dotted path; ``named`` and ``called`` begin what is said where the path or its end is wrong."""
     try:
@@ -38,6 +44,8 @@ def function(path: object, named: str, called: str) -> Callable[..., Any]:
         raise Wrong(f"{named}, and {path!r:.60} is none") from error
     if not callable(found):
         raise Wrong(f"{called}, and {path!r:.60} cannot")
+    if _is_async(found):
+        raise Wrong(f"{called} without await, and {path!r:.60} is an async function")
     return found  # type: ignore[no-any-return]
 
 

@@ -14,6 +14,16 @@ def tenant(scope):
     return scope["tenant"]
 
 
+async def slowly(scope):
+    return scope["tenant"]
+
+
+class Slow:
+    async def __call__(self, scope):
+        return scope["tenant"]
+
+
+slow = Slow()
 TENANT = f"{__name__}.tenant"
 
 
@@ -96,6 +106,20 @@ def test_bad_values(key, check, value):
     _, (problem,) = read(**{key: value})
     assert problem.id == f"channels_admission.{check}"
     assert problem.message.startswith(f"CHANNELS_ADMISSION['{key}'] must be ")
+
+
+@pytest.mark.parametrize("name", ["slowly", "slow"])
+def test_what_must_be_awaited_is_no_function_of_a_scope(name):
+    path = f"{__name__}.{name}"
+    keys = {
+        "QUOTAS": [{"key": path, "max": 3}],
+        "CLASSIFY": path,
+        "PRESSURE": {"slow": {"MONITOR": path, "THRESHOLDS": (1, 2)}},
+    }
+    for key, value in keys.items():
+        _, (problem,) = read(**{key: value})
+        assert problem.message.startswith(f"CHANNELS_ADMISSION['{key}'] must be ")
+        assert f"called without await, and {path!r} is an async function" in problem.message
 
 
 def test_a_key_that_is_nearly_built_in_is_named():
