@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from itertools import islice
 from typing import Any
 
 from .values import Wrong
@@ -90,18 +91,20 @@ def _is_in(address: Address, networks: Iterable[Network]) -> bool:
 
 def _hops(scope: Any) -> list[str]:
     """What proxies have written, the nearest last. Where both headers come they must agree: one may be the client's."""
-    forwarded = [_for(element) for element in _elements(scope, b"forwarded")]
-    plain = _elements(scope, b"x-forwarded-for")
+    elements, plain = _elements(scope, b"forwarded"), _elements(scope, b"x-forwarded-for")
+    if max(len(elements), len(plain)) > MOST_HOPS:
+        return []
+    forwarded = list(map(_for, elements))
     if forwarded and plain and list(map(parse, forwarded)) != list(map(parse, plain)):
         return []
-    hops = plain or forwarded
-    return hops if len(hops) <= MOST_HOPS else []
+    return plain or forwarded
 
 
 def _elements(scope: Any, name: bytes) -> list[str]:
-    """All lines of a header as one list."""
+    """All lines of a header as one list, of which no more is made than shows that it is too long."""
     lines = [value.decode("latin-1") for header, value in scope.get("headers", ()) if header.lower() == name]
-    return [element for part in ",".join(lines).split(",") if (element := part.strip())]
+    elements = filter(None, map(str.strip, ",".join(lines).split(",")))
+    return list(islice(elements, MOST_HOPS + 1))
 
 
 def _for(element: str) -> str:

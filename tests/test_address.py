@@ -4,6 +4,7 @@ from ipaddress import ip_network
 
 import pytest
 
+from channels_admission import address
 from channels_admission.address import MOST_HOPS, Proxies, client_of, parse
 
 PROXY, CLIENT, SPOOF = "10.0.0.1", "198.51.100.7", "203.0.113.9"
@@ -73,6 +74,20 @@ def case(name, expected, proxies, client, *headers):
 )  # fmt: skip
 def test_the_client_is(expected, proxies, scope):
     assert client_of(scope, proxies) == expected
+
+
+@pytest.mark.parametrize("names", [(XFF,), (FORWARDED,), (XFF, FORWARDED)])
+@pytest.mark.parametrize(("hops", "expected", "parsed"), [(MOST_HOPS, CLIENT, True), (MOST_HOPS + 1, PROXY, False)])
+def test_hops_are_not_looked_at_where_there_are_too_many(monkeypatch, names, hops, expected, parsed):
+    looked_at = []
+    for name in ("parse", "_for"):
+        real = getattr(address, name)
+        monkeypatch.setattr(address, name, lambda text, real=real: looked_at.append(text) or real(text))
+    prefixes = {XFF: "", FORWARDED: "for="}
+    headers = [(name, ", ".join([prefixes[name] + CLIENT] * hops)) for name in names]
+    assert client_of(scope((PROXY, 1), *headers), BEHIND) == expected
+    assert (CLIENT in looked_at) is parsed
+    assert parsed or looked_at == [PROXY]
 
 
 @pytest.mark.parametrize(
