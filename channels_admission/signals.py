@@ -22,5 +22,5 @@ connection_admitted = Signal()
 """A handshake got a slot. With ``pool``, its name, ``worker``, the id of the one that decided, and
 ``class_name``, that of its class, or None where it has none."""
 connection_refused = Signal()
-"""A handshake got none. With ``pool``, ``worker``, ``class_name``, ``reason``, a :class:`~.types.Reason` or the name of
-a monitor, and ``retry_after``, the client's hint in seconds."""
+"""A handshake got none. With ``pool``, ``worker``, ``class_name``, ``reason``, a :class:`~.types.Reason`,
+``quota:NAME`` or the name of a monitor, and ``retry_after``, the client's hint in seconds."""

@@ -144,7 +144,7 @@ NOTHING_SET = Controls()
 class Refusal:
     """A handshake's bad news: the reason, for our counters, and a hint for the client.
 
-    ``reason`` is a :class:`Reason` or the name of a monitor, ``retry_after`` is in seconds.
+    ``reason`` is a :class:`Reason`, ``quota:NAME`` or the name of a monitor, ``retry_after`` is in seconds.
     """
 
     reason: str
