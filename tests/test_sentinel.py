@@ -6,6 +6,8 @@ import time
 import pytest
 from redis.asyncio import Redis as Client
 
+from channels_admission.snapshot import collect
+
 from churn import Churn, churn
 from conftest import eventually
 from demo.servers import Redis
@@ -139,3 +141,21 @@ async def test_nobody_talks_to_a_primary_that_was_replaced_while_it_was_silent(s
         f"back after {seconds:.1f} s; 0 calls to the old one; at most {gates.most} of {LIMIT} held; "
         f"equal to the truth {again:.2f} s later",
     )
+
+
+async def test_a_sentinel_that_is_silent_is_passed_over(servers, admission):
+    """Whoever asks for the first time, as a command does, asks it first."""
+    admission(LEDGER=servers.ledger)
+    servers.sentinels[0].pause()
+    assert (await collect()).ledger.error is None
+
+
+async def test_a_primary_that_is_silent_with_the_sentinel_that_is_asked_first(servers, crowd):
+    async with crowd() as gates:
+        await eventually(lambda: gates.held == LIMIT)
+        paused = time.monotonic()
+        servers.sentinels[0].pause()
+        servers.primary.pause()
+        await gates.regained(paused, REGAINED)
+        assert gates.most == LIMIT
+        await agreed(gates)

@@ -89,7 +89,7 @@ class RedisLedger:
 
     def _connect(self, host: Mapping[str, Any]) -> None:
         """Make a client, which connects when first asked."""
-        self._redis: Any = Redis(connection_pool=create_pool(_prepared(host)))
+        self._redis: Any = Redis(connection_pool=create_pool(_prepared(host, self._settings.ledger_timeout)))
 
     async def reconcile(self, pool: str, report: Report) -> View:
         keys = [self._key(pool, part) for part in _parts(report)]
@@ -295,14 +295,18 @@ def _place(host: Mapping[str, Any]) -> tuple[str, int]:
     return str(parts["host"]), int(parts["port"])
 
 
-def _prepared(host: Mapping[str, Any]) -> dict[str, Any]:
+def _prepared(host: Mapping[str, Any], timeout: float) -> dict[str, Any]:
     """``host`` with the client's own retries off, since the gate decides when to ask again, and few greetings.
 
     A first call under a herd waits a turn of a busy event loop for every exchange of a connection's set-up.
+    A call has ``timeout`` seconds in all.
     """
     ours = {"protocol": 2, **host, "retry": Retry(NoBackoff(), 0)}
     if "sentinels" in host:
-        ours["sentinel_kwargs"] = {"retry": ours["retry"], **(host.get("sentinel_kwargs") or {})}
+        # They are asked in turn, and a silent one must leave time for the others and for the primary.
+        each = timeout / (len(host["sentinels"]) + 1)
+        patience = {"socket_timeout": each, "socket_connect_timeout": each}
+        ours["sentinel_kwargs"] = {"retry": ours["retry"], **patience, **(host.get("sentinel_kwargs") or {})}
     return ours
 
 
