@@ -8,6 +8,7 @@ import pytest
 
 from channels_admission.exceptions import LedgerError, LedgerRefused, LedgerUnavailable
 from channels_admission.ledger import open_ledger
+from channels_admission.snapshot import collect
 
 from churn import churn
 from conftest import eventually
@@ -156,6 +157,15 @@ async def test_a_silent_node_is_not_asked_for_ever(servers, clustered):
     finally:
         servers.nodes[SECOND].resume()
     await ledger.aclose()
+
+
+async def test_who_asks_once_passes_over_a_silent_node(servers, clustered):
+    """As a command does, with a client of its own that may ask any node first."""
+    servers.nodes[SECOND].pause()
+    try:
+        assert [(await collect(clustered)).ledger.error for _ in range(8)] == [None] * 8
+    finally:
+        servers.nodes[SECOND].resume()
 
 
 async def test_a_node_that_dies_is_an_outage_for_its_pools_alone(servers, clustered):

@@ -160,12 +160,16 @@ async def test_a_primary_whose_last_second_no_replica_has(site: Callable, figure
     )
 
 
-async def test_a_primary_of_a_cluster(cluster: Callable, note):
+@pytest.mark.parametrize("blow", ["killed", "silent"])
+async def test_a_primary_of_a_cluster(cluster: Callable, note, blow):
     async with cluster() as (running, servers, slot):
-        servers.nodes[servers.owner(slot)].stop()
+        primary = servers.nodes[servers.owner(slot)]
+        (primary.stop if blow == "killed" else primary.pause)()
         seconds = await running.admits_again()
+        if blow == "silent":
+            primary.resume()
         again = await running.is_right()
-    note("Cluster: the primary of the pool is killed, then its replica in its place", running, seconds, again)
+    note(f"Cluster: the primary of the pool is {blow}, then its replica in its place", running, seconds, again)
 
 
 async def test_a_pool_that_moves_to_another_node(cluster: Callable, note):

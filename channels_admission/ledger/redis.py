@@ -67,6 +67,9 @@ return look
 UNUSED_KEYS_EXPIRE = 3600.0
 """Seconds after the last report of a pool until its keys disappear; at least two leases."""
 
+NODE_HAS = 0.4
+"""The share of a call's time in which a node of a cluster must answer, so that another can be asked in the rest."""
+
 PASSING = re.compile(
     r"\b(OOM|READONLY|BUSY|LOADING|MASTERDOWN|NOREPLICAS|TRYAGAIN|CLUSTERDOWN|MOVED|ASK|UNKILLABLE|Script killed)\b"
 )
@@ -217,8 +220,11 @@ class RedisClusterLedger(RedisLedger):
     def _connect(self, host: Mapping[str, Any]) -> None:
         self._hosts = self._settings.ledger.nodes or (host,)
         self.address = f"cluster://{self.address.partition('://')[2].partition('/')[0]}"
-        self._redis = cluster_client(self._hosts)
+        self._redis = self._client()
         self._closing: set[asyncio.Task[None]] = set()
+
+    def _client(self, known: Sequence[tuple[str, int]] = ()) -> RedisCluster:
+        return cluster_client(self._hosts, known, self._settings.ledger_timeout)
 
     async def _run(self, script: str, keys: list[str], arguments: list[str | bytes | float]) -> Any:
         async with self._informed():
@@ -252,7 +258,7 @@ class RedisClusterLedger(RedisLedger):
     async def _drop_connections(self) -> None:
         """Go on with a client that asks again who is where: one that has met a fault may know it wrongly."""
         client = self._redis
-        self._redis = cluster_client(self._hosts, [(node.host, node.port) for node in client.get_nodes()])
+        self._redis = self._client([(node.host, node.port) for node in client.get_nodes()])
         self._abandon(client)
 
     def _abandon(self, client: RedisCluster) -> None:
@@ -274,15 +280,20 @@ async def _close(client: RedisCluster) -> None:
         await client.aclose()
 
 
-def cluster_client(hosts: Sequence[Mapping[str, Any]], known: Sequence[tuple[str, int]] = ()) -> RedisCluster:
+def cluster_client(
+    hosts: Sequence[Mapping[str, Any]], known: Sequence[tuple[str, int]] = (), timeout: float = 0.25
+) -> RedisCluster:
     """A client that asks any of ``hosts``, or of the nodes ``known``, for the others; not yet connected.
 
-    The first of the hosts says how to connect to all. Which node is asked first is drawn by lot, for it may be silent.
+    The first of the hosts says how to connect to all. Which node is asked first is drawn by lot, for it may be silent;
+    a call has ``timeout`` seconds in all.
     """
     nodes = [ClusterNode(*place) for place in {*map(_place, hosts), *known}]
     random.shuffle(nodes)
     ours = {"retry": Retry(NoBackoff(), 0), "reinitialize_steps": 0, "startup_nodes": nodes}
-    options = {"protocol": 2, "require_full_coverage": False, **hosts[0], **ours}
+    each = NODE_HAS * timeout
+    patience = {"socket_timeout": each, "socket_connect_timeout": each}
+    options = {"protocol": 2, "require_full_coverage": False, **patience, **hosts[0], **ours}
     address = options.pop("address", None)
     client = RedisCluster.from_url(address, **options) if address else RedisCluster(**options)
     if hasattr(client, "cluster_error_retry_attempts"):  # redis-py 5
