@@ -17,6 +17,7 @@ from django.core.management import call_command
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
+from channels_admission import readiness
 from channels_admission.advice import READ_TIMEOUT, advise, limits_conf, systemd
 from channels_admission.client import Patience, connections
 from channels_admission.sizing import HEADROOM, part
@@ -61,6 +62,11 @@ def test_the_numbers_of_haproxy_are_those_of_nginx(fitting):
     timeouts = dict(re.findall(r"timeout (\S+)\s+(\d+)s", text))
     assert {timeouts[name] for name in ("client", "server", "tunnel")} == {str(READ_TIMEOUT)}
     assert (timeouts["connect"], timeouts["http-request"]) == ("5", "10")
+
+
+def test_haproxy_asks_for_readiness_where_no_host_is_refused():
+    (asked,) = re.findall(r"presetenv READINESS (\S+)\?", (DEPLOY / "haproxy" / "haproxy.cfg").read_text())
+    assert asked == readiness.PATH
 
 
 def test_what_ws_status_advises_for_systemd_and_logins_stands_in_its_files(fitting):
