@@ -26,6 +26,7 @@ from .ledger.base import Ledger
 from .ledger.controls import LONGEST, MOST_BYTES, MOST_DRAINS, printable, signature, text, whom
 from .types import EVERYBODY, Controls, Drain, Order, Reading
 from .values import nearest
+from .worker import host_name
 
 TIMEOUT = 1.0
 """Seconds an exchange with the ledger may take."""
@@ -99,7 +100,7 @@ async def adrain(target: str, *, by: str, over: float) -> tuple[Change, ...]:
     _check_time(over)
 
     ids = await _workers()
-    if len(alike := [name for name in ids if _is_named(target, name)]) > 1:
+    if len(alike := [name for name in ids if _is_named(_normal(target), name)]) > 1:
         raise ControlError(f"More than one worker is {printable(target)!r}; give its id: {', '.join(sorted(alike))}.")
     found = _resolved(target, ids)
     hosts = {name.partition(":")[0] for name in ids}
@@ -150,8 +151,16 @@ def _check_time(over: float) -> None:
 
 
 def _resolved(target: str, ids: Iterable[str]) -> str:
-    """The worker that ``host:pid`` means, where there is one; else the target as it is."""
+    """The worker that ``host:pid`` means, where there is one; else the target, with its host named as workers do."""
+    target = _normal(target)
     return next((name for name in sorted(ids) if _is_named(target, name)), target)
+
+
+def _normal(target: str) -> str:
+    if target in ("", EVERYBODY):
+        return target
+    host, colon, process = target.partition(":")
+    return f"{host_name(host)}{colon}{process}"
 
 
 def _is_named(target: str, worker: str) -> bool:

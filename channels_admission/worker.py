@@ -16,12 +16,25 @@ import psutil
 from .types import Neighbour
 
 HOST_LENGTH = 32
+TAIL_LENGTH = 8
 
 
 @cache
 def host() -> str:
-    """This machine's name, cut and reduced to letters, digits, dots, dashes and underscores."""
-    return re.sub(r"[^A-Za-z0-9._-]", "_", socket.gethostname())[:HOST_LENGTH] or "unknown"
+    """This machine's name, as :func:`host_name` makes it."""
+    return host_name(socket.gethostname())
+
+
+def host_name(name: str) -> str:
+    """A machine's name as workers bear it: at most 32 letters, digits, dots, dashes and underscores.
+
+    A longer name ends in a hash of the whole, since the names of pods begin alike. What is such a name stays as it is.
+    """
+    safe = re.sub(r"[^A-Za-z0-9._-]", "_", name)
+    if len(safe) <= HOST_LENGTH:
+        return safe or "unknown"
+    tail = hashlib.blake2s(name.encode(errors="surrogateescape"), digest_size=TAIL_LENGTH // 2).hexdigest()
+    return f"{safe[: HOST_LENGTH - TAIL_LENGTH - 1]}-{tail}"
 
 
 @cache

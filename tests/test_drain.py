@@ -15,11 +15,12 @@ from channels_admission.drain import Drains
 from channels_admission.exceptions import ConfigurationError, ControlError
 from channels_admission.gate import Slot
 from channels_admission.house import close_gates, gate_of
+from channels_admission.ledger.controls import whom
 from channels_admission.middleware import AdmissionMiddleware
 from channels_admission.pace import Schedule
 from channels_admission.snapshot import collect
 from channels_admission.types import EVERYBODY, Controls, Order, Reason, View
-from channels_admission.worker import Worker
+from channels_admission.worker import Worker, host_name
 
 from clients import shows
 from conftest import eventually
@@ -105,6 +106,26 @@ async def test_a_drain_closes_evenly_with_1012_and_a_hint_and_refuses_newcomers(
     assert (pool.held, pool.refused, pool.shed) == (0, {"draining": 1}, 0)
     (worker,) = pool.workers
     assert worker.draining
+
+
+async def test_a_host_with_a_long_name_is_drained_by_it_and_so_is_its_worker(admission, monkeypatch):
+    admission(**SPEED)
+    raw = f"{'pod-' * 12}example.org"
+    monkeypatch.setattr("channels_admission.worker.host", lambda: host_name(raw))
+    slot = await gate_of("default").acquire()
+    worker = gate_of("default").account.worker
+    for target, known in (
+        (raw, host_name(raw)),
+        (f"{raw}:{worker.pid}", worker.id),
+        (f"{raw}:{worker.id.partition(':')[2]}", worker.id),
+    ):
+        (change,) = await adrain(target, by="ann", over=60)
+        assert change.what == f"drain of {whom(known)}"
+        assert len(await acancel(target, by="ann")) == 1
+    with pytest.raises(ControlError, match="No worker"):
+        await adrain(f"{raw[:40]}:{worker.pid}", by="ann", over=60)
+    slot.release()
+    await close_gates()
 
 
 async def test_a_drain_that_is_cancelled_closes_no_more_and_admits_again(admission, crowd):

@@ -74,13 +74,22 @@ def test_an_identity_is_host_process_and_a_nonce_of_its_own():
     [
         ("web-1.example.org", "web-1.example.org"),
         ("a:b|c\n\x1b{}", "a_b_c____"),
-        ("x" * 80, "x" * 32),
+        ("x" * 32, "x" * 32),
+        ("x" * 33, "x" * 23 + "-456d0837"),
         ("", "unknown"),
     ],
 )
 def test_a_host_name_is_reduced_to_what_is_safe_everywhere(monkeypatch, name, shown):
     monkeypatch.setattr(worker.socket, "gethostname", lambda: name)
     assert worker.host.__wrapped__() == shown
+
+
+def test_long_names_that_begin_alike_are_not_the_same_and_a_worker_s_name_of_its_host_is_its_own():
+    pods = [f"site-production-workers-7d9f8b6c54-{pod}" for pod in ("x2x4z", "k8k9l")]
+    names = [worker.host_name(pod) for pod in pods]
+    assert len(set(names)) == 2
+    assert all(re.fullmatch(r"site-production-workers-[0-9a-f]{8}", name) for name in names)
+    assert [worker.host_name(name) for name in names] == names
 
 
 def test_another_process_namespace_is_another_home(monkeypatch):
