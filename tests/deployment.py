@@ -38,9 +38,14 @@ def find(program: str) -> str:
     return found
 
 
+def variable(name: str) -> str:
+    """What ``admission.env`` sets it to."""
+    return re.search(rf"^{name}=(.*)$", (DEPLOY / "admission.env").read_text(), re.MULTILINE)[1]
+
+
 def settings_of_the_files() -> str:
     """The JSON in ``admission.env``."""
-    return re.search(r"^CHANNELS_ADMISSION=(.*)$", (DEPLOY / "admission.env").read_text(), re.MULTILINE)[1]
+    return variable("CHANNELS_ADMISSION")
 
 
 def unit() -> dict[str, str]:

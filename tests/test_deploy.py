@@ -25,7 +25,20 @@ from channels_admission.sizing import HEADROOM, part
 from clients import Client, enter_many, leave_all, look, shows
 from conftest import eventually
 from demo.consumers import ADDRESS
-from deployment import BALANCERS, DEPLOY, UNIT, Backend, Haproxy, Nginx, Site, find, settings_of_the_files, site, unit
+from deployment import (
+    BALANCERS,
+    DEPLOY,
+    UNIT,
+    Backend,
+    Haproxy,
+    Nginx,
+    Site,
+    find,
+    settings_of_the_files,
+    site,
+    unit,
+    variable,
+)
 
 REFUSAL = re.compile(r"Try Again Later; retry-after=\d+(\.\d)?")
 
@@ -74,6 +87,13 @@ def test_what_ws_status_advises_for_systemd_and_logins_stands_in_its_files(fitti
     assert set(instructions(drop_in)) <= set(instructions(UNIT.read_text()))
     assert f"LimitNOFILE={unit()['LimitNOFILE']}" == systemd(fitting)
     assert tuple(instructions((DEPLOY / "limits.conf").read_text())) == limits_conf(fitting)
+
+
+def test_a_unit_has_the_time_for_a_drain_of_either_kind(fitting):
+    """A worker hears of the one that the unit orders within a beat; the other it begins by itself."""
+    drain, drained = float(variable("DRAIN")), float(variable("DRAINED"))
+    assert drain + fitting.beat < drained < float(unit()["TimeoutStopSec"])
+    assert fitting.drain_on_stop == drain
 
 
 def test_the_readme_names_every_file():
