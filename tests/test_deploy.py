@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
+import urllib.request
 from collections import Counter
 from contextlib import aclosing, suppress
 from pathlib import Path
@@ -69,8 +70,8 @@ def test_what_ws_status_advises_for_nginx_stands_in_its_files(fitting):
 def test_the_numbers_of_haproxy_are_those_of_nginx(fitting):
     text = (DEPLOY / "haproxy" / "haproxy.cfg").read_text()
     (outer,) = set(re.findall(r"limit_conn admission (\d+);", "".join(advise(fitting).values())))
-    whole, front, server = map(int, re.findall(r"maxconn (\d+)", text))
-    assert (front, server) == (int(outer), part(fitting.pool("default")) + HEADROOM)
+    whole, front, *servers = map(int, re.findall(r"maxconn (\d+)", text))
+    assert (front, servers) == (int(outer), [part(fitting.pool("default")) + HEADROOM] * 2)
     assert whole >= front + 512
     timeouts = dict(re.findall(r"timeout (\S+)\s+(\d+)s", text))
     assert {timeouts[name] for name in ("client", "server", "tunnel")} == {str(READ_TIMEOUT)}
@@ -294,6 +295,28 @@ async def test_full_pools_are_no_reason_for_haproxy_to_answer_itself(running: Si
             await outside.leave()
             await asyncio.sleep(CHECKED_EVERY / 10)
         await leave_all(inside)
+
+
+def status_of(url: str) -> int:
+    with urllib.request.urlopen(url, timeout=5) as response:
+        return response.status
+
+
+@pytest.mark.integration
+async def test_workers_of_whom_none_is_ready_answer_all_the_same(running: Site, tmp_path, seen, monkeypatch):
+    """HAProxy by itself would say 503 to everybody."""
+    await eventually(lambda: shows(lambda pool: pool.held == 0, "herd"))
+    monkeypatch.setenv("READINESS", "/readiness/?pool=herd")
+    with Haproxy(running, tmp_path) as haproxy:
+        addresses = (ONE, ONE, OTHER, OTHER, "127.0.0.7")
+        inside = [await Client.enter(haproxy.origin, "/ws/herd/", local_addr=(each, 0)) for each in addresses]
+        await eventually(lambda: all(map(haproxy.is_down, running.backends)))
+        outside = await enter_many(6, [haproxy.origin], path="/ws/herd/")
+        assert {client.code for client in outside} == {1013}
+        assert all(REFUSAL.fullmatch(client.reason) for client in outside)
+        assert await asyncio.to_thread(status_of, f"{haproxy.origin}/blank/") == 200
+        await leave_all([*inside, *outside])
+        await eventually(lambda: not any(map(haproxy.is_down, running.backends)))
 
 
 @pytest.mark.integration
