@@ -230,7 +230,7 @@ two to itself, one to come and one to go, each of them several turns of the even
 in between; and in a pool with a rate, quotas or classes nobody is let in without one. The memory of a slot is that of
 one coroutine and its connection, and of a second coroutine while it listens. Where a herd waits at a mixin before any
 of its consumers has run, CPython gives the attributes of each a dict of their own, some 230 bytes. What a connection
-claims comes on top: up to 180 bytes for a first quota and 104 for each other.
+claims comes on top: 136 bytes at the most for a first quota and 96 for each other.
 
 | under a profiler, which slows them | calls | own time |
 | --- | ---: | ---: |
@@ -265,7 +265,7 @@ def summary(found: Mapping[str, Any]) -> str:
         "",
         f"A refusal by 1013 costs {refusal['middleware']} × an admission, and {refusal[FLOOR]} × an accept and a close",
         f"with nothing behind it. A herd of 1,000 makes {calls} ledger calls for each connection. A held slot takes at",
-        "most 1,024 bytes of the worker; a first quota adds up to 180 and each other 104 (`tests/test_cost.py`).",
+        "most 1,024 bytes of the worker; a first quota adds 136 at the most and each other 96 (`tests/test_cost.py`).",
         f"Measured on {found['machine'].partition(' (')[0]} by `{found['command']}`;",
         "[all figures, the machine and the versions](docs/speed.md).",
         "",
