@@ -298,7 +298,21 @@ def cluster_client(
     client = RedisCluster.from_url(address, **options) if address else RedisCluster(**options)
     if hasattr(client, "cluster_error_retry_attempts"):  # redis-py 5
         client.cluster_error_retry_attempts = 0
+    client.commands_parser = _FirstIsKey()  # type: ignore[assignment]
     return client
+
+
+class _FirstIsKey:
+    """Takes a command's first argument for its key, and asks no node for those of all commands; scripts say theirs.
+
+    The client would ask the first of the primaries before all else, and be of no use while that one is silent.
+    """
+
+    async def initialize(self, node: ClusterNode) -> None:
+        """There is nothing to learn."""
+
+    async def get_keys(self, *command: Any) -> tuple[Any, ...]:
+        return command[1:2]
 
 
 def _place(host: Mapping[str, Any]) -> tuple[str, int]:
