@@ -8,6 +8,7 @@ import asyncio
 import uuid
 from collections import Counter
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from types import SimpleNamespace
 
 import pytest
@@ -19,15 +20,41 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from channels_admission import conf
 from channels_admission.account import Account
 from channels_admission.ledger.base import Forgotten, OutOfOrder
-from channels_admission.rules import Rules
+from channels_admission.rules import Rules, classes
+from channels_admission.slot import Slot
 from channels_admission.types import KEY_BYTES, Ask, Controls, Order, Reason, Report
+from channels_admission.verdicts import Verdicts
 from channels_admission.worker import Worker
 
 from reports import Clock, ClockedRedisLedger
 
 LIMIT, WORKERS, BEAT, LEASE = 12, 4, 1.0, 10.0
-USERS, QUOTA = 4, 3
+RANKS = (None, "member", "staff", "anonymous")
+"""The class of each user; who is not known is anonymous."""
+USERS = st.lists(st.integers(0, 3), min_size=1, max_size=2)
+QUOTAS = {"user": 3, "site": 5}
 FATES = st.sampled_from(["arrives", "arrives", "arrives", "request lost", "reply lost", "request late", "twice"])
+
+
+def rank(scope):
+    return RANKS[scope["user"].pk] if "user" in scope else "anonymous"
+
+
+def site(scope):
+    return scope["site"]
+
+
+SHARED = {
+    "QUOTAS": [{"key": "user", "max": QUOTAS["user"]}, {"key": f"{__name__}.site", "max": QUOTAS["site"]}],
+    "CLASSIFY": f"{__name__}.rank",
+    "SHARES": {"anonymous": 0.5, "member": 0.75, "staff": 1.0},
+}
+
+
+def client(user: int, *, is_known: bool) -> dict[str, object]:
+    """The scope of a user at one of two sites, who is known from the beginning or has yet to be."""
+    user %= len(RANKS)
+    return {"site": user % 2, **({"user": SimpleNamespace(pk=user, is_authenticated=True)} if is_known else {})}
 
 
 @dataclass
@@ -35,6 +62,7 @@ class Actor:
     """One worker of the model, with what the ledger has heard of it."""
 
     account: Account
+    verdicts: Verdicts
     alive: bool = True
     unheard: bool = True
     """Whether the ledger may have forgotten it since its last report arrived: lost data, or a lapse."""
@@ -42,8 +70,8 @@ class Actor:
     late: list[Report] = field(default_factory=list)
     retelling: bool = False
     """Whether it has yet to hear that the ledger has lost its claims, or to tell them again."""
-    slots: list[Ask | None] = field(default_factory=list)
-    """What the connections that are open were admitted for."""
+    slots: list[Slot] = field(default_factory=list)
+    """Those of the connections that are open."""
 
 
 class Faults(RuleBasedStateMachine):
@@ -51,8 +79,8 @@ class Faults(RuleBasedStateMachine):
 
     url = ""
     patches: dict[str, str] = {}
-    quotas: list[dict[str, object]] = []
-    """Under which the clients are counted; without any the pool is not shared."""
+    shared: dict[str, object] = {}
+    """The settings by which the pool is shared, if it is."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -61,7 +89,7 @@ class Faults(RuleBasedStateMachine):
             CHANNELS_ADMISSION={
                 "LEDGER": self.url, "PREFIX": f"prop-{uuid.uuid4().hex}", "LEASE": LEASE, "BEAT": BEAT,
                 "MAX_CONNECTIONS": LIMIT, "EXPECTED_WORKERS": WORKERS, "WHEN_LEDGER_DOWN": "freeze",
-                "QUOTAS": self.quotas,
+                **self.shared,
             }
         )  # fmt: skip
         self.override.enable()
@@ -70,7 +98,7 @@ class Faults(RuleBasedStateMachine):
         self.ledger = ClockedRedisLedger(self.settings, self.clock, self.patches)
         parts = ("counts", "leases", "controls", "claims")
         self.keys = [f"{self.settings.prefix}:{{default}}:{part}" for part in parts]
-        self.rules = Rules(self.settings.pool("default"), self.settings) if self.quotas else None
+        self.rules = Rules(self.settings.pool("default"), self.settings) if self.shared else None
         self.actors: list[Actor] = []
         self.newborn_after_loss = 0
         self.snapshot: dict[bytes, bytes] | None = None
@@ -94,17 +122,21 @@ class Faults(RuleBasedStateMachine):
     # What the workers do
 
     def start(self) -> Actor:
-        actor = Actor(Account(self.settings.pool("default"), Worker()), silent_since=self.clock.now)
+        account = Account(self.settings.pool("default"), Worker())
+        gate = SimpleNamespace(take_back=lambda slot: account.release(slot.claims, slot.group))
+        verdicts = Verdicts(gate, account, self.rules, None, None, SimpleNamespace(loop=None))
+        actor = Actor(account, verdicts, silent_since=self.clock.now)
         self.actors.append(actor)
         return actor
 
     def living(self) -> list[Actor]:
         return [actor for actor in self.actors if actor.alive]
 
-    def exchange(self, actor: Actor, wanted: int, fate: str, user: int = 0) -> None:
-        """One call of a gate, its reply obeyed if it comes. Every second client is another user."""
+    def exchange(
+        self, actor: Actor, wanted: int, fate: str, asks: tuple[Ask, ...] = (), slot: Slot | None = None
+    ) -> None:
+        """One call of a gate, its reply obeyed if it comes; ``asks`` are of those who want a slot, or of ``slot``."""
         account = actor.account
-        asks = tuple(self.ask(user + number // 2) for number in range(wanted)) if self.rules else ()
         report = account.report(wanted, asks=asks, beat=True)
         if fate == "request lost":
             account.fail(self.clock.now)
@@ -130,19 +162,17 @@ class Faults(RuleBasedStateMachine):
             if reason:
                 account.refuse(reason)
             else:
-                self.admit(actor, ask)
+                self.give(actor, ask, slot)
         while wanted and not asks and account.has_room:
-            self.admit(actor)
+            self.give(actor)
             wanted -= 1
         for _ in range(0 if asks else wanted):
             account.refuse(Reason.FULL)
 
-    def ask(self, user: int) -> Ask:
-        return self.rules.ask({"user": SimpleNamespace(pk=user % USERS, is_authenticated=True)})
-
-    def admit(self, actor: Actor, ask: Ask | None = None) -> None:
-        actor.account.admit(ask)
-        actor.slots.append(ask)
+    def give(self, actor: Actor, ask: Ask | None = None, slot: Slot | None = None) -> None:
+        given = actor.verdicts.give(ask, slot)
+        if slot is None:
+            actor.slots.append(given)
 
     def deliver(self, actor: Actor, report: Report):
         view = self.run(self.ledger.reconcile("default", report))
@@ -165,11 +195,42 @@ class Faults(RuleBasedStateMachine):
                 other.retelling = True
         actor.retelling = retell
 
-    @rule(number=st.integers(0, 9), wanted=st.integers(1, 6), fate=FATES, user=st.integers(0, 3))
-    def handshakes(self, number, wanted, fate, user):
+    @rule(number=st.integers(0, 9), wanted=st.integers(1, 6), fate=FATES, user=st.integers(0, 3), known=st.booleans())
+    def handshakes(self, number, wanted, fate, user, known):
         actors = self.living()
         if actors:
-            self.exchange(actors[number % len(actors)], wanted, fate, user)
+            self.exchange(actors[number % len(actors)], wanted, fate, self.asks(wanted, user, known=known))
+
+    @rule(wanted=st.integers(1, 6), user=st.integers(0, 3), known=st.booleans())
+    def handshakes_everywhere(self, wanted, user, known):
+        for actor in self.living():
+            self.exchange(actor, wanted, "arrives", self.asks(wanted, user, known=known))
+
+    def asks(self, wanted: int, user: int, *, known: bool) -> tuple[Ask, ...]:
+        """Every second client is another user."""
+        clients = (client(user + place // 2, is_known=known) for place in range(wanted))
+        return tuple(map(self.rules.ask, clients)) if self.rules else ()
+
+    @precondition(lambda self: self.rules and self.living())
+    @rule(number=st.integers(0, 9), wanted=st.integers(1, 4), fate=FATES, users=USERS, nth=st.integers(0, 9))
+    def connections_learn_whose_they_are(self, number, wanted, fate, users, nth):
+        """After some more have come. Each asks from one of its parts, or from two at the same time."""
+        actors = self.living()
+        actor = actors[number % len(actors)]
+        self.exchange(actor, wanted, "arrives", self.asks(wanted, users[0], known=False))
+        for slot in actor.slots[nth % max(1, len(actor.slots)) :]:
+            self.claim(actor, slot, users, fate)
+
+    def claim(self, actor: Actor, slot: Slot, users: list[int], fate: str) -> None:
+        asks = [self.rules.ask_again(client(user, is_known=True), slot.claims, slot.group) for user in users]
+        asks = tuple(filter(None, asks))
+        if not actor.account.away:
+            self.exchange(actor, 0, fate, asks, slot)
+            return
+        for ask in asks:
+            if actor.account.claim_alone(ask) is None:
+                actor.account.claims.take(ask.claims)
+                self.give(actor, ask, slot)
 
     @rule(number=st.integers(0, 9), count=st.integers(1, 6))
     def handshakes_of_a_gate_with_room(self, number, count):
@@ -177,17 +238,17 @@ class Faults(RuleBasedStateMachine):
         if actors:
             account = actors[number % len(actors)].account
             while count and account.has_room and not self.rules:
-                self.admit(actors[number % len(actors)])
+                self.give(actors[number % len(actors)])
                 count -= 1
 
     @precondition(lambda self: self.rules and any(actor.account.away for actor in self.living()))
-    @rule(number=st.integers(0, 9), user=st.integers(0, 3))
-    def a_handshake_is_decided_alone(self, number, user):
+    @rule(number=st.integers(0, 9), user=st.integers(0, 3), known=st.booleans())
+    def a_handshake_is_decided_alone(self, number, user, known):
         actors = [actor for actor in self.living() if actor.account.away]
-        actor, ask = actors[number % len(actors)], self.ask(user)
+        actor, ask = actors[number % len(actors)], self.rules.ask(client(user, is_known=known))
         if actor.account.refusal_alone(self.clock.now, ask) is None:
             actor.account.claims.take(ask.claims)
-            self.admit(actor, ask)
+            self.give(actor, ask)
 
     @rule(number=st.integers(0, 9), count=st.integers(1, 6))
     def connections_close(self, number, count):
@@ -195,8 +256,7 @@ class Faults(RuleBasedStateMachine):
         if actors:
             actor = actors[number % len(actors)]
             for _ in range(min(count, actor.account.held)):
-                ask = actor.slots.pop(0) or Ask()
-                actor.account.release(ask.claims, ask.group)
+                actor.slots.pop(0).release()
 
     @rule(fate=FATES, seconds=st.sampled_from([0.1, 0.5, 1.0]))
     def time_passes_and_all_beat(self, fate, seconds):
@@ -392,7 +452,7 @@ class Faults(RuleBasedStateMachine):
     @invariant()
     def quotas_hold_while_nothing_was_lost_and_nobody_lapsed(self):
         if self.lossless and not self.overtaken and not any(actor.unheard for actor in self.actors):
-            assert all(count <= QUOTA for count in truth_of(self.living()).values())
+            assert is_within_quotas(self.living())
 
     def see_claims(self):
         """Whatever was lost is noticed, told of and told again within a few calls, which follow at once."""
@@ -400,8 +460,14 @@ class Faults(RuleBasedStateMachine):
             for actor in self.living():
                 self.exchange(actor, 0, "arrives")
         counted, own = self.run(self._claims())
+        (reading,) = self.run(self.ledger.read(("default",)))
+        held_by_class = {each.worker: each.classes for each in reading.workers}
+        names = [each.name for each in classes(self.rules.pool)]
         for actor in self.living():
             assert own[actor.account.worker.id] == truth_of([actor])
+            assert held_by_class[actor.account.worker.id] == Counter(
+                names[slot.group] for slot in actor.slots if names[slot.group]
+            )
         return counted
 
     @rule()
@@ -436,15 +502,21 @@ class Faults(RuleBasedStateMachine):
         claims = truth_of(self.living())
         if self.rules:
             assert self.see_claims() == claims
-        self.lossless = sum(truth.values()) <= LIMIT and all(count <= QUOTA for count in claims.values())
+        self.lossless = sum(truth.values()) <= LIMIT and is_within_quotas(self.living())
         self.overtaken = False
         self.actors = self.living()
 
 
 def truth_of(actors: list[Actor]) -> Counter[bytes]:
     """Slots held under each key."""
-    asks = (ask for actor in actors for ask in actor.slots if ask is not None)
-    return Counter(key for ask in asks for key in filter(None, ask.claims))
+    return Counter(key for actor in actors for slot in actor.slots for key in filter(None, slot.claims))
+
+
+def is_within_quotas(actors: list[Actor]) -> bool:
+    """Whether nobody holds more than the quota of its place."""
+    claims = [slot.claims for actor in actors for slot in actor.slots]
+    held = [Counter(filter(None, keys)) for keys in zip_longest(*claims)]
+    return all(count <= most for keys, most in zip(held, QUOTAS.values(), strict=False) for count in keys.values())
 
 
 BUDGET = settings(
@@ -457,8 +529,8 @@ BUDGET = settings(
 )
 
 
-def machine(url: str, patches: dict[str, str] | None = None, quotas=()) -> type[Faults]:
-    return type("Faults", (Faults,), {"url": url, "patches": patches or {}, "quotas": list(quotas)})
+def machine(url: str, patches: dict[str, str] | None = None, shared=None) -> type[Faults]:
+    return type("Faults", (Faults,), {"url": url, "patches": patches or {}, "shared": shared or {}})
 
 
 def test_invariants_hold_under_every_fault(redis_server):
@@ -470,5 +542,4 @@ def test_invariants_hold_under_every_fault(redis_server):
 def test_claims_are_right_under_every_fault(redis_server):
     from hypothesis.stateful import run_state_machine_as_test
 
-    quotas = [{"key": "user", "max": QUOTA}]
-    run_state_machine_as_test(machine(redis_server.url, quotas=quotas), settings=BUDGET)
+    run_state_machine_as_test(machine(redis_server.url, shared=SHARED), settings=BUDGET)
