@@ -163,22 +163,25 @@ async def _sway(client: Client, orders) -> None:
 # Descriptors
 
 FEW = ["sh", "-c", 'ulimit -n 256; exec "$@"', "sh"]
+COME = 320
+IN_ROWS = {"rows": 8, "pause": 0.08}
+"""Fewer at once than the descriptors above saturation, for a refused one takes one, too, until it has left."""
 
 
 async def test_a_worker_that_runs_out_of_descriptors_refuses_and_keeps_serving(workers, figures):
     with workers(launcher=FEW) as running:
-        async with crowd(400, running.origin, rows=20, pause=0.2, open_timeout=3) as clients:
+        async with crowd(COME, running.origin, **IN_ROWS, open_timeout=5) as clients:
             assert None not in clients
             assert set(codes(clients)) == {None, 1013}
             admitted = [client for client in clients if client.is_open]
             assert len(admitted) >= 0.7 * 256
             assert [await ask(client, "still here") for client in admitted] == ["still here"] * len(admitted)
             descriptors = await load_of(admitted[0].pid, "descriptors")
-            refused = (await eventually(lambda: _all_counted(400))).refused
-            assert refused == {"descriptors": 400 - len(admitted)}
+            refused = (await eventually(lambda: _all_counted(COME))).refused
+            assert refused == {"descriptors": COME - len(admitted)}
             assert "Too many open files" not in running.logs[0].read_text()
             figures.note(
-                "400 clients, a hundred a second at the most and 20 at once, at a worker with 256 file descriptors",
+                f"{COME} clients, a hundred a second at the most and 8 at once, at a worker with 256 file descriptors",
                 "no error of the server; the overflow gets 1013, and those admitted are served",
                 f"{len(admitted)} admitted, {refused['descriptors']} refused, none lost; "
                 f"{100 * descriptors.reading:.0f} % in use",
@@ -192,7 +195,7 @@ async def _all_counted(count: int):
 
 async def test_without_the_monitor_the_same_worker_loses_clients(workers, figures):
     with workers(launcher=FEW, PRESSURE={"descriptors": None}) as running:
-        async with crowd(400, running.origin, rows=20, pause=0.2, open_timeout=3) as clients:
+        async with crowd(COME, running.origin, **IN_ROWS, open_timeout=1) as clients:
             lost = clients.count(None)
             errors = running.logs[0].read_text().count("Too many open files")
             figures.note(
