@@ -5,6 +5,7 @@ And what the ledger is asked for as they come and go: calls, and bytes on the wi
 
 import asyncio
 import random
+import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,37 +30,44 @@ class Plan:
     """Connections held open by each server."""
     idle: float
     """Seconds."""
+    crowds: int
+    """How often."""
     messages: int
     rounds: int
 
 
-FULL = Plan(held=5000, idle=60.0, messages=10_000, rounds=11)
-QUICK = Plan(held=1000, idle=6.0, messages=2_000, rounds=3)
+FULL = Plan(held=5000, idle=10.0, crowds=3, messages=10_000, rounds=11)
+QUICK = Plan(held=1000, idle=3.0, crowds=1, messages=2_000, rounds=3)
 
 
 async def measure_memory(names: Sequence[str], loop: str, plan: Plan) -> dict[str, dict[str, float]]:
     """Of each contender: ``worker`` bytes without connections, ``slot`` bytes for each, ``idle`` CPU ms a minute."""
+    crowds = [await _hold_each(names, loop, plan) for _ in range(plan.crowds)]
+    return {
+        name: {what: statistics.median(crowd[name][what] for crowd in crowds) for what in crowds[0][name]}
+        for name in names
+    }
+
+
+async def _hold_each(names: Sequence[str], loop: str, plan: Plan) -> dict[str, dict[str, float]]:
+    """In new servers, for what a crowd leaves behind would hide what the next one takes."""
     with stage(names, loop) as scene:
-        found = {}
-        clients: dict[str, list[Client]] = {}
-        for name, server in scene.servers.items():
-            # Few, since whatever a crowd leaves behind would hide what the next one takes.
-            await rush(server.port, FEW, 1, hopes=True)
-            await server.cpu()
-            empty = server.memory()
-            clients[name] = await enter(server.port, plan.held)
-            await server.cpu()
-            found[name] = {"worker": empty, "slot": (server.memory() - empty) / plan.held}
-        await asyncio.sleep(CALM)
-        before = {name: cpu_time(server.pid) for name, server in scene.servers.items()}
-        started = time.monotonic()
-        await asyncio.sleep(plan.idle)
-        minutes = (time.monotonic() - started) / 60
-        for name, server in scene.servers.items():
-            found[name]["idle"] = (cpu_time(server.pid) - before[name]) * 1000 / minutes
-        for crowd in clients.values():
-            await leave(crowd)
-        return found
+        return {name: await _hold(server, plan) for name, server in scene.servers.items()}
+
+
+async def _hold(server: Server, plan: Plan) -> dict[str, float]:
+    await rush(server.port, FEW, 1, hopes=True)
+    await server.cpu()
+    empty = server.memory()
+    clients = await enter(server.port, plan.held)
+    await server.cpu()
+    slot = (server.memory() - empty) / plan.held
+    await asyncio.sleep(CALM)
+    before, started = cpu_time(server.pid), time.monotonic()
+    await asyncio.sleep(plan.idle)
+    idle = (cpu_time(server.pid) - before) * 1000 * 60 / (time.monotonic() - started)
+    await leave(clients)
+    return {"worker": empty, "slot": slot, "idle": idle}
 
 
 async def measure_messages(names: Sequence[str], loop: str, plan: Plan) -> dict[str, list[float]]:

@@ -143,6 +143,12 @@ def _goals(found: Mapping[str, Any]) -> Iterator[str]:
     yield "| --- | ---: | ---: | --- |"
     yield from (target.row() for target in targets(found))
     yield ""
+    floors = (
+        f"{up(cpu(found, loop, 'herd', FLOOR, 'middleware').median)} × ({LOOPS[loop]})" for loop in found["handshakes"]
+    )
+    yield "To accept and close with nothing behind it is itself that part of an admission by us, which is cheap in a"
+    yield f"herd: {', '.join(floors)}. No refusal that a browser understands can cost less."
+    yield ""
 
 
 def _handshakes(found: Mapping[str, Any], loop: str) -> Iterator[str]:
@@ -207,7 +213,12 @@ def _held(found: Mapping[str, Any]) -> Iterator[str]:
         )
     yield ""
     yield "Memory is what the process alone has written to, by the kernel's count of pages."
-    if found["held"] < ENOUGH:
+    if found["held"] >= ENOUGH:
+        yield (
+            f"Figures are medians of {found['crowds']} crowds, each in new servers. Arenas that a herd has left half "
+            "empty are in it; `tests/test_cost.py` counts what is allocated."
+        )
+    else:
         yield (
             f"With {found['held']:,} connections that is uncertain by a kibibyte and more for each, and holds us to "
             "nothing; `tests/test_cost.py` counts what is allocated."
