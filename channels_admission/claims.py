@@ -126,8 +126,9 @@ class Claims:
                 self._untold.pop(key, None)
             else:
                 self._untold[key] = counted[key]
-        # New ones, since a dict keeps the room that a herd once needed.
-        self._sent, self._untold = {}, dict(self._untold)
+        self._sent = {}
+        if not self._untold:
+            self._untold = {}  # a dict keeps the room that a herd once needed
         self.sweep = view.sweep
 
 
