@@ -1,6 +1,6 @@
 """System checks: one per setting, and the mistakes that only show under load."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -68,30 +68,34 @@ def check_ledger(app_configs: list[AppConfig] | None, **_: Any) -> list[checks.C
 
 def check_pace(app_configs: list[AppConfig] | None, **_: Any) -> list[checks.CheckMessage]:
     """Warn of pools whose ramp or burst changes nothing, since they have no rate."""
-    settings, _problems = conf.examine()
     return [
         checks.Warning(
             f"The pool {pool.name!r} has a RAMP or a CONNECT_BURST and no CONNECT_RATE: they change nothing.",
             hint="Set CONNECT_RATE to the admissions per second that the site can take, or remove them.",
             id=PACE_WITHOUT_RATE,
         )
-        for pool in (settings.pools.values() if settings else ())
+        for pool in _pools()
         if pool.connect_rate is None and (pool.ramp or pool.connect_burst)
     ]
 
 
 def check_shares(app_configs: list[AppConfig] | None, **_: Any) -> list[checks.CheckMessage]:
     """Warn of pools that have shares for classes to which nobody is assigned."""
-    settings, _problems = conf.examine()
     return [
         checks.Warning(
             f"The pool {pool.name!r} has SHARES and no CLASSIFY: nobody is of any of its classes.",
             hint="Set CLASSIFY to the dotted path of a function from a scope to the name of a class, or remove SHARES.",
             id=SHARES_WITHOUT_CLASSES,
         )
-        for pool in (settings.pools.values() if settings else ())
+        for pool in _pools()
         if pool.shares and pool.classify is None
     ]
+
+
+def _pools() -> Iterable[conf.PoolSettings]:
+    """Every pool, where the settings are right."""
+    settings, _problems = conf.examine()
+    return settings.pools.values() if settings else ()
 
 
 def check_descriptors(app_configs: list[AppConfig] | None, **_: Any) -> list[checks.CheckMessage]:

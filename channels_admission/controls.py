@@ -100,8 +100,8 @@ async def adrain(target: str, *, by: str, over: float) -> tuple[Change, ...]:
     _check_time(over)
 
     ids = await _workers()
-    if len(alike := [name for name in ids if _is_named(_normal(target), name)]) > 1:
-        raise ControlError(f"More than one worker is {printable(target)!r}; give its id: {', '.join(sorted(alike))}.")
+    if len(alike := _named(_normal(target), ids)) > 1:
+        raise ControlError(f"More than one worker is {printable(target)!r}; give its id: {', '.join(alike)}.")
     found = _resolved(target, ids)
     hosts = {name.partition(":")[0] for name in ids}
     if found not in {EVERYBODY, *ids, *hosts}:
@@ -153,7 +153,7 @@ def _check_time(over: float) -> None:
 def _resolved(target: str, ids: Iterable[str]) -> str:
     """The worker that ``host:pid`` means, where there is one; else the target, with its host named as workers do."""
     target = _normal(target)
-    return next((name for name in sorted(ids) if _is_named(target, name)), target)
+    return next(iter(_named(target, ids)), target)
 
 
 def _normal(target: str) -> str:
@@ -163,8 +163,9 @@ def _normal(target: str) -> str:
     return f"{host_name(host)}{colon}{process}"
 
 
-def _is_named(target: str, worker: str) -> bool:
-    return target.count(":") == 1 and worker.startswith(f"{target}:")
+def _named(target: str, ids: Iterable[str]) -> list[str]:
+    """The workers that ``host:pid`` may mean."""
+    return sorted(name for name in ids if target.count(":") == 1 and name.startswith(f"{target}:"))
 
 
 def _with(controls: Controls, name: str, order: Order | None) -> Controls:
