@@ -14,8 +14,9 @@ from typing import Any
 from . import handshakes, holdings, inside
 from .chart import draw
 from .contenders import CONTENDERS
-from .machine import allow_files, described, versions
+from .machine import described, versions
 from .report import README, page, put_into
+from demo.clients import TooFewFiles, allow_sockets
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 SPARSE = ("bare", "incr", "semaphore", "middleware")
@@ -63,6 +64,13 @@ def _say(what: str) -> None:
     print(f"{time.strftime('%H:%M:%S')} {what}", file=sys.stderr, flush=True)
 
 
+def _allow_sockets(clients: int) -> None:
+    try:
+        allow_sockets(clients, OTHER_FILES)
+    except TooFewFiles as error:
+        sys.exit(f"{error} --quick needs fewer.")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure what admission costs.")
     parser.add_argument("--quick", action="store_true", help="few rounds, for a look: four minutes")
@@ -72,7 +80,7 @@ def main() -> None:
     options.folder.mkdir(parents=True, exist_ok=True)
     figures = options.folder / "speed.json"
     if not options.render:
-        allow_files(OTHER_FILES + (holdings.QUICK if options.quick else holdings.FULL).held)
+        _allow_sockets((holdings.QUICK if options.quick else holdings.FULL).held)
         gc.disable()
         started = time.monotonic()
         found = asyncio.run(measure(options.quick))

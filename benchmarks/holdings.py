@@ -50,7 +50,7 @@ async def measure_memory(names: Sequence[str], loop: str, plan: Plan) -> dict[st
 
 
 async def _hold_each(names: Sequence[str], loop: str, plan: Plan) -> dict[str, dict[str, float]]:
-    """In new servers, for what a crowd leaves behind would hide what the next one takes."""
+    """In new servers, in which only few have been: what a crowd leaves behind would hide what the next one takes."""
     with stage(names, loop) as scene:
         return {name: await _hold(server, plan) for name, server in scene.servers.items()}
 

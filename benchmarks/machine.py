@@ -2,9 +2,7 @@
 
 import os
 import platform
-import resource
 import subprocess
-import sys
 import time
 from importlib.metadata import PackageNotFoundError, version
 
@@ -27,15 +25,6 @@ def cpu_time(pid: int) -> float:
 def pin(pid: int, core: int) -> None:
     """Let the process run on one core only, so that nothing moves while it is measured."""
     psutil.Process(pid).cpu_affinity([core])
-
-
-def allow_files(count: int) -> None:
-    """Let this process, and those that it starts, have so many files open; ends it where the system allows fewer."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard != resource.RLIM_INFINITY and hard < count:
-        sys.exit(f"The clients need {count:,} open files, and this system allows {hard:,}; --quick needs fewer.")
-    if soft != resource.RLIM_INFINITY and soft < count:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (count, hard))
 
 
 def described() -> str:

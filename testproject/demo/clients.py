@@ -3,6 +3,7 @@
 import asyncio
 import random
 import re
+import resource
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -17,6 +18,23 @@ from .consumers import PID
 
 PATIENCE = 30.0
 """Seconds for a handshake, and for the first answer after it."""
+
+
+class TooFewFiles(Exception):
+    """The system does not let this process have so many files open; the message says how many."""
+
+
+def allow_sockets(clients: int, others: int) -> None:
+    """Raise this process' own limit of open files, to a socket for each client and so many other files.
+
+    A system that allows fewer is :exc:`TooFewFiles`.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = clients + others
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        raise TooFewFiles(f"{clients} clients need {needed} open files, and this system allows {hard}.")
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import resource
 from argparse import ArgumentTypeError
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from websockets.exceptions import InvalidURI
 
+from demo.clients import TooFewFiles, allow_sockets
 from demo.herd import Herd, Return, Target, WrongTarget
 from demo.rules import RULES
 
@@ -44,7 +44,10 @@ class Command(BaseCommand):
             target = Target.at(url)
         except (WrongTarget, InvalidURI, OSError) as error:
             raise CommandError(str(error)) from error
-        _allow_sockets(clients)
+        try:
+            allow_sockets(clients, OTHER_FILES)
+        except TooFewFiles as error:
+            raise CommandError(error) from error
         try:
             returns = asyncio.run(_run(target, clients, rules or DEFAULT_RULES, options["seconds"], console))
         except KeyboardInterrupt:
@@ -108,13 +111,3 @@ def _positive(text: str) -> int:
     if number < 1:
         raise ArgumentTypeError("must be at least 1")
     return number
-
-
-def _allow_sockets(clients: int) -> None:
-    """Raise this process' own limit of open files; :exc:`CommandError` if it may not be that high."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = clients + OTHER_FILES
-    if hard != resource.RLIM_INFINITY and hard < needed:
-        raise CommandError(f"{clients} clients need {needed} open files, and this system allows {hard}.")
-    if soft != resource.RLIM_INFINITY and soft < needed:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
