@@ -4,9 +4,21 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from channels_admission.exceptions import LedgerError
+from channels_admission.exceptions import LedgerError, LedgerUnavailable
 from channels_admission.ledger.base import Ledger
 from channels_admission.types import Reading, Report, View
+
+
+def lose_changes(monkeypatch, ledger: type[Ledger], pool: str) -> None:
+    """Let no change of the pool's controls reach such ledgers."""
+    control = ledger.control
+
+    async def control_others(self, name, *args):
+        if name == pool:
+            raise LedgerUnavailable("gone")
+        return await control(self, name, *args)
+
+    monkeypatch.setattr(ledger, "control", control_others)
 
 
 class FaultyLedger:

@@ -13,11 +13,11 @@ from django.urls import include, path, reverse
 from test_admin import FEED, HISTORY, INDEX, PAGE, Page, report
 
 from channels_admission import conf, urls, views
-from channels_admission.exceptions import LedgerUnavailable
 from channels_admission.ledger import open_ledger
 from channels_admission.ledger.memory import MemoryLedger
 from channels_admission.models import Pool
 
+from faulty import lose_changes
 from reports import Reporter
 
 ACT = "/admin/channels_admission/pool/act/"
@@ -253,14 +253,7 @@ def test_a_worker_or_a_host_is_drained_and_let_go(operator, target):
 
 def test_what_was_changed_before_the_ledger_went_away_is_said_and_logged(operator, admission, monkeypatch):
     admission(MAX_CONNECTIONS=50, POOLS={"chat": {}})
-    control = MemoryLedger.control
-
-    async def control_but_for_chat(self, pool, *args):
-        if pool == "chat":
-            raise LedgerUnavailable("gone")
-        return await control(self, pool, *args)
-
-    monkeypatch.setattr(MemoryLedger, "control", control_but_for_chat)
+    lose_changes(monkeypatch, MemoryLedger, "chat")
     told = act(operator, ACTIONS["drain"])
     assert told == f"Pool default: {WORKER} closes its connections within 60 s. gone"
     assert logged() == [("chief", "default", f"Pool default: drain of {WORKER} from none to 60 s")]

@@ -9,10 +9,10 @@ import pytest
 from django.core.management import CommandError, call_command
 
 from channels_admission import command
-from channels_admission.exceptions import LedgerUnavailable
 from channels_admission.ledger import open_ledger
 from channels_admission.ledger.redis import RedisLedger
 
+from faulty import lose_changes
 from reports import Reporter
 
 
@@ -116,14 +116,7 @@ def test_a_worker_whose_name_two_have_is_drained_by_its_id(shared):
 
 def test_what_was_changed_before_a_fault_is_printed(shared, monkeypatch, capsys):
     tell(shared(POOLS={"chat": {}}))
-    control = RedisLedger.control
-
-    async def control_but_for_chat(self, pool, *args):
-        if pool == "chat":
-            raise LedgerUnavailable("gone")
-        return await control(self, pool, *args)
-
-    monkeypatch.setattr(RedisLedger, "control", control_but_for_chat)
+    lose_changes(monkeypatch, RedisLedger, "chat")
     out = io.StringIO()
     with pytest.raises(CommandError, match="The ledger cannot be reached: gone"):
         call_command("ws_drain", "--all", stdout=out)
