@@ -8,8 +8,10 @@ from django.utils.translation import gettext_lazy as _
 
 from . import controls
 from .conf import MAX_LIMIT
+from .exceptions import ControlError
 from .ledger.controls import LONGEST
 from .snapshot import PoolSnapshot, Snapshot
+from .types import EVERYBODY
 
 # Translators: {pool} is a name, {limit} and {now} are numbers.
 LIMIT = _("Set the limit of the pool {pool} from {now} to {limit}?")
@@ -21,6 +23,7 @@ DRY_RUN_OFF = _("End the dry run of the pool {pool}? It refuses connections from
 # Translators: {target} is the name of a worker or a host, {over} a number of seconds.
 DRAIN = _("Drain {target}? It takes no new connections, and closes those it has within {over} s.")
 CANCEL = _("End the drain of {target}? It takes new connections again.")
+CANCEL_ALL = _("End every drain, of workers, hosts and all? They take new connections again.")
 
 LIMIT_SET = _("Pool {pool}: the limit is {limit} now.")
 LIMIT_RESET = _("Pool {pool}: the limit is that of the settings again.")
@@ -30,6 +33,7 @@ DRY_RUN_BEGUN = _("Pool {pool}: the dry run has begun.")
 DRY_RUN_ENDED = _("Pool {pool}: the dry run has ended.")
 DRAINED = _("Pool {pool}: {target} closes its connections within {over} s.")
 CANCELLED = _("Pool {pool}: {target} takes connections again.")
+CANCELLED_ALL = _("Pool {pool}: all workers take connections again.")
 
 
 class Action(NamedTuple):
@@ -70,6 +74,11 @@ class ActionForm(forms.Form):
         for name in action.needs if action else ():
             if given.get(name) in (None, "") and name not in self.errors:
                 self.add_error(name, forms.ValidationError(self.fields[name].error_messages["required"]))
+        if (target := given.get("target")) and (given.get("kind"), target) != ("cancel", EVERYBODY):
+            try:
+                controls.check_name(target)
+            except ControlError as error:
+                self.add_error("target", error.translated())
         return given
 
     @property
@@ -79,13 +88,20 @@ class ActionForm(forms.Form):
         return {name: data[name] for name in ("kind", *ACTIONS[data["kind"]].needs)}
 
     def question(self, snapshot: Snapshot) -> str:
+        if self._is_every_drain:
+            return str(CANCEL_ALL)
         pool = self._pool(snapshot)
         now = number_format(pool.limit, force_grouping=True) if pool else "?"
         return self._said(self._action.question, self.cleaned_data["pool"], now)
 
     def done(self, pool: str) -> str:
         """What is said of a pool that was changed."""
-        return self._said(self._action.done, pool)
+        return self._said(CANCELLED_ALL if self._is_every_drain else self._action.done, pool)
+
+    @property
+    def _is_every_drain(self) -> bool:
+        """Whether the button beside a drain of all workers was pressed; its target is no text to be typed."""
+        return (self.cleaned_data["kind"], self.cleaned_data["target"]) == ("cancel", EVERYBODY)
 
     @property
     def _action(self) -> Action:
@@ -119,7 +135,7 @@ class ActionForm(forms.Form):
             case "drain":
                 return controls.drain(data["target"], by=by, over=data["over"])
             case "cancel":
-                return controls.cancel(data["target"], by=by)
+                return controls.cancel(controls.ALL_WORKERS if self._is_every_drain else data["target"], by=by)
             case "limit" | "reset" as kind:
                 return controls.change(data["pool"], by=by, limit=data["limit"] if kind == "limit" else None)
             case "pause" | "resume" as kind:

@@ -15,7 +15,7 @@ from django.views.decorators.http import require_POST, require_safe
 
 from . import views
 from .actions import ActionForm
-from .exceptions import AdmissionError
+from .exceptions import AdmissionError, ControlError
 from .models import Pool
 
 INDEX_TEMPLATE = "channels_admission/index.html"
@@ -114,7 +114,7 @@ class PoolAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
             self.log_change(request, Pool(name=change.pool), str(change))
             messages.success(request, form.done(change.pool))
         if problem:
-            messages.error(request, str(problem))
+            messages.error(request, problem.translated() if isinstance(problem, ControlError) else str(problem))
         elif not changes:
             messages.info(request, _("Nothing to change: it is so already."))
 

@@ -2,11 +2,10 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 
 from .facts import Facts, ProcessFacts
 from .snapshot import PoolSnapshot, Snapshot, WorkerSnapshot
-from .types import Load
+from .types import Load, utc
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +50,7 @@ class Case:
     def origin(self, pool: PoolSnapshot) -> str:
         """Where a pool's limit comes from: the settings, or the operator who set it, and when."""
         if order := pool.controls.limit:
-            when = f"{datetime.fromtimestamp(order.at, UTC):%d %b %H:%M:%S} UTC"
+            when = f"{utc(order.at):%d %b %H:%M:%S} UTC"
             return f"ws_limit or the admin, set by {order.by or 'nobody named'} at {when}"
         return self.facts.origins[pool.name].setting
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 
 from asgiref.sync import async_to_sync
+from django.utils.translation import gettext_noop as _
 
 from . import conf
 from .conf import MAX_LIMIT, PoolSettings, Settings
@@ -25,7 +26,7 @@ from .ledger import open_ledger
 from .ledger.base import Ledger
 from .ledger.controls import LONGEST, MOST_BYTES, MOST_DRAINS, printable, signature, text, whom
 from .types import EVERYBODY, Controls, Drain, Order, Reading
-from .values import nearest
+from .values import closest
 from .worker import host_name
 
 TIMEOUT = 1.0
@@ -40,6 +41,29 @@ class _Keep(Enum):
 
 KEEP = _Keep.KEEP
 """Leave it as it is."""
+
+
+class _All(Enum):
+    ALL = "all workers"
+
+
+ALL_WORKERS = _All.ALL
+"""The target of a drain of all workers. No text means them, so that none that is typed or misread drains them."""
+PATTERN = frozenset("*?[]")
+
+# Translators: what an operator typed, or may have meant, is quoted already.
+LIMIT_RANGE = _("A limit is a whole number from 0 to {most}, not {limit}.")
+TIME_RANGE = _("A time is from 0 to {most} seconds, not {over}.")
+NO_PATTERN = _("{name} is a pattern: give the name of one worker or host.")
+USE_ALL = _("All workers are drained by ws_drain --all.")
+ALIKE = _("More than one worker is {name}; give its id: {ids}.")
+NO_HOST = _("No host {name} is known.")
+NO_WORKER = _("No worker {name} is known.")
+DID_YOU_MEAN = _("Did you mean {near}?")
+UNREACHABLE = _("The memory ledger is in the worker's own process, and no other can change anything there.")
+SET_LEDGER = _("Set {setting} to a Redis URL.")
+TOO_MANY = _("There are {most} drains already; cancel some, or drain hosts.")
+OTHERS = _("Others change the pool {pool} at the same time; try again.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,13 +97,14 @@ async def achange(
     Connections beyond a ``limit`` may stay, or are closed within ``over`` seconds.
     """
     if isinstance(limit, int) and not 0 <= limit <= MAX_LIMIT:
-        raise ControlError(f"A limit is a whole number from 0 to {MAX_LIMIT:,}, not {limit:,}.")
+        raise ControlError(LIMIT_RANGE, most=f"{MAX_LIMIT:,}", limit=f"{limit:,}")
     if over is not None:
         _check_time(over)
 
     def revise(controls: Controls, reading: Reading) -> Controls:
         def order(value: int | None, over: float | None = None) -> Order | None:
-            return None if value is None else Order(value, printable(by), reading.now, over)
+            seconds = None if over is None else float(over)
+            return None if value is None else Order(value, printable(by), reading.now, seconds)
 
         if limit is not KEEP:
             controls = _with(controls, "limit", order(limit, over))
@@ -92,38 +117,35 @@ async def achange(
     return await _revise([pool], revise)
 
 
-async def adrain(target: str, *, by: str, over: float) -> tuple[Change, ...]:
-    """Have a worker, the workers of a host, or :data:`~.types.EVERYBODY` close all connections within ``over`` seconds.
+async def adrain(target: str | _All, *, by: str, over: float) -> tuple[Change, ...]:
+    """Have a worker, the workers of a host, or :data:`ALL_WORKERS` close all connections within ``over`` seconds.
 
-    A worker is named by its id, or by its host and pid with a colon between them.
+    A worker is named by its id, or by its host and pid with a colon between them. A name that no registered worker
+    has, and a pattern, are refused.
     """
     _check_time(over)
-
     ids = await _workers()
-    if len(alike := _named(_normal(target), ids)) > 1:
-        raise ControlError(f"More than one worker is {printable(target)!r}; give its id: {', '.join(alike)}.")
-    found = _resolved(target, ids)
-    hosts = {name.partition(":")[0] for name in ids}
-    if found not in {EVERYBODY, *ids, *hosts}:
-        what, known = ("worker", {name.rpartition(":")[0] for name in ids}) if ":" in target else ("host", hosts)
-        raise ControlError(f"No {what} {printable(target)!r} is known.{nearest(target, sorted(known))}")
+    found = EVERYBODY if isinstance(target, _All) else _known(target, ids)
 
     def revise(controls: Controls, reading: Reading) -> Controls:
         # The drains of workers that are no more have done their work.
         left = [each for each in controls.drains if ":" not in each.target or each.target in ids]
-        drain = Drain(found, over, printable(by), reading.now)
+        drain = Drain(found, float(over), printable(by), reading.now)
         return replace(controls, drains=(*(each for each in left if each.target != found), drain))
 
     return await _revise(list(conf.current().pools), revise, told=lambda change: change.after != NO_DRAIN)
 
 
-async def acancel(target: str, *, by: str) -> tuple[Change, ...]:
-    """End the drains of a target, named as for :func:`adrain`; of :data:`~.types.EVERYBODY` all there are."""
+async def acancel(target: str | _All, *, by: str) -> tuple[Change, ...]:
+    """End the drains of a target, named as for :func:`adrain`; of :data:`ALL_WORKERS` every drain there is."""
+    if not isinstance(target, _All):
+        check_name(target)
 
     def revise(controls: Controls, reading: Reading) -> Controls:
+        if isinstance(target, _All):
+            return replace(controls, drains=())
         found = _resolved(target, {drain.target for drain in controls.drains})
-        left = (drain for drain in controls.drains if found not in (EVERYBODY, drain.target))
-        return replace(controls, drains=tuple(left))
+        return replace(controls, drains=tuple(drain for drain in controls.drains if found != drain.target))
 
     return await _revise(list(conf.current().pools), revise)
 
@@ -147,7 +169,26 @@ NO_DRAIN = "none"
 
 def _check_time(over: float) -> None:
     if not 0 <= over <= LONGEST:
-        raise ControlError(f"A time is from 0 to {LONGEST:,.0f} seconds, not {over:g}.")
+        raise ControlError(TIME_RANGE, most=f"{LONGEST:,.0f}", over=f"{over:g}")
+
+
+def check_name(target: str) -> None:
+    """Refuse what looks like a pattern: the nearest name that a host can have would be another one."""
+    if PATTERN & {*target}:
+        raise ControlError(NO_PATTERN, USE_ALL, name=repr(printable(target)))
+
+
+def _known(target: str, ids: Iterable[str]) -> str:
+    """The registered worker or host that ``target`` names."""
+    check_name(target)
+    if len(alike := _named(_normal(target), ids)) > 1:
+        raise ControlError(ALIKE, name=repr(printable(target)), ids=", ".join(alike))
+    found, hosts = _resolved(target, ids), {name.partition(":")[0] for name in ids}
+    if found not in {*ids, *hosts}:
+        text, known = (NO_WORKER, {name.rpartition(":")[0] for name in ids}) if ":" in target else (NO_HOST, hosts)
+        near = closest(target, sorted(known))
+        raise ControlError(text, "" if near is None else DID_YOU_MEAN, name=repr(printable(target)), near=repr(near))
+    return found
 
 
 def _resolved(target: str, ids: Iterable[str]) -> str:
@@ -157,10 +198,8 @@ def _resolved(target: str, ids: Iterable[str]) -> str:
 
 
 def _normal(target: str) -> str:
-    if target in ("", EVERYBODY):
-        return target
     host, colon, process = target.partition(":")
-    return f"{host_name(host)}{colon}{process}"
+    return f"{host_name(host)}{colon}{process}" if target else ""
 
 
 def _named(target: str, ids: Iterable[str]) -> list[str]:
@@ -204,10 +243,7 @@ async def _revise(
     settings = conf.current()
     changes: list[Change] = []
     if settings.ledger.backend == MEMORY and not await _workers():
-        raise ControlError(
-            "The memory ledger is in the worker's own process, and no other can change anything there. "
-            f"Set {conf.NAME}['LEDGER'] to a Redis URL."
-        )
+        raise ControlError(UNREACHABLE, SET_LEDGER, setting=f"{conf.NAME}['LEDGER']")
     for pool in map(settings.pool, pools):
         try:
             async with _opened(settings) as ledger:
@@ -219,16 +255,16 @@ async def _revise(
 
 
 async def _revise_one(ledger: Ledger, pool: PoolSettings, revise: Revision) -> tuple[Change, ...]:
-    for _ in range(TRIES):
+    for _attempt in range(TRIES):
         (reading,) = await ledger.read((pool.name,))
         before, after = reading.controls, revise(reading.controls, reading)
         if before == after:
             return ()
         if len(after.drains) > MOST_DRAINS or len(text(after)) > MOST_BYTES:
-            raise ControlError(f"There are {MOST_DRAINS} drains already; cancel some, or drain hosts.")
+            raise ControlError(TOO_MANY, most=MOST_DRAINS)
         if await ledger.control(pool.name, after, before.version):
             return tuple(_changes(pool, reading, after))
-    raise ControlError(f"Others change the pool {pool.name!r} at the same time; try again.")
+    raise ControlError(OTHERS, pool=repr(pool.name))
 
 
 def _changes(pool: PoolSettings, reading: Reading, after: Controls) -> Iterator[Change]:

@@ -13,6 +13,7 @@
 from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
+from django.utils import translation
 
 
 class AdmissionError(Exception):
@@ -27,7 +28,20 @@ class ConfigurationError(AdmissionError, ImproperlyConfigured):
 
 
 class ControlError(AdmissionError):
-    """What an operator wants to set cannot be set; the message says why, and what could be meant."""
+    """What an operator wants to set cannot be set; the message says why, and what could be meant.
+
+    ``text`` and ``hint`` are marked for translation and take ``values``. The message itself is in English, for
+    terminals and logs.
+    """
+
+    def __init__(self, text: str, hint: str = "", **values: object) -> None:
+        super().__init__(f"{text} {hint}".strip().format(**values))
+        self._parts = [part for part in (text, hint) if part]
+        self._values = values
+
+    def translated(self) -> str:
+        """The message in the language that is active."""
+        return " ".join(translation.gettext(part).format(**self._values) for part in self._parts)
 
 
 class LedgerError(AdmissionError):

@@ -2,10 +2,10 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from enum import StrEnum
 
 from .case import Case
+from .types import utc
 
 
 class Severity(StrEnum):
@@ -31,4 +31,4 @@ Finder = Callable[[Case], Iterator[Finding]]
 
 def clock(second: float) -> str:
     """A moment of Unix time as people say it."""
-    return f"{datetime.fromtimestamp(second, UTC):%H:%M:%S} UTC"
+    return f"{utc(second):%H:%M:%S} UTC"

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from enum import StrEnum
 
 
@@ -57,6 +58,15 @@ KEY_BYTES = 15
 """One more would cost each connection 16: CPython keeps 33 bytes of its own beside them, and rounds up."""
 Claimed = tuple[Key | None, ...]
 """For each quota, by its place, the key under which a slot is counted; None, or nothing at the end, where it is not."""
+
+
+LATEST = 253_402_300_799.0
+"""The last second of the year 9999 in Unix time, which is the last that a date can tell."""
+
+
+def utc(second: float) -> datetime:
+    """The date of a second of Unix time; the nearest that there is, for one that a ledger cannot have meant."""
+    return datetime.fromtimestamp(min(max(0.0, second), LATEST), UTC)
 
 
 def is_decision(counter: str) -> bool:

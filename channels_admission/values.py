@@ -21,10 +21,17 @@ class Wrong(Exception):
     """A value is not what its key asks for; the message completes "must be …"."""
 
 
-def nearest(name: object, known: Iterable[str]) -> str:
+def closest(name: object, known: Iterable[str]) -> str | None:
+    """The one of ``known`` that is spelt most like ``name``; None where none is like it."""
     by_fold = {candidate.casefold(): candidate for candidate in known}
     close = difflib.get_close_matches(str(name).casefold(), by_fold, 1, 0.5)
-    return f" Did you mean {by_fold[close[0]]!r}?" if close else ""
+    return by_fold[close[0]] if close else None
+
+
+def nearest(name: object, known: Iterable[str]) -> str:
+    """A question to end a message with, or nothing."""
+    close = closest(name, known)
+    return f" Did you mean {close!r}?" if close is not None else ""
 
 
 def _is_number(value: Any) -> bool:

@@ -12,7 +12,7 @@ from django.test import Client
 from django.urls import include, path, reverse
 from test_admin import FEED, HISTORY, INDEX, PAGE, Page, report
 
-from channels_admission import conf, urls, views
+from channels_admission import conf, controls, urls, views
 from channels_admission.ledger import open_ledger
 from channels_admission.ledger.memory import MemoryLedger
 from channels_admission.models import Pool
@@ -265,6 +265,40 @@ def test_what_was_done_is_said_in_the_language_of_who_asked(operator):
     assert [message for _, _, message in logged()] == ["Pool default: limit from 50 by the settings to 80"]
 
 
+def test_what_cannot_be_set_is_said_in_the_language_of_who_asked(operator):
+    told = act(operator, {"kind": "drain", "target": "web-2", "over": "5"}, headers={"accept-language": "id"})
+    assert told == "Host 'web-2' tidak dikenal. Maksud Anda 'web-1'?"
+    told = act(operator, {"kind": "drain", "target": "*", "over": "5"}, headers={"accept-language": "id"})
+    assert told.startswith("Worker atau host: '*' adalah pola: berikan nama satu worker atau host. Semua worker")
+
+
+def test_the_button_beside_a_drain_of_all_ends_every_drain(operator):
+    controls.drain(controls.ALL_WORKERS, by="ann", over=60)
+    act(operator, {**ACTIONS["drain"], "target": "web-1"})
+    assert (
+        'name="target" value="*" data-target="target"><button type="submit">End' in operator.get(PAGE).content.decode()
+    )
+    html = operator.post(ACT, {"kind": "cancel", "target": "*"}).content.decode()
+    assert "End every drain, of workers, hosts and all?" in html
+    assert act(operator, {"kind": "cancel", "target": "*"}) == (
+        "Pool default: all workers take connections again. Pool default: all workers take connections again."
+    )
+    assert list(pool()["controls"]["drains"]) == []
+
+
+@pytest.mark.parametrize("at", ["999999999999", "253402300800"])
+def test_a_date_that_none_of_ours_can_have_set_is_no_error(client, db, admission, redis_server, at):
+    settings = admission(LEDGER=redis_server.url, STATUS_TOKEN="x" * 32)
+    asyncio.run(report_and_close())
+    with redis.Redis.from_url(redis_server.url) as server:
+        orders = f"limit=40,{at},a;paused=1,{at},a;dry_run=1,{at},a;drain:host=0/5,{at},a"
+        server.hset(f"{settings.prefix}:{{default}}:controls", "set", f"5;{orders}")
+    client.force_login(User.objects.create_superuser("chief"))
+    for url in [*every_url() - {ACT}, f"{HISTORY}?minutes"]:
+        assert client.get(url).status_code == 200, url
+    assert "by a, 9999-12-31 23:59:59" in client.get(PAGE).content.decode()
+
+
 def test_what_is_so_already_is_said_and_not_logged(operator):
     assert act(operator, ACTIONS["resume"]) == "Nothing to change: it is so already."
     assert logged() == []
@@ -280,6 +314,8 @@ def test_what_is_so_already_is_said_and_not_logged(operator):
         ({"kind": "pause"}, "Pool: This field is required."),
         ({"kind": "pause", "pool": "nobody"}, "nobody"),
         ({"kind": "drain", "target": "web-9", "over": "5"}, "No host 'web-9' is known."),
+        ({"kind": "drain", "target": "*", "over": "5"}, "Worker or host: '*' is a pattern: give the name of one"),
+        ({"kind": "cancel", "target": "web-?"}, "Worker or host: 'web-?' is a pattern"),
         ({"kind": "drain", "target": WORKER, "over": "nan"}, "Seconds: "),
         ({"kind": "drain", "target": WORKER, "over": "99999999"}, "Seconds: "),
     ],

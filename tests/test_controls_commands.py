@@ -6,6 +6,7 @@ import json
 import re
 
 import pytest
+import redis
 from django.core.management import CommandError, call_command
 
 from channels_admission import command
@@ -123,6 +124,34 @@ def test_what_was_changed_before_a_fault_is_printed(shared, monkeypatch, capsys)
     assert out.getvalue() == "Pool default: drain of all workers from none to 60 s\n"
 
 
+@pytest.mark.parametrize("at", ["999999999999", "999999999999.999", "253402300800", "0"])
+def test_a_date_that_none_of_ours_can_have_set_is_shown_as_one(shared, redis_server, at):
+    settings = shared()
+    tell(settings, 50, draining=True)
+    orders = f"limit=40,{at},a;paused=1,{at},a;dry_run=1,{at},a;drain:host=0/5,{at},a;drain:*=0/5,{at},a"
+    with redis.Redis.from_url(redis_server.url) as client:
+        client.hset(f"{settings.prefix}:{{default}}:controls", "set", f"5;{orders}")
+    date = "1970-01-01 00:00:00" if at == "0" else "9999-12-31 23:59:59"
+    shown = f"set by a at {date} UTC"
+    status = " ".join(run("ws_status").split())
+    for order in ("Limit 40 instead of 50", "Paused: nobody is let in", "Drain of host within 5 s"):
+        assert f"{order}, {shown}" in status
+    assert f"Pool default: admissions paused, {shown}" in run("ws_limit")
+    (pool,) = json.loads(run("ws_status", "--json"))["pools"]
+    controls = pool["controls"]
+    for order in (controls["limit"], controls["paused"], controls["dry_run"], *controls["drains"]):
+        assert order["at"] == (0 if at == "0" else 253_402_300_799)
+    for options in ((), ("--json",)):
+        out = io.StringIO()
+        with pytest.raises(SystemExit) as ended:
+            call_command("ws_status", "--diagnose", *options, stdout=out, no_color=True)
+        assert ended.value.code == 2
+        assert "set by a at" in out.getvalue()
+    with pytest.raises(SystemExit) as ended:
+        run("ws_status", "--check")
+    assert ended.value.code == 2
+
+
 def test_a_diagnosis_says_who_has_set_what(shared):
     settings = shared()
     tell(settings, 50, draining=True)
@@ -154,6 +183,11 @@ def test_a_diagnosis_says_who_has_set_what(shared):
         (("ws_limit", "5", "--over", "3"), 1, "--enforce needs a value, and --over needs --enforce."),
         (("ws_dry_run", "on", "off"), 1, "Give at most one pool, and one of on, off and --reset."),
         (("ws_drain", "--host", "hots"), 1, "No host 'hots' is known."),
+        (("ws_drain", "--host", "*"), 1, "'*' is a pattern: give the name of one worker or host. All workers are"),
+        (("ws_drain", "--host", "*", "--cancel"), 1, "'*' is a pattern"),
+        (("ws_drain", "--host", "hos?"), 1, "'hos?' is a pattern"),
+        (("ws_drain", "--worker", "*:7"), 1, "'*:7' is a pattern"),
+        (("ws_drain", "--host", ""), 1, "No host '' is known."),
         (("ws_drain", "--worker", "7"), 1, "A worker has a colon in its name, host:pid, and a host has none."),
         (("ws_drain", "--all", "--over", "90000"), 1, "A time is from 0 to 86,400 seconds, not 90000."),
         (("ws_drain", "--all", "--over", "9", "--cancel"), 1, "--cancel takes no --over."),

@@ -10,7 +10,7 @@ import pytest
 from channels_admission import controls, drain
 from channels_admission.account import Account
 from channels_admission.connection import Connection
-from channels_admission.controls import acancel, achange, adrain
+from channels_admission.controls import ALL_WORKERS, acancel, achange, adrain
 from channels_admission.drain import Drains
 from channels_admission.exceptions import ConfigurationError, ControlError
 from channels_admission.gate import Slot
@@ -19,7 +19,7 @@ from channels_admission.ledger.controls import whom
 from channels_admission.middleware import AdmissionMiddleware
 from channels_admission.pace import Schedule
 from channels_admission.snapshot import collect
-from channels_admission.types import EVERYBODY, Controls, Order, Reason, View
+from channels_admission.types import Controls, Order, Reason, View
 from channels_admission.worker import Worker, host_name
 
 from clients import shows
@@ -132,23 +132,23 @@ async def test_a_drain_that_is_cancelled_closes_no_more_and_admits_again(admissi
     admission(**SPEED, MAX_CONNECTIONS=500)
     await crowd.enter(50)
     gate = gate_of("default")
-    await adrain(EVERYBODY, by="ann", over=20.0)
+    await adrain(ALL_WORKERS, by="ann", over=20.0)
     await eventually(lambda: len(crowd.closed) >= 3)
-    (change,) = await acancel(EVERYBODY, by="bob")
+    (change,) = await acancel(ALL_WORKERS, by="bob")
     assert str(change) == "Pool default: drain of all workers from 20 s to none"
     await eventually(lambda: not gate.account.draining and gate.account.held == 50 - len(crowd.closed), 1)
     left = gate.account.held
     await crowd.enter(1)
     await asyncio.sleep(0.5)
     assert gate.account.held == left + 1
-    assert await acancel(EVERYBODY, by="bob") == ()
+    assert await acancel(ALL_WORKERS, by="bob") == ()
 
 
 async def test_of_all_workers_those_are_drained_that_run_and_of_a_host_those_that_come_later(admission, crowd):
     admission(**SPEED)
     await crowd.enter(1)
     host = gate_of("default").account.worker.id.partition(":")[0]
-    await adrain(EVERYBODY, by="ann", over=0)
+    await adrain(ALL_WORKERS, by="ann", over=0)
     await eventually(lambda: gate_of("default").account.held == 0)
     await close_gates()
     slot = await gate_of("default").acquire()
@@ -158,6 +158,16 @@ async def test_of_all_workers_those_are_drained_that_run_and_of_a_host_those_tha
     slot.release()
     await close_gates()
     assert (await gate_of("default").acquire()).reason == Reason.DRAINING
+
+
+@pytest.mark.parametrize("target", ["*", "", "?", "[a-z]*", "*:*"])
+async def test_no_text_means_all_workers(admission, crowd, target):
+    admission(**SPEED)
+    await crowd.enter(1)
+    with pytest.raises(ControlError, match=r"is a pattern|is known"):
+        await adrain(target, by="ann", over=0)
+    (pool,) = (await collect()).pools
+    assert (pool.controls.drains, gate_of("default").account.draining) == ((), False)
 
 
 async def test_a_pause_refuses_and_closes_nobody(admission, crowd, caplog):
@@ -234,7 +244,7 @@ async def test_a_dry_run_counts_whom_it_would_refuse_and_lets_them_in(admission,
     await achange("default", dry_run=True, paused=True, by="ann")
     await eventually(lambda: gate.account.dry_run)
     await crowd.enter(1)
-    await adrain(EVERYBODY, by="ann", over=0)
+    await adrain(ALL_WORKERS, by="ann", over=0)
     await eventually(lambda: gate.account.held == 0)
     assert (await gate.acquire()).reason == Reason.DRAINING
 
@@ -256,8 +266,8 @@ async def test_what_cannot_be_reached_or_is_unknown_is_said(admission, redis_ser
     with pytest.raises(ControlError, match="No host 'web-9' is known"):
         await adrain("web-9", by="ann", over=5)
     with pytest.raises(ControlError, match="A time is from 0 to 86,400 seconds"):
-        await adrain(EVERYBODY, by="ann", over=-1)
-    assert {str(change) for change in await adrain(EVERYBODY, by="x" * 99, over=5)} == {
+        await adrain(ALL_WORKERS, by="ann", over=-1)
+    assert {str(change) for change in await adrain(ALL_WORKERS, by="x" * 99, over=5)} == {
         f"Pool {name}: drain of all workers from none to 5 s" for name in ("default", "chat")
     }
     assert re.fullmatch(

@@ -7,11 +7,10 @@ written is dropped.
 
 import re
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from urllib.parse import quote, unquote
 
 from ..conf import MAX_LIMIT
-from ..types import EVERYBODY, NOTHING_SET, Controls, Drain, Order
+from ..types import EVERYBODY, LATEST, NOTHING_SET, Controls, Drain, Order, utc
 
 MOST_BYTES = 8192
 MOST_DRAINS = 64
@@ -55,7 +54,7 @@ def printable(name: str) -> str:
 
 def signature(order: Order | Drain) -> str:
     """Who set something, and when."""
-    return f", set by {order.by or 'nobody named'} at {datetime.fromtimestamp(order.at, UTC):%Y-%m-%d %H:%M:%S} UTC"
+    return f", set by {order.by or 'nobody named'} at {utc(order.at):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def whom(target: str) -> str:
@@ -81,14 +80,19 @@ def _order(match: re.Match[str]) -> Order | None:
     value, over = int(match["value"]), _over(match)
     if match["target"] or value > MOST[match["name"]] or (over is not None and over > LONGEST):
         return None
-    return Order(value, _by(match), float(match["at"]), over)
+    return Order(value, _by(match), _at(match), over)
 
 
 def _drain(match: re.Match[str]) -> Drain | None:
     over = _over(match)
     if not match["target"] or over is None or over > LONGEST:
         return None
-    return Drain(match["target"], over, _by(match), float(match["at"]))
+    return Drain(match["target"], over, _by(match), _at(match))
+
+
+def _at(match: re.Match[str]) -> float:
+    """When it was set; a time that no date can tell is the last one that a date can."""
+    return min(float(match["at"]), LATEST)
 
 
 def _over(match: re.Match[str]) -> float | None:

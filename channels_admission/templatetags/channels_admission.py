@@ -8,7 +8,6 @@ template of its own.
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 from django import template
@@ -23,7 +22,7 @@ from django.utils.translation import gettext_lazy as _
 from django.utils.translation import pgettext_lazy
 
 from ..snapshot import Health, PoolSnapshot, Second, WorkerSnapshot
-from ..types import EVERYBODY, OTHER, QUOTA, Drain, Level, Load, Order, Reason
+from ..types import EVERYBODY, OTHER, QUOTA, Drain, Level, Load, Order, Reason, utc
 from ..views import look
 
 register = template.Library()
@@ -214,7 +213,7 @@ def orders(pool: PoolSnapshot) -> list[OrderShown]:
 
 
 def _who(order: Order | Drain) -> str:
-    at = f"{datetime.fromtimestamp(order.at, UTC):%Y-%m-%d %H:%M:%S}"
+    at = f"{utc(order.at):%Y-%m-%d %H:%M:%S}"
     return str(ORDERS["who"]).format(by=order.by or "?", at=at)
 
 
@@ -227,7 +226,7 @@ def unless(pool: PoolSnapshot, state: str) -> bool:
 @register.filter
 def clock(second: int) -> str:
     """The time of day of a second of Unix time, in UTC."""
-    return f"{datetime.fromtimestamp(second, UTC):%H:%M:%S}"
+    return f"{utc(second):%H:%M:%S}"
 
 
 @register.filter

@@ -6,7 +6,6 @@ from django.core.management.base import CommandError, CommandParser
 
 from ... import controls
 from ...command import ControlCommand
-from ...types import EVERYBODY
 
 OVER = 60.0
 """Seconds that a drain takes, unless told."""
@@ -32,7 +31,7 @@ class Command(ControlCommand):
     def handle(
         self, *, worker: str | None, host: str | None, all: bool, over: float | None, cancel: bool, **_: Any
     ) -> None:
-        target = EVERYBODY if all else worker or host or ""
+        target = controls.ALL_WORKERS if all else worker or host or ""
         if cancel and over is not None:
             raise CommandError("--cancel takes no --over.")
         if (worker is not None and ":" not in worker) or (host is not None and ":" in host):
