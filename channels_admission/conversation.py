@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 
 from .account import Account
 from .alerts import Alerts
@@ -14,10 +15,13 @@ from .pace import Schedule
 from .patience import Patience
 from .pressure import Pressure
 from .timetable import Timetable
-from .types import Report, View
+from .types import HEALED, Report, View
 from .worker import is_gone
 
 logger = logging.getLogger("channels_admission")
+
+DAMAGE_TOLD_EVERY = 5.0
+"""Seconds from one log line of damaged counts to the next, at the least."""
 
 
 class Conversation:
@@ -43,6 +47,7 @@ class Conversation:
         self._gone: tuple[str, ...] = ()
         """Neighbours whose process has ended, to be told."""
         self._refused_for_good = False
+        self._told_of_damage = -math.inf
         patience.watch(self._look)
 
     def is_awaited(self) -> bool:
@@ -132,6 +137,8 @@ class Conversation:
         self._drains.follow(view)
         if is_beat:
             self._drains.enforce(view, self._settings.beat)
+        if view.healed:
+            self._tell_of_damage()
         if reason := self._account.closed:
             self._handshakes.turn_away(reason)
         for edge in view.edges:
@@ -141,6 +148,16 @@ class Conversation:
         self._gone = tuple(neighbour.worker for neighbour in view.neighbours if is_gone(neighbour))
 
     # What may go wrong
+
+    def _tell_of_damage(self) -> None:
+        self._account.counters[HEALED] += 1
+        now = self._loop.time()
+        if now - self._told_of_damage >= DAMAGE_TOLD_EVERY:
+            self._told_of_damage = now
+            logger.warning(
+                "Counts of pool %r in the ledger were damaged and are counted anew; does something else write there?",
+                self._account.pool.name,
+            )
 
     def _warn_of_lapse(self, held: int) -> None:
         logger.warning(

@@ -233,4 +233,17 @@ def _channels(case: Case) -> Iterator[Finding]:
             )
 
 
-FINDERS: tuple[Finder, ...] = (_ledger, _switches, _controls, _herd, _limits, _channels, _refusals)
+def _damage(case: Case) -> Iterator[Finding]:
+    for pool in case.snapshot.pools:
+        if pool.healed:
+            yield Finding(
+                "ledger-damaged",
+                Severity.WARNING,
+                f"Counts of pool {pool.name} in the ledger were damaged and put right {pool.healed:,} times so far",
+                "Something else wrote, deleted or evicted a part of them. For one and a half heartbeats after each, "
+                "workers are granted only what they already had.",
+                "See what else writes to this PREFIX, and that Redis evicts nothing (maxmemory-policy noeviction).",
+            )
+
+
+FINDERS: tuple[Finder, ...] = (_ledger, _damage, _switches, _controls, _herd, _limits, _channels, _refusals)

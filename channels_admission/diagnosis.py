@@ -57,6 +57,7 @@ WEIGHTS = (
     "admission-off",
     "counts-unseen",
     "dry-run",
+    "ledger-damaged",
     "ledger-settling",
     "monitor-refuses",
     "limit-near",

@@ -88,6 +88,8 @@ def _events(pools: Sequence[PoolSnapshot]) -> Iterator[Metric]:
     yield each("overdue", told, (pool.overdue for pool in pools))
     told = "Exchanges of the workers with the ledger that failed."
     yield each("ledger_errors", told, (pool.calls.failed for pool in pools))
+    told = "Times that damaged counts in the ledger were put right."
+    yield each("ledger_healed", told, (pool.healed for pool in pools))
     yield _calls(pools)
 
 

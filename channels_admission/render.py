@@ -171,7 +171,9 @@ def _events(pool: PoolSnapshot) -> str:
     why = ((pool.drained, "by a drain"), (pool.aged, "at their maximum age"))
     ended = "".join(f", {count:,} closed {how}" for count, how in why if count)
     overdue = f", {pool.overdue:,} closed before they had authenticated" if pool.overdue else ""
-    return f"{pool.admitted:,} admitted and {sum(pool.refused.values()):,} refused so far{detail}{shed}{overdue}{ended}"
+    healed = f", damaged counts put right {pool.healed:,} times" if pool.healed else ""
+    told = f"{pool.admitted:,} admitted and {sum(pool.refused.values()):,} refused so far"
+    return f"{told}{detail}{shed}{overdue}{ended}{healed}"
 
 
 def _reason(reason: str) -> str:

@@ -51,6 +51,7 @@ SHAPE = (
       worst  a list, the worst seconds first
         at         the second, Unix time
         handshakes admitted and refused in it
+    healed   times that damaged counts in the ledger were put right
     calls    the workers' exchanges with the ledger so far
       made   one may decide many handshakes
       failed

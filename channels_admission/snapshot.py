@@ -24,6 +24,7 @@ from .types import (
     DRAINED,
     DRY,
     ERRORS,
+    HEALED,
     NOTHING_SET,
     OVERDUE,
     SHED,
@@ -109,6 +110,8 @@ class PoolSnapshot:
     shed: int
     workers: tuple[WorkerSnapshot, ...]
     connects: Connects = field(default_factory=Connects)
+    healed: int = 0
+    """Times that damaged counts were put right."""
     channels_full: int = 0
     """Connections whose consumer ended because a channel was full."""
     calls: Calls = field(default_factory=Calls)
@@ -194,6 +197,7 @@ def _pool(pool: PoolSettings, reading: Reading) -> PoolSnapshot:
         level=policy.level(held, limit, pool.warn_at),
         admitted=counters.get(ADMITTED, 0),
         shed=counters.get(SHED, 0),
+        healed=counters.get(HEALED, 0),
         channels_full=counters.get(CHANNELS_FULL, 0),
         drained=counters.get(DRAINED, 0),
         aged=counters.get(AGED, 0),

@@ -37,6 +37,8 @@ OTHER = "other"
 the reasons in a worker's counters; and the reasons that a :class:`Moment` has no room to name."""
 CALLS, ERRORS, CALLS_TOOK = "ledger.calls", "ledger.errors", "ledger.ms"
 """Exchanges with the ledger that a worker has made, those that failed, and the milliseconds that all took."""
+HEALED = "ledger.healed"
+"""Times that the ledger found its data damaged and began to count anew, as the workers heard it that it told."""
 CHANNELS_FULL = "layer.full"
 """Connections whose consumer ended with ``ChannelFull``."""
 OVERDUE = "overdue"
@@ -45,7 +47,7 @@ QUOTA = "quota:"
 """Begins the reason of a refusal by a quota; the quota's name follows."""
 DRY = "dry:"
 """Begins the counter of those whom a dry run would have refused, or closed at their deadline; the reason follows."""
-NO_HANDSHAKES = frozenset({RELEASED, SHED, DRAINED, AGED, OVERDUE, CALLS, ERRORS, CALLS_TOOK, CHANNELS_FULL})
+NO_HANDSHAKES = frozenset({RELEASED, SHED, DRAINED, AGED, OVERDUE, CALLS, ERRORS, CALLS_TOOK, HEALED, CHANNELS_FULL})
 """The counters that count something else than the decision of a handshake; those that begin with ``DRY`` do as well."""
 
 Counters = Mapping[str, int]
@@ -349,6 +351,8 @@ class View:
     """Whether the ledger knows none of this worker's claims but those just reported."""
     sweep: str = ""
     """A dead worker whose claims are to be swept up, or nothing."""
+    healed: bool = False
+    """Whether this call found the ledger's data damaged, and began to count anew."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -341,6 +341,14 @@ def test_full_channels_that_ended_connections():
     )
 
 
+def test_damaged_counts_that_were_put_right():
+    assert only(snapshot(pool(healed=3)))[:3] == (
+        "ledger-damaged",
+        "warning",
+        "Counts of pool default in the ledger were damaged and put right 3 times so far",
+    )
+
+
 def test_refusals_are_noted_by_reason():
     seen = snapshot(pool(refused={"ledger": 2, "full": 1480, "rate": 0}))
     assert only(seen) == (

@@ -217,6 +217,7 @@ def test_json_has_the_documented_shape(shared, redis_server):
                 "admitted": 30,
                 "refused": {"full": 5},
                 "shed": 0,
+                "healed": 0,
                 "channels_full": 0,
                 "classes": {},
                 "overdue": 0,

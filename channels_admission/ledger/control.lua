@@ -10,7 +10,8 @@
 
 local key, expected, entries, expiry = KEYS[1], tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3])
 local set = redis.call('HGET', key, 'set')
-local version = tonumber(string.match(set or '', '^%d+')) or 0
+local digits = set and #set <= 8192 and string.match(set, '^%d+') or ''
+local version = #digits <= 15 and tonumber(digits) or 0
 if version ~= expected then return 0 end
 
 local time = redis.call('TIME')

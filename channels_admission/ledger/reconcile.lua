@@ -30,12 +30,13 @@
 --          first moment, from one to the next, real time since the pace began ('' or ms, as text),
 --          Redis's time (ms, as text), controls if newer ('' if not), level (0-3), edges to tell of,
 --          verdicts (a letter for each ask: a granted, f full, s share, t settling, r rate, p paused, A... the quota),
---          tell all claims again?, dead worker to be swept up ('': none), neighbour, born, ...}
+--          tell all claims again?, dead worker to be swept up ('': none), put damaged counts right?,
+--          neighbour, born, ...}
 --      or {'out of order', seq, last seq applied}, having changed nothing,
 --      or {'forgotten', seq}, having changed nothing: the worker's old claims are still being swept up.
 --
--- A record is held|seq|seen|lease's end|started|server|counters|load|draining, and in a pool that is shared
--- |classes|keys claimed; counters and classes are name=count,name=count;
+-- A record is held|seq|seen|lease's end|started|server|counters|load|draining, in a pool that is shared
+-- |classes|keys claimed, and its seal; counters and classes are name=count,name=count;
 -- of counters C, E and M are its calls, those that failed, and the milliseconds that all took.
 -- '#alert' is level|edge;edge; an edge is number,from,to,held,limit,worker that is to tell of it.
 -- A moment is when|most held|limit|admitted|refused by reason, as counters; when is the number of the second or the
@@ -48,7 +49,10 @@
 -- Times in records are Redis's, in milliseconds, but for the lease's end, which is the pool's clock's. Writes that need
 -- memory come before those that give it back: Redis refuses a script for want of memory only before its first write.
 
-local OWN_FIELDS = 10       -- #total #version #clock #real #settled #limit #counters #pace #draining #alert
+-- The pool's own fields; '#check' seals the others.
+local OWN = {
+  '#total', '#version', '#clock', '#real', '#settled', '#limit', '#counters', '#draining', '#alert', '#pace', '#check',
+}
 local LOOKED_AT = 4         -- workers whose lease a call looks at; more, where it finds one that has run out
 local REAPED_PER_CALL = 100
 local NEIGHBOURS_SHOWN = 256
@@ -60,7 +64,7 @@ local LONGEST_SPREAD = 300  -- seconds
 local LONGEST_MOMENT = 68   -- bytes
 local NO_HANDSHAKES = {
   released = true, shed = true, drained = true, aged = true, overdue = true, ['layer.full'] = true,
-  C = true, E = true, M = true,
+  C = true, E = true, M = true, ['ledger.healed'] = true,
 }
 local SCHEDULED = 0.97      -- moments given away, as a share of the admissions that are possible
 local ROUNDING = 1e-6       -- of a token
@@ -89,16 +93,86 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
 -- Words and numbers ---------------------------------------------------------------------------------------------------
 
-local RECORD = '^(%d+)|(%d+)|(%d+)|(%d+)|(%d+)|[^|]*|([^|]*)|[^|]*|([01])|?[^|]*|?(%d*)$'
+-- What Redis returns may have been written by anybody. Each text is bounded before it is matched, no pattern tries a
+-- byte twice, and a number is plain digits: neither nan nor inf, no sign, no hex. What is not as it must be is nil.
+local read = {
+  RECORD = '^(%d+)|(%d+)|(%d+)|(%d+)|(%d+)|[^|]*|([^|]*)|[^|]*|([01])(.*)$',
+  RECORD_BYTES = 32768, COUNTERS_BYTES = 24576, COUNTERS_KEPT = 256, COUNTER_BYTES = 80, ALERT_BYTES = 4096,
+  LARGEST = 1e15, SEAL_BYTES = 3,
+}
 
--- A worker's record; one that none of ours can have written holds nothing, and its lease has run out.
-local function parse(record)
-  local count, last, seen, ends, started, tally, draining, claimed = string.match(record, RECORD)
-  return {
-    held = tonumber(count) or 0, seq = tonumber(last) or 0, seen = tonumber(seen), ends = tonumber(ends) or 0,
-    started = tonumber(started), counters = tally or '', draining = tonumber(draining) or 0,
-    claimed = tonumber(claimed) or 0,
+-- A whole number from 0 to `most`.
+function read.number(text, most)
+  local number = text and #text <= 15 and string.find(text, '^%d+$') and tonumber(text)
+  return number and number <= (most or read.LARGEST) and number or nil
+end
+
+-- A number that '%.17g' has written, not below 0.
+function read.decimal(text)
+  local number = text and #text <= 24 and string.find(text, '^%d[%d.e+-]*$') and tonumber(text)
+  return number and number <= read.LARGEST and number or nil
+end
+
+-- The bytes that tell whether `text` is still what the script has written under `name`.
+function read.seal(name, text, bytes)
+  return string.sub(redis.sha1hex(name .. '\n' .. text), 1, bytes or read.SEAL_BYTES)
+end
+
+-- A worker's record, without the seal at its end.
+function read.record(name, record)
+  if not record or #record > read.RECORD_BYTES then return nil end
+  local text = string.sub(record, 1, -1 - read.SEAL_BYTES)
+  if text .. read.seal(name, text) ~= record then return nil end
+  local count, last, seen, ends, started, tally, draining, tail = string.match(text, read.RECORD)
+  local was = {
+    held = read.number(count, MOST_SLOTS), seq = read.number(last), seen = read.number(seen),
+    ends = read.number(ends), started = read.number(started), counters = tally, draining = tonumber(draining),
+    claimed = tail and tonumber(string.match(tail, '^|[^|]*|(%d+)$') or 0),
   }
+  return was.held and was.seq and was.seen and was.ends and was.started and was
+end
+
+-- The pool's own fields, in the order of OWN, if all of them are there and as they were written.
+function read.state(fields)
+  for i = 1, #OWN do
+    if not fields[i] then return nil end
+  end
+  local state = {counters = fields[7], alert = fields[9], pace = read.pace(fields[10])}
+  if #state.counters > read.COUNTERS_BYTES or #state.alert > read.ALERT_BYTES then return nil end
+  for i, name in ipairs({'total', 'version', 'clock', 'real', 'settled', 'limit'}) do
+    state[name] = read.number(fields[i])
+    if not state[name] then return nil end
+  end
+  state.draining = read.number(fields[8])
+  local is_ours = read.seal('', table.concat(fields, '\n', 1, #OWN - 1), 8) == fields[#OWN]
+  return is_ours and state.draining and state.pace and state or nil
+end
+
+function read.pace(text)
+  local parts = {}
+  if #text > 200 then return nil end
+  for part in string.gmatch(text, '[^|]+') do
+    parts[#parts + 1] = read.decimal(part)
+  end
+  return #parts == 7 and parts or nil
+end
+
+function read.pace_text(...)
+  local parts = {...}
+  for i, part in ipairs(parts) do parts[i] = string.format('%.17g', math.max(0, math.min(part, read.LARGEST))) end
+  return table.concat(parts, '|')
+end
+
+-- The value of each order in controls: NAME=VALUE,AT,BY, or VALUE/OVER.
+function read.orders(text)
+  local orders = {}
+  for entry in string.gmatch(text, ';([^;]+)') do
+    local name, value, at, by = string.match(entry, '^([a-z_]+)=([^,]*),([^,]*),([^,]*)$')
+    if name and #value <= 20 and string.find(at, '^[%d.]+$') and string.find(by, '^[%w._~%%-]*$') then
+      orders[name] = orders[name] or string.match(value, '^(%d+)/?[%d.]*$')
+    end
+  end
+  return orders
 end
 
 -- A worker's name without its host, which all of a home share.
@@ -106,15 +180,15 @@ local function place_of(name)
   return string.match(name, ':(.*)$') or name
 end
 
-local function parse_pace(text)
-  local parts = {}
-  for part in string.gmatch(text, '[^|]+') do parts[#parts + 1] = tonumber(part) or 0 end
-  return unpack(parts, 1, 7)
-end
-
 local function tally(text)
   local of = {}
-  for name, count in string.gmatch(text, '([^=,]+)=(%d+)') do of[name] = tonumber(count) end
+  if #text > read.COUNTERS_BYTES then return of end
+  for part in string.gmatch(text, '[^,]+') do
+    if #part <= read.COUNTER_BYTES then
+      local name, count = string.match(part, '^([^=]+)=(%d+)$')
+      if name then of[name] = read.number(count) end
+    end
+  end
   return of
 end
 
@@ -133,8 +207,12 @@ local function rises_since(before)
 end
 
 local function add_to(sums, rises)
-  local sum, parts = tally(sums), {}
-  for name, rise in pairs(rises) do sum[name] = (sum[name] or 0) + rise end
+  local sum, parts, names = tally(sums), {}, 0
+  for _ in pairs(sum) do names = names + 1 end
+  for name, rise in pairs(rises) do
+    if not sum[name] then names = names + 1 end
+    if sum[name] or names <= read.COUNTERS_KEPT then sum[name] = math.min((sum[name] or 0) + rise, read.LARGEST - 1) end
+  end
   for name, count in pairs(sum) do parts[#parts + 1] = counter(name, count) end
   return table.concat(parts, ',')
 end
@@ -194,18 +272,22 @@ local function remember(ring, kept, now, held, limit, decided)
   end
   for i, value in ipairs(redis.call('HMGET', ring, unpack(places))) do
     local moment, news = moments[i], decided[moments[i]]
-    local at, most, bound, admitted, reasons = string.match(value or '', '^(%d+)|(%d*)|(%d*)|(%d+)|(.*)$')
-    if tonumber(at) ~= moment then most, bound, admitted, reasons = '', '', 0, '' end
-    local is_new = tonumber(at) ~= moment or next(news)
-    if moment == now and (held > (tonumber(most) or -1) or limit ~= tonumber(bound)) then
-      most, bound, is_new = math.max(held, tonumber(most) or 0), limit, true
+    local text = value and #value <= LONGEST_MOMENT and value or ''
+    local at, most, bound, admitted, reasons = string.match(text, '^(%d+)|(%d*)|(%d*)|(%d+)|(.*)$')
+    admitted = read.number(admitted)
+    local is_known = read.number(at) == moment and admitted
+    most, bound = read.number(is_known and most, MOST_SLOTS), read.number(is_known and bound, MOST_SLOTS)
+    if not is_known then admitted, reasons = 0, '' end
+    local is_new = not is_known or next(news)
+    if moment == now and (held > (most or -1) or limit ~= bound) then
+      most, bound, is_new = math.max(held, most or 0), limit, true
     end
     if is_new then
       local refused = tally(reasons)
       for name, count in pairs(news) do
         if name == 'admitted' then admitted = admitted + count else refused[name] = (refused[name] or 0) + count end
       end
-      local text = string.format('%d|%s|%s|%.0f|', moment, most, bound, admitted)
+      text = string.format('%d|%s|%s|%.0f|', moment, most or '', bound or '', admitted)
       fields[#fields + 1] = places[i]
       fields[#fields + 1] = text .. listed(refused, LONGEST_MOMENT - #text)
     end
@@ -221,8 +303,7 @@ end
 
 -- The version of controls; 0 where they are none of ours.
 local function controls_version(text)
-  local digits = #text <= CONTROLS_BYTES and string.match(text, '^%d+') or ''
-  return #digits <= 15 and tonumber(digits) or 0
+  return #text <= CONTROLS_BYTES and read.number(string.match(text, '^%d+')) or 0
 end
 
 -- How near the pool is to its limit: a level is reached at its threshold, and left well below it.
@@ -241,26 +322,42 @@ end
 local stored = redis.call('HGET', controls, 'set') or ''
 local set = controls_version(stored) < controls_version(known) and known or stored
 if controls_version(set) == 0 then set = '0' end
-local SIGNED = ',[%d.]+,[%w._~%%-]*;'
-local limit = tonumber(string.match(set .. ';', ';limit=(%d+)/?[%d.]*' .. SIGNED))
-if not limit or limit > MOST_SLOTS then limit = configured end
-local paused = string.find(set .. ';', ';paused=1' .. SIGNED)
-
-local state = redis.call('HMGET', counts,
-  '#total', '#version', '#clock', '#real', '#settled', '#counters', '#pace', '#draining', '#alert', worker)
-local total, version, clock, real = tonumber(state[1]), tonumber(state[2]), tonumber(state[3]), tonumber(state[4])
-local settled, sums, pace = tonumber(state[5]), state[6], state[7]
-local drainers, alert, record = tonumber(state[8]), state[9], state[10]
-local workers = redis.call('LLEN', leases)
-
--- Missing or torn (a key evicted, a field deleted): start over, the living report themselves again.
-local fresh = not (total and version and clock and real and settled and sums and pace and drainers and alert)
-  or redis.call('HLEN', counts) ~= workers + OWN_FIELDS
-if fresh then
-  redis.call('DEL', counts, leases)
-  total, version, clock, real, workers = 0, 0, now, now, 0
-  settled, sums, drainers, alert, record = now + settling_time, '', 0, '0|', false
+local limit, paused = configured, false
+do
+  local orders = read.orders(set)
+  limit, paused = read.number(orders.limit, MOST_SLOTS) or configured, orders.paused == '1'
 end
+
+-- The pool's own fields, this worker's record, and those of the next to be looked at, in one read.
+local total, version, clock, real, settled, sums, pace, drainers, alert, record
+local workers, looked_at, looks, healed = redis.call('LLEN', leases), {}, {}, false
+do
+  local next_ones = redis.call('LRANGE', leases, 0, LOOKED_AT - 1)
+  local fields = {worker}
+  for i, name in ipairs(next_ones) do fields[i + 1] = name end
+  for _, name in ipairs(OWN) do fields[#fields + 1] = name end
+  local found = redis.call('HMGET', counts, unpack(fields))
+  local state = read.state({unpack(found, #next_ones + 2, #fields)})
+  local length = redis.call('HLEN', counts)
+  local is_whole = state and length == workers + #OWN
+  record = read.record(worker, found[1])
+  if found[1] and not record then is_whole = false end
+  for i, name in ipairs(next_ones) do
+    looked_at[i], looks[i] = name, read.record(name, found[i + 1])
+    if found[i + 1] and not looks[i] then is_whole = false end
+  end
+  if is_whole then
+    total, version, clock, real, settled = state.total, state.version, state.clock, state.real, state.settled
+    sums, pace, drainers, alert = state.counters, state.pace, state.draining, state.alert
+  else
+    -- Missing, torn (a key evicted, a field deleted) or damaged: start over, the living report themselves again.
+    healed = length + workers > 0
+    redis.call('DEL', counts, leases)
+    total, version, clock, real, workers, looked_at = 0, 0, now, now, 0, {}
+    settled, sums, drainers, alert, record = now + settling_time, '', 0, '0|', nil
+  end
+end
+local fresh = not pace
 
 -- The pool's clock never runs backwards, and one call moves it by two beats at most.
 clock = clock + math.max(0, math.min(now - real, 2 * beat))
@@ -274,9 +371,8 @@ end
 
 local counted, last, drained, started, before, told_at = 0, 0, 0, now - age, '', nil
 if record then
-  local was = parse(record)
-  counted, last, drained, told_at = was.held, was.seq, was.draining, was.seen
-  started, before = was.started or started, was.counters
+  counted, last, drained, told_at = record.held, record.seq, record.draining, record.seen
+  started, before = record.started, record.counters
 elseif not fresh then
   before = acknowledged
 end
@@ -300,9 +396,9 @@ if SHARED then
   end
   if own_epoch ~= epoch then
     if own_epoch then redis.call('UNLINK', own) end
-    since = seq
+    since = ARGV[2]
   end
-  retell = heard > 0 and heard < (tonumber(since) or seq)
+  retell = heard > 0 and heard < (read.number(since) or seq)
 end
 
 -- Handshakes are spread evenly over the seconds since the worker's last report, one second in a herd.
@@ -320,20 +416,21 @@ end
 
 -- Who is gone ---------------------------------------------------------------------------------------------------------
 
-local looked_at, dead = {}, {}
-
-local function look_at(most)
-  local names = redis.call('LRANGE', leases, #looked_at, #looked_at + most - 1)
-  if #names == 0 then return end
-  for i, theirs in ipairs(redis.call('HMGET', counts, unpack(names))) do
-    if #dead == REAPED_PER_CALL then return end
+-- One whose record is damaged is not touched: when its turn to be looked at comes, all start over.
+local dead = {}
+for i, name in ipairs(looked_at) do
+  if not looks[i] or looks[i].ends <= clock then dead[#dead + 1] = name end
+end
+if #dead > 0 then
+  local names = redis.call('LRANGE', leases, #looked_at, #looked_at + REAPED_PER_CALL - 1)
+  for i, theirs in ipairs(#names > 0 and redis.call('HMGET', counts, unpack(names)) or {}) do
+    if #dead == REAPED_PER_CALL then break end
+    local was = read.record(names[i], theirs)
+    if theirs and not was then break end
     looked_at[#looked_at + 1] = names[i]
-    if not theirs or parse(theirs).ends <= clock then dead[#dead + 1] = names[i] end
+    if not was or was.ends <= clock then dead[#dead + 1] = names[i] end
   end
 end
-
-look_at(LOOKED_AT)
-if #dead > 0 then look_at(REAPED_PER_CALL) end
 for i = FIRST_GONE, #ARGV do
   if redis.call('HGET', home, place_of(ARGV[i])) then dead[#dead + 1] = ARGV[i] end
 end
@@ -346,13 +443,16 @@ for _, name in ipairs(dead) do
 end
 local freed, leaving, with_claims = 0, 0, {}
 if #reaped > 0 then
+  local left = {}
   for i, theirs in ipairs(redis.call('HMGET', counts, unpack(reaped))) do
-    if theirs then
-      local was = parse(theirs)
+    local was = read.record(reaped[i], theirs)
+    if was then
       freed, leaving, drainers = freed + was.held, leaving + 1, drainers - was.draining
       if SHARED and was.claimed > 0 then with_claims[#with_claims + 1] = reaped[i] end
     end
+    if was or not theirs then left[#left + 1] = reaped[i] end
   end
+  reaped = left
 end
 
 -- What is granted -----------------------------------------------------------------------------------------------------
@@ -459,7 +559,7 @@ end
 
 -- The pace starts anew, slowly, after a loss of data and, with a ramp, as an empty pool is entered.
 local began, full_at, tail, outflow, measured_at, measured, was_full = clock, 0, 0, 0, clock, 0, 0
-if not fresh then began, full_at, tail, outflow, measured_at, measured, was_full = parse_pace(pace) end
+if not fresh then began, full_at, tail, outflow, measured_at, measured, was_full = unpack(pace) end
 local passed = paced(clock - began)
 local tokens = wanted
 if rate > 0 then
@@ -526,9 +626,10 @@ drainers = drainers - drained + (stays and draining or 0)
 -- has not seen the version of that reply, or another where that one is gone. While the ledger settles,
 -- its counts say nothing.
 local level, kept = tonumber(string.match(alert, '^([0-3])|')) or 0, {}
-for number, edge, teller in string.gmatch(alert, '(%d+),([0-3],[0-3],%d+,%d+),([^;]*);') do
+for part in string.gmatch(string.sub(alert, 3), '[^;]+') do
+  local number, edge, teller = string.match(part, '^(%d+),([0-3],[0-3],%d+,%d+),(.*)$')
   local ours = teller == worker
-  if not (ours and seen_version >= tonumber(number)) then
+  if number and not (ours and seen_version >= tonumber(number)) then
     ours = ours or teller == '' or once[teller] or not redis.call('HGET', counts, teller)
     kept[#kept + 1] = {ours and version or number, edge, ours and (stays and worker or '') or teller}
   end
@@ -589,19 +690,24 @@ if SHARED then
   end
 end
 
-local fields = {
-  '#total', total, '#version', version, '#clock', clock, '#real', now,
-  '#settled', settled, '#limit', configured, '#counters', sums, '#draining', drainers, '#alert', level .. '|' .. edges,
-  '#pace', string.format(
-    '%d|%.17g|%.17g|%.17g|%d|%d|%d', began, full_at, tail, outflow, measured_at, measured, was_full),
-}
-if stays then
-  fields[#fields + 1] = worker
-  local record = {count, seq, now, clock + lease, started, server, counters, load, draining}
-  if SHARED then record[10], record[11] = table.concat(held_by_class, ','), claimed end
-  fields[#fields + 1] = table.concat(record, '|')
+do
+  local whole = '%.0f'
+  local values = {
+    whole:format(total), whole:format(version), whole:format(clock), whole:format(now), whole:format(settled),
+    whole:format(configured), sums, whole:format(drainers), level .. '|' .. edges,
+    read.pace_text(began, full_at, tail, outflow, measured_at, measured, was_full),
+  }
+  values[#OWN] = read.seal('', table.concat(values, '\n'), 8)
+  local fields = {}
+  for i, name in ipairs(OWN) do fields[2 * i - 1], fields[2 * i] = name, values[i] end
+  if stays then
+    local parts = {count, seq, now, clock + lease, started, server, counters, load, draining}
+    if SHARED then parts[10], parts[11] = table.concat(held_by_class, ','), claimed end
+    local text = table.concat(parts, '|')
+    fields[#fields + 1], fields[#fields + 2] = worker, text .. read.seal(worker, text)
+  end
+  redis.call('HSET', counts, unpack(fields))
 end
-redis.call('HSET', counts, unpack(fields))
 remember(seconds, SECONDS_KEPT, second, total, limit, by_second)
 remember(minutes, MINUTES_KEPT, minute, total, limit, by_minute)
 if stays then redis.call('HSET', home, place_of(worker), born) else reaped[#reaped + 1] = worker end
@@ -638,7 +744,7 @@ local reply = {
   'ok', seq, granted, total, limit, workers - drainers, version, clock < settled and 1 or 0, lapsed and 1 or 0,
   why, tostring(moment), tostring(step), tostring(elapsed),
   tostring(now), controls_version(set) > controls_version(known) and set or '', level, told,
-  table.concat(verdicts), retell and 1 or 0, heir or '',
+  table.concat(verdicts), retell and 1 or 0, heir or '', healed and 1 or 0,
 }
 if is_beat then
   local own, near, strangers = place_of(worker), {}, {}

@@ -40,6 +40,10 @@ LOAD = re.compile(
 MOST_MONITORS = 16
 LEVELS = tuple(Level)
 ALERT = re.compile(r"([0-3])\|.*")
+LONGEST_TEXT = 32_768
+"""Bytes of the longest field that is read at all."""
+SEAL = 3
+"""Bytes at the end of a worker's record by which the script knows its own writing."""
 SHORT_MONITORS = {"lag": "L", "memory": "M", "descriptors": "D", "cpu": "C"}
 """Monitors that are written as a capital, since every worker has them in its record."""
 LONG_MONITORS = {short: name for name, short in SHORT_MONITORS.items()}
@@ -104,11 +108,11 @@ def _verdict(letter: str, fair: Fair) -> str:
 def view_of(reply: list[Any], fair: Fair | None = None) -> View:
     """The script's answer to a report that was applied, and in which ``fair`` stood."""
     _, _, granted, total, limit, workers, version, settling, lapsed, why, *rest = reply
-    pace, (now, controls, level, edges), (verdicts, retell, sweep), neighbours = (
+    pace, (now, controls, level, edges), (verdicts, retell, sweep, healed), neighbours = (
         rest[:3],
         rest[3:7],
-        rest[7:10],
-        rest[10:],
+        rest[7:11],
+        rest[11:],
     )
     named = zip(neighbours[::2], neighbours[1::2], strict=True)
     return View(
@@ -128,11 +132,12 @@ def view_of(reply: list[Any], fair: Fair | None = None) -> View:
         neighbours=tuple(
             Neighbour(worker, int(born))
             for worker, born in ((text_of(worker), text_of(born)) for worker, born in named)
-            if WORKER.fullmatch(worker) and born.isdecimal()
+            if WORKER.fullmatch(worker) and _number(born) is not None
         ),
         verdicts=tuple(_verdict(letter, fair) for letter in text_of(verdicts)) if fair else (),
         retell=bool(retell),
         sweep=text_of(sweep) if WORKER.fullmatch(text_of(sweep)) else "",
+        healed=bool(healed),
     )
 
 
@@ -152,7 +157,7 @@ def _number(value: str | None) -> int | None:
 def reading_of(hashes: Sequence[Mapping[Any, Any]], now: int, lease: float) -> Reading:
     """A pool's counts, seconds and controls as a :class:`Reading`; what none of ours can have written is left out."""
     fields, ring, controls = hashes
-    texts = {text_of(name): text_of(value) for name, value in fields.items()}
+    texts = {text_of(name): text_of(value) for name, value in fields.items() if len(value) <= LONGEST_TEXT}
     limit, alert = _number(texts.get("#limit")), ALERT.fullmatch(texts.get("#alert", ""))
     orders = {text_of(name): text_of(value) for name, value in controls.items()}
     clock, settled = (_number(texts.get(name)) or 0 for name in ("#clock", "#settled"))
@@ -180,7 +185,7 @@ def _moments(ring: Mapping[Any, Any], now: int, size: int) -> tuple[Moment, ...]
 
 
 def _worker(name: str, record: str, now: int) -> WorkerReading | None:
-    parts = record.split("|")
+    parts = record[:-SEAL].split("|")
     numbers = [number for part in parts[:5] if (number := _number(part)) is not None]
     if len(parts) not in (9, 11) or len(numbers) != 5 or not WORKER.fullmatch(name) or not SERVER.fullmatch(parts[5]):
         return None
