@@ -176,11 +176,21 @@ async def test_a_webhook_that_fails_is_logged_without_its_address_and_the_next_i
             {"WEBHOK": ""},
             "a dict of MAIL_ADMINS, WEBHOOK, LEDGER, and 'WEBHOK' is none of them. Did you mean 'WEBHOOK'?",
         ),
+        ({"https://a/token": True}, "a dict of MAIL_ADMINS, WEBHOOK, LEDGER, and a key of it is none of them."),
         ({"MAIL_ADMINS": 1}, "a dict in which MAIL_ADMINS and LEDGER are True or False"),
         ({"LEDGER": None}, "a dict in which MAIL_ADMINS and LEDGER are True or False"),
         *(
             ({"WEBHOOK": value}, "a dict in which WEBHOOK is a URL that begins with https:// or http://")
-            for value in ("ftp://a", 5, "https://", "http://[::1", "file:///etc/passwd")
+            for value in (
+                "ftp://a",
+                5,
+                "https://",
+                "http://[::1",
+                "file:///etc/passwd",
+                "https://user:pass@a/",
+                "https://a:b/x",
+                "https://a/\n",
+            )
         ),
     ],
 )

@@ -7,12 +7,13 @@ import pytest
 from django.conf import settings as django_settings
 from django.core.exceptions import ImproperlyConfigured
 from django.test import override_settings
+from redis.asyncio import UnixDomainSocketConnection
 
 from channels_admission import conf
 from channels_admission.address import Proxies
 from channels_admission.conf import PoolSettings
 from channels_admission.exceptions import ConfigurationError
-from channels_admission.hosts import CLUSTER, HOST_FORMS, MEMORY, REDIS, LedgerSettings
+from channels_admission.hosts import CLUSTER, HOST_FORMS, MEMORY, REDIS, UNREADABLE, LedgerSettings
 from channels_admission.ledger import open_ledger
 from channels_admission.recipients import Recipients
 from channels_admission.thresholds import Thresholds, Watch
@@ -673,13 +674,31 @@ def test_another_channel_layer_takes_effect_at_once(read):
 
 
 HOST = f"{HOST_FORMS} "
+URL = f"{HOST}({UNREADABLE})"
+SOCKET = {"connection_class": UnixDomainSocketConnection}
 NO_PORT = HOST + "(a port is a number from 1 to 65535)"
 BAD_HOSTS = {
-    "no scheme": (f"h:6379?password={SECRET}", HOST + "(ValueError for what is there)"),
-    "another scheme": (f"http://:{SECRET}@h", HOST + "(ValueError for what is there)"),
-    "a port that is none": (f"redis://:{SECRET}@h:port/0", HOST + "(ValueError for what is there)"),
-    "a password with a slash": (f"redis://:{SECRET}/x@h:6379/0", HOST + "(ValueError for what is there)"),
-    "an option of the URL": (f"redis://:{SECRET}@h?pasword=x", HOST + "(redis-py has no option 'pasword')"),
+    "no scheme": (f"h:6379?password={SECRET}", URL),
+    "another scheme": (f"http://:{SECRET}@h", URL),
+    "one slash": (f"redis:/{SECRET}", URL),
+    "a port that is none": (f"redis://:{SECRET}@h:port/0", URL),
+    "a password with a slash": (f"redis://:{SECRET}/x@h:6379/0", URL),
+    "a password that looks like a port": (f"redis://:42/{SECRET}@h:6379/0", URL),
+    "a user and a password that looks like a port": (f"redis://user:42/{SECRET}@h:6379/0", URL),
+    "a password with a question mark": (f"redis://user:42?{SECRET}=x@h", URL),
+    "a password with a number sign": (f"redis://user:42#{SECRET}@h", URL),
+    "a password with a line break": (f"redis://:\n{SECRET}@h", URL),
+    "a database in words": (f"redis://h/{SECRET}", URL),
+    "an option without a value": (f"redis://h?{SECRET}", URL),
+    "a plus sign that would be a space": (f"redis://h?password={SECRET}+1", URL),
+    "a socket with a host": (f"unix://{SECRET}/run/redis.sock", URL),
+    "a URL for a host": ({"host": f"redis://:{SECRET}@h"}, HOST + "(a host is a name or an address alone)"),
+    "a URL for a path": (
+        {**SOCKET, "path": f"unix://:{SECRET}@/x"},
+        HOST + "(a path or the name of a master is no URL)",
+    ),
+    "a database of a dict in words": ({"host": "h", "db": SECRET}, HOST + "(a database is a number)"),
+    "an option of the URL": (f"redis://:{SECRET}@h?{SECRET}=x", HOST + "(redis-py has not all options of the URL)"),
     "an option of a dict": ({"host": "h", "pasword": SECRET}, HOST + "(redis-py has no option 'pasword')"),
     "an option beside an address": (
         {"address": "redis://h", "pasword": SECRET},
@@ -695,7 +714,7 @@ BAD_HOSTS = {
         HOST + "(redis-py has no option 'sentinels')",
     ),
     "a name without sentinels": ({"master_name": "m", "password": SECRET}, HOST + "(KeyError for what is there)"),
-    "bytes": (f"redis://:{SECRET}@h".encode(), HOST + "(ValueError for what is there)"),
+    "bytes": (f"redis://:{SECRET}@h".encode(), URL),
     "a number": (6379, None),
     "False": (False, None),
 }
@@ -760,7 +779,7 @@ def test_a_bad_host_of_the_channel_layer_is_told_as_such(settings, problems):
         (
             "E004",
             "CHANNELS_ADMISSION['LEDGER'] must be given, since the first host of CHANNEL_LAYERS['default'] is not "
-            f"{HOST_FORMS} (ValueError for what is there).",
+            f"{HOST_FORMS} ({UNREADABLE}).",
         )
     ]
     assert not tells(SECRET)

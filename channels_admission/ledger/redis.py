@@ -42,7 +42,7 @@ from redis.exceptions import (
 
 from ..conf import Settings
 from ..exceptions import LedgerRefused, LedgerUnavailable
-from ..hosts import DEFAULT_URL, address_of
+from ..hosts import DEFAULT_URL, address_of, passwords_of
 from ..types import Controls, Level, Past, Reading, Report, View
 from .base import Forgotten, OutOfOrder
 from .controls import entries
@@ -70,6 +70,12 @@ UNUSED_KEYS_EXPIRE = 3600.0
 NODE_HAS = 0.4
 """The share of a call's time in which a node of a cluster must answer, so that another can be asked in the rest."""
 
+LONGEST_ERROR = 500
+"""Characters of an error's text that are told."""
+SHORTEST_SECRET = 4
+"""Characters; a shorter password is no secret, and may stand in any error by chance."""
+QUOTING = {ord(mark): None for mark in "\\'\""}
+
 PASSING = re.compile(
     r"\b(OOM|READONLY|BUSY|LOADING|MASTERDOWN|NOREPLICAS|TRYAGAIN|CLUSTERDOWN|MOVED|ASK|UNKILLABLE|Script killed)\b"
 )
@@ -88,6 +94,7 @@ class RedisLedger:
         self._source = SCRIPT
         host = settings.ledger.host or {"address": DEFAULT_URL}
         self.address = address_of(host)
+        self._passwords = frozenset().union(*map(passwords_of, (host, *settings.ledger.nodes)))
         self._connect(host)
 
     def _connect(self, host: Mapping[str, Any]) -> None:
@@ -199,7 +206,7 @@ class RedisLedger:
     async def _fault(self, error: BaseException) -> BaseException:
         """What to raise for ``error``, with the connection it came over gone: its state is unknown."""
         await self._drop_connections()
-        return _translated(error)
+        return _translated(error, self._passwords)
 
     async def _drop_connections(self) -> None:
         pool = self._redis.connection_pool
@@ -335,12 +342,20 @@ def _prepared(host: Mapping[str, Any], timeout: float) -> dict[str, Any]:
     return ours
 
 
-def _translated(error: BaseException) -> BaseException:
+def _translated(error: BaseException, passwords: frozenset[str]) -> BaseException:
     if not isinstance(error, Exception):
         return error
     error = _origin(error)
-    text = f"{type(error).__name__}: {error}"
+    text = type(error).__name__
+    if not _quotes(str(error), passwords):
+        text = f"{text}: {str(error)[:LONGEST_ERROR]}"
     return LedgerRefused(text) if _is_permanent(error) else LedgerUnavailable(text, reset=_is_reset(error))
+
+
+def _quotes(text: str, passwords: frozenset[str]) -> bool:
+    """Whether a text holds a password, be it within quotes within quotes."""
+    secrets = (spelt for each in passwords if len(each) >= SHORTEST_SECRET for spelt in (each, repr(each), ascii(each)))
+    return any(spelt.translate(QUOTING) in text.translate(QUOTING) for spelt in secrets)
 
 
 def _origin(error: Exception) -> Exception:
