@@ -25,11 +25,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import InvalidMessage, InvalidStatus
+from websockets.exceptions import InvalidMessage, InvalidStatus, SecurityError
 from websockets.http11 import Response
 from websockets.protocol import State
 
-HINT = re.compile(r"(?:^|;\s*)retry-after=(\d{1,5}(?:\.\d{1,3})?)\Z", re.ASCII)
+SECONDS = re.compile(r"\d{1,5}(?:\.\d{1,3})?", re.ASCII)
+HINT = re.compile(rf"(?:^|;\s*)retry-after=({SECONDS.pattern})\Z", re.ASCII)
 FINAL = {1000, 1002, 1003, *range(1007, 1011)}
 """Close codes after which the same again would end the same way. 1001, 1005, 1006 and the rest pass."""
 APPLICATION = 3000
@@ -154,7 +155,7 @@ async def connections(
     while True:
         try:
             connection = await connect(uri, **options)
-        except (OSError, InvalidMessage, InvalidStatus) as error:
+        except (OSError, InvalidMessage, InvalidStatus, SecurityError) as error:
             ending = _failure(error)
             if ending is None or ending.is_final:
                 raise
@@ -186,13 +187,17 @@ def _failure(error: Exception) -> Ending | None:
     """The end of an attempt that got no connection; None when it is no passing trouble."""
     if isinstance(error, InvalidStatus):
         return Ending(error.response.status_code, advice(error.response))
-    is_passing = not isinstance(error, ssl.SSLCertVerificationError)
-    if isinstance(error, InvalidMessage):
-        is_passing = isinstance(error.__cause__, EOFError)
-    return Ending() if is_passing else None
+    # An answer that cannot be read, too long a one among them, may be another one later.
+    return None if isinstance(error, ssl.SSLCertVerificationError) else Ending()
 
 
 def advice(answer: Response) -> str:
-    """What an HTTP answer says of retrying: its body if that ends with a hint, which is finer, else its header."""
+    """What an HTTP answer says of retrying: its body if that ends with a hint, which is finer, else its header.
+
+    Of several headers, or several numbers in one, the least counts.
+    """
     body = bytes(answer.body or b"").decode(errors="replace")
-    return body if HINT.search(body) else f"retry-after={answer.headers.get('Retry-After', '')}"
+    if HINT.search(body):
+        return body
+    given = [number.strip() for line in answer.headers.get_all("Retry-After") for number in line.split(",")]
+    return f"retry-after={min(filter(SECONDS.fullmatch, given), key=float, default='')}"

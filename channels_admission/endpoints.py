@@ -27,13 +27,19 @@ LIBRARY_MISSING = (
 View = Callable[[HttpRequest], HttpResponse]
 
 
+def _plain(response: HttpResponse) -> HttpResponse:
+    """``response`` as what it says it is, whatever the middleware of the site."""
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    return response
+
+
 @login_not_required
 @require_safe
 @cache_control(no_store=True)
 async def readiness(request: HttpRequest) -> HttpResponse:
     """Whether the worker that answers should be sent new WebSockets; for everybody, in one word."""
     status, text = answer(request.META["QUERY_STRING"])
-    return HttpResponse(f"{text}\n", content_type=TEXT, status=status)
+    return _plain(HttpResponse(f"{text}\n", content_type=TEXT, status=status))
 
 
 def _guarded(view: View) -> View:
@@ -44,7 +50,7 @@ def _guarded(view: View) -> View:
     @cache_control(no_store=True)
     @wraps(view)
     def look(request: HttpRequest) -> HttpResponse:
-        return _refusal(request) or view(request)
+        return _plain(_refusal(request) or view(request))
 
     return look
 

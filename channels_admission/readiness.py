@@ -12,6 +12,8 @@ from .house import open_gates
 from .types import Level
 
 PATH = "/readiness/"
+LONGEST_QUERY = 2048
+"""Characters: every stranger may ask."""
 
 
 class Standing(StrEnum):
@@ -57,12 +59,15 @@ def answer(query: str) -> tuple[HTTPStatus, str]:
     """The answer to a balancer: 200 or 503, and one word.
 
     The query may have ``pool=NAME``, to ask for one pool, and ``ignore=full,paused``, reasons not to
-    go by. An unknown pool is a 404, an unknown reason a 400.
+    go by. An unknown pool is a 404, an unknown reason a 400, and so is a query of more than
+    ``LONGEST_QUERY`` characters, which is not read.
     """
+    if len(query) > LONGEST_QUERY:
+        return HTTPStatus.BAD_REQUEST, "the query is too long"
     given = parse_qs(query)
     ignored = frozenset(word for words in given.get("ignore", ()) for word in words.split(","))
-    if unknown := ignored - REASONS:
-        return HTTPStatus.BAD_REQUEST, f"No reason: {min(unknown)!r:.40}. Reasons: {', '.join(sorted(REASONS))}."
+    if not ignored <= REASONS:
+        return HTTPStatus.BAD_REQUEST, f"no such reason; reasons: {', '.join(sorted(REASONS))}"
     pools = given.get("pool", ())
     if not set(pools) <= set(conf.current().pools):
         return HTTPStatus.NOT_FOUND, "no such pool"
@@ -92,6 +97,7 @@ class AdmissionReadiness:
             (b"content-type", b"text/plain; charset=utf-8"),
             (b"content-length", b"%d" % len(body)),
             (b"cache-control", b"no-store"),
+            (b"x-content-type-options", b"nosniff"),
         ]
         await send({"type": "http.response.start", "status": status.value, "headers": headers})
         await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})

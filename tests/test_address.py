@@ -5,10 +5,11 @@ from ipaddress import ip_network
 import pytest
 
 from channels_admission import address
-from channels_admission.address import MOST_HOPS, Proxies, client_of, parse
+from channels_admission.address import LONGEST_HEADER, MOST_HOPS, Proxies, client_of, parse
 
 PROXY, CLIENT, SPOOF = "10.0.0.1", "198.51.100.7", "203.0.113.9"
 BEHIND = Proxies(networks=(ip_network("10.0.0.0/8"), ip_network("fd00::/8")))
+LONG = "a" * LONGEST_HEADER
 ONE, TWO = Proxies(hops=1), Proxies(hops=2)
 NOBODY = Proxies()
 
@@ -48,6 +49,8 @@ def case(name, expected, proxies, client, *headers):
         case("10 kB of addresses", PROXY, BEHIND, (PROXY, 1), (XFF, ",".join([SPOOF] * 900))),
         case("10 kB of one word", PROXY, BEHIND, (PROXY, 1), (XFF, "a" * 10_000)),
         case("10 kB before the client", CLIENT, BEHIND, (PROXY, 1), (XFF, f"{'a' * 10_000}, {CLIENT}")),
+        case("ten lines before the client", CLIENT, BEHIND, (PROXY, 1), *[(XFF, "a" * 1000)] * 10, (XFF, CLIENT)),
+        case("an address cut in two", PROXY, TWO, (PROXY, 1), (XFF, f"1{CLIENT},{LONG[len(CLIENT) + 1 :]}")),
         case("no address", PROXY, BEHIND, (PROXY, 1), (XFF, "unknown")),
         case("markup", PROXY, ONE, (PROXY, 1), (XFF, "<script>alert(1)</script>")),
         case("a word under a trusted address", PROXY, BEHIND, (PROXY, 1), (XFF, f"{CLIENT}, unknown, 10.0.0.2")),

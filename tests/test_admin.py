@@ -385,6 +385,20 @@ def test_hostile_strings_stay_text(as_viewer, admission):
     assert "&lt;img src=x onerror=alert(1)&gt;" in html
 
 
+@pytest.mark.parametrize("name", ["items", "constructor", "__proto__", "keys", "0"])
+def test_a_name_that_every_dict_or_object_has_is_a_name(as_viewer, admission, monkeypatch, name):
+    admission()
+    report("web-1:1:ab", 4, load=(Load(name, 7.0, 0.0),), counters={name: 3})
+    seen = views.look()
+    (pool,) = seen.now.pools
+    shown = replace(seen.now, pools=(replace(pool, classes={name: 3}, refused={name: 5}),))
+    monkeypatch.setattr(views, "collect", _giving(shown))
+    html = as_viewer.get(PAGE).content.decode()
+    assert f'class.name">{name}</span> <span data-field="class.held">3<' in html
+    assert f'reason.name">{name}</span> <span data-field="reason.count">5<' in html
+    assert f'load.name">{name}</span> <span data-field="load.reading">7<' in html
+
+
 @pytest.mark.parametrize("url", [INDEX, PAGE])
 @pytest.mark.parametrize("ledger", ["memory", NOWHERE])
 def test_nothing_is_inline(as_viewer, admission, url, ledger):
@@ -604,6 +618,7 @@ def test_script_fills_every_field_and_writes_text_only():
     markup = "".join(file.read_text() for file in package.joinpath("templates/channels_admission").iterdir())
     known = set(re.findall(r'^    "([a-z]+\.[a-z_]+)":', script, re.MULTILINE))
     assert set(re.findall(r'data-field="([a-z]+\.[a-z_]+)"', markup)) == known
+    assert not re.search(r"words\.\w+\[|pools\[", script), "every object inherits names"
     assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(|new Function", script)
 
 
@@ -642,7 +657,7 @@ def test_numbers_refresh_by_themselves_under_a_strict_policy(
     visit(browser, live_server.url, url, client.cookies["sessionid"].value)
     assert find('[data-field="pool.held"]').text == "20"
 
-    report("web-1:1:ab", 20, counters={"admitted": 25, "full": 4})
+    report("web-1:1:ab", 20, counters={"admitted": 25, "full": 4}, load=(Load("constructor", 7.0, 0.0),))
     report("<img src=x>:2:cd", 25)
     wait(lambda: find('[data-field="pool.held"]').text == "45")
     assert find('[data-field="pool.level"]').text.endswith("Critical")
@@ -663,6 +678,8 @@ def test_numbers_refresh_by_themselves_under_a_strict_policy(
         hosts = browser.find_elements("css selector", 'tbody [data-field="worker.host"]')
         assert [host.text for host in hosts] == ["<img src=x>", "web-1"]
         assert find('[data-field="reason.name"]').text == "pool full"
+        assert find('[data-field="load.name"]').text == "constructor"
+        assert find('[data-field="load.reading"]').text == "7"
 
     with monkeypatch.context() as patch:
         lose_ledger(patch)

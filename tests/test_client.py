@@ -286,6 +286,58 @@ async def test_an_http_refusal_is_retried_by_its_body_or_its_header(status, body
     assert watch.told == [(seconds, 1, int(status))]
 
 
+SUFFIX = b"Connection: close\r\n\r\n"
+TRY = b"HTTP/1.1 503 Service Unavailable\r\n"
+
+
+@pytest.mark.parametrize(
+    ("answer", "seconds"),
+    [
+        (TRY + b"Retry-After: 9\r\nRetry-After: 7\r\nContent-Length: 0\r\n" + SUFFIX, 7.0),
+        (TRY + b"Retry-After: 0\r\nRetry-After: 7\r\nContent-Length: 0\r\n" + SUFFIX, 0.5),
+        (TRY + b"Retry-After: 99999, 12,-1,nan,1e9\r\nContent-Length: 0\r\n" + SUFFIX, 12.0),
+        (TRY + b"Retry-After: 99999\r\nRetry-After: soon\r\nContent-Length: 0\r\n" + SUFFIX, 1.0),
+        (TRY + b"Retry-After: 5\x01\r\n" + SUFFIX, 1.0),
+        (TRY + b"Content-Length: 2000000\r\n" + SUFFIX + b"a" * 2_000_000, 1.0),
+        (TRY + SUFFIX + b"; " * 520_000 + b"retry-after=3", 3.0),
+        (TRY + SUFFIX + b"a" * 2_000_000, 1.0),
+        (TRY + b"A: b\r\n" * 300 + SUFFIX, 1.0),
+        (b"HTTP/1.1 503 " + b"a" * 10_000 + b"\r\n" + SUFFIX, 1.0),
+        (b"SSH-2.0-OpenSSH_9.2\r\n", 1.0),
+    ],
+    ids=[
+        "two hints", "one below the floor", "a list", "no sane one", "no text", "2 MB announced", "1 MB with a hint",
+        "2 MB", "300 headers", "a long status", "another protocol",
+    ],
+)  # fmt: skip
+async def test_no_answer_ends_the_iteration_or_has_it_wait_for_ever(answer, seconds):
+    told, answered = asyncio.Event(), asyncio.Event()
+
+    async def reply(reader, writer):
+        with suppress(OSError):
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(answer)
+            writer.close()
+            await writer.wait_closed()
+        answered.set()
+
+    async def sleep(seconds):
+        told.set()
+        await asyncio.Event().wait()
+
+    watch = Watch()
+    async with await asyncio.start_server(reply, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        attempt = asyncio.ensure_future(anext(watch.connections(f"ws://127.0.0.1:{port}/", sleep=sleep)))
+        async with asyncio.timeout(10):
+            await asyncio.wait([attempt, asyncio.ensure_future(told.wait())], return_when=asyncio.FIRST_COMPLETED)
+            await answered.wait()
+        attempt.cancel()
+        with suppress(asyncio.CancelledError):
+            await attempt
+    assert [wait.seconds for wait in watch.waits] == [seconds]
+
+
 @pytest.mark.parametrize("status", [HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND])
 async def test_an_answer_that_no_retry_can_mend_is_raised(status):
     async with a_server(answer=answer_once(status, "retry-after=3", Retry_After="3")) as url:

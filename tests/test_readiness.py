@@ -144,8 +144,11 @@ async def test_while_the_ledger_is_away_no_pool_is_full(admission):
 @pytest.mark.parametrize(
     ("query", "status", "text"),
     [
-        ("ignore=ful", 400, "No reason: 'ful'. Reasons: draining, full, paused, saturated."),
-        ("ignore=ready", 400, "No reason: 'ready'. Reasons: draining, full, paused, saturated."),
+        ("ignore=ful", 400, "no such reason; reasons: draining, full, paused, saturated"),
+        ("ignore=ready", 400, "no such reason; reasons: draining, full, paused, saturated"),
+        ("ignore=<script>", 400, "no such reason; reasons: draining, full, paused, saturated"),
+        ("a=1&" * 15_000, 400, "the query is too long"),
+        ("a=1&" * 512, 200, "idle"),
         ("pool=chatt", 404, "no such pool"),
         ("pool=default&ignore=full&ignore=paused", 200, "idle"),
         ("unknown=1", 200, "idle"),
@@ -194,6 +197,7 @@ async def test_the_url_answers_strangers_in_one_word(admission):
     response = await client.get(URL)
     assert (response.status_code, response.content) == (200, b"ready\n")
     assert response["Cache-Control"] == "no-store"
+    assert response["X-Content-Type-Options"] == "nosniff"
     assert response["Content-Type"] == "text/plain; charset=utf-8"
     gate.account.level = Level.FULL
     response = await client.get(URL)
@@ -237,6 +241,7 @@ async def test_ahead_of_django_one_path_is_answered_and_all_else_passed_on(admis
         b"content-type": b"text/plain; charset=utf-8",
         b"content-length": b"5",
         b"cache-control": b"no-store",
+        b"x-content-type-options": b"nosniff",
     }
     assert body["body"] == b"idle\n"
     assert (await ask(application, method="HEAD"))[1]["body"] == b""

@@ -6,7 +6,7 @@ template of its own.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -245,6 +245,12 @@ def total(counters: Mapping[str, int]) -> int:
 def gauge(pool: PoolSnapshot) -> str:
     """What the bar shows, in words."""
     return str(GAUGE).format(held=number(pool.held), limit=number(pool.limit))
+
+
+@register.filter
+def pairs(counters: Mapping[str, int]) -> Iterable[tuple[str, int]]:
+    """Each name with its number. In a template ``counters.items`` is the number of a class called ``items``."""
+    return counters.items()
 
 
 @register.simple_tag

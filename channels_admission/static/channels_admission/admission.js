@@ -19,6 +19,9 @@
   const lengthOf = (share) => `${(100 * Math.min(share, 1)).toFixed(1)}%`;
   const fill = (sentence, values) => sentence.replace(/\{(\w+)\}/g, (_, name) => values[name]);
 
+  /** What `table` has under a name that comes from a worker or a setting, else undefined: every object inherits names. */
+  const own = (table, name) => (Object.hasOwn(table, name) ? table[name] : undefined);
+
   // Lines break between the units, not within one.
   const countOf = (units, written) => written.replace("%s", units).replace(" ", "\u00a0");
 
@@ -41,13 +44,13 @@
     if (reading === null) {
       return "?";
     }
-    const [times, written] = words.readings[name] ?? [1, null];
+    const [times, written] = own(words.readings, name) ?? [1, null];
     return written === null ? number(Number(reading.toPrecision(3))) : countOf(Math.round(times * reading), written).replace("%%", "%");
   }
 
   function reasonOf(name, words) {
     const [kind, quota] = name.split(/:(.*)/);
-    return kind === "quota" ? fill(words.quota, { name: quota }) : (words.reason[name] ?? name);
+    return kind === "quota" ? fill(words.quota, { name: quota }) : (own(words.reason, name) ?? name);
   }
 
   /** What operators have set for a pool: a key, a text, who and when, and of a drain the target. */
@@ -79,14 +82,14 @@
 
   /** What each field says of its item. */
   const FIELDS = {
-    "ledger.health": ({ health }, words) => words.health[health] ?? health,
+    "ledger.health": ({ health }, words) => own(words.health, health) ?? health,
     "ledger.error": ({ error }) => error ?? "",
     "pool.name": ({ name }) => name,
     "pool.held": ({ held }) => number(held),
     "pool.limit": ({ limit }) => number(limit),
     "pool.free": ({ free }) => number(free),
-    "pool.level": ({ level }, words) => words.level[level] ?? level,
-    "pool.alert": ({ alert }, words) => words.level[alert] ?? alert,
+    "pool.level": ({ level }, words) => own(words.level, level) ?? level,
+    "pool.alert": ({ alert }, words) => own(words.level, alert) ?? alert,
     "pool.would_refuse": ({ would_refuse }) => number(sum(would_refuse)),
     "pool.admitted": ({ admitted }) => number(admitted),
     "pool.refused": ({ refused }) => number(sum(refused)),
@@ -98,7 +101,7 @@
     "class.held": ({ held }) => number(held),
     "second.at": ({ at }) => clock(at),
     "second.handshakes": ({ handshakes }) => number(handshakes),
-    "load.name": ({ name }, words) => words.monitor[name] ?? name,
+    "load.name": ({ name }, words) => own(words.monitor, name) ?? name,
     "load.reading": (load, words) => reading(load, words),
     "worker.host": ({ host }) => host,
     "worker.pid": ({ pid }) => String(pid),
@@ -250,7 +253,7 @@
       const withMinutes = performance.now() - this.minutesAt >= MINUTES_EVERY;
       const { pools } = await this.fetch(`${this.root.dataset.history}${withMinutes ? "?minutes" : ""}`);
       for (const figure of this.root.querySelectorAll("[data-chart]")) {
-        const past = pools[figure.closest(".admission-pool").dataset.key];
+        const past = own(pools, figure.closest(".admission-pool").dataset.key);
         const series = past?.[figure.dataset.chart];
         if (series && past.error === null) {
           this.chart(figure).draw(series, past.now);
@@ -328,7 +331,7 @@
         const sentences = changed.map(({ name, level, held, limit }) =>
           fill(this.words.change, {
             pool: name,
-            level: this.words.level[level] ?? level,
+            level: own(this.words.level, level) ?? level,
             held: number(held),
             limit: number(limit),
           }),
