@@ -36,6 +36,7 @@ class Pressure:
         """The latest reading of every monitor, with the pressure it makes."""
         self._loop = asyncio.get_running_loop()
         self._lag = Lag(TICK, REFRESH / 2)
+        self._memory = Memory(settings.memory_limit)
         self._descriptors = Descriptors()
         self._counted = Sensor("descriptors", self._descriptors.read)
         self._readers = tuple(self._open_readers(settings))
@@ -50,7 +51,7 @@ class Pressure:
         self._ask_at = self._loop.time()
         self._beat = settings.beat
         self._shed_per_beat = self._shed_left = settings.shed_per_beat
-        self._shed_until = 0.0
+        self._shed_at = self._shed_until = self._measured_at = 0.0
         self._context = Context()
         self._tick()
 
@@ -69,22 +70,27 @@ class Pressure:
 
     @property
     def out_of_memory(self) -> bool:
-        """Whether memory is past saturation, so that refusing is no longer enough."""
-        return any(load.name == "memory" and load.pressure >= 1 for load in self.load)
+        """Whether memory is past saturation by what the kernel cannot take back, so that refusing is not enough."""
+        trigger = self._triggers.get("memory")
+        if trigger is None or self._readings["memory"] is None:
+            return False
+        return any(use.firm >= trigger.saturation * use.allowed for use in self._memory.uses)
 
     def to_shed(self) -> int:
         """How many connections the worker's gates may close now, all together; none while memory suffices."""
         if not self.out_of_memory:
             return 0
         if self._loop.time() >= self._shed_until:
-            self._shed_left = self._shed_per_beat
+            # Not twice for one reading: it does not tell what the last ones closed have given back.
+            self._shed_left = self._shed_per_beat if self._measured_at > self._shed_at else 0
         return self._shed_left
 
     def shed(self, count: int) -> None:
         """A gate has closed so many of them; there are more to close a beat after the last."""
         if count:
             self._shed_left -= count
-            self._shed_until = self._loop.time() + self._beat
+            self._shed_at = self._loop.time()
+            self._shed_until = self._shed_at + self._beat
 
     async def aclose(self) -> None:
         self._ticker.cancel()
@@ -92,8 +98,7 @@ class Pressure:
             reader.close()
 
     def _open_readers(self, settings: Settings) -> Iterator[Reader]:
-        memory, cpu = Memory(settings.memory_limit), Cpu()
-        yield Reader(Sensor("memory", memory.read), self._counted, Sensor("cpu", cpu.read))
+        yield Reader(Sensor("memory", self._memory.read), self._counted, Sensor("cpu", Cpu().read))
         for name, watch in settings.pressure.items():
             if watch.source is not None:
                 yield Reader(Sensor(name, watch.source))
@@ -104,6 +109,8 @@ class Pressure:
         now = self._loop.time()
         news = {name: reading for reader in self._readers for name, reading in reader.hear().items()}
         is_due = now >= self._ask_at
+        if "memory" in news:
+            self._measured_at = now
         # A monitor may take its time, and the lag shall not wait for it.
         if news or (is_due and any(reader.is_reading for reader in self._readers)):
             self._readings.update(news)

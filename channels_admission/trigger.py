@@ -22,6 +22,7 @@ class Trigger:
 
     def __init__(self, thresholds: Thresholds) -> None:
         self._high = thresholds
+        self.saturation = thresholds.saturation
         span = thresholds.saturation - thresholds.scaling
         self._low = thresholds.scaling - MARGIN * min(span, thresholds.scaling)
         self.refuses = False

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
-from channels_admission.monitors import NO_LIMIT, WINDOW, Cpu, Descriptors, Lag, Memory
+from channels_admission.monitors import NO_LIMIT, WINDOW, Cpu, Descriptors, Lag, Memory, Use
 
 from reports import Clock
 
@@ -125,11 +125,12 @@ async def test_the_lag_of_a_real_loop_that_is_blocked_most_of_the_time():
 # Memory
 
 GIB = 2**30
+MIB = 2**20
 V2 = {
     "proc/self/cgroup": "0::/app/web\n",
     "sys/fs/cgroup/app/web/memory.current": f"{3 * GIB}\n",
     "sys/fs/cgroup/app/web/memory.max": f"{4 * GIB}\n",
-    "sys/fs/cgroup/app/web/memory.stat": f"anon 5\ninactive_file {GIB}\nactive_file 7\n",
+    "sys/fs/cgroup/app/web/memory.stat": f"anon 5\nfile {GIB}\ninactive_file {GIB}\nactive_file 0\n",
 }
 V1 = {
     "proc/self/cgroup": "9:name=systemd:/\n4:memory:/app\n1:cpu,cpuacct:/\n",
@@ -153,6 +154,68 @@ def test_the_memory_of_a_container_without_the_cache_that_can_be_dropped(machine
     ram(64 * GIB, 6.4 * GIB)
     assert Memory(root=machine(V2)).read() == 0.5
     assert Memory(root=machine(V1)).read() == 0.25
+
+
+STAT_V2, STAT_V1 = "sys/fs/cgroup/app/web/memory.stat", "sys/fs/cgroup/memory/app/memory.stat"
+CACHE = {"inactive_file": 600, "active_file": 400}
+"""MiB on the kernel's lists of what can be dropped, of the 3 GiB that each of these groups holds."""
+
+
+def stat(total="", **sizes):
+    return "".join(f"{total}{name} {size * MIB}\n" for name, size in sizes.items())
+
+
+@pytest.mark.parametrize(
+    ("sizes", "used", "firm"),
+    [
+        ({}, 3072, 3072),
+        (CACHE, 2072, 2072),
+        ({**CACHE, "file_dirty": 100, "file_writeback": 50}, 2222, 2072),
+        ({**CACHE, "file_dirty": 2000}, 3072, 2072),
+        ({**CACHE, "slab_reclaimable": 72, "slab_unreclaimable": 500}, 2000, 2000),
+        ({**CACHE, "file": 1900, "shmem": 900, "unevictable": 300}, 2072, 2072),
+        ({"inactive_file": 4000, "slab_reclaimable": 100}, 0, 0),
+    ],
+    ids=["none", "clean", "unwritten", "mostly unwritten", "slab", "shared and locked", "more than there is"],
+)
+def test_what_the_kernel_would_give_back_is_not_used(machine, ram, sizes, used, firm):
+    ram(64 * GIB, 32 * GIB)
+    memory = Memory(root=machine({**V2, STAT_V2: stat(anon=5, **sizes)}))
+    assert memory.measure() == (Use(used * MIB, 4 * GIB, firm * MIB),)
+    assert memory.read() == used / 4096
+
+
+def test_version_1_tells_the_unwritten_and_the_kernel_s_memory_by_other_names(machine, ram):
+    ram(64 * GIB, 32 * GIB)
+    files = {STAT_V1: stat("total_", **CACHE, dirty=100, writeback=50) + stat(active_file=3000, dirty=7)}
+    assert Memory(root=machine({**V1, **files})).measure() == (Use(2222 * MIB, 4 * GIB, 2072 * MIB),)
+    files["sys/fs/cgroup/memory/app/memory.kmem.usage_in_bytes"] = str(72 * MIB)
+    assert Memory(root=machine({**V1, **files})).measure() == (Use(2222 * MIB, 4 * GIB, 2000 * MIB),)
+
+
+@pytest.mark.parametrize("files", [V2, V1], ids=["v2", "v1"])
+def test_a_group_that_does_not_tell_of_its_cache_has_nothing_firm(machine, ram, files):
+    ram(64 * GIB, 32 * GIB)
+    memory = Memory(root=machine({path: text for path, text in files.items() if not path.endswith("stat")}))
+    assert memory.measure() == (Use(3 * GIB, 4 * GIB, 0),)
+
+
+STATUS = "Name:\tuvicorn\nVmRSS:\t  {rss} kB\nRssAnon:\t 1 kB\nRssFile:\t  {file} kB\nThreads:\t1\n"
+
+
+def test_a_file_that_the_process_maps_later_is_not_firm(machine, ram):
+    ram(64 * GIB, 32 * GIB)
+    root = machine({**V2, "proc/self/status": STATUS.format(rss=50_000, file=20_000)})
+    memory = Memory(GIB, root)
+    for rss, file, firm in ((60_000, 20_000, 60_000), (90_000, 50_000, 60_000), (30_000, 5_000, 30_000)):
+        machine({"proc/self/status": STATUS.format(rss=rss, file=file)})
+        assert memory.measure()[0] == Use(rss << 10, GIB, firm << 10, is_shared=False)
+
+
+def test_the_resident_memory_is_that_of_this_process():
+    use = Memory(GIB).measure()[0]
+    assert use.used == pytest.approx(psutil.Process().memory_info().rss, rel=0.02)
+    assert use.firm == pytest.approx(use.used, rel=0.02)
 
 
 @pytest.mark.parametrize("files", [V2, V1], ids=["v2", "v1"])

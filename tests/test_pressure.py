@@ -19,7 +19,7 @@ from channels_admission.gate import Slot
 from channels_admission.house import close_gates, gate_of
 from channels_admission.ledger import open_ledger, record
 from channels_admission.middleware import AdmissionMiddleware
-from channels_admission.monitors import Descriptors, Memory
+from channels_admission.monitors import Descriptors, Memory, Use
 from channels_admission.pressure import Pressure
 from channels_admission.reader import Reader, Sensor
 from channels_admission.snapshot import collect
@@ -437,6 +437,16 @@ class Visitor:
         self.sent.append(message)
 
 
+class Ended:
+    """A connection that notes that it was ended, and stays."""
+
+    def __init__(self, number):
+        self.is_ending = False
+
+    def end(self, code, reason):
+        self.is_ending = True
+
+
 async def listen(scope, receive, send):
     await send({"type": "websocket.accept"})
     while (await receive())["type"] != "websocket.disconnect":
@@ -445,10 +455,14 @@ async def listen(scope, receive, send):
 
 @pytest.fixture
 def memory(monkeypatch):
-    """``memory(share)``: from now on so much of it is used."""
-    used = [0.5]
-    monkeypatch.setattr(Memory, "read", lambda self: used[0])
-    return lambda share: used.__setitem__(0, share)
+    """``memory(share)``: from now on so much of it is used; and of that, ``firm`` cannot be taken back."""
+    uses = [Use(500, 1000, 500)]
+    monkeypatch.setattr(Memory, "measure", lambda self: (uses[0],))
+
+    def use(share, firm=None):
+        uses[0] = Use(round(1000 * share), 1000, round(1000 * (share if firm is None else firm)))
+
+    return use
 
 
 async def test_where_memory_runs_out_the_youngest_are_closed_a_few_each_beat_until_it_is_enough(admission, memory):
@@ -528,6 +542,37 @@ async def test_nobody_is_closed_where_that_is_switched_off_or_memory_is_only_sho
         visitor.events.put_nowait({"type": "websocket.disconnect"})
         await visitor.task
         memory(0.5)
+    await close_gates()
+
+
+async def test_nobody_is_closed_for_memory_that_the_kernel_can_take_back(admission, memory):
+    admission(BEAT=0.1, LEASE=1)
+    visitor = Visitor(AdmissionMiddleware(listen))
+    gate = gate_of("default")
+    await eventually(lambda: gate.account.held == 1)
+    memory(1.0, firm=0.94)
+    await eventually(lambda: gate._pressure.saturated)
+    assert (await gate.acquire()).reason == "memory"
+    await asyncio.sleep(0.3)
+    assert gate.account.held == 1
+    memory(1.0, firm=0.95)
+    await asyncio.wait_for(visitor.task, 5)
+    assert gate.account.counters["shed"] == 1
+    await close_gates()
+
+
+async def test_nobody_is_closed_twice_for_one_reading(admission, memory, seldom):
+    admission(BEAT=0.1, LEASE=1, SHED_PER_BEAT=3)
+    memory(0.99)
+    gate = gate_of("default")
+    visitors = [gate.connections.__setitem__(each, None) or each for each in map(Ended, range(9))]
+    await eventually(lambda: any(each.is_ending for each in visitors))
+    calls = gate.calls
+    await eventually(lambda: gate.calls >= calls + 4)
+    assert [each.is_ending for each in visitors] == [False] * 6 + [True] * 3
+    gate._pressure._ask_at = 0
+    await eventually(lambda: sum(each.is_ending for each in visitors) == 6)
+    gate.connections.clear()
     await close_gates()
 
 

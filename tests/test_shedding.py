@@ -9,7 +9,6 @@ import time
 from collections import Counter
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from itertools import cycle, pairwise
-from pathlib import Path
 
 import psutil
 import pytest
@@ -19,6 +18,7 @@ from channels_admission.monitors import WINDOW
 from channels_admission.pressure import REFRESH, Pressure
 from channels_admission.trigger import STEADY
 
+from cgroups import control_group
 from clients import Client, enter_many, leave_all, look, shows
 from conftest import eventually
 from demo.servers import Workers
@@ -213,22 +213,6 @@ LIMIT = 256 * MIB
 
 
 @contextmanager
-def control_group(name: str):
-    """A launcher that puts a worker under ``LIMIT`` of the kernel's; ``OSError`` where no such group can be made."""
-    folder, limit, swap = Path("/sys/fs/cgroup/memory", name), "memory.limit_in_bytes", "memory.swappiness"
-    if not folder.parent.exists():
-        folder, limit, swap = Path("/sys/fs/cgroup", name), "memory.max", "memory.swap.max"
-    folder.mkdir()
-    try:
-        (folder / limit).write_text(str(LIMIT))
-        with suppress(OSError):
-            (folder / swap).write_text("0")
-        yield ["sh", "-c", f'echo $$ > {folder}/cgroup.procs && exec "$@"', "sh"]
-    finally:
-        folder.rmdir()
-
-
-@contextmanager
 def limited_by(what: str, name: str):
     """Options of a worker that may use ``LIMIT`` bytes, as the setting or as the kernel says."""
     with ExitStack() as stack:
@@ -236,10 +220,10 @@ def limited_by(what: str, name: str):
             yield {"MEMORY_LIMIT": LIMIT}
             return
         try:
-            launcher = stack.enter_context(control_group(name))
+            group = stack.enter_context(control_group(name, LIMIT))
         except OSError as error:
             pytest.skip(f"no memory can be limited by a control group here: {error}")
-        yield {"launcher": launcher}
+        yield {"launcher": group.launcher}
 
 
 @pytest.mark.parametrize("what", ["setting", "control group"])
@@ -311,12 +295,12 @@ def mortal(workers, name: str, **settings):
     """One worker that does not survive ``LIMIT``: by a control group, or where none can be made by us."""
     with ExitStack() as stack:
         try:
-            launcher = stack.enter_context(control_group(name))
+            group = stack.enter_context(control_group(name, LIMIT))
         except OSError:
             running = stack.enter_context(workers(MEMORY_LIMIT=LIMIT, **settings))
             stack.enter_context(killed_beyond(LIMIT, running))
         else:
-            running = stack.enter_context(workers(launcher=launcher, **settings))
+            running = stack.enter_context(workers(launcher=group.launcher, **settings))
         yield running
 
 
