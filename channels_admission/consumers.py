@@ -3,6 +3,8 @@
 from collections.abc import Awaitable
 from typing import Any
 
+from asgiref.sync import markcoroutinefunction
+
 from .conf import DEFAULT_POOL
 from .middleware import KEY, Admission, knows_all, passes
 
@@ -22,7 +24,9 @@ class AdmissionMixin:
 
     admission_pool = DEFAULT_POOL
 
-    # No coroutine of its own, which would be kept for as long as the connection is open.
+    # No coroutine of its own, which would be kept for as long as the connection is open. The mark tells asgiref and
+    # servers that it is to be awaited all the same: without it an instance is taken for an application of ASGI 2.
+    @markcoroutinefunction
     def __call__(self, scope: Any, receive: Any, send: Any) -> Awaitable[None]:
         consumer = super().__call__  # type: ignore[misc]
         pool = self.admission_pool

@@ -41,16 +41,15 @@ class Admission:
         if isinstance(slot, Refusal):
             return
         gate: Any = slot.gate
-        connection = Connection(receive, send)
+        connection = Connection(receive, send, slot)
         try:
             _enter(connection, slot, gate, scope)
             running = self.inner(scope, connection.receive, connection.send)
             del self  # A mixin makes one for each connection, and it would be kept.
             await running
         except asyncio.CancelledError:
-            if not connection.is_overdue():
+            if not await connection.is_over():
                 raise
-            await connection.hang_up()
         except ChannelFull:
             gate.account.counters[CHANNELS_FULL] += 1
             raise

@@ -1,0 +1,79 @@
+"""An application of handlers that harm their worker, behind the middleware, for the attack tests."""
+
+import asyncio
+import time
+
+import django
+
+django.setup()
+
+from channels.consumer import StopConsumer  # noqa: E402
+from channels.generic.websocket import WebsocketConsumer  # noqa: E402
+
+from channels_admission.lifespan import AdmissionLifespan  # noqa: E402
+from channels_admission.middleware import AdmissionMiddleware  # noqa: E402
+
+FLOOD = "x" * 65536
+
+
+async def flood(scope, receive, send):
+    """Sends 64 KiB every 5 ms to a client that may not read."""
+    await _accept(receive, send)
+    while True:
+        await send({"type": "websocket.send", "text": FLOOD})
+        await asyncio.sleep(0.005)
+
+
+async def busy(scope, receive, send):
+    """Is in the middle of a handler for 45 s."""
+    await _accept(receive, send)
+    await receive()
+    await send({"type": "websocket.send", "text": "busy"})
+    await asyncio.sleep(45)
+
+
+async def undecided(scope, receive, send):
+    """Accepts after 45 s."""
+    await receive()
+    await asyncio.sleep(45)
+    await send({"type": "websocket.accept"})
+
+
+class Blocked(WebsocketConsumer):
+    """Blocks the thread that all sync consumers of a worker share, for 6 s."""
+
+    def connect(self):
+        time.sleep(6)
+        self.accept()
+
+    def disconnect(self, code):
+        raise StopConsumer
+
+
+async def echo(scope, receive, send):
+    await _accept(receive, send)
+    while (message := await receive())["type"] != "websocket.disconnect":
+        await send({"type": "websocket.send", "text": message["text"]})
+
+
+async def _accept(receive, send):
+    await receive()
+    await send({"type": "websocket.accept"})
+
+
+HANDLERS = {"/flood": flood, "/busy": busy, "/undecided": undecided, "/blocked": Blocked.as_asgi(), "/echo": echo}
+
+
+async def _by_path(scope, receive, send):
+    await HANDLERS[scope["path"]](scope, receive, send)
+
+
+_admission = AdmissionMiddleware(_by_path)
+_lifespan = AdmissionLifespan()
+
+
+async def application(scope, receive, send):
+    if scope["type"] == "lifespan":
+        await _lifespan(scope, receive, send)
+    else:
+        await _admission(scope, receive, send)
