@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from . import policy
+from .attempts import Attempts, Over
 from .claims import Claims
 from .conf import PoolSettings
 from .exceptions import LedgerError
@@ -95,6 +96,7 @@ class Account:
         self.counters: Counter[str] = Counter()
         self.calls = Calls()
         self.claims = Claims(pool) if pool.is_shared else None
+        self.attempts = Attempts(pool) if any(quota.rate for quota in pool.quotas) else None
         self._begin()
 
     def _begin(self) -> None:
@@ -156,6 +158,19 @@ class Account:
         if ask is None or self.claims is None or self.pool.when_ledger_down == "open":
             return None
         return self.claims.refusal_alone(ask, self.limit, self._others, self.held)
+
+    def over(self, ask: Ask | None, now: float, *, is_asked: bool = False) -> Over | None:
+        """Why one more attempt is refused without the ledger's word; it is counted.
+
+        Where the ledger ``is_asked`` about those who pass here, only by what it has said of others like them.
+        """
+        if self.attempts is None or ask is None or not ask.tries:
+            return None
+        if is_asked:
+            return self.attempts.known(ask.tries, now)
+        if self.away and self.pool.when_ledger_down == "open":
+            return None
+        return self.attempts.alone(ask.tries, now, self.workers)
 
     @property
     def _has_slot_alone(self) -> bool:
@@ -220,7 +235,8 @@ class Account:
         parts = 0 if self._met_settled else self.pool.expected_workers
         fair = None
         if self.claims is not None:
-            fair = self.claims.say(asks, away=self.away and not goodbye, heard=self._heard, parts=parts)
+            tries = () if self.attempts is None else self.attempts.tell()
+            fair = self.claims.say(asks, away=self.away and not goodbye, heard=self._heard, parts=parts, tries=tries)
         return Report(
             worker=self.worker.id,
             seq=self._seq,

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from . import policy
 from .conf import PoolSettings
 from .rules import bounds, classes
-from .types import QUOTA, Ask, Claimed, Class, Fair, Key, Reason, View
+from .types import QUOTA, Ask, Claimed, Class, Fair, Key, Reason, Tried, View
 
 TOLD_PER_CALL = 200
 """Keys reported in one call, so that none keeps Redis busy for long."""
@@ -77,7 +77,7 @@ class Claims:
         if ask.bounded and others + held + (not ask.late) > policy.ceiling(share, limit):
             return Reason.SHARE
         for bound, key in zip(self._quotas, ask.claims, strict=False):
-            if key is None:
+            if not key:
                 continue
             most = policy.most(bound, limit)
             if self._pool.when_ledger_down == "freeze":
@@ -86,7 +86,7 @@ class Claims:
                 return f"{QUOTA}{bound.name}"
         return None
 
-    def say(self, asks: tuple[Ask, ...], *, away: bool, heard: int, parts: int) -> Fair:
+    def say(self, asks: tuple[Ask, ...], *, away: bool, heard: int, parts: int, tries: tuple[Tried, ...] = ()) -> Fair:
         """What a report says of claims."""
         asked = dict.fromkeys(key for ask in asks for key in filter(None, ask.claims))
         for key in asked:
@@ -106,6 +106,7 @@ class Claims:
             claims=tuple(self._sent.items()),
             asks=asks,
             sweep=self.sweep,
+            tries=tries,
         )
 
     def _asserted(self, key: Key, *, away: bool) -> int:
@@ -136,7 +137,7 @@ def first_asks(asks: Iterable[Ask]) -> int:
     """How many of ``asks`` one call may carry."""
     number = claims = 0
     for ask in asks:
-        claims += max(1, len(ask.claims) - ask.claims.count(None))
+        claims += max(1, len(ask.claims) - ask.claims.count(None), len(ask.tries) - ask.tries.count(None))
         if claims > ASKED_PER_CALL:
             break
         number += 1

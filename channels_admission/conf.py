@@ -186,7 +186,9 @@ POOL_KEYS = (
     Key("RAMP", "E023", 0, seconds(0, 3600), "seconds in which the rate grows to its full value in an empty pool"),
     Key("REFUSAL_HOLD", "E024", 0, seconds(0, 60), "seconds a refused client is kept before the close, at the most"),
     Key("MAX_REFUSALS_HELD", "E025", 1000, whole(0, 100_000), "refused clients that one worker keeps at a time"),
-    Key("QUOTAS", "E030", (), quotas, "slots that one client may hold: a list of {'key': 'user', 'max': 3}"),
+    Key(
+        "QUOTAS", "E030", (), quotas, "slots and attempts that one client may have: a list of {'key': 'user', 'max': 3}"
+    ),
     Key("CLASSIFY", "E031", None, classify, "dotted path of a function from a scope to the name of a class"),
     Key("SHARES", "E032", {}, shares, "the share of the limit up to which each class may fill the pool"),
     Key("PENDING_SHARE", "E033", None, part, "share of the limit for those who have not authenticated yet"),

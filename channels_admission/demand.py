@@ -9,7 +9,7 @@ from .ledger.base import LATELY
 from .ledger.controls import signature, whom
 from .ledger.memory import MemoryLedger
 from .snapshot import Connects, Health, PoolSnapshot, Second
-from .types import QUOTA, Level, Reason
+from .types import ATTEMPTS, QUOTA, Level, Reason
 
 HERD = 50
 """Handshakes in one second, the fewest that are a herd."""
@@ -217,6 +217,8 @@ def _refusals(case: Case) -> Iterator[Finding]:
 def _advice(reason: str) -> str:
     if reason.startswith(QUOTA):
         return "one client opens more than its quota allows; raise it if that is right"
+    if reason.startswith(ATTEMPTS):
+        return "one client tries to connect too often; raise the quota's rate if many users share its key"
     return REFUSED.get(reason, "a monitor refused; see the readings of the workers")
 
 

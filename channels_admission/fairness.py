@@ -7,7 +7,9 @@ import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
+from .attempts import Over
 from .policy import ceiling, most
 from .types import QUOTA, Fair, Key, Reason
 
@@ -49,16 +51,18 @@ class Decision:
 
 
 def decide(
-    fair: Fair, limit: int, total: int, counts: Mapping[Key, int], tokens: float, *, paused: bool = False
-) -> Decision:
+    fair: Fair, limit: int, total: int, counts: Mapping[Key, int], tokens: float, *, paused: bool = False,
+    over: Mapping[int, Over] = MappingProxyType({}),
+) -> Decision:  # fmt: skip
     """Grant what may be granted, with ``total`` slots held and ``counts`` of them under the keys.
 
-    In a ``paused`` pool nobody gets a slot, not even the exempt.
+    In a ``paused`` pool nobody gets a slot, not even the exempt. The asks that are ``over``, by their place, are
+    refused for their attempts before all else.
     """
     done = Decision()
-    for ask in fair.asks:
+    for place, ask in enumerate(fair.asks):
         share, slot = fair.classes[ask.group].share, not ask.late
-        reason = str(Reason.PAUSED) if paused and slot else ""
+        reason = over[place].reason if place in over else str(Reason.PAUSED) if paused and slot else ""
         if not reason and not math.isinf(share):
             if ask.bounded and total + done.given + slot > ceiling(share, limit):
                 reason = Reason.FULL if total + done.given + slot > limit else Reason.SHARE

@@ -107,11 +107,14 @@ class Gate:
             ask = ask or Ask()
             group = ask.group
             is_exempt = self.rules.is_exempt(group)
+            if refused := self._verdicts.over(ask, is_asked=True):
+                return refused
+        refuse: Callable[..., Slot | Refusal] = self._verdicts.refuse if ask is None else self._verdicts.turn_away
         reason: str | None = account.closed
         if not reason and not is_exempt and self._pressure is not None:
             reason = self._pressure.refusing()
         if reason:
-            return self._verdicts.refuse(reason, ask)
+            return refuse(reason, ask)
         if account.away or self._parting:
             return self._verdicts.alone(ask)
         # A slot that is counted still. Where the pool is shared, the ledger alone knows who may have it.
@@ -120,9 +123,9 @@ class Gate:
         until, why = self._fullness.until.get(group, NOT_FULL)
         if self._loop.time() < until and not is_exempt:
             self._fullness.turned_away += 1
-            return self._verdicts.refuse(why, ask)
+            return refuse(why, ask)
         if len(self._handshakes.waiting) >= MOST_WAITING and not is_exempt:
-            return self._verdicts.refuse(Reason.CROWD, ask)
+            return refuse(Reason.CROWD, ask)
         return await self._handshakes.verdict(ask)
 
     async def claim(self, slot: Slot, ask: Ask) -> Refusal | None:
@@ -130,7 +133,8 @@ class Gate:
         if self.account.away or self._parting:
             verdict = self._verdicts.alone(ask, slot)
         else:
-            verdict = await self._handshakes.verdict(ask, slot)
+            refused = self._verdicts.over(ask, slot, is_asked=True)
+            verdict = refused or await self._handshakes.verdict(ask, slot)
         return verdict if isinstance(verdict, Refusal) else None
 
     def take_back(self, slot: Slot) -> None:

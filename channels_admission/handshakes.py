@@ -5,13 +5,17 @@ from collections import deque
 from dataclasses import dataclass
 
 from .account import Account
+from .attempts import Over
 from .claims import first_asks
 from .patience import Patience
 from .rules import Rules
 from .slot import Slot
 from .timetable import Timetable
-from .types import QUOTA, Ask, Reason, Refusal, View
+from .types import ATTEMPTS, QUOTA, Ask, Reason, Refusal, View
 from .verdicts import Fullness, Verdicts
+
+NO_MOMENT = (QUOTA, ATTEMPTS)
+"""Begin the reasons for which no free moment of the pool is any better than another."""
 
 
 class Handshake(asyncio.Future["Slot | Refusal"]):
@@ -44,7 +48,7 @@ class Batch:
         if self.asks is None:
             return self.wanted - view.granted
         verdicts = zip(self.asks, view.verdicts, strict=True)
-        return sum(bool(reason) and not (ask.late or reason.startswith(QUOTA)) for ask, reason in verdicts)
+        return sum(bool(reason) and not (ask.late or reason.startswith(NO_MOMENT)) for ask, reason in verdicts)
 
 
 class Handshakes:
@@ -105,7 +109,7 @@ class Handshakes:
     def answer(self, batch: Batch, view: View, started: float) -> None:
         """Tell the batch what the ledger said, in answer to a call that began at ``started``."""
         if batch.asks is not None:
-            self._tell_each(batch, view.verdicts)
+            self._tell_each(batch, view)
             return
         if view.shortfall:
             self._fullness.note_pool(view.shortfall, batch.refused(view), started)
@@ -124,19 +128,26 @@ class Handshakes:
             else:
                 break
 
-    def _tell_each(self, batch: Batch, verdicts: tuple[str, ...]) -> None:
+    def _tell_each(self, batch: Batch, view: View) -> None:
         """What was granted to one who has gone meanwhile is free again."""
-        now = self._timetable.loop.time()
-        for handshake, ask, reason in zip(batch.handshakes, batch.asks or (), verdicts, strict=True):
-            if reason and not (ask.late or reason.startswith(QUOTA)):
+        now, waits = self._timetable.loop.time(), iter(view.waits)
+        for handshake, ask, reason in zip(batch.handshakes, batch.asks or (), view.verdicts, strict=True):
+            if reason and not (ask.late or reason.startswith(NO_MOMENT)):
                 self._fullness.note_class(ask.group, reason, now)
+            wait = self._learn(reason, ask, next(waits, 0.0), now) if reason.startswith(ATTEMPTS) else 0.0
             if not handshake.done():
                 slot, say = handshake.slot, self._verdicts
-                handshake.set_result(say.refuse(reason, ask, slot) if reason else say.give(ask, slot))
+                handshake.set_result(say.refuse(reason, ask, slot, wait) if reason else say.give(ask, slot))
             elif not reason:
                 self._verdicts.take_back(ask)
         while self.waiting and self.waiting[0].done():
             self.waiting.popleft()
+
+    def _learn(self, reason: str, ask: Ask, wait: float, now: float) -> float:
+        """The client's next attempts need no call until it has waited so long."""
+        if self._account.attempts is not None:
+            self._account.attempts.learn(Over(reason, wait), ask.tries, now)
+        return wait
 
     # What needs no call
 

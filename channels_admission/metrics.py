@@ -12,7 +12,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from .snapshot import Health, PoolSnapshot, Snapshot, WorkerSnapshot
-from .types import QUOTA, Level, Reason
+from .types import ATTEMPTS, QUOTA, Level, Reason
 
 PREFIX = "channels_admission_"
 
@@ -109,8 +109,8 @@ def _refusals(pools: Iterable[PoolSnapshot]) -> Iterator[Sample]:
 
 def _by_reason(pool: PoolSnapshot, counters: Mapping[str, int]) -> Iterator[Sample]:
     for counter, count in counters.items():
-        is_quota = counter.startswith(QUOTA)
-        labels = ("quota", counter.removeprefix(QUOTA)) if is_quota else (counter, "")
+        kind, _, quota = counter.partition(":")
+        labels = (kind, quota) if f"{kind}:" in (QUOTA, ATTEMPTS) else (counter, "")
         yield (pool.name, *labels), count
 
 

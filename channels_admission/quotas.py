@@ -1,5 +1,6 @@
 """How a pool is shared, as settings say it: quotas, classes with their shares, and the deadline of strangers."""
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -9,7 +10,8 @@ from typing import Any
 
 from .values import Wrong, function, nearest
 
-BUILT_IN = ("address", "user")
+ADDRESS = "address"
+BUILT_IN = (ADDRESS, "user")
 """The keys there always are."""
 EXEMPT = "exempt"
 """The class that is always admitted."""
@@ -19,7 +21,14 @@ MOST_QUOTAS = 8
 MOST_CLASSES = 16
 MOST = 10_000_000
 """Slots; a larger quota is taken for a mistake."""
+SLOWEST, FASTEST = 0.001, 10_000
+"""Attempts a second under one key; another rate is taken for a mistake."""
+FILLS_WITHIN = 3600
+"""Seconds in which an empty bucket of attempts is full again at the latest."""
+BURST_TIME = 10
+"""Seconds of the rate that make the burst where none is given."""
 NAME = r"[a-z][a-z0-9_-]{0,31}"
+QUOTA_KEYS = ("key", "name", "max", "rate", "burst")
 
 Function = Callable[[Any], str | None]
 """From a scope to a key or a class; None where it has none, or not yet."""
@@ -27,11 +36,16 @@ Function = Callable[[Any], str | None]
 
 @dataclass(frozen=True, slots=True)
 class Quota:
-    """At most ``max`` slots under one key; ``key`` is built in, or a function."""
+    """At most ``max`` slots, and ``rate`` attempts a second, under one key; ``key`` is built in, or a function."""
 
     name: str
     key: str | Function
-    max: int
+    max: int | None
+    """None where only attempts are limited."""
+    rate: float | None = None
+    """None where attempts are not limited."""
+    burst: int = 0
+    """Attempts that may come at once."""
 
 
 def quotas(value: Any) -> tuple[Quota, ...]:
@@ -47,15 +61,44 @@ def quotas(value: Any) -> tuple[Quota, ...]:
 
 
 def _quota(value: Any) -> Quota:
-    if not isinstance(value, dict) or not {"key", "max"} <= set(value) <= {"key", "max", "name"}:
-        raise Wrong("a list of quotas, each {'key': …, 'max': …} and perhaps a 'name'")
-    key, most = value["key"], value["max"]
-    if not isinstance(most, int) or isinstance(most, bool) or not 1 <= most <= MOST:
+    if not isinstance(value, dict) or "key" not in value or not {"max", "rate"} & set(value):
+        raise Wrong("a list of quotas, each {'key': …, 'max': …}, or with a 'rate' beside or instead of 'max'")
+    for name in value:
+        if name not in QUOTA_KEYS:
+            known = ", ".join(map(repr, QUOTA_KEYS))
+            raise Wrong(f"a list of quotas of {known}, and {name!r:.40} is none of these.{nearest(name, QUOTA_KEYS)}")
+    key, most = value["key"], value.get("max")
+    if "max" in value and not _is_whole(most, MOST):
         raise Wrong(f"a list of quotas whose every 'max' is a whole number from 1 to {MOST}, and {most!r:.40} is not")
     name = value.get("name", str(key).rpartition(".")[2])
     if not isinstance(name, str) or not re.fullmatch(NAME, name) or name == PENDING:
         raise Wrong(f"a list of quotas with names of 1 to 32 of a-z, 0-9, '_' and '-', and not {name!r:.40}")
-    return Quota(name, key if key in BUILT_IN else _function(key, "key"), most)
+    return Quota(name, key if key in BUILT_IN else _function(key, "key"), most, *_attempts(value))
+
+
+def _attempts(value: Mapping[str, Any]) -> tuple[float | None, int]:
+    """The rate of a quota, and its burst."""
+    if "rate" not in value:
+        if "burst" in value:
+            raise Wrong("a list of quotas in which no 'burst' stands without a 'rate'")
+        return None, 0
+    rate = value["rate"]
+    if not _is_number(rate) or not SLOWEST <= rate <= FASTEST:
+        raise Wrong(
+            f"a list of quotas whose every 'rate' is a number of attempts a second from {SLOWEST} to {FASTEST}, "
+            f"and {rate!r:.40} is not"
+        )
+    burst, most = value.get("burst", max(1, math.ceil(BURST_TIME * rate))), max(1, math.floor(FILLS_WITHIN * rate))
+    if not _is_whole(burst, most):
+        raise Wrong(
+            f"a list of quotas whose every 'burst' is a whole number of attempts from 1 to {FILLS_WITHIN} seconds of "
+            f"the rate (here {most}), and {burst!r:.40} is not"
+        )
+    return float(rate), burst
+
+
+def _is_whole(value: Any, most: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= most
 
 
 def _function(path: Any, what: str) -> Function:

@@ -16,7 +16,7 @@ from .conf import NAME
 from .ledger.controls import signature, whom
 from .ledger.memory import MemoryLedger
 from .snapshot import Health, LedgerSnapshot, PoolSnapshot, Snapshot, WorkerSnapshot
-from .types import QUOTA, Level, Load, Reason
+from .types import ATTEMPTS, QUOTA, Level, Load, Reason
 
 LEVELS = {
     Level.CALM: ("Calm", "bold green"),
@@ -179,6 +179,8 @@ def _events(pool: PoolSnapshot) -> str:
 def _reason(reason: str) -> str:
     if reason.startswith(QUOTA):
         return f"over the quota {plain(reason.removeprefix(QUOTA))}"
+    if reason.startswith(ATTEMPTS):
+        return f"above the attempt rate of {plain(reason.removeprefix(ATTEMPTS))}"
     return REASONS.get(reason, plain(reason))
 
 

@@ -14,8 +14,8 @@ from typing import Any
 from . import conf
 from .address import client_of
 from .conf import PoolSettings, Settings
-from .quotas import EXEMPT, PENDING, Function, Quota
-from .types import KEY_BYTES, Ask, Bound, Claimed, Class, Key
+from .quotas import ADDRESS, EXEMPT, MOST, PENDING, Function, Quota
+from .types import COUNTED, KEY_BYTES, Ask, Bound, Claimed, Class, Key
 
 logger = logging.getLogger("channels_admission")
 
@@ -32,7 +32,7 @@ class Rules:
         self.pool = pool
         self._secret = conf.secret()
         built_in: dict[str, Function] = {
-            "address": partial(client_of, proxies=settings.trusted_proxies),
+            ADDRESS: partial(client_of, proxies=settings.trusted_proxies),
             "user": user_of,
         }
         self._keys: list[Function] = [
@@ -43,6 +43,7 @@ class Rules:
         self._places = {each.name: place for place, each in enumerate(classes(pool))}
         self.shares = [each.share for each in classes(pool)]
         """Of the limit, for each class."""
+        self._has_rates = any(quota.rate for quota in pool.quotas)
         self._unknown: set[str] = set()
 
     def ask(self, scope: Any) -> Ask:
@@ -50,18 +51,21 @@ class Rules:
         group = self._group(scope)
         if self.is_exempt(group):
             return Ask(group=group)
-        claims = self._claims(scope)
-        if self.pool.pending_share is not None and not is_authenticated(scope):
+        keys, authenticated = self._keys_of(scope), is_authenticated(scope)
+        claims = self._claims(keys)
+        if self.pool.pending_share is not None and not authenticated:
             claims += self.pending[-1:]
-        return Ask(claims, group)
+        return Ask(claims, group, tries=self._tries(keys, authenticated=authenticated))
 
     def ask_again(self, scope: Any, known: Claimed, before: int) -> Ask | None:
         """What a connection of the class ``before`` asks for beside ``known``, if its scope tells anything new."""
         group = self._group(scope) or before
-        claims = () if self.is_exempt(group) else self._claims(scope, known)
-        if not any(claims) and group == before:
+        keys = () if self.is_exempt(group) else self._keys_of(scope, known)
+        if not any(keys) and group == before:
             return None
-        return Ask(claims, group, late=True, bounded=self.shares[group] < self.shares[before])
+        bounded = self.shares[group] < self.shares[before]
+        tries = self._tries(keys, authenticated=is_authenticated(scope))
+        return Ask(self._claims(keys), group, late=True, bounded=bounded, tries=tries)
 
     def without_pending(self, claims: Claimed) -> Claimed:
         """The same, the user having been found."""
@@ -70,14 +74,35 @@ class Rules:
     def is_exempt(self, group: int) -> bool:
         return group == self._places[EXEMPT]
 
-    def _claims(self, scope: Any, known: Claimed = ()) -> Claimed:
-        """What the scope tells, without what is ``known``."""
+    def _keys_of(self, scope: Any, known: Claimed = ()) -> Claimed:
+        """For each quota the scope's key, but None where one is ``known`` already."""
         quotas = zip(self.pool.quotas, self._keys, chain(known, repeat(None)), strict=False)
-        return tuple(None if key else self._claim(scope, quota, function) for quota, function, key in quotas)
+        return tuple(self._key(scope, quota, function) if key is None else None for quota, function, key in quotas)
 
-    def _claim(self, scope: Any, quota: Quota, function: Function) -> Key | None:
+    def _key(self, scope: Any, quota: Quota, function: Function) -> Key | None:
         key = function(scope)
         return None if key is None else self._hash(quota.name, str(key))
+
+    def _claims(self, keys: Claimed) -> Claimed:
+        """The keys under which a slot is counted."""
+        if not self._has_rates:
+            return keys
+        return tuple(
+            COUNTED if key and quota.max is None else key for quota, key in zip(self.pool.quotas, keys, strict=False)
+        )
+
+    def _tries(self, keys: Claimed, *, authenticated: bool) -> Claimed:
+        """The keys under which an attempt counts.
+
+        Those who have authenticated may share their address with somebody who attacks, and are not counted under it.
+        Whoever proves by other means that their turn has come belongs here as well.
+        """
+        if not self._has_rates or not any(keys):
+            return ()
+        return tuple(
+            key if quota.rate and not (authenticated and quota.key == ADDRESS) else None
+            for quota, key in zip(self.pool.quotas, keys, strict=False)
+        )
 
     def _hash(self, name: str, key: str) -> Key:
         text = f"{name}\0{key}".encode("utf-8", "surrogatepass")
@@ -107,7 +132,11 @@ def classes(pool: PoolSettings) -> tuple[Class, ...]:
 def bounds(pool: PoolSettings) -> tuple[Bound, ...]:
     """Every quota of a pool, and that of the strangers."""
     strangers = () if pool.pending_share is None else (Bound(PENDING, None, pool.pending_share),)
-    return (*(Bound(quota.name, quota.max) for quota in pool.quotas), *strangers)
+    return (*map(_bound, pool.quotas), *strangers)
+
+
+def _bound(quota: Quota) -> Bound:
+    return Bound(quota.name, MOST if quota.max is None else quota.max, rate=quota.rate, burst=quota.burst)
 
 
 def user_of(scope: Any) -> str | None:

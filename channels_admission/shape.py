@@ -25,7 +25,7 @@ SHAPE = (
     admitted connections let in so far
     refused  connections refused so far, by reason: "full", "rate",
              "settling", "crowd", "ledger", "paused", "draining", "share",
-             "quota:NAME", or the monitor that refused
+             "quota:NAME", "attempts:NAME", or the monitor that refused
     shed     connections closed so far because memory ran out
     channels_full  connections that a full channel ended so far
     classes  slots held by each class that has a share, and by the exempt

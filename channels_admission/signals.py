@@ -23,4 +23,4 @@ connection_admitted = Signal()
 ``class_name``, that of its class, or None where it has none."""
 connection_refused = Signal()
 """A handshake got none. With ``pool``, ``worker``, ``class_name``, ``reason``, a :class:`~.types.Reason`,
-``quota:NAME`` or the name of a monitor, and ``retry_after``, the client's hint in seconds."""
+``quota:NAME``, ``attempts:NAME`` or the name of a monitor, and ``retry_after``, the client's hint in seconds."""

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
+from typing import NamedTuple
 
 
 class Reason(StrEnum):
@@ -45,6 +46,8 @@ OVERDUE = "overdue"
 """Connections closed since nobody had authenticated by their deadline."""
 QUOTA = "quota:"
 """Begins the reason of a refusal by a quota; the quota's name follows."""
+ATTEMPTS = "attempts:"
+"""Begins the reason of a refusal by the rate of a quota; the quota's name follows."""
 DRY = "dry:"
 """Begins the counter of those whom a dry run would have refused, or closed at their deadline; the reason follows."""
 NO_HANDSHAKES = frozenset({RELEASED, SHED, DRAINED, AGED, OVERDUE, CALLS, ERRORS, CALLS_TOOK, HEALED, CHANNELS_FULL})
@@ -56,6 +59,8 @@ ledger, and an entry for each reason that occurred, and for each that a dry run 
 
 Key = bytes
 """Whom a slot is counted under, as :data:`KEY_BYTES` bytes that tell nothing of it."""
+COUNTED: Key = b""
+"""Stands for a key that is known and under which no slot is counted, as in a quota without a maximum."""
 KEY_BYTES = 15
 """One more would cost each connection 16: CPython keeps 33 bytes of its own beside them, and rounds up."""
 Claimed = tuple[Key | None, ...]
@@ -156,7 +161,8 @@ NOTHING_SET = Controls()
 class Refusal:
     """A handshake's bad news: the reason, for our counters, and a hint for the client.
 
-    ``reason`` is a :class:`Reason`, ``quota:NAME`` or the name of a monitor, ``retry_after`` is in seconds.
+    ``reason`` is a :class:`Reason`, ``quota:NAME``, ``attempts:NAME`` or the name of a monitor; ``retry_after`` is in
+    seconds.
     """
 
     reason: str
@@ -199,6 +205,10 @@ class Bound:
     name: str
     most: int | None
     share: float = 0.0
+    rate: float | None = None
+    """Attempts a second under one key; None for no limit."""
+    burst: int = 0
+    """Attempts that may come at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,6 +232,17 @@ class Ask:
     """Whether it has its slot already."""
     bounded: bool = True
     """Whether the share of its class matters: not to one that has its slot and comes into a better class."""
+    tries: Claimed = ()
+    """For each quota, by its place, the key under which this attempt counts; nothing where no quota has a rate."""
+
+
+class Tried(NamedTuple):
+    """Attempts under one key."""
+
+    quota: int
+    """Its place."""
+    key: Key
+    number: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,6 +261,8 @@ class Fair:
     """What the waiting handshakes ask for, in the order of arrival."""
     sweep: str = ""
     """The dead worker whose claims this call may sweep up."""
+    tries: tuple[Tried, ...] = ()
+    """Attempts that the worker has decided by itself since its last report."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -347,6 +370,8 @@ class View:
     neighbours: tuple[Neighbour, ...] = ()
     verdicts: tuple[str, ...] = ()
     """For each ask the reason why not, or nothing where it is granted."""
+    waits: tuple[float, ...] = ()
+    """Seconds until the next attempt may pass, for each ask that is refused for its attempts, in their order."""
     retell: bool = False
     """Whether the ledger knows none of this worker's claims but those just reported."""
     sweep: str = ""

@@ -9,7 +9,7 @@ from .pace import Schedule
 from .rules import Rules
 from .slot import Slot
 from .timetable import Timetable, crowd_pause
-from .types import DRY, QUOTA, Ask, Reason, Refusal
+from .types import ATTEMPTS, DRY, QUOTA, Ask, Reason, Refusal
 
 FULL_FRESH = 0.02
 """Seconds for which a pool that could not grant all is taken to have nothing left: at most 50 calls a second then.
@@ -76,7 +76,7 @@ class Verdicts:
             self._account.claims.enter(ask.group)
             # Two who asked at the same time were both granted what is kept once.
             self._account.claims.give(tuple(old and new for old, new in zip(slot.claims, ask.claims, strict=False)))
-            slot.claims = tuple(old or new for old, new in zip_longest(slot.claims, ask.claims))
+            slot.claims = tuple(new if old is None else old for old, new in zip_longest(slot.claims, ask.claims))
             slot.group = ask.group
 
     def take_back(self, ask: Ask | None) -> None:
@@ -84,8 +84,13 @@ class Verdicts:
         if ask is not None and self._account.claims is not None:
             self._account.claims.give(ask.claims)
 
-    def refuse(self, reason: str, ask: Ask | None = None, slot: Slot | None = None) -> Slot | Refusal:
-        """A refusal, or what was asked for where a dry run refuses nobody; a drain is none of its matters."""
+    def refuse(
+        self, reason: str, ask: Ask | None = None, slot: Slot | None = None, wait: float = 0.0
+    ) -> Slot | Refusal:
+        """A refusal, or what was asked for where a dry run refuses nobody; a drain is none of its matters.
+
+        ``wait`` is how long a client must leave off that tries too often.
+        """
         is_dry = self._account.dry_run and reason != Reason.DRAINING
         self._account.refuse(f"{DRY}{reason}" if is_dry else reason)
         self._journal.note()
@@ -94,10 +99,23 @@ class Verdicts:
             return self._take(ask, slot)
         if reason.startswith(QUOTA):
             return Refusal(reason, self._schedule.chance())
+        if reason.startswith(ATTEMPTS):
+            return Refusal(reason, max(wait, self._account.terms.retry_after[0]))
         return Refusal(reason, self._schedule.next(self._loop.time()))
+
+    def over(self, ask: Ask | None, slot: Slot | None = None, *, is_asked: bool = False) -> Slot | Refusal | None:
+        """A refusal where the client tries too often, before anything is spent on it; see :meth:`.Account.over`."""
+        over = self._account.over(ask, self._loop.time(), is_asked=is_asked)
+        return None if over is None else self.refuse(over.reason, ask, slot, over.wait)
+
+    def turn_away(self, reason: str, ask: Ask) -> Slot | Refusal:
+        """Refuse without the ledger's word; one that tries too often gets no moment of the schedule."""
+        return self.over(ask) or self.refuse(reason, ask)
 
     def alone(self, ask: Ask | None = None, slot: Slot | None = None) -> Slot | Refusal:
         """The verdict without the ledger's word."""
+        if ask is not None and (refused := self.over(ask, slot)):
+            return refused
         reason = None
         if slot is not None:
             reason = self._account.claim_alone(ask)

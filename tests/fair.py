@@ -4,7 +4,7 @@ import math
 from collections import Counter
 from dataclasses import replace
 
-from channels_admission.types import KEY_BYTES, Ask, Bound, Class, Fair, Key, View
+from channels_admission.types import KEY_BYTES, Ask, Bound, Class, Fair, Key, Tried, View
 
 from reports import Reporter
 
@@ -27,8 +27,9 @@ def ask(user: str | None = None, address: str | None = None, *, group: str = "",
 class Claimant(Reporter):
     """A worker that knows what it holds under each key, and tells what has changed."""
 
-    def __init__(self, ledger, nonce: str, **options) -> None:
+    def __init__(self, ledger, nonce: str, *, quotas: tuple[Bound, ...] = QUOTAS, **options) -> None:
         super().__init__(ledger, nonce, **options)
+        self.quotas = quotas
         self.held = 0
         self.claims: Counter[Key] = Counter()
         self.classes: Counter[int] = Counter()
@@ -36,17 +37,18 @@ class Claimant(Reporter):
         self.sweep = ""
         self.told: set[Key] = set()
 
-    async def claim(self, *asks: Ask, parts: int = 1, **changes) -> View:
+    async def claim(self, *asks: Ask, parts: int = 1, tries: tuple[Tried, ...] = (), **changes) -> View:
         """Report, asking for so much; what is granted is held."""
         self.told |= {key for each in asks for key in filter(None, each.claims)}
         fair = Fair(
             classes=tuple(replace(each, held=self.classes[place]) for place, each in enumerate(CLASSES)),
-            quotas=QUOTAS,
+            quotas=self.quotas,
             heard=self.heard,
             parts=parts,
             claims=tuple((key, self.claims[key]) for key in sorted(self.told)),
             asks=asks,
             sweep=self.sweep,
+            tries=tries,
         )
         view = await self.say(self.held, sum(not each.late for each in asks), fair=fair, **changes)
         self.heard, self.sweep, self.told = self.last.seq, view.sweep, set()

@@ -48,6 +48,17 @@ def test_quotas_by_built_in_keys_and_by_functions():
     assert pool().quotas == ()
 
 
+def test_a_quota_may_limit_attempts_beside_its_slots_or_instead():
+    quotas = [{"key": "address", "rate": 2}, {"key": "user", "max": 3, "rate": 0.25, "burst": 4}]
+    assert pool(QUOTAS=quotas).quotas == (Quota("address", "address", None, 2.0, 20), Quota("user", "user", 3, 0.25, 4))
+    assert pool(QUOTAS=[{"key": "user", "rate": 0.001}]).quotas[0].burst == 1
+
+
+def test_a_key_that_no_quota_has_is_named():
+    _, (problem,) = read(QUOTAS=[{"key": "user", "rat": 3, "max": 4}])
+    assert "'rat' is none of these. Did you mean 'rate'?" in problem.message
+
+
 def test_a_pool_may_have_quotas_of_its_own():
     settings, _ = read(QUOTAS=[{"key": "user", "max": 3}], POOLS={"chat": {"QUOTAS": []}})
     assert settings.pool("default").is_shared
@@ -77,6 +88,17 @@ def test_only_what_the_ledger_must_decide_makes_handshakes_ask_one_by_one(keys, 
         ("QUOTAS", "E030", [{"key": "user", "max": 3, "most": 4}]),
         ("QUOTAS", "E030", [{"key": "user", "max": 0}]),
         ("QUOTAS", "E030", [{"key": "user", "max": True}]),
+        ("QUOTAS", "E030", [{"key": "user", "max": None}]),
+        ("QUOTAS", "E030", [{"key": "user", "burst": 3}]),
+        ("QUOTAS", "E030", [{"key": "user", "max": 3, "burst": 3}]),
+        ("QUOTAS", "E030", [{"key": "user", "rate": None}]),
+        ("QUOTAS", "E030", [{"key": "user", "rate": 0}]),
+        ("QUOTAS", "E030", [{"key": "user", "rate": True}]),
+        ("QUOTAS", "E030", [{"key": "user", "rate": float("nan")}]),
+        ("QUOTAS", "E030", [{"key": "user", "rate": 10_001}]),
+        ("QUOTAS", "E030", [{"key": "user", "rate": 2, "burst": 0}]),
+        ("QUOTAS", "E030", [{"key": "user", "rate": 2, "burst": 2.5}]),
+        ("QUOTAS", "E030", [{"key": "user", "rate": 2, "burst": 7201}]),
         ("QUOTAS", "E030", [{"key": "usr", "max": 3}]),
         ("QUOTAS", "E030", [{"key": "no.such.place", "max": 3}]),
         ("QUOTAS", "E030", [{"key": f"{__name__}.TENANT", "max": 3}]),

@@ -23,7 +23,9 @@ its storage, it promises after every call:
    of nobody: a claim is granted only up to its quota, a class admitted only up to its share. Asks are decided in
    their order. A worker whose claims were lost is told to tell them all again; none is granted on top of what it
    has meanwhile. Those of a forgotten worker are given back by the next calls, a bounded number in each.
-9. A refusal stores nothing of its own, and a pool nobody uses disappears.
+   Attempts under a key with a rate are counted before all else, also those that are refused, in a bounded number of
+   buckets (:mod:`~..attempts`), which are full where the ledger has lost its data.
+9. A refusal stores nothing else of its own, and a pool nobody uses disappears.
 10. What operators have set holds from the moment it is set, and while it is set it does not disappear. A report
    that knows newer controls brings them back, where the ledger has lost its data.
 11. A pool's level follows its total and its limit, but not while the ledger settles. Each change of it is told to

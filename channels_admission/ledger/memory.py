@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
 from .. import policy
+from ..attempts import Buckets, judge
 from ..conf import Settings
 from ..fairness import decide
 from ..pace import Pace
@@ -53,6 +54,7 @@ class _Pool:
     entries: dict[str, _Entry] = field(default_factory=dict)
     counters: Counter[str] = field(default_factory=Counter)
     claims: Counter[Key] = field(default_factory=Counter)
+    attempts: Buckets = field(default_factory=Buckets)
     version: int = 0
     clock: float = 0.0
     real: float = 0.0
@@ -73,6 +75,7 @@ class _Grant:
     shortfall: Reason | None
     classes: dict[str, int] = field(default_factory=dict)
     verdicts: tuple[str, ...] = ()
+    waits: tuple[float, ...] = ()
 
 
 @dataclass(slots=True)
@@ -177,6 +180,7 @@ class MemoryLedger:
             edges=edges,
             neighbours=self._neighbours(pool, report) if report.beat else (),
             verdicts=grant.verdicts,
+            waits=grant.waits,
             retell=report.fair is not None and entry is None and report.fair.heard > 0,
         )
 
@@ -188,14 +192,16 @@ class MemoryLedger:
             granted = pace.admit(room, pool.clock, report.terms, empty=held == 0)
             return _Grant(granted, report.wanted - granted, self._shortfall(pool, report.wanted, room, granted))
         _count(pool.claims, claims, fair.claims)
-        decided = decide(fair, limit, held, pool.claims, math.inf, paused=paused)
+        over = judge(pool.attempts, fair, pool.clock, report.terms.retry_after[1])
+        decided = decide(fair, limit, held, pool.claims, math.inf, paused=paused, over=over)
         tokens = pace.admit(decided.used, pool.clock, report.terms, empty=held == 0)
         if tokens < decided.used:
-            decided = decide(fair, limit, held, pool.claims, tokens, paused=paused)
+            decided = decide(fair, limit, held, pool.claims, tokens, paused=paused, over=over)
         _count(pool.claims, claims, [(key, claims.get(key, 0) + more) for key, more in decided.claims.items()])
         return _Grant(
-            decided.given, decided.refused(fair), decided.shortfall, decided.classes(fair), tuple(decided.verdicts)
-        )
+            decided.given, decided.refused(fair), decided.shortfall, decided.classes(fair), tuple(decided.verdicts),
+            tuple(over[place].wait for place in sorted(over)),
+        )  # fmt: skip
 
     def _shortfall(self, pool: _Pool, wanted: int, room: int, granted: int) -> Reason | None:
         if granted == wanted:

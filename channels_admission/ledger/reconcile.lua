@@ -9,7 +9,8 @@
 --       and where the pool is shared by quotas or classes
 --       7 claims   hash: key, 15 bytes -> slots held under it, by all workers together; and '#epoch', '#dead'
 --       8 own      hash: key -> slots that this worker holds under it; '#epoch', and '#since', its report that began it
---       9 swept    the same of a dead worker whose claims are given back, if one is named
+--       9 attempts hash: number of a set -> at most 8 buckets of attempts, each a key, 15 bytes, and when it is full again
+--      10 swept    as 8, of a dead worker whose claims are given back, if one is named
 -- ARGV  1 worker   2 seq   3 held (slots)   4 wanted (handshakes)   5 limit (slots)
 --       6 version seen   7 allowance (slots)   8 lease (ms)   9 beat (ms)   10 expiry of unused keys (ms)
 --      11 age (ms)   12 born   13 server   14 counters   15 counters acknowledged
@@ -25,12 +26,16 @@
 --      34 asks, of a byte each: class, kind (0 wants a slot, 1 has one, 2 has one and its class is of no matter),
 --         number of claims, and for each of these: quota, and two bytes of its key's place in 33 (all from 0)
 --      35 dead worker whose claims are in the key 'swept' ('': none)
+--      36 for each quota attempts per second ~ burst, or '-',...; '' where none has a rate
+--      37 attempts: two bytes of the number of an ask (0: decided by the worker), one of the quota (from 0), two of how
+--         many, and 15 of key, for each
 --      and last: workers of this home whose process is gone
 -- Returns {'ok', seq, granted, total, limit, workers, version, settling, lapsed, why not all ('' or a reason),
 --          first moment, from one to the next, real time since the pace began ('' or ms, as text),
 --          Redis's time (ms, as text), controls if newer ('' if not), level (0-3), edges to tell of,
---          verdicts (a letter for each ask: a granted, f full, s share, t settling, r rate, p paused, A... the quota),
---          tell all claims again?, dead worker to be swept up ('': none), put damaged counts right?,
+--          verdicts (a letter for each ask: a granted, f full, s share, t settling, r rate, p paused, A... the quota,
+--          P... the rate of the quota), tell all claims again?, dead worker to be swept up ('': none),
+--          put damaged counts right?, ms until the next attempt may pass, for each P...,... (as text),
 --          neighbour, born, ...}
 --      or {'out of order', seq, last seq applied}, having changed nothing,
 --      or {'forgotten', seq}, having changed nothing: the worker's old claims are still being swept up.
@@ -58,7 +63,7 @@ local REAPED_PER_CALL = 100
 local NEIGHBOURS_SHOWN = 256
 local SWEPT_PER_CALL = 200
 local SHARED = ARGV[29] ~= ''
-local FIRST_GONE = SHARED and 36 or 30  -- in ARGV
+local FIRST_GONE = SHARED and 38 or 30  -- in ARGV
 local SECONDS_KEPT, MINUTES_KEPT = 900, 1440
 local LONGEST_SPREAD = 300  -- seconds
 local LONGEST_MOMENT = 68   -- bytes
@@ -85,7 +90,7 @@ local rate, burst, ramp = tonumber(ARGV[18]) / 1000, tonumber(ARGV[19]), tonumbe
 local retry_low, retry_high, owed, load = tonumber(ARGV[21]), tonumber(ARGV[22]), tonumber(ARGV[23]), ARGV[24]
 local known, draining, warn_at, known_level = ARGV[25], tonumber(ARGV[26]), tonumber(ARGV[27]), tonumber(ARGV[28])
 local settling_time = math.floor(1.5 * beat)
-local claims, own, swept = KEYS[7], KEYS[8], KEYS[9]
+local claims, own, swept = KEYS[7], KEYS[8], KEYS[10]
 local parts, heard, dead_worker = tonumber(ARGV[31]), tonumber(ARGV[32]), ARGV[35]
 
 local time = redis.call('TIME')
@@ -515,13 +520,104 @@ if SHARED then
   end
 end
 
+-- Attempts: a bucket for each key, in sets of bounded size that the key's first bytes choose; refused attempts count as
+-- well. A set that is none of ours is taken to be empty, and so is a bucket that lacks more than any may.
+local attempts = {
+  key = KEYS[9], sets = 1024, ways = 8, bytes = 23, longest = 7200000, rates = {},
+  verdicts = {}, waits = {}, written = {},
+}
+
+function attempts.set_of(key)
+  local high, low = string.byte(key, 1, 2)
+  return (high * 256 + low) % attempts.sets
+end
+
+-- The buckets of the sets that these attempts need, by set and key; only those that are not full.
+function attempts.read(tries)
+  local names, sets = {}, {}
+  for _, each in ipairs(tries) do
+    local name = attempts.set_of(each.key)
+    if not sets[name] then sets[name], names[#names + 1] = {}, name end
+  end
+  for i, text in ipairs(redis.call('HMGET', attempts.key, unpack(names))) do
+    if text and #text % attempts.bytes == 0 and #text <= attempts.ways * attempts.bytes then
+      for at = 1, #text, attempts.bytes do
+        local key, full = struct.unpack('>c15d', text, at)
+        if full > clock and full <= clock + attempts.longest then sets[names[i]][key] = full end
+      end
+    end
+  end
+  return sets
+end
+
+-- Count attempts under one key; 0 where the last one passes, else ms until the next may.
+function attempts.take(buckets, key, terms, number)
+  local empty, longest = clock + terms.burst / terms.rate, clock + retry_high + (terms.burst - 1) / terms.rate
+  local full, kept, least = buckets[key], 0, nil
+  if not full or full > math.max(empty, longest) then full = clock end
+  for other, theirs in pairs(buckets) do
+    if other ~= key then
+      kept = kept + 1
+      if not least or theirs < buckets[least] or (theirs == buckets[least] and other < least) then least = other end
+    end
+  end
+  if kept >= attempts.ways then buckets[least] = nil end
+  local after = full + number / terms.rate
+  local over = (after - clock) * terms.rate > terms.burst + ROUNDING
+  buckets[key] = over and math.max(full, math.min(after, longest)) or after
+  if not over then return 0 end
+  return math.max(ROUNDING, math.min(buckets[key] + (1 - terms.burst) / terms.rate - clock, retry_high))
+end
+
+-- Count those of the report; an ask that one quota refuses is not counted with those after it.
+function attempts.judge(tries)
+  local sets = attempts.read(tries)
+  for _, each in ipairs(tries) do
+    local terms, name = attempts.rates[each.quota], attempts.set_of(each.key)
+    if terms and not attempts.verdicts[each.ask] then
+      local wait = attempts.take(sets[name], each.key, terms, each.number)
+      attempts.written[name] = sets[name]
+      if wait > 0 and each.ask > 0 then
+        attempts.verdicts[each.ask] = string.char(80 + each.quota)
+        attempts.waits[#attempts.waits + 1] = string.format('%.17g', wait)
+      end
+    end
+  end
+end
+
+function attempts.write()
+  local fields = {}
+  for name, buckets in pairs(attempts.written) do
+    local parts = {}
+    for key, full in pairs(buckets) do parts[#parts + 1] = struct.pack('>c15d', key, full) end
+    fields[#fields + 1], fields[#fields + 2] = name, table.concat(parts)
+  end
+  if #fields > 0 then redis.call('HSET', attempts.key, unpack(fields)) end
+end
+
+if SHARED and ARGV[36] ~= '' then
+  if fresh then redis.call('UNLINK', attempts.key) end
+  local quota, tries = 0, {}
+  for per_second, most in string.gmatch(ARGV[36] .. ',', '([^,~]+)~?(%d*),') do
+    if most ~= '' then attempts.rates[quota] = {rate = tonumber(per_second) / 1000, burst = tonumber(most)} end
+    quota = quota + 1
+  end
+  for at = 1, #ARGV[37], 20 do
+    local number, place, count, key = struct.unpack('>I2BI2c15', ARGV[37], at)
+    tries[#tries + 1] = {ask = number, quota = place, number = count, key = key}
+  end
+  if #tries > 0 then attempts.judge(tries) end
+end
+
 -- The verdicts on the asks, one after the other, with so many tokens; how many of them were used, the slots given, and
 -- the claims granted by their place.
 local function decide(tokens)
   local verdicts, used, given, granted = {}, 0, 0, {}
   for i, ask in ipairs(asks) do
-    local verdict, slot = 'a', ask.late and 0 or 1
-    if paused and slot == 1 then
+    local verdict, slot = attempts.verdicts[i] or 'a', ask.late and 0 or 1
+    if verdict ~= 'a' then
+      -- decided
+    elseif paused and slot == 1 then
       verdict = 'p'
     elseif ask.class.most < math.huge then
       if ask.bounded and others + held + given + slot > ask.class.most then
@@ -654,6 +750,7 @@ end
 -- Claims, those that grow before those that vanish.
 local claimed, held_by_class = 0, {}
 if SHARED then
+  attempts.write()
   local counted, told, gone, untold = {'#epoch', epoch}, {'#epoch', epoch, '#since', since}, {}, {}
   for i, key in ipairs(keys) do
     local more = granted_claims[i] or 0
@@ -744,7 +841,7 @@ local reply = {
   'ok', seq, granted, total, limit, workers - drainers, version, clock < settled and 1 or 0, lapsed and 1 or 0,
   why, tostring(moment), tostring(step), tostring(elapsed),
   tostring(now), controls_version(set) > controls_version(known) and set or '', level, told,
-  table.concat(verdicts), retell and 1 or 0, heir or '', healed and 1 or 0,
+  table.concat(verdicts), retell and 1 or 0, heir or '', healed and 1 or 0, table.concat(attempts.waits, ','),
 }
 if is_beat then
   local own, near, strangers = place_of(worker), {}, {}

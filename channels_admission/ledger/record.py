@@ -3,12 +3,13 @@
 import math
 import re
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
 from ..conf import MAX_LIMIT
 from ..types import (
+    ATTEMPTS,
     KEY_BYTES,
     QUOTA,
     Ask,
@@ -51,7 +52,8 @@ CLASS = re.compile(r"([a-z][a-z0-9_-]{0,31})=(\d{1,15})")
 MOST_CLASSES = 32
 CLAIM = struct.Struct(f">{KEY_BYTES}sI")
 VERDICTS = {"f": Reason.FULL, "s": Reason.SHARE, "t": Reason.SETTLING, "r": Reason.RATE, "p": Reason.PAUSED}
-FIRST_QUOTA = ord("A")
+FIRST_QUOTA, FIRST_RATE = ord("A"), ord("P")
+TRIES = struct.Struct(f">HBH{KEY_BYTES}s")
 NOTHING: Mapping[Any, Any] = MappingProxyType({})
 
 
@@ -81,7 +83,23 @@ def shared(fair: Fair | None) -> list[str | bytes | int]:
         b"".join(CLAIM.pack(key, count) for key, count in fair.claims),
         b"".join(_ask(ask, places) for ask in fair.asks),
         fair.sweep,
+        ",".join(map(_rate, fair.quotas)) if any(bound.rate for bound in fair.quotas) else "",
+        b"".join(_tries(fair)),
     ]
+
+
+def _rate(bound: Bound) -> str:
+    return f"{bound.rate:.9g}~{bound.burst}" if bound.rate else "-"
+
+
+def _tries(fair: Fair) -> Iterator[bytes]:
+    """The number of an ask, or 0 where a worker has decided; the quota, the attempts, and the key."""
+    for each in fair.tries:
+        yield TRIES.pack(0, each.quota, each.number, each.key)
+    for number, ask in enumerate(fair.asks, 1):
+        for quota, key in enumerate(ask.tries):
+            if key:
+                yield TRIES.pack(number, quota, 1, key)
 
 
 def _class(each: Class) -> str:
@@ -102,17 +120,19 @@ def _ask(ask: Ask, places: Mapping[bytes, int]) -> bytes:
 def _verdict(letter: str, fair: Fair) -> str:
     if letter == "a":
         return ""
+    if ord(letter) in range(FIRST_RATE, FIRST_RATE + len(fair.quotas)):
+        return f"{ATTEMPTS}{fair.quotas[ord(letter) - FIRST_RATE].name}"
     return VERDICTS.get(letter) or f"{QUOTA}{fair.quotas[ord(letter) - FIRST_QUOTA].name}"
 
 
 def view_of(reply: list[Any], fair: Fair | None = None) -> View:
     """The script's answer to a report that was applied, and in which ``fair`` stood."""
     _, _, granted, total, limit, workers, version, settling, lapsed, why, *rest = reply
-    pace, (now, controls, level, edges), (verdicts, retell, sweep, healed), neighbours = (
+    pace, (now, controls, level, edges), (verdicts, retell, sweep, healed, waits), neighbours = (
         rest[:3],
         rest[3:7],
-        rest[7:11],
-        rest[11:],
+        rest[7:12],
+        rest[12:],
     )
     named = zip(neighbours[::2], neighbours[1::2], strict=True)
     return View(
@@ -135,6 +155,7 @@ def view_of(reply: list[Any], fair: Fair | None = None) -> View:
             if WORKER.fullmatch(worker) and _number(born) is not None
         ),
         verdicts=tuple(_verdict(letter, fair) for letter in text_of(verdicts)) if fair else (),
+        waits=tuple(float(wait) / 1000 for wait in text_of(waits).split(",") if wait),
         retell=bool(retell),
         sweep=text_of(sweep) if WORKER.fullmatch(text_of(sweep)) else "",
         healed=bool(healed),

@@ -1,8 +1,9 @@
 """The Redis ledger. The only module that imports ``redis``.
 
 A pool lives in ``PREFIX:{pool}:counts``, ``…:leases``, ``…:seconds``, ``…:minutes``, ``…:controls`` and,
-for each home of workers, ``…:home:TOKEN``; where it is shared by quotas or classes, also in ``…:claims`` and, for each
-worker, ``…:claims:WORKER``. The hash tag keeps them in one slot of a cluster.
+for each home of workers, ``…:home:TOKEN``; where it is shared by quotas or classes, also in ``…:claims``, for each
+worker ``…:claims:WORKER`` and, where a quota has a rate, ``…:attempts``. The hash tag keeps them in one slot of a
+cluster.
 """
 
 import asyncio
@@ -386,7 +387,7 @@ def _parts(report: Report) -> list[str]:
     """The keys of a pool that the script may touch, in their order."""
     parts = ["counts", "leases", f"home:{report.home}", "seconds", "controls", "minutes"]
     if report.fair is not None:
-        parts += ["claims", f"claims:{report.worker}"]
+        parts += ["claims", f"claims:{report.worker}", "attempts"]
         parts += [f"claims:{report.fair.sweep}"] if report.fair.sweep else []
     return parts
 

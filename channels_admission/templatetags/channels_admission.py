@@ -22,7 +22,7 @@ from django.utils.translation import gettext_lazy as _
 from django.utils.translation import pgettext_lazy
 
 from ..snapshot import Health, PoolSnapshot, Second, WorkerSnapshot
-from ..types import EVERYBODY, OTHER, QUOTA, Drain, Level, Load, Order, Reason, utc
+from ..types import ATTEMPTS, EVERYBODY, OTHER, QUOTA, Drain, Level, Load, Order, Reason, utc
 from ..views import look
 
 register = template.Library()
@@ -85,6 +85,10 @@ READINGS: Mapping[str, tuple[int, Any]] = {
 
 # Translators: a reason for refusals, {name} is the name of a quota.
 QUOTA_REASON = _("over the quota {name}")
+# Translators: the same, of attempts to connect.
+ATTEMPTS_REASON = _("above the attempt rate of {name}")
+NAMED_REASONS: Mapping[str, Any] = {QUOTA: QUOTA_REASON, ATTEMPTS: ATTEMPTS_REASON}
+"""By how a reason begins that has the name of a quota."""
 CHART: Mapping[str, Any] = {
     "admitted": pgettext_lazy("connections", "admitted"),
     # Translators: {time} is a time of day, {held} and {limit} are numbers, {admitted} one per second.
@@ -147,8 +151,9 @@ BLANKS: Mapping[str, PoolSnapshot | WorkerSnapshot | OrderShown | Load | Second]
 @register.filter
 def named(word: str, kind: str) -> str:
     """The translated name of a level, reason, monitor or health; an unknown word stays as it is."""
-    if kind == "reason" and word.startswith(QUOTA):
-        return str(QUOTA_REASON).format(name=word.removeprefix(QUOTA))
+    for begins, reason in NAMED_REASONS.items() if kind == "reason" else ():
+        if word.startswith(begins):
+            return str(reason).format(name=word.removeprefix(begins))
     return str(NAMES[kind].get(word, word))
 
 
@@ -261,6 +266,7 @@ def admission_words() -> str:
         "durations": DURATIONS,
         "readings": READINGS,
         "quota": QUOTA_REASON,
+        "attempts": ATTEMPTS_REASON,
         "chart": CHART,
         "order": ORDERS,
         "gauge": GAUGE,

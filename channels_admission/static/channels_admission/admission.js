@@ -50,7 +50,8 @@
 
   function reasonOf(name, words) {
     const [kind, quota] = name.split(/:(.*)/);
-    return kind === "quota" ? fill(words.quota, { name: quota }) : (own(words.reason, name) ?? name);
+    const named = own({ quota: words.quota, attempts: words.attempts }, kind);
+    return named && quota ? fill(named, { name: quota }) : (own(words.reason, name) ?? name);
   }
 
   /** What operators have set for a pool: a key, a text, who and when, and of a drain the target. */

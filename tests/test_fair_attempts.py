@@ -1,0 +1,161 @@
+"""Gates, the middleware and the mixin where a quota limits attempts."""
+
+import asyncio
+
+import pytest
+from test_fair import KIM, LEE, NOBODY, Client, enter, enter_all, leave, opened, site, why  # noqa: F401
+
+from channels_admission.exceptions import LedgerUnavailable
+from channels_admission.house import gate_of
+from channels_admission.ledger.memory import MemoryLedger
+from channels_admission.rules import AUTHENTICATED
+from channels_admission.types import ATTEMPTS, COUNTED, Controls, Order, Refusal
+
+from conftest import eventually
+
+BURST = 3
+ADDRESS = {"key": "address", "rate": 0.5, "burst": BURST}
+OVER = "attempts:address"
+
+
+def at(number: int = 1, **more):
+    return {"client": (f"192.0.2.{number}", 1013), **more}
+
+
+def attempts_known(gate) -> int:
+    return len(MemoryLedger._pools[gate.settings.prefix, "default"].attempts)
+
+
+async def test_an_address_has_its_attempts_and_others_have_theirs(opened):  # noqa: F811
+    async with opened(QUOTAS=[ADDRESS]) as gate:
+        verdicts = await enter_all(gate, *[at(1)] * 5, at(2))
+        assert why(verdicts) == [""] * BURST + [OVER] * 2 + [""]
+        assert gate.account.counters[OVER] == 2
+        assert [verdict.retry_after for verdict in verdicts[3:5]] == pytest.approx([4.0, 6.0], abs=0.1)
+
+
+async def test_an_address_that_is_over_needs_no_call_and_gets_a_hint_that_grows(opened):  # noqa: F811
+    async with opened(QUOTAS=[ADDRESS], RETRY_AFTER=(1, 60)) as gate:
+        await enter_all(gate, *[at()] * (BURST + 1))
+        calls = gate.calls
+        hints = [(await enter(gate, **at())).retry_after for _ in range(50)]
+        assert gate.calls == calls
+        assert hints == sorted(hints)
+        assert hints[:2] == pytest.approx([6, 8], abs=0.1)
+        assert hints[-1] == pytest.approx(60, abs=0.1)
+        assert gate.account.counters[OVER] == 51
+        assert why([await enter(gate, **at(2))]) == [""]
+        assert gate.account.attempts.tell() == (), "the call for another has told of them"
+
+
+async def test_tokens_are_for_those_who_come_as_often_as_they_may(opened):  # noqa: F811
+    async with opened(QUOTAS=[ADDRESS], CONNECT_RATE=20, CONNECT_BURST=20, MAX_CONNECTIONS=100) as gate:
+        await asyncio.sleep(1)
+        await enter_all(gate, *[at()] * 60)
+        assert set(why(await enter_all(gate, *map(at, range(2, 2 + 17))))) == {""}
+        assert gate._schedule.owed == 0
+
+
+@pytest.mark.parametrize("full", [0, 1])
+async def test_a_full_or_paused_pool_gives_no_moment_to_those_who_try_too_often(opened, full):  # noqa: F811
+    async with opened(QUOTAS=[ADDRESS], MAX_CONNECTIONS=1 - full, CONNECT_RATE=1000, EXPECTED_WORKERS=1) as gate:
+        await enter(gate, **at(9))
+        if not full:
+            gate.account.controls = Controls(paused=Order(1, "ann", at=0.0))
+        why_not = "full" if full else "paused"
+        verdicts = [await enter(gate, **at()) for _ in range(2 * BURST + 20)]
+        assert verdicts[0].reason == why_not
+        assert verdicts[-1].reason == OVER
+        assert gate._schedule.owed <= 2 * BURST
+
+
+@pytest.mark.parametrize(
+    ("policy", "expected"),
+    [("share", [""] * BURST + [OVER] * 2), ("open", [""] * 5), ("closed", ["ledger"] * BURST + [OVER] * 2)],
+)
+async def test_while_the_ledger_is_away_a_worker_has_its_part_of_the_rate(opened, policy, expected):  # noqa: F811
+    async with opened(QUOTAS=[ADDRESS], WHEN_LEDGER_DOWN=policy) as gate:
+        await enter(gate, **at(9))
+        gate._conversation.lose(LedgerUnavailable("gone"))
+        assert why(await enter_all(gate, *[at()] * 5)) == expected
+
+
+async def test_what_was_tried_without_the_ledger_is_told_when_it_is_back(opened):  # noqa: F811
+    async with opened(QUOTAS=[ADDRESS]) as gate:
+        await enter(gate, **at(9))
+        gate._conversation.lose(LedgerUnavailable("gone"))
+        await enter_all(gate, *[at()] * 50)
+        await eventually(lambda: not gate.account.away)
+        assert why([await enter(gate, **at())]) == [OVER]
+        assert attempts_known(gate) == 2
+
+
+async def test_those_who_have_authenticated_are_spared_what_their_neighbours_spend(opened):  # noqa: F811
+    user = {"key": "user", "rate": 1, "burst": 2}
+    async with opened(QUOTAS=[ADDRESS, user]) as gate:
+        await enter_all(gate, *[at()] * 50)
+        assert why(await enter_all(gate, *[at(user=KIM)] * 3, at(user=LEE), at(user=NOBODY))) == [
+            "", "", "attempts:user", "", OVER,
+        ]  # fmt: skip
+        assert why([await enter(gate, **at(**{AUTHENTICATED: True}))]) == [""]
+
+
+async def test_only_the_address_spares_those_who_have_authenticated(opened):  # noqa: F811
+    tenant = {"key": f"{__name__}.tenant", "rate": 0.5, "burst": 1}
+    async with opened(QUOTAS=[tenant]) as gate:
+        assert why(await enter_all(gate, *[at(user=KIM)] * 2)) == ["", "attempts:tenant"]
+
+
+def tenant(scope):
+    return "one"
+
+
+async def test_a_quota_may_limit_both_and_without_a_maximum_no_slot_is_counted(opened):  # noqa: F811
+    both = {**ADDRESS, "max": 2}
+    async with opened(QUOTAS=[both]) as gate:
+        verdicts = await enter_all(gate, *[at()] * 5)
+        assert why(verdicts) == ["", "", "quota:address", OVER, OVER]
+    async with opened(QUOTAS=[ADDRESS]) as gate:
+        slot = await enter(gate, **at(2))
+        assert slot.claims == (COUNTED,)
+        assert gate.account.claims._held == {}
+
+
+async def test_a_dry_run_lets_in_whoever_tries_too_often_and_counts_them(opened):  # noqa: F811
+    async with opened(QUOTAS=[ADDRESS], DRY_RUN=True) as gate:
+        slots = [*await enter_all(gate, *[at()] * 5), await enter(gate, **at())]
+        assert why(slots) == [""] * 6
+        assert gate.account.counters[f"dry:{OVER}"] == 3
+        for slot in slots:
+            slot.release()
+        await eventually(lambda: gate.account.unreported == 0)
+        assert gate.account.held == 0
+
+
+async def test_one_handshake_is_one_attempt_though_it_is_asked_for_twice(admission):
+    admission(QUOTAS=[{"key": f"{__name__}.tenant", "rate": 0.5, "burst": 3}])
+    clients = [Client(site(KIM)) for _ in range(4)]
+    assert [await client.opens() for client in clients] == [True, True, True, False]
+    await leave(clients)
+
+
+async def test_a_user_found_inside_has_attempts_of_its_own(admission):
+    admission(QUOTAS=[ADDRESS, {"key": "user", "rate": 0.5, "burst": 2}])
+    clients = [Client(site(user)) for user in (KIM, KIM, KIM, LEE)]
+    assert [await client.opens() for client in clients] == [True, True, False, True]
+    gate = gate_of("default")
+    assert gate.account.counters["attempts:user"] == 1
+    assert gate.account.held == 3
+    await leave(clients)
+
+
+async def test_who_is_exempt_tries_as_often_as_it_likes(opened):  # noqa: F811
+    async with opened(QUOTAS=[ADDRESS], CLASSIFY="test_fair.rank", SHARES={"staff": 1}) as gate:
+        assert why(await enter_all(gate, *[at(rank="exempt")] * 50)) == [""] * 50
+
+
+async def test_the_reason_is_of_its_own(opened):  # noqa: F811
+    async with opened(QUOTAS=[ADDRESS]) as gate:
+        last = (await enter_all(gate, *[at()] * (BURST + 1)))[-1]
+        assert isinstance(last, Refusal)
+        assert last.reason == f"{ATTEMPTS}address"
