@@ -610,6 +610,7 @@ def test_every_word_has_a_name():
     assert words["health"].keys() == set(Health)
     assert tags.named("from-a-later-release", "reason") == "from-a-later-release"
     assert tags.named("quota:address", "reason") == "over the quota address"
+    assert tags.named("attempts:address", "reason") == "above the attempt rate of address"
 
 
 def test_script_fills_every_field_and_writes_text_only():

@@ -40,7 +40,7 @@ WORKER = WorkerSnapshot(
 )
 POOL = PoolSnapshot(
     name="default", held=36, limit=50, free=14, share=0.72, warn_at=0.7, level=Level.WARNING, admitted=412,
-    refused={"full": 148, "lag": 2, "quota:address": 7}, shed=3,
+    refused={"full": 148, "lag": 2, "quota:address": 7, "attempts:address": 5}, shed=3,
     workers=(WORKER, replace(WORKER, id="web-2:7:cd34", held=6, load=(), draining=True)), calls=Calls(1000, 4, 0.75),
     classes={"paying": 20, "exempt": 1}, overdue=5, channels_full=9, healed=6,
     configured=80, paused=True, dry_run=True, alert=Level.CRITICAL,
@@ -119,6 +119,7 @@ def test_every_number_of_the_snapshot():
 
 def test_a_quota_that_refuses_is_a_label():
     assert samples(SNAPSHOT)["refused_total", ("default", "address", "quota")] == 7
+    assert samples(SNAPSHOT)["refused_total", ("default", "address", "attempts")] == 5
 
 
 def test_an_unknown_reading_is_left_out_and_its_pressure_told():

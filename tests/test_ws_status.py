@@ -445,8 +445,9 @@ def test_a_limit_of_nothing_is_full():
 
 
 def test_refusals_are_named_and_unknown_reasons_stand_as_they_are():
-    text = shown(snapshot(pool(refused={"quota:[ip]": 1500, "full": 2, "ledger": 0})))
-    assert "412 admitted and 1,502 refused so far (1,500 over the quota [ip], 2 pool full)" in text
+    text = shown(snapshot(pool(refused={"quota:[ip]": 1500, "attempts:[ip]": 7, "full": 2, "ledger": 0})))
+    expected = "1,500 over the quota [ip], 7 above the attempt rate of [ip], 2 pool full"
+    assert f"412 admitted and 1,509 refused so far ({expected})" in " ".join(text.split())
 
 
 @pytest.mark.parametrize(("held", "cells"), [(0, 0), (1, 1), (500, 5), (599, 5), (999, 9), (1000, 10), (1200, 10)])
