@@ -434,7 +434,7 @@ class Faults(RuleBasedStateMachine):
             fields = await self.ledger._redis.hgetall(name) if claims else {}
             if fields and fields[b"#epoch"] == epoch:
                 hashes[worker[1:]] = Counter(
-                    {key: int(value) for key, value in fields.items() if len(key) == KEY_BYTES}
+                    {key: int(value[:-2]) for key, value in fields.items() if len(key) == KEY_BYTES}
                 )
         return hashes.pop("", Counter()), hashes
 

@@ -7,7 +7,7 @@
 --       5 controls hash: 'set' -> what operators have set for the pool (controls.py tells how it is written)
 --       6 minutes  hash: place in a ring of 1,440 -> moment, one for each minute
 --       and where the pool is shared by quotas or classes
---       7 claims   hash: key, 15 bytes -> slots held under it, by all workers together; and '#epoch', '#dead'
+--       7 claims   hash: key, 15 bytes -> slots held under it, by all workers together; '#epoch', '#dead', and '#seal'
 --       8 own      hash: key -> slots that this worker holds under it; '#epoch', and '#since', its report that began it
 --       9 attempts hash: number of a set -> at most 8 buckets of attempts, each a key, 15 bytes, and when it is full again
 --      10 swept    as 8, of a dead worker whose claims are given back, if one is named
@@ -135,6 +135,82 @@ function read.record(name, record)
     claimed = tail and tonumber(string.match(tail, '^|[^|]*|(%d+)$') or 0),
   }
   return was.held and was.seq and was.seen and was.ends and was.started and was
+end
+
+-- A count as it stands under a key: its digits, and two letters that depend on both.
+function read.marked(key, count)
+  local high, low = string.byte(key, 1, 2)
+  local mark = ((high * 256 + low) * 31 + count * 1009) % 676
+  return string.format('%d%c%c', count, 97 + math.floor(mark / 26), 97 + mark % 26)
+end
+
+function read.count(key, text)
+  if not text then return 0 end
+  local count = #key > 1 and #text <= 12 and read.number(string.match(text, '^(%d+)%l%l$'), MOST_SLOTS)
+  return count and read.marked(key, count) == text and count or nil
+end
+
+function read.book_seal(name, epoch, since)
+  local digits = string.format('%.0f', since)
+  return digits .. read.seal(name, epoch .. '|' .. digits)
+end
+
+-- The epoch of a worker's own claims, and the report that began it.
+function read.book(name, key)
+  local epoch, sealed = unpack(redis.call('HMGET', key, '#epoch', '#since'))
+  local since = epoch and sealed and #epoch <= 100 and read.number(string.sub(sealed, 1, -1 - read.SEAL_BYTES))
+  if since and read.book_seal(name, epoch, since) == sealed then return epoch, since end
+end
+
+-- What seals the pool's claims: so many fields, of that epoch, and this dead worker is the first to be swept up.
+function read.pool_seal(epoch, heir, fields)
+  return fields .. '|' .. read.seal(epoch, (heir or '') .. '|' .. fields, 8)
+end
+
+function read.pool_book(key)
+  local epoch, sealed, heir = unpack(redis.call('HMGET', key, '#epoch', '#seal', '#dead'))
+  if not epoch and not sealed then return {heir = false} end
+  if epoch and sealed and #epoch <= 100 and #(heir or '') <= 100
+    and (not heir or read.next_dead(key, heir) ~= nil)
+    and read.pool_seal(epoch, heir, redis.call('HLEN', key)) == sealed then
+    return {epoch = epoch, heir = heir}
+  end
+  return {heir = false, damaged = true}
+end
+
+-- The dead worker that is to be swept up after this one, false for none, nil where nobody can tell.
+function read.next_dead(key, name)
+  local text = redis.call('HGET', key, '#dead:' .. name)
+  local after = text and #text <= 100 and string.sub(text, 1, -1 - read.SEAL_BYTES)
+  if not after or after .. read.seal(name, after) ~= text then return nil end
+  return after ~= '' and after
+end
+
+-- What the pool counts under `keys` beside the worker with the claims `own`, less a part of a dead worker's claims
+-- `swept`, and the keys of that part; nil where any of these counts is not as it was written.
+function read.sums(claims, keys, own, swept)
+  local named, once, theirs, sums, gone = {}, {}, {}, {}, {}
+  for i, key in ipairs(keys) do named[i], once[key] = key, true end
+  local found = swept and redis.call('HRANDFIELD', swept, SWEPT_PER_CALL + 2, 'WITHVALUES') or {}
+  for i = 1, #found, 2 do
+    local key = found[i]
+    if key ~= '#epoch' and key ~= '#since' then
+      theirs[key] = read.count(key, found[i + 1])
+      if not theirs[key] then return nil end
+      gone[#gone + 1] = key
+      if not once[key] then named[#named + 1] = key end
+    end
+  end
+  if #named == 0 then return sums, gone end
+  local mine = own and #keys > 0 and redis.call('HMGET', own, unpack(keys)) or {}
+  for i, text in ipairs(redis.call('HMGET', claims, unpack(named))) do
+    local key = named[i]
+    local all, ours = read.count(key, text), read.count(key, mine[i])
+    local rest = all and ours and all - ours - (theirs[key] or 0)
+    if not rest or rest < 0 then return nil end
+    sums[key] = rest
+  end
+  return sums, gone
 end
 
 -- The pool's own fields, in the order of OWN, if all of them are there and as they were written.
@@ -383,27 +459,41 @@ elseif not fresh then
 end
 if seq <= last then return {'out of order', seq, last} end
 
+-- What is kept of claims, and this worker's own. Where a part of it is lost or not as it was written, a new epoch
+-- begins.
 -- A worker that was forgotten takes another name while its claims are being swept up under the old one.
-local epoch, own_epoch, since, heir, retell = nil, nil, nil, false, false
+local epoch, since, heir, retell = nil, nil, false, false
+local keys, mine, sum, swept_up = {}, {}, {}, {}
 if SHARED then
-  epoch, heir = unpack(redis.call('HMGET', claims, '#epoch', '#dead'))
-  own_epoch, since = unpack(redis.call('HMGET', own, '#epoch', '#since'))
-  if not record and not fresh and epoch and own_epoch == epoch then return {'forgotten', seq} end
-  local theirs = swept and heir == dead_worker and redis.call('HGET', swept, '#epoch')
-  if fresh or not epoch or (record and not own_epoch) or (own_epoch == epoch and last < heard)
+  for at = 1, #ARGV[33], 19 do
+    keys[#keys + 1], mine[#mine + 1] = struct.unpack('>c15I4', ARGV[33], at)
+  end
+  local book = read.pool_book(claims)
+  epoch, heir = book.epoch, book.heir
+  local own_epoch, own_since = read.book(worker, own)
+  local theirs = swept and heir == dead_worker and read.book(dead_worker, swept)
+  local is_right = fresh or not book.damaged
+  if is_right and record and epoch then
+    local length = redis.call('HLEN', own)
+    if own_epoch then is_right = own_epoch ~= epoch or length - 2 == record.claimed else is_right = length == 0 end
+  end
+  if is_right and not fresh and epoch then
+    sum, swept_up = read.sums(claims, keys, own_epoch == epoch and own, theirs == epoch and swept)
+    is_right = sum ~= nil
+  end
+  if is_right and not record and not fresh and epoch and own_epoch == epoch then return {'forgotten', seq} end
+  if fresh or not epoch or not is_right or (record and not own_epoch) or (own_epoch == epoch and last < heard)
     or (swept and heir == dead_worker and not theirs) then
     redis.call('UNLINK', claims)
-    epoch, heir = table.concat({now, place_of(worker), seq}, '-'), false
-    settled = math.max(settled, clock + settling_time)
+    epoch, heir, sum, swept_up = table.concat({now, place_of(worker), seq}, '-'), false, {}, {}
+    settled, healed = math.max(settled, clock + settling_time), healed or not is_right
   elseif theirs and theirs ~= epoch then
     redis.call('UNLINK', swept)
-    redis.call('HSET', swept, '#epoch', epoch)
   end
-  if own_epoch ~= epoch then
-    if own_epoch then redis.call('UNLINK', own) end
-    since = ARGV[2]
-  end
-  retell = heard > 0 and heard < (read.number(since) or seq)
+  if own_epoch ~= epoch then redis.call('UNLINK', own) end
+  since = own_epoch == epoch and own_since or seq
+  for i, key in ipairs(keys) do sum[key] = (sum[key] or 0) + mine[i] end
+  retell = heard > 0 and heard < since
 end
 
 -- Handshakes are spread evenly over the seconds since the worker's last report, one second in a herd.
@@ -468,37 +558,8 @@ local room = limit - others - held
 if clock < settled then room = math.min(room, allowance - held) end
 if paused then room = 0 end
 
--- The pool's claims: less what is swept up, and with what this worker holds now instead of what it held.
-local keys, mine, place, sum, swept_up = {}, {}, {}, {}, {}
 local classes, quotas, asks = {}, {}, {}
 if SHARED then
-  local named = {}
-  for at = 1, #ARGV[33], 19 do
-    local key, count = struct.unpack('>c15I4', ARGV[33], at)
-    keys[#keys + 1], named[#named + 1] = key, key
-    mine[#mine + 1] = count
-  end
-  if swept and heir == dead_worker then
-    local found = redis.call('HRANDFIELD', swept, SWEPT_PER_CALL + 2, 'WITHVALUES')
-    for i = 1, #found, 2 do
-      if found[i] ~= '#epoch' and found[i] ~= '#since' then
-        swept_up[#swept_up + 1] = found[i]
-        named[#named + 1] = found[i]
-        sum[found[i]] = -tonumber(found[i + 1])
-      end
-    end
-  end
-  if #named > 0 then
-    for i, count in ipairs(redis.call('HMGET', claims, unpack(named))) do
-      if i <= #keys or not place[named[i]] then sum[named[i]] = (sum[named[i]] or 0) + (tonumber(count) or 0) end
-      place[named[i]] = place[named[i]] or i
-    end
-  end
-  if #keys > 0 then
-    for i, count in ipairs(redis.call('HMGET', own, unpack(keys))) do
-      sum[keys[i]] = sum[keys[i]] + mine[i] - (tonumber(count) or 0)
-    end
-  end
   for name, share, slots in string.gmatch(ARGV[29], '([^:,]*):([^:,]+):(%d+)') do
     local most = tonumber(share) and math.floor(tonumber(share) * limit + ROUNDING) or math.huge
     classes[#classes + 1] = {name = name, most = most, held = tonumber(slots)}
@@ -751,14 +812,17 @@ end
 local claimed, held_by_class = 0, {}
 if SHARED then
   attempts.write()
-  local counted, told, gone, untold = {'#epoch', epoch}, {'#epoch', epoch, '#since', since}, {}, {}
+  local counted, gone, untold = {'#epoch', epoch}, {}, {}
+  local told = {'#epoch', epoch, '#since', read.book_seal(worker, epoch, since)}
   for i, key in ipairs(keys) do
     local more = granted_claims[i] or 0
     sum[key], mine[i] = sum[key] + more, mine[i] + more
-    if mine[i] > 0 then told[#told + 1], told[#told + 2] = key, mine[i] else untold[#untold + 1] = key end
+    if mine[i] > 0 then told[#told + 1], told[#told + 2] = key, read.marked(key, mine[i])
+    else untold[#untold + 1] = key end
   end
   for key, count in pairs(sum) do
-    if count > 0 then counted[#counted + 1], counted[#counted + 2] = key, count else gone[#gone + 1] = key end
+    if count > 0 then counted[#counted + 1], counted[#counted + 2] = key, read.marked(key, count)
+    else gone[#gone + 1] = key end
   end
   redis.call('HSET', own, unpack(told))
   redis.call('HSET', claims, unpack(counted))
@@ -768,10 +832,9 @@ if SHARED then
   if swept and heir == dead_worker then
     if #swept_up > 0 then redis.call('HDEL', swept, unpack(swept_up)) end
     if redis.call('HLEN', swept) <= 2 then
-      heir = redis.call('HGET', claims, '#dead:' .. dead_worker)
+      heir = read.next_dead(claims, dead_worker)
       redis.call('UNLINK', swept)
       redis.call('HDEL', claims, '#dead', '#dead:' .. dead_worker)
-      if heir == '' then heir = false end
       if heir then redis.call('HSET', claims, '#dead', heir) end
     end
   end
@@ -779,9 +842,11 @@ if SHARED then
     if claimed > 0 then with_claims[#with_claims + 1] = worker else redis.call('UNLINK', own) end
   end
   for _, name in ipairs(with_claims) do
-    redis.call('HSET', claims, '#dead:' .. name, heir or '', '#dead', name)
+    redis.call('HSET', claims, '#dead:' .. name, (heir or '') .. read.seal(name, heir or ''), '#dead', name)
     heir = name
   end
+  redis.call('HSET', claims, '#seal', '')
+  redis.call('HSET', claims, '#seal', read.pool_seal(epoch, heir, redis.call('HLEN', claims)))
   for _, class in ipairs(classes) do
     if class.name ~= '' and class.held > 0 then held_by_class[#held_by_class + 1] = class.name .. '=' .. class.held end
   end
