@@ -26,7 +26,6 @@ from . import policy
 from .attempts import Attempts, Over
 from .claims import Claims
 from .conf import PoolSettings
-from .exceptions import LedgerError
 from .pace import Bucket
 from .types import (
     ADMITTED,
@@ -58,12 +57,12 @@ class Calls:
 
     @contextmanager
     def timing(self, clock: Callable[[], float]) -> Iterator[None]:
-        """Count what is done inside as one exchange, which a :exc:`LedgerError` ends as a failure."""
+        """Count what is done inside as one exchange, which an exception ends as a failure."""
         self.made += 1
         started = clock()
         try:
             yield
-        except LedgerError:
+        except Exception:
             self.failed += 1
             raise
         finally:
@@ -197,11 +196,11 @@ class Account:
 
     def admit(self, ask: Ask | None = None) -> None:
         """Take a slot; the caller has seen that there is room, and taken the claims."""
-        self.held += 1
-        self._grants -= 1
         self.counters[ADMITTED] += 1
         if ask is not None and self.claims is not None:
             self.claims.enter(ask.group)
+        self.held += 1
+        self._grants -= 1
 
     def refuse(self, reason: str) -> None:
         self.counters[str(reason)] += 1
@@ -266,28 +265,31 @@ class Account:
 
     def settle(self, report: Report, view: View) -> None:
         """The ledger answered ``report``, the last one sent."""
-        self.away = False
-        self.allowance = report.held + view.granted
-        self._grants = view.granted
-        self._heard = report.seq
+        # What may go wrong comes first: either all of it is settled, or none.
+        granted = max(0, min(view.granted, report.wanted))
+        share = policy.share_of_free(view.total, view.limit, view.workers)
         if report.fair is not None and self.claims is not None:
             self.claims.settle(report.fair.asks, view)
+        self.away = False
+        self.allowance = report.held + granted
+        self._grants = granted
+        self._heard = report.seq
         self._version = max(self._version, view.version)
         self._met_settled = self._met_settled or not view.settling
         self._acknowledged = report.counters
         self._total = view.total
         self._others = view.total - self.allowance
         self.workers = view.workers
-        self._share = policy.share_of_free(view.total, view.limit, view.workers)
+        self._share = share
         self.level = view.level
         self.controls = view.controls or self.controls
 
     def fail(self, now: float) -> None:
         """An exchange failed; whether the ledger applied the report is unknown."""
-        if not self.away and self.terms.rate:
+        was_away, self.away = self.away, True
+        if not was_away and self.terms.rate:
             part = max(1, self.workers)
             self._bucket = Bucket(self.terms.rate / part, max(1, self.terms.burst // part), now)
-        self.away = True
         if self.claims is not None:
             self.claims.sweep = ""
 

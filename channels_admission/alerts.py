@@ -10,6 +10,7 @@ from typing import Any
 from django.dispatch import Signal
 
 from . import signals
+from .faults import Faults
 from .outbox import outbox
 from .recipients import Recipients
 from .types import Edge, Level
@@ -36,6 +37,7 @@ class Alerts:
 
     def __init__(self, pool: str, recipients: Recipients) -> None:
         self._pool = pool
+        self._faults = Faults(f"the alerts of pool {pool!r}")
         self._recipients = recipients
         self._waiting: deque[tuple[Signal, dict[str, Any]]] = deque(maxlen=MOST_WAITING)
         self._task: asyncio.Task[None] | None = None
@@ -94,4 +96,5 @@ class Alerts:
     async def _deliver(self) -> None:
         while self._waiting:
             signal, facts = self._waiting.popleft()
-            await signal.asend_robust(sender=None, pool=self._pool, **facts)
+            with self._faults.spare("the receivers"):
+                await signal.asend_robust(sender=None, pool=self._pool, **facts)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextvars import Context
 from typing import Any
 
+from .faults import Faults
 from .servers import abort
 from .slot import Slot
 
@@ -197,11 +198,13 @@ class Ages:
     """
 
     def __init__(
-        self, age: float | None, connections: Mapping[Connection, Any], grow_old: Callable[[Connection], None]
-    ) -> None:
+        self, age: float | None, connections: Mapping[Connection, Any], grow_old: Callable[[Connection], None],
+        faults: Faults,
+    ) -> None:  # fmt: skip
         self._age = age
         self._connections = connections
         self._grow_old = grow_old
+        self._faults = faults
         self._loop = asyncio.get_running_loop()
         self._look: asyncio.TimerHandle | None = None
 
@@ -216,13 +219,14 @@ class Ages:
         self._look = self._loop.call_later(min(1.0, age / LOOKS), self._end_the_aged, age, context=Context())
 
     def _end_the_aged(self, age: float) -> None:
-        now = self._loop.time()
-        for connection in list(self._oldest(now + 2 * SPREAD * age)):
-            if connection.due <= now:
-                self._grow_old(connection)
         self._look = None
         if self._connections:
             self._wait(age)
+        now = self._loop.time()
+        for connection in list(self._oldest(now + 2 * SPREAD * age)):
+            if connection.due <= now:
+                with self._faults.spare("an end at the maximum age"):
+                    self._grow_old(connection)
 
     def _oldest(self, latest: float) -> Iterator[Connection]:
         """Those that may be due: none is that came after one with longer to live than chance could give."""

@@ -9,19 +9,21 @@ from .alerts import Alerts
 from .conf import Settings
 from .drain import Drains
 from .exceptions import LedgerError, LedgerUnavailable
-from .handshakes import Handshakes
+from .faults import Faults
+from .handshakes import Batch, Handshakes
 from .ledger.base import Forgotten, Ledger, OutOfOrder
 from .pace import Schedule
 from .patience import Patience
 from .pressure import Pressure
 from .timetable import Timetable
-from .types import HEALED, Report, View
+from .types import HEALED, Load, Report, View
 from .worker import is_gone
 
 logger = logging.getLogger("channels_admission")
 
 DAMAGE_TOLD_EVERY = 5.0
 """Seconds from one log line of damaged counts to the next, at the least."""
+EXCHANGE = "the exchange with the ledger"
 
 
 class Conversation:
@@ -29,7 +31,7 @@ class Conversation:
 
     def __init__(
         self, ledger: Ledger, settings: Settings, account: Account, pressure: Pressure | None, handshakes: Handshakes,
-        schedule: Schedule, drains: Drains, timetable: Timetable, patience: Patience,
+        schedule: Schedule, drains: Drains, timetable: Timetable, patience: Patience, faults: Faults,
     ) -> None:  # fmt: skip
         self._ledger = ledger
         self._settings = settings
@@ -40,6 +42,8 @@ class Conversation:
         self._drains = drains
         self._timetable = timetable
         self._patience = patience
+        self._faults = faults
+        self._spare = faults.spare
         self._loop = timetable.loop
         self._alerts = Alerts(account.pool.name, settings.alerts)
         self._asking: asyncio.Task[View] | None = None
@@ -55,7 +59,20 @@ class Conversation:
         return bool(self._handshakes.waiting or self._gone)
 
     async def exchange(self) -> None:
-        """One call, its answer to the waiting, and a second try where only the connection broke."""
+        """One call, its answer to the waiting, and a second try where only the connection broke.
+
+        Whatever goes wrong in it is one failed call.
+        """
+        try:
+            await self._attempt()
+        except Exception as error:
+            self._faults.note(EXCHANGE, error)
+            self.lose(LedgerUnavailable(f"an unexpected {type(error).__name__}"))
+        else:
+            if not self._account.away:
+                self._faults.recover(EXCHANGE)
+
+    async def _attempt(self) -> None:
         try:
             try:
                 await self._call()
@@ -76,11 +93,11 @@ class Conversation:
 
     async def _call(self) -> None:
         account, handshakes, timetable, started = self._account, self._handshakes, self._timetable, self._loop.time()
-        is_beat, batch = timetable.is_beat(started), handshakes.batch()
+        is_beat, batch = timetable.is_beat(started), self._batch()
         report = account.report(
             batch.wanted,
             asks=batch.asks or (),
-            load=self._pressure.load if self._pressure else (),
+            load=self._load(),
             owed=self._schedule.owed,
             gone=self._gone,
             beat=is_beat,
@@ -91,28 +108,51 @@ class Conversation:
         was_away = account.away
         account.settle(report, view)
         self._gone = ()
-        if was_away:
-            self._regain()
-        self._schedule.owed -= report.owed
-        if view.offer or view.shortfall:
-            self._schedule.renew(view.offer, batch.refused(view), self._loop.time())
         if is_beat or was_away:
             timetable.await_beat(started)
-            self._look_for_gone(view)
         if batch.wanted > 1 and (batch.asks is None or len(batch.asks) == len(handshakes.waiting)):
             timetable.rest(started, batch.wanted)
+        if was_away:
+            with self._spare("the news of a regained ledger"):
+                self._regain()
+        self._schedule.owed -= report.owed
+        if view.offer or view.shortfall:
+            with self._spare("the hints"):
+                self._schedule.renew(view.offer, batch.refused(view), self._loop.time())
+        if is_beat or was_away:
+            with self._spare("the look for neighbours that are gone"):
+                self._look_for_gone(view)
         if view.lapsed and not view.settling:  # else the ledger lost its data, and no lease ran out
             self._warn_of_lapse(report.held)
         self._obey(view, is_beat)
-        handshakes.answer(batch, view, started)
+        self._answer(batch, view, started)
         if account.unreported or account.draining != report.draining:
             timetable.report_soon()
+
+    def _batch(self) -> Batch:
+        with self._spare("the queue of handshakes"):
+            return self._handshakes.batch()
+        return Batch([], None if self._account.claims is None else ())  # the report matters more
+
+    def _load(self) -> tuple[Load, ...]:
+        with self._spare("the readings"):
+            return self._pressure.load if self._pressure else ()
+        return ()
+
+    def _answer(self, batch: Batch, view: View, started: float) -> None:
+        try:
+            self._handshakes.answer(batch, view, started)
+        except Exception as error:
+            self._faults.note("the answer to handshakes", error)
+            self._handshakes.take_back(batch, view)
+        else:
+            self._faults.recover("the answer to handshakes")
 
     async def _ask(self, report: Report) -> View:
         """The ledger's answer, or :exc:`LedgerUnavailable` after ``LEDGER_TIMEOUT``."""
         self._asking = call = self._loop.create_task(self._ledger.reconcile(self._account.pool.name, report))
-        self._overdue = self._patience.begin()
         try:
+            self._overdue = self._patience.begin()
             # Shielded, since a call may answer its own cancellation with another error, and ours would be lost.
             return await asyncio.shield(call)
         except asyncio.CancelledError:
@@ -121,6 +161,9 @@ class Conversation:
                 await asyncio.wait([call], timeout=self._settings.ledger_timeout)
                 raise
             raise LedgerUnavailable(f"no answer within {self._settings.ledger_timeout:g} s") from None
+        except Exception:
+            call.cancel()  # unless it is over
+            raise
         finally:
             self._asking = None
 
@@ -134,15 +177,20 @@ class Conversation:
 
     def _obey(self, view: View, is_beat: bool) -> None:
         """Do what operators have set, and tell of the pool's level what is ours to tell."""
-        self._drains.follow(view)
+        with self._spare("what operators have set"):
+            self._drains.follow(view)
         if is_beat:
-            self._drains.enforce(view, self._settings.beat)
+            with self._spare("what operators enforce"):
+                self._drains.enforce(view, self._settings.beat)
         if view.healed:
-            self._tell_of_damage()
+            with self._spare("the news of damage"):
+                self._tell_of_damage()
         if reason := self._account.closed:
-            self._handshakes.turn_away(reason)
+            with self._spare("the refusal of all who wait"):
+                self._handshakes.turn_away(reason)
         for edge in view.edges:
-            self._alerts.tell(edge, self._account.worker.id)
+            with self._spare("the alerts"):
+                self._alerts.tell(edge, self._account.worker.id)
 
     def _look_for_gone(self, view: View) -> None:
         self._gone = tuple(neighbour.worker for neighbour in view.neighbours if is_gone(neighbour))
@@ -174,20 +222,23 @@ class Conversation:
         """Decide alone until the ledger answers again."""
         account, now = self._account, self._loop.time()
         for_good = not isinstance(error, LedgerUnavailable)
-        if not account.away or (for_good and not self._refused_for_good):
+        is_first = not account.away
+        account.fail(now)
+        self._timetable.await_probe(is_first=is_first)
+        if is_first or (for_good and not self._refused_for_good):
             logger.log(
                 logging.ERROR if for_good else logging.WARNING,
                 "Ledger lost for pool %r, deciding alone (%s): %s",
                 account.pool.name, account.pool.when_ledger_down, error,
             )  # fmt: skip
         self._refused_for_good = for_good
-        is_first = not account.away
         if is_first:
-            self._alerts.lose(account.worker.id, str(error))
-            self._schedule.go_alone(account.workers, now)
-        account.fail(now)
-        self._handshakes.answer_alone()
-        self._timetable.await_probe(is_first=is_first)
+            with self._spare("the news of a lost ledger"):
+                self._alerts.lose(account.worker.id, str(error))
+            with self._spare("the hints without a ledger"):
+                self._schedule.go_alone(account.workers, now)
+        with self._spare("the decision alone"):
+            self._handshakes.answer_alone()
 
     def _regain(self) -> None:
         logger.warning("Ledger regained for pool %r.", self._account.pool.name)
@@ -201,4 +252,5 @@ class Conversation:
                 await self._ledger.reconcile(self._account.pool.name, self._account.report(goodbye=True))
         except (LedgerError, TimeoutError):
             pass  # the lease tells it then
-        await self._alerts.aclose()
+        finally:
+            await self._alerts.aclose()

@@ -17,6 +17,7 @@ from typing import Any
 
 from .account import Account
 from .connection import RESTART, Connection
+from .faults import Faults
 from .pace import Schedule
 from .refusal import close_reason
 from .types import AGED, DRAINED, SHED, Drain, View
@@ -46,10 +47,13 @@ async def spread(connections: Sequence[Connection], seconds: float) -> AsyncIter
 class Drains:
     """The connections of one gate, and whoever ends them. Belongs to one event loop."""
 
-    def __init__(self, account: Account, schedule: Schedule, connections: dict[Connection, Any]) -> None:
+    def __init__(
+        self, account: Account, schedule: Schedule, connections: dict[Connection, Any], faults: Faults
+    ) -> None:
         self._connections = connections
         self._account = account
         self._schedule = schedule
+        self._faults = faults
         self._loop = asyncio.get_running_loop()
         self._followed: Drain | None = None
         self._is_last = False
@@ -67,13 +71,13 @@ class Drains:
         drain = max(ours, key=lambda drain: drain.at, default=None)
         if drain == self._followed:
             return
-        self._followed = drain
         if drain is None:
             self._cancel()
             account.draining = False
             logger.warning("Pool %r: this worker drains no longer.", account.pool.name)
         else:
             self._drain(drain.over)
+        self._followed = drain
 
     def enforce(self, view: View, beat: float) -> None:
         """End this worker's part of what is held beyond a limit, as far as that is due within a beat."""
@@ -120,7 +124,8 @@ class Drains:
             return 0
         now, pool = self._loop.time(), self._account.pool
         for connection in doomed:
-            connection.end(pool.close_code, close_reason(pool.close_reason, self._schedule.next(now)))
+            with self._faults.spare("an end for want of memory"):
+                connection.end(pool.close_code, close_reason(pool.close_reason, self._schedule.next(now)))
         self._account.counters[SHED] += len(doomed)
         logger.warning("Memory runs out: pool %r closes %d of its connections.", pool.name, len(doomed))
         return len(doomed)
@@ -130,14 +135,21 @@ class Drains:
 
     def _drain(self, seconds: float) -> None:
         self._account.draining = True
+        self._begin(self._end_all(list(self._connections), seconds))
         logger.warning(
             "Pool %r: this worker drains, %d connections in %g s.",
             self._account.pool.name, len(self._connections), seconds,
         )  # fmt: skip
-        self._begin(self._end_all(list(self._connections), seconds))
 
     async def _end_all(self, connections: Sequence[Connection], seconds: float) -> None:
-        async for connection in spread(connections, seconds):
+        with self._faults.spare("a drain"):
+            async for connection in spread(connections, seconds):
+                self._drain_one(connection)
+        for connection in connections:  # none is left unless something went wrong
+            self._drain_one(connection)
+
+    def _drain_one(self, connection: Connection) -> None:
+        with self._faults.spare("an end in a drain"):
             self._end(connection, DRAINED)
 
     def _end(self, connection: Connection, why: str) -> None:

@@ -15,6 +15,7 @@ from .conf import PoolSettings, Settings
 from .connection import Ages, Connection
 from .conversation import Conversation
 from .drain import Drains
+from .faults import Faults
 from .handshakes import Handshakes
 from .journal import Journal
 from .ledger.base import Ledger
@@ -22,6 +23,7 @@ from .notices import Notices
 from .pace import Schedule
 from .patience import Patience
 from .pressure import Pressure
+from .reserve import reserve
 from .rules import Rules
 from .slot import Slot
 from .timetable import Timetable
@@ -31,6 +33,8 @@ from .worker import Worker
 
 MOST_WAITING = 5000
 """Handshakes that may wait in one gate; a herd above it is refused without a thought."""
+REST = 1.0
+"""Seconds after a heartbeat that could not even fail in an orderly way; a beat where that is shorter."""
 PATIENCE_AT_EXIT = 0.1
 """Seconds a last report waits for slots that are being released at the same time."""
 NOT_FULL = (0.0, "")
@@ -53,6 +57,7 @@ class Gate:
         self.pool = pool
         self.settings = settings
         self.account = account = account or Account(pool, worker, server)
+        self.faults = faults = Faults(f"pool {pool.name!r}", account.counters)
         self.rules = Rules(pool, settings) if pool.is_shared else None
         """What its handshakes must ask for; None where they ask for a slot and nothing else."""
         self.notices = Notices(pool)
@@ -62,22 +67,24 @@ class Gate:
         """The connections that hold its slots, each with its own, the youngest last."""
         self._ledger = ledger
         self._pressure = pressure
+        if pressure is not None:
+            pressure.faults.books.append(account.counters)
         self._on_end = on_end
         self._loop = asyncio.get_running_loop()
         self._schedule = Schedule(account.terms)
         self._journal = Journal(pool.name, account.counters)
         self._timetable = Timetable(account, settings)
-        self._patience = Patience(settings.ledger_timeout)
+        self._patience = Patience(settings.ledger_timeout, faults)
         self._fullness = Fullness(settings.ledger_timeout)
         self._verdicts = Verdicts(self, account, self.rules, self._schedule, self._journal, self._timetable)
         self._handshakes = Handshakes(
-            account, self.rules, self._verdicts, self._fullness, self._patience, self._timetable
+            account, self.rules, self._verdicts, self._fullness, self._patience, self._timetable, faults
         )
-        self.drains = Drains(account, self._schedule, self.connections)
-        self.ages = Ages(pool.max_connection_age, self.connections, self.drains.grow_old)
+        self.drains = Drains(account, self._schedule, self.connections, faults)
+        self.ages = Ages(pool.max_connection_age, self.connections, self.drains.grow_old, faults)
         self._conversation = Conversation(
             ledger, settings, account, pressure, self._handshakes, self._schedule, self.drains, self._timetable,
-            self._patience,
+            self._patience, faults,
         )  # fmt: skip
         self._retired = False
         self._parting = False
@@ -155,13 +162,33 @@ class Gate:
     # The beat
 
     async def _run(self) -> None:
+        """Beat until the gate is closed; no exception ends it."""
         try:
             while not (self._retired and self.account.held == 0):
-                await self._timetable.until_due(self._conversation.is_awaited)
-                self._shed()
-                await self._conversation.exchange()
+                await self._turn()
         finally:
             await self._part()
+
+    async def _turn(self) -> None:
+        """Wait for the next call to be due, and make it, whatever goes wrong before; after a fault, take a rest."""
+        sound = 0
+        with self.faults.spare("the wait for the next call"):
+            await self._timetable.until_due(self._conversation.is_awaited)
+            sound += 1
+        if self._pressure is not None:
+            with self.faults.spare("the revival of the monitors"):
+                self._pressure.revive()
+        with self.faults.spare("the end of connections for want of memory"):
+            self._shed()
+        with self.faults.spare("the heartbeat"):
+            await self._conversation.exchange()
+            sound += 1
+        with self.faults.spare("the reserve of descriptors"):
+            if not self.account.away:
+                reserve.fill()
+        if sound < 2:
+            with self.faults.spare("the rest after a fault"):
+                await asyncio.sleep(min(REST, self.settings.beat))
 
     def _shed(self) -> None:
         """Where memory runs out, end what the worker may of its connections in this beat.
@@ -202,15 +229,24 @@ class Gate:
 
     async def _part(self) -> None:
         self._parting = True
-        self._patience.cancel()
-        self._journal.close()
-        self.drains.cancel()
-        self._handshakes.answer_alone()
+        for end in (
+            self._patience.cancel, self._journal.close, self.drains.cancel, self._handshakes.answer_alone,
+        ):  # fmt: skip
+            with self.faults.spare("the end"):
+                end()
+        try:
+            with self.faults.spare("the goodbye"):
+                await self._say_goodbye()
+        finally:
+            if self._pressure is not None:
+                self._pressure.faults.leave_out(self.account.counters)
+            if self._on_end is not None:
+                await self._on_end(self)
+
+    async def _say_goodbye(self) -> None:
         patience = self._loop.time() + PATIENCE_AT_EXIT
         while self.account.held and self._loop.time() < patience:  # noqa: ASYNC110
             await asyncio.sleep(0.005)
         if self._exiting:
             self.account.held = 0
         await self._conversation.part()
-        if self._on_end is not None:
-            await self._on_end(self)

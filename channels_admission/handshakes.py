@@ -2,11 +2,14 @@
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from .account import Account
 from .attempts import Over
 from .claims import first_asks
+from .faults import Faults
 from .patience import Patience
 from .rules import Rules
 from .slot import Slot
@@ -37,6 +40,8 @@ class Batch:
     handshakes: list[Handshake]
     asks: tuple[Ask, ...] | None
     """What each asks for, in a pool that is shared by quotas or classes."""
+    told: int = 0
+    """How many of them have been told, where each has a verdict of its own."""
 
     @property
     def wanted(self) -> int:
@@ -56,7 +61,7 @@ class Handshakes:
 
     def __init__(
         self, account: Account, rules: Rules | None, verdicts: Verdicts, fullness: Fullness, patience: Patience,
-        timetable: Timetable,
+        timetable: Timetable, faults: Faults,
     ) -> None:  # fmt: skip
         self.waiting: deque[Handshake] = deque()
         self._account = account
@@ -65,6 +70,7 @@ class Handshakes:
         self._fullness = fullness
         self._patience = patience
         self._timetable = timetable
+        self._faults = faults
         patience.watch(self._look)
 
     async def verdict(self, ask: Ask | None = None, slot: Slot | None = None) -> Slot | Refusal:
@@ -122,9 +128,9 @@ class Handshakes:
             if waiting[0].done():
                 waiting.popleft()
             elif self._account.has_room:
-                waiting.popleft().set_result(self._verdicts.admit())
+                self._decide(waiting.popleft(), self._verdicts.admit)
             elif waiting[0].is_asked:
-                waiting.popleft().set_result(self._verdicts.refuse(shortfall))
+                self._decide(waiting.popleft(), self._verdicts.refuse, shortfall)
             else:
                 break
 
@@ -132,13 +138,17 @@ class Handshakes:
         """What was granted to one who has gone meanwhile is free again."""
         now, waits = self._timetable.loop.time(), iter(view.waits)
         for handshake, ask, reason in zip(batch.handshakes, batch.asks or (), view.verdicts, strict=True):
+            batch.told += 1
             if reason and not (ask.late or reason.startswith(NO_MOMENT)):
                 self._fullness.note_class(ask.group, reason, now)
             wait = self._learn(reason, ask, next(waits, 0.0), now) if reason.startswith(ATTEMPTS) else 0.0
-            if not handshake.done():
-                slot, say = handshake.slot, self._verdicts
-                handshake.set_result(say.refuse(reason, ask, slot, wait) if reason else say.give(ask, slot))
-            elif not reason:
+            if handshake.done():
+                is_given = False
+            elif reason:
+                is_given = self._decide(handshake, self._verdicts.refuse, reason, ask, handshake.slot, wait)
+            else:
+                is_given = self._decide(handshake, self._verdicts.give, ask, handshake.slot)
+            if not (is_given or reason):
                 self._verdicts.take_back(ask)
         while self.waiting and self.waiting[0].done():
             self.waiting.popleft()
@@ -149,6 +159,23 @@ class Handshakes:
             self._account.attempts.learn(Over(reason, wait), ask.tries, now)
         return wait
 
+    def take_back(self, batch: Batch, view: View) -> None:
+        """What the ledger granted to those of the batch who were not told of it is free again."""
+        if batch.asks is not None:
+            for ask, reason in list(zip(batch.asks, view.verdicts, strict=True))[batch.told :]:
+                if not reason:
+                    self._verdicts.take_back(ask)
+
+    def _decide(self, handshake: Handshake, verdict: Callable[..., Slot | Refusal], *args: Any) -> bool:
+        """Give one who waits the verdict, or where none can be made a refusal; whether it could be made."""
+        try:
+            handshake.set_result(verdict(*args))
+        except Exception as error:
+            self._faults.note("a verdict", error)
+            handshake.set_result(Refusal(Reason.LEDGER, self._account.terms.retry_after[1]))
+            return False
+        return True
+
     # What needs no call
 
     def answer_alone(self) -> None:
@@ -156,13 +183,13 @@ class Handshakes:
         while self.waiting:
             handshake = self.waiting.popleft()
             if not handshake.done():
-                handshake.set_result(self._verdicts.alone(handshake.ask, handshake.slot))
+                self._decide(handshake, self._verdicts.alone, handshake.ask, handshake.slot)
 
     def turn_away(self, reason: Reason) -> None:
         """Refuse all who wait for a slot."""
         for handshake in self.waiting:
             if handshake.slot is None and not handshake.done():
-                handshake.set_result(self._verdicts.refuse(reason, handshake.ask))
+                self._decide(handshake, self._verdicts.refuse, reason, handshake.ask)
 
     def _look(self) -> bool:
         """Decide for those who have waited their time."""
@@ -170,5 +197,5 @@ class Handshakes:
         while waiting and (waiting[0].done() or waiting[0].overdue <= now):
             handshake = waiting.popleft()
             if not handshake.done():
-                handshake.set_result(self._verdicts.overdue(handshake.ask, handshake.slot))
+                self._decide(handshake, self._verdicts.overdue, handshake.ask, handshake.slot)
         return bool(waiting)

@@ -9,9 +9,11 @@ from typing import Any
 
 from . import conf
 from .conf import Settings
+from .faults import Faults
 from .gate import Gate
 from .ledger import open_ledger
 from .pressure import Pressure
+from .reserve import reserve
 from .servers import daphne, name_of
 from .stopping import drain_first
 from .worker import Worker
@@ -26,14 +28,24 @@ class House:
     def __init__(self, settings: Settings, server: str) -> None:
         self.settings = settings
         self._server = server
+        reserve.open()
+        try:
+            self._open()
+        except BaseException:
+            reserve.close()
+            raise
+
+    def _open(self) -> None:
+        settings, server = self.settings, self._server
         self._worker = Worker()
+        self._faults = Faults("this worker")
         self._ledger = open_ledger(settings)
-        self._pressure = Pressure(settings)
         self._gates: dict[str, Gate] = {}
         if server == daphne.NAME:
             daphne.before_exit(partial(self.aclose, exiting=True))
         if settings.drain_on_stop is not None:
             drain_first(self.drain)
+        self._pressure = Pressure(settings)
 
     @property
     def gates(self) -> tuple[Gate, ...]:
@@ -70,12 +82,20 @@ class House:
 
     async def aclose(self, *, exiting: bool = False) -> None:
         for gate in list(self._gates.values()):
-            await gate.aclose(exiting=exiting)
+            with self._faults.spare("the end of a gate"):
+                await gate.aclose(exiting=exiting)
 
     async def _left(self, gate: Gate) -> None:
+        """A gate has ended; with the last one ends all that was opened, and the next handshake opens a new house."""
         del self._gates[gate.pool.name]
-        if not self._gates:
+        if self._gates:
+            return
+        for loop in [loop for loop, house in list(_houses.items()) if house is self]:
+            del _houses[loop]
+        reserve.close()
+        with self._faults.spare("the end of the monitors"):
             await self._pressure.aclose()
+        with self._faults.spare("the end of the ledger"):
             await self._ledger.aclose()
 
 

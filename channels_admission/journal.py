@@ -34,8 +34,9 @@ class Journal:
             self._write()
 
     def _write(self) -> None:
+        self._timer = None
         news = self._counters - self._written
-        self._written, self._timer = self._counters.copy(), None
+        self._written = self._counters.copy()
         refused = {name: count for name, count in news.items() if is_decision(name) and name != ADMITTED}
         spared = {name.removeprefix(DRY): count for name, count in news.items() if name.startswith(DRY)}
         self._say("Pool %r refused %d connections: %s.", refused)

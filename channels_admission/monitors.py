@@ -15,8 +15,12 @@ from pathlib import Path
 
 import psutil
 
+from .reserve import is_exhausted, reserve
+
 WINDOW = 2.0
 """Seconds over which the lag is read."""
+LOST = 5.0
+"""Seconds after which a tick that has not come is taken to be lost; the lag is unknown until one comes."""
 NO_LIMIT = 1 << 60
 """Bytes; a limit of a control group from here on is none (version 1 writes a huge number)."""
 
@@ -49,13 +53,19 @@ class Lag:
         self._due = now + pause
         return pause
 
-    def read(self) -> float:
-        """The delay that 99 of 100 moments stayed under."""
+    def read(self) -> float | None:
+        """The delay that 99 of 100 moments stayed under; None where it is unknown."""
         return self.percentiles(0.99)[0]
 
-    def percentiles(self, *shares: float) -> tuple[float, ...]:
-        """The delays that these shares of the moments stayed under; 1.0 gives the longest."""
+    def percentiles(self, *shares: float) -> tuple[float | None, ...]:
+        """The delays that these shares of the moments stayed under; 1.0 gives the longest. None where unknown.
+
+        A block is over when a tick comes. Without one for :data:`LOST` seconds, nothing is known: whoever asks runs on
+        the event loop, and so do the ticks, which come before most of what waits for a block to end.
+        """
         now = self._clock()
+        if now - self._due > LOST:
+            return (None,) * len(shares)
         while self._blocks and self._blocks[0][0] <= now - WINDOW:
             self._blocks.popleft()
         blocks = sorted([*(block for _, block in self._blocks), self._block(now)], reverse=True)
@@ -102,7 +112,7 @@ class Memory:
         self._limit = limit
         self._root = root
         self._process = psutil.Process()
-        self._mapped = self._of_process()["RssFile"] if limit else 0
+        self._mapped = reserve.lend(self._of_process)["RssFile"] if limit else 0
         self.uses: tuple[Use, ...] = ()
         """What the last reading is made of."""
 
@@ -112,7 +122,7 @@ class Memory:
         return tuple(_control_groups(self._root, "memory"))
 
     def read(self) -> float | None:
-        self.uses = self.measure()
+        self.uses = reserve.lend(self.measure)
         return max((use.used / use.allowed for use in self.uses), default=None)
 
     def total(self) -> int:
@@ -235,7 +245,7 @@ class Cpu:
 
     @cached_property
     def _cores(self) -> float:
-        return min([1.0, *_quotas(self._root)])
+        return reserve.lend(lambda: min([1.0, *_quotas(self._root)]))
 
     def read(self) -> float | None:
         now, used = self._clock(), self._spent()
@@ -278,9 +288,12 @@ def _control_groups(root: Path, controller: str) -> Iterator[tuple[Path, bool]]:
 
 
 def _text(path: Path) -> str:
+    """What stands in a file, nothing where there is none; :exc:`OSError` only where no file can be opened."""
     try:
         return path.read_text().strip()
-    except OSError:
+    except OSError as error:
+        if is_exhausted(error):
+            raise
         return ""
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from django.dispatch import Signal
 
 from .conf import PoolSettings
+from .faults import Faults
 from .rules import classes
 from .signals import connection_admitted, connection_refused
 from .types import Ask, Refusal
@@ -29,16 +30,21 @@ class Notices:
 
     def __init__(self, pool: PoolSettings) -> None:
         self._pool = pool
+        self._faults = Faults(f"the notices of pool {pool.name!r}")
         self._waiting: deque[tuple[Signal, dict[str, Any]]] = deque()
         self._complained = False
         self._task: asyncio.Task[None] | None = None
 
     def tell(self, verdict: object, worker: Worker, ask: Ask | None = None) -> None:
-        """Have the verdict on ``ask`` told, if anybody listens: a :class:`~.types.Refusal`, or a slot."""
+        """Have the verdict on ``ask`` told, if anybody listens: a :class:`~.types.Refusal`, or a slot. Never fails."""
         refused = isinstance(verdict, Refusal)
         signal = connection_refused if refused else connection_admitted
         if not signal.has_listeners():
             return
+        with self._faults.spare("a notice"):
+            self._queue(signal, verdict, worker, ask)
+
+    def _queue(self, signal: Signal, verdict: object, worker: Worker, ask: Ask | None) -> None:
         if len(self._waiting) >= MOST_WAITING:
             self._complain()
             return
@@ -56,7 +62,8 @@ class Notices:
         try:
             while self._waiting:
                 signal, facts = self._waiting.popleft()
-                await signal.asend_robust(None, **facts)
+                with self._faults.spare("the receivers"):
+                    await signal.asend_robust(None, **facts)
         finally:
             self._task, self._complained = None, False
 

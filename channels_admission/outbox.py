@@ -11,6 +11,7 @@ from typing import Any
 
 from django.core.mail import mail_admins
 
+from .faults import running
 from .recipients import Recipients
 
 logger = logging.getLogger("channels_admission")
@@ -41,10 +42,11 @@ class Outbox:
             self._waiting.put_nowait(job)
         except queue.Full:
             logger.error("An alert was dropped: %d others wait to be sent.", MOST_WAITING)
-        with self._lock:
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="admission alerts", daemon=True)
-                self._thread.start()
+        try:
+            with self._lock:
+                self._thread = running(self._thread, self._run, name="admission alerts")
+        except (RuntimeError, MemoryError) as error:
+            logger.error("Alerts wait for the next one, since no thread could be started: %s", error)
 
     def _run(self) -> None:
         while True:

@@ -3,6 +3,8 @@
 import asyncio
 from collections.abc import Callable
 
+from .faults import Faults
+
 TICKS = 10
 """Ticks in ``LEDGER_TIMEOUT``. One that comes late counts once: a busy event loop is no silent ledger."""
 
@@ -10,10 +12,11 @@ TICKS = 10
 class Patience:
     """Ticks for as long as somebody waits. Belongs to one event loop."""
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, faults: Faults) -> None:
         self.now = 0
         """The tick."""
         self._seconds = seconds
+        self._faults = faults
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self._watches: list[Callable[[], bool]] = []
@@ -35,6 +38,11 @@ class Patience:
     def _tick(self) -> None:
         self._timer = None
         self.now += 1
-        waits = [look() for look in self._watches]
+        waits = [self._still_waits(look) for look in self._watches]
         if any(waits):
             self.begin()
+
+    def _still_waits(self, look: Callable[[], bool]) -> bool:
+        with self._faults.spare("the limit of patience"):
+            return look()
+        return True

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextvars import Context
 
 from .conf import Settings
+from .faults import Faults
 from .monitors import Cpu, Descriptors, Lag, Memory
 from .reader import Reader, Sensor
 from .trigger import Trigger
@@ -16,6 +17,9 @@ REFRESH = 0.25
 """Seconds from one reading to the next."""
 TICK = 0.02
 """Seconds from one look at the event loop to the next, while it is late now and then; else half of :data:`REFRESH`."""
+
+MISSED = 1.0
+"""Seconds that a look at the event loop is late, while that turns, when it is taken to have ended."""
 
 
 class Pressure:
@@ -34,6 +38,7 @@ class Pressure:
     def __init__(self, settings: Settings) -> None:
         self.load: tuple[Load, ...] = ()
         """The latest reading of every monitor, with the pressure it makes."""
+        self.faults = Faults("the monitors of this worker")
         self._loop = asyncio.get_running_loop()
         self._lag = Lag(TICK, REFRESH / 2)
         self._memory = Memory(settings.memory_limit)
@@ -44,7 +49,8 @@ class Pressure:
             name: Trigger(watch.thresholds) for name, watch in settings.pressure.items() if watch.thresholds
         }
         self._readings: dict[str, float | None] = dict.fromkeys(settings.pressure)
-        self._median = self._longest = 0.0
+        self._median: float | None = 0.0
+        self._longest: float | None = 0.0
         self._highest: tuple[float, str] = (0.0, "")
         # Handshakes until the descriptors are read; without thresholds they matter to none.
         self._uncounted: float = 0 if "descriptors" in self._triggers else math.inf
@@ -53,6 +59,8 @@ class Pressure:
         self._shed_per_beat = self._shed_left = settings.shed_per_beat
         self._shed_at = self._shed_until = self._measured_at = 0.0
         self._context = Context()
+        self._is_closed = False
+        self._tick_at = self._loop.time()
         self._tick()
 
     def refusing(self) -> str | None:
@@ -92,10 +100,21 @@ class Pressure:
             self._shed_at = self._loop.time()
             self._shed_until = self._shed_at + self._beat
 
+    def revive(self) -> None:
+        """Tick again where that has ended: to be called now and then by what runs on the same event loop."""
+        if not self._is_closed and self._loop.time() > self._tick_at + MISSED:
+            self._ticker.cancel()
+            self._lag = Lag(TICK, REFRESH / 2)
+            self._go_blind()
+            self._tick()
+
     async def aclose(self) -> None:
+        """Read nothing any more, and refuse nobody."""
+        self._is_closed = True
         self._ticker.cancel()
         for reader in self._readers:
             reader.close()
+        self._go_blind()
 
     def _open_readers(self, settings: Settings) -> Iterator[Reader]:
         yield Reader(Sensor("memory", self._memory.read), self._counted, Sensor("cpu", Cpu().read))
@@ -104,8 +123,21 @@ class Pressure:
                 yield Reader(Sensor(name, watch.source))
 
     def _tick(self) -> None:
+        pause = REFRESH / 2
+        with self.faults.spare("the lag"):
+            pause = self._lag.tick()
+        self._tick_at = self._loop.time() + pause
+        self._ticker = self._loop.call_later(pause, self._tick, context=self._context)
+        try:
+            self._listen()
+        except Exception as error:
+            self.faults.note("the readings", error)
+            self._go_blind()
+        else:
+            self.faults.recover("the readings")
+
+    def _listen(self) -> None:
         """Take what the threads have read meanwhile, and have them read again when it is time."""
-        self._ticker = self._loop.call_later(self._lag.tick(), self._tick, context=self._context)
         now = self._loop.time()
         news = {name: reading for reader in self._readers for name, reading in reader.hear().items()}
         is_due = now >= self._ask_at
@@ -121,9 +153,20 @@ class Pressure:
                 reader.ask()
 
     def _count_descriptors(self) -> None:
-        self._uncounted = self._descriptors.step()
-        self._readings["descriptors"] = self._counted.read()
-        self._judge()
+        if self._is_closed:
+            self._uncounted = math.inf
+            return
+        self._uncounted = 1
+        with self.faults.spare("the count of descriptors"):
+            self._uncounted = self._descriptors.step()
+            self._readings["descriptors"] = self._counted.read()
+            self._judge()
+
+    def _go_blind(self) -> None:
+        """Know of nothing: what was read once is no reading of now."""
+        self._readings = dict.fromkeys(self._readings)
+        self._highest = (0.0, "")
+        self.load = tuple([Load(name, None, 0.0) for name in self._readings])
 
     def _judge(self) -> None:
         now = self._loop.time()

@@ -6,8 +6,8 @@ import queue
 import threading
 import weakref
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 
+from .faults import running
 from .thresholds import Source
 
 logger = logging.getLogger("channels_admission")
@@ -64,14 +64,19 @@ class Reader:
 
     def ask(self) -> None:
         """Have all sensors read, unless they are being read."""
-        if self.is_reading:
+        thread = self._thread
+        if self.is_reading and thread is not None and thread.is_alive():
             self._in_vain += 1
             return
-        # At the end of the process no thread can be started any more.
-        with suppress(RuntimeError):
-            self._start()
-            self._questions.put(True)
-            self.is_reading = True
+        try:
+            args = (self._sensors, self._questions, self._answers)
+            self._thread = running(thread, _read, *args, name="admission monitors")
+        except (RuntimeError, MemoryError):
+            # Too many threads, or the end of the process: what was read last becomes too old.
+            self._in_vain += 1
+            return
+        self._questions.put(True)
+        self.is_reading = True
 
     def hear(self) -> Readings:
         """What was read since the last time; without an answer nothing, and after :data:`PATIENCE` all as unknown."""
@@ -83,13 +88,6 @@ class Reader:
         for sensor in self._sensors:
             sensor.complain("it takes too long")
         return {sensor.name: None for sensor in self._sensors}
-
-    def _start(self) -> None:
-        if self._thread is None:
-            args = (self._sensors, self._questions, self._answers)
-            thread = threading.Thread(target=_read, args=args, name="admission monitors", daemon=True)
-            thread.start()
-            self._thread = thread
 
 
 def _read(

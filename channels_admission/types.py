@@ -50,12 +50,15 @@ ATTEMPTS = "attempts:"
 """Begins the reason of a refusal by the rate of a quota; the quota's name follows."""
 DRY = "dry:"
 """Begins the counter of those whom a dry run would have refused, or closed at their deadline; the reason follows."""
+FAULT = "fault:"
+"""Begins the counter of unexpected exceptions in a worker's heartbeat and what runs beside it; their kind follows."""
 NO_HANDSHAKES = frozenset({RELEASED, SHED, DRAINED, AGED, OVERDUE, CALLS, ERRORS, CALLS_TOOK, HEALED, CHANNELS_FULL})
-"""The counters that count something else than the decision of a handshake; those that begin with ``DRY`` do as well."""
+"""The counters that count something else than the decision of a handshake; those that begin with ``DRY`` or ``FAULT``
+do as well."""
 
 Counters = Mapping[str, int]
 """Events since a worker started: ``admitted``, ``released``, ``shed``, ``drained``, ``aged``, its exchanges with the
-ledger, and an entry for each reason that occurred, and for each that a dry run would have had."""
+ledger, an entry for each reason that occurred and each that a dry run would have had, and for each kind of fault."""
 
 Key = bytes
 """Whom a slot is counted under, as :data:`KEY_BYTES` bytes that tell nothing of it."""
@@ -78,7 +81,12 @@ def utc(second: float) -> datetime:
 
 def is_decision(counter: str) -> bool:
     """Whether a counter counts handshakes decided, each of which is in one such counter."""
-    return counter not in NO_HANDSHAKES and not counter.startswith(DRY)
+    return counter not in NO_HANDSHAKES and not counter.startswith((DRY, FAULT))
+
+
+def faults_in(counters: Counters) -> dict[str, int]:
+    """The unexpected exceptions among ``counters``, by their kind."""
+    return {name.removeprefix(FAULT): count for name, count in counters.items() if name.startswith(FAULT)}
 
 
 class Level(StrEnum):

@@ -57,8 +57,9 @@ class Verdicts:
         self._loop = timetable.loop
 
     def admit(self, ask: Ask | None = None) -> Slot:
-        self._account.admit(ask)
-        return Slot(self._gate) if ask is None else Slot(self._gate, ask.claims, ask.group)
+        slot = Slot(self._gate) if ask is None else Slot(self._gate, ask.claims, ask.group)
+        self._account.admit(ask)  # nothing may go wrong from here on
+        return slot
 
     def give(self, ask: Ask | None, slot: Slot | None) -> Slot:
         """A slot for what has been claimed, or ``slot`` with that as well."""

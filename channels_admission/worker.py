@@ -13,10 +13,13 @@ from pathlib import Path
 
 import psutil
 
+from .reserve import is_exhausted, reserve
 from .types import Neighbour
 
 HOST_LENGTH = 32
 TAIL_LENGTH = 8
+MOST_PID = 2**31 - 1
+"""No system has a process with a greater number."""
 
 
 @cache
@@ -44,11 +47,17 @@ def home() -> str:
     Containers may share a host name and not a process namespace, so on Linux the boot id and the
     namespace go into it; elsewhere the boot time.
     """
-    try:
-        place = Path("/proc/sys/kernel/random/boot_id").read_text() + os.readlink("/proc/self/ns/pid")
-    except OSError:
-        place = f"{psutil.boot_time():.0f}"
+    place = reserve.lend(_place)
     return hashlib.blake2s(f"{host()} {place}".encode(), digest_size=6).hexdigest()
+
+
+def _place() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text() + os.readlink("/proc/self/ns/pid")
+    except OSError as error:
+        if is_exhausted(error):  # another token would be another home
+            raise
+        return f"{psutil.boot_time():.0f}"
 
 
 def birth(process: psutil.Process) -> int:
@@ -58,15 +67,20 @@ def birth(process: psutil.Process) -> int:
 
 
 def is_gone(neighbour: Neighbour) -> bool:
-    """Whether the process of a worker of this home has ended for certain; doubt counts as alive."""
-    pid = int(neighbour.worker.split(":")[1])
+    """Whether the process of a worker of this home has ended for certain; doubt counts as alive. Never fails."""
+    try:
+        pid = int(neighbour.worker.split(":")[1])
+        return 0 < pid <= MOST_PID and reserve.lend(_has_ended, pid, neighbour.born)
+    except (OSError, OverflowError, ValueError, LookupError, psutil.Error):
+        return False
+
+
+def _has_ended(pid: int, born: int) -> bool:
     try:
         process = psutil.Process(pid)
-        return process.status() == psutil.STATUS_ZOMBIE or birth(process) != neighbour.born
+        return process.status() == psutil.STATUS_ZOMBIE or birth(process) != born
     except psutil.NoSuchProcess:
         return not _is_hidden(pid)
-    except psutil.Error:
-        return False
 
 
 def _is_hidden(pid: int) -> bool:
@@ -82,13 +96,17 @@ def _is_hidden(pid: int) -> bool:
     return True
 
 
+def _own_birth() -> int:
+    return birth(psutil.Process())
+
+
 @dataclass(slots=True)
 class Worker:
     """The identity of one event loop in one process: ``host:pid:nonce``."""
 
     started: float = field(default_factory=time.monotonic)
     pid: int = field(default_factory=os.getpid)
-    born: int = field(default_factory=lambda: birth(psutil.Process()))
+    born: int = field(default_factory=lambda: reserve.lend(_own_birth))
     nonce: str = field(default_factory=lambda: secrets.token_hex(4))
 
     @property

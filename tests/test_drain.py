@@ -13,6 +13,7 @@ from channels_admission.connection import Connection
 from channels_admission.controls import ALL_WORKERS, acancel, achange, adrain
 from channels_admission.drain import Drains
 from channels_admission.exceptions import ConfigurationError, ControlError
+from channels_admission.faults import Faults
 from channels_admission.gate import Slot
 from channels_admission.house import close_gates, gate_of
 from channels_admission.ledger.controls import whom
@@ -214,7 +215,7 @@ async def test_who_has_left_since_the_report_is_not_ended_once_more(admission, m
     account = Account(settings.pool("default"), Worker())
     account.controls = Controls(limit=Order(40, "ann", at=0.0, over=1.0))
     account.held, account.allowance = 40, 41
-    drains = Drains(account, Schedule(account.terms), {Connection(None, None): None})
+    drains = Drains(account, Schedule(account.terms), {Connection(None, None): None}, Faults("a pool"))
     view = View(0, total=41, limit=40, workers=1, version=1, settling=False, lapsed=False, now=10.0)
     drains.enforce(view, beat=0.1)
     assert drains._task is None

@@ -13,6 +13,8 @@ FLOORS = [
     "",
     "exceptions",
     "types",
+    "faults",
+    "reserve",
     "signals",
     "values",
     "address",

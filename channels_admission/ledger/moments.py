@@ -8,7 +8,7 @@ from ..conf import MAX_LIMIT
 from ..types import ADMITTED, CALLS, CALLS_TOOK, ERRORS, OTHER, Counters, Moment
 from .base import LONGEST_MOMENT
 
-COUNTER = re.compile(r"([A-Za-z][a-z0-9_.:-]{0,63})=(\d{1,15})")
+COUNTER = re.compile(r"([A-Za-z][A-Za-z0-9_.:-]{0,63})=(\d{1,15})")
 SHORT = {CALLS: "C", ERRORS: "E", CALLS_TOOK: "M"}
 """Counters that are written as a capital, since every worker has them in its record."""
 LONG = {short: name for name, short in SHORT.items()}

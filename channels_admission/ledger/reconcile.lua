@@ -299,7 +299,7 @@ local function add_to(sums, rises)
 end
 
 local function is_decision(name)
-  return not NO_HANDSHAKES[name] and string.sub(name, 1, 4) ~= 'dry:'
+  return not NO_HANDSHAKES[name] and string.sub(name, 1, 4) ~= 'dry:' and string.sub(name, 1, 6) ~= 'fault:'
 end
 
 local function add(decided, moment, name, count)

@@ -1,6 +1,7 @@
 """What stands in Redis, and what the script answers, as values; whatever no worker can have written is left out."""
 
 import math
+import operator
 import re
 import struct
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,6 +29,7 @@ from ..types import (
     View,
     WorkerReading,
 )
+from ..worker import MOST_PID
 from .base import LATELY, MINUTES, SECONDS
 from .controls import controls_of
 from .moments import counters_of, within
@@ -48,6 +50,9 @@ SEAL = 3
 SHORT_MONITORS = {"lag": "L", "memory": "M", "descriptors": "D", "cpu": "C"}
 """Monitors that are written as a capital, since every worker has them in its record."""
 LONG_MONITORS = {short: name for name, short in SHORT_MONITORS.items()}
+EDGE = re.compile(r"([0-3]),([0-3]),(\d{1,15}),(\d{1,15});")
+MOST = 2**53
+"""The greatest number that the script counts exactly."""
 CLASS = re.compile(r"([a-z][a-z0-9_-]{0,31})=(\d{1,15})")
 MOST_CLASSES = 32
 CLAIM = struct.Struct(f">{KEY_BYTES}sI")
@@ -126,7 +131,11 @@ def _verdict(letter: str, fair: Fair) -> str:
 
 
 def view_of(reply: list[Any], fair: Fair | None = None) -> View:
-    """The script's answer to a report that was applied, and in which ``fair`` stood."""
+    """The script's answer to a report that was applied, and in which ``fair`` stood.
+
+    Parts that no worker can have written are left out, and numbers are within their bounds. Any exception means that
+    the answer is not the script's.
+    """
     _, _, granted, total, limit, workers, version, settling, lapsed, why, *rest = reply
     pace, (now, controls, level, edges), (verdicts, retell, sweep, healed, waits), neighbours = (
         rest[:3],
@@ -136,30 +145,47 @@ def view_of(reply: list[Any], fair: Fair | None = None) -> View:
     )
     named = zip(neighbours[::2], neighbours[1::2], strict=True)
     return View(
-        granted=granted,
-        total=total,
-        limit=limit,
-        workers=workers,
-        version=version,
+        granted=_whole(granted),
+        total=_whole(total),
+        limit=_whole(limit),
+        workers=_whole(workers),
+        version=_whole(version),
         settling=bool(settling),
         lapsed=bool(lapsed),
         shortfall=Reason(text_of(why)) if why else None,
-        offer=Offer(*(float(part) / 1000 for part in pace)) if pace[0] else None,
-        now=float(now) / 1000,
+        offer=_offer(*(float(part) / 1000 for part in pace)) if pace[0] else None,
+        now=_finite(float(now)) / 1000,
         controls=controls_of(text_of(controls)) if controls else None,
-        level=LEVELS[level],
-        edges=tuple(_edge(*map(int, edge.split(","))) for edge in text_of(edges).split(";") if edge),
-        neighbours=tuple(
-            Neighbour(worker, int(born))
-            for worker, born in ((text_of(worker), text_of(born)) for worker, born in named)
-            if WORKER.fullmatch(worker) and _number(born) is not None
-        ),
+        level=LEVELS[min(_whole(level), len(LEVELS) - 1)],
+        edges=tuple(_edge(*map(int, edge)) for edge in EDGE.findall(text_of(edges))),
+        neighbours=tuple(filter(None, (_neighbour(text_of(worker), text_of(born)) for worker, born in named))),
         verdicts=tuple(_verdict(letter, fair) for letter in text_of(verdicts)) if fair else (),
         waits=tuple(float(wait) / 1000 for wait in text_of(waits).split(",") if wait),
         retell=bool(retell),
         sweep=text_of(sweep) if WORKER.fullmatch(text_of(sweep)) else "",
         healed=bool(healed),
     )
+
+
+def _whole(number: int) -> int:
+    """A count as the script may give it; :exc:`TypeError` for what is no whole number."""
+    return max(0, min(operator.index(number), MOST))
+
+
+def _finite(number: float) -> float:
+    return number if math.isfinite(number) else 0.0
+
+
+def _offer(first: float, step: float, elapsed: float) -> Offer | None:
+    return Offer(first, step, elapsed) if math.isfinite(first + step + elapsed) else None
+
+
+def _neighbour(worker: str, born: str) -> Neighbour | None:
+    """None where it is no process that this system can have."""
+    started = _number(born)
+    if started is None or not WORKER.fullmatch(worker) or not 0 < int(worker.split(":")[1]) <= MOST_PID:
+        return None
+    return Neighbour(worker, started)
 
 
 def _edge(before: int, level: int, held: int, limit: int) -> Edge:

@@ -44,6 +44,7 @@ from redis.exceptions import (
 from ..conf import Settings
 from ..exceptions import LedgerRefused, LedgerUnavailable
 from ..hosts import DEFAULT_URL, address_of, passwords_of
+from ..reserve import is_exhausted, reserve
 from ..types import Controls, Level, Past, Reading, Report, View
 from .base import Forgotten, OutOfOrder
 from .controls import entries
@@ -108,15 +109,25 @@ class RedisLedger:
             reply = await self._run(self._source, keys, self._arguments(report))
         except BaseException as error:
             raise await self._fault(error) from None
-        if reply[1] != report.seq:
+        try:
+            return self._understood(reply, report)
+        except LedgerUnavailable:
             await self._drop_connections()
-            raise LedgerUnavailable(f"the reply to another call: {reply[1]!r} for {report.seq}")
-        match text_of(reply[0]):
-            case "out of order":
-                raise OutOfOrder(f"report {report.seq} of {report.worker} comes after report {reply[2]}")
-            case "forgotten":
-                raise Forgotten(f"the lease of {report.worker} had run out")
-        return view_of(reply, report.fair)
+            raise
+
+    def _understood(self, reply: Any, report: Report) -> View:
+        """What the script says; a reply that makes no sense is no reply."""
+        try:
+            if reply[1] == report.seq and text_of(reply[0]) == "ok":
+                return view_of(reply, report.fair)
+            verdict, seq, last = text_of(reply[0]), reply[1], reply[2:3]
+        except Exception as error:
+            raise LedgerUnavailable(f"a reply that makes no sense ({type(error).__name__})") from error
+        if seq != report.seq:
+            raise LedgerUnavailable(f"the reply to another call: {seq!r:.80} for {report.seq}")
+        if verdict == "forgotten":
+            raise Forgotten(f"the lease of {report.worker} had run out")
+        raise OutOfOrder(f"report {report.seq} of {report.worker} comes after report {last!r:.80}")
 
     async def _run(self, script: str, keys: list[str], arguments: list[str | bytes | float]) -> Any:
         client = self._redis
@@ -205,7 +216,12 @@ class RedisLedger:
         ]
 
     async def _fault(self, error: BaseException) -> BaseException:
-        """What to raise for ``error``, with the connection it came over gone: its state is unknown."""
+        """What to raise for ``error``, with the connection it came over gone: its state is unknown.
+
+        Where no socket can be opened any more, the next call has the descriptors of the reserve.
+        """
+        if is_exhausted(error):
+            reserve.let_go()
         await self._drop_connections()
         return _translated(error, self._passwords)
 
@@ -215,7 +231,7 @@ class RedisLedger:
         manager = getattr(pool, "sentinel_manager", None)
         sentinels = manager.sentinels if manager else ()
         for each in (pool, *(sentinel.connection_pool for sentinel in sentinels)):
-            with suppress(RedisError, OSError):
+            with suppress(Exception):  # the fault that led here is to be told, not what comes of it
                 await each.disconnect()
 
 

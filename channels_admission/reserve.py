@@ -1,0 +1,102 @@
+"""A few file descriptors that a process keeps for the package's own needs, for when clients have taken all others.
+
+Redis must be reached, monitors read and neighbours looked at even then: whoever meets the limit uses the reserve, which
+is filled again as soon as there is room.
+"""
+
+import errno
+import os
+import threading
+from collections.abc import Callable, Iterator
+from typing import ParamSpec, TypeVar
+
+SIZE = 8
+"""Descriptors kept: a connection to Redis, the look-up of its name, and a file in each of a few threads."""
+EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE})
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+
+
+def is_exhausted(error: BaseException | None) -> bool:
+    """Whether ``error``, or what it comes from, says that no file can be opened any more."""
+    return any(isinstance(each, OSError) and each.errno in EXHAUSTED for each in _origins(error))
+
+
+def _origins(error: BaseException | None) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+class Reserve:
+    """The descriptors of one process, kept while anybody has :meth:`open` ed it. Threads may share it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._kept: list[int] = []
+        self._users = 0
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def open(self) -> None:
+        """Keep descriptors from now on, as far as there are any."""
+        with self._lock:
+            self._users += 1
+            self.fill()
+
+    def close(self) -> None:
+        """One user less; the last one lets go of them."""
+        with self._lock:
+            self._users -= 1
+            if not self._users:
+                self.let_go()
+
+    def fill(self) -> None:
+        """Take back what was let go, as far as there is room. Never fails."""
+        if len(self._kept) == SIZE or not self._users:
+            return
+        with self._lock:
+            try:
+                while len(self._kept) < SIZE:
+                    self._kept.append(os.open(os.devnull, os.O_RDONLY))
+            except OSError:
+                pass
+
+    def let_go(self) -> None:
+        """Free them for what is about to be opened, until :meth:`fill`."""
+        with self._lock:
+            while self._kept:
+                os.close(self._kept.pop())
+
+    def lend(self, call: Callable[Arguments, Result], *args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+        """The result of ``call``, made again with the reserve where no file could be opened. It must not block."""
+        try:
+            return call(*args, **kwargs)
+        except OSError as error:
+            if not is_exhausted(error):
+                raise
+        with self._lock:
+            self.let_go()
+            try:
+                return call(*args, **kwargs)
+            finally:
+                self.fill()
+
+
+reserve = Reserve()
+
+
+def _forget() -> None:
+    """A forked child has none of its parent's event loops, which opened it."""
+    kept = reserve._kept
+    reserve.__init__()  # type: ignore[misc]
+    while kept:
+        os.close(kept.pop())
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
