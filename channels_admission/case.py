@@ -1,7 +1,8 @@
 """A case to diagnose: the ledger's snapshot and this machine's facts, brought together for each process."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from .facts import Facts, ProcessFacts
 from .snapshot import PoolSnapshot, Snapshot, WorkerSnapshot
@@ -30,6 +31,8 @@ class Process:
     resident: int | None
     """Bytes of memory."""
     load: tuple[Load, ...]
+    faults: Mapping[str, int] = field(default_factory=dict)
+    """Unexpected exceptions in its heartbeats, by kind."""
 
     def reading(self, monitor: str) -> float | None:
         return self.monitor(monitor).reading
@@ -87,8 +90,16 @@ def _process(workers: list[WorkerSnapshot], facts: ProcessFacts) -> Process:
         open_files=facts.open_files,
         allowed_files=facts.allowed_files,
         resident=facts.memory,
+        faults=_sum(worker.faults for worker in workers),
         load=tuple(_fresh(load, facts) for load in _worst(load for worker in workers for load in worker.load)),
     )
+
+
+def _sum(counters: Iterable[Mapping[str, int]]) -> Mapping[str, int]:
+    total: Counter[str] = Counter()
+    for each in counters:
+        total.update(each)
+    return dict(total.most_common())
 
 
 def _fresh(load: Load, facts: ProcessFacts) -> Load:

@@ -35,6 +35,7 @@ SHAPE = """\
     open_files, allowed_files    null where unknown
     resident      bytes of memory; null where unknown
     load          the worst reading of each monitor
+    faults        unexpected exceptions in its heartbeats, by kind
   layer           the default channel layer
     backend, capacity
 
@@ -52,6 +53,7 @@ WEIGHTS = (
     "descriptors-short",
     "worker-silent",
     "loop-blocked",
+    "heartbeat-errors",
     "limit-reached",
     "channels-full",
     "admission-off",

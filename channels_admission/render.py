@@ -138,6 +138,7 @@ def _pool(pool: PoolSnapshot, trend: RenderableType | None) -> RenderableType:
         "",
         _workers(pool.workers) if pool.workers else Text(NOBODY, "dim"),
         *map(_pressed, filter(_is_pressed, pool.workers)),
+        *(_faulty(worker) for worker in pool.workers if worker.faults),
     )
 
 
@@ -172,8 +173,10 @@ def _events(pool: PoolSnapshot) -> str:
     ended = "".join(f", {count:,} closed {how}" for count, how in why if count)
     overdue = f", {pool.overdue:,} closed before they had authenticated" if pool.overdue else ""
     healed = f", damaged counts put right {pool.healed:,} times" if pool.healed else ""
+    count = sum(pool.faults.values())
+    faults = f", {count:,} unexpected errors in heartbeats" if count else ""
     told = f"{pool.admitted:,} admitted and {sum(pool.refused.values()):,} refused so far"
-    return f"{told}{detail}{shed}{overdue}{ended}{healed}"
+    return f"{told}{detail}{shed}{overdue}{ended}{healed}{faults}"
 
 
 def _reason(reason: str) -> str:
@@ -227,6 +230,12 @@ def _pressed(worker: WorkerSnapshot) -> Text:
     """Which monitors of a worker refuse, and how much of what comes."""
     parts = [f"{100 * each.pressure:.0f} % for {plain(each.name)}" for each in worker.load if each.pressure]
     return Text(f"{plain(worker.host)} {worker.pid} refuses {', '.join(parts)}", "bold yellow")
+
+
+def _faulty(worker: WorkerSnapshot) -> Text:
+    """What went wrong in a worker, unexpectedly; its log has the tracebacks."""
+    kinds = ", ".join(f"{count:,} {plain(kind)}" for kind, count in worker.faults.items())
+    return Text(f"{plain(worker.host)} {worker.pid} has met errors in its heartbeat: {kinds}", "bold yellow")
 
 
 def _milliseconds(seconds: float) -> str:

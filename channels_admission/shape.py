@@ -52,6 +52,7 @@ SHAPE = (
         at         the second, Unix time
         handshakes admitted and refused in it
     healed   times that damaged counts in the ledger were put right
+    faults   unexpected exceptions so far in the workers' heartbeats, by kind
     calls    the workers' exchanges with the ledger so far
       made   one may decide many handshakes
       failed
@@ -64,6 +65,7 @@ SHAPE = (
       last_beat  seconds since its last report
       uptime     seconds since it started
       draining   whether it closes its connections and takes no others
+      faults     its unexpected exceptions, by kind
       load       a list, one for each monitor
         name       "lag", "memory", "descriptors", "cpu" or one of yours
         reading    seconds for the lag (p99), else a share; null where unknown

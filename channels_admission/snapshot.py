@@ -33,6 +33,7 @@ from .types import (
     Load,
     Reading,
     WorkerReading,
+    faults_in,
     is_decision,
 )
 
@@ -63,6 +64,8 @@ class WorkerSnapshot:
     uptime: float
     load: tuple[Load, ...] = ()
     draining: bool = False
+    faults: Mapping[str, int] = field(default_factory=dict)
+    """Unexpected exceptions since it started, by kind, in its heartbeat and what runs beside it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +113,8 @@ class PoolSnapshot:
     shed: int
     workers: tuple[WorkerSnapshot, ...]
     connects: Connects = field(default_factory=Connects)
+    faults: Mapping[str, int] = field(default_factory=dict)
+    """The same of all workers that ever reported, the most frequent first."""
     healed: int = 0
     """Times that damaged counts were put right."""
     channels_full: int = 0
@@ -198,6 +203,7 @@ def _pool(pool: PoolSettings, reading: Reading) -> PoolSnapshot:
         admitted=counters.get(ADMITTED, 0),
         shed=counters.get(SHED, 0),
         healed=counters.get(HEALED, 0),
+        faults=_most_first(faults_in(counters)),
         channels_full=counters.get(CHANNELS_FULL, 0),
         drained=counters.get(DRAINED, 0),
         aged=counters.get(AGED, 0),
@@ -248,4 +254,5 @@ def _worker(reading: WorkerReading) -> WorkerSnapshot:
         uptime=round(reading.uptime, 3),
         load=reading.load,
         draining=reading.draining,
+        faults=_most_first(reading.faults),
     )

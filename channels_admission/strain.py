@@ -83,6 +83,22 @@ def _silence(case: Case) -> Iterator[Finding]:
         )
 
 
+def _faults(case: Case) -> Iterator[Finding]:
+    def told(process: Process) -> str:
+        return ", ".join(f"{count:,} {kind}" for kind, count in process.faults.items())
+
+    faulty = sorted((each for each in case.processes if each.faults), key=lambda each: -sum(each.faults.values()))
+    if faulty:
+        yield Finding(
+            "heartbeat-errors",
+            Severity.WARNING,
+            f"The heartbeat of {_name(faulty[0])} has met unexpected errors",
+            _named(faulty, told) + "; since the worker started",
+            "It goes on, and decides by WHEN_LEDGER_DOWN while it cannot reach the ledger. The worker's log has a "
+            "traceback of each kind, logger channels_admission: report it.",
+        )
+
+
 def _lag(case: Case) -> Iterator[Finding]:
     def told(process: Process) -> str:
         lag = process.monitor("lag")
@@ -171,4 +187,4 @@ def _share(share: float | None) -> str:
     return "unknown" if share is None else f"{100 * share:.0f} %"
 
 
-FINDERS: tuple[Finder, ...] = (_memory, _descriptors, _silence, _lag, _monitors, _sockets)
+FINDERS: tuple[Finder, ...] = (_memory, _descriptors, _silence, _faults, _lag, _monitors, _sockets)

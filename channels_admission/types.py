@@ -402,6 +402,8 @@ class WorkerReading:
     classes: Mapping[str, int] = field(default_factory=dict)
     """Slots held, by the class of the connection."""
     draining: bool = False
+    faults: Mapping[str, int] = field(default_factory=dict)
+    """Unexpected exceptions in its heartbeat and what runs beside it since it started, by kind."""
 
 
 @dataclass(frozen=True, slots=True)

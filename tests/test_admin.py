@@ -228,6 +228,7 @@ def test_feed_is_the_snapshot(as_viewer, admission):
                 "refused": {"full": 7, "ledger": 1},
                 "shed": 0,
                 "healed": 0,
+                "faults": {},
                 "channels_full": 0,
                 "classes": {},
                 "overdue": 0,
@@ -244,6 +245,7 @@ def test_feed_is_the_snapshot(as_viewer, admission):
                         "held": 40,
                         "load": [],
                         "draining": False,
+                        "faults": {},
                     }
                 ],
             },
@@ -259,6 +261,7 @@ def test_feed_is_the_snapshot(as_viewer, admission):
                 "refused": {},
                 "shed": 0,
                 "healed": 0,
+                "faults": {},
                 "channels_full": 0,
                 "classes": {},
                 "overdue": 0,
@@ -343,6 +346,17 @@ def test_the_page_shows_readings_classes_and_the_worst_seconds(as_viewer, admiss
     ]
     assert '<span data-field="reason.name">over the quota address</span>' in html
     assert re.search(r'second.at">\d\d:\d\d:\d\d</span> <span data-field="second.handshakes">3<', html)
+
+
+def test_the_page_shows_unexpected_errors_of_a_worker(as_viewer, admission):
+    admission()
+    report("web-1:1:ab", 4, counters={"fault:OSError": 1200, "fault:ValueError": 1, "admitted": 4})
+    report("web-1:2:cd", 4)
+    html = as_viewer.get(PAGE).content.decode()
+    assert re.findall(r'data-notice="faults"( hidden)?>[^<]+<span data-field="worker.faults">([^<]*)<', html)[:2] == [
+        ("", "1,200 OSError, 1 ValueError"), (" hidden", ""),
+    ]  # fmt: skip
+    assert as_viewer.get(FEED).json()["pools"][0]["workers"][0]["faults"] == {"OSError": 1200, "ValueError": 1}
 
 
 def _giving(snapshot):

@@ -349,6 +349,17 @@ def test_damaged_counts_that_were_put_right():
     )
 
 
+def test_unexpected_errors_name_the_worker_and_their_kinds():
+    faulty = worker(pid=43, faults={"OverflowError": 2, "OSError": 1200})
+    loops = (worker(faults={"OSError": 3}), worker(id="web-1:42:cd", faults={"OSError": 1, "ValueError": 1}))
+    assert only(snapshot(pool(*loops, faulty, worker(pid=44)))) == (
+        "heartbeat-errors",
+        "warning",
+        "The heartbeat of web-1 43 has met unexpected errors",
+        "web-1 43: 1,200 OSError, 2 OverflowError; web-1 42: 4 OSError, 1 ValueError; since the worker started",
+    )
+
+
 def test_refusals_are_noted_by_reason():
     seen = snapshot(pool(refused={"ledger": 2, "full": 1480, "rate": 0}))
     assert only(seen) == (

@@ -42,7 +42,7 @@ POOL = PoolSnapshot(
     name="default", held=36, limit=50, free=14, share=0.72, warn_at=0.7, level=Level.WARNING, admitted=412,
     refused={"full": 148, "lag": 2, "quota:address": 7, "attempts:address": 5}, shed=3,
     workers=(WORKER, replace(WORKER, id="web-2:7:cd34", held=6, load=(), draining=True)), calls=Calls(1000, 4, 0.75),
-    classes={"paying": 20, "exempt": 1}, overdue=5, channels_full=9, healed=6,
+    classes={"paying": 20, "exempt": 1}, overdue=5, channels_full=9, healed=6, faults={"OSError": 3},
     configured=80, paused=True, dry_run=True, alert=Level.CRITICAL,
     would_refuse={"full": 11, "quota:address": 12}, drained=13, aged=14,
 )  # fmt: skip
@@ -106,6 +106,7 @@ def test_every_number_of_the_snapshot():
         ("ledger_call_seconds_sum", ("default",)): 0.75,
         ("ledger_errors_total", ("default",)): 4,
         ("ledger_healed_total", ("default",)): 6,
+        ("heartbeat_errors_total", ("OSError", "default")): 3,
         ("worker_held", ("default", "web-1:4242:ab12")): 30,
         ("worker_held", ("default", "web-2:7:cd34")): 6,
         ("worker_silence_seconds", ("web-1:4242:ab12",)): 0.1,

@@ -115,6 +115,14 @@ def pool(**changes) -> PoolSnapshot:
     return replace(made, **changes)
 
 
+def test_unexpected_errors_are_told_of_the_pool_and_of_each_worker():
+    faulty = worker(faults={"OSError": 1200, "ValueError": 1})
+    text = shown(snapshot(pool(faults={"OSError": 1300, "ValueError": 1}, workers=(worker(id="web-2:7:ab"), faulty))))
+    assert "1,301 unexpected errors in heartbeats" in " ".join(text.split())
+    told = [line for line in lines(text) if "has met" in line]
+    assert told == ["web-1 4242 has met errors in its heartbeat: 1,200 OSError, 1 ValueError"]
+
+
 def snapshot(*pools: PoolSnapshot, enabled: bool = True, health: Health = Health.OK) -> Snapshot:
     ledger = LedgerSnapshot("redis", "redis://127.0.0.1:6390/0", health)
     return Snapshot(datetime.now(UTC), enabled, ledger, pools or (pool(),))
@@ -218,6 +226,7 @@ def test_json_has_the_documented_shape(shared, redis_server):
                 "refused": {"full": 5},
                 "shed": 0,
                 "healed": 0,
+                "faults": {},
                 "channels_full": 0,
                 "classes": {},
                 "overdue": 0,
@@ -232,6 +241,7 @@ def test_json_has_the_documented_shape(shared, redis_server):
                         "held": 25,
                         "load": [],
                         "draining": False,
+                        "faults": {},
                     },
                 ],
                 "configured": 50,

@@ -28,6 +28,7 @@ from ..types import (
     Report,
     View,
     WorkerReading,
+    faults_in,
     is_decision,
 )
 from .base import LATELY, MINUTES, SECONDS, OutOfOrder
@@ -270,6 +271,7 @@ class MemoryLedger:
                 load=entry.report.load,
                 classes=entry.classes,
                 draining=entry.report.draining,
+                faults=faults_in(entry.report.counters),
             )
             for entry in alive
         )

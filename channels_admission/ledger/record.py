@@ -28,6 +28,7 @@ from ..types import (
     Reason,
     View,
     WorkerReading,
+    faults_in,
 )
 from ..worker import MOST_PID
 from .base import LATELY, MINUTES, SECONDS
@@ -41,6 +42,8 @@ LOAD = re.compile(
     rf"([A-Za-z][a-z0-9_]{{0,23}})=(\?|-?{NUMBER})(?:~({NUMBER})~({NUMBER}))?(?:@(\d\.\d{{1,2}}))?(?:;|$)"
 )
 MOST_MONITORS = 16
+MOST_KINDS = 32
+"""Kinds of exceptions shown of one worker."""
 LEVELS = tuple(Level)
 ALERT = re.compile(r"([0-3])\|.*")
 LONGEST_TEXT = 32_768
@@ -248,6 +251,7 @@ def _worker(name: str, record: str, now: int) -> WorkerReading | None:
         classes={name: min(int(count), MAX_LIMIT) for name, count in CLASS.findall(parts[9])[:MOST_CLASSES]}
         if len(parts) > 9
         else {},
+        faults=dict(list(faults_in(counters_of(parts[6])).items())[:MOST_KINDS]),
     )
 
 

@@ -247,6 +247,12 @@ def total(counters: Mapping[str, int]) -> int:
 
 
 @register.filter
+def listed(counters: Mapping[str, int]) -> str:
+    """What was counted, each with its number: ``3 OSError, 1 ValueError``."""
+    return ", ".join(f"{number(count)} {name}" for name, count in counters.items())
+
+
+@register.filter
 def gauge(pool: PoolSnapshot) -> str:
     """What the bar shows, in words."""
     return str(GAUGE).format(held=number(pool.held), limit=number(pool.limit))

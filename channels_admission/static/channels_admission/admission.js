@@ -16,6 +16,7 @@
 
   const number = (value) => NUMBER.format(value);
   const sum = (counts) => Object.values(counts).reduce((total, count) => total + count, 0);
+  const listed = (counts) => Object.entries(counts).map(([name, count]) => `${number(count)} ${name}`).join(", ");
   const lengthOf = (share) => `${(100 * Math.min(share, 1)).toFixed(1)}%`;
   const fill = (sentence, values) => sentence.replace(/\{(\w+)\}/g, (_, name) => values[name]);
 
@@ -109,6 +110,7 @@
     "worker.server": ({ server }) => server || "–",
     "worker.held": ({ held }) => number(held),
     "worker.last_beat": (worker, words) => duration(worker.last_beat, words.durations),
+    "worker.faults": ({ faults }) => listed(faults),
     "worker.uptime": ({ uptime }, words) => duration(uptime, words.durations),
   };
 
@@ -241,6 +243,7 @@
     showWorker(row, worker) {
       this.write(row, "worker", worker);
       this.notice("draining", worker.draining, row);
+      this.notice("faults", Object.keys(worker.faults).length > 0, row);
       this.notice("drainable", !worker.draining, row);
       this.aim(row, "target", worker.id);
       this.arrange(row, "loads", worker.load, "name", (place, load) => {
