@@ -2,14 +2,14 @@
 --
 -- KEYS  1 counts   hash: one record per worker, and the pool's own fields, which begin with '#'
 --       2 leases   list: every worker once; the first are the next to be looked at
---       3 home     hash: pid:nonce -> born, of the workers that share the reporter's host and process namespace
+--       3 home     hash: pid:nonce -> born, sealed, of the workers that share the reporter's host and process namespace
 --       4 seconds  hash: place in a ring of 900 -> moment, one for each second of Redis's time
 --       5 controls hash: 'set' -> what operators have set for the pool (controls.py tells how it is written)
 --       6 minutes  hash: place in a ring of 1,440 -> moment, one for each minute
 --       and where the pool is shared by quotas or classes
 --       7 claims   hash: key, 15 bytes -> slots held under it, by all workers together; '#epoch', '#dead', and '#seal'
 --       8 own      hash: key -> slots that this worker holds under it; '#epoch', and '#since', its report that began it
---       9 attempts hash: number of a set -> at most 8 buckets of attempts, each a key, 15 bytes, and when it is full again
+--       9 attempts hash: number of a set -> at most 8 buckets of attempts, each a key, 15 bytes, and when it is full
 --      10 swept    as 8, of a dead worker whose claims are given back, if one is named
 -- ARGV  1 worker   2 seq   3 held (slots)   4 wanted (handshakes)   5 limit (slots)
 --       6 version seen   7 allowance (slots)   8 lease (ms)   9 beat (ms)   10 expiry of unused keys (ms)
@@ -103,7 +103,7 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local read = {
   RECORD = '^(%d+)|(%d+)|(%d+)|(%d+)|(%d+)|[^|]*|([^|]*)|[^|]*|([01])(.*)$',
   RECORD_BYTES = 32768, COUNTERS_BYTES = 24576, COUNTERS_KEPT = 256, COUNTER_BYTES = 80, ALERT_BYTES = 4096,
-  LARGEST = 1e15, SEAL_BYTES = 3,
+  LARGEST = 1e15, SEAL_BYTES = 3, SEARCHED = 256,
 }
 
 -- A whole number from 0 to `most`.
@@ -423,6 +423,9 @@ do
   local is_whole = state and length == workers + #OWN
   record = read.record(worker, found[1])
   if found[1] and not record then is_whole = false end
+  if record and is_beat and seq % math.ceil(workers / read.SEARCHED) == 0 then
+    is_whole = is_whole and redis.call('LPOS', leases, worker)
+  end
   for i, name in ipairs(next_ones) do
     looked_at[i], looks[i] = name, read.record(name, found[i + 1])
     if found[i + 1] and not looks[i] then is_whole = false end
@@ -872,7 +875,11 @@ do
 end
 remember(seconds, SECONDS_KEPT, second, total, limit, by_second)
 remember(minutes, MINUTES_KEPT, minute, total, limit, by_minute)
-if stays then redis.call('HSET', home, place_of(worker), born) else reaped[#reaped + 1] = worker end
+if not stays then
+  reaped[#reaped + 1] = worker
+else
+  redis.call('HSET', home, place_of(worker), born .. read.seal(worker, born))
+end
 
 -- Whom this call has looked at goes to the end of the queue, and who is reaped leaves it.
 local last_in_queue, leaves = {}, {}
@@ -914,11 +921,13 @@ if is_beat then
   local found = redis.call('HRANDFIELD', home, NEIGHBOURS_SHOWN, 'WITHVALUES')
   for i = 1, #found, 2 do near[#near + 1] = host .. found[i] end
   for i, theirs in ipairs(#near > 0 and redis.call('HMGET', counts, unpack(near)) or {}) do
-    if not theirs then
+    local sealed = found[2 * i]
+    local their_birth = #sealed <= 20 and string.sub(sealed, 1, -1 - read.SEAL_BYTES) or ''
+    if not theirs or their_birth .. read.seal(near[i], their_birth) ~= sealed then
       strangers[#strangers + 1] = found[2 * i - 1]
     elseif near[i] ~= worker then
       reply[#reply + 1] = near[i]
-      reply[#reply + 1] = found[2 * i]
+      reply[#reply + 1] = their_birth
     end
   end
   if #strangers > 0 then redis.call('HDEL', home, unpack(strangers)) end

@@ -1,0 +1,254 @@
+"""Whatever is written to a pool's keys: no call fails, nobody is let in too many, and the counts are right again."""
+
+import itertools
+import re
+from collections import Counter
+
+import pytest
+import redis
+
+from channels_admission.account import Account
+from channels_admission.exceptions import LedgerRefused
+from channels_admission.ledger.redis import SCRIPT
+from channels_admission.types import KEY_BYTES, Ask, Key
+from channels_admission.worker import Worker
+
+from damage import FEW, VALUES, Place, one_of_each
+from reports import Clock
+from stored import StoredInRedis
+
+LIMIT, WORKERS, BEAT, LEASE, QUOTA = 12, 4, 1.0, 10.0, 3
+STEPS_PER_BEAT = 2
+RIGHT_AGAIN = 2
+"""Beats after which the counts equal the truth, and everybody may be let in again for whom there is room."""
+CLIENTS = [bytes([97 + number]) * KEY_BYTES for number in range(6)]
+SHARED = {"QUOTAS": [{"key": "user", "max": QUOTA}]}
+
+
+class Server:
+    """One worker with the product's own books, whose every call reaches the ledger."""
+
+    def __init__(self, world: "World", number: int) -> None:
+        self.world = world
+        self.account = Account(world.settings.pool("default"), Worker(pid=number, born=7, nonce=f"{number:08x}"))
+        self.slots: list[Key | None] = []
+
+    def call(self, wanted: int = 0, client: Key | None = None) -> None:
+        account = self.account
+        asks = tuple(Ask((client,)) for _ in range(wanted)) if account.claims else ()
+        report = account.report(wanted, asks=asks, beat=True)
+        view = self.world.ledger.apply(report)
+        account.settle(report, view)
+        self.world.healed += view.healed
+        for ask, reason in zip(asks, view.verdicts, strict=True):
+            if not reason:
+                account.admit(ask)
+                self.slots.append(client)
+        while wanted and not asks and account.has_room:
+            account.admit()
+            self.slots.append(None)
+            wanted -= 1
+
+    def release(self) -> None:
+        client = self.slots.pop()
+        self.account.release((client,) if client else ())
+
+
+class World:
+    """Workers, their clients and a Redis whose clock is the world's."""
+
+    def __init__(self, settings, patches: dict[str, str] | None = None) -> None:
+        self.settings = settings
+        self.clock = Clock()
+        self.ledger = StoredInRedis(settings, self.clock, patches)
+        self.client = redis.Redis.from_url(settings.ledger.host["address"])
+        self.prefix = settings.prefix
+        self.servers = [Server(self, number) for number in range(1, WORKERS + 1)]
+        self.healed = 0
+        self.names = [server.account.worker.id for server in self.servers]
+        self.calm(3)
+
+    @property
+    def is_shared(self) -> bool:
+        return self.servers[0].account.claims is not None
+
+    @property
+    def held(self) -> int:
+        return sum(len(server.slots) for server in self.servers)
+
+    def under(self, client: Key) -> int:
+        return sum(server.slots.count(client) for server in self.servers)
+
+    def calm(self, beats: int = RIGHT_AGAIN) -> None:
+        """Beats in which nobody comes."""
+        for _ in range(beats):
+            self.clock.now += BEAT
+            for server in self.servers:
+                server.call()
+
+    def half_fill(self) -> None:
+        """Half of the pool is held, by clients who have about half of what each may have."""
+        for server in self.servers:
+            while server.slots:
+                server.release()
+            server.call()
+        for number, server in zip(range(LIMIT // 2), itertools.cycle(self.servers), strict=False):
+            server.call(1, CLIENTS[number // 2] if self.is_shared else None)
+        assert self.held == LIMIT // 2
+
+    def rush(self, beats: float = RIGHT_AGAIN) -> None:
+        """Everybody wants in, all the time, and never are there too many."""
+        for step in range(int(beats * STEPS_PER_BEAT) + 1):
+            for server, client in zip(self.servers, itertools.cycle(CLIENTS[step % len(CLIENTS) :]), strict=False):
+                server.call(2, client if self.is_shared else None)
+                assert self.held <= LIMIT
+                assert all(self.under(each) <= QUOTA for each in CLIENTS)
+            self.clock.now += BEAT / STEPS_PER_BEAT
+
+    def see_truth(self) -> None:
+        """What is stored is what is held, by every key."""
+        for server in self.servers:
+            server.call()
+        state = self.ledger.state
+        held = {server.account.worker.id: len(server.slots) for server in self.servers}
+        assert (state.total, state.counts, state.leased) == (self.held, held, set(held))
+        assert [server.account.worker.id for server in self.servers] == self.names
+        if self.is_shared:
+            fields = self.client.hgetall(f"{self.prefix}:{{default}}:claims")
+            counted = {key: int(value[:-2]) for key, value in fields.items() if len(key) == KEY_BYTES}
+            assert counted == Counter(client for server in self.servers for client in server.slots)
+
+    def close(self) -> None:
+        self.client.delete(*self.client.scan_iter(f"{self.prefix}:*"))
+        self.client.close()
+        self.ledger.close()
+
+
+@pytest.fixture
+def create(admission, redis_server):
+    """``create(patches, **settings)`` makes a world."""
+    worlds = []
+
+    def create(patches=None, **settings) -> World:
+        settings = admission(
+            LEDGER=redis_server.url, BEAT=BEAT, LEASE=LEASE, MAX_CONNECTIONS=LIMIT, EXPECTED_WORKERS=WORKERS,
+            WHEN_LEDGER_DOWN="freeze", **settings,
+        )  # fmt: skip
+        worlds.append(World(settings, patches))
+        return worlds[-1]
+
+    yield create
+    for world in worlds:
+        world.close()
+
+
+@pytest.fixture(params=[{}, SHARED], ids=["plain", "shared"])
+def world(request, create):
+    return create(**request.param)
+
+
+def survive(world: World, place: Place, value: bytes | None) -> None:
+    """One damage while the pool is half full and everybody wants in."""
+    world.half_fill()
+    place.damage(value)
+    try:
+        world.rush()
+        assert world.held == LIMIT
+        world.see_truth()
+    except Exception as error:
+        error.add_note(f"{place} was made {'to vanish' if value is None else value[:80]!r}")
+        raise
+
+
+def damaged(world: World, values: tuple[bytes | None, ...]) -> int:
+    """Inflict all damage there is, one after the other; how often."""
+    world.half_fill()
+    cases = [(place, value) for place in one_of_each(world.client, world.prefix) for value in values]
+    for place, value in cases:
+        survive(world, place, value)
+    return len(cases)
+
+
+def test_no_damage_lets_too_many_in_or_stays(world):
+    assert damaged(world, FEW) > 200
+    assert world.healed > 100
+
+
+@pytest.mark.long
+def test_no_damage_of_any_kind_lets_too_many_in_or_stays(world):
+    assert damaged(world, VALUES) > 700
+
+
+@pytest.mark.parametrize(
+    ("shared", "old", "new"),
+    [
+        pytest.param({}, "text .. read.seal(name, text) ~= record", "#record < 9", id="records"),
+        pytest.param({}, "is_ours and state.draining", "state.draining", id="own fields"),
+        pytest.param({}, "length == workers + #OWN", "length", id="number of records"),
+        pytest.param(SHARED, "read.marked(key, count) == text and count", "count", id="counts of claims"),
+        pytest.param(SHARED, "length - 2 == record.claimed", "true", id="number of own claims"),
+        pytest.param(SHARED, "redis.call('HLEN', key)) == sealed", "0) and sealed", id="number of claims"),
+    ],
+)
+def test_it_is_noticed_when_a_comparison_is_off(create, shared, old, new):
+    world = create({old: new}, **shared)
+    with pytest.raises((AssertionError, LedgerRefused, ValueError)):
+        damaged(world, FEW)
+
+
+def test_the_record_of_a_dead_worker_may_be_damaged(world):
+    for value in FEW:
+        world.half_fill()
+        dead = world.servers.pop()
+        key = f"{world.prefix}:{{default}}:counts".encode()
+        Place(world.client, key, dead.account.worker.id.encode()).damage(value)
+        for _ in range(int(LEASE) + 2):
+            world.rush(1)
+        assert world.held == LIMIT
+        world.servers.append(Server(world, 100 + FEW.index(value)))
+        world.names = [server.account.worker.id for server in world.servers]
+        world.calm()
+        world.see_truth()
+
+
+def test_a_lease_that_names_one_worker_twice_is_found(world):
+    """The other, which it no longer names, is forgotten with its lease all the same."""
+    world.half_fill()
+    leases = f"{world.prefix}:{{default}}:leases"
+    world.client.lset(leases, 3, world.client.lindex(leases, 0))
+    world.rush()
+    world.see_truth()
+    world.servers.pop()
+    world.names.pop()
+    world.calm(int(LEASE) + 2)
+    world.see_truth()
+
+
+HOSTILE = [
+    b"1" * 100_000, b"a" * 100_000, b"a=1," * 25_000, b"|" * 100_000, b"1;" * 50_000, b";limit=" + b"1" * 8_000,
+    b"9" + b";limit=1" * 1_000, b"9;limit=" + b"1" * 8_000, b"0|" + b"1," * 50_000, b"1" * 67, b"." * 8_000,
+]  # fmt: skip
+"""Texts on which a pattern that tries bytes more than once would take long."""
+SLOW = 20_000
+"""Microseconds that no call needs, by far, on the slowest machine."""
+
+
+def test_no_text_makes_a_call_slow(world):
+    world.half_fill()
+    for place, text in itertools.product(one_of_each(world.client, world.prefix), HOSTILE):
+        took = []
+        for _ in range(3):  # the machine may give the time of Redis to others
+            place.damage(text)
+            world.client.config_resetstat()
+            world.servers[0].call()
+            took.append(world.client.info("commandstats")["cmdstat_evalsha"]["usec"])
+        assert min(took) < SLOW, f"{place} made {text[:40]!r}"
+
+
+def test_no_pattern_tries_a_byte_twice():
+    """Beside what the time of calls shows: a pattern for what Redis returns is tried in one place, or repeats once."""
+    called = re.findall(r"string\.(?:g?match|find)\((?!ARGV)[^']*'([^']*)'", SCRIPT)
+    repeated = re.compile(r"(?:\[[^\]]*\]|%?.)[*+]")
+    assert len(called) > 15
+    for pattern in called:
+        assert pattern.startswith("^") or len(repeated.findall(pattern)) <= 1, pattern
