@@ -21,8 +21,10 @@ come for it, and the ledger alone knows whether it may. :class:`~.claims.Claims`
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 from . import policy
+from .agreement import numbers_of
 from .attempts import Attempts, Over
 from .claims import Claims
 from .conf import PoolSettings
@@ -81,6 +83,9 @@ class Account:
     def __init__(self, pool: PoolSettings, worker: Worker, server: str = "") -> None:
         self.pool = pool
         self.terms = pool.terms
+        self.settings = ""
+        """The settings in force, where they are not this worker's own, as text."""
+        self._limit = pool.max_connections
         self.worker = worker
         self.server = server
         self.held = 0
@@ -88,6 +93,8 @@ class Account:
         """What the ledger counts for this worker, at the least."""
         self.away = False
         """Whether the last exchange failed: decisions are then this account's alone."""
+        self.retired = False
+        """Whether a gate with later settings has taken the place of this one."""
         self.draining = False
         """Whether it takes no new connections any more."""
         self.controls = NOTHING_SET
@@ -121,7 +128,7 @@ class Account:
     @property
     def limit(self) -> int:
         """Slots in the pool: what an operator has set, as far as this worker has heard, or else the settings."""
-        return self.controls.limit.value if self.controls.limit else self.pool.max_connections
+        return self.controls.limit.value if self.controls.limit else self._limit
 
     @property
     def dry_run(self) -> bool:
@@ -252,14 +259,16 @@ class Account:
             acknowledged=self._acknowledged,
             gone=gone,
             load=load,
-            terms=self.terms,
+            terms=self.pool.terms,
             owed=owed,
             controls=self.controls,
             draining=self.draining,
             warn_at=self.pool.warn_at,
             level=self.level,
+            settings=self.settings,
             beat=beat,
             goodbye=goodbye,
+            retired=self.retired,
             fair=fair,
         )
 
@@ -283,6 +292,16 @@ class Account:
         self._share = share
         self.level = view.level
         self.controls = view.controls or self.controls
+        if view.settings != self.settings:
+            self._adopt(view.settings)
+
+    def _adopt(self, settings: str) -> None:
+        """Decide by the settings in force, where other workers have others; again by the own ones where none has."""
+        in_force = numbers_of(settings)
+        self.settings = settings
+        self._limit = int(in_force.get("limit", self.pool.max_connections))
+        rate, burst = in_force.get("rate"), in_force.get("burst", 1)
+        self.terms = replace(self.pool.terms, rate=rate, burst=int(burst)) if rate else self.pool.terms
 
     def fail(self, now: float) -> None:
         """An exchange failed; whether the ledger applied the report is unknown."""

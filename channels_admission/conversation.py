@@ -5,6 +5,7 @@ import logging
 import math
 
 from .account import Account
+from .agreement import numbers_of, said, text_of
 from .alerts import Alerts
 from .conf import Settings
 from .drain import Drains
@@ -124,6 +125,8 @@ class Conversation:
                 self._look_for_gone(view)
         if view.lapsed and not view.settling:  # else the ledger lost its data, and no lease ran out
             self._warn_of_lapse(report.held)
+        if report.settings != view.settings:
+            self._tell_of_settings(report, view)
         self._obey(view, is_beat)
         self._answer(batch, view, started)
         if account.unreported or account.draining != report.draining:
@@ -191,6 +194,21 @@ class Conversation:
         for edge in view.edges:
             with self._spare("the alerts"):
                 self._alerts.tell(edge, self._account.worker.id)
+
+    def _tell_of_settings(self, report: Report, view: View) -> None:
+        """Say once what other settings are in force than this worker's, and when its own are again."""
+        pool, settings = self._account.pool.name, self._settings
+        own = numbers_of(text_of(report, settings.lease, settings.beat))
+        in_force = numbers_of(view.settings)
+        if not in_force:
+            logger.warning("Pool %r: all workers have the same settings again.", pool)
+            return
+        differing = [name for name, number in in_force.items() if number != own.get(name)]
+        logger.warning(
+            "Pool %r: workers have different settings, and the strictest are in force: %s. This one has: %s.", pool,
+            ", ".join(said(name, in_force[name]) for name in differing),
+            ", ".join(said(name, own.get(name)) for name in differing),
+        )  # fmt: skip
 
     def _look_for_gone(self, view: View) -> None:
         self._gone = tuple(neighbour.worker for neighbour in view.neighbours if is_gone(neighbour))

@@ -214,7 +214,7 @@ class Gate:
 
     def retire(self) -> None:
         """Stop when the last slot is released: other settings are in force, and another gate serves them."""
-        self._retired = True
+        self._retired = self.account.retired = True
         self._timetable.report_now()
 
     async def aclose(self, *, exiting: bool = False) -> None:

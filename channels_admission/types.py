@@ -331,10 +331,15 @@ class Report:
     """Share of the limit from which the pool's level is a warning."""
     level: Level | None = None
     """The pool's level as this worker last heard it."""
+    settings: str = ""
+    """The settings that this worker has heard to be in force, where they are not its own: as text, see
+    :mod:`.agreement`. A ledger that has lost its data hears of them again."""
     beat: bool = False
     """Whether this is the periodic report, which also asks for the neighbours."""
     goodbye: bool = False
     """The last report: with ``held`` at 0 the worker is forgotten at once."""
+    retired: bool = False
+    """Whether a later worker of this process, with other settings, has taken its place: its own bind nobody."""
     fair: Fair | None = None
     """Only in a pool that is shared by quotas or classes; ``wanted`` then counts its asks that are not late."""
 
@@ -386,6 +391,8 @@ class View:
     """A dead worker whose claims are to be swept up, or nothing."""
     healed: bool = False
     """Whether this call found the ledger's data damaged, and began to count anew."""
+    settings: str = ""
+    """The settings in force, where they are not all the worker's own: as text, see :mod:`.agreement`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -404,6 +411,8 @@ class WorkerReading:
     draining: bool = False
     faults: Mapping[str, int] = field(default_factory=dict)
     """Unexpected exceptions in its heartbeat and what runs beside it since it started, by kind."""
+    settings: str = ""
+    """The fingerprint of its settings; nothing where it is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -440,7 +449,7 @@ class Reading:
     """A pool as a reader of the ledger sees it; workers that outlived their lease are left out."""
 
     limit: int | None
-    """The limit by the settings, as last reported by a worker; None when the ledger knows no such pool."""
+    """The limit by the settings in force; None when the ledger knows no such pool."""
     settling: bool
     counters: Counters
     workers: tuple[WorkerReading, ...]
@@ -451,6 +460,8 @@ class Reading:
     controls: Controls = NOTHING_SET
     level: Level = Level.CALM
     """How near the pool is to its limit; falls five points later than it rises."""
+    settings: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """The settings that workers lately had, by fingerprint; of more than one the strictest are in force."""
 
     @property
     def drains(self) -> tuple[Drain, ...]:

@@ -25,6 +25,7 @@ FLOORS = [
     "conf",
     "sizing",
     "policy",
+    "agreement",
     "rules",
     "attempts",
     "fairness",

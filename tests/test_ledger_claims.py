@@ -36,7 +36,7 @@ async def keys_kept(ledger) -> int:  # noqa: F811
 
 
 async def test_a_key_has_its_quota_over_all_workers(ledger, worker, clock):  # noqa: F811
-    await settled(ledger, clock)
+    await settled(ledger, clock, 100)
     a, b = worker("a", limit=100), worker("b", limit=100)
     assert (await a.claim(*[ask("kim")] * 5)).verdicts == ("", "", "", "quota:user", "quota:user")
     view = await b.claim(ask("kim"), ask("lee"))
@@ -44,7 +44,7 @@ async def test_a_key_has_its_quota_over_all_workers(ledger, worker, clock):  # n
 
 
 async def test_what_is_given_back_may_be_claimed_elsewhere(ledger, worker, clock):  # noqa: F811
-    await settled(ledger, clock)
+    await settled(ledger, clock, 100)
     a, b = worker("a", limit=100), worker("b", limit=100)
     await a.claim(*[ask("kim")] * 3)
     a.drop(ask("kim"))
@@ -59,7 +59,7 @@ async def test_what_is_given_back_may_be_claimed_elsewhere(ledger, worker, clock
 
 
 async def test_a_handshake_needs_room_under_each_of_its_keys(ledger, worker, clock):  # noqa: F811
-    await settled(ledger, clock)
+    await settled(ledger, clock, 100)
     a = worker("a", limit=100)
     asks = [ask(f"user {number}", "here") for number in range(7)]
     assert (await a.claim(*asks)).verdicts == ("",) * 5 + ("quota:address",) * 2
@@ -68,14 +68,14 @@ async def test_a_handshake_needs_room_under_each_of_its_keys(ledger, worker, clo
 
 
 async def test_a_refusal_creates_no_key(ledger, worker, clock):  # noqa: F811
-    await settled(ledger, clock)
+    await settled(ledger, clock, 0)
     a = worker("a", limit=0)
     assert (await a.claim(*[ask(f"user {number}") for number in range(9)])).verdicts == ("full",) * 9
     assert await keys_kept(ledger) == 0
 
 
 async def test_a_class_fills_the_pool_up_to_its_share(ledger, worker, clock):  # noqa: F811
-    await settled(ledger, clock)
+    await settled(ledger, clock, 100)
     a, b = worker("a", limit=100), worker("b", limit=100)
     await a.claim(*[ask(group="anonymous")] * 85)
     assert a.held == 80
@@ -91,16 +91,19 @@ async def test_a_class_fills_the_pool_up_to_its_share(ledger, worker, clock):  #
 
 
 async def test_a_share_follows_the_limit(ledger, worker, clock):  # noqa: F811
-    await settled(ledger, clock)
+    await settled(ledger, clock, 29)
     a = worker("a", limit=29)
     await a.claim(*[ask(pending=True)] * 9)
     assert a.held == 5
     a.last = type(a.last)(**{**{name: getattr(a.last, name) for name in a.last.__slots__}, "limit": 50})
+    for _ in range(int(LEASE / BEAT) + 1):  # until the lower limit is about no more
+        clock.now += BEAT
+        await a.claim()
     assert (await a.claim(*[ask(pending=True)] * 9)).granted == 5
 
 
 async def test_a_connection_may_claim_more_than_it_had(ledger, worker, clock):  # noqa: F811
-    await settled(ledger, clock)
+    await settled(ledger, clock, 100)
     a = worker("a", limit=100)
     await a.claim(*[ask(address="here")] * 4)
     view = await a.claim(*[ask("kim", late=True)] * 4)
@@ -108,7 +111,7 @@ async def test_a_connection_may_claim_more_than_it_had(ledger, worker, clock):  
 
 
 async def test_a_connection_that_comes_into_a_lesser_class_needs_room_there(ledger, worker, clock):  # noqa: F811
-    await settled(ledger, clock)
+    await settled(ledger, clock, 10)
     a = worker("a", limit=10)
     await a.claim(*[ask()] * 8)
     assert (await a.claim(ask(group="anonymous", late=True))).verdicts == ("",)
@@ -122,7 +125,7 @@ async def test_a_connection_that_comes_into_a_lesser_class_needs_room_there(ledg
 
 
 async def test_a_repeated_report_claims_nothing_twice(ledger, worker, clock):  # noqa: F811
-    await settled(ledger, clock)
+    await settled(ledger, clock, 100)
     a = worker("a", limit=100)
     await a.claim(ask("kim"))
     with pytest.raises(OutOfOrder):
@@ -131,7 +134,7 @@ async def test_a_repeated_report_claims_nothing_twice(ledger, worker, clock):  #
 
 
 async def test_claims_of_the_dead_return_within_the_lease(ledger, worker, clock):  # noqa: F811
-    b = await settled(ledger, clock)
+    b = await settled(ledger, clock, 1000)
     a = worker("a", limit=1000)
     for start in range(0, 450, 150):
         await a.claim(*[ask(f"user {number}") for number in range(start, start + 150)])
@@ -145,7 +148,7 @@ async def test_claims_of_the_dead_return_within_the_lease(ledger, worker, clock)
 
 
 async def test_claims_of_several_dead_are_swept_up_one_after_the_other(ledger, worker, clock):  # noqa: F811
-    b = await settled(ledger, clock)
+    b = await settled(ledger, clock, 100)
     for nonce in "acde":
         await worker(nonce, limit=100).claim(ask("kim"), ask(nonce))
     await b.claim(gone=tuple(f"host:1:{nonce}" for nonce in "acde"))
@@ -155,7 +158,7 @@ async def test_claims_of_several_dead_are_swept_up_one_after_the_other(ledger, w
 
 
 async def test_a_goodbye_gives_claims_back(ledger, worker, clock):  # noqa: F811
-    b = await settled(ledger, clock)
+    b = await settled(ledger, clock, 100)
     a = worker("a", limit=100)
     await a.claim(ask("kim"), ask("lee"))
     a.held = 0

@@ -333,10 +333,10 @@ def on_the_minute(clock) -> int:
 
 
 async def test_a_moment_is_the_most_held_the_last_limit_and_what_was_decided_by_reason(worker, clock, ledger):
-    a, b = worker("a"), worker("b")
+    a, b = worker("a", limit=20), worker("b", limit=20)
     start = on_the_minute(clock)
     await a.say(wanted=7, counters={"lag": 2})
-    await b.say(wanted=9, limit=20, counters={"admitted": 1, "rate": 4, "released": 1, "shed": 2})
+    await b.say(wanted=9, counters={"admitted": 1, "rate": 4, "released": 1, "shed": 2})
     await a.say(held=1, limit=15, counters={"admitted": 7, "lag": 3})
     past = await ledger.past("default")
     assert past.now == start

@@ -5,10 +5,11 @@ import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from .. import policy
+from .. import agreement, policy
+from ..agreement import differences, fingerprint, numbers_of, strictest
 from ..attempts import Buckets, judge
 from ..conf import Settings
 from ..fairness import decide
@@ -16,6 +17,7 @@ from ..pace import Pace
 from ..types import (
     NOTHING_SET,
     RELEASED,
+    Bound,
     Controls,
     Counters,
     Edge,
@@ -64,6 +66,12 @@ class _Pool:
     controls: Controls = NOTHING_SET
     level: Level = Level.CALM
     edges: list["_Telling"] = field(default_factory=list)
+    settings: set[str] = field(default_factory=set)
+    """Those that workers have, as of the last report."""
+
+    @property
+    def in_force(self) -> dict[str, float]:
+        return strictest(map(numbers_of, self.settings))
 
 
 @dataclass(slots=True)
@@ -149,6 +157,7 @@ class MemoryLedger:
         self._reap(pool, report)
         if report.controls.version > pool.controls.version:
             pool.controls = report.controls
+        asked, report = report, self._agree(pool, report)
         limit = pool.controls.limit.value if pool.controls.limit else report.limit
         others = sum(other.held for name, other in entries.items() if name != worker)
         claims = entry.claims if entry else {}
@@ -158,7 +167,7 @@ class MemoryLedger:
         total = others + held
         pool.version += 1
         lease_ends = pool.clock + self._settings.lease
-        entries[worker] = _Entry(report, held, lease_ends, self._clock(), claims, grant.classes)
+        entries[worker] = _Entry(asked, held, lease_ends, self._clock(), claims, grant.classes)
         if report.goodbye and held == 0:
             self._forget(pool, worker)
         edges = self._edges(pool, report, total, limit)
@@ -183,7 +192,27 @@ class MemoryLedger:
             verdicts=grant.verdicts,
             waits=grant.waits,
             retell=report.fair is not None and entry is None and report.fair.heard > 0,
+            settings=self._differing(pool, asked),
         )
+
+    def _agree(self, pool: _Pool, report: Report) -> Report:
+        """The report with the settings that are in force: the strictest of those that workers have."""
+        own = self._text(report)
+        others = [each.report for each in pool.entries.values() if each.report.worker != report.worker]
+        about = {self._text(each) for each in others if not each.retired}
+        pool.settings = about if about and (report.goodbye or report.retired) else {*about, own}
+        return report if pool.settings == {own} else _narrowed(report, pool.in_force)
+
+    def _differing(self, pool: _Pool, report: Report) -> str:
+        """The settings in force, where they are not the worker's."""
+        own = self._text(report)
+        if pool.settings == {own}:
+            return ""
+        in_force = pool.in_force
+        return agreement.text(in_force) if differences((numbers_of(own), in_force)) else ""
+
+    def _text(self, report: Report) -> str:
+        return agreement.text_of(report, self._settings.lease, self._settings.beat)
 
     def _grant(self, pool: _Pool, pace: Pace, report: Report, held: int, limit: int, claims: dict[Key, int]) -> _Grant:
         """What the report's worker is given, with ``held`` slots in the pool; its ``claims`` follow what it says."""
@@ -272,14 +301,16 @@ class MemoryLedger:
                 classes=entry.classes,
                 draining=entry.report.draining,
                 faults=faults_in(entry.report.counters),
+                settings=fingerprint(self._text(entry.report)),
             )
             for entry in alive
         )
-        limits = [entry.report.limit for entry in sorted(alive, key=lambda entry: entry.seen)]
+        settings = {text: numbers_of(text) for text in pool.settings}
+        limit = strictest(settings.values()).get("limit")
         lately = within(LATELY, int(self._wall_clock()), pool.past.seconds.values())
         seconds = {moment.at: moment.handshakes for moment in lately if moment.handshakes}
         return Reading(
-            limit=limits[-1] if limits else None,
+            limit=None if limit is None or not alive else int(limit),
             settling=False,
             counters=dict(pool.counters),
             workers=workers,
@@ -287,7 +318,25 @@ class MemoryLedger:
             now=self._wall_clock(),
             controls=pool.controls,
             level=pool.level,
+            settings={fingerprint(text): numbers for text, numbers in settings.items()},
         )
+
+
+def _narrowed(report: Report, in_force: Mapping[str, float]) -> Report:
+    """The report with the settings in force instead of its own."""
+    rate = in_force.get("rate")
+    terms = replace(report.terms, rate=rate, burst=int(in_force["burst"])) if rate else report.terms
+    fair = report.fair
+    if fair is not None:
+        classes = tuple(replace(each, share=in_force.get(f"share:{each.name}", each.share)) for each in fair.classes)
+        fair = replace(fair, classes=classes, quotas=tuple(_strict(bound, in_force) for bound in fair.quotas))
+    return replace(report, limit=int(in_force["limit"]), warn_at=in_force["warn_at"], terms=terms, fair=fair)
+
+
+def _strict(bound: Bound, in_force: Mapping[str, float]) -> Bound:
+    if bound.most is None:
+        return replace(bound, share=in_force.get(f"quota%:{bound.name}", bound.share))
+    return replace(bound, most=int(in_force.get(f"quota:{bound.name}", bound.most)))
 
 
 def _count(sums: Counter[Key], own: dict[Key, int], claims: Iterable[tuple[Key, int]]) -> None:

@@ -14,12 +14,13 @@
 -- ARGV  1 worker   2 seq   3 held (slots)   4 wanted (handshakes)   5 limit (slots)
 --       6 version seen   7 allowance (slots)   8 lease (ms)   9 beat (ms)   10 expiry of unused keys (ms)
 --      11 age (ms)   12 born   13 server   14 counters   15 counters acknowledged
---      16 beat? (0/1)   17 goodbye? (0/1)
+--      16 beat? (0/1)   17 1: goodbye, 2: a later worker of the process takes its place
 --      18 rate (admissions per second, 0: none)   19 burst (admissions)   20 ramp (ms)
 --      21 retry-after, least (ms)   22 retry-after, most (ms)   23 moments given away and not yet reserved
 --      24 load
 --      25 controls as this worker knows them ('' for none)   26 draining? (0/1)
---      27 warn at (share of the limit)   28 the pool's level as this worker last heard it (0-3, '' for unknown)
+--      27 FINGERPRINT|SETTINGS; of this worker (agreement.py tells of them), and after it the settings that it knows to
+--         be in force, where they are others   28 the pool's level as this worker last heard it (0-3, '' for unknown)
 --      29 classes as name:share:held,... (share '-': always admitted); '' in a pool that is not shared, else
 --      30 quotas as most,... or %share,...   31 parts of a quota while settling (0: none)   32 seq last acknowledged
 --      33 claims: 15 bytes of key, 4 of slots held under it (big-endian), for each
@@ -36,11 +37,13 @@
 --          verdicts (a letter for each ask: a granted, f full, s share, t settling, r rate, p paused, A... the quota,
 --          P... the rate of the quota), tell all claims again?, dead worker to be swept up ('': none),
 --          put damaged counts right?, ms until the next attempt may pass, for each P...,... (as text),
---          neighbour, born, ...}
+--          the settings in force, where they are not the worker's (else ''), neighbour, born, ...}
 --      or {'out of order', seq, last seq applied}, having changed nothing,
 --      or {'forgotten', seq}, having changed nothing: the worker's old claims are still being swept up.
 --
--- A record is held|seq|seen|lease's end|started|server|counters|load|draining, in a pool that is shared
+-- '#settings' is UNTIL|FINGERPRINT|SETTINGS; for all settings that workers lately had: by the pool's clock they count
+-- until a lease after the last report of a worker that has them.
+-- A record is held|seq|seen|lease's end|started|server#fingerprint|counters|load|draining, in a pool that is shared
 -- |classes|keys claimed, and its seal; counters and classes are name=count,name=count;
 -- of counters C, E and M are its calls, those that failed, and the milliseconds that all took.
 -- '#alert' is level|edge;edge; an edge is number,from,to,held,limit,worker that is to tell of it.
@@ -56,7 +59,8 @@
 
 -- The pool's own fields; '#check' seals the others.
 local OWN = {
-  '#total', '#version', '#clock', '#real', '#settled', '#limit', '#counters', '#draining', '#alert', '#pace', '#check',
+  '#total', '#version', '#clock', '#real', '#settled', '#limit', '#counters', '#draining', '#alert', '#pace',
+  '#settings', '#check',
 }
 local LOOKED_AT = 4         -- workers whose lease a call looks at; more, where it finds one that has run out
 local REAPED_PER_CALL = 100
@@ -88,8 +92,7 @@ local age, born, server, counters, acknowledged = tonumber(ARGV[11]), ARGV[12], 
 local is_beat, goodbye = ARGV[16] == '1', ARGV[17] == '1'
 local rate, burst, ramp = tonumber(ARGV[18]) / 1000, tonumber(ARGV[19]), tonumber(ARGV[20])
 local retry_low, retry_high, owed, load = tonumber(ARGV[21]), tonumber(ARGV[22]), tonumber(ARGV[23]), ARGV[24]
-local known, draining, warn_at, known_level = ARGV[25], tonumber(ARGV[26]), tonumber(ARGV[27]), tonumber(ARGV[28])
-local settling_time = math.floor(1.5 * beat)
+local known, draining, known_level = ARGV[25], tonumber(ARGV[26]), tonumber(ARGV[28])
 local claims, own, swept = KEYS[7], KEYS[8], KEYS[10]
 local parts, heard, dead_worker = tonumber(ARGV[31]), tonumber(ARGV[32]), ARGV[35]
 
@@ -387,9 +390,127 @@ local function controls_version(text)
   return #text <= CONTROLS_BYTES and read.number(string.match(text, '^%d+')) or 0
 end
 
+-- The settings of the pool's workers: parsed from '#settings', with those of this worker, and the strictest of all.
+local settings = {GREATEST = {lease = true, beat = true}, MOST = 8, LONGEST = 4096, parting = ARGV[17] ~= '0'}
+
+function settings.numbers(text)
+  local numbers = {}
+  for part in string.gmatch(text, '[^,]+') do
+    local name, number = string.match(part, '^([^=]+)=(%d+%.?%d*)$')
+    if name and #number <= 19 then numbers[name] = tonumber(number) end
+  end
+  return numbers
+end
+
+-- Let `numbers` be the strictest of themselves and `others`.
+function settings.narrow(numbers, others)
+  for name, number in pairs(others) do
+    local pick = settings.GREATEST[name] and math.max or math.min
+    numbers[name] = pick(numbers[name] or number, number)
+  end
+  return numbers
+end
+
+function settings.text(numbers)
+  local parts = {}
+  for name, number in pairs(numbers) do
+    local digits = string.format('%.9f', number)
+    parts[#parts + 1] = name .. '=' .. string.gsub(string.gsub(digits, '0+$', ''), '%.$', '')
+  end
+  table.sort(parts)
+  return table.concat(parts, ',')
+end
+
+function settings.entry(text, ends, mark)
+  local numbers = settings.numbers(text)
+  if #text > settings.LONGEST or not (numbers.limit and numbers.warn_at and numbers.lease and numbers.beat) then
+    return nil
+  end
+  return {text = text, ends = ends, mark = mark or string.sub(redis.sha1hex(text), 1, 8), numbers = numbers}
+end
+
+-- What is stored; an entry that is none of ours is dropped.
+function settings.parse(stored)
+  local entries = {}
+  if #stored > 2 * settings.MOST * settings.LONGEST then return entries end
+  for part in string.gmatch(stored, '[^;]+') do
+    local ends, mark, text = string.match(part, '^(%d+)|(%x+)|(.*)$')
+    if ends and #ends <= 15 and string.sub(redis.sha1hex(text), 1, 8) == mark then
+      entries[#entries + 1] = settings.entry(text, tonumber(ends), mark)
+    end
+  end
+  return entries
+end
+
+-- Read what is stored, before the pool's clock moves.
+function settings.read(stored)
+  local own, heard = string.match(ARGV[27], '^([^;]*);(.*)$')
+  local mark, text = string.match(own, '^(%x+)|(.*)$')
+  settings.own, settings.heard, settings.stored = {text = text, mark = mark}, heard, stored or ''
+  local ends, rest = string.match(string.sub(settings.stored, 1, settings.LONGEST), '^(%d+)|(.*);$')
+  if rest == own and #ends <= 15 and heard == '' then
+    -- All have the same, as nearly always: nothing need be compared.
+    settings.alone, settings.fastest, settings.slowest = tonumber(ends), beat, beat
+    settings.numbers_of_all = {limit = configured, beat = beat, warn_at = tonumber(string.match(text, 'warn_at=([%d.]+)'))}
+    return
+  end
+  settings.entries, settings.fastest = settings.parse(settings.stored), beat
+  for _, each in ipairs(settings.entries) do settings.fastest = math.min(settings.fastest, each.numbers.beat) end
+end
+
+-- Agree at this time of the pool's clock on what is in force; a pool that has lost its data hears of what was.
+function settings.agree(clock, lost)
+  settings.differ = ''
+  if settings.alone then return end
+  local own, kept, known = settings.own, {}, nil
+  for _, each in ipairs(settings.entries) do
+    each.ends = math.min(each.ends, clock + each.numbers.lease)
+    if lost then each.ends = clock + 1.5 * each.numbers.beat end
+    if each.text == own.text then known = each elseif each.ends > clock then kept[#kept + 1] = each end
+  end
+  if lost and settings.heard ~= '' then
+    local before = settings.entry(settings.heard, clock)
+    if before then
+      before.ends = clock + math.min(1.5 * before.numbers.beat, before.numbers.lease)
+      kept[#kept + 1] = before
+    end
+  end
+  known = known or settings.entry(own.text, clock, own.mark)
+  settings.slowest = 0
+  for _, each in ipairs(kept) do settings.slowest = math.max(settings.slowest, each.numbers.beat) end
+  local was = known.ends
+  settings.is_slower = #kept > 0 and known.numbers.beat > settings.slowest and was <= clock
+  settings.slowest = math.max(settings.slowest, known.numbers.beat)
+  known.ends = clock + known.numbers.lease
+  if settings.parting then known.ends = math.min(was, clock + 1.5 * settings.slowest) end
+  if known.ends > clock or #kept == 0 then kept[#kept + 1] = known end
+  while #kept > settings.MOST do
+    table.sort(kept, function(a, b) return a.ends < b.ends end)
+    local oldest = table.remove(kept, 1)
+    local merged = settings.text(settings.narrow(settings.narrow({}, oldest.numbers), kept[1].numbers))
+    kept[1] = settings.entry(merged, math.max(oldest.ends, kept[1].ends)) or kept[1]
+  end
+  local all, parts = {}, {}
+  for i, each in ipairs(kept) do
+    settings.narrow(all, each.numbers)
+    parts[i] = string.format('%.0f|%s|%s;', each.ends, each.mark, each.text)
+  end
+  settings.numbers_of_all, settings.written = all, table.concat(parts)
+  local text = settings.text(all)
+  if text ~= settings.text(known.numbers) then settings.differ = text end
+end
+
+-- What is to be stored. While all have the same, that is renewed four times in a beat at the most.
+function settings.store(clock)
+  if not settings.alone then return settings.written end
+  local ends = settings.parting and math.min(settings.alone, clock + 1.5 * beat) or clock + lease
+  if not settings.parting and math.abs(ends - settings.alone) < beat / 4 then return settings.stored end
+  return string.format('%.0f|%s|%s;', ends, settings.own.mark, settings.own.text)
+end
+
 -- How near the pool is to its limit: a level is reached at its threshold, and left well below it.
 local function level_of(held, limit, before)
-  for place, threshold in ipairs({1, CRITICAL_AT, warn_at}) do
+  for place, threshold in ipairs({1, CRITICAL_AT, settings.numbers_of_all.warn_at}) do
     local level = 4 - place
     if level <= before then threshold = threshold - HYSTERESIS end
     if held >= threshold * limit then return level end
@@ -403,10 +524,10 @@ end
 local stored = redis.call('HGET', controls, 'set') or ''
 local set = controls_version(stored) < controls_version(known) and known or stored
 if controls_version(set) == 0 then set = '0' end
-local limit, paused = configured, false
+local limit, paused = nil, false
 do
   local orders = read.orders(set)
-  limit, paused = read.number(orders.limit, MOST_SLOTS) or configured, orders.paused == '1'
+  limit, paused = read.number(orders.limit, MOST_SLOTS), orders.paused == '1'
 end
 
 -- The pool's own fields, this worker's record, and those of the next to be looked at, in one read.
@@ -420,6 +541,7 @@ do
   local found = redis.call('HMGET', counts, unpack(fields))
   local state = read.state({unpack(found, #next_ones + 2, #fields)})
   local length = redis.call('HLEN', counts)
+  settings.read(found[#fields - 1])
   local is_whole = state and length == workers + #OWN
   record = read.record(worker, found[1])
   if found[1] and not record then is_whole = false end
@@ -438,19 +560,27 @@ do
     healed = length + workers > 0
     redis.call('DEL', counts, leases)
     total, version, clock, real, workers, looked_at = 0, 0, now, now, 0, {}
-    settled, sums, drainers, alert, record = now + settling_time, '', 0, '0|', nil
+    settled, sums, drainers, alert, record = now, '', 0, '0|', nil
   end
 end
 local fresh = not pace
 
--- The pool's clock never runs backwards, and one call moves it by two beats at most.
-clock = clock + math.max(0, math.min(now - real, 2 * beat))
+-- The pool's clock never runs backwards, and one call moves it by two beats at most, of the worker with the shortest.
+clock = clock + math.max(0, math.min(now - real, 2 * settings.fastest))
 
--- A worker knows more than the ledger: acknowledged writes were lost.
+-- A worker knows more than the ledger: acknowledged writes were lost. Until the slowest heartbeat has been heard, and
+-- half of one more, counts may be low.
 local behind = seen_version > version
-if behind then
+settings.agree(clock, fresh or behind)
+local settling_time = math.floor(1.5 * settings.slowest)
+if fresh or behind or (clock < settled and settings.is_slower) then
   settled = math.max(settled, clock + settling_time)
-  version = seen_version
+end
+if behind then version = seen_version end
+configured = settings.numbers_of_all.limit
+limit = limit or configured
+if settings.numbers_of_all.rate then
+  rate, burst = settings.numbers_of_all.rate / 1000, settings.numbers_of_all.burst or burst
 end
 
 local counted, last, drained, started, before, told_at = 0, 0, 0, now - age, '', nil
@@ -565,10 +695,19 @@ local classes, quotas, asks = {}, {}, {}
 if SHARED then
   for name, share, slots in string.gmatch(ARGV[29], '([^:,]*):([^:,]+):(%d+)') do
     local most = tonumber(share) and math.floor(tonumber(share) * limit + ROUNDING) or math.huge
+    local theirs = settings.numbers_of_all['share:' .. name]
+    if theirs then most = math.min(most, math.floor(theirs * limit + ROUNDING)) end
     classes[#classes + 1] = {name = name, most = most, held = tonumber(slots)}
   end
   for percent, most in string.gmatch(ARGV[30], '(%%?)([^,]+)') do
     quotas[#quotas + 1] = percent == '' and tonumber(most) or math.floor(tonumber(most) * limit + ROUNDING)
+  end
+  local quota = 0
+  for name in string.gmatch(settings.own.text, ',quota%%?:([^=,]+)=') do
+    quota = quota + 1
+    local most, share = settings.numbers_of_all['quota:' .. name], settings.numbers_of_all['quota%:' .. name]
+    if most and quotas[quota] then quotas[quota] = math.min(quotas[quota], most) end
+    if share and quotas[quota] then quotas[quota] = math.min(quotas[quota], math.floor(share * limit + ROUNDING)) end
   end
   local text, at = ARGV[34], 1
   while at <= #text do
@@ -860,7 +999,7 @@ do
   local values = {
     whole:format(total), whole:format(version), whole:format(clock), whole:format(now), whole:format(settled),
     whole:format(configured), sums, whole:format(drainers), level .. '|' .. edges,
-    read.pace_text(began, full_at, tail, outflow, measured_at, measured, was_full),
+    read.pace_text(began, full_at, tail, outflow, measured_at, measured, was_full), settings.store(clock),
   }
   values[#OWN] = read.seal('', table.concat(values, '\n'), 8)
   local fields = {}
@@ -914,6 +1053,7 @@ local reply = {
   why, tostring(moment), tostring(step), tostring(elapsed),
   tostring(now), controls_version(set) > controls_version(known) and set or '', level, told,
   table.concat(verdicts), retell and 1 or 0, heir or '', healed and 1 or 0, table.concat(attempts.waits, ','),
+  settings.differ,
 }
 if is_beat then
   local own, near, strangers = place_of(worker), {}, {}

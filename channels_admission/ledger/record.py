@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
+from ..agreement import FINGERPRINT, MOST_SETTINGS, fingerprint, numbers_of
 from ..conf import MAX_LIMIT
 from ..types import (
     ATTEMPTS,
@@ -36,7 +37,9 @@ from .controls import controls_of
 from .moments import counters_of, within
 
 WORKER = re.compile(r"[A-Za-z0-9._-]{1,32}:\d{1,10}:[0-9a-f]{1,16}")
-SERVER = re.compile(r"[a-z0-9._-]{0,24}")
+SERVER = re.compile(rf"([a-z0-9._-]{{0,24}})(?:#({FINGERPRINT}))?")
+"""And the fingerprint of the worker's settings."""
+SETTINGS = re.compile(rf"(\d{{1,15}})\|({FINGERPRINT})\|([^;]*)")
 NUMBER = r"\d{1,15}(?:\.\d{1,6})?(?:e[+-]\d{1,3})?"
 LOAD = re.compile(
     rf"([A-Za-z][a-z0-9_]{{0,23}})=(\?|-?{NUMBER})(?:~({NUMBER})~({NUMBER}))?(?:@(\d\.\d{{1,2}}))?(?:;|$)"
@@ -140,11 +143,11 @@ def view_of(reply: list[Any], fair: Fair | None = None) -> View:
     the answer is not the script's.
     """
     _, _, granted, total, limit, workers, version, settling, lapsed, why, *rest = reply
-    pace, (now, controls, level, edges), (verdicts, retell, sweep, healed, waits), neighbours = (
+    pace, (now, controls, level, edges), (verdicts, retell, sweep, healed, waits, settings), neighbours = (
         rest[:3],
         rest[3:7],
-        rest[7:12],
-        rest[12:],
+        rest[7:13],
+        rest[13:],
     )
     named = zip(neighbours[::2], neighbours[1::2], strict=True)
     return View(
@@ -167,6 +170,7 @@ def view_of(reply: list[Any], fair: Fair | None = None) -> View:
         retell=bool(retell),
         sweep=text_of(sweep) if WORKER.fullmatch(text_of(sweep)) else "",
         healed=bool(healed),
+        settings=text_of(settings),
     )
 
 
@@ -211,17 +215,31 @@ def reading_of(hashes: Sequence[Mapping[Any, Any]], now: int, lease: float) -> R
     limit, alert = _number(texts.get("#limit")), ALERT.fullmatch(texts.get("#alert", ""))
     orders = {text_of(name): text_of(value) for name, value in controls.items()}
     clock, settled = (_number(texts.get(name)) or 0 for name in ("#clock", "#settled"))
+    settings = _settings(texts.get("#settings", ""), clock)
     workers = (_worker(name, record, now) for name, record in texts.items() if not name.startswith("#"))
     return Reading(
         limit=limit if limit is not None and limit <= MAX_LIMIT else None,
         settling=clock < settled,
         counters=counters_of(texts.get("#counters", "")),
-        workers=tuple(worker for worker in workers if worker is not None and worker.silence < lease),
+        workers=tuple(each for each in workers if each and each.silence < _lease(each, settings, lease)),
         seconds={moment.at: moment.handshakes for moment in _moments(ring, now // 1000, LATELY) if moment.handshakes},
         now=now / 1000,
         controls=controls_of(orders.get("set", "")),
         level=LEVELS[int(alert[1])] if alert else Level.CALM,
+        settings=settings,
     )
+
+
+def _settings(text: str, clock: int) -> dict[str, dict[str, float]]:
+    """The settings about, by their fingerprint; ``clock`` is the pool's, milliseconds."""
+    found = [match for part in text.split(";")[:MOST_SETTINGS] if (match := SETTINGS.fullmatch(part))]
+    live = (match for match in found if int(match[1]) > clock and fingerprint(match[3]) == match[2])
+    return {match[2]: numbers for match in live if "limit" in (numbers := numbers_of(match[3]))}
+
+
+def _lease(worker: WorkerReading, settings: Mapping[str, Mapping[str, float]], lease: float) -> float:
+    """How long a worker is believed without a report, in seconds; ``lease`` where its own is not known."""
+    return settings.get(worker.settings, {}).get("lease", 1000 * lease) / 1000
 
 
 def past_of(now: int, seconds: Mapping[Any, Any], minutes: Mapping[Any, Any] = NOTHING) -> Past:
@@ -237,7 +255,8 @@ def _moments(ring: Mapping[Any, Any], now: int, size: int) -> tuple[Moment, ...]
 def _worker(name: str, record: str, now: int) -> WorkerReading | None:
     parts = record[:-SEAL].split("|")
     numbers = [number for part in parts[:5] if (number := _number(part)) is not None]
-    if len(parts) not in (9, 11) or len(numbers) != 5 or not WORKER.fullmatch(name) or not SERVER.fullmatch(parts[5]):
+    server = SERVER.fullmatch(parts[5]) if len(parts) in (9, 11) else None
+    if server is None or len(numbers) != 5 or not WORKER.fullmatch(name):
         return None
     held, _, seen, _, started = numbers
     return WorkerReading(
@@ -245,7 +264,8 @@ def _worker(name: str, record: str, now: int) -> WorkerReading | None:
         held=min(held, MAX_LIMIT),
         silence=max(0, now - seen) / 1000,
         uptime=max(0, now - started) / 1000,
-        server=parts[5],
+        server=server[1],
+        settings=server[2] or "",
         load=_loads(parts[7]),
         draining=parts[8] == "1",
         classes={name: min(int(count), MAX_LIMIT) for name, count in CLASS.findall(parts[9])[:MOST_CLASSES]}

@@ -41,6 +41,7 @@ from redis.exceptions import (
     TryAgainError,
 )
 
+from .. import agreement
 from ..conf import Settings
 from ..exceptions import LedgerRefused, LedgerUnavailable
 from ..hosts import DEFAULT_URL, address_of, passwords_of
@@ -183,6 +184,8 @@ class RedisLedger:
 
     def _arguments(self, report: Report) -> list[str | bytes | float]:
         lease, beat = self._settings.lease, self._settings.beat
+        settings = agreement.text_of(report, lease, beat)
+        mark = agreement.fingerprint(settings)
         return [
             report.worker,
             report.seq,
@@ -196,11 +199,11 @@ class RedisLedger:
             _milliseconds(self._keys_expire),
             _milliseconds(report.age),
             report.born,
-            report.server,
+            f"{report.server}#{mark}",
             packed(report.counters),
             packed(report.acknowledged),
             int(report.beat),
-            int(report.goodbye),
+            1 if report.goodbye else 2 * report.retired,
             report.terms.rate or 0,
             report.terms.burst,
             _milliseconds(report.terms.ramp),
@@ -209,7 +212,7 @@ class RedisLedger:
             loaded(report.load),
             controls_text(report.controls),
             int(report.draining),
-            report.warn_at,
+            f"{mark}|{settings};{report.settings}",
             "" if report.level is None else tuple(Level).index(report.level),
             *shared(report.fair),
             *report.gone,
