@@ -28,7 +28,9 @@ from .agreement import numbers_of
 from .attempts import Attempts, Over
 from .claims import Claims
 from .conf import PoolSettings
+from .holders import Elders
 from .pace import Bucket
+from .quotas import OLDEST
 from .types import (
     ADMITTED,
     CALLS,
@@ -102,6 +104,8 @@ class Account:
         self.counters: Counter[str] = Counter()
         self.calls = Calls()
         self.claims = Claims(pool) if pool.is_shared else None
+        self.elders = Elders(pool) if any(quota.full == OLDEST for quota in pool.quotas) else None
+        """Its slots by their age, where a quota's oldest connection gives way."""
         self.attempts = Attempts(pool) if any(quota.rate for quota in pool.quotas) else None
         self._begin()
 
@@ -229,8 +233,9 @@ class Account:
         gone: tuple[str, ...] = (),
         beat: bool = False,
         goodbye: bool = False,
+        now: float = 0.0,
     ) -> Report:
-        """The next report to send."""
+        """The next report to send, ``now`` by the clock of :meth:`refusal_alone`."""
         self._seq += 1
         self._grants = 0
         if self.away and not goodbye:
@@ -243,6 +248,8 @@ class Account:
         if self.claims is not None:
             tries = () if self.attempts is None else self.attempts.tell()
             fair = self.claims.say(asks, away=self.away and not goodbye, heard=self._heard, parts=parts, tries=tries)
+            if self.elders is not None:
+                fair = replace(fair, ages=self.elders.ages((key for key, _ in fair.claims), now))
         return Report(
             worker=self.worker.id,
             seq=self._seq,

@@ -18,6 +18,7 @@ from .advice import greatest_files, limits_conf, systemd
 from .consumers import AdmissionMixin
 from .hosts import MEMORY
 from .monitors import Descriptors, Memory
+from .quotas import OLDEST
 from .servers import daphne
 
 TAG = "channels_admission"
@@ -32,13 +33,14 @@ MEMORY_TOO_SMALL = "channels_admission.W007"
 LAYER_IN_MEMORY = "channels_admission.W008"
 METRICS_WITHOUT_LIBRARY = "channels_admission.W009"
 SHARES_WITHOUT_CLASSES = "channels_admission.W010"
+OLDEST_WITHOUT_RATE = "channels_admission.W070"
 MIXIN_ON_THE_RIGHT = "channels_admission.E020"
 
 
 def register() -> None:
     """Add the checks of this module to Django's."""
     for check in (
-        check_settings, check_ledger, check_pace, check_shares, check_descriptors,
+        check_settings, check_ledger, check_pace, check_shares, check_quotas, check_descriptors,
         check_channel_layer, check_layer_in_memory, check_mixin_order, check_daphne, check_metrics,
     ):  # fmt: skip
         checks.register(check, TAG)  # type: ignore[call-overload]
@@ -96,6 +98,21 @@ def _pools() -> Iterable[conf.PoolSettings]:
     """Every pool, where the settings are right."""
     settings, _problems = conf.examine()
     return settings.pools.values() if settings else ()
+
+
+def check_quotas(app_configs: list[AppConfig] | None, **_: Any) -> list[checks.CheckMessage]:
+    """Warn of quotas under which one client may close connections as fast as it can open others."""
+    return [
+        checks.Warning(
+            f"The quota {quota.name!r} of the pool {pool.name!r} closes the oldest connection for each new one, and "
+            "limits no attempts: one client that opens connections without end has the workers close as many.",
+            hint="Give the quota a 'rate', such as {'key': 'user', 'max': 3, 'full': 'oldest', 'rate': 1}.",
+            id=OLDEST_WITHOUT_RATE,
+        )
+        for pool in _pools()
+        for quota in pool.quotas
+        if quota.full == OLDEST and not quota.rate
+    ]
 
 
 def check_descriptors(app_configs: list[AppConfig] | None, **_: Any) -> list[checks.CheckMessage]:

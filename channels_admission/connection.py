@@ -18,6 +18,9 @@ logger = logging.getLogger("channels_admission")
 
 RESTART = 1012
 """Service Restart: come back, to another worker perhaps (IANA's registry of WebSocket close codes)."""
+REPLACED = 4409
+"""A newer connection took the place of this one under a quota. Clients of ours do not come back by themselves after it:
+two pages of one user would close each other's connections for ever."""
 SPREAD = 0.1
 """The part of the age by which each connection's own is longer or shorter, so that a herd does not end as one."""
 GRACE = 10.0

@@ -102,6 +102,7 @@ class Conversation:
             owed=self._schedule.owed,
             gone=self._gone,
             beat=is_beat,
+            now=started,
         )
         timetable.begin()
         with account.calls.timing(self._loop.time):
@@ -182,6 +183,8 @@ class Conversation:
         """Do what operators have set, and tell of the pool's level what is ours to tell."""
         with self._spare("what operators have set"):
             self._drains.follow(view)
+        with self._spare("the end of connections beyond a quota"):
+            self._drains.evict(view)
         if is_beat:
             with self._spare("what operators enforce"):
                 self._drains.enforce(view, self._settings.beat)
@@ -267,7 +270,9 @@ class Conversation:
         """Say goodbye, and leave those who are told of the pool a moment."""
         try:
             async with asyncio.timeout(self._settings.ledger_timeout):
-                await self._ledger.reconcile(self._account.pool.name, self._account.report(goodbye=True))
+                await self._ledger.reconcile(
+                    self._account.pool.name, self._account.report(goodbye=True, now=self._loop.time())
+                )
         except (LedgerError, TimeoutError):
             pass  # the lease tells it then
         finally:

@@ -16,15 +16,16 @@ from itertools import islice
 from typing import Any
 
 from .account import Account
-from .connection import RESTART, Connection
+from .connection import REPLACED, RESTART, Connection
 from .faults import Faults
 from .pace import Schedule
 from .refusal import close_reason
-from .types import AGED, DRAINED, SHED, Drain, View
+from .types import AGED, DRAINED, DRY, EVICTED, SHED, Drain, View
 
 logger = logging.getLogger("channels_admission")
 
 RESTART_REASON = "Service Restart"
+REPLACED_REASON = "Replaced by a newer connection"
 NARROWEST = 0.8
 """The shortest time between two ends, as a share of the mean: what a busy loop was late for is caught up slowly."""
 SHORTEST = 0.02
@@ -107,6 +108,24 @@ class Drains:
     def cancel(self) -> None:
         self._is_last = True
         self._cancel()
+
+    def evict(self, view: View) -> None:
+        """End the oldest connections under keys whose quota newer ones have exceeded: all of them, at once.
+
+        The ledger names them as long as they are counted. A dry run counts them, once, and ends none.
+        """
+        elders, account = self._account.elders, self._account
+        doomed = elders.doomed(view.evicted) if elders is not None and view.evicted else set()
+        if elders is None or not doomed:
+            return
+        for connection, slot in self._connections.items():
+            if slot not in doomed or connection.is_ending or slot in elders.spared:
+                continue
+            account.counters[f"{DRY}{EVICTED}" if account.dry_run else EVICTED] += 1
+            if account.dry_run:
+                elders.spared.add(slot)
+            else:
+                connection.end(REPLACED, REPLACED_REASON)
 
     # Ends one by one
 

@@ -5,7 +5,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
@@ -52,12 +52,13 @@ class Decision:
 
 def decide(
     fair: Fair, limit: int, total: int, counts: Mapping[Key, int], tokens: float, *, paused: bool = False,
-    over: Mapping[int, Over] = MappingProxyType({}),
+    over: Mapping[int, Over] = MappingProxyType({}), known: Callable[[Key], int] = lambda key: 0,
 ) -> Decision:  # fmt: skip
     """Grant what may be granted, with ``total`` slots held and ``counts`` of them under the keys.
 
     In a ``paused`` pool nobody gets a slot, not even the exempt. The asks that are ``over``, by their place, are
-    refused for their attempts before all else.
+    refused for their attempts before all else. A quota whose oldest connection gives way is exceeded as far as it is
+    ``known`` who has to, and never twofold.
     """
     done = Decision()
     for place, ask in enumerate(fair.asks):
@@ -67,7 +68,10 @@ def decide(
             if ask.bounded and total + done.given + slot > ceiling(share, limit):
                 reason = Reason.FULL if total + done.given + slot > limit else Reason.SHARE
             for quota, key in zip(fair.quotas, ask.claims, strict=False):
-                if key and not reason and counts.get(key, 0) + done.claims[key] >= most(quota, limit):
+                if not key or reason:
+                    continue
+                excess = counts.get(key, 0) + done.claims[key] + 1 - most(quota, limit)
+                if excess > (min(known(key), most(quota, limit)) if quota.oldest else 0):
                     reason = f"{QUOTA}{quota.name}"
             if not reason and slot:
                 reason = "" if done.used < tokens else Reason.RATE

@@ -146,6 +146,8 @@ class Gate:
 
     def take_back(self, slot: Slot) -> None:
         """The slot was released."""
+        if self.account.elders is not None:
+            self.account.elders.forget(slot)
         self.account.release(slot.claims, slot.group)
         self._timetable.report_soon()
 

@@ -84,6 +84,8 @@ def _events(pools: Sequence[PoolSnapshot]) -> Iterator[Metric]:
     yield each("channels_full", "Connections that a full channel ended.", (pool.channels_full for pool in pools))
     yield each("drained", "Connections closed by a drain.", (pool.drained for pool in pools))
     yield each("aged", "Connections closed at their maximum age.", (pool.aged for pool in pools))
+    told = "Connections closed since a newer one took their place under a quota."
+    yield each("evicted", told, (pool.evicted for pool in pools))
     told = "Connections closed since nobody had authenticated by their deadline."
     yield each("overdue", told, (pool.overdue for pool in pools))
     told = "Exchanges of the workers with the ledger that failed."

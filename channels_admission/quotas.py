@@ -28,7 +28,11 @@ FILLS_WITHIN = 3600
 BURST_TIME = 10
 """Seconds of the rate that make the burst where none is given."""
 NAME = r"[a-z][a-z0-9_-]{0,31}"
-QUOTA_KEYS = ("key", "name", "max", "rate", "burst")
+REFUSE, OLDEST = "refuse", "oldest"
+"""What becomes of a connection beyond the maximum: it is refused, or the oldest one under its key is closed."""
+MOST_OLDEST = 100
+"""The largest maximum of a quota whose oldest connection gives way: a ledger keeps since when each is open."""
+QUOTA_KEYS = ("key", "name", "max", "rate", "burst", "full")
 
 Function = Callable[[Any], str | None]
 """From a scope to a key or a class; None where it has none, or not yet."""
@@ -46,6 +50,8 @@ class Quota:
     """None where attempts are not limited."""
     burst: int = 0
     """Attempts that may come at once."""
+    full: str = REFUSE
+    """:data:`REFUSE` or :data:`OLDEST`."""
 
 
 def quotas(value: Any) -> tuple[Quota, ...]:
@@ -73,7 +79,17 @@ def _quota(value: Any) -> Quota:
     name = value.get("name", str(key).rpartition(".")[2])
     if not isinstance(name, str) or not re.fullmatch(NAME, name) or name == PENDING:
         raise Wrong(f"a list of quotas with names of 1 to 32 of a-z, 0-9, '_' and '-', and not {name!r:.40}")
-    return Quota(name, key if key in BUILT_IN else _function(key, "key"), most, *_attempts(value))
+    return Quota(name, key if key in BUILT_IN else _function(key, "key"), most, *_attempts(value), _full(value))
+
+
+def _full(value: Mapping[str, Any]) -> str:
+    """What becomes of a connection beyond the maximum of a quota."""
+    full = value.get("full", REFUSE)
+    if full not in (REFUSE, OLDEST):
+        raise Wrong(f"a list of quotas whose every 'full' is {REFUSE!r} or {OLDEST!r}, and {full!r:.40} is neither")
+    if "full" in value and not _is_whole(value.get("max"), MOST_OLDEST if full == OLDEST else MOST):
+        raise Wrong(f"a list of quotas in which 'full' stands beside a 'max', with {OLDEST!r} of at most {MOST_OLDEST}")
+    return str(full)
 
 
 def _attempts(value: Mapping[str, Any]) -> tuple[float | None, int]:

@@ -169,7 +169,11 @@ def _events(pool: PoolSnapshot) -> str:
     reasons = _reasons(pool.refused)
     detail = f" ({reasons})" if reasons else ""
     shed = f", {pool.shed:,} closed for want of memory" if pool.shed else ""
-    why = ((pool.drained, "by a drain"), (pool.aged, "at their maximum age"))
+    why = (
+        (pool.drained, "by a drain"),
+        (pool.aged, "at their maximum age"),
+        (pool.evicted, "for a newer one under their quota"),
+    )
     ended = "".join(f", {count:,} closed {how}" for count, how in why if count)
     overdue = f", {pool.overdue:,} closed before they had authenticated" if pool.overdue else ""
     healed = f", damaged counts put right {pool.healed:,} times" if pool.healed else ""

@@ -14,7 +14,7 @@ from typing import Any
 from . import conf
 from .address import client_of
 from .conf import PoolSettings, Settings
-from .quotas import ADDRESS, EXEMPT, MOST, PENDING, Function, Quota
+from .quotas import ADDRESS, EXEMPT, MOST, OLDEST, PENDING, Function, Quota
 from .types import COUNTED, KEY_BYTES, Ask, Bound, Claimed, Class, Key
 
 logger = logging.getLogger("channels_admission")
@@ -136,7 +136,8 @@ def bounds(pool: PoolSettings) -> tuple[Bound, ...]:
 
 
 def _bound(quota: Quota) -> Bound:
-    return Bound(quota.name, MOST if quota.max is None else quota.max, rate=quota.rate, burst=quota.burst)
+    most = MOST if quota.max is None else quota.max
+    return Bound(quota.name, most, rate=quota.rate, burst=quota.burst, oldest=quota.full == OLDEST)
 
 
 def user_of(scope: Any) -> str | None:

@@ -31,6 +31,7 @@ SHAPE = (
     classes  slots held by each class that has a share, and by the exempt
     overdue  connections closed so far that nobody had authenticated in time
     drained, aged  the same, by a drain, and at MAX_CONNECTION_AGE
+    evicted  the same, since a newer one took their place under a quota
     paused   whether an operator lets nobody in
     dry_run  whether nobody is refused
     would_refuse  those whom a dry run would have refused, by reason

@@ -24,6 +24,7 @@ from .types import (
     DRAINED,
     DRY,
     ERRORS,
+    EVICTED,
     HEALED,
     NOTHING_SET,
     OVERDUE,
@@ -132,6 +133,8 @@ class PoolSnapshot:
     """Those whom a dry run admitted and would have refused, by reason."""
     drained: int = 0
     aged: int = 0
+    evicted: int = 0
+    """Connections closed since a newer one took their place under a quota."""
     controls: Controls = NOTHING_SET
     """What operators have set, who, and when."""
     alert: Level = Level.CALM
@@ -207,6 +210,7 @@ def _pool(pool: PoolSettings, reading: Reading) -> PoolSnapshot:
         channels_full=counters.get(CHANNELS_FULL, 0),
         drained=counters.get(DRAINED, 0),
         aged=counters.get(AGED, 0),
+        evicted=counters.get(EVICTED, 0),
         refused=_most_first({name: n for name, n in counters.items() if is_decision(name) and name != ADMITTED}),
         would_refuse=_most_first({name.removeprefix(DRY): n for name, n in counters.items() if name.startswith(DRY)}),
         workers=tuple(sorted(map(_worker, reading.workers), key=lambda worker: (worker.host, worker.pid, worker.id))),

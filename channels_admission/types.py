@@ -33,9 +33,11 @@ RELEASED = "released"
 SHED = "shed"
 DRAINED = "drained"
 AGED = "aged"
+EVICTED = "evicted"
 OTHER = "other"
-"""Slots taken and given back, and connections closed for want of memory, by a drain, and at their maximum age, beside
-the reasons in a worker's counters; and the reasons that a :class:`Moment` has no room to name."""
+"""Slots taken and given back, and connections closed for want of memory, by a drain, at their maximum age, and for a
+newer one under their quota, beside the reasons in a worker's counters; and the reasons that a :class:`Moment` has no
+room to name."""
 CALLS, ERRORS, CALLS_TOOK = "ledger.calls", "ledger.errors", "ledger.ms"
 """Exchanges with the ledger that a worker has made, those that failed, and the milliseconds that all took."""
 HEALED = "ledger.healed"
@@ -52,13 +54,16 @@ DRY = "dry:"
 """Begins the counter of those whom a dry run would have refused, or closed at their deadline; the reason follows."""
 FAULT = "fault:"
 """Begins the counter of unexpected exceptions in a worker's heartbeat and what runs beside it; their kind follows."""
-NO_HANDSHAKES = frozenset({RELEASED, SHED, DRAINED, AGED, OVERDUE, CALLS, ERRORS, CALLS_TOOK, HEALED, CHANNELS_FULL})
+NO_HANDSHAKES = frozenset(
+    {RELEASED, SHED, DRAINED, AGED, EVICTED, OVERDUE, CALLS, ERRORS, CALLS_TOOK, HEALED, CHANNELS_FULL}
+)
 """The counters that count something else than the decision of a handshake; those that begin with ``DRY`` or ``FAULT``
 do as well."""
 
 Counters = Mapping[str, int]
-"""Events since a worker started: ``admitted``, ``released``, ``shed``, ``drained``, ``aged``, its exchanges with the
-ledger, an entry for each reason that occurred and each that a dry run would have had, and for each kind of fault."""
+"""Events since a worker started: ``admitted``, ``released``, ``shed``, ``drained``, ``aged``, ``evicted``, its
+exchanges with the ledger, an entry for each reason that occurred and each that a dry run would have had, and for each
+kind of fault."""
 
 Key = bytes
 """Whom a slot is counted under, as :data:`KEY_BYTES` bytes that tell nothing of it."""
@@ -217,6 +222,8 @@ class Bound:
     """Attempts a second under one key; None for no limit."""
     burst: int = 0
     """Attempts that may come at once."""
+    oldest: bool = False
+    """Whether the oldest connection under a key gives way to a new one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,6 +251,23 @@ class Ask:
     """For each quota, by its place, the key under which this attempt counts; nothing where no quota has a rate."""
 
 
+class Aged(NamedTuple):
+    """The slots that a worker holds under one key."""
+
+    quota: int
+    """Its place."""
+    key: Key
+    ages: tuple[float, ...]
+    """Seconds that each has been held, the oldest first."""
+
+
+class Evicted(NamedTuple):
+    """So many of the slots that a worker holds under a key are beyond its maximum, and older than the others."""
+
+    key: Key
+    number: int
+
+
 class Tried(NamedTuple):
     """Attempts under one key."""
 
@@ -269,6 +293,8 @@ class Fair:
     """What the waiting handshakes ask for, in the order of arrival."""
     sweep: str = ""
     """The dead worker whose claims this call may sweep up."""
+    ages: tuple[Aged, ...] = ()
+    """Of those claims whose quota lets the oldest connection give way; only those held."""
     tries: tuple[Tried, ...] = ()
     """Attempts that the worker has decided by itself since its last report."""
 
@@ -385,6 +411,8 @@ class View:
     """For each ask the reason why not, or nothing where it is granted."""
     waits: tuple[float, ...] = ()
     """Seconds until the next attempt may pass, for each ask that is refused for its attempts, in their order."""
+    evicted: tuple[Evicted, ...] = ()
+    """The worker's connections that are to end, as often as they are still counted."""
     retell: bool = False
     """Whether the ledger knows none of this worker's claims but those just reported."""
     sweep: str = ""

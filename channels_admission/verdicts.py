@@ -58,8 +58,14 @@ class Verdicts:
 
     def admit(self, ask: Ask | None = None) -> Slot:
         slot = Slot(self._gate) if ask is None else Slot(self._gate, ask.claims, ask.group)
+        self._date(slot)
         self._account.admit(ask)  # nothing may go wrong from here on
         return slot
+
+    def _date(self, slot: Slot) -> None:
+        """Remember since when the slot is counted under its keys, where that matters."""
+        if self._account.elders is not None:
+            self._account.elders.note(slot, self._loop.time())
 
     def give(self, ask: Ask | None, slot: Slot | None) -> Slot:
         """A slot for what has been claimed, or ``slot`` with that as well."""
@@ -79,6 +85,7 @@ class Verdicts:
             self._account.claims.give(tuple(old and new for old, new in zip(slot.claims, ask.claims, strict=False)))
             slot.claims = tuple(new if old is None else old for old, new in zip_longest(slot.claims, ask.claims))
             slot.group = ask.group
+            self._date(slot)
 
     def take_back(self, ask: Ask | None) -> None:
         """What was claimed for somebody who has gone is free again."""

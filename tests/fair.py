@@ -2,9 +2,10 @@
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 
-from channels_admission.types import KEY_BYTES, Ask, Bound, Class, Fair, Key, Tried, View
+from channels_admission.types import KEY_BYTES, Aged, Ask, Bound, Class, Fair, Key, Tried, View
 
 from reports import Reporter
 
@@ -49,6 +50,7 @@ class Claimant(Reporter):
             asks=asks,
             sweep=self.sweep,
             tries=tries,
+            ages=self.aged(sorted(self.told)),
         )
         view = await self.say(self.held, sum(not each.late for each in asks), fair=fair, **changes)
         self.heard, self.sweep, self.told = self.last.seq, view.sweep, set()
@@ -60,6 +62,10 @@ class Claimant(Reporter):
         if view.retell:
             self.told = {*self.claims}
         return view
+
+    def aged(self, told: Sequence[Key]) -> tuple[Aged, ...]:
+        """Since when it holds what it has under those keys; this one keeps no such book."""
+        return ()
 
     def drop(self, each: Ask) -> None:
         """One connection that had asked for this ends."""

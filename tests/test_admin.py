@@ -195,6 +195,7 @@ UNTOUCHED = {
     "would_refuse": {},
     "drained": 0,
     "aged": 0,
+    "evicted": 0,
     "controls": {"version": 0, "limit": None, "paused": None, "dry_run": None, "drains": []},
 }
 """A pool for which no operator has set anything."""

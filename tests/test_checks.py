@@ -59,6 +59,14 @@ def test_the_test_project_is_sound(settings):
     assert messages() == []
 
 
+def test_a_quota_that_closes_the_oldest_needs_a_rate(settings):
+    oldest = {"key": "user", "max": 3, "full": "oldest"}
+    settings.CHANNELS_ADMISSION = {**REDIS, "QUOTAS": [oldest], "POOLS": {"chat": {"QUOTAS": [{**oldest, "rate": 1}]}}}
+    (message,) = messages()
+    assert message.id == "channels_admission.W070"
+    assert "'user' of the pool 'default'" in message.msg
+
+
 def test_no_id_is_used_twice():
     used = [
         *(f"channels_admission.{key.id}" for key in conf.KEYS),
@@ -74,6 +82,7 @@ def test_no_id_is_used_twice():
         ours.LAYER_IN_MEMORY,
         ours.METRICS_WITHOUT_LIBRARY,
         ours.SHARES_WITHOUT_CLASSES,
+        ours.OLDEST_WITHOUT_RATE,
     ]
     assert len(used) == len(set(used))
 

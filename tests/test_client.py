@@ -12,6 +12,7 @@ from websockets.asyncio.server import serve
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from channels_admission.client import Ending, Patience, Retries, connections
+from channels_admission.connection import REPLACED
 
 from demo.servers import Workers
 
@@ -110,7 +111,7 @@ def test_hinted_waits_count_as_attempts():
     assert waits(Ending(1013, "retry-after=9"), Ending()) == [9.0, 2.0]
 
 
-@pytest.mark.parametrize("code", [1000, 1002, 1003, 1007, 1008, 1009, 1010, 3000, 4000, 4012, 4014, 4999])
+@pytest.mark.parametrize("code", [1000, 1002, 1003, 1007, 1008, 1009, 1010, 3000, 4000, 4012, 4014, REPLACED, 4999])
 def test_no_retry_after_a_final_code(code):
     assert waits(Ending(code, "no", UP)) == [None]
 

@@ -317,7 +317,7 @@ def test_bad_pressure(problems, value, must):
 
 
 @pytest.mark.parametrize(
-    "name", [*Reason, "admitted", "released", "shed", "drained", "aged", "overdue", "other"], ids=str
+    "name", [*Reason, "admitted", "released", "shed", "drained", "aged", "evicted", "overdue", "other"], ids=str
 )
 def test_no_monitor_may_be_called_as_something_else_that_is_counted(problems, name):
     ((check, message),) = problems(PRESSURE={str(name): OWN})

@@ -38,6 +38,7 @@ FLOORS = [
     "notices",
     "refusal",
     "slot",
+    "holders",
     "ledger.base",
     "ledger.moments",
     "ledger.rings",

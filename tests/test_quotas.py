@@ -8,6 +8,7 @@ from django.test import override_settings
 from channels_admission import conf
 from channels_admission.address import Proxies
 from channels_admission.quotas import Quota
+from channels_admission.rules import bounds
 
 
 def tenant(scope):
@@ -54,6 +55,12 @@ def test_a_quota_may_limit_attempts_beside_its_slots_or_instead():
     assert pool(QUOTAS=[{"key": "user", "rate": 0.001}]).quotas[0].burst == 1
 
 
+def test_the_oldest_connection_under_a_key_may_give_way():
+    quotas = [{"key": "user", "max": 3, "full": "oldest", "rate": 1}, {"key": "address", "max": 5, "full": "refuse"}]
+    assert [quota.full for quota in pool(QUOTAS=quotas).quotas] == ["oldest", "refuse"]
+    assert [bound.oldest for bound in bounds(pool(QUOTAS=quotas))] == [True, False]
+
+
 def test_a_key_that_no_quota_has_is_named():
     _, (problem,) = read(QUOTAS=[{"key": "user", "rat": 3, "max": 4}])
     assert "'rat' is none of these. Did you mean 'rate'?" in problem.message
@@ -88,6 +95,10 @@ def test_only_what_the_ledger_must_decide_makes_handshakes_ask_one_by_one(keys, 
         ("QUOTAS", "E030", [{"key": "user", "max": 3, "most": 4}]),
         ("QUOTAS", "E030", [{"key": "user", "max": 0}]),
         ("QUOTAS", "E030", [{"key": "user", "max": True}]),
+        ("QUOTAS", "E030", [{"key": "user", "max": 3, "full": "youngest"}]),
+        ("QUOTAS", "E030", [{"key": "user", "max": 3, "full": ["oldest"]}]),
+        ("QUOTAS", "E030", [{"key": "user", "rate": 3, "full": "oldest"}]),
+        ("QUOTAS", "E030", [{"key": "user", "max": 101, "full": "oldest"}]),
         ("QUOTAS", "E030", [{"key": "user", "max": None}]),
         ("QUOTAS", "E030", [{"key": "user", "burst": 3}]),
         ("QUOTAS", "E030", [{"key": "user", "max": 3, "burst": 3}]),

@@ -250,6 +250,7 @@ def test_json_has_the_documented_shape(shared, redis_server):
                 "would_refuse": {},
                 "drained": 0,
                 "aged": 0,
+                "evicted": 0,
                 "controls": {"version": 0, "limit": None, "paused": None, "dry_run": None, "drains": []},
                 "alert": "calm",
             }

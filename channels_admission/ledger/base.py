@@ -25,6 +25,8 @@ its storage, it promises after every call:
    has meanwhile. Those of a forgotten worker are given back by the next calls, a bounded number in each.
    Attempts under a key with a rate are counted before all else, also those that are refused, in a bounded number of
    buckets (:mod:`~..attempts`), which are full where the ledger has lost its data.
+   A quota whose oldest connection gives way is exceeded by as many as are known to be older, never twofold; each
+   answer says how many of the worker's oldest connections are beyond the maximum, until they are counted no more.
 9. A refusal stores nothing else of its own, and a pool nobody uses disappears.
 10. What operators have set holds from the moment it is set, and while it is set it does not disappear. A report
    that knows newer controls brings them back, where the ledger has lost its data.

@@ -13,6 +13,7 @@ from ..agreement import differences, fingerprint, numbers_of, strictest
 from ..attempts import Buckets, judge
 from ..conf import Settings
 from ..fairness import decide
+from ..holders import Holders
 from ..pace import Pace
 from ..types import (
     NOTHING_SET,
@@ -58,6 +59,7 @@ class _Pool:
     counters: Counter[str] = field(default_factory=Counter)
     claims: Counter[Key] = field(default_factory=Counter)
     attempts: Buckets = field(default_factory=Buckets)
+    holders: Holders = field(default_factory=Holders)
     version: int = 0
     clock: float = 0.0
     real: float = 0.0
@@ -191,6 +193,7 @@ class MemoryLedger:
             neighbours=self._neighbours(pool, report) if report.beat else (),
             verdicts=grant.verdicts,
             waits=grant.waits,
+            evicted=pool.holders.due(worker, pool.claims) if report.fair else (),
             retell=report.fair is not None and entry is None and report.fair.heard > 0,
             settings=self._differing(pool, asked),
         )
@@ -222,12 +225,23 @@ class MemoryLedger:
             granted = pace.admit(room, pool.clock, report.terms, empty=held == 0)
             return _Grant(granted, report.wanted - granted, self._shortfall(pool, report.wanted, room, granted))
         _count(pool.claims, claims, fair.claims)
+        told, most = (
+            [key for key, _ in fair.claims],
+            {place: bound.most or 0 for place, bound in enumerate(fair.quotas)},
+        )
+        pool.holders.tell(report.worker, told, fair.ages, most, pool.clock)
+        known = {key: pool.holders.number(key) for key in told}
         over = judge(pool.attempts, fair, pool.clock, report.terms.retry_after[1])
-        decided = decide(fair, limit, held, pool.claims, math.inf, paused=paused, over=over)
+        decided = decide(fair, limit, held, pool.claims, math.inf, paused=paused, over=over, known=known.__getitem__)
         tokens = pace.admit(decided.used, pool.clock, report.terms, empty=held == 0)
         if tokens < decided.used:
-            decided = decide(fair, limit, held, pool.claims, tokens, paused=paused, over=over)
+            decided = decide(fair, limit, held, pool.claims, tokens, paused=paused, over=over, known=known.__getitem__)
         _count(pool.claims, claims, [(key, claims.get(key, 0) + more) for key, more in decided.claims.items()])
+        for ask, reason in zip(fair.asks, decided.verdicts, strict=True):
+            for bound, key in zip(fair.quotas, ask.claims, strict=False):
+                if key and bound.oldest and not reason:
+                    pool.holders.grant(report.worker, key, bound.most or 0, pool.clock)
+        pool.holders.post(told, pool.claims)
         return _Grant(
             decided.given, decided.refused(fair), decided.shortfall, decided.classes(fair), tuple(decided.verdicts),
             tuple(over[place].wait for place in sorted(over)),
@@ -279,6 +293,7 @@ class MemoryLedger:
         entry = pool.entries.pop(worker, None)
         if entry is not None:
             _count(pool.claims, entry.claims, [(key, 0) for key in entry.claims])
+            pool.holders.forget(worker)
 
     def _neighbours(self, pool: _Pool, report: Report) -> tuple[Neighbour, ...]:
         return tuple(

@@ -10,7 +10,9 @@
 --       7 claims   hash: key, 15 bytes -> slots held under it, by all workers together; '#epoch', '#dead', and '#seal'
 --       8 own      hash: key -> slots that this worker holds under it; '#epoch', and '#since', its report that began it
 --       9 attempts hash: number of a set -> at most 8 buckets of attempts, each a key, 15 bytes, and when it is full
---      10 swept    as 8, of a dead worker whose claims are given back, if one is named
+--      10 holders  hash: key -> most;worker=since,since;worker=since and a seal, of quotas whose oldest connection gives
+--                  way; '@worker' -> the keys under which it is told to end connections. Since is the pool's clock's
+--      11 swept    as 8, of a dead worker whose claims are given back, if one is named
 -- ARGV  1 worker   2 seq   3 held (slots)   4 wanted (handshakes)   5 limit (slots)
 --       6 version seen   7 allowance (slots)   8 lease (ms)   9 beat (ms)   10 expiry of unused keys (ms)
 --      11 age (ms)   12 born   13 server   14 counters   15 counters acknowledged
@@ -30,6 +32,9 @@
 --      36 for each quota attempts per second ~ burst, or '-',...; '' where none has a rate
 --      37 attempts: two bytes of the number of an ask (0: decided by the worker), one of the quota (from 0), two of how
 --         many, and 15 of key, for each
+--      38 for each quota 1 where its oldest connection gives way, or 0; '' where none does
+--      39 ages: two bytes of the place of a key in 33, one of the quota, two of how many, and four for each: ms that
+--         this worker has held a slot under the key, the oldest first
 --      and last: workers of this home whose process is gone
 -- Returns {'ok', seq, granted, total, limit, workers, version, settling, lapsed, why not all ('' or a reason),
 --          first moment, from one to the next, real time since the pace began ('' or ms, as text),
@@ -37,7 +42,8 @@
 --          verdicts (a letter for each ask: a granted, f full, s share, t settling, r rate, p paused, A... the quota,
 --          P... the rate of the quota), tell all claims again?, dead worker to be swept up ('': none),
 --          put damaged counts right?, ms until the next attempt may pass, for each P...,... (as text),
---          the settings in force, where they are not the worker's (else ''), neighbour, born, ...}
+--          the settings in force, where they are not the worker's (else ''),
+--          key (hex)=how many of its oldest connections this worker is to end,..., neighbour, born, ...}
 --      or {'out of order', seq, last seq applied}, having changed nothing,
 --      or {'forgotten', seq}, having changed nothing: the worker's old claims are still being swept up.
 --
@@ -67,12 +73,12 @@ local REAPED_PER_CALL = 100
 local NEIGHBOURS_SHOWN = 256
 local SWEPT_PER_CALL = 200
 local SHARED = ARGV[29] ~= ''
-local FIRST_GONE = SHARED and 38 or 30  -- in ARGV
+local FIRST_GONE = SHARED and 40 or 30  -- in ARGV
 local SECONDS_KEPT, MINUTES_KEPT = 900, 1440
 local LONGEST_SPREAD = 300  -- seconds
 local LONGEST_MOMENT = 68   -- bytes
 local NO_HANDSHAKES = {
-  released = true, shed = true, drained = true, aged = true, overdue = true, ['layer.full'] = true,
+  released = true, shed = true, drained = true, aged = true, evicted = true, overdue = true, ['layer.full'] = true,
   C = true, E = true, M = true, ['ledger.healed'] = true,
 }
 local SCHEDULED = 0.97      -- moments given away, as a share of the admissions that are possible
@@ -93,7 +99,7 @@ local is_beat, goodbye = ARGV[16] == '1', ARGV[17] == '1'
 local rate, burst, ramp = tonumber(ARGV[18]) / 1000, tonumber(ARGV[19]), tonumber(ARGV[20])
 local retry_low, retry_high, owed, load = tonumber(ARGV[21]), tonumber(ARGV[22]), tonumber(ARGV[23]), ARGV[24]
 local known, draining, known_level = ARGV[25], tonumber(ARGV[26]), tonumber(ARGV[28])
-local claims, own, swept = KEYS[7], KEYS[8], KEYS[10]
+local claims, own, swept = KEYS[7], KEYS[8], KEYS[11]
 local parts, heard, dead_worker = tonumber(ARGV[31]), tonumber(ARGV[32]), ARGV[35]
 
 local time = redis.call('TIME')
@@ -617,7 +623,7 @@ if SHARED then
   if is_right and not record and not fresh and epoch and own_epoch == epoch then return {'forgotten', seq} end
   if fresh or not epoch or not is_right or (record and not own_epoch) or (own_epoch == epoch and last < heard)
     or (swept and heir == dead_worker and not theirs) then
-    redis.call('UNLINK', claims)
+    redis.call('UNLINK', claims, KEYS[10])
     epoch, heir, sum, swept_up = table.concat({now, place_of(worker), seq}, '-'), false, {}, {}
     settled, healed = math.max(settled, clock + settling_time), healed or not is_right
   elseif theirs and theirs ~= epoch then
@@ -812,6 +818,172 @@ if SHARED and ARGV[36] ~= '' then
   if #tries > 0 then attempts.judge(tries) end
 end
 
+-- Who holds slots under a key, and since when, in quotas whose oldest connection gives way. Those beyond the maximum are
+-- the oldest; each worker is told how many of its own they are for as long as they are counted. A field that is not as it
+-- was written is taken to be empty.
+local holders = {
+  key = KEYS[10], oldest = ARGV[38], offset = 1e12, bytes = 16384, posted_most = 200,
+  of = {}, changed = {}, posted = {}, due = {},
+}
+
+function holders.parse(key, text)
+  local found = {most = 0, parts = {}, number = 0}
+  if not text or #text > holders.bytes then return found end
+  local plain = string.sub(text, 1, -1 - read.SEAL_BYTES)
+  if plain .. read.seal(key, plain) ~= text then return found end
+  found.most = read.number(string.match(plain, '^%d+')) or 0
+  for name, times in string.gmatch(plain, ';([^;=]+)=([%d,]+)') do
+    local list = {}
+    for time in string.gmatch(times, '%d+') do list[#list + 1] = tonumber(time) end
+    found.parts[name], found.number = list, found.number + #list
+  end
+  return found
+end
+
+function holders.load(keys)
+  local missing = {}
+  for _, key in ipairs(keys) do
+    if not holders.of[key] then missing[#missing + 1], holders.of[key] = key, {} end
+  end
+  if #missing == 0 then return end
+  for i, text in ipairs(redis.call('HMGET', holders.key, unpack(missing))) do
+    holders.of[missing[i]] = holders.parse(missing[i], text)
+  end
+end
+
+function holders.replace(key, name, list)
+  local found = holders.of[key]
+  if not (found.parts[name] or list) then return end
+  found.number = found.number - #(found.parts[name] or {}) + #(list or {})
+  found.parts[name], holders.changed[key] = list, true
+end
+
+-- What this worker says of its own slots, and no more of a dead worker's that are swept up.
+function holders.tell()
+  holders.load(keys)
+  holders.load(swept_up)
+  for _, key in ipairs(swept_up) do holders.replace(key, dead_worker, nil) end
+  for _, key in ipairs(keys) do holders.replace(key, worker, nil) end
+  local at = 1
+  while at <= #ARGV[39] do
+    local where, quota, number, list = 0, 0, 0, {}
+    where, quota, number, at = struct.unpack('>I2BI2', ARGV[39], at)
+    for i = 1, number do
+      list[i] = clock + holders.offset - struct.unpack('>I4', ARGV[39], at)
+      at = at + 4
+    end
+    holders.of[keys[where + 1]].most = quotas[quota + 1]
+    holders.replace(keys[where + 1], worker, list)
+  end
+end
+
+function holders.gives_way(quota)
+  return string.sub(holders.oldest, quota, quota) == '1'
+end
+
+-- Whether one more than `count` slots may be counted: as far as it is known who gives way, and never twofold.
+function holders.allow(claim, count)
+  local most = quotas[claim.quota]
+  if clock < settled or not holders.gives_way(claim.quota) then return false end
+  return count + 1 - most <= math.min(holders.of[keys[claim.place]].number, most)
+end
+
+function holders.grant(claim)
+  if not holders.gives_way(claim.quota) then return end
+  local key = keys[claim.place]
+  local list = {unpack(holders.of[key].parts[worker] or {})}
+  list[#list + 1] = clock + holders.offset
+  holders.of[key].most = quotas[claim.quota]
+  holders.replace(key, worker, list)
+end
+
+-- How many of the oldest each worker has to end, of `count`.
+function holders.evicted(key, count)
+  local excess, everyone, numbers = count - holders.of[key].most, {}, {}
+  if excess <= 0 or holders.of[key].number == 0 then return numbers end
+  for name, list in pairs(holders.of[key].parts) do
+    for _, since in ipairs(list) do everyone[#everyone + 1] = {since, name} end
+  end
+  table.sort(everyone, function(a, b)
+    if a[1] ~= b[1] then return a[1] < b[1] end
+    return a[2] < b[2]
+  end)
+  for i = 1, math.min(excess, #everyone) do
+    local name = everyone[i][2]
+    numbers[name] = (numbers[name] or 0) + 1
+  end
+  return numbers
+end
+
+-- The keys under which a worker is told to end connections.
+function holders.mailbox(text)
+  local posted = {}
+  if not text or #text > 15 * holders.posted_most or #text % 15 > 0 then return posted end
+  for at = 1, #text, 15 do posted[#posted + 1] = string.sub(text, at, at + 14) end
+  return posted
+end
+
+-- Post to others, and answer this worker, what is to be ended now that `sum` is counted.
+function holders.settle(sum)
+  local mailbox = holders.mailbox(redis.call('HGET', holders.key, '@' .. worker))
+  holders.load(mailbox)
+  local all, once, mine, counted = {}, {}, {}, {}
+  for _, list in ipairs({keys, swept_up, mailbox}) do
+    for _, key in ipairs(list) do
+      if not once[key] then all[#all + 1], once[key] = key, true end
+    end
+  end
+  if #all == 0 then return end
+  for i, text in ipairs(redis.call('HMGET', claims, unpack(all))) do
+    counted[all[i]] = sum[all[i]] or read.count(all[i], text) or 0
+  end
+  for _, key in ipairs(all) do
+    for name, number in pairs(holders.evicted(key, counted[key])) do
+      if name ~= worker then
+        holders.posted[name] = holders.posted[name] or {}
+        table.insert(holders.posted[name], key)
+      elseif #mine < holders.posted_most then
+        mine[#mine + 1] = key
+        local hex = string.gsub(key, '.', function(byte) return string.format('%02x', string.byte(byte)) end)
+        holders.due[#holders.due + 1] = hex .. '=' .. number
+      end
+    end
+  end
+  local fields, gone = {}, {}
+  for key in pairs(holders.changed) do
+    local found = holders.of[key]
+    local parts = {string.format('%.0f', found.most)}
+    for name, list in pairs(found.parts) do
+      local times = {}
+      for i, since in ipairs(list) do times[i] = string.format('%.0f', since) end
+      parts[#parts + 1] = name .. '=' .. table.concat(times, ',')
+    end
+    local text = table.concat(parts, ';')
+    if found.number > 0 then
+      fields[#fields + 1], fields[#fields + 2] = key, text .. read.seal(key, text)
+    else
+      gone[#gone + 1] = key
+    end
+  end
+  for name, posted in pairs(holders.posted) do
+    local theirs, has = holders.mailbox(redis.call('HGET', holders.key, '@' .. name)), {}
+    for _, key in ipairs(theirs) do has[key] = true end
+    for _, key in ipairs(posted) do
+      if not has[key] and #theirs < holders.posted_most then theirs[#theirs + 1] = key end
+    end
+    fields[#fields + 1], fields[#fields + 2] = '@' .. name, table.concat(theirs)
+  end
+  if #mine > 0 then
+    fields[#fields + 1], fields[#fields + 2] = '@' .. worker, table.concat(mine)
+  elseif #mailbox > 0 then
+    gone[#gone + 1] = '@' .. worker
+  end
+  if #fields > 0 then redis.call('HSET', holders.key, unpack(fields)) end
+  if #gone > 0 then redis.call('HDEL', holders.key, unpack(gone)) end
+end
+
+if SHARED and holders.oldest ~= '' then holders.tell() end
+
 -- The verdicts on the asks, one after the other, with so many tokens; how many of them were used, the slots given, and
 -- the claims granted by their place.
 local function decide(tokens)
@@ -831,7 +1003,8 @@ local function decide(tokens)
       for _, claim in ipairs(ask) do
         if verdict ~= 'a' then break end
         local most, more = quotas[claim.quota], granted[claim.place] or 0
-        if sum[keys[claim.place]] + more >= most then
+        local count = sum[keys[claim.place]] + more
+        if count >= most and not holders.allow(claim, count) then
           verdict = string.char(64 + claim.quota)
         elseif clock < settled and mine[claim.place] + more >= (parts > 0 and math.floor(most / parts) or 0) then
           verdict = 't'
@@ -968,6 +1141,12 @@ if SHARED then
   end
   redis.call('HSET', own, unpack(told))
   redis.call('HSET', claims, unpack(counted))
+  if holders.oldest ~= '' then
+    for i, ask in ipairs(asks) do
+      for _, claim in ipairs(verdicts[i] == 'a' and ask or {}) do holders.grant(claim) end
+    end
+    holders.settle(sum)
+  end
   if #gone > 0 then redis.call('HDEL', claims, unpack(gone)) end
   if #untold > 0 then redis.call('HDEL', own, unpack(untold)) end
   claimed = redis.call('HLEN', own) - 2
@@ -976,6 +1155,7 @@ if SHARED then
     if redis.call('HLEN', swept) <= 2 then
       heir = read.next_dead(claims, dead_worker)
       redis.call('UNLINK', swept)
+      if holders.oldest ~= '' then redis.call('HDEL', holders.key, '@' .. dead_worker) end
       redis.call('HDEL', claims, '#dead', '#dead:' .. dead_worker)
       if heir then redis.call('HSET', claims, '#dead', heir) end
     end
@@ -1053,7 +1233,7 @@ local reply = {
   why, tostring(moment), tostring(step), tostring(elapsed),
   tostring(now), controls_version(set) > controls_version(known) and set or '', level, told,
   table.concat(verdicts), retell and 1 or 0, heir or '', healed and 1 or 0, table.concat(attempts.waits, ','),
-  settings.differ,
+  settings.differ, table.concat(holders.due, ','),
 }
 if is_beat then
   local own, near, strangers = place_of(worker), {}, {}

@@ -14,10 +14,12 @@ from ..types import (
     ATTEMPTS,
     KEY_BYTES,
     QUOTA,
+    Aged,
     Ask,
     Bound,
     Class,
     Edge,
+    Evicted,
     Fair,
     Level,
     Load,
@@ -64,6 +66,9 @@ MOST_CLASSES = 32
 CLAIM = struct.Struct(f">{KEY_BYTES}sI")
 VERDICTS = {"f": Reason.FULL, "s": Reason.SHARE, "t": Reason.SETTLING, "r": Reason.RATE, "p": Reason.PAUSED}
 FIRST_QUOTA, FIRST_RATE = ord("A"), ord("P")
+OLDEST_TOLD = 2**32 - 1
+"""Milliseconds; whoever is older is told to be as old."""
+EVICTED = re.compile(rf"([0-9a-f]{{{2 * KEY_BYTES}}})=(\d{{1,9}})(?:,|$)")
 TRIES = struct.Struct(f">HBH{KEY_BYTES}s")
 NOTHING: Mapping[Any, Any] = MappingProxyType({})
 
@@ -96,7 +101,14 @@ def shared(fair: Fair | None) -> list[str | bytes | int]:
         fair.sweep,
         ",".join(map(_rate, fair.quotas)) if any(bound.rate for bound in fair.quotas) else "",
         b"".join(_tries(fair)),
+        "".join(str(int(bound.oldest)) for bound in fair.quotas) if any(bound.oldest for bound in fair.quotas) else "",
+        b"".join(_aged(aged, places) for aged in fair.ages),
     ]
+
+
+def _aged(aged: Aged, places: Mapping[bytes, int]) -> bytes:
+    ages = (min(round(1000 * age), OLDEST_TOLD) for age in aged.ages)
+    return struct.pack(f">HBH{len(aged.ages)}I", places[aged.key], aged.quota, len(aged.ages), *ages)
 
 
 def _rate(bound: Bound) -> str:
@@ -143,11 +155,11 @@ def view_of(reply: list[Any], fair: Fair | None = None) -> View:
     the answer is not the script's.
     """
     _, _, granted, total, limit, workers, version, settling, lapsed, why, *rest = reply
-    pace, (now, controls, level, edges), (verdicts, retell, sweep, healed, waits, settings), neighbours = (
+    pace, (now, controls, level, edges), (verdicts, retell, sweep, healed, waits, settings, evicted), neighbours = (
         rest[:3],
         rest[3:7],
-        rest[7:13],
-        rest[13:],
+        rest[7:14],
+        rest[14:],
     )
     named = zip(neighbours[::2], neighbours[1::2], strict=True)
     return View(
@@ -167,6 +179,7 @@ def view_of(reply: list[Any], fair: Fair | None = None) -> View:
         neighbours=tuple(filter(None, (_neighbour(text_of(worker), text_of(born)) for worker, born in named))),
         verdicts=tuple(_verdict(letter, fair) for letter in text_of(verdicts)) if fair else (),
         waits=tuple(float(wait) / 1000 for wait in text_of(waits).split(",") if wait),
+        evicted=tuple(Evicted(bytes.fromhex(key), int(number)) for key, number in EVICTED.findall(text_of(evicted))),
         retell=bool(retell),
         sweep=text_of(sweep) if WORKER.fullmatch(text_of(sweep)) else "",
         healed=bool(healed),

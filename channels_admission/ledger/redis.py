@@ -2,8 +2,8 @@
 
 A pool lives in ``PREFIX:{pool}:counts``, ``…:leases``, ``…:seconds``, ``…:minutes``, ``…:controls`` and,
 for each home of workers, ``…:home:TOKEN``; where it is shared by quotas or classes, also in ``…:claims``, for each
-worker ``…:claims:WORKER`` and, where a quota has a rate, ``…:attempts``. The hash tag keeps them in one slot of a
-cluster.
+worker ``…:claims:WORKER``, where a quota has a rate ``…:attempts``, and where its oldest connection gives way
+``…:holders``. The hash tag keeps them in one slot of a cluster.
 """
 
 import asyncio
@@ -406,7 +406,7 @@ def _parts(report: Report) -> list[str]:
     """The keys of a pool that the script may touch, in their order."""
     parts = ["counts", "leases", f"home:{report.home}", "seconds", "controls", "minutes"]
     if report.fair is not None:
-        parts += ["claims", f"claims:{report.worker}", "attempts"]
+        parts += ["claims", f"claims:{report.worker}", "attempts", "holders"]
         parts += [f"claims:{report.fair.sweep}"] if report.fair.sweep else []
     return parts
 

@@ -113,6 +113,6 @@ async def test_good_clients_come_back_as_fast_beside_an_attacker(redis_server, p
         f"{attack.admitted + attack.refused} attempts of the attacker admitted in {attack.seconds:.1f} s"
     )
     assert seconds[True] <= 1.2 * seconds[False] + 1
-    assert BURST <= attack.admitted <= BURST + RATE * attack.seconds
+    assert 0 < attack.admitted <= BURST + RATE * attack.seconds
     assert attack.refused > ATTACK / 4 * attack.seconds
     assert max(attack.hints) >= 10

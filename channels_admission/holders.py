@@ -1,0 +1,122 @@
+"""Who holds slots under a key, and since when: for quotas that are exceeded at the cost of the oldest connection.
+
+Pure. A worker keeps :class:`Elders`, its own slots under each such key, and tells their ages whenever it tells how many
+they are. A ledger keeps :class:`Holders`, the same of all workers, and answers each worker how many of its oldest are
+to end. That is a state and no order: what is told twice, or not heard, changes nothing.
+
+``reconcile.lua`` has the same rules, and one contract holds both.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from itertools import islice
+
+from .conf import PoolSettings
+from .quotas import OLDEST
+from .slot import Slot
+from .types import Aged, Claimed, Evicted, Key
+
+MOST_POSTED = 200
+"""Keys under which one worker is told to end connections, by one answer."""
+
+
+class Elders:
+    """The slots of one worker, under each key of such a quota, from the oldest to the youngest."""
+
+    def __init__(self, pool: PoolSettings) -> None:
+        self._quotas = {place: quota.max or 0 for place, quota in enumerate(pool.quotas) if quota.full == OLDEST}
+        self._since: dict[Key, dict[Slot, float]] = {}
+        self._places: dict[Key, int] = {}
+        self.spared: set[Slot] = set()
+        """Those that a dry run has counted instead of ending them."""
+
+    def note(self, slot: Slot, now: float) -> None:
+        """The slot was given, or is counted under more keys than before."""
+        for place, key in self._keys(slot.claims):
+            self._places[key] = place
+            self._since.setdefault(key, {}).setdefault(slot, now)
+
+    def forget(self, slot: Slot) -> None:
+        """The slot was released."""
+        self.spared.discard(slot)
+        for _, key in self._keys(slot.claims):
+            slots = self._since.get(key, {})
+            slots.pop(slot, None)
+            if not slots and key in self._since:
+                del self._since[key], self._places[key]
+
+    def ages(self, keys: Iterable[Key], now: float) -> tuple[Aged, ...]:
+        """Of those ``keys`` under which slots are held, for how many seconds each has been."""
+        return tuple(self._aged(key, now) for key in keys if key in self._since)
+
+    def _aged(self, key: Key, now: float) -> Aged:
+        place = self._places[key]
+        oldest = islice(self._since[key].values(), 2 * self._quotas[place])
+        return Aged(place, key, tuple(max(0.0, now - since) for since in oldest))
+
+    def doomed(self, evicted: Iterable[Evicted]) -> set[Slot]:
+        """Those that are to end, whether or not they are about to."""
+        return {slot for each in evicted for slot in islice(self._since.get(each.key, ()), each.number)}
+
+    def _keys(self, claims: Claimed) -> list[tuple[int, Key]]:
+        return [(place, key) for place, key in enumerate(claims) if key and place in self._quotas]
+
+
+class Holders:
+    """The slots of all workers under each key of such a quota."""
+
+    def __init__(self) -> None:
+        self._since: dict[Key, dict[str, list[float]]] = {}
+        self._most: dict[Key, int] = {}
+        self._posted: dict[str, dict[Key, None]] = {}
+
+    def tell(self, worker: str, told: Iterable[Key], aged: Iterable[Aged], most: Mapping[int, int], now: float) -> None:
+        """A worker says since when it holds its slots under the keys ``told``; ``most`` is each quota's maximum."""
+        for key in told:
+            self._drop(key, worker)
+        for each in aged:
+            self._most[each.key] = most[each.quota]
+            self._since.setdefault(each.key, {})[worker] = [now - age for age in each.ages]
+
+    def forget(self, worker: str) -> None:
+        """The worker is gone, and all that it held."""
+        self._posted.pop(worker, None)
+        for key in list(self._since):
+            self._drop(key, worker)
+
+    def _drop(self, key: Key, worker: str) -> None:
+        if key in self._since and self._since[key].pop(worker, None) is not None and not self._since[key]:
+            del self._since[key], self._most[key]
+
+    def grant(self, worker: str, key: Key, most: int, now: float) -> None:
+        """One more slot."""
+        self._most[key] = most
+        self._since.setdefault(key, {}).setdefault(worker, []).append(now)
+
+    def number(self, key: Key) -> int:
+        """Slots that are known."""
+        return sum(map(len, self._since.get(key, {}).values()))
+
+    def post(self, keys: Iterable[Key], counts: Mapping[Key, int]) -> None:
+        """Under these keys something may have changed: whoever has to end connections is to be told."""
+        for key in keys:
+            for worker in self._evicted(key, counts):
+                posted = self._posted.setdefault(worker, {})
+                if len(posted) < MOST_POSTED:
+                    posted[key] = None
+
+    def due(self, worker: str, counts: Mapping[Key, int]) -> tuple[Evicted, ...]:
+        """How many of its oldest connections a worker is to end, for each key."""
+        found = [(key, self._evicted(key, counts)[worker]) for key in self._posted.pop(worker, {})]
+        due = tuple(Evicted(key, number) for key, number in found if number)
+        if due:
+            self._posted[worker] = dict.fromkeys(each.key for each in due)
+        return due
+
+    def _evicted(self, key: Key, counts: Mapping[Key, int]) -> Counter[str]:
+        """Those beyond the maximum are the oldest ones: how many of each worker."""
+        excess = counts.get(key, 0) - self._most.get(key, counts.get(key, 0))
+        if excess <= 0:
+            return Counter()
+        everyone = sorted((since, worker) for worker, each in self._since[key].items() for since in each)
+        return Counter(worker for _, worker in everyone[:excess])

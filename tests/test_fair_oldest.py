@@ -1,0 +1,189 @@
+"""Gates, the middleware and the mixin where the oldest connection under a key gives way to a new one."""
+
+import asyncio
+from contextlib import asynccontextmanager
+
+import pytest
+from test_fair import KIM, LEE, Client, Echo, enter, leave, site
+
+from channels_admission.connection import REPLACED, Connection
+from channels_admission.exceptions import LedgerUnavailable
+from channels_admission.gate import Gate
+from channels_admission.house import close_gates, gate_of
+from channels_admission.ledger import open_ledger
+from channels_admission.middleware import AdmissionMiddleware, _enter
+from channels_admission.slot import Slot
+from channels_admission.snapshot import collect
+from channels_admission.worker import Worker
+
+from conftest import eventually
+
+BEAT, MOST = 0.3, 2
+OLDEST = {"key": "user", "max": MOST, "full": "oldest", "rate": 50, "burst": 100}
+KEYS = {"QUOTAS": [OLDEST], "BEAT": BEAT, "LEASE": 3, "MAX_CONNECTIONS": 50}
+OVER = "quota:user"
+
+
+class Seat:
+    """An open connection of a gate: runs until it is ended, and then gives its slot back."""
+
+    def __init__(self, gate: Gate, slot: Slot) -> None:
+        self.sent = []
+        self.slot = slot
+        self.task = asyncio.ensure_future(self._run(gate))
+
+    async def _run(self, gate):
+        async def receive():
+            await asyncio.Event().wait()
+
+        async def send(message):
+            self.sent.append(message)
+
+        connection = Connection(receive, send, self.slot)
+        _enter(connection, self.slot, gate, {"type": "websocket"})
+        try:
+            await connection.receive()
+        finally:
+            connection.leave()
+            del gate.connections[connection]
+            self.slot.release()
+
+    @property
+    def code(self):
+        return self.sent[-1]["code"] if self.sent else None
+
+
+@pytest.fixture(params=["memory", "redis"])
+def opened(request, admission):
+    """``async with opened(count, KEY=value) as gates``: so many workers of one pool."""
+
+    @asynccontextmanager
+    async def open_gates(count=2, **keys):
+        url = request.getfixturevalue("redis_server").url if request.param == "redis" else "memory"
+        settings = admission(**{**KEYS, "LEDGER": url, **keys})
+        ledgers = [open_ledger(settings) for _ in range(count)]
+        gates = [Gate(settings.pool("default"), settings, ledger, Worker()) for ledger in ledgers]
+        await eventually(lambda: all(gate.account._met_settled for gate in gates))
+        try:
+            yield gates
+        finally:
+            for gate in gates:
+                await gate.aclose()
+            for ledger in ledgers:
+                await ledger.aclose()
+
+    return open_gates
+
+
+GAP = 0.1
+"""Seconds: of those who come closer together than a call takes, either may count as the older one."""
+
+
+async def come(gate, user=KIM, after=0.0):
+    await asyncio.sleep(after)
+    verdict = await enter(gate, user=user)
+    return Seat(gate, verdict) if isinstance(verdict, Slot) else verdict.reason
+
+
+async def test_the_oldest_ends_on_another_worker_within_a_heartbeat(opened):
+    async with opened() as (one, other):
+        first, second = await come(one), await come(one, after=GAP)
+        third = await come(other, after=GAP)
+        began = asyncio.get_running_loop().time()
+        assert third.code is None
+        await eventually(lambda: first.task.done())
+        assert asyncio.get_running_loop().time() - began < 2 * BEAT
+        assert first.code == REPLACED
+        assert first.sent[-1]["reason"] == "Replaced by a newer connection"
+        assert (second.code, third.code) == (None, None)
+        await eventually(lambda: one.account.held + other.account.held == MOST and not one.account.unreported)
+        assert (one.account.counters["evicted"], other.account.counters["evicted"]) == (1, 0)
+        fourth = await come(one)
+        await eventually(lambda: second.task.done())
+        assert (second.code, third.code, fourth.code) == (REPLACED, None, None)
+
+
+async def test_one_after_the_other_leaves_the_youngest(opened):
+    async with opened() as gates:
+        seats = []
+        for number in range(12):
+            seat = await come(gates[number % 2], after=GAP)
+            assert isinstance(seat, Seat)
+            seats.append(seat)
+            await eventually(lambda: sum(gate.account.held for gate in gates) <= MOST)
+        await eventually(lambda: sum(seat.task.done() for seat in seats) == 10)
+        assert [seat.code for seat in seats] == [REPLACED] * 10 + [None] * MOST
+        assert sum(gate.account.counters["evicted"] for gate in gates) == 10
+
+
+async def test_a_flood_of_one_user_is_bounded_and_harms_nobody_else(opened):
+    async with opened() as gates:
+        lee = await come(gates[0], LEE)
+        seats = [*await asyncio.gather(*(come(gates[number % 2]) for number in range(40)))]
+        admitted = [seat for seat in seats if isinstance(seat, Seat)]
+        assert MOST <= len(admitted) <= 2 * MOST
+        assert {seat for seat in seats if not isinstance(seat, Seat)} == {OVER}
+        await eventually(lambda: sum(gate.account.held for gate in gates) == MOST + 1)
+        assert lee.code is None
+
+
+async def test_a_full_pool_lets_nobody_in_and_nobody_out(opened):
+    async with opened(1, MAX_CONNECTIONS=MOST) as (gate,):
+        seats = [await come(gate) for _ in range(MOST)]
+        assert await come(gate) == "full"
+        assert [seat.code for seat in seats] == [None] * MOST
+
+
+async def test_while_the_ledger_is_away_the_quota_refuses(opened):
+    async with opened(1) as (gate,):
+        seats = [await come(gate) for _ in range(MOST)]
+        gate._conversation.lose(LedgerUnavailable("gone"))
+        assert await come(gate) == OVER
+        assert [seat.code for seat in seats] == [None] * MOST
+
+
+async def test_a_dry_run_counts_whom_it_would_have_closed_and_closes_nobody(opened):
+    async with opened(1, DRY_RUN=True) as (gate,):
+        seats = [await come(gate) for _ in range(MOST + 1)]
+        for _ in range(3):
+            calls = gate.calls
+            gate._timetable.report_now()
+            await eventually(lambda calls=calls: gate.calls > calls)
+        assert [seat.code for seat in seats] == [None] * (MOST + 1)
+        assert gate.account.counters["dry:evicted"] == 1
+        assert gate.account.counters["evicted"] == 0
+
+
+async def test_nothing_is_kept_of_slots_that_were_released(opened):
+    async with opened(1) as (gate,):
+        seats = [await come(gate, user) for user in (KIM, LEE, KIM)]
+        await asyncio.sleep(0)
+        for seat in seats:
+            seat.task.cancel()
+        await asyncio.gather(*(seat.task for seat in seats), return_exceptions=True)
+        elders = gate.account.elders
+        assert (elders._since, elders._places, elders.spared) == ({}, {}, set())
+
+
+async def test_the_mixin_knows_the_user_and_closes_its_oldest_connection(admission):
+    admission(QUOTAS=[{"key": "user", "max": 1, "full": "oldest", "rate": 10}])
+    first, second = Client(site(KIM)), Client(site(KIM))
+    assert await first.opens()
+    assert await second.opens()
+    closed = await first.socket.receive_output(5)
+    assert (closed["type"], closed["code"]) == ("websocket.close", REPLACED)
+    assert await second.is_open()
+    gate = gate_of("default")
+    await eventually(lambda: gate.account.held == 1 and not gate.account.unreported)
+    (pool,) = (await collect()).pools
+    assert (pool.evicted, pool.held, pool.refused) == (1, 1, {})
+    await leave([second])
+
+
+async def test_pools_without_such_a_quota_keep_no_ages(admission):
+    admission(QUOTAS=[{"key": "user", "max": 1, "full": "refuse"}])
+    client = Client(AdmissionMiddleware(Echo.as_asgi()))
+    assert await client.opens()
+    assert gate_of("default").account.elders is None
+    await leave([client])
+    await close_gates()
