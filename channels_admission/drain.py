@@ -20,7 +20,7 @@ from .connection import REPLACED, RESTART, Connection
 from .faults import Faults
 from .pace import Schedule
 from .refusal import close_reason
-from .types import AGED, DRAINED, DRY, EVICTED, SHED, Drain, View
+from .types import AGED, DRAINED, DRY, EVICTED, SHED, Drain, Order, View
 
 logger = logging.getLogger("channels_admission")
 
@@ -56,7 +56,14 @@ class Drains:
         self._schedule = schedule
         self._faults = faults
         self._loop = asyncio.get_running_loop()
+        self._registered: int | None = None
+        """The version of the pool at which this worker was first known to it, once its counts have settled."""
+        self._names: set[str] = set()
+        """The worker's name, and those that it had before."""
         self._followed: Drain | None = None
+        self._enforced: Order | None = None
+        self._enforced_by = 0.0
+        """Until when connections beyond the limit that is enforced are to be ended."""
         self._is_last = False
         self._task: asyncio.Task[None] | None = None
 
@@ -64,12 +71,14 @@ class Drains:
 
     def follow(self, view: View) -> None:
         """Begin or cancel a drain as the ledger's word demands."""
+        account = self._account
+        if self._registered is None and not view.settling:
+            self._registered = view.version
+        self._names.add(account.worker.id)
         if view.controls is None or self._is_last:
             return
-        account = self._account
-        started = view.now - account.worker.age()
-        ours = [drain for drain in view.controls.drains if drain.is_of(account.worker.id, started)]
-        drain = max(ours, key=lambda drain: drain.at, default=None)
+        ours = [drain for drain in view.controls.drains if self._is_meant(drain)]
+        drain = ours[-1] if ours else None  # the one that was ordered last
         if drain == self._followed:
             return
         if drain is None:
@@ -80,8 +89,14 @@ class Drains:
             self._drain(drain.over)
         self._followed = drain
 
+    def _is_meant(self, drain: Drain) -> bool:
+        return any(drain.is_of(name, self._registered) for name in self._names)
+
     def enforce(self, view: View, beat: float) -> None:
-        """End this worker's part of what is held beyond a limit, as far as that is due within a beat."""
+        """End this worker's part of what is held beyond a limit, as far as that is due within a beat.
+
+        The time of the order runs from when this worker first hears of it, by its own clock.
+        """
         account, order = self._account, self._account.controls.limit
         # Whose connection has ended since the report is counted still.
         total = view.total - max(0, account.allowance - view.granted - account.held)
@@ -89,7 +104,9 @@ class Drains:
             return
         if self._task is not None and not self._task.done():
             return
-        left = max(beat, order.at + order.over - view.now)
+        if order != self._enforced:
+            self._enforced, self._enforced_by = order, self._loop.time() + order.over
+        left = max(beat, self._enforced_by - self._loop.time())
         ending = sum(each.is_ending for each in self._connections)
         part = (account.held * (total - view.limit) / total - ending) * beat / left
         # By chance up or down: all workers together end as many as are due, at the mean.

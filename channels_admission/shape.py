@@ -46,6 +46,7 @@ SHAPE = (
         target   a worker, a host, or "*" for all workers
         over     seconds it takes
         by, at
+        version, clock  the pool's, when it was ordered
     connects handshakes decided in the last five minutes
       total
       median handshakes in a second, half of all seconds having fewer

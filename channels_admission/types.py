@@ -132,19 +132,24 @@ EVERYBODY = "*"
 class Drain:
     """A worker, a host or :data:`EVERYBODY` to be emptied in ``over`` seconds.
 
-    A host is drained with the workers that start there later, until the drain is cancelled; of
-    all workers those are that had started before it.
+    A host is drained with the workers that start there later, until the drain is cancelled; of all workers those are
+    that had registered before it. It ends when nobody drains any more, and so does that of a worker. No time of any
+    clock is compared to tell who is meant: ``at`` is for people.
     """
 
     target: str
     over: float
     by: str
     at: float
+    version: int | None = None
+    """The pool's version when it was ordered; None before it is."""
+    clock: int = 0
+    """The time of the pool's clock then, milliseconds."""
 
-    def is_of(self, worker: str, started: float) -> bool:
-        """Whether a worker is meant, which started at this Unix time by the ledger."""
+    def is_of(self, worker: str, registered: int | None) -> bool:
+        """Whether a worker is meant that registered at this version of the pool; None for one that has not yet."""
         if self.target == EVERYBODY:
-            return started <= self.at
+            return registered is not None and self.version is not None and registered <= self.version
         return self.target in (worker, worker.partition(":")[0])
 
 
@@ -493,10 +498,10 @@ class Reading:
 
     @property
     def drains(self) -> tuple[Drain, ...]:
-        """Those that somebody is left to be of: a host is, since workers may start there later."""
+        """Those that somebody may be left to be of: a host is, since workers may start there later."""
         return tuple(drain for drain in self.controls.drains if self._lasts(drain))
 
     def _lasts(self, drain: Drain) -> bool:
-        if drain.target != EVERYBODY and ":" not in drain.target:
-            return True
-        return any(drain.is_of(each.worker, self.now - each.uptime) for each in self.workers)
+        if drain.target == EVERYBODY:
+            return bool(self.workers)
+        return ":" not in drain.target or any(drain.target == each.worker for each in self.workers)

@@ -291,7 +291,7 @@ def test_a_date_that_none_of_ours_can_have_set_is_no_error(client, db, admission
     settings = admission(LEDGER=redis_server.url, STATUS_TOKEN="x" * 32)
     asyncio.run(report_and_close())
     with redis.Redis.from_url(redis_server.url) as server:
-        orders = f"limit=40,{at},a;paused=1,{at},a;dry_run=1,{at},a;drain:host=0/5,{at},a"
+        orders = f"limit=40,{at},a;paused=1,{at},a;dry_run=1,{at},a;drain:host=1:2/5,{at},a"
         server.hset(f"{settings.prefix}:{{default}}:controls", "set", f"5;{orders}")
     client.force_login(User.objects.create_superuser("chief"))
     for url in [*every_url() - {ACT}, f"{HISTORY}?minutes"]:

@@ -128,7 +128,7 @@ def test_what_was_changed_before_a_fault_is_printed(shared, monkeypatch, capsys)
 def test_a_date_that_none_of_ours_can_have_set_is_shown_as_one(shared, redis_server, at):
     settings = shared()
     tell(settings, 50, draining=True)
-    orders = f"limit=40,{at},a;paused=1,{at},a;dry_run=1,{at},a;drain:host=0/5,{at},a;drain:*=0/5,{at},a"
+    orders = f"limit=40,{at},a;paused=1,{at},a;dry_run=1,{at},a;drain:host=1:2/5,{at},a;drain:*=1:2/5,{at},a"
     with redis.Redis.from_url(redis_server.url) as client:
         client.hset(f"{settings.prefix}:{{default}}:controls", "set", f"5;{orders}")
     date = "1970-01-01 00:00:00" if at == "0" else "9999-12-31 23:59:59"

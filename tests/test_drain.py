@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import logging
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -205,6 +206,7 @@ async def test_a_lowered_limit_closes_nobody_unless_it_is_enforced(admission, cr
     assert gate.account.held == 40
     (pool,) = (await collect()).pools
     assert (pool.limit, pool.configured, pool.held, pool.drained) == (40, 100, 40, 20)
+    await eventually(lambda: gate.account.controls.limit.over is None)  # it is done, and ends nobody any more
     await achange("default", limit=None, by="ann")
     await crowd.enter(30)
 
@@ -222,6 +224,25 @@ async def test_who_has_left_since_the_report_is_not_ended_once_more(admission, m
     account.held = 41
     drains.enforce(view, beat=0.1)
     assert drains._task is not None
+    drains.cancel()
+
+
+async def test_an_enforced_limit_takes_its_time_whatever_the_clock_of_redis_says(admission, monkeypatch):
+    settings = admission(MAX_CONNECTIONS=100)
+    monkeypatch.setattr(drain.random, "random", lambda: 0.999)
+    account = Account(settings.pool("default"), Worker())
+    account.controls = Controls(limit=Order(40, "ann", at=1000.0, over=60.0))
+    account.held = account.allowance = 100
+    drains = Drains(
+        account, Schedule(account.terms), {Connection(None, None): None for _ in range(100)}, Faults("a pool")
+    )
+    ended = []
+    monkeypatch.setattr(drains, "_end_all", lambda doomed, seconds: ended.append(len(doomed)) or asyncio.sleep(0))
+    view = View(0, total=100, limit=40, workers=1, version=1, settling=False, lapsed=False)
+    for now in (1000.0, 4600.0, 970.0, 9e11):
+        drains.enforce(replace(view, now=now), beat=1.0)
+        await drains._task
+    assert ended == [1] * 4
     drains.cancel()
 
 

@@ -30,8 +30,14 @@ its storage, it promises after every call:
 9. A refusal stores nothing else of its own, and a pool nobody uses disappears.
 10. What operators have set holds from the moment it is set, and while it is set it does not disappear. A report
    that knows newer controls brings them back, where the ledger has lost its data.
+   An order ends when it is done: an enforced limit is a mere one once the total is within it; a drain of all or of a
+   worker is gone when no worker drains and a lease has passed, so that everybody has heard of it. A drain of all is
+   of those that had registered by the version of the pool that it bears.
 11. A pool's level follows its total and its limit, but not while the ledger settles. Each change of it is told to
     one worker, again only where it has not seen the answer (a report's ``version`` tells), to another where it is gone.
+12. The settings in force are the strictest of those that workers have (:mod:`..agreement`), for a lease after the last
+    report of a worker that has them, and for one and a half beats after its goodbye; also while a ledger that has lost
+    its data settles, as long as workers remember them. It settles for one and a half of the slowest heartbeat about.
 
 Calls come from one event loop at a time and may be cancelled; a cancelled or failed call may
 still have been applied. Faults are :exc:`~channels_admission.exceptions.LedgerUnavailable` and

@@ -1,8 +1,8 @@
 """Controls as the text that stands in Redis: ``VERSION;NAME=VALUE/OVER,AT,BY;…``.
 
-A drain's name is ``drain:TARGET``. ``reconcile.lua`` reads the version, the limit and the pause in
-it, and ``control.lua`` writes it. What is read is untrusted: an entry that nobody of ours can have
-written is dropped.
+A drain's name is ``drain:TARGET``, and its value ``VERSION:CLOCK``, the pool's when it was ordered; ``control.lua``
+writes these in the place of a ``+``. ``reconcile.lua`` reads the version, the limit and the pause, and drops orders
+that are done. What is read is untrusted: an entry that nobody of ours can have written is dropped.
 """
 
 import re
@@ -13,6 +13,8 @@ from ..conf import MAX_LIMIT
 from ..types import EVERYBODY, LATEST, NOTHING_SET, Controls, Drain, Order, utc
 
 MOST_BYTES = 8192
+LATEST_VERSION = 900_000_000_000_000
+"""A higher one is taken for damage: it would let nothing newer be set."""
 MOST_DRAINS = 64
 LONGEST_NAME = 40
 """Characters of a name of who set something."""
@@ -21,7 +23,7 @@ LONGEST = 86_400.0
 HEAD = re.compile(r"(\d{1,15})(?:;|$)")
 ENTRY = re.compile(
     r"(?P<name>limit|paused|dry_run|drain:(?P<target>\*|[A-Za-z0-9._-]{1,32}(?::\d{1,10}:[0-9a-f]{1,16})?))"
-    r"=(?P<value>\d{1,8})(?:/(?P<over>\d{1,5}(?:\.\d{1,3})?))?,(?P<at>\d{1,12}(?:\.\d{1,3})?),(?P<by>[A-Za-z0-9._~%-]*)"
+    r"=(?P<value>\d{1,15})(?::(?P<clock>\d{1,15}))?(?:/(?P<over>\d{1,5}(?:\.\d{1,3})?))?,(?P<at>\d{1,12}(?:\.\d{1,3})?),(?P<by>[A-Za-z0-9._~%-]*)"
 )
 MOST = {"limit": MAX_LIMIT, "paused": 1, "dry_run": 1}
 
@@ -39,7 +41,7 @@ def text(controls: Controls) -> str:
 def controls_of(text: str) -> Controls:
     """The controls that a text tells of; of one that is none, those that set nothing."""
     head = HEAD.match(text)
-    if head is None or not int(head[1]) or len(text) > MOST_BYTES:
+    if head is None or not 0 < int(head[1]) <= LATEST_VERSION or len(text) > MOST_BYTES:
         return NOTHING_SET
     found = [match for entry in text.split(";")[1:] if (match := ENTRY.fullmatch(entry))]
     orders = {match["name"]: order for match in found if (order := _order(match))}
@@ -69,7 +71,8 @@ def _entries(controls: Controls) -> Iterator[str]:
             over = "" if order.over is None else f"/{order.over:.3f}"
             yield f"{name}={order.value}{over},{_signed(order)}"
     for drain in controls.drains:
-        yield f"drain:{drain.target}=0/{drain.over:.3f},{_signed(drain)}"
+        ordered = "+" if drain.version is None else f"{drain.version}:{drain.clock}"
+        yield f"drain:{drain.target}={ordered}/{drain.over:.3f},{_signed(drain)}"
 
 
 def _signed(order: Order | Drain) -> str:
@@ -78,16 +81,16 @@ def _signed(order: Order | Drain) -> str:
 
 def _order(match: re.Match[str]) -> Order | None:
     value, over = int(match["value"]), _over(match)
-    if match["target"] or value > MOST[match["name"]] or (over is not None and over > LONGEST):
+    if match["target"] or match["clock"] or value > MOST[match["name"]] or (over is not None and over > LONGEST):
         return None
     return Order(value, _by(match), _at(match), over)
 
 
 def _drain(match: re.Match[str]) -> Drain | None:
     over = _over(match)
-    if not match["target"] or over is None or over > LONGEST:
+    if not match["target"] or not match["clock"] or over is None or over > LONGEST:
         return None
-    return Drain(match["target"], over, _by(match), _at(match))
+    return Drain(match["target"], over, _by(match), _at(match), int(match["value"]), int(match["clock"]))
 
 
 def _at(match: re.Match[str]) -> float:

@@ -16,11 +16,13 @@ from ..fairness import decide
 from ..holders import Holders
 from ..pace import Pace
 from ..types import (
+    EVERYBODY,
     NOTHING_SET,
     RELEASED,
     Bound,
     Controls,
     Counters,
+    Drain,
     Edge,
     Key,
     Level,
@@ -70,6 +72,14 @@ class _Pool:
     edges: list["_Telling"] = field(default_factory=list)
     settings: set[str] = field(default_factory=set)
     """Those that workers have, as of the last report."""
+
+    def stamp(self, drain: Drain) -> Drain:
+        """A drain with the version and the clock at which it is ordered, if that is now."""
+        return drain if drain.version is not None else replace(drain, version=self.version, clock=self.milliseconds)
+
+    @property
+    def milliseconds(self) -> int:
+        return round(1000 * self.clock)
 
     @property
     def in_force(self) -> dict[str, float]:
@@ -132,7 +142,7 @@ class MemoryLedger:
             if theirs.controls.version != replaced:
                 return False
             version = max(replaced + 1, round(1000 * self._wall_clock()))
-            theirs.controls = replace(controls, version=version)
+            theirs.controls = replace(controls, version=version, drains=tuple(map(theirs.stamp, controls.drains)))
             return True
 
     async def past(self, pool: str, *, minutes: bool = True) -> Past:
@@ -172,6 +182,8 @@ class MemoryLedger:
         entries[worker] = _Entry(asked, held, lease_ends, self._clock(), claims, grant.classes)
         if report.goodbye and held == 0:
             self._forget(pool, worker)
+        if report.beat:
+            self._end_orders(pool, total, limit)
         edges = self._edges(pool, report, total, limit)
         self._count_events(pool, report, entry, total, limit)
         pace.measure(pool.clock, pool.counters[RELEASED], self._settings.beat)
@@ -276,6 +288,23 @@ class MemoryLedger:
         for each in ours:
             each.version, each.worker = pool.version, teller
         return tuple(each.edge for each in ours) if teller else ()
+
+    def _end_orders(self, pool: _Pool, total: int, limit: int) -> None:
+        """Let go of what is done: see the contract."""
+        controls, heard_by_all = pool.controls, round(1000 * (pool.clock - self._settings.lease))
+        if controls.limit and controls.limit.over is not None and total <= limit:
+            controls = replace(controls, limit=replace(controls.limit, over=None))
+        if not any(entry.report.draining for entry in pool.entries.values()):
+            left = (each for each in controls.drains if not self._is_over(pool, each, heard_by_all))
+            controls = replace(controls, drains=tuple(left))
+        if controls != pool.controls:
+            pool.controls = replace(controls, version=controls.version + 1)
+
+    def _is_over(self, pool: _Pool, drain: Drain, heard_by_all: int) -> bool:
+        """Whether nobody is left to obey a drain, with nobody draining."""
+        if heard_by_all < drain.clock <= pool.milliseconds:
+            return False
+        return drain.target == EVERYBODY or (":" in drain.target and drain.target not in pool.entries)
 
     def _advance(self, pool: _Pool) -> None:
         now = self._clock()

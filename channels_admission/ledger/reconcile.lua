@@ -112,7 +112,7 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local read = {
   RECORD = '^(%d+)|(%d+)|(%d+)|(%d+)|(%d+)|[^|]*|([^|]*)|[^|]*|([01])(.*)$',
   RECORD_BYTES = 32768, COUNTERS_BYTES = 24576, COUNTERS_KEPT = 256, COUNTER_BYTES = 80, ALERT_BYTES = 4096,
-  LARGEST = 1e15, SEAL_BYTES = 3, SEARCHED = 256,
+  LARGEST = 1e15, LATEST = 9e14, SEAL_BYTES = 3, SEARCHED = 256,
 }
 
 -- A whole number from 0 to `most`.
@@ -265,6 +265,13 @@ function read.orders(text)
   return orders
 end
 
+-- The highest version of the pool at which a drain was ordered: no worker that registers later may have a lower one.
+function read.last_order(text)
+  local last = 0
+  for digits in string.gmatch(text, ';drain:[^=;]*=(%d+):') do last = math.max(last, read.number(digits) or 0) end
+  return last
+end
+
 -- A worker's name without its host, which all of a home share.
 local function place_of(name)
   return string.match(name, ':(.*)$') or name
@@ -393,7 +400,7 @@ end
 
 -- The version of controls; 0 where they are none of ours.
 local function controls_version(text)
-  return #text <= CONTROLS_BYTES and read.number(string.match(text, '^%d+')) or 0
+  return #text <= CONTROLS_BYTES and read.number(string.match(text, '^%d+'), read.LATEST) or 0
 end
 
 -- The settings of the pool's workers: parsed from '#settings', with those of this worker, and the strictest of all.
@@ -565,7 +572,7 @@ do
     -- Missing, torn (a key evicted, a field deleted) or damaged: start over, the living report themselves again.
     healed = length + workers > 0
     redis.call('DEL', counts, leases)
-    total, version, clock, real, workers, looked_at = 0, 0, now, now, 0, {}
+    total, version, clock, real, workers, looked_at = 0, read.last_order(set), now, now, 0, {}
     settled, sums, drainers, alert, record = now, '', 0, '0|', nil
   end
 end
@@ -1093,6 +1100,29 @@ workers = workers - leaving
 if record then workers = workers - 1 end
 if stays then workers = workers + 1 end
 drainers = drainers - drained + (stays and draining or 0)
+
+-- An order ends when it is done: an enforced limit is one like any other once the pool is within it, and a drain of all
+-- or of a worker is dropped when nobody drains any more and everybody has heard of it. A host's is for those to come, too.
+if is_beat and clock >= settled and string.find(set, ';', 1, true) then
+  local heard_by_all = clock - (settings.numbers_of_all.lease or lease)
+  local function is_over(target, ordered_at)
+    if drainers > 0 or (ordered_at > heard_by_all and ordered_at <= clock) then return false end
+    return target == '*' or (string.find(target, ':', 1, true) and not redis.call('HGET', counts, target))
+  end
+  local entries, is_changed = {}, false
+  for entry in string.gmatch(set, ';([^;]+)') do
+    local target, ordered_at = string.match(entry, '^drain:([^=]+)=%d+:(%d+)/')
+    local value, rest = string.match(entry, '^limit=(%d+)/[%d.]+(,.*)$')
+    if target and is_over(target, read.number(ordered_at) or 0) then
+      is_changed = true
+    elseif value and total <= limit then
+      entries[#entries + 1], is_changed = ';limit=' .. value .. rest, true
+    else
+      entries[#entries + 1] = ';' .. entry
+    end
+  end
+  if is_changed then set = string.format('%.0f', controls_version(set) + 1) .. table.concat(entries) end
+end
 
 -- Each change of the level is told by one worker: the one whose report brought it about, again where it
 -- has not seen the version of that reply, or another where that one is gone. While the ledger settles,

@@ -139,7 +139,7 @@ class RedisLedger:
     async def control(self, pool: str, controls: Controls, replaced: int) -> bool:
         arguments: list[str | bytes | float] = [replaced, entries(controls), _milliseconds(self._keys_expire)]
         try:
-            return bool(await self._run(CONTROL, [self._key(pool, "controls")], arguments))
+            return bool(await self._run(CONTROL, [self._key(pool, part) for part in ("controls", "counts")], arguments))
         except BaseException as error:
             raise await self._fault(error) from None
 
