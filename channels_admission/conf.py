@@ -34,6 +34,7 @@ from .values import (
     flag,
     nearest,
     one_of,
+    patience,
     prefix,
     rate,
     reason,
@@ -82,6 +83,8 @@ class PoolSettings:
     shares: Mapping[str, float]
     pending_share: float | None
     pending_deadline: float | None
+    accept_deadline: float | None
+    disconnect_grace: float | None
     dry_run: bool
 
     @property
@@ -193,6 +196,8 @@ POOL_KEYS = (
     Key("SHARES", "E032", {}, shares, "the share of the limit up to which each class may fill the pool"),
     Key("PENDING_SHARE", "E033", None, part, "share of the limit for those who have not authenticated yet"),
     Key("PENDING_DEADLINE", "E034", None, deadline, "seconds to authenticate, after which one is closed with 1008"),
+    Key("ACCEPT_DEADLINE", "E075", 10, patience(1), "seconds to accept a connection, after which it is refused"),
+    Key("DISCONNECT_GRACE", "E076", 10, patience(0), "seconds a handler may go on after its client has left"),
     Key("DRY_RUN", "E040", False, flag, "whether all is decided and counted, and nobody refused"),
 )
 KEYS = PROJECT_KEYS + POOL_KEYS

@@ -1,16 +1,14 @@
-"""An admitted connection, which can be ended from our side of it: at its maximum age, or where memory runs out.
+"""An admitted connection, which can be ended from our side of it, and whose end is heard by who does not listen.
 
 Whatever stands here is paid for every message of every connection, or kept for as long as one is open.
 """
 
 import asyncio
 import logging
-import random
-from collections.abc import Callable, Iterator, Mapping
-from contextvars import Context
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from .faults import Faults
+from .ahead import Ahead
 from .servers import abort
 from .slot import Slot
 
@@ -21,32 +19,36 @@ RESTART = 1012
 REPLACED = 4409
 """A newer connection took the place of this one under a quota. Clients of ours do not come back by themselves after it:
 two pages of one user would close each other's connections for ever."""
-SPREAD = 0.1
-"""The part of the age by which each connection's own is longer or shorter, so that a herd does not end as one."""
+UNSAID = 1006
+"""What an application hears where the client is told no code: it gets an HTTP response."""
 GRACE = 10.0
 """Seconds that an application which does not listen has left before it is cancelled."""
 CLOSING = 2.0
 """Seconds that a server has to send a close: a client that does not read can hold it up for ever."""
 ABANDONED = 0.5
 """Seconds after :data:`CLOSING` when the slot of an application that was cancelled is free, whatever it does."""
-LOOKS = 50
-"""Looks at the oldest connections in the time of one age, at the least; one a second otherwise."""
+BUSY: Any = object()
+"""Stands for the listener of an application that did not listen when it was last looked at."""
+OPEN, CLOSED, LEFT = range(3)
+"""Who has closed: nobody, our side, the client."""
 
 
 class Connection:
     """One connection between its server and its application. Belongs to the task that made it."""
 
     __slots__ = (
-        "_alarm", "_cancels", "_ending", "_is_closed", "_listener", "_receive", "_send", "_slot", "_task", "due",
+        "_alarm", "_cancels", "_ending", "_listener", "_receive", "_send", "_slot", "_state",
+        "_task", "due", "unanswered",
     )  # fmt: skip
 
     def __init__(self, receive: Any, send: Any, slot: Slot | None = None) -> None:
         self._receive = receive
         self._send = send
-        self._is_closed = False
-        """From either side."""
+        self._state: Any = OPEN
+        """That, or who has closed it: CLOSED, LEFT, or the future that sends what ends it."""
         self._slot = slot
-        self._ending: tuple[int, str] | None = None
+        self._ending: Sequence[Any] | None = None
+        """The messages that end it from our side; the last one has the code that the application hears."""
         self._cancels = 0
         """How often its task was cancelled from our side."""
         self._listener: asyncio.Task[Any] | None = None
@@ -55,6 +57,8 @@ class Connection:
         self._alarm: asyncio.TimerHandle | None = None
         self.due = 0.0
         """When it ends at its maximum age, in the loop's time, where there is one."""
+        self.unanswered: tuple[float, Any] | None = None
+        """Until when the application must answer the handshake, in the loop's time, and its scope, until it has."""
 
     @property
     def is_ending(self) -> bool:
@@ -70,9 +74,27 @@ class Connection:
         and the application ignores its cancellation.
         """
         if self._ending is None:
-            self._ending = code, reason
-            self._set_alarm(GRACE, self._cancel)
+            self._ending = ({"type": "websocket.close", "code": code, "reason": reason},)
+            self.end_in(GRACE)
             self._interrupt()
+
+    def refuse(self, messages: Sequence[Any]) -> None:
+        """Refuse it after all with ``messages``, once, since its application has not answered the handshake.
+
+        They are sent at once. An application that listens hears ``websocket.disconnect``; another one is cancelled.
+        """
+        if self._ending is None:
+            self._ending = messages
+            self._close()
+            if self._is_listening:
+                self.end_in(GRACE)
+                self._interrupt()
+            else:
+                self._cancel()
+
+    def end_in(self, seconds: float) -> None:
+        """Cancel its application after so many seconds, if it runs then."""
+        self._set_alarm(seconds, self._cancel)
 
     async def receive(self) -> Any:
         # What asyncio.timeout does, without its cost for each message: end() cancels whoever listens.
@@ -89,16 +111,17 @@ class Connection:
             if self._listener is None:
                 listener.uncancel()  # type: ignore[union-attr]
             if event["type"] == "websocket.disconnect":
-                self._is_closed = True
+                self._hear_end()
             return event
         finally:
             self._listener = None
         return await self.hang_up()
 
     async def send(self, message: Any) -> None:
-        if not self._is_closed:
+        self.unanswered = None
+        if self._state is OPEN:
             if message["type"] == "websocket.close":
-                self._is_closed = True
+                self._state = CLOSED
             await self._send(message)
 
     async def is_over(self) -> bool:
@@ -125,22 +148,32 @@ class Connection:
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None
+        if isinstance(ahead := getattr(self._receive, "__self__", None), Ahead):
+            ahead.stop()
 
     async def hang_up(self) -> Any:
         """Close it towards the client as :meth:`end` was told; gives what the application hears.
 
         Returns within :data:`CLOSING`. Where the close cannot be sent in that time, the transport is aborted.
         """
-        code, reason = self._ending or (RESTART, "")
-        if not self._is_closed:
-            self._is_closed = True
-            # In a task of its own: not even a send that ignores its cancellation holds this up.
-            closing = asyncio.ensure_future(self._send({"type": "websocket.close", "code": code, "reason": reason}))
+        if self._ending is None:
+            self._ending = ({"type": "websocket.close", "code": RESTART, "reason": ""},)
+        self._close()
+        if isinstance(self._state, asyncio.Future):
             try:
-                await asyncio.wait({closing}, timeout=CLOSING)
+                await asyncio.wait({self._state}, timeout=CLOSING)
             finally:
-                self._give_up(closing)
-        return {"type": "websocket.disconnect", "code": code}
+                self._give_up(self._state)
+        return {"type": "websocket.disconnect", "code": self._ending[-1].get("code", UNSAID)}
+
+    def _close(self) -> None:
+        """Begin to say what ends it, in a task of its own, since a send may ignore its cancellation."""
+        if self._state is OPEN and self._ending is not None:
+            self._state = asyncio.ensure_future(self._say(self._ending))
+
+    async def _say(self, messages: Sequence[Any]) -> None:
+        for message in messages:
+            await self._send(message)
 
     def _give_up(self, closing: asyncio.Future[Any]) -> None:
         """Abort the transport, unless the close has been sent."""
@@ -153,6 +186,47 @@ class Connection:
             closing.cancel()
         abort(self._send)
 
+    # What is heard while the application does not listen
+
+    @property
+    def _is_listening(self) -> bool:
+        return self._listener is not None and self._listener is not BUSY
+
+    def is_busy(self) -> bool:
+        """Whether its application has not listened since this was asked last."""
+        if self._ending is not None:  # and whoever listened may have been interrupted, and not know it yet
+            return False
+        if self._listener is None:
+            self._listener = BUSY
+            return False
+        return self._listener is BUSY
+
+    def listen_ahead(self) -> None:
+        """Read ahead, to hear the end, for an application that does not listen."""
+        ahead = getattr(self._receive, "__self__", None)
+        if not isinstance(ahead, Ahead):
+            ahead = Ahead(self._receive, self._hear_end, self._listen_again)
+            self._receive = ahead.receive
+        ahead.read()
+
+    def _listen_again(self, receive: Any) -> None:
+        self._receive = receive
+
+    def _hear_end(self) -> None:
+        """The client has left: what its application may still do is bounded, once."""
+        if self._state is LEFT or self._ending is not None:
+            return
+        self._state = LEFT
+        gate = None if self._slot is None else self._slot.gate
+        if gate is None:
+            return
+        # Nobody is there for the answer to a handshake.
+        grace = 0.0 if self.unanswered is not None else gate.pool.disconnect_grace
+        if grace is not None:
+            if self._alarm is not None:
+                self._alarm.cancel()
+            self._alarm = asyncio.get_running_loop().call_later(grace, gate.drains.end_outlived, self)
+
     def _set_alarm(self, delay: float, call: Callable[..., None], *arguments: Any) -> None:
         """One timer at a time: the one before is of no more use."""
         if self._alarm is not None:
@@ -164,9 +238,15 @@ class Connection:
         call(self, *arguments)
 
     def _interrupt(self) -> None:
-        listener, self._listener = self._listener, None
-        if listener is not None:
-            listener.cancel()
+        if self._is_listening:
+            listener, self._listener = self._listener, None
+            listener.cancel()  # type: ignore[union-attr]
+
+    def let_go(self) -> None:
+        """Release the slot, whether or not the application runs on."""
+        if self._slot is not None and self._slot.gate is not None:
+            self._slot.gate.connections.pop(self, None)
+            self._slot.release()
 
     def _cancel(self) -> None:
         if self._task is not None:
@@ -177,9 +257,7 @@ class Connection:
     def _abandon(self) -> None:
         """The task goes on though it was cancelled: take its slot and its socket, and cancel it again."""
         self._alarm = None
-        if self._slot is not None and self._slot.gate is not None:
-            self._slot.gate.connections.pop(self, None)
-            self._slot.release()
+        self.let_go()
         abort(self._send)
         if self._task is not None:
             self._cancels += 1
@@ -192,48 +270,3 @@ class Connection:
         for _ in range(ours if self._task is not None else 0):
             left = self._task.uncancel()  # type: ignore[union-attr]
         return bool(ours) and not left
-
-
-class Ages:
-    """When the connections of a gate are due to end, the youngest last in ``connections``.
-
-    A timer for each would be most of what an open connection keeps in memory, so one looks after all.
-    """
-
-    def __init__(
-        self, age: float | None, connections: Mapping[Connection, Any], grow_old: Callable[[Connection], None],
-        faults: Faults,
-    ) -> None:  # fmt: skip
-        self._age = age
-        self._connections = connections
-        self._grow_old = grow_old
-        self._faults = faults
-        self._loop = asyncio.get_running_loop()
-        self._look: asyncio.TimerHandle | None = None
-
-    def note(self, connection: Connection) -> None:
-        """``grow_old`` is to be called with it after ``age`` seconds, or a tenth more or less."""
-        if self._age is not None:
-            connection.due = self._loop.time() + self._age * random.uniform(1 - SPREAD, 1 + SPREAD)
-            if self._look is None:
-                self._wait(self._age)
-
-    def _wait(self, age: float) -> None:
-        self._look = self._loop.call_later(min(1.0, age / LOOKS), self._end_the_aged, age, context=Context())
-
-    def _end_the_aged(self, age: float) -> None:
-        self._look = None
-        if self._connections:
-            self._wait(age)
-        now = self._loop.time()
-        for connection in list(self._oldest(now + 2 * SPREAD * age)):
-            if connection.due <= now:
-                with self._faults.spare("an end at the maximum age"):
-                    self._grow_old(connection)
-
-    def _oldest(self, latest: float) -> Iterator[Connection]:
-        """Those that may be due: none is that came after one with longer to live than chance could give."""
-        for connection in self._connections:
-            if connection.due > latest:
-                break
-            yield connection

@@ -235,6 +235,32 @@ def _channels(case: Case) -> Iterator[Finding]:
             )
 
 
+def _unaccepted(case: Case) -> Iterator[Finding]:
+    for pool in case.snapshot.pools:
+        if pool.unaccepted:
+            yield Finding(
+                "accepts-late",
+                Severity.WARNING,
+                f"Consumers of pool {pool.name} have not accepted {pool.unaccepted:,} connections in time so far",
+                "They were refused at ACCEPT_DEADLINE, and their slots given back.",
+                "Sync consumers and database_sync_to_async share one thread of a worker, so that a single call that "
+                "blocks holds up every connect(): py-spy dump shows where it stands. Use async consumers, or "
+                "sync_to_async(…, thread_sensitive=False) for what may block. Else see what connect() waits for.",
+            )
+
+
+def _outlived(case: Case) -> Iterator[Finding]:
+    for pool in case.snapshot.pools:
+        if pool.outlived:
+            yield Finding(
+                "handlers-outlive",
+                Severity.NOTE,
+                f"Handlers of pool {pool.name} have outlived their client {pool.outlived:,} times so far",
+                "They went on for DISCONNECT_GRACE after the client had left, and were cancelled.",
+                "Move work that takes so long, or must be finished, into a task queue.",
+            )
+
+
 def _damage(case: Case) -> Iterator[Finding]:
     for pool in case.snapshot.pools:
         if pool.healed:
@@ -248,4 +274,15 @@ def _damage(case: Case) -> Iterator[Finding]:
             )
 
 
-FINDERS: tuple[Finder, ...] = (_ledger, _damage, _switches, _controls, _herd, _limits, _channels, _refusals)
+FINDERS: tuple[Finder, ...] = (
+    _ledger,
+    _damage,
+    _switches,
+    _controls,
+    _herd,
+    _limits,
+    _channels,
+    _unaccepted,
+    _outlived,
+    _refusals,
+)

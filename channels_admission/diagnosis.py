@@ -56,6 +56,7 @@ WEIGHTS = (
     "heartbeat-errors",
     "limit-reached",
     "channels-full",
+    "accepts-late",
     "admission-off",
     "counts-unseen",
     "dry-run",
@@ -68,6 +69,7 @@ WEIGHTS = (
     "no-worker",
     "draining",
     "refusals",
+    "handlers-outlive",
     "sockets-beyond",
 )
 """Every finding there is. Of those equally severe, the one further up may be the cause of those further down."""

@@ -19,8 +19,8 @@ from .account import Account
 from .connection import REPLACED, RESTART, Connection
 from .faults import Faults
 from .pace import Schedule
-from .refusal import close_reason
-from .types import AGED, DRAINED, DRY, EVICTED, SHED, Drain, Order, View
+from .refusal import close_reason, messages
+from .types import AGED, DRAINED, DRY, EVICTED, OUTLIVED, SHED, UNACCEPTED, Drain, Order, Refusal, View
 
 logger = logging.getLogger("channels_admission")
 
@@ -149,6 +149,26 @@ class Drains:
     def grow_old(self, connection: Connection) -> None:
         """The connection has reached its maximum age."""
         self._end(connection, AGED)
+
+    def refuse(self, connection: Connection) -> None:
+        """Its application has not answered the handshake by ``ACCEPT_DEADLINE``: refuse it. A dry run counts, once."""
+        account = self._account
+        if connection.unanswered is None or connection.is_ending:
+            return
+        _, scope = connection.unanswered
+        connection.unanswered = None
+        account.counters[f"{DRY}{UNACCEPTED}" if account.dry_run else UNACCEPTED] += 1
+        if not account.dry_run:
+            late = Refusal(UNACCEPTED, self._schedule.next(self._loop.time()))
+            connection.refuse(messages(scope, late, account.pool))
+
+    def end_outlived(self, connection: Connection) -> None:
+        """Its client has left, and its application has gone on for as long as it may. A dry run counts, once."""
+        account = self._account
+        account.counters[f"{DRY}{OUTLIVED}" if account.dry_run else OUTLIVED] += 1
+        if not account.dry_run:
+            connection.let_go()
+            connection.end_in(0)
 
     def shed(self, most: int, share_of: Callable[[Connection], float]) -> int:
         """End at once those of the class with the least share, and of one class the youngest: they lose the least.

@@ -12,13 +12,14 @@ from contextvars import Context
 
 from .account import Account
 from .conf import PoolSettings, Settings
-from .connection import Ages, Connection
+from .connection import Connection
 from .conversation import Conversation
 from .drain import Drains
 from .faults import Faults
 from .handshakes import Handshakes
 from .journal import Journal
 from .ledger.base import Ledger
+from .lookout import Lookout
 from .notices import Notices
 from .pace import Schedule
 from .patience import Patience
@@ -81,7 +82,7 @@ class Gate:
             account, self.rules, self._verdicts, self._fullness, self._patience, self._timetable, faults
         )
         self.drains = Drains(account, self._schedule, self.connections, faults)
-        self.ages = Ages(pool.max_connection_age, self.connections, self.drains.grow_old, faults)
+        self.lookout = Lookout(pool, self.connections, self.drains, faults)
         self._conversation = Conversation(
             ledger, settings, account, pressure, self._handshakes, self._schedule, self.drains, self._timetable,
             self._patience, faults,

@@ -119,7 +119,7 @@ def _enter(connection: Connection, slot: Slot, gate: Gate, scope: Any) -> None:
     # Not in a copy of the scope, which would be most of what an open connection keeps in memory.
     scope[KEY] = Held(slot, scope[KEY].values() if KEY in scope else ())
     gate.connections[connection] = slot
-    gate.ages.note(connection)
+    gate.lookout.note(connection, scope)
     deadline = gate.pool.pending_deadline
     slot.is_authenticated = deadline is None or is_authenticated(scope)
     if deadline is not None and not slot.is_authenticated:

@@ -170,17 +170,19 @@ def _events(pool: PoolSnapshot) -> str:
     detail = f" ({reasons})" if reasons else ""
     shed = f", {pool.shed:,} closed for want of memory" if pool.shed else ""
     why = (
-        (pool.drained, "by a drain"),
-        (pool.aged, "at their maximum age"),
-        (pool.evicted, "for a newer one under their quota"),
+        (pool.drained, "closed by a drain"),
+        (pool.aged, "closed at their maximum age"),
+        (pool.evicted, "closed for a newer one under their quota"),
+        (pool.overdue, "closed before they had authenticated"),
+        (pool.unaccepted, "refused since they were not accepted in time"),
+        (pool.outlived, "taken back from handlers that outlived their client"),
     )
-    ended = "".join(f", {count:,} closed {how}" for count, how in why if count)
-    overdue = f", {pool.overdue:,} closed before they had authenticated" if pool.overdue else ""
+    ended = "".join(f", {count:,} {how}" for count, how in why if count)
     healed = f", damaged counts put right {pool.healed:,} times" if pool.healed else ""
     count = sum(pool.faults.values())
     faults = f", {count:,} unexpected errors in heartbeats" if count else ""
     told = f"{pool.admitted:,} admitted and {sum(pool.refused.values()):,} refused so far"
-    return f"{told}{detail}{shed}{overdue}{ended}{healed}{faults}"
+    return f"{told}{detail}{shed}{ended}{healed}{faults}"
 
 
 def _reason(reason: str) -> str:

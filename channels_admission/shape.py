@@ -32,6 +32,9 @@ SHAPE = (
     overdue  connections closed so far that nobody had authenticated in time
     drained, aged  the same, by a drain, and at MAX_CONNECTION_AGE
     evicted  the same, since a newer one took their place under a quota
+    unaccepted  connections refused after all at ACCEPT_DEADLINE, so far
+    outlived  connections whose handler went on for longer than
+             DISCONNECT_GRACE after its client had left, so far
     paused   whether an operator lets nobody in
     dry_run  whether nobody is refused
     would_refuse  those whom a dry run would have refused, by reason

@@ -9,10 +9,11 @@ from .types import Claimed
 class Slot:
     """The right to hold one open connection in a pool, given back once by :meth:`release`."""
 
-    __slots__ = ("_gate", "claims", "group", "is_authenticated")
+    __slots__ = ("claims", "gate", "group", "is_authenticated")
 
     def __init__(self, gate: Any, claims: Claimed = (), group: int = 0) -> None:
-        self._gate = gate
+        self.gate = gate
+        """The :class:`~.gate.Gate` it came from, or None after the release."""
         self.claims = claims
         """What it is counted under, in a pool that has quotas."""
         self.group = group
@@ -21,26 +22,21 @@ class Slot:
         """Whether its client is known, as far as anybody has said."""
 
     @property
-    def gate(self) -> Any:
-        """The :class:`~.gate.Gate` it came from, or None after the release."""
-        return self._gate
-
-    @property
     def pool(self) -> str | None:
         """The name of the pool, or None after the release."""
-        return self._gate.pool.name if self._gate else None
+        return self.gate.pool.name if self.gate else None
 
     def release(self) -> None:
         """Give the slot back. Synchronous, repeatable, and cannot fail; the ledger hears of it shortly."""
-        gate, self._gate = self._gate, None
+        gate, self.gate = self.gate, None
         if gate is not None:
             gate.take_back(self)
 
     def authenticated(self) -> None:
         """Count its connection no longer among those who have yet to authenticate. Synchronous and repeatable."""
         self.is_authenticated = True
-        if self._gate is not None:
-            self._gate.acquaint(self)
+        if self.gate is not None:
+            self.gate.acquaint(self)
 
 
 class Held(Mapping[str, Slot]):

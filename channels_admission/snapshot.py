@@ -27,8 +27,10 @@ from .types import (
     EVICTED,
     HEALED,
     NOTHING_SET,
+    OUTLIVED,
     OVERDUE,
     SHED,
+    UNACCEPTED,
     Controls,
     Level,
     Load,
@@ -116,6 +118,10 @@ class PoolSnapshot:
     connects: Connects = field(default_factory=Connects)
     faults: Mapping[str, int] = field(default_factory=dict)
     """The same of all workers that ever reported, the most frequent first."""
+    unaccepted: int = 0
+    """Connections refused after all, since their consumer had not accepted them by its deadline."""
+    outlived: int = 0
+    """Connections whose handler went on for too long after its client had left."""
     healed: int = 0
     """Times that damaged counts were put right."""
     channels_full: int = 0
@@ -205,6 +211,8 @@ def _pool(pool: PoolSettings, reading: Reading) -> PoolSnapshot:
         level=policy.level(held, limit, pool.warn_at),
         admitted=counters.get(ADMITTED, 0),
         shed=counters.get(SHED, 0),
+        unaccepted=counters.get(UNACCEPTED, 0),
+        outlived=counters.get(OUTLIVED, 0),
         healed=counters.get(HEALED, 0),
         faults=_most_first(faults_in(counters)),
         channels_full=counters.get(CHANNELS_FULL, 0),

@@ -46,6 +46,10 @@ CHANNELS_FULL = "layer.full"
 """Connections whose consumer ended with ``ChannelFull``."""
 OVERDUE = "overdue"
 """Connections closed since nobody had authenticated by their deadline."""
+UNACCEPTED = "unaccepted"
+"""Connections refused after all, since their consumer had not accepted them by its deadline."""
+OUTLIVED = "outlived"
+"""Connections whose slot was taken back since the application went on for too long after its client had left."""
 QUOTA = "quota:"
 """Begins the reason of a refusal by a quota; the quota's name follows."""
 ATTEMPTS = "attempts:"
@@ -55,7 +59,21 @@ DRY = "dry:"
 FAULT = "fault:"
 """Begins the counter of unexpected exceptions in a worker's heartbeat and what runs beside it; their kind follows."""
 NO_HANDSHAKES = frozenset(
-    {RELEASED, SHED, DRAINED, AGED, EVICTED, OVERDUE, CALLS, ERRORS, CALLS_TOOK, HEALED, CHANNELS_FULL}
+    {
+        RELEASED,
+        SHED,
+        DRAINED,
+        AGED,
+        EVICTED,
+        OVERDUE,
+        CALLS,
+        ERRORS,
+        CALLS_TOOK,
+        HEALED,
+        CHANNELS_FULL,
+        UNACCEPTED,
+        OUTLIVED,
+    }
 )
 """The counters that count something else than the decision of a handshake; those that begin with ``DRY`` or ``FAULT``
 do as well."""

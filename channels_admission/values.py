@@ -135,6 +135,15 @@ def age(value: Any) -> float | None:
     return None if value is None else float(value)
 
 
+def patience(low: float) -> Callable[[Any], float | None]:
+    def read(value: Any) -> float | None:
+        if value is not None and (not _is_number(value) or not low <= value <= 3600):
+            raise Wrong(f"None or a number of seconds from {low:g} to 3600")
+        return None if value is None else float(value)
+
+    return read
+
+
 def drain(value: Any) -> float | None:
     if value is not None and (not _is_number(value) or not 0 <= value <= 3600):
         raise Wrong("None or a number of seconds from 0 to 3600")

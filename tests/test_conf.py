@@ -63,6 +63,8 @@ POOL_DEFAULTS = {
     "shares": {},
     "pending_share": None,
     "pending_deadline": None,
+    "accept_deadline": 10.0,
+    "disconnect_grace": 10.0,
 }
 
 IDS = {
@@ -99,6 +101,8 @@ IDS = {
     "SHARES": "E032",
     "PENDING_SHARE": "E033",
     "PENDING_DEADLINE": "E034",
+    "ACCEPT_DEADLINE": "E075",
+    "DISCONNECT_GRACE": "E076",
 }
 
 GOOD = {
@@ -131,6 +135,8 @@ GOOD = {
     "SHARES": [{}, {"anonymous": 0.5, "staff": 1.0}],
     "PENDING_SHARE": [None, 0.01, 1],
     "PENDING_DEADLINE": [None, 0.1, 3600],
+    "ACCEPT_DEADLINE": [None, 1, 3600],
+    "DISCONNECT_GRACE": [None, 0, 3600],
 }
 
 NAN = float("nan")
@@ -169,6 +175,8 @@ BAD = {
         "None or a share of the limit above 0 and at most 1, such as 0.2",
         [0, -0.1, 1.1, "1", True, NAN],
     ),
+    "ACCEPT_DEADLINE": ("None or a number of seconds from 1 to 3600", [0.9, 3601, "5", True, NAN]),
+    "DISCONNECT_GRACE": ("None or a number of seconds from 0 to 3600", [-1, 3601, "5", True, NAN]),
     "PENDING_DEADLINE": ("None or a number of seconds from 0.1 to 3600", [0, 3601, "5", True, NAN]),
     "MAX_CONNECTION_AGE": ("None or a number of seconds from 1 to 31536000", [0, 0.9, -5, 4e7, "60", True, NAN]),
 }
@@ -317,7 +325,21 @@ def test_bad_pressure(problems, value, must):
 
 
 @pytest.mark.parametrize(
-    "name", [*Reason, "admitted", "released", "shed", "drained", "aged", "evicted", "overdue", "other"], ids=str
+    "name",
+    [
+        *Reason,
+        "admitted",
+        "released",
+        "shed",
+        "drained",
+        "aged",
+        "evicted",
+        "overdue",
+        "unaccepted",
+        "outlived",
+        "other",
+    ],
+    ids=str,
 )
 def test_no_monitor_may_be_called_as_something_else_that_is_counted(problems, name):
     ((check, message),) = problems(PRESSURE={str(name): OWN})

@@ -341,6 +341,21 @@ def test_full_channels_that_ended_connections():
     )
 
 
+def test_consumers_that_accept_too_late():
+    (finding,) = found(snapshot(pool(unaccepted=4)))
+    assert (finding.id, finding.severity) == ("accepts-late", "warning")
+    assert finding.title == "Consumers of pool default have not accepted 4 connections in time so far"
+    assert "database_sync_to_async" in finding.advice
+
+
+def test_handlers_that_outlive_their_client():
+    assert only(snapshot(pool(outlived=20)))[:3] == (
+        "handlers-outlive",
+        "note",
+        "Handlers of pool default have outlived their client 20 times so far",
+    )
+
+
 def test_damaged_counts_that_were_put_right():
     assert only(snapshot(pool(healed=3)))[:3] == (
         "ledger-damaged",

@@ -42,7 +42,8 @@ POOL = PoolSnapshot(
     name="default", held=36, limit=50, free=14, share=0.72, warn_at=0.7, level=Level.WARNING, admitted=412,
     refused={"full": 148, "lag": 2, "quota:address": 7, "attempts:address": 5}, shed=3,
     workers=(WORKER, replace(WORKER, id="web-2:7:cd34", held=6, load=(), draining=True)), calls=Calls(1000, 4, 0.75),
-    classes={"paying": 20, "exempt": 1}, overdue=5, channels_full=9, healed=6, faults={"OSError": 3},
+    classes={"paying": 20, "exempt": 1}, overdue=5, unaccepted=8, outlived=7, channels_full=9, healed=6,
+    faults={"OSError": 3},
     configured=80, paused=True, dry_run=True, alert=Level.CRITICAL,
     would_refuse={"full": 11, "quota:address": 12}, drained=13, aged=14, evicted=15,
 )  # fmt: skip
@@ -102,6 +103,8 @@ def test_every_number_of_the_snapshot():
         ("admitted_total", ("default",)): 412,
         ("shed_total", ("default",)): 3,
         ("overdue_total", ("default",)): 5,
+        ("unaccepted_total", ("default",)): 8,
+        ("outlived_total", ("default",)): 7,
         ("channels_full_total", ("default",)): 9,
         ("ledger_call_seconds_count", ("default",)): 1000,
         ("ledger_call_seconds_sum", ("default",)): 0.75,

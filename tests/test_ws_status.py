@@ -230,6 +230,8 @@ def test_json_has_the_documented_shape(shared, redis_server):
                 "channels_full": 0,
                 "classes": {},
                 "overdue": 0,
+                "unaccepted": 0,
+                "outlived": 0,
                 "connects": {"total": 35, "median": 0},
                 "calls": {"made": 12, "failed": 2, "seconds": 0.257},
                 "workers": [

@@ -79,6 +79,7 @@ local LONGEST_SPREAD = 300  -- seconds
 local LONGEST_MOMENT = 68   -- bytes
 local NO_HANDSHAKES = {
   released = true, shed = true, drained = true, aged = true, evicted = true, overdue = true, ['layer.full'] = true,
+  unaccepted = true, outlived = true,
   C = true, E = true, M = true, ['ledger.healed'] = true,
 }
 local SCHEDULED = 0.97      -- moments given away, as a share of the admissions that are possible

@@ -95,6 +95,8 @@
     "pool.would_refuse": ({ would_refuse }) => number(sum(would_refuse)),
     "pool.admitted": ({ admitted }) => number(admitted),
     "pool.refused": ({ refused }) => number(sum(refused)),
+    "pool.unaccepted": ({ unaccepted }) => number(unaccepted),
+    "pool.outlived": ({ outlived }) => number(outlived),
     "reason.name": ({ name }, words) => reasonOf(name, words),
     "reason.count": ({ count }) => number(count),
     "order.what": ({ what }) => what,
@@ -214,6 +216,8 @@
       const classes = Object.entries(pool.classes).map(([name, held]) => ({ name, held }));
       this.arrange(element, "classes", classes, "name", (row, each) => this.write(row, "class", each));
       this.notice("classes", classes.length > 0, element);
+      this.notice("unaccepted", pool.unaccepted > 0, element);
+      this.notice("outlived", pool.outlived > 0, element);
       const { worst } = pool.connects;
       this.arrange(element, "worst", worst, "at", (row, second) => this.write(row, "second", second));
       this.notice("worst", worst.length > 0, element);
