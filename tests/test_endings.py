@@ -130,7 +130,7 @@ APPLICATIONS = (sends, listens, goes_on)
 
 @pytest.mark.parametrize("ending", ENDINGS)
 async def test_the_slots_are_free_within_their_bound(admission, short, ending):
-    admission(BEAT=0.1, LEASE=1, **ENDINGS[ending])
+    admission(LEDGER_TIMEOUT=4, BEAT=0.1, LEASE=1, **ENDINGS[ending])
     gate = gate_of("default")
     each = [(Server(fault), application) for fault in FAULTS for application in APPLICATIONS]
     tasks = [serve(application, server) for server, application in each]
@@ -152,7 +152,7 @@ def test_the_bound_is_as_documented():
 
 
 async def test_who_ignores_every_cancellation_runs_on_without_its_slot(admission, short):
-    admission(MAX_CONNECTION_AGE=1)
+    admission(LEDGER_TIMEOUT=4, MAX_CONNECTION_AGE=1)
     leave = asyncio.Event()
 
     async def stubborn(scope, receive, send):
@@ -175,7 +175,7 @@ async def test_who_ignores_every_cancellation_runs_on_without_its_slot(admission
 
 async def test_a_cancellation_by_the_server_while_the_close_is_sent_is_the_servers(admission, monkeypatch):
     monkeypatch.setattr(connection, "GRACE", 0.05)
-    admission(MAX_CONNECTION_AGE=1)
+    admission(LEDGER_TIMEOUT=4, MAX_CONNECTION_AGE=1)
     server = Server("never returns")
     task = serve(goes_on, server)
     await eventually(lambda: server.accepted)
@@ -210,7 +210,7 @@ ENTRANCES = {
 @pytest.mark.parametrize("kind", [AsyncWebsocketConsumer, WebsocketConsumer])
 @pytest.mark.parametrize("entrance", ENTRANCES)
 async def test_every_entrance_of_a_consumer_holds_one_slot(admission, entrance, kind):
-    admission()
+    admission(LEDGER_TIMEOUT=4)
     chat = type("Chat", (AdmissionMixin, kind), {})
     client = WebsocketCommunicator(ENTRANCES[entrance](chat), "/")
     assert await client.connect() == (True, None)
@@ -221,7 +221,7 @@ async def test_every_entrance_of_a_consumer_holds_one_slot(admission, entrance, 
 
 
 async def test_a_class_is_no_application_with_the_mixin_or_without(admission):
-    admission()
+    admission(LEDGER_TIMEOUT=4)
     errors = []
     for bases in [(AsyncWebsocketConsumer,), (AdmissionMixin, AsyncWebsocketConsumer)]:
         client = WebsocketCommunicator(type("Chat", bases, {}), "/")

@@ -87,7 +87,7 @@ APPLICATIONS = {
 
 @pytest.mark.parametrize("kind", APPLICATIONS)
 async def test_a_slot_that_nobody_accepts_is_given_back_and_the_handshake_refused(admission, kind):
-    admission(ACCEPT_DEADLINE=1, BEAT=0.1, LEASE=1, RETRY_AFTER=(2, 2))
+    admission(LEDGER_TIMEOUT=4, ACCEPT_DEADLINE=1, BEAT=0.1, LEASE=1, RETRY_AFTER=(2, 2))
     Blocks.leave.clear()
     client = Client(APPLICATIONS[kind](), subprotocols=["chat"])
     gate = gate_of("default")
@@ -107,7 +107,7 @@ async def test_a_slot_that_nobody_accepts_is_given_back_and_the_handshake_refuse
 
 
 async def test_it_is_refused_as_configured(admission):
-    admission(ACCEPT_DEADLINE=1, REFUSE_WITH="http", RETRY_AFTER=(2, 2))
+    admission(LEDGER_TIMEOUT=4, ACCEPT_DEADLINE=1, REFUSE_WITH="http", RETRY_AFTER=(2, 2))
     client = Client(AdmissionMiddleware(forever), extensions={"websocket.http.response": {}})
     await asyncio.wait_for(client.task, 5)
     assert client.types == ["http.response.start", "http.response.body"]
@@ -116,7 +116,7 @@ async def test_it_is_refused_as_configured(admission):
 
 
 async def test_a_dry_run_counts_it_once_and_refuses_nobody(admission):
-    admission(ACCEPT_DEADLINE=1, DISCONNECT_GRACE=0, DRY_RUN=True)
+    admission(LEDGER_TIMEOUT=4, ACCEPT_DEADLINE=1, DISCONNECT_GRACE=0, DRY_RUN=True)
     client = Client(AdmissionMiddleware(forever))
     gate = gate_of("default")
     await eventually(lambda: gate.account.counters["dry:unaccepted"] == 1)
@@ -136,7 +136,7 @@ async def test_who_has_answered_is_never_refused(admission):
         await send({"type": "websocket.accept"})
         await asyncio.Event().wait()
 
-    admission(ACCEPT_DEADLINE=1)
+    admission(LEDGER_TIMEOUT=4, ACCEPT_DEADLINE=1)
     client = Client(AdmissionMiddleware(answers))
     await asyncio.sleep(1.4)
     assert (client.types, gate_of("default").account.held) == (["accept"], 1)
@@ -146,7 +146,7 @@ async def test_who_has_answered_is_never_refused(admission):
 
 
 async def test_without_a_deadline_it_waits(admission):
-    admission(ACCEPT_DEADLINE=None)
+    admission(LEDGER_TIMEOUT=4, ACCEPT_DEADLINE=None)
     client = Client(AdmissionMiddleware(forever))
     await asyncio.sleep(1.4)
     assert (client.types, gate_of("default").account.held) == ([], 1)
@@ -156,7 +156,7 @@ async def test_without_a_deadline_it_waits(admission):
 
 
 async def test_a_handshake_whose_client_has_left_is_dropped_at_once(admission):
-    admission()
+    admission(LEDGER_TIMEOUT=4)
     client = Client(AdmissionMiddleware(forever))
     gate = gate_of("default")
     await eventually(lambda: gate.account.held == 1)
@@ -178,7 +178,7 @@ class Busy(AsyncWebsocketConsumer):
 
 @pytest.mark.parametrize("before", [0, 3, MOST_EVENTS - 1])
 async def test_a_handler_that_outlives_its_client_is_cancelled_after_its_grace(admission, before):
-    admission(DISCONNECT_GRACE=0.5)
+    admission(LEDGER_TIMEOUT=4, DISCONNECT_GRACE=0.5)
     client = Client(AdmissionMiddleware(Busy.as_asgi()))
     client.feed({"type": "websocket.receive", "text": "go"})
     gate = gate_of("default")
@@ -198,7 +198,7 @@ async def test_a_consumer_that_has_heard_of_the_end_has_the_same_grace(admission
         async def disconnect(self, code):
             await asyncio.sleep(45)
 
-    admission(DISCONNECT_GRACE=0.3)
+    admission(LEDGER_TIMEOUT=4, DISCONNECT_GRACE=0.3)
     client = Client(AdmissionMiddleware(Slow.as_asgi()))
     gate = gate_of("default")
     await eventually(lambda: client.types == ["accept"])
@@ -209,7 +209,7 @@ async def test_a_consumer_that_has_heard_of_the_end_has_the_same_grace(admission
 
 
 async def test_without_a_grace_it_goes_on(admission):
-    admission(DISCONNECT_GRACE=None)
+    admission(LEDGER_TIMEOUT=4, DISCONNECT_GRACE=None)
     client = Client(AdmissionMiddleware(Busy.as_asgi()))
     client.feed({"type": "websocket.receive", "text": "go"}, DISCONNECT)
     await eventually(lambda: client.events.empty())
@@ -232,7 +232,7 @@ async def test_what_is_read_ahead_reaches_the_application_in_order_and_whole(adm
             if len(heard) % 10 == 0:
                 await asyncio.sleep(0.25)
 
-    admission()
+    admission(LEDGER_TIMEOUT=4)
     client = Client(AdmissionMiddleware(slow))
     texts = [str(number) for number in range(40)]
     client.feed(*({"type": "websocket.receive", "text": text} for text in texts))
