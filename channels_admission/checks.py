@@ -17,7 +17,8 @@ from . import conf, sizing
 from .advice import greatest_files, limits_conf, systemd
 from .consumers import AdmissionMixin
 from .hosts import MEMORY
-from .monitors import Descriptors, Memory
+from .memory import Memory
+from .monitors import Descriptors
 from .quotas import OLDEST
 from .servers import daphne
 

@@ -112,6 +112,8 @@ class Conversation:
         self._gone = ()
         if is_beat or was_away:
             timetable.await_beat(started)
+            if is_beat and self._pressure is not None:
+                self._pressure.meet(account.pool.name, len(view.neighbours))
         if batch.wanted > 1 and (batch.asks is None or len(batch.asks) == len(handshakes.waiting)):
             timetable.rest(started, batch.wanted)
         if was_away:

@@ -99,6 +99,11 @@ class Gate:
         return self.account.calls.made
 
     @property
+    def present(self) -> int:
+        """Connections that hold a slot, and handshakes that wait for one."""
+        return self.account.held + len(self._handshakes.waiting)
+
+    @property
     def saturated(self) -> bool:
         """Whether this worker refuses every handshake for what its monitors read."""
         return self._pressure is not None and self._pressure.saturated

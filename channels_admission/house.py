@@ -45,7 +45,7 @@ class House:
             daphne.before_exit(partial(self.aclose, exiting=True))
         if settings.drain_on_stop is not None:
             drain_first(self.drain)
-        self._pressure = Pressure(settings)
+        self._pressure = Pressure(settings, self._present)
 
     @property
     def gates(self) -> tuple[Gate, ...]:
@@ -65,6 +65,9 @@ class House:
             )
             self._gates[pool] = gate
         return gate
+
+    def _present(self) -> int:
+        return sum([gate.present for gate in self._gates.values()])
 
     def retire(self) -> None:
         for gate in self._gates.values():

@@ -3,13 +3,16 @@
 import asyncio
 import math
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextvars import Context
 
+from . import sizing
 from .conf import Settings
 from .faults import Faults
-from .monitors import Cpu, Descriptors, Lag, Memory
+from .memory import Memory
+from .monitors import Cpu, Descriptors, Lag
 from .reader import Reader, Sensor
+from .room import Room
 from .trigger import Trigger
 from .types import Load
 
@@ -22,6 +25,10 @@ MISSED = 1.0
 """Seconds that a look at the event loop is late, while that turns, when it is taken to have ended."""
 
 
+LOOK = 0.01
+"""Seconds from one look at what newcomers have taken to the next, at the least, while nobody else may come."""
+
+
 class Pressure:
     """Reads the monitors while it is open, and says which handshakes to refuse. Belongs to one event loop.
 
@@ -29,21 +36,24 @@ class Pressure:
     looks now and then at its own lag and at what was read, since each time that an idle worker wakes
     costs more than what it then does.
 
-    Every handshake holds a descriptor, and a herd may take the last one between two readings. So the
-    descriptors are also read, on the event loop, each time that so many handshakes have arrived as
-    would raise their reading by a hundredth. That takes a few microseconds, and opens no file where
-    Linux tells their number (since 6.2).
+    Every handshake holds a descriptor and takes memory, and a herd may take the last of them between
+    two readings. So the descriptors are also read, on the event loop, each time that so many handshakes
+    have arrived as would raise their reading by a hundredth, and the :class:`~.room.Room` is asked as
+    often as it says. Each takes some ten microseconds. ``present`` tells the connections of all gates
+    of the event loop, and their handshakes that wait.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, present: Callable[[], int] = int) -> None:
         self.load: tuple[Load, ...] = ()
         """The latest reading of every monitor, with the pressure it makes."""
         self.faults = Faults("the monitors of this worker")
         self._loop = asyncio.get_running_loop()
         self._lag = Lag(TICK, REFRESH / 2)
+        self._present = present
         self._memory = Memory(settings.memory_limit)
         self._descriptors = Descriptors()
         self._counted = Sensor("descriptors", self._descriptors.read)
+        self._measured = Sensor("memory", self._memory.read)
         self._readers = tuple(self._open_readers(settings))
         self._triggers = {
             name: Trigger(watch.thresholds) for name, watch in settings.pressure.items() if watch.thresholds
@@ -52,8 +62,16 @@ class Pressure:
         self._median: float | None = 0.0
         self._longest: float | None = 0.0
         self._highest: tuple[float, str] = (0.0, "")
-        # Handshakes until the descriptors are read; without thresholds they matter to none.
-        self._uncounted: float = 0 if "descriptors" in self._triggers else math.inf
+        # Handshakes until what they take is looked at again; without thresholds it matters to none.
+        self._unlooked: float = 0 if {"descriptors", "memory"} & set(self._triggers) else math.inf
+        self._look_at = 0.0
+        self._has_room = True
+        thresholds = settings.pressure["memory"].thresholds
+        self._room = Room(thresholds) if thresholds else None
+        self._expected = sizing.workers(settings)
+        self._neighbours: dict[str, int] = {}
+        # The first handshakes may all come before a thread has read anything.
+        self._readings["memory"] = self._measured.read()
         self._ask_at = self._loop.time()
         self._beat = settings.beat
         self._shed_per_beat = self._shed_left = settings.shed_per_beat
@@ -65,9 +83,9 @@ class Pressure:
 
     def refusing(self) -> str | None:
         """The monitor that refuses this handshake, by chance where the pressure is not yet whole."""
-        self._uncounted -= 1
-        if self._uncounted <= 0:
-            self._count_descriptors()
+        self._unlooked -= 1
+        if self._unlooked < 0 and (self._has_room or self._loop.time() >= self._look_at):
+            self._look()
         pressure, name = self._highest
         return name if pressure and random.random() < pressure else None
 
@@ -82,7 +100,7 @@ class Pressure:
         trigger = self._triggers.get("memory")
         if trigger is None or self._readings["memory"] is None:
             return False
-        return any(use.firm >= trigger.saturation * use.allowed for use in self._memory.uses)
+        return any(use.firm >= trigger.saturation * use.allowed for use in self._memory.last[0])
 
     def to_shed(self) -> int:
         """How many connections the worker's gates may close now, all together; none while memory suffices."""
@@ -117,7 +135,7 @@ class Pressure:
         self._go_blind()
 
     def _open_readers(self, settings: Settings) -> Iterator[Reader]:
-        yield Reader(Sensor("memory", self._memory.read), self._counted, Sensor("cpu", Cpu().read))
+        yield Reader(self._measured, self._counted, Sensor("cpu", Cpu().read))
         for name, watch in settings.pressure.items():
             if watch.source is not None:
                 yield Reader(Sensor(name, watch.source))
@@ -141,32 +159,58 @@ class Pressure:
         now = self._loop.time()
         news = {name: reading for reader in self._readers for name, reading in reader.hear().items()}
         is_due = now >= self._ask_at
-        if "memory" in news:
-            self._measured_at = now
         # A monitor may take its time, and the lag shall not wait for it.
         if news or (is_due and any(reader.is_reading for reader in self._readers)):
             self._readings.update(news)
+            if "memory" in news:
+                self._measured_at = now
+                self._unlooked = min(self._unlooked, self._fitting())
             self._judge()
         if is_due:
             self._ask_at = max(self._ask_at + REFRESH, now)
             for reader in self._readers:
                 reader.ask()
 
-    def _count_descriptors(self) -> None:
-        if self._is_closed:
-            self._uncounted = math.inf
-            return
-        self._uncounted = 1
-        with self.faults.spare("the count of descriptors"):
-            self._uncounted = self._descriptors.step()
-            self._readings["descriptors"] = self._counted.read()
-            self._judge()
-
     def _go_blind(self) -> None:
         """Know of nothing: what was read once is no reading of now."""
         self._readings = dict.fromkeys(self._readings)
-        self._highest = (0.0, "")
+        self._highest, self._has_room = (0.0, ""), True
         self.load = tuple([Load(name, None, 0.0) for name in self._readings])
+
+    def meet(self, pool: str, neighbours: int) -> None:
+        """So many other workers of the pool share the memory of this container or machine.
+
+        Those that start at the same time have not met when they are told for the first time.
+        """
+        is_first, self._neighbours[pool] = pool not in self._neighbours, neighbours
+        if self._room is not None:
+            met = 1 + max(self._neighbours.values())
+            self._room.workers = max(met, self._expected) if is_first else met
+
+    def _look(self) -> None:
+        """See what newcomers have taken, and how many more may come until it is looked at again."""
+        self._unlooked = math.inf
+        if self._is_closed:
+            return
+        self._unlooked, self._look_at = 1, self._loop.time() + LOOK
+        with self.faults.spare("the look at what newcomers have taken"):
+            few = self._fitting()
+            if "descriptors" in self._triggers:
+                few = min(few, self._descriptors.step())
+                self._readings["descriptors"] = self._counted.read()
+            # One of them is whoever has this looked at.
+            self._unlooked = few - 1
+            self._judge()
+
+    def _fitting(self) -> float:
+        """How many more may come by the memory there is, as far as that is known."""
+        if self._room is None:
+            return math.inf
+        uses, resident = self._memory.last
+        self._room.read(uses if self._readings["memory"] is not None else (), resident)
+        fitting = self._room.newcomers(self._loop.time(), self._memory.resident(), self._present())
+        self._has_room = fitting > 0
+        return fitting
 
     def _judge(self) -> None:
         now = self._loop.time()
@@ -177,6 +221,8 @@ class Pressure:
     def _load(self, name: str, reading: float | None, now: float) -> Load:
         trigger = self._triggers.get(name)
         pressure = trigger.pressure(reading, now) if trigger else 0.0
+        if name == "memory" and not self._has_room:
+            pressure = 1.0
         if name == "lag":
             return Load(name, reading, pressure, self._median, self._longest)
         return Load(name, reading, pressure)

@@ -16,7 +16,7 @@ from django.core.management import call_command
 from django.core.management.base import SystemCheckError
 
 from channels_admission import checks as ours
-from channels_admission import conf, monitors
+from channels_admission import conf, memory, monitors
 from channels_admission.consumers import AdmissionMixin
 from channels_admission.middleware import AdmissionMiddleware
 
@@ -456,7 +456,7 @@ def test_a_process_under_a_real_limit(tmp_path, limit, debug, expected):
 @pytest.fixture
 def total(monkeypatch):
     """``total(MiB)``: let there be so much memory."""
-    return lambda size: monkeypatch.setattr(monitors.Memory, "total", lambda self: size << 20)
+    return lambda size: monkeypatch.setattr(memory.Memory, "total", lambda self: size << 20)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,8 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
-from channels_admission.monitors import NO_LIMIT, WINDOW, Cpu, Descriptors, Lag, Memory, Use
+from channels_admission.memory import NO_LIMIT, Memory, Use
+from channels_admission.monitors import WINDOW, Cpu, Descriptors, Lag
 
 from reports import Clock
 
@@ -279,6 +280,17 @@ def test_the_memory_there_is_in_all_is_the_least_of_what_bounds_it(machine):
     root = machine({**bounded, "sys/fs/cgroup/app/memory.max": "900"})
     assert Memory(root=root).total() == 900
     assert Memory(899, root).total() == 899
+
+
+def test_without_a_file_to_open_the_resident_memory_is_what_it_was(machine):
+    memory = Memory(GIB)
+    before, limits = memory.resident(), resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
+    try:
+        now = memory.resident()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert now == before > 0
 
 
 # Descriptors

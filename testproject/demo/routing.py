@@ -6,7 +6,7 @@
 from django.urls import path
 
 from .consumers import EchoConsumer, HerdConsumer, MixinConsumer, SyncConsumer, TroubleConsumer
-from .strain import StrainConsumer
+from .strain import HoardConsumer, StrainConsumer
 
 behind_middleware = [
     path("ws/echo/", EchoConsumer.as_asgi()),
@@ -14,6 +14,7 @@ behind_middleware = [
     path("ws/user/", MixinConsumer.as_asgi()),
     path("ws/trouble/", TroubleConsumer.as_asgi()),
     path("ws/strain/", StrainConsumer.as_asgi()),
+    path("ws/hoard/", HoardConsumer.as_asgi()),
 ]
 with_mixin = [
     path("ws/mixin/", MixinConsumer.as_asgi()),

@@ -55,6 +55,16 @@ class StrainConsumer(EchoConsumer):
             self.held.write(b"\1" * BIT)
 
 
+class HoardConsumer(EchoConsumer):
+    """Echoes, and takes as many bytes as the variable ``HOARD`` says as soon as it has accepted."""
+
+    hoard = b""
+
+    async def connect(self) -> None:
+        await super().connect()
+        self.hoard = b"\1" * int(os.environ.get("HOARD", "0"))
+
+
 def marked() -> float:
     """A monitor: 1 in the worker whose process id stands in the file ``MARKED``, else 0."""
     return float(Path(os.environ["MARKED"]).read_text() == str(os.getpid()))
