@@ -177,6 +177,15 @@ async def test_damage_makes_a_set_as_if_it_were_empty(in_redis, stored, damage):
     assert len(await stored._redis.hget(name, place)) == KEY_BYTES + 8
 
 
+async def test_damaged_buckets_take_no_room_from_others(in_redis, stored):  # noqa: F811
+    ours = [bytes([0, 7]) + bytes([number] * 13) for number in (1, 2)]
+    damage = b"".join(struct.pack(f">{KEY_BYTES}sd", bytes([0, 7, number]), 1e300) for number in range(90, 98))
+    await stored._redis.hset(stored._key("default", "attempts"), "7", damage)
+    for one in ours * 2:
+        view = await claim(in_redis, *[Ask(tries=(one,))] * 6)
+    assert view.verdicts == (OVER,) * 6
+
+
 _pools = count()
 
 

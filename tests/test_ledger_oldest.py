@@ -232,6 +232,36 @@ async def test_where_claims_begin_anew_ages_are_told_again(stored, clock):  # no
     assert (await a.claim()).evicted == (Evicted(key("kim"), 1),)
 
 
+async def test_no_slot_of_the_dead_gives_way_once_claims_have_begun_anew(stored, clock):  # noqa: F811
+    await settled(stored, clock, limit=100)
+    b, dead = Obedient(stored, "b", clock), Obedient(stored, "c", clock)
+    await dead.claim(*[ask("kim")] * MOST)
+    await stored._redis.delete(stored._key("default", "claims"))
+    await b.claim(gone=("host:1:c",))
+    for _ in range(3):
+        clock.now += 2 * BEAT
+        await b.claim(gone=())
+    assert (await b.claim(*[ask("kim")] * MOST)).verdicts == ("",) * MOST
+    clock.now += 0.1
+    view = await b.claim(ask("kim"))
+    assert (view.verdicts, view.evicted) == (("",), (Evicted(key("kim"), 1),))
+
+
+async def test_a_worker_is_told_of_a_key_once_however_many_come_and_of_none_when_it_is_dead(stored, clock):  # noqa: F811
+    await settled(stored, clock, limit=100)
+    a, b = Obedient(stored, "a", clock), Obedient(stored, "b", clock)
+    await a.claim(*[ask("kim")] * MOST)
+    clock.now += 0.1
+    for _ in range(MOST):
+        await b.claim(ask("kim"))
+    holders, mailbox = stored._key("default", "holders"), "@host:1:a"
+    assert await stored._redis.hget(holders, mailbox) == key("kim")
+    await b.claim(gone=("host:1:a",))
+    for _ in range(3):
+        await b.claim(gone=())
+    assert await stored._redis.hkeys(holders) == [key("kim")]
+
+
 _pools = count()
 KEYS = ("kim", "lee")
 
