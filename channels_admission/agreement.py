@@ -1,7 +1,8 @@
 """The settings that all workers of a pool must have alike, and those that hold where they do not: the strictest.
 
 Settings are numbers by name: ``limit`` (slots), ``warn_at`` (a share), ``lease`` and ``beat`` (milliseconds), ``rate``
-(admissions a second) and ``burst``, ``quota:NAME`` (slots), ``quota%:NAME`` and ``share:CLASS`` (shares of the limit).
+(admissions a second) and ``burst``, ``quota:NAME`` (slots), ``attempts:NAME`` (attempts a second), ``at_once:NAME``
+(attempts), ``quota%:NAME`` and ``share:CLASS`` (shares of the limit).
 One that a worker does not have binds it nevertheless, where it can: a quota or a class binds those who have it.
 
 As text they are ``NAME=NUMBER,…`` in the order of the settings, and the first eight digits of its SHA-1 are its
@@ -35,6 +36,8 @@ WORDS = {
     "burst": "CONNECT_BURST",
     "quota": "QUOTAS",
     "quota%": "QUOTAS",
+    "attempts": "QUOTAS, rate of",
+    "at_once": "QUOTAS, burst of",
     "share": "SHARES",
 }
 
@@ -61,6 +64,8 @@ def _text(
             (f"quota%:{quota.name}", quota.share) if quota.most is None else (f"quota:{quota.name}", quota.most)
         )
         numbers[name] = most
+        if quota.rate:
+            numbers |= {f"attempts:{quota.name}": quota.rate, f"at_once:{quota.name}": quota.burst}
     numbers |= {f"share:{name}": share for name, share in shares if name and not math.isinf(share)}
     return text(numbers)
 

@@ -8,9 +8,9 @@ import redis
 from channels_admission import agreement
 from channels_admission.agreement import differences, fingerprint, numbers_of, said, strictest
 from channels_admission.ledger.memory import MemoryLedger
-from channels_admission.types import Bound, Class, Fair, Report, Terms
+from channels_admission.types import Ask, Bound, Class, Fair, Report, Terms
 
-from fair import CLASSES, Claimant, ask
+from fair import CLASSES, Claimant, ask, key
 from reports import BEAT, LEASE, ClockedRedisLedger, Reporter
 
 SLOW = {"LEASE": 60.0, "BEAT": 10.0}
@@ -175,6 +175,20 @@ async def test_the_strictest_rate_holds(pair, clock):
         clock.now += 0.5
         granted.append((await b.say(held=sum(granted), wanted=10)).granted)
     assert granted == [1] * 5
+
+
+async def test_the_strictest_attempt_rate_holds(open_ledger, clock):
+    ledger = open_ledger()
+    quotas = tuple((Bound("user", 50, rate=rate, burst=burst),) for rate, burst in ((2.0, 10), (1.0, 3)))
+    a, b = (Claimant(ledger, each, limit=100, quotas=mine) for each, mine in zip("ab", quotas, strict=True))
+    await a.claim()
+    clock.now += 2 * BEAT
+    await b.claim()
+    tries = Ask(tries=(key("kim"),))
+    assert (await a.claim(*[tries] * 5)).verdicts == ("",) * 3 + ("attempts:user",) * 2
+    await b.claim(goodbye=True)
+    clock.now += 1.5 * BEAT
+    assert (await a.claim(*[Ask(tries=(key("lee"),))] * 11)).verdicts == ("",) * 10 + ("attempts:user",)
 
 
 async def test_the_strictest_quotas_and_shares_hold(open_ledger, clock):

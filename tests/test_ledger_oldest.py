@@ -1,7 +1,7 @@
 """The part of the contract that is about quotas whose oldest connection gives way, held by every ledger."""
 
 from collections import Counter
-from itertools import count
+from itertools import count, product
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -9,8 +9,9 @@ from hypothesis import strategies as some
 from test_ledger_claims import settled, stored  # noqa: F401
 
 from channels_admission.ledger.memory import MemoryLedger
-from channels_admission.types import Aged, Bound, Evicted
+from channels_admission.types import Aged, Ask, Bound, Evicted
 
+from damage import VALUES
 from fair import Claimant, ask, key
 from reports import BEAT
 from test_ledger_contract import guarded_cluster, guarded_redis, ledger  # noqa: F401
@@ -230,6 +231,30 @@ async def test_where_claims_begin_anew_ages_are_told_again(stored, clock):  # no
         await a.claim()
     assert (await b.claim(ask("kim"))).verdicts == ("",)
     assert (await a.claim()).evicted == (Evicted(key("kim"), 1),)
+
+
+async def test_whatever_stands_in_any_field_nobody_is_ended_for_it_and_no_call_fails(stored, clock):  # noqa: F811
+    await settled(stored, clock, limit=100)
+    a, b = Obedient(stored, "a", clock), Obedient(stored, "b", clock)
+    terms = Bound("user", MOST, rate=1000.0, burst=1000, oldest=True), QUOTAS[1]
+    for each in (a, b):
+        each.quotas = terms
+    attempt = Ask((None,), late=True, tries=(key("kim"),))
+    await a.claim(*[ask("kim")] * MOST, attempt)
+    clock.now += 0.1
+    await b.claim(ask("lee"))
+    parts = [stored._key("default", part) for part in ("attempts", "holders")]
+    places = [(name, field) for name in parts for field in [*await stored._redis.hkeys(name), b"@host:1:a", b"x"]]
+    assert len(places) == 1 + 2 + 2 * 2
+    for (name, field), value in product(places, VALUES):
+        if value is None:
+            await stored._redis.hdel(name, field)
+        else:
+            await stored._redis.hset(name, field, value)
+        for each in (a, b):
+            assert (await each.claim(attempt)).verdicts == ("",)
+        clock.now += 0.01
+    assert (a.evicted, b.evicted) == ({}, {})
 
 
 async def test_no_slot_of_the_dead_gives_way_once_claims_have_begun_anew(stored, clock):  # noqa: F811

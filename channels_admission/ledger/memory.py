@@ -380,7 +380,10 @@ def _narrowed(report: Report, in_force: Mapping[str, float]) -> Report:
 def _strict(bound: Bound, in_force: Mapping[str, float]) -> Bound:
     if bound.most is None:
         return replace(bound, share=in_force.get(f"quota%:{bound.name}", bound.share))
-    return replace(bound, most=int(in_force.get(f"quota:{bound.name}", bound.most)))
+    if bound.rate:
+        rate, burst = in_force[f"attempts:{bound.name}"], int(in_force[f"at_once:{bound.name}"])
+        bound = replace(bound, rate=rate, burst=burst)
+    return replace(bound, most=int(in_force.get(f"quota:{bound.name}", bound.most or 0)))
 
 
 def _count(sums: Counter[Key], own: dict[Key, int], claims: Iterable[tuple[Key, int]]) -> None:

@@ -819,6 +819,13 @@ if SHARED and ARGV[36] ~= '' then
     if most ~= '' then attempts.rates[quota] = {rate = tonumber(per_second) / 1000, burst = tonumber(most)} end
     quota = quota + 1
   end
+  quota = 0
+  for name in string.gmatch(settings.own.text, ',quota%%?:([^=,]+)=') do
+    local terms = attempts.rates[quota]
+    local slowest, most = settings.numbers_of_all['attempts:' .. name], settings.numbers_of_all['at_once:' .. name]
+    if terms and slowest and most then terms.rate, terms.burst = slowest / 1000, most end
+    quota = quota + 1
+  end
   for at = 1, #ARGV[37], 20 do
     local number, place, count, key = struct.unpack('>I2BI2c15', ARGV[37], at)
     tries[#tries + 1] = {ask = number, quota = place, number = count, key = key}
@@ -1253,8 +1260,9 @@ if set ~= stored then
   redis.call('HSET', controls, 'set', set)
 end
 for i, key in ipairs(KEYS) do
-  -- What is set outlives a quiet night.
-  if i ~= 5 or not string.find(set, ';', 1, true) then redis.call('PEXPIRE', key, expiry) end
+  -- What is set outlives a quiet night. Keys that these settings do not need are left alone.
+  local is_needed = not (SHARED and (i == 9 and ARGV[36] == '' or i == 10 and ARGV[38] == ''))
+  if is_needed and (i ~= 5 or not string.find(set, ';', 1, true)) then redis.call('PEXPIRE', key, expiry) end
 end
 
 -- The answer ----------------------------------------------------------------------------------------------------------

@@ -15,14 +15,14 @@ from demo.servers import Workers
 
 pytestmark = pytest.mark.integration
 
-BEAT = 1.0
+BEAT = 0.5
 MOST = 2
 
 
 @pytest.mark.parametrize("server", ["uvicorn", "daphne", "hypercorn", "granian"])
 async def test_the_oldest_socket_is_closed_on_another_worker_within_a_heartbeat(redis_server, prefix, server):
     settings = {
-        "PREFIX": prefix, "BEAT": BEAT, "MAX_CONNECTIONS": 10, "PRESSURE": {"lag": None},
+        "PREFIX": prefix, "BEAT": BEAT, "LEASE": 5, "MAX_CONNECTIONS": 10, "PRESSURE": {"lag": None},
         "QUOTAS": [{"key": "address", "max": MOST, "full": "oldest", "rate": 5, "burst": 20}],
     }  # fmt: skip
     with Workers(server, 2, redis_url=redis_server.url, settings=settings, shared_port=False) as workers:
