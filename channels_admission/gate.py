@@ -28,7 +28,7 @@ from .reserve import reserve
 from .rules import Rules
 from .slot import Slot
 from .timetable import Timetable
-from .types import Ask, Reason, Refusal
+from .types import Ask, Reason, Refusal, Report
 from .verdicts import Fullness, Verdicts
 from .worker import Worker
 
@@ -234,6 +234,11 @@ class Gate:
         self._task.cancel()
         with suppress(asyncio.CancelledError):
             await self._task
+
+    def last_report(self) -> Report:
+        """What is to be told of a process that ends at once, and with it all of its connections."""
+        self.account.held = 0
+        return self.account.report(goodbye=True)
 
     async def _part(self) -> None:
         self._parting = True

@@ -2,20 +2,23 @@
 
 import asyncio
 import atexit
+import multiprocessing
 import os
 from contextlib import suppress
 from functools import partial
+from multiprocessing.util import Finalize
 from typing import Any
 
 from . import conf
 from .conf import Settings
 from .faults import Faults
 from .gate import Gate
+from .hosts import MEMORY
 from .ledger import open_ledger
 from .pressure import Pressure
 from .reserve import reserve
-from .servers import daphne, name_of
-from .stopping import drain_first
+from .servers import daphne, name_of, uvicorn
+from .stopping import aside, drain_first, leave_first
 from .worker import Worker
 
 PATIENCE_AT_EXIT = 0.5
@@ -43,8 +46,11 @@ class House:
         self._gates: dict[str, Gate] = {}
         if server == daphne.NAME:
             daphne.before_exit(partial(self.aclose, exiting=True))
+        uvicorn.before_exit(_leave_here)
         if settings.drain_on_stop is not None:
             drain_first(self.drain)
+        leave_first(_leave_at_once)
+        _leave_with_a_child()
         self._pressure = Pressure(settings, self._present)
 
     @property
@@ -88,6 +94,18 @@ class House:
             with self._faults.spare("the end of a gate"):
                 await gate.aclose(exiting=exiting)
 
+    async def leave(self) -> None:
+        """Say goodbye at the end of the process, which does not wait longer than :data:`PATIENCE_AT_EXIT`."""
+        with suppress(Exception):
+            async with asyncio.timeout(PATIENCE_AT_EXIT):
+                await self.aclose(exiting=True)
+
+    async def leave_from_outside(self) -> None:
+        """The same from another event loop, over a connection of its own: the own one never runs again."""
+        ledger = open_ledger(self.settings)
+        reports = [(gate.pool.name, gate.last_report()) for gate in self.gates]
+        await asyncio.gather(*(ledger.reconcile(*report) for report in reports), return_exceptions=True)
+
     async def _left(self, gate: Gate) -> None:
         """A gate has ended; with the last one ends all that was opened, and the next handshake opens a new house."""
         del self._gates[gate.pool.name]
@@ -103,6 +121,8 @@ class House:
 
 
 _houses: dict[asyncio.AbstractEventLoop, House] = {}
+_children: set[int] = set()
+"""This process, where :func:`_leave_with_a_child` has prepared its end."""
 
 if hasattr(os, "register_at_fork"):
     # A child has neither its parent's sockets nor its event loop.
@@ -141,6 +161,13 @@ async def close_gates(*, exiting: bool = False) -> None:
         await house.aclose(exiting=exiting)
 
 
+async def _leave_here() -> None:
+    """Say goodbye for the running event loop, within :data:`PATIENCE_AT_EXIT`."""
+    house = _houses.get(asyncio.get_running_loop())
+    if house is not None:
+        await house.leave()
+
+
 @atexit.register
 def _leave() -> None:
     """Say goodbye where the server let its event loop be: stopped and never closed, or running in another thread.
@@ -150,7 +177,36 @@ def _leave() -> None:
     for loop, house in list(_houses.items()):
         with suppress(Exception):
             if loop.is_running():
-                farewell = asyncio.run_coroutine_threadsafe(house.aclose(exiting=True), loop)
-                farewell.result(PATIENCE_AT_EXIT)
+                asyncio.run_coroutine_threadsafe(house.leave(), loop).result(PATIENCE_AT_EXIT)
             elif not loop.is_closed():
-                loop.run_until_complete(asyncio.wait_for(house.aclose(exiting=True), PATIENCE_AT_EXIT))
+                loop.run_until_complete(house.leave())
+
+
+def _leave_with_a_child() -> None:
+    """Have a process that ``multiprocessing`` started say goodbye at its end, which no ``atexit`` hears of."""
+    if multiprocessing.parent_process() is not None and os.getpid() not in _children:
+        _children.add(os.getpid())
+        Finalize(None, _leave, exitpriority=0)
+
+
+def _leave_at_once() -> None:
+    """Say goodbye from a handler of the signal that kills the process next, within ``LEDGER_TIMEOUT``.
+
+    The event loop that the signal interrupted does not go on, so its word is said beside it.
+    """
+    here = asyncio._get_running_loop()
+    houses = [(loop, house) for loop, house in list(_houses.items()) if house.settings.ledger.backend != MEMORY]
+    if houses:
+        aside(lambda: asyncio.run(_all_leave(houses, here)), max(house.settings.ledger_timeout for _, house in houses))
+
+
+async def _all_leave(houses: list[tuple[asyncio.AbstractEventLoop, House]], stopped: Any) -> None:
+    await asyncio.gather(
+        *(
+            asyncio.wrap_future(asyncio.run_coroutine_threadsafe(house.leave(), loop))
+            if loop.is_running() and loop is not stopped
+            else house.leave_from_outside()
+            for loop, house in houses
+        ),
+        return_exceptions=True,
+    )

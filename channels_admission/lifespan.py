@@ -1,5 +1,7 @@
 """The worker's first and last word, for servers that speak ASGI's lifespan protocol (uvicorn, hypercorn, granian)."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 from . import conf
@@ -13,20 +15,45 @@ class AdmissionLifespan:
 
         ProtocolTypeRouter({"lifespan": AdmissionLifespan(), "http": …, "websocket": …})
 
-    Nothing depends on it: without it a gate opens at its worker's first handshake, and a worker
-    that is stopped is missed within a beat or two. With it ``ws_status`` shows a worker from its
-    start on, and its goodbye does not depend on which tasks the server lets end.
+    Nothing depends on it: without it a gate opens at its worker's first handshake, and the worker says goodbye at its
+    end all the same. With it ``ws_status`` shows a worker from its start on.
     """
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         while True:
             event = (await receive())["type"]
             if event == "lifespan.startup":
-                settings = conf.current()
-                for pool in settings.pools if settings.enabled else ():
-                    gate_of(pool, send)
+                _open(send)
             if event == "lifespan.shutdown":
                 await close_gates(exiting=True)
             await send({"type": f"{event}.complete"})
             if event == "lifespan.shutdown":
                 return
+
+
+@asynccontextmanager
+async def admission() -> AsyncIterator[None]:
+    """The same within the lifespan of another framework, which does not pass it on to what is mounted in it.
+
+    ::
+
+        @asynccontextmanager
+        async def lifespan(app):
+            async with admission():
+                yield
+
+        app = FastAPI(lifespan=lifespan)
+        app.mount("/", django_application)
+    """
+    _open()
+    try:
+        yield
+    finally:
+        await close_gates(exiting=True)
+
+
+def _open(send: Any = None) -> None:
+    """Open the gates to all pools, where admission is on."""
+    settings = conf.current()
+    for pool in settings.pools if settings.enabled else ():
+        gate_of(pool, send)

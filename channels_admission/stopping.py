@@ -3,12 +3,17 @@
 A server that handles SIGTERM by a function of Python's ``signal`` (uvicorn, daphne) has it called
 when the drain is over, or at once where the signal comes again. One that handles it in its event
 loop (hypercorn, granian) cannot be held up, and stops as it always does.
+
+Where nobody handles SIGTERM (hypercorn's second and further processes, Daphne in a test) it kills the process at once,
+and a goodbye must come first: :func:`leave_first`.
 """
 
+import _thread
 import asyncio
 import signal
 import threading
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from types import FrameType
 from typing import Any
 
@@ -26,7 +31,7 @@ def drain_first(drain: Callable[[], Awaitable[None]]) -> bool:
         handler.drain, handler.loop = drain, asyncio.get_running_loop()
         return True
     module = str(getattr(handler, "__module__", None))
-    if not callable(handler) or module.startswith(OF_EVENT_LOOPS):
+    if not callable(handler) or isinstance(handler, _Goodbye) or module.startswith(OF_EVENT_LOOPS):
         return False
     if threading.current_thread() is not threading.main_thread():
         return False
@@ -59,3 +64,52 @@ class _Patience:
             await self.drain()
         finally:
             self._handler(number, None)
+
+
+def leave_first(say: Callable[[], object]) -> bool:
+    """Where SIGTERM kills the process at once, have it call ``say`` before; whether it did, and that is possible."""
+    handler = signal.getsignal(signal.SIGTERM)
+    if isinstance(handler, _Goodbye):
+        return True
+    if handler is not signal.SIG_DFL or threading.current_thread() is not threading.main_thread():
+        return False
+    signal.signal(signal.SIGTERM, _Goodbye(say))
+    return True
+
+
+class _Goodbye:
+    """A handler after which a signal does what it does by default.
+
+    While it says its word it pays no heed to the signal: ``multiprocessing`` sends it to its daemons a second time.
+    """
+
+    def __init__(self, say: Callable[[], object]) -> None:
+        self._say = say
+        self._is_asked = False
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        if self._is_asked:
+            return
+        self._is_asked = True
+        try:
+            self._say()
+        finally:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+
+
+def aside(work: Callable[[], object], seconds: float) -> None:
+    """Do ``work`` in a thread, and wait for at most ``seconds``; for signal handlers.
+
+    ``threading`` would take locks that the code which the signal interrupted may hold.
+    """
+    done = _thread.allocate_lock()
+    done.acquire()
+
+    def run() -> None:
+        with suppress(Exception):
+            work()
+        done.release()
+
+    _thread.start_new_thread(run, ())
+    done.acquire(timeout=seconds)

@@ -53,6 +53,7 @@ FLOORS = [
     "account",
     "servers",
     "servers.daphne",
+    "servers.uvicorn",
     "pressure",
     "ahead",
     "connection",

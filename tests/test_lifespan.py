@@ -1,18 +1,21 @@
 """The worker's first and last word: by the lifespan protocol, and at the end of its process."""
 
 import asyncio
+import signal
 import subprocess
 import sys
 import textwrap
+import time
 
 import pytest
 
 from channels_admission.house import gate_of
 from channels_admission.ledger import open_ledger
 from channels_admission.lifespan import AdmissionLifespan
+from channels_admission.lifespan import admission as within
 
 from conftest import eventually
-from demo.servers import TESTPROJECT, environment
+from demo.servers import TESTPROJECT, Redis, environment
 
 
 async def workers(settings, pool="default"):
@@ -62,6 +65,17 @@ async def test_where_admission_is_switched_off_nothing_opens(admission):
     assert await server.say("lifespan.startup") == "lifespan.startup.complete"
     assert await server.say("lifespan.shutdown") == "lifespan.shutdown.complete"
     assert await workers(settings) == []
+
+
+async def test_the_lifespan_of_another_framework_does_the_same(admission):
+    settings = admission(POOLS={"chat": {}})
+    with pytest.raises(RuntimeError, match="the application failed"):
+        async with within():
+            for pool in ("default", "chat"):
+                await eventually(lambda pool=pool: _are(settings, pool, [0]))
+            raise RuntimeError("the application failed")
+    for pool in ("default", "chat"):
+        assert await workers(settings, pool) == []
 
 
 HOLD_AND_END = {
@@ -126,3 +140,47 @@ def test_a_process_that_ends_with_slots_held_gives_them_back(admission, prefix, 
     )  # fmt: skip
     assert (done.returncode, done.stdout, done.stderr) == (0, "[3]\n", "")
     assert asyncio.run(workers(settings)) == []
+
+
+KILLED = """
+    def mine(number, frame):
+        sys.exit(3)
+
+    if sys.argv[1] == "handled":
+        signal.signal(signal.SIGTERM, mine)
+
+    async def serve():
+        await hold()
+        print(await counted(), signal.getsignal(signal.SIGTERM) is mine, flush=True)
+        await asyncio.sleep(30)
+
+    asyncio.run(serve())
+"""
+
+
+@pytest.mark.parametrize("ledger", ["answers", "silent"])
+@pytest.mark.parametrize("whose", ["default", "handled"])
+def test_a_signal_that_kills_says_goodbye_first_and_a_handler_of_the_site_stays(admission, prefix, whose, ledger):
+    with Redis() as redis:
+        keys = {"LEDGER": redis.url, "PREFIX": prefix, "BEAT": 5, "LEASE": 50}
+        settings = admission(**keys)
+        script = textwrap.dedent(SCRIPT) + "import signal, sys\n" + textwrap.dedent(KILLED)
+        process = subprocess.Popen(
+            [sys.executable, "-c", script, whose], env=environment(redis.url, keys), cwd=TESTPROJECT, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+        assert process.stdout.readline() == f"[3] {whose == 'handled'}\n"
+        if ledger == "silent":
+            redis.pause()
+        began = time.monotonic()
+        # multiprocessing sends it to its daemons twice.
+        process.send_signal(signal.SIGTERM)
+        process.send_signal(signal.SIGTERM)
+        rest, _ = process.communicate(timeout=30)
+        assert process.returncode == (3 if whose == "handled" else -signal.SIGTERM)
+        assert rest == "" or whose == "handled"
+        if ledger == "silent":
+            assert time.monotonic() - began < settings.ledger_timeout + 2
+            redis.resume()
+        elif whose == "default":
+            assert asyncio.run(workers(settings)) == []

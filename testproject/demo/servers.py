@@ -44,6 +44,8 @@ SERVING = {
     "granian": "Started worker-",
 }
 """The servers known, each with what every worker logs once it accepts connections."""
+MANAGING = {"gunicorn": "Listening at:"}
+"""Servers that run uvicorn in processes of theirs, and what they log."""
 
 
 class ServerFailed(Exception):
@@ -165,8 +167,8 @@ class Workers:
         application: str = APPLICATION,
         launcher: Sequence[str] = (),
     ) -> None:
-        if server not in SERVING:
-            raise ValueError(f"Unknown server {server!r}; known are {', '.join(SERVING)}.")
+        if server not in SERVING | MANAGING:
+            raise ValueError(f"Unknown server {server!r}; known are {', '.join(SERVING | MANAGING)}.")
         if port and not shared_port:
             raise ValueError("Workers with a port each cannot all have the same one.")
         self.server = server
@@ -270,7 +272,7 @@ class Workers:
         self.processes.append(spawn(command, log, self.env, fds))
 
     def _all_serve(self) -> bool:
-        return sum(log.read_text().count(SERVING[self.server]) for log in self.logs) >= self.count
+        return sum(log.read_text().count((SERVING | MANAGING)[self.server]) for log in self.logs) >= self.count
 
     def _folder(self) -> str:
         if self._home is None:
@@ -288,6 +290,7 @@ def _on_socket(server: str, fd: int) -> list[str]:
     return {
         "uvicorn": ["uvicorn", "--fd", str(fd), "--no-access-log"],
         "daphne": ["daphne", "--fd", str(fd), "--access-log", os.devnull],
+        "gunicorn": ["gunicorn", "--bind", f"fd://{fd}", "--worker-class", "uvicorn_worker.UvicornWorker"],
         "hypercorn": ["hypercorn", "--bind", f"fd://{fd}", "--workers", "0"],
     }[server]
 

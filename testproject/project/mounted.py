@@ -1,0 +1,20 @@
+"""The same, mounted in an application of Starlette, whose lifespan its mounts do not hear."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from starlette.applications import Starlette
+from starlette.routing import Mount
+
+from channels_admission.lifespan import admission
+
+from .plain import application as django
+
+
+@asynccontextmanager
+async def lifespan(app: Starlette) -> AsyncIterator[None]:
+    async with admission():
+        yield
+
+
+application = Starlette(routes=[Mount("/", django)], lifespan=lifespan)
