@@ -55,7 +55,7 @@ def places(client: redis.Redis, prefix: str) -> Iterator[Place]:
         elif kind == b"hash":
             fields = client.hgetall(key)
             yield from (Place(client, key, field) for field in (*sorted(fields), b"none of ours"))
-            records = [field for field, value in fields.items() if key.endswith(b":counts") and field[:1] != b"#"]
+            records = sorted(field for field in fields if key.endswith(b":counts") and field[:1] != b"#")
             yield from (Place(client, key, field, part) for field in records for part in range(5))
 
 
@@ -70,9 +70,9 @@ def one_of_each(client: redis.Redis, prefix: str) -> list[Place]:
     return list(found.values())
 
 
-def some(client: redis.Redis, prefix: str, rng: random.Random) -> Place:
-    """Any place; each key is as likely as the others."""
+def some(client: redis.Redis, prefix: str, rng: random.Random) -> Place | None:
+    """Any place, if there is one; each key is as likely as the others."""
     by_key: dict[bytes, list[Place]] = {}
     for place in places(client, prefix):
         by_key.setdefault(place.key, []).append(place)
-    return rng.choice(by_key[rng.choice(sorted(by_key))])
+    return rng.choice(by_key[rng.choice(sorted(by_key))]) if by_key else None

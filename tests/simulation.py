@@ -57,12 +57,12 @@ class Profile:
 
 NET = Profile({"kill": 15, "stop": 30}, network=True, strict=True)
 RUSH = Profile({"kill": 20, "stop": 40, "jump": 30, "outage": 60}, network=True, rate=8)
-LOSS = Profile({"flush": 12, "tear": 20, "rollback": 8}, strict=True)
+LOSS = Profile({"flush": 12, "tear": 20, "rollback": 8, "damage": 8}, strict=True)
 BIRTHS = Profile({**LOSS.faults, "kill": 10, "cold_start": 20}, strict=True)
 ALL = Profile(
     {
         "kill": 20, "stop": 40, "pause": 25, "jump": 30, "outage": 60, "limit": 40,
-        "flush": 40, "tear": 40, "rollback": 40,
+        "flush": 40, "tear": 40, "rollback": 40, "damage": 10,
     },
     network=True,
 )  # fmt: skip
@@ -178,6 +178,7 @@ class Simulation:
         self.quiet = True
         self._pass(2.5 * self.settings.beat)
         self.judge.see_equality()
+        self.judge.damaged = False
         self._pass(self.settings.lease + 2 * self.settings.beat)
         self.judge.see_no_ghosts()
         self.quiet = False
@@ -328,8 +329,13 @@ class Simulation:
         self.ledger.tear(self.rng)
         self.judge.see_loss(State())
 
+    def _damage(self) -> None:
+        if self.ledger.damage(self.rng):
+            self.judge.see_damage()
+
     def _save(self) -> None:
-        self.saved = [*self.saved[-30:], (self.now, self.ledger.save())]
+        if not self.judge.damaged:
+            self.saved = [*self.saved[-30:], (self.now, self.ledger.save())]
         self.later(self.settings.beat, self._save)
 
     def _rollback(self) -> None:

@@ -13,6 +13,7 @@ from channels_admission.ledger.redis import RedisLedger
 from channels_admission.types import Report, View
 from channels_admission.worker import home
 
+from damage import VALUES, some
 from reports import ClockedRedisLedger
 
 
@@ -53,8 +54,9 @@ class StoredInRedis(ClockedRedisLedger):
 
     def _look(self, fields: dict[bytes, bytes], leased: list[bytes]) -> None:
         total = fields.get(b"#total")
-        counts = {name.decode(): int(text.split(b"|", 1)[0]) for name, text in fields.items() if name[0] != ord("#")}
-        self.state = State(None if total is None else int(total), counts, {name.decode() for name in leased})
+        counts = {name.decode(): _number(text.split(b"|", 1)[0]) for name, text in fields.items() if name[:1] != b"#"}
+        names = {name.decode(errors="replace") for name in leased}
+        self.state = State(None if total is None else _number(total), counts, names)
 
     def save(self) -> list[bytes | None]:
         return [self._client.dump(name) for name in self._names]
@@ -72,6 +74,13 @@ class StoredInRedis(ClockedRedisLedger):
             self._client.hdel(self._names[0], part)
         else:
             self._client.delete(part)
+
+    def damage(self, rng: random.Random) -> bool:
+        """Write something into any place of the pool; whether it changes what is counted."""
+        before = self.save()[:2]
+        if place := some(self._client, self._settings.prefix, rng):
+            place.damage(rng.choice(VALUES))
+        return self.save()[:2] != before
 
     def forget(self, *names: str) -> None:
         self._client.delete(*(names or self._names))
@@ -95,6 +104,10 @@ class StoredInMemory(MemoryLedger):
 
     def close(self) -> None:
         self.forget_all()
+
+
+def _number(text: bytes) -> int:
+    return int(text) if text.isdigit() and len(text) < 20 else 0
 
 
 def _result(coroutine: Any) -> Any:

@@ -3,16 +3,19 @@
 import itertools
 import re
 from collections import Counter
+from contextlib import AsyncExitStack
 
 import pytest
 import redis
 
 from channels_admission.account import Account
 from channels_admission.exceptions import LedgerRefused
-from channels_admission.ledger.redis import SCRIPT
-from channels_admission.types import KEY_BYTES, Ask, Key
+from channels_admission.gate import Gate
+from channels_admission.ledger.redis import SCRIPT, RedisLedger
+from channels_admission.types import HEALED, KEY_BYTES, Ask, Key
 from channels_admission.worker import Worker
 
+from conftest import eventually
 from damage import FEW, VALUES, Place, one_of_each
 from reports import Clock
 from stored import StoredInRedis
@@ -252,3 +255,43 @@ def test_no_pattern_tries_a_byte_twice():
     assert len(called) > 15
     for pattern in called:
         assert pattern.startswith("^") or len(repeated.findall(pattern)) <= 1, pattern
+
+
+async def test_a_gate_that_hears_of_damage_counts_it_and_says_it_once_in_a_while(admission, redis_server, caplog):
+    settings = admission(LEDGER=redis_server.url, BEAT=0.2, LEASE=2)
+    async with AsyncExitStack() as stack:
+        client = stack.enter_context(redis.Redis.from_url(redis_server.url))
+        ledger = RedisLedger(settings)
+        stack.push_async_callback(ledger.aclose)
+        gate = Gate(settings.pool("default"), settings, ledger, Worker())
+        stack.push_async_callback(gate.aclose)
+        await gate.acquire()
+        for times in (1, 2, 3):
+            assert client.hset(f"{settings.prefix}:{{default}}:counts", "#total", "nan") == 0
+            await eventually(lambda times=times: gate.account.counters[HEALED] == times)
+        (reading,) = await eventually(lambda: told(settings))
+        assert reading.counters[HEALED] == 3
+        assert not gate.account.away
+    assert [record.getMessage() for record in caplog.records] == [
+        "Counts of pool 'default' in the ledger were damaged and are counted anew; does something else write there?"
+    ]
+
+
+async def told(settings):
+    """The pool as read, once it tells of three repairs."""
+    ledger = RedisLedger(settings)
+    try:
+        readings = await ledger.read(("default",))
+        return readings[0].counters.get(HEALED) == 3 and readings
+    finally:
+        await ledger.aclose()
+
+
+def test_an_altered_birth_makes_no_neighbour_gone(create):
+    world = create()
+    (home,) = world.client.scan_iter(f"{world.prefix}:*:home:*")
+    server, neighbour, *_ = world.servers
+    field = neighbour.account.worker.id.partition(":")[2]
+    world.client.hset(home, field, b"9" + world.client.hget(home, field)[1:])
+    view = world.ledger.apply(server.account.report(beat=True))
+    assert {each.worker for each in view.neighbours} == {other.account.worker.id for other in world.servers[2:]}

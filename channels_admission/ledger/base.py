@@ -38,6 +38,9 @@ its storage, it promises after every call:
 12. The settings in force are the strictest of those that workers have (:mod:`..agreement`), for a lease after the last
     report of a worker that has them, and for one and a half beats after its goodbye; also while a ledger that has lost
     its data settles, as long as workers remember them. It settles for one and a half of the slowest heartbeat about.
+13. What something else has altered in its storage is found by the next call that reads it, at the latest one heartbeat
+    later (a worker's place in the queue of leases: in a heartbeat for every 256 workers). The ledger then settles as
+    after a loss of data, and says so once (:attr:`~..types.View.healed`). No call fails by it.
 
 Calls come from one event loop at a time and may be cancelled; a cancelled or failed call may
 still have been applied. Faults are :exc:`~channels_admission.exceptions.LedgerUnavailable` and

@@ -1,5 +1,6 @@
 """What stands in Redis, and what the script answers, as values; whatever no worker can have written is left out."""
 
+import hashlib
 import math
 import operator
 import re
@@ -200,10 +201,17 @@ def _offer(first: float, step: float, elapsed: float) -> Offer | None:
     return Offer(first, step, elapsed) if math.isfinite(first + step + elapsed) else None
 
 
-def _neighbour(worker: str, born: str) -> Neighbour | None:
-    """None where it is no process that this system can have."""
-    started = _number(born)
-    if started is None or not WORKER.fullmatch(worker) or not 0 < int(worker.split(":")[1]) <= MOST_PID:
+def born(worker: str, started: int) -> str:
+    """When a worker's process started, sealed: by an altered time, a neighbour would take it for gone."""
+    return f"{started}{hashlib.blake2s(f'{worker} {started}'.encode(), digest_size=SEAL).hexdigest()[:SEAL]}"
+
+
+def _neighbour(worker: str, text: str) -> Neighbour | None:
+    """None where it is no process that this system can have, or the time is not as it was written."""
+    started = _number(text[:-SEAL])
+    if started is None or born(worker, started) != text:
+        return None
+    if not WORKER.fullmatch(worker) or not 0 < int(worker.split(":")[1]) <= MOST_PID:
         return None
     return Neighbour(worker, started)
 

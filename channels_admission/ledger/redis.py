@@ -51,7 +51,7 @@ from .base import Forgotten, OutOfOrder
 from .controls import entries
 from .controls import text as controls_text
 from .moments import packed
-from .record import loaded, past_of, reading_of, shared, text_of, view_of
+from .record import born, loaded, past_of, reading_of, shared, text_of, view_of
 
 Look = tuple[tuple[int, int], Sequence[Mapping[Any, Any]]]
 """The time by Redis, seconds and microseconds, and some of a pool's hashes."""
@@ -198,7 +198,7 @@ class RedisLedger:
             _milliseconds(beat),
             _milliseconds(self._keys_expire),
             _milliseconds(report.age),
-            report.born,
+            born(report.worker, report.born),
             f"{report.server}#{mark}",
             packed(report.counters),
             packed(report.acknowledged),
