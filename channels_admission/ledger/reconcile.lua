@@ -269,7 +269,9 @@ end
 -- The highest version of the pool at which a drain was ordered: no worker that registers later may have a lower one.
 function read.last_order(text)
   local last = 0
-  for digits in string.gmatch(text, ';drain:[^=;]*=(%d+):') do last = math.max(last, read.number(digits) or 0) end
+  for entry in string.gmatch(text, ';([^;]+)') do
+    last = math.max(last, read.number(string.match(entry, '^drain:[^=]*=(%d+):')) or 0)
+  end
   return last
 end
 
