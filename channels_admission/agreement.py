@@ -113,8 +113,22 @@ def differences(settings: Iterable[Numbers]) -> dict[str, tuple[float | None, ..
 
 def said(name: str, value: float | None) -> str:
     """A setting for people: ``MAX_CONNECTIONS 500``, ``BEAT 0.5 s``, ``QUOTAS user 3``."""
+    return f"{_titled(name)} {_valued(name, value)}"
+
+
+def _titled(name: str) -> str:
     kind, _, of = name.partition(":")
-    unit, shown = "", "unset" if value is None else _plain(value)
-    if value is not None and name in GREATEST:
-        unit, shown = " s", _plain(value / 1000)
-    return " ".join(filter(None, (WORDS.get(kind, kind), of, shown))) + unit
+    return f"{WORDS.get(kind, kind)} {of}".strip()
+
+
+def _valued(name: str, value: float | None) -> str:
+    if value is None:
+        return "unset"
+    return f"{_plain(value / 1000)} s" if name in GREATEST else _plain(value)
+
+
+def listed(differs: Mapping[str, Iterable[float | None]]) -> str:
+    """Settings with several values each, for people: ``MAX_CONNECTIONS 50 and 500; WARN_AT 0.3 and 0.7``."""
+    return "; ".join(
+        f"{_titled(name)} {' and '.join(_valued(name, value) for value in values)}" for name, values in differs.items()
+    )

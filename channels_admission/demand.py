@@ -3,12 +3,13 @@
 import math
 from collections.abc import Iterator
 
+from .agreement import said
 from .case import Case
 from .finding import Finder, Finding, Severity, clock
 from .ledger.base import LATELY
 from .ledger.controls import signature, whom
 from .ledger.memory import MemoryLedger
-from .snapshot import Connects, Health, PoolSnapshot, Second
+from .snapshot import Connects, Health, PoolSnapshot, Second, Side
 from .types import ATTEMPTS, QUOTA, Level, Reason
 
 HERD = 50
@@ -155,7 +156,9 @@ def _limits(case: Case) -> Iterator[Finding]:
                 "Raise the limit before it is reached, if memory, descriptors and lag leave room.",
             )
         reported = pool.configured if pool.controls.limit else pool.limit
-        if pool.workers and reported != origin.limit:
+        if pool.differs:
+            yield _differing(pool)
+        elif pool.workers and reported != origin.limit:
             yield Finding(
                 "limit-differs",
                 Severity.WARNING,
@@ -163,6 +166,26 @@ def _limits(case: Case) -> Iterator[Finding]:
                 f"A worker reported {reported:,}; {origin.setting} is {origin.limit:,}.",
                 "Restart workers that have older settings, or run this with the settings of the workers.",
             )
+
+
+def _differing(pool: PoolSnapshot) -> Finding:
+    sides = "; ".join(
+        f"{said(name, side.value)} on {_counted(side)}" for name, sides in pool.differs.items() for side in sides
+    )
+    return Finding(
+        "settings-differ",
+        Severity.WARNING,
+        f"Workers of pool {pool.name} have different settings",
+        f"The strictest are in force, for all of them: {sides}.",
+        "A rolling deployment ends this by itself, within a LEASE of the last worker with old settings. Else two sites "
+        "share one PREFIX, which each needs for itself, or workers on a host have kept old settings: restart them.",
+    )
+
+
+def _counted(side: Side) -> str:
+    names = [" ".join(name.split(":")[:2]) for name in side.workers]
+    more = f" and {side.number - len(names):,} more" if side.number > len(names) else ""
+    return f"{', '.join(names)}{more}" if names else "none that is left"
 
 
 def _controls(case: Case) -> Iterator[Finding]:

@@ -64,6 +64,7 @@ WEIGHTS = (
     "ledger-settling",
     "monitor-refuses",
     "limit-near",
+    "settings-differ",
     "limit-differs",
     "sockets-missing",
     "no-worker",

@@ -57,6 +57,8 @@ def _slots(pools: Sequence[PoolSnapshot]) -> Iterator[Metric]:
     yield each("limit", "Slots in the pool.", (pool.limit for pool in pools))
     yield each("free", "Slots left.", (pool.free for pool in pools))
     yield each("limit_configured", "Slots in the pool by the settings.", (pool.configured for pool in pools))
+    told = "Settings in which workers differ; of each the strictest value is in force."
+    yield each("settings_differing", told, (len(pool.differs) for pool in pools))
     yield each("paused", "Whether an operator lets nobody in.", (pool.paused for pool in pools))
     yield each("dry_run", "Whether nobody is refused.", (pool.dry_run for pool in pools))
     told = "The level as alerts tell it, which falls five points later than it rises: numbered as the level."

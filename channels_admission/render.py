@@ -12,6 +12,7 @@ from rich.console import Console, ConsoleOptions, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from .agreement import listed
 from .conf import NAME
 from .ledger.controls import signature, whom
 from .ledger.memory import MemoryLedger
@@ -145,6 +146,9 @@ def _pool(pool: PoolSnapshot, trend: RenderableType | None) -> RenderableType:
 def orders(pool: PoolSnapshot) -> Iterator[str]:
     """What is not as the settings say, or keeps them from being felt: a sentence for each."""
     controls = pool.controls
+    if pool.differs:
+        differs = {name: [side.value for side in sides] for name, sides in pool.differs.items()}
+        yield f"Workers have different settings, and the strictest are in force: {plain(listed(differs))}"
     if order := controls.limit:
         enforced = "" if order.over is None else f", enforced within {order.over:g} s"
         yield f"Limit {order.value:,} instead of {pool.configured:,}{enforced}{signature(order)}"

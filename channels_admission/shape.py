@@ -39,6 +39,11 @@ SHAPE = (
     dry_run  whether nobody is refused
     would_refuse  those whom a dry run would have refused, by reason
     alert    the level as alerts tell it: it falls 5 points later
+    differs  settings in which workers differ, by name, each a list with the
+             value in force first; times in milliseconds
+      value    null where it is unset
+      number   workers that have it
+      workers  the ids of the first few
     controls what operators have set
       version
       limit, paused, dry_run  null where the settings are in force

@@ -10,6 +10,7 @@ from statistics import median
 from typing import Any
 
 from . import conf, policy
+from .agreement import GREATEST, differences, strictest
 from .conf import PoolSettings, Settings
 from .exceptions import LedgerError, LedgerUnavailable
 from .ledger import open_ledger
@@ -45,6 +46,8 @@ READ_TIMEOUT = 1.0
 
 
 WORST_SHOWN = 3
+SIDES_NAMED = 5
+"""Workers named of those that have one value of a setting in which workers differ."""
 
 
 class Health(StrEnum):
@@ -69,6 +72,17 @@ class WorkerSnapshot:
     draining: bool = False
     faults: Mapping[str, int] = field(default_factory=dict)
     """Unexpected exceptions since it started, by kind, in its heartbeat and what runs beside it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """A value that some workers have of a setting in which workers differ, None where they have none."""
+
+    value: float | None
+    number: int
+    """How many workers; 0 where the last of them has been gone for less than a lease."""
+    workers: tuple[str, ...]
+    """The first few of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +159,8 @@ class PoolSnapshot:
     """What operators have set, who, and when."""
     alert: Level = Level.CALM
     """The level as alerts tell it: it falls five points later than it rises."""
+    differs: Mapping[str, tuple[Side, ...]] = field(default_factory=dict)
+    """The settings in which workers differ, named as in :mod:`.agreement`: the strictest value is in force."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,14 +217,15 @@ def _pool(pool: PoolSettings, reading: Reading) -> PoolSnapshot:
     controls, counters = reading.controls, reading.counters
     configured = pool.max_connections if reading.limit is None else reading.limit
     limit = controls.limit.value if controls.limit else configured
+    warn_at = strictest(reading.settings.values()).get("warn_at", pool.warn_at)
     return PoolSnapshot(
         name=pool.name,
         held=held,
         limit=limit,
         free=max(0, limit - held),
         share=held / limit if limit else 1.0,
-        warn_at=pool.warn_at,
-        level=policy.level(held, limit, pool.warn_at),
+        warn_at=warn_at,
+        level=policy.level(held, limit, warn_at),
         admitted=counters.get(ADMITTED, 0),
         shed=counters.get(SHED, 0),
         unaccepted=counters.get(UNACCEPTED, 0),
@@ -231,7 +248,19 @@ def _pool(pool: PoolSettings, reading: Reading) -> PoolSnapshot:
         dry_run=bool(controls.dry_run.value) if controls.dry_run else pool.dry_run,
         controls=replace(controls, drains=reading.drains),
         alert=reading.level,
+        differs={name: _sides(reading, name) for name in differences(reading.settings.values())},
     )
+
+
+def _sides(reading: Reading, name: str) -> tuple[Side, ...]:
+    """The values of a setting, the strictest first."""
+    sides: dict[float | None, list[str]] = {numbers.get(name): [] for numbers in reading.settings.values()}
+    for worker in reading.workers:
+        if worker.settings in reading.settings:
+            sides[reading.settings[worker.settings].get(name)].append(worker.worker)
+    values = sorted((value for value in sides if value is not None), reverse=name in GREATEST)
+    ordered = (*values, None) if None in sides else values
+    return tuple(Side(value, len(sides[value]), tuple(sorted(sides[value])[:SIDES_NAMED])) for value in ordered)
 
 
 def _most_first(counts: Mapping[str, int]) -> Mapping[str, int]:

@@ -190,6 +190,7 @@ def test_only_reading_is_allowed(as_viewer, admission, url, method):
 
 UNTOUCHED = {
     "alert": "calm",
+    "differs": {},
     "paused": False,
     "dry_run": False,
     "would_refuse": {},

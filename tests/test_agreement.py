@@ -6,7 +6,7 @@ import pytest
 import redis
 
 from channels_admission import agreement
-from channels_admission.agreement import differences, fingerprint, numbers_of, said, strictest
+from channels_admission.agreement import differences, fingerprint, listed, numbers_of, said, strictest
 from channels_admission.ledger.memory import MemoryLedger
 from channels_admission.types import Ask, Bound, Class, Fair, Report, Terms
 
@@ -52,6 +52,7 @@ def test_the_strictest_is_the_least_or_of_times_the_greatest():
     assert said("beat", 500) == "BEAT 0.5 s"
     assert said("quota:user", 5) == "QUOTAS user 5"
     assert said("rate", None) == "CONNECT_RATE unset"
+    assert listed({"beat": (10_000, 500), "rate": (2, None)}) == "BEAT 10 s and 0.5 s; CONNECT_RATE 2 and unset"
 
 
 # The contract

@@ -152,6 +152,28 @@ def test_a_date_that_none_of_ours_can_have_set_is_shown_as_one(shared, redis_ser
     assert ended.value.code == 2
 
 
+def test_workers_with_different_settings_are_told_with_the_limit_in_force(shared):
+    settings = shared()
+    tell(settings, 10)
+    tell(settings, 5, nonce="cd", limit=500, warn_at=0.3)
+    line = "Workers have different settings, and the strictest are in force: "
+    line += "MAX_CONNECTIONS 50 and 500; WARN_AT 0.3 and 0.7"
+    status = " ".join(run("ws_status").split())
+    assert line in status
+    assert "15 of 50 slots held" in status
+    (pool,) = json.loads(run("ws_status", "--json"))["pools"]
+    assert (pool["limit"], pool["configured"], pool["warn_at"], pool["level"]) == (50, 50, 0.3, "warning")
+    assert pool["differs"]["limit"] == [
+        {"value": 50, "number": 1, "workers": ["host:7:ab"]},
+        {"value": 500, "number": 1, "workers": ["host:7:cd"]},
+    ]
+    out = io.StringIO()
+    with pytest.raises(SystemExit):
+        call_command("ws_status", "--diagnose", stdout=out, no_color=True)
+    assert "Workers of pool default have different settings Warning" in " ".join(out.getvalue().split())
+    assert "limit-differs" not in out.getvalue()
+
+
 def test_a_diagnosis_says_who_has_set_what(shared):
     settings = shared()
     tell(settings, 50, draining=True)

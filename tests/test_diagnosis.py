@@ -27,6 +27,7 @@ from channels_admission.snapshot import (
     LedgerSnapshot,
     PoolSnapshot,
     Second,
+    Side,
     Snapshot,
     WorkerSnapshot,
 )
@@ -170,6 +171,24 @@ def test_a_full_pool_names_its_setting():
         "critical",
         "Pool default is full",
         f"50 of 50 slots are held, workers: 1. The limit comes from {SETTING}.",
+    )
+
+
+def test_workers_with_different_settings_are_named_on_each_side():
+    many = tuple(f"web-2:{pid}:ab" for pid in range(5))
+    differs = {
+        "limit": (Side(50, 1, ("web-1:42:ab",)), Side(500, 7, many)),
+        "beat": (Side(10_000, 0, ()), Side(500, 8, many)),
+        "rate": (Side(2, 1, ("web-1:42:ab",)), Side(None, 7, many)),
+    }
+    assert only(snapshot(pool(differs=differs)), facts(limit=70)) == (
+        "settings-differ",
+        "warning",
+        "Workers of pool default have different settings",
+        "The strictest are in force, for all of them: MAX_CONNECTIONS 50 on web-1 42; "
+        "MAX_CONNECTIONS 500 on web-2 0, web-2 1, web-2 2, web-2 3, web-2 4 and 2 more; "
+        "BEAT 10 s on none that is left; BEAT 0.5 s on web-2 0, web-2 1, web-2 2, web-2 3, web-2 4 and 3 more; "
+        "CONNECT_RATE 2 on web-1 42; CONNECT_RATE unset on web-2 0, web-2 1, web-2 2, web-2 3, web-2 4 and 2 more.",
     )
 
 

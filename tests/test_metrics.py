@@ -44,7 +44,7 @@ POOL = PoolSnapshot(
     workers=(WORKER, replace(WORKER, id="web-2:7:cd34", held=6, load=(), draining=True)), calls=Calls(1000, 4, 0.75),
     classes={"paying": 20, "exempt": 1}, overdue=5, unaccepted=8, outlived=7, channels_full=9, healed=6,
     faults={"OSError": 3},
-    configured=80, paused=True, dry_run=True, alert=Level.CRITICAL,
+    configured=80, differs={"limit": ()}, paused=True, dry_run=True, alert=Level.CRITICAL,
     would_refuse={"full": 11, "quota:address": 12}, drained=13, aged=14, evicted=15,
 )  # fmt: skip
 CHAT = replace(POOL, name="chat", workers=(replace(WORKER, last_beat=0.1, load=(Load("lag", 0.5, 1.0, 0.1, 0.8),)),))
@@ -86,6 +86,7 @@ def test_every_number_of_the_snapshot():
         ("held", ("default",)): 36,
         ("limit_configured", ("default",)): 80,
         ("paused", ("default",)): 1,
+        ("settings_differing", ("default",)): 1,
         ("dry_run", ("default",)): 1,
         ("alert_level", ("default",)): 2,
         ("workers_draining", ("default",)): 1,

@@ -28,9 +28,9 @@ PROFILES = pytest.mark.parametrize(
 )
 
 NO_FENCE = {"if seq <= last then return {'out of order', seq, last} end": ""}
-REAL_CLOCK = {"clock = clock + math.max(0, math.min(now - real, 2 * beat))": "clock = now"}
+REAL_CLOCK = {"clock = clock + math.max(0, math.min(now - real, 2 * settings.fastest))": "clock = now"}
 NO_ECHO = {"local behind = seen_version > version": "local behind = false"}
-EMPTY_IS_SETTLED = {"record = now + settling_time": "record = now"}
+EMPTY_IS_SETTLED = {"if fresh or behind or (clock < settled": "if behind or (clock < settled"}
 FREE_TOKENS = {"full_at = math.max(full_at, passed) + granted / rate": "full_at = 0"}
 
 

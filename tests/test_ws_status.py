@@ -28,6 +28,7 @@ from channels_admission.snapshot import (
     LedgerSnapshot,
     PoolSnapshot,
     Second,
+    Side,
     Snapshot,
     WorkerSnapshot,
 )
@@ -66,8 +67,9 @@ def tell(worker: str, held: int = 0, *, pool: str = "default", settled: bool = T
 
     async def report():
         ledger = open_ledger(conf.current())
-        reporter = Reporter(ledger, "", limit=conf.current().pool(pool).max_connections, pool=pool)
-        reporter.last = replace(reporter.last, worker=worker)
+        settings = conf.current().pool(pool)
+        reporter = Reporter(ledger, "", limit=settings.max_connections, pool=pool)
+        reporter.last = replace(reporter.last, worker=worker, warn_at=settings.warn_at)
         deadline = time.monotonic() + 10
         while (await reporter.say(held, **changes)).settling and settled:
             if time.monotonic() > deadline:
@@ -254,13 +256,16 @@ def test_json_has_the_documented_shape(shared, redis_server):
                 "aged": 0,
                 "evicted": 0,
                 "controls": {"version": 0, "limit": None, "paused": None, "dry_run": None, "drains": []},
-                "alert": "calm",
+                "alert": "warning",
+                "differs": {},
             }
         ],
     }
 
 
-@pytest.mark.parametrize("shape", [Snapshot, LedgerSnapshot, PoolSnapshot, WorkerSnapshot, Calls, Connects, Second])
+@pytest.mark.parametrize(
+    "shape", [Snapshot, LedgerSnapshot, PoolSnapshot, Side, WorkerSnapshot, Calls, Connects, Second]
+)
 def test_help_tells_every_field_of_the_json(shape):
     text = Command().create_parser("manage.py", "ws_status").format_help()
     assert [field.name for field in fields(shape) if not re.search(rf"\b{field.name}\b", text)] == []

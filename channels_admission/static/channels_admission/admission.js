@@ -93,6 +93,7 @@
     "pool.level": ({ level }, words) => own(words.level, level) ?? level,
     "pool.alert": ({ alert }, words) => own(words.level, alert) ?? alert,
     "pool.would_refuse": ({ would_refuse }) => number(sum(would_refuse)),
+    "pool.differs": ({ differs }) => Object.keys(differs).join(", "),
     "pool.admitted": ({ admitted }) => number(admitted),
     "pool.refused": ({ refused }) => number(sum(refused)),
     "pool.unaccepted": ({ unaccepted }) => number(unaccepted),
@@ -232,7 +233,7 @@
         this.notice("drain", order.target !== "", row);
         this.aim(row, "target", order.target);
       });
-      const states = { orders: orders.length > 0, limited: pool.controls.limit !== null, open: !pool.paused, paused: pool.paused, wet: !pool.dry_run, dry: pool.dry_run };
+      const states = { orders: orders.length > 0, limited: pool.controls.limit !== null, open: !pool.paused, paused: pool.paused, wet: !pool.dry_run, dry: pool.dry_run, differs: Object.keys(pool.differs).length > 0 };
       Object.entries(states).forEach(([name, shown]) => this.notice(name, shown, element));
       this.aim(element, "pool", pool.name);
     }
