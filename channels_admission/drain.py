@@ -210,9 +210,9 @@ class Drains:
 
     def _end(self, connection: Connection, why: str) -> None:
         if connection in self._connections and not connection.is_ending:
-            self._account.counters[why] += 1
             hint = self._schedule.soon(self._loop.time())
             connection.end(RESTART, close_reason(RESTART_REASON, hint))
+            self._account.counters[why] += 1
 
     def _begin(self, drain: Coroutine[None, None, None]) -> None:
         self._cancel()

@@ -91,7 +91,7 @@ class Gate:
         self._parting = False
         self._exiting = False
         # An empty context: the gate outlives the handshake that opened it, and should keep nothing of it.
-        self._task = self._loop.create_task(self._run(), name=f"admission gate {pool.name!r}", context=Context())
+        self.task = self._loop.create_task(self._run(), name=f"admission gate {pool.name!r}", context=Context())
 
     @property
     def calls(self) -> int:
@@ -192,8 +192,7 @@ class Gate:
             await self._conversation.exchange()
             sound += 1
         with self.faults.spare("the reserve of descriptors"):
-            if not self.account.away:
-                reserve.fill()
+            reserve.fill()
         if sound < 2:
             with self.faults.spare("the rest after a fault"):
                 await asyncio.sleep(min(REST, self.settings.beat))
@@ -231,9 +230,9 @@ class Gate:
         ``exiting`` says that the process ends now, and with it every connection that still holds a slot.
         """
         self._exiting = exiting
-        self._task.cancel()
+        self.task.cancel()
         with suppress(asyncio.CancelledError):
-            await self._task
+            await self.task
 
     def last_report(self) -> Report:
         """What is to be told of a process that ends at once, and with it all of its connections."""

@@ -59,7 +59,7 @@ class House:
 
     def gate(self, pool: str) -> Gate:
         gate = self._gates.get(pool)
-        if gate is None:
+        if gate is None or gate.task.done():  # one may end before it has begun
             gate = Gate(
                 self.settings.pool(pool),
                 self.settings,
@@ -142,6 +142,7 @@ def gate_of(pool: str, send: Any = None) -> Gate:
             house.retire()
         for closed in [other for other in _houses if other.is_closed()]:
             del _houses[closed]
+            reserve.close()
         house = _houses[loop] = House(settings, name_of(send))
     return house.gate(pool)
 

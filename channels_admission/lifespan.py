@@ -5,7 +5,10 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from . import conf
+from .faults import Faults
 from .house import close_gates, gate_of
+
+FAULTS = Faults("the lifespan")
 
 
 class AdmissionLifespan:
@@ -25,7 +28,7 @@ class AdmissionLifespan:
             if event == "lifespan.startup":
                 _open(send)
             if event == "lifespan.shutdown":
-                await close_gates(exiting=True)
+                await _close()
             await send({"type": f"{event}.complete"})
             if event == "lifespan.shutdown":
                 return
@@ -49,11 +52,18 @@ async def admission() -> AsyncIterator[None]:
     try:
         yield
     finally:
-        await close_gates(exiting=True)
+        await _close()
 
 
 def _open(send: Any = None) -> None:
     """Open the gates to all pools, where admission is on."""
     settings = conf.current()
     for pool in settings.pools if settings.enabled else ():
-        gate_of(pool, send)
+        with FAULTS.spare("the opening of a gate"):  # the first handshake opens it then
+            gate_of(pool, send)
+
+
+async def _close() -> None:
+    """Say goodbye for all gates."""
+    with FAULTS.spare("the goodbye"):  # the leases tell it then
+        await close_gates(exiting=True)

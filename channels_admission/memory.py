@@ -43,7 +43,7 @@ class Memory:
     def __init__(self, limit: int | None = None, root: Path = ROOT) -> None:
         self._limit = limit
         self._root = root
-        self._process = psutil.Process()
+        self._process = reserve.lend(psutil.Process)
         self._resident = 0
         self._mapped = reserve.lend(self._of_process)["RssFile"] if limit else 0
         self.last: tuple[tuple[Use, ...], int] = (), 0

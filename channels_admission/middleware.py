@@ -41,9 +41,8 @@ class Admission:
         if isinstance(slot, Refusal):
             return
         gate: Any = slot.gate
-        connection = Connection(receive, send, slot)
+        connection = _enter(receive, send, slot, gate, scope)
         try:
-            _enter(connection, slot, gate, scope)
             running = self.inner(scope, connection.receive, connection.send)
             del self  # A mixin makes one for each connection, and it would be kept.
             await running
@@ -114,16 +113,26 @@ def _learned(slot: Slot, scope: Any) -> Ask | None:
     return None if rules is None else rules.ask_again(scope, slot.claims, slot.group)
 
 
-def _enter(connection: Connection, slot: Slot, gate: Gate, scope: Any) -> None:
-    """Let the gate know of the connection, and the scope of its slot."""
-    # Not in a copy of the scope, which would be most of what an open connection keeps in memory.
-    scope[KEY] = Held(slot, scope[KEY].values() if KEY in scope else ())
-    gate.connections[connection] = slot
-    gate.lookout.note(connection, scope)
-    deadline = gate.pool.pending_deadline
-    slot.is_authenticated = deadline is None or is_authenticated(scope)
-    if deadline is not None and not slot.is_authenticated:
-        connection.alarm(deadline, _end_a_stranger, slot, gate)
+def _enter(receive: Any, send: Any, slot: Slot, gate: Gate, scope: Any) -> Connection:
+    """A connection of which the gate knows, with its slot in the scope; without a connection the slot is released."""
+    connection: Connection | None = None
+    try:
+        connection = Connection(receive, send, slot)
+        # Not in a copy of the scope, which would be most of what an open connection keeps in memory.
+        scope[KEY] = Held(slot, scope[KEY].values() if KEY in scope else ())
+        deadline = gate.pool.pending_deadline
+        slot.is_authenticated = deadline is None or is_authenticated(scope)
+        if deadline is not None and not slot.is_authenticated:
+            connection.alarm(deadline, _end_a_stranger, slot, gate)
+        gate.connections[connection] = slot
+        gate.lookout.note(connection, scope)
+    except BaseException:
+        if connection is not None:
+            connection.leave()
+            gate.connections.pop(connection, None)
+        slot.release()
+        raise
+    return connection
 
 
 def _end_a_stranger(connection: Connection, slot: Slot, gate: Gate) -> None:

@@ -95,7 +95,7 @@ class Descriptors:
     def __init__(self, root: Path = ROOT) -> None:
         self._folder = root / "proc/self/fd"
         self._greatest = root / "proc/sys/fs/nr_open"
-        self._process = psutil.Process()
+        self._process = reserve.lend(psutil.Process)
 
     def read(self) -> float | None:
         used, allowed = self.used(), self.allowed()

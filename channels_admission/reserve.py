@@ -66,10 +66,10 @@ class Reserve:
             except OSError:
                 pass
 
-    def let_go(self) -> None:
-        """Free them for what is about to be opened, until :meth:`fill`."""
+    def let_go(self, most: int = SIZE) -> None:
+        """Free so many of them for what is about to be opened, until :meth:`fill`."""
         with self._lock:
-            while self._kept:
+            for _ in range(min(most, len(self._kept))):
                 os.close(self._kept.pop())
 
     def lend(self, call: Callable[Arguments, Result], *args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:

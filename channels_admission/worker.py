@@ -67,7 +67,7 @@ def birth(process: psutil.Process) -> int:
 
 
 def is_gone(neighbour: Neighbour) -> bool:
-    """Whether the process of a worker of this home has ended for certain; doubt counts as alive. Never fails."""
+    """Whether the process of a worker of this home has ended for certain; doubt, or an error, counts as alive."""
     try:
         pid = int(neighbour.worker.split(":")[1])
         return 0 < pid <= MOST_PID and reserve.lend(_has_ended, pid, neighbour.born)

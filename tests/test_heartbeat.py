@@ -1,25 +1,41 @@
 """Whatever goes wrong in a heartbeat, once or for ever: the gate lives, answers, tells of it and recovers."""
 
 import asyncio
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from unittest.mock import AsyncMock
 
+import django
+import psutil
 import pytest
 
-from channels_admission import conversation, faults, timetable
+from channels_admission import conversation, faults, lifespan, middleware, timetable, worker
 from channels_admission import gate as gate_module
 from channels_admission.account import Account
-from channels_admission.exceptions import LedgerUnavailable
+from channels_admission.exceptions import LedgerError, LedgerUnavailable
+from channels_admission.faults import Faults, kind_of
 from channels_admission.gate import Gate
+from channels_admission.house import close_gates, gate_of
 from channels_admission.ledger.memory import MemoryLedger
+from channels_admission.monitors import Lag
+from channels_admission.outbox import Outbox
 from channels_admission.pressure import Pressure
-from channels_admission.reserve import reserve
+from channels_admission.reader import PATIENCE, Reader, Sensor
+from channels_admission.recipients import Recipients
+from channels_admission.reserve import SIZE, reserve
 from channels_admission.slot import Slot
-from channels_admission.types import Refusal, faults_in
-from channels_admission.worker import Worker
+from channels_admission.types import AGED, DRAINED, FAULT, Load, Neighbour, Reason, Refusal, faults_in, is_decision
+from channels_admission.worker import Worker, is_gone
 
 from conftest import eventually
 from faulty import FaultyLedger
+from reports import Clock, Reporter
 
 ERRORS = (OSError, ValueError, OverflowError, MemoryError, RuntimeError, RecursionError)
 BEAT = 0.02
@@ -142,9 +158,381 @@ async def test_no_error_in_any_part_of_a_heartbeat_ends_it(opened, caplog, part)
                         return broken.raised >= (broken.times or 3)
 
                     await eventually(is_raised)
-                    assert not gate._task.done()
+                    assert not gate.task.done()
                 await eventually(lambda: is_sound(gate))
                 await eventually(lambda: is_told(gate))
                 assert len(tracebacks(caplog, error)) == 1
                 assert faults_in(gate.account.counters)[error.__name__] == before + broken.raised
                 assert gate.account.held == 3
+
+
+# What runs beside it
+
+
+async def test_a_gate_that_is_cancelled_takes_its_house_with_it_and_the_next_handshake_opens_another(admission):
+    admission(MAX_CONNECTIONS=5)
+    old = gate_of("default")
+    assert isinstance(await old.acquire(), Slot)
+    assert len(reserve) == SIZE
+    old.task.cancel()
+    await eventually(old.task.done)
+    assert len(reserve) == 0
+    assert old._pressure.load == tuple(Load(name, None, 0.0) for name in old.settings.pressure)
+    gate = gate_of("default")
+    assert gate is not old
+    assert gate._pressure is not old._pressure
+    assert gate._ledger is not old._ledger
+    assert isinstance(await gate.acquire(), Slot)
+    await eventually(lambda: all(load.reading is not None for load in gate._pressure.load))
+    await close_gates()
+    assert len(reserve) == 0
+
+
+async def test_a_gate_that_ends_before_it_begins_is_replaced(admission):
+    admission(MAX_CONNECTIONS=5)
+    old = gate_of("default")
+    old.task.cancel()
+    await eventually(old.task.done)
+    gate = gate_of("default")
+    assert gate is not old
+    assert isinstance(await gate.acquire(), Slot)
+    await close_gates()
+
+
+async def test_an_alert_that_fails_ends_nothing_and_is_logged_once(opened, caplog):
+    async with opened(MAX_CONNECTIONS=1) as gate:
+        with Broken((gate._conversation._alerts, "tell"), OSError) as broken:
+            while broken.raised < 3:
+                slot = await answered(gate)
+                await eventually(lambda: is_told(gate))
+                if isinstance(slot, Slot):
+                    slot.release()
+                await eventually(lambda: is_told(gate))
+        assert len(tracebacks(caplog, OSError)) == 1
+        assert not gate.task.done()
+
+
+async def test_monitors_that_cannot_be_heard_are_unknown_until_they_can(opened, caplog):
+    async with opened() as gate:
+        pressure = gate._pressure
+        await eventually(lambda: all(load.reading is not None for load in pressure.load))
+        with Broken((pressure, "_listen"), OverflowError) as broken:
+            await eventually(lambda: broken.raised >= 3)
+            assert [load.reading for load in pressure.load] == [None] * 4
+            assert not pressure.saturated
+        await eventually(lambda: all(load.reading is not None for load in pressure.load))
+        assert len(tracebacks(caplog, OverflowError)) == 1
+        await eventually(lambda: is_told(gate))
+        assert faults_in(gate.account.counters) == {"OverflowError": broken.raised}
+
+
+async def test_a_look_at_the_event_loop_that_has_ended_is_begun_again_and_refuses_nobody(opened, monkeypatch):
+    monkeypatch.setattr("channels_admission.pressure.MISSED", 0.1)
+    async with opened() as gate:
+        pressure = gate._pressure
+        await eventually(lambda: all(load.reading is not None for load in pressure.load))
+        pressure._ticker.cancel()
+        ended = pressure._ticker
+        await eventually(lambda: pressure._ticker is not ended)
+        await eventually(lambda: all(load.reading is not None for load in pressure.load))
+        assert pressure.refusing() is None
+
+
+def test_a_lag_is_unknown_when_no_tick_comes_any_more():
+    clock = Clock()
+    lag = Lag(0.02, 0.125, lambda: clock.now)
+    lag.tick()
+    clock.now += 4.0
+    assert 3.8 < lag.read() <= 4.0
+    clock.now += 1.2
+    assert lag.percentiles(0.99, 0.5) == (None, None)
+    lag.tick()
+    assert 5.0 < lag.read() < 5.2
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: error.__name__)
+async def test_a_verdict_that_cannot_be_made_is_a_refusal_and_keeps_no_claim(opened, error):
+    async with opened(QUOTAS=[{"key": f"{__name__}.client", "max": 5}]) as gate:
+        ask = gate.rules.ask({})
+        with Broken((gate._verdicts, "give"), error):
+            verdicts = await asyncio.gather(*(gate.acquire(ask) for _ in range(3)))
+        assert verdicts == [Refusal(Reason.LEDGER, gate.pool.retry_after[1])] * 3
+        assert isinstance(await gate.acquire(ask), Slot)
+        assert sum(gate.account.claims._held.values()) == 1
+        assert faults_in(gate.account.counters) == {error.__name__: 3}
+
+
+async def test_answers_that_fail_as_a_whole_give_back_what_was_claimed(opened):
+    async with opened(QUOTAS=[{"key": f"{__name__}.client", "max": 3}]) as gate:
+        ask = gate.rules.ask({})
+        with Broken((gate._handshakes, "answer"), MemoryError) as broken:
+            verdicts = await asyncio.gather(*(gate.acquire(ask) for _ in range(3)))
+            assert broken.raised
+        assert {verdict.reason for verdict in verdicts} == {Reason.LEDGER}
+        assert not gate.account.claims._held
+        await eventually(lambda: is_told(gate))
+        verdicts = await asyncio.gather(*(gate.acquire(ask) for _ in range(4)))
+        assert sum(isinstance(verdict, Slot) for verdict in verdicts) == 3
+
+
+def client(scope):
+    return "one"
+
+
+async def test_whoever_waits_is_answered_although_a_look_at_them_fails(opened):
+    async with opened() as gate:
+        gate._ledger.silent = True
+        with Broken((gate._conversation, "_look"), OSError), Broken((gate._verdicts, "overdue"), OSError):
+            gate._patience._watches[:] = [gate._handshakes._look, gate._conversation._look]
+            assert await answered(gate) == Refusal(Reason.LEDGER, gate.pool.retry_after[1])
+        gate._ledger.silent = False
+
+
+async def test_an_end_that_fails_keeps_no_other_connection_from_its_own(opened, caplog):
+    async with opened(MAX_CONNECTION_AGE=1) as gate:
+        first = [Ending(fails=True), Ending(), Ending()]
+        gate.connections.update(dict.fromkeys(first))
+        gate.lookout._look()
+        assert [each.is_ending for each in first] == [False, True, True]
+        assert gate.lookout._timer is not None
+        gate.lookout._timer.cancel()
+        second = [Ending(), Ending(fails=True), Ending()]
+        gate.connections.update(dict.fromkeys(second))
+        gate.drain(0.05)
+        await eventually(gate.drains._task.done)
+        assert [each.is_ending for each in second] == [True, False, True]
+        assert (gate.account.counters[AGED], gate.account.counters[DRAINED]) == (2, 2)
+        gate.connections.clear()
+    assert {record.args[1] for record in tracebacks(caplog, ZeroDivisionError)} == {
+        "an end at the maximum age", "an end in a drain",
+    }  # fmt: skip
+
+
+class Ending:
+    """A connection that is due to end, and may fail to."""
+
+    due = 0.0
+    unanswered = None
+    is_ending = False
+
+    def __init__(self, fails=False):
+        self.fails = fails
+
+    def is_busy(self):
+        return False
+
+    def end(self, code, reason):
+        if self.fails:
+            raise ZeroDivisionError
+        self.is_ending = True
+
+
+def test_a_thread_that_has_ended_is_started_again():
+    reader = Reader(Sensor("told", lambda: 1.0))
+    reader.ask()
+    first = reader._thread
+    reader._questions.put(False)
+    first.join(5)
+    while reader.hear():
+        pass
+    reader.ask()
+    assert reader._thread is not first
+    deadline = time.monotonic() + 5
+    while (readings := reader.hear()) != {"told": 1.0}:
+        assert time.monotonic() < deadline, readings
+    reader.close()
+
+
+def no_thread(self):
+    raise RuntimeError("can't start new thread")
+
+
+def test_monitors_for_which_no_thread_can_be_started_are_unknown_after_a_while(monkeypatch):
+    reader = Reader(Sensor("told", lambda: 1.0))
+    monkeypatch.setattr(threading.Thread, "start", no_thread)
+    for _ in range(PATIENCE):
+        assert reader.hear() == {}
+        reader.ask()
+    assert reader.hear() == {"told": None}
+
+
+def test_an_alert_waits_where_no_thread_can_be_started_and_goes_with_the_next(
+    settings, mailoutbox, monkeypatch, caplog
+):
+    settings.ADMINS = ["ops@example.org"] if django.VERSION >= (6, 0) else [("ops", "ops@example.org")]
+    outbox, to = Outbox(), Recipients(mail_admins=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", no_thread)
+        outbox.send(to, "first", {})
+    assert "no thread could be started: can't start new thread" in caplog.text
+    outbox.send(to, "second", {})
+    deadline = time.monotonic() + 5
+    while len(mailoutbox) < 2:
+        assert time.monotonic() < deadline
+    assert [mail.subject.rpartition(" ")[2] for mail in mailoutbox] == ["first", "second"]
+
+
+@pytest.mark.parametrize("error", ERRORS)
+def test_a_kind_is_one_of_python_s_own_exceptions(error):
+    class Theirs(error):
+        pass
+
+    assert kind_of(Theirs()) == error.__name__
+    assert not is_decision(f"{FAULT}{error.__name__}")
+
+
+def test_a_kind_of_error_is_logged_again_only_after_its_part_has_worked(caplog):
+    book = Counter()
+    faults = Faults("a pool", book)
+    for error in (OSError(1), OSError(2), ValueError(3), OSError(4)):
+        with faults.spare("a part"):
+            raise error
+    assert len(caplog.records) == 2
+    with faults.spare("a part"):
+        pass
+    with faults.spare("a part"):
+        raise OSError(5)
+    assert [record.getMessage() for record in caplog.records] == [
+        f"Unexpected {kind} in a part of a pool, which goes on." for kind in ("OSError", "ValueError", "OSError")
+    ]
+    assert book == {"fault:OSError": 4, "fault:ValueError": 1}
+
+
+async def test_only_a_cancellation_of_the_task_itself_passes():
+    faults = Faults("a pool")
+    with faults.spare("a part"):
+        raise asyncio.CancelledError
+
+    async def wait():
+        with faults.spare("a part"):
+            await asyncio.Event().wait()
+
+    task = asyncio.ensure_future(wait())
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+# Descriptors
+
+
+EXHAUSTED = """
+import os, resource, sys
+from pathlib import Path
+from channels_admission.memory import Memory
+from channels_admission.reserve import SIZE, is_exhausted, reserve
+from channels_admission.types import Neighbour
+from channels_admission.worker import Worker, is_gone
+reserve.open()
+dead = Neighbour(f"host:{sys.argv[1]}:ab", 1)
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+taken = []
+try:
+    while True:
+        taken.append(os.open("/dev/null", os.O_RDONLY))
+except OSError as error:
+    assert is_exhausted(error)
+assert 0 < Memory(2**40).read() < 1
+assert is_gone(dead)
+assert not is_gone(Neighbour(Worker().id, Worker().born))
+assert len(reserve) == SIZE
+reserve.let_go()
+assert len(reserve) == 0
+taken += [os.open("/dev/null", os.O_RDONLY) for _ in range(SIZE - 2)]
+reserve.fill()
+assert len(reserve) == 2
+for each in taken: os.close(each)
+reserve.fill()
+assert len(reserve) == SIZE
+reserve.close()
+assert len(reserve) == 0
+"""
+
+
+def test_what_the_package_needs_itself_has_descriptors_when_all_others_are_taken():
+    with subprocess.Popen([sys.executable, "-c", ""]) as gone:
+        gone.wait()
+    subprocess.run([sys.executable, "-c", EXHAUSTED, str(gone.pid)], check=True, timeout=30)
+
+
+def test_a_forked_child_has_no_reserve_of_its_parent(monkeypatch):
+    monkeypatch.setattr(reserve, "_users", 0)
+    reserve.let_go()
+    reserve.open()
+    kept = list(reserve._kept)
+    child = os.fork()
+    if not child:
+        closed = [each for each in kept if not os.path.exists(f"/proc/self/fd/{each}")]
+        os._exit(0 if len(closed) == SIZE and len(reserve) == 0 else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert len(reserve) == SIZE
+    reserve.close()
+    assert len(reserve) == 0
+
+
+# What Redis holds
+
+
+@pytest.mark.parametrize("pid", [0, 2**31, 2**32 + 1, 9_999_999_999])
+async def test_a_neighbour_with_an_impossible_pid_harms_nobody(in_redis, pid):
+    await Reporter(in_redis, "ab", pid=pid).say(2)
+    await Reporter(in_redis, "cd", pid=77).say(1)
+    view = await Reporter(in_redis, "ef", pid=78).say(1, beat=True)
+    assert view.neighbours == (Neighbour("host:77:cd", 7),)
+    assert not is_gone(Neighbour(f"host:{pid}:ab", 1))
+
+
+@pytest.mark.parametrize("error", [*ERRORS, psutil.AccessDenied])
+def test_a_look_at_a_neighbour_that_fails_is_no_death(monkeypatch, error):
+    def fail(pid):
+        raise error
+
+    monkeypatch.setattr(worker.psutil, "Process", fail)
+    if error in (MemoryError, RuntimeError, RecursionError):
+        with pytest.raises(error):
+            is_gone(Neighbour("host:77:cd", 5))
+    else:
+        assert not is_gone(Neighbour("host:77:cd", 5))
+
+
+NONSENSE = [
+    None, 7, [], [b"ok"], [b"ok", 1], [b"ok", 1, b"x", *[0] * 25], [b"ok", 1, 2.5, *[0] * 25], ["", 1],
+    [b"ok", 1, None, *[b""] * 25], {b"ok": 1}, [[], 1],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("reply", NONSENSE, ids=repr)
+async def test_a_reply_that_makes_no_sense_is_one_failed_call(in_redis, monkeypatch, reply):
+    reporter = Reporter(in_redis, "cd")
+    with monkeypatch.context() as patch:
+        patch.setattr(in_redis, "_run", AsyncMock(return_value=reply))
+        with pytest.raises(LedgerError):
+            await reporter.say(1)
+    assert (await reporter.say(1)).total == 1
+
+
+async def test_a_gate_that_cannot_be_opened_or_closed_stops_no_server(admission, monkeypatch, caplog):
+    admission()
+    events, answers = asyncio.Queue(), asyncio.Queue()
+    for name in ("gate_of", "close_gates"):
+        monkeypatch.setattr(lifespan, name, Broken((lifespan, name), OSError))
+    for event in ("lifespan.startup", "lifespan.shutdown"):
+        events.put_nowait({"type": event})
+    await lifespan.AdmissionLifespan()({"type": "lifespan"}, events.get, answers.put)
+    told = [answers.get_nowait()["type"] for _ in range(2)]
+    assert told == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
+    assert len(tracebacks(caplog, OSError)) == 2
+
+
+async def test_a_connection_that_cannot_be_made_keeps_no_slot(admission, monkeypatch):
+    admission(MAX_CONNECTIONS=1)
+    monkeypatch.setattr(middleware, "Connection", Broken((middleware, "Connection"), MemoryError, 1))
+    application = middleware.AdmissionMiddleware(AsyncMock())
+    scope = {"type": "websocket", "headers": []}
+    with pytest.raises(MemoryError):
+        await application(dict(scope), AsyncMock(), AsyncMock())
+    assert gate_of("default").account.held == 0
+    await application(dict(scope), AsyncMock(), AsyncMock())
+    assert application.inner.await_count == 1
+    await close_gates()

@@ -7,9 +7,11 @@ of steps after which one of the invariants is broken; it prints the sequence and
 import asyncio
 import uuid
 from collections import Counter
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from types import SimpleNamespace
+from unittest import mock
 
 import pytest
 from django.test import override_settings
@@ -17,6 +19,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from channels_admission import account as account_module
 from channels_admission import conf
 from channels_admission.account import Account
 from channels_admission.ledger.base import Forgotten, OutOfOrder
@@ -33,7 +36,11 @@ RANKS = (None, "member", "staff", "anonymous")
 """The class of each user; who is not known is anonymous."""
 USERS = st.lists(st.integers(0, 3), min_size=1, max_size=2)
 QUOTAS = {"user": 3, "site": 5}
-FATES = st.sampled_from(["arrives", "arrives", "arrives", "request lost", "reply lost", "request late", "twice"])
+FAULTS = ("fault in the report", "fault in the settlement", "fault in the answer")
+"""Exceptions in the worker itself: before its request is sent, and as it obeys the reply."""
+FATES = st.sampled_from(
+    ["arrives", "arrives", "arrives", "request lost", "reply lost", "request late", "twice", *FAULTS]
+)
 
 
 def rank(scope):
@@ -55,6 +62,16 @@ def client(user: int, *, is_known: bool) -> dict[str, object]:
     """The scope of a user at one of two sites, who is known from the beginning or has yet to be."""
     user %= len(RANKS)
     return {"site": user % 2, **({"user": SimpleNamespace(pk=user, is_authenticated=True)} if is_known else {})}
+
+
+@contextmanager
+def failing(owner: object, name: str, is_wanted: bool):
+    """Have a function fail, and expect that where it is wanted."""
+    if not is_wanted:
+        yield
+        return
+    with mock.patch.object(owner, name, side_effect=OSError), pytest.raises(OSError):
+        yield
 
 
 @dataclass
@@ -137,8 +154,10 @@ class Faults(RuleBasedStateMachine):
     ) -> None:
         """One call of a gate, its reply obeyed if it comes; ``asks`` are of those who want a slot, or of ``slot``."""
         account = actor.account
-        report = account.report(wanted, asks=asks, beat=True)
-        if fate == "request lost":
+        report = None
+        with failing(account_module, "home", fate == "fault in the report"):
+            report = account.report(wanted, asks=asks, beat=True)
+        if fate in ("request lost", "fault in the report"):
             account.fail(self.clock.now)
             return
         if fate == "request late":
@@ -157,7 +176,16 @@ class Faults(RuleBasedStateMachine):
         if view is None or fate == "reply lost":
             account.fail(self.clock.now)
             return
-        account.settle(report, view)
+        with failing(account_module.policy, "share_of_free", fate == "fault in the settlement"):
+            account.settle(report, view)
+        if fate == "fault in the settlement":
+            account.fail(self.clock.now)
+            return
+        if fate == "fault in the answer":
+            for ask, reason in zip(asks, view.verdicts, strict=True):
+                if not reason:
+                    actor.verdicts.take_back(ask)
+            return
         for ask, reason in zip(asks, view.verdicts, strict=True):
             if reason:
                 account.refuse(reason)

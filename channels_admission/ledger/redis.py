@@ -70,6 +70,8 @@ return look
 UNUSED_KEYS_EXPIRE = 3600.0
 """Seconds after the last report of a pool until its keys disappear; at least two leases."""
 
+LENT = 2
+"""Descriptors of the reserve that one call may use: for its connection, and the look-up of a name."""
 NODE_HAS = 0.4
 """The share of a call's time in which a node of a cluster must answer, so that another can be asked in the rest."""
 
@@ -107,7 +109,7 @@ class RedisLedger:
     async def reconcile(self, pool: str, report: Report) -> View:
         keys = [self._key(pool, part) for part in _parts(report)]
         try:
-            reply = await self._run(self._source, keys, self._arguments(report))
+            reply = await self._reach(self._source, keys, self._arguments(report))
         except BaseException as error:
             raise await self._fault(error) from None
         try:
@@ -129,6 +131,21 @@ class RedisLedger:
         if verdict == "forgotten":
             raise Forgotten(f"the lease of {report.worker} had run out")
         raise OutOfOrder(f"report {report.seq} of {report.worker} comes after report {last!r:.80}")
+
+    async def _reach(self, script: str, keys: list[str], arguments: list[str | bytes | float]) -> Any:
+        """As :meth:`_run`, with a second try by the descriptors of the reserve where no socket could be opened."""
+        try:
+            return await self._run(script, keys, arguments)
+        except Exception as error:
+            if not is_exhausted(error):
+                raise
+        await self._drop_connections()
+        # At the last moment: the server accepts connections on the same event loop, and takes what is free.
+        reserve.let_go(LENT)
+        try:
+            return await self._run(script, keys, arguments)
+        finally:
+            reserve.fill()
 
     async def _run(self, script: str, keys: list[str], arguments: list[str | bytes | float]) -> Any:
         client = self._redis
@@ -219,12 +236,7 @@ class RedisLedger:
         ]
 
     async def _fault(self, error: BaseException) -> BaseException:
-        """What to raise for ``error``, with the connection it came over gone: its state is unknown.
-
-        Where no socket can be opened any more, the next call has the descriptors of the reserve.
-        """
-        if is_exhausted(error):
-            reserve.let_go()
+        """What to raise for ``error``, with the connection it came over gone: its state is unknown."""
         await self._drop_connections()
         return _translated(error, self._passwords)
 
