@@ -46,7 +46,8 @@ class House:
         self._gates: dict[str, Gate] = {}
         if server == daphne.NAME:
             daphne.before_exit(partial(self.aclose, exiting=True))
-        uvicorn.before_exit(_leave_here)
+        if uvicorn.before_exit(_leave_here):
+            self._server = uvicorn.NAME  # in a lifespan, or where another framework wraps its messages, not known yet
         if settings.drain_on_stop is not None:
             drain_first(self.drain)
         leave_first(_leave_at_once)

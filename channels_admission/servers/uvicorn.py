@@ -11,6 +11,7 @@ from types import CoroutineType
 from typing import Any
 
 NAME = "uvicorn"
+NAME = "uvicorn"
 SERVER = "uvicorn.server"
 """The module of the class that serves."""
 
@@ -24,7 +25,7 @@ def before_exit(farewell: Callable[[], Awaitable[None]]) -> bool:
     if server is None:
         return False
     shut_down = server.shutdown
-    if shut_down.__module__ == __name__:
+    if getattr(shut_down, "__module__", None) == __name__:
         return True
 
     async def shut_down_and_leave(*args: Any, **kwargs: Any) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from channels_admission.ledger import open_ledger
 
-from clients import enter_many, shows
+from clients import enter_many, look, shows
 from conftest import eventually
 from demo.servers import Workers
 from reports import Reporter
@@ -41,6 +41,7 @@ async def test_a_stop_leaves_nothing_counted(admission, prefix, redis_server, st
         clients = await enter_many(held, running.origins)
         assert len([client for client in clients if client.is_open]) == held
         await eventually(lambda: shows(lambda pool: pool.held == held))
+        assert {each.server for each in (await look()).workers if each.held} == {server.replace("gunicorn", "uvicorn")}
         (process,) = running.processes
         os.kill(process.pid, signal.SIGTERM)
         await asyncio.gather(*(client.socket.wait_closed() for client in clients))
