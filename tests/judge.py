@@ -10,6 +10,7 @@ After every call and every turn of a process:
 - *unexplained*: more is held than the ledger's total and what the workers hold that it has lost.
 - *raised*: a call raised the total above the limit by more than what a lost worker already held.
 - *too fast*: more was granted than the connect rate and one burst allow.
+- *drained young*: a worker drains that was born after the last order to drain all.
 - *overgranted*: slots were granted above the limit, or above a worker's allowance while settling.
 - *forgotten early*: a living worker was forgotten before its lease had passed on a clock that no
   jump and no outage moves by more than two beats.
@@ -83,6 +84,8 @@ class Judge:
         self.tokens = float(self.terms.burst)
         """What the connect rate allows to be granted now."""
         self.lost_at = -math.inf
+        self.ordered_at = -math.inf
+        """When all who ran were last ordered to drain."""
         self.damaged = False
         """Whether something has been altered that the ledger has yet to find."""
         self.grace = 0
@@ -141,6 +144,8 @@ class Judge:
         is_equal = after.total == sum(after.counts.values()) and set(after.counts) == after.leased
         if not is_equal and not self.damaged:
             self._object("total", f"{after}")
+        if report.draining and actor.born > self.ordered_at:
+            self._object("drained young", f"{actor.id}, born {actor.born - self.ordered_at:.1f} s after the last order")
         if view.total != after.total:
             self._object("total", f"{actor.id} was told {view.total}, not {after.total}")
         if view.granted and view.total > report.limit:

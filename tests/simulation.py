@@ -22,7 +22,7 @@ from channels_admission.account import Account
 from channels_admission.conf import DEFAULT_POOL, Settings
 from channels_admission.exceptions import LedgerUnavailable
 from channels_admission.ledger.base import OutOfOrder
-from channels_admission.types import Neighbour, Report, View
+from channels_admission.types import EVERYBODY, Drain, Neighbour, Report, View
 
 from judge import Judge, Outcome
 from processes import Actor, Process
@@ -66,6 +66,7 @@ ALL = Profile(
     },
     network=True,
 )  # fmt: skip
+ORDERS = Profile({"order": 20, "jump": 7, "kill": 15, "flush": 60, "tear": 60}, network=True)
 EMBEDDED = Profile({"kill": 15, "stop": 20, "pause": 25, "limit": 40})
 """What can happen to event loops that share one process with their ledger."""
 
@@ -313,6 +314,18 @@ class Simulation:
                 self.rng.uniform(0, 2 * self.settings.beat),
                 lambda process=process: process.do(lambda: process.configure(self.pool)),
             )
+
+    def _order(self) -> None:
+        """An operator drains all who run, and they are replaced one after the other."""
+        self.ledger.order(Drain(EVERYBODY, 1.0, "", 0.0))
+        self.judge.ordered_at = self.now
+        for process in self.processes:
+            delay = self.rng.uniform(self.settings.beat, 2 * self.settings.lease)
+            self.later(delay, lambda process=process: self._replace(process))
+
+    def _replace(self, process: Process) -> None:
+        if process in self.processes and not self.quiet:
+            self.end(process, 0)
 
     def _flush(self) -> None:
         self.ledger.forget()

@@ -8,13 +8,18 @@ from typing import Any
 import redis
 
 from channels_admission.conf import DEFAULT_POOL, Settings
+from channels_admission.ledger import redis as redis_ledger
+from channels_admission.ledger.controls import controls_of, entries
 from channels_admission.ledger.memory import MemoryLedger
 from channels_admission.ledger.redis import RedisLedger
-from channels_admission.types import Report, View
+from channels_admission.types import Controls, Drain, Report, View
 from channels_admission.worker import home
 
 from damage import VALUES, some
 from reports import ClockedRedisLedger
+
+NOW = "redis.call('GET', KEYS[2] .. ':now')"
+CONTROL = redis_ledger.CONTROL.replace("redis.call('TIME')", f"{{math.floor({NOW} / 1000), ({NOW} % 1000) * 1000}}")
 
 
 @dataclass
@@ -57,6 +62,16 @@ class StoredInRedis(ClockedRedisLedger):
         counts = {name.decode(): _number(text.split(b"|", 1)[0]) for name, text in fields.items() if name[:1] != b"#"}
         names = {name.decode(errors="replace") for name in leased}
         self.state = State(None if total is None else _number(total), counts, names)
+
+    def order(self, drain: Drain) -> None:
+        """Set a drain, as an operator does."""
+        counts, controls = (self._key(DEFAULT_POOL, part) for part in ("counts", "controls"))
+        self._client.set(f"{counts}:now", round(self._clock() * 1000))
+        set_now = controls_of((self._client.hget(controls, "set") or b"").decode())
+        drains = tuple(each for each in set_now.drains if each.target != drain.target)
+        arguments = set_now.version, entries(Controls(drains=(*drains, drain))), 3_600_000
+        if not self._client.eval(CONTROL, 2, controls, counts, *arguments):
+            raise RuntimeError("the order was not taken")
 
     def save(self) -> list[bytes | None]:
         return [self._client.dump(name) for name in self._names]

@@ -10,7 +10,7 @@ import pytest
 
 from channels_admission.account import Account
 
-from simulation import ALL, BIRTHS, EMBEDDED, FATES, LOSS, NET, RUSH, Simulation
+from simulation import ALL, BIRTHS, EMBEDDED, FATES, LOSS, NET, ORDERS, RUSH, Simulation
 
 pytestmark = pytest.mark.simulation
 
@@ -23,6 +23,7 @@ PROFILES = pytest.mark.parametrize(
         pytest.param(LOSS, "redis", id="loss"),
         pytest.param(BIRTHS, "redis", id="births"),
         pytest.param(ALL, "redis", id="all"),
+        pytest.param(ORDERS, "redis", id="orders"),
         pytest.param(EMBEDDED, "memory", id="embedded"),
     ],
 )
@@ -31,6 +32,7 @@ NO_FENCE = {"if seq <= last then return {'out of order', seq, last} end": ""}
 REAL_CLOCK = {"clock = clock + math.max(0, math.min(now - real, 2 * settings.fastest))": "clock = now"}
 NO_ECHO = {"local behind = seen_version > version": "local behind = false"}
 EMPTY_IS_SETTLED = {"if fresh or behind or (clock < settled": "if behind or (clock < settled"}
+FORGETFUL = {"others + count, version + 1": "others + count, math.max(1, seen_version)"}
 FREE_TOKENS = {"full_at = math.max(full_at, passed) + granted / rate": "full_at = 0"}
 
 
@@ -103,6 +105,7 @@ def test_one_seed_is_one_run(simulate):
         pytest.param(BIRTHS, {"patches": EMPTY_IS_SETTLED}, {"over the limit"}, id="settling when empty"),
         pytest.param(NET, {"account": Trusting}, {"undercounted", "raised"}, id="allowance rule"),
         pytest.param(RUSH, {"patches": FREE_TOKENS}, {"too fast"}, id="connect rate"),
+        pytest.param(ORDERS, {"patches": FORGETFUL}, {"drained young"}, id="order of the pool's version"),
     ],
 )
 def test_it_is_noticed_when_a_rule_is_off(simulate, profile, changes, noticed, seed):
