@@ -302,6 +302,50 @@ async def test_descriptors_that_are_only_shown_are_not_counted_at_a_handshake(ad
     await close_gates()
 
 
+MIB = 2**20
+
+
+async def test_a_herd_is_refused_before_it_takes_the_last_memory_whichever_pools_it_comes_to(
+    admission, monkeypatch, seldom
+):
+    there_is = Use(298 * MIB, 400 * MIB, 0)
+    monkeypatch.setattr(Memory, "measure", lambda self: (there_is,))
+    admission(POOLS={"chat": {}})
+    gates = [gate_of("default"), gate_of("chat")]
+    verdicts = await asyncio.gather(*(gates[number % 2].acquire() for number in range(50)))
+    slots = [verdict for verdict in verdicts if isinstance(verdict, Slot)]
+    # As many as have 4 MiB each below 85 % of 400 MiB.
+    assert len(slots) == 10
+    assert [gate.account.counters["memory"] for gate in gates] == [20, 20]
+    assert gates[0].saturated
+    assert next(load.pressure for load in gates[0]._pressure.load if load.name == "memory") == 1.0
+    for slot in slots:
+        slot.release()
+    await eventually(lambda: not gates[0].present and not gates[1].present)
+    monkeypatch.setattr(pressure_module, "LOOK", 0)
+    again = await eventually(lambda: _admitted(gates[1]))
+    again.release()
+    await close_gates()
+
+
+async def _admitted(gate):
+    verdict = await gate.acquire()
+    return verdict if isinstance(verdict, Slot) else None
+
+
+async def test_a_herd_is_let_in_whole_where_memory_is_ample_or_only_shown(admission, monkeypatch, seldom):
+    for keys, allowed in (({}, 40_000), ({"PRESSURE": {"memory": None, "lag": None}}, 400)):
+        there_is = Use(298 * MIB, allowed * MIB, 0)
+        monkeypatch.setattr(Memory, "measure", lambda self, use=there_is: (use,))
+        admission(**keys)
+        gate = gate_of("default")
+        slots = await asyncio.gather(*(gate.acquire() for _ in range(500)))
+        assert all(isinstance(slot, Slot) for slot in slots)
+        for slot in slots:
+            slot.release()
+        await close_gates()
+
+
 # What it costs
 
 
