@@ -65,6 +65,11 @@ class Connection:
         """Whether it was ended from our side."""
         return self._ending is not None
 
+    @property
+    def is_closed_by_us(self) -> bool:
+        """Whether the close came from our side, the application's included."""
+        return self._state is CLOSED or isinstance(self._state, asyncio.Future)
+
     def end(self, code: int, reason: str) -> None:
         """Close it, once; ``reason`` has at most 123 bytes.
 

@@ -5,15 +5,18 @@ from typing import Any
 
 from channels.exceptions import ChannelFull
 
-from . import conf, hold, refusal
+from . import closing, conf, hold, refusal
+from .closing import HTTP_2
 from .connection import Connection
 from .gate import Gate
 from .house import gate_of
 from .rules import Rules, is_authenticated
-from .servers import daphne
+from .servers import UVICORN, abort_later, daphne
 from .slot import Held, Slot
 from .types import CHANNELS_FULL, DRY, OVERDUE, Ask, Refusal
 
+LINGER = 3.0
+"""Seconds in which a refused client has answered the close, under a server that would wait for longer."""
 KEY = "admission"
 """Where the held slots travel in the scope: a :class:`~.slot.Held`, which maps pools to slots."""
 POLICY_VIOLATION = 1008
@@ -56,6 +59,8 @@ class Admission:
             connection.leave()
             gate.connections.pop(connection, None)
             slot.release()
+        if scope.get("http_version") == HTTP_2 and connection.is_closed_by_us:
+            await closing.answered(receive)
 
 
 class AdmissionMiddleware(Admission):
@@ -156,3 +161,7 @@ async def _refuse(verdict: Refusal, gate: Gate, scope: Any, receive: Any, send: 
     if delay and last["type"] == "websocket.close" and await hold.leaves_within(delay, gate, receive):
         return
     await send(last)
+    if gate.account.server == UVICORN:
+        abort_later(send, LINGER)
+    if scope.get("http_version") == HTTP_2:
+        await closing.answered(receive)

@@ -1,6 +1,7 @@
 """A refusal as ASGI messages. The only module that knows how servers differ in sending one."""
 
 import math
+import re
 from typing import Any
 
 from .conf import PoolSettings
@@ -10,6 +11,9 @@ REASON_BYTES = 123
 """The longest reason a close frame can carry, in bytes of UTF-8 (RFC 6455, section 5.5)."""
 
 HTTP_EXTENSION = "websocket.http.response"
+
+TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+"""What a subprotocol may be (RFC 6455, section 4.1); a server may fail to send another one."""
 
 Message = dict[str, Any]
 
@@ -30,10 +34,10 @@ def messages(scope: Message, refusal: Refusal, pool: PoolSettings) -> tuple[Mess
 def _close(scope: Message, refusal: Refusal, pool: PoolSettings) -> tuple[Message, Message]:
     # Browsers hide the code of a close before accept, and of a handshake that leaves
     # the subprotocols they asked for unanswered.
-    requested = scope.get("subprotocols") or [None]
+    requested = next(filter(TOKEN.fullmatch, scope.get("subprotocols") or ()), None)
     reason = close_reason(pool.close_reason, refusal.retry_after)
     return (
-        {"type": "websocket.accept", "subprotocol": requested[0]},
+        {"type": "websocket.accept", "subprotocol": requested},
         {"type": "websocket.close", "code": pool.close_code, "reason": reason},
     )
 

@@ -88,8 +88,8 @@ async def in_redis(admission, redis_server: Redis, clock: Clock) -> AsyncIterato
 
 
 @pytest.fixture
-def browser() -> Iterator[webdriver.Chrome]:
-    """A fresh headless Chromium. Without one the test is skipped, and in CI fails."""
+def browser(request) -> Iterator[webdriver.Chrome]:
+    """A fresh headless Chromium, with the switches a test asks for. Without one it is skipped, and in CI it fails."""
     paths = [shutil.which("chromium"), shutil.which("chromedriver")]
     if not all(paths):
         if "CI" in os.environ:
@@ -99,7 +99,14 @@ def browser() -> Iterator[webdriver.Chrome]:
     options.binary_location = paths[0]
     # The background services of Chromium only look for hosts that a closed network does not have.
     quiet = ("disable-background-networking", "disable-component-update", "disable-sync", "no-first-run")
-    for argument in ("headless=new", "no-sandbox", "disable-gpu", "disable-dev-shm-usage", *quiet):
+    for argument in (
+        "headless=new",
+        "no-sandbox",
+        "disable-gpu",
+        "disable-dev-shm-usage",
+        *quiet,
+        *getattr(request, "param", ()),
+    ):
         options.add_argument(f"--{argument}")
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     driver = webdriver.Chrome(options, webdriver.ChromeService(paths[1]))

@@ -40,20 +40,14 @@ async def undecided(scope, receive, send):
 
 
 class Blocked(WebsocketConsumer):
-    """Blocks the thread that all sync consumers of a worker share, for 6 s."""
+    """Blocks the thread that all sync consumers of a worker share, for 4 s."""
 
     def connect(self):
-        time.sleep(6)
+        time.sleep(4)
         self.accept()
 
     def disconnect(self, code):
         raise StopConsumer
-
-
-async def echo(scope, receive, send):
-    await _accept(receive, send)
-    while (message := await receive())["type"] != "websocket.disconnect":
-        await send({"type": "websocket.send", "text": message["text"]})
 
 
 async def _accept(receive, send):
@@ -61,14 +55,16 @@ async def _accept(receive, send):
     await send({"type": "websocket.accept"})
 
 
-HANDLERS = {"/flood": flood, "/busy": busy, "/undecided": undecided, "/blocked": Blocked.as_asgi(), "/echo": echo}
-
-
-async def _by_path(scope, receive, send):
-    await HANDLERS[scope["path"]](scope, receive, send)
-
-
-_admission = AdmissionMiddleware(_by_path)
+POOLS = {
+    "flood": flood,
+    "full": flood,
+    "busy": busy,
+    "undecided": undecided,
+    "gone": undecided,
+    "blocked": Blocked.as_asgi(),
+}
+"""What serves the path with the name of each pool."""
+_admissions = {f"/{pool}": AdmissionMiddleware(handler, pool) for pool, handler in POOLS.items()}
 _lifespan = AdmissionLifespan()
 
 
@@ -76,4 +72,4 @@ async def application(scope, receive, send):
     if scope["type"] == "lifespan":
         await _lifespan(scope, receive, send)
     else:
-        await _admission(scope, receive, send)
+        await _admissions[scope["path"]](scope, receive, send)

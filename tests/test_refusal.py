@@ -34,7 +34,16 @@ def test_accept_then_close_with_1013_and_a_hint_in_tenths_of_a_second(messages):
     ]
 
 
-@pytest.mark.parametrize(("requested", "answered"), [([], None), (["chat.v1"], "chat.v1"), (["b", "a"], "b")])
+@pytest.mark.parametrize(
+    ("requested", "answered"),
+    [
+        ([], None),
+        (["chat.v1"], "chat.v1"),
+        (["b", "a"], "b"),
+        (["caf\xe9", "a b", "a"], "a"),
+        ([""], None),
+    ],
+)
 def test_the_first_requested_subprotocol_is_answered_and_none_invented(messages, requested, answered):
     assert messages({"subprotocols": requested})[0]["subprotocol"] == answered
 
