@@ -58,6 +58,9 @@ PARTS = {
     "the reserve": lambda gate: (reserve, "fill"),
 }
 
+ESSENTIAL = {"the ledger", "the time of the beat", "the time of the report", "the report", "the settlement"}
+"""Those without which there is no exchange: the gate then decides alone. Without the others it reports as ever."""
+
 
 class Broken:
     """A call that raises ``error`` instead of being made, ``times`` times or for ever."""
@@ -159,6 +162,7 @@ async def test_no_error_in_any_part_of_a_heartbeat_ends_it(opened, caplog, part)
 
                     await eventually(is_raised)
                     assert not gate.task.done()
+                    assert times or gate.account.away == (part in ESSENTIAL)
                 await eventually(lambda: is_sound(gate))
                 await eventually(lambda: is_told(gate))
                 assert len(tracebacks(caplog, error)) == 1
