@@ -2,12 +2,13 @@
 
 import asyncio
 import os
+import resource
 import subprocess
 import sys
 import threading
 import time
 from collections import Counter
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
 from unittest.mock import AsyncMock
 
@@ -22,6 +23,7 @@ from channels_admission.exceptions import LedgerError, LedgerUnavailable
 from channels_admission.faults import Faults, kind_of
 from channels_admission.gate import Gate
 from channels_admission.house import close_gates, gate_of
+from channels_admission.ledger import open_ledger
 from channels_admission.ledger.memory import MemoryLedger
 from channels_admission.monitors import Lag
 from channels_admission.outbox import Outbox
@@ -458,6 +460,41 @@ def test_what_the_package_needs_itself_has_descriptors_when_all_others_are_taken
     with subprocess.Popen([sys.executable, "-c", ""]) as gone:
         gone.wait()
     subprocess.run([sys.executable, "-c", EXHAUSTED, str(gone.pid)], check=True, timeout=30)
+
+
+@contextmanager
+def exhausted():
+    """No further file can be opened by this process, unless it closes one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    taken = [os.open(os.devnull, os.O_RDONLY)]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (taken[0] + 20, hard))
+    try:
+        with suppress(OSError):
+            while True:
+                taken.append(os.open(os.devnull, os.O_RDONLY))
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for each in taken:
+            os.close(each)
+
+
+async def test_a_connection_to_redis_has_a_descriptor_when_all_others_are_taken(admission, redis_server, monkeypatch):
+    settings = admission(LEDGER=redis_server.url)
+    first, second = open_ledger(settings), open_ledger(settings)
+    reserve.open()
+    kept = len(reserve)
+    with exhausted():
+        assert (await Reporter(first, "ab").say(1)).total == 1
+        assert len(reserve) == kept - 1
+        with monkeypatch.context() as patch, pytest.raises(LedgerUnavailable, match="Too many open files"):
+            patch.setattr(reserve, "let_go", lambda most: None)
+            await Reporter(second, "cd").say(1)
+    await first.aclose()
+    await second.aclose()
+    reserve.fill()
+    assert len(reserve) == SIZE
+    reserve.close()
 
 
 def test_a_forked_child_has_no_reserve_of_its_parent(monkeypatch):
