@@ -60,6 +60,8 @@ DURATIONS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 """Units of time in seconds, from the longest."""
 FRACTIONS_UNTIL = 10
 """Seconds from which tenths are no longer shown."""
+DRAINS_SHOWN = 10
+"""Drains that a status shows of a pool, which may have more."""
 
 
 def status(snapshot: Snapshot, trends: Mapping[str, RenderableType] = MappingProxyType({})) -> RenderableType:
@@ -159,8 +161,10 @@ def orders(pool: PoolSnapshot) -> Iterator[str]:
         yield f"Dry run: nobody is refused; {_reasons(pool.would_refuse) or 'none'} would have been so far{by}"
     elif controls.dry_run:
         yield f"No dry run, whatever the settings say{signature(controls.dry_run)}"
-    for drain in controls.drains:
+    for drain in controls.drains[:DRAINS_SHOWN]:
         yield f"Drain of {plain(whom(drain.target))} within {drain.over:g} s{signature(drain)}"
+    if (more := len(controls.drains) - DRAINS_SHOWN) > 0:
+        yield f"{more} more drains: ws_limit {plain(pool.name)} lists them all"
     if draining := [f"{plain(worker.host)} {worker.pid}" for worker in pool.workers if worker.draining]:
         yield f"Draining: {', '.join(draining)}"
 

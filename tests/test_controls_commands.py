@@ -4,12 +4,13 @@ import asyncio
 import io
 import json
 import re
+from dataclasses import replace
 
 import pytest
 import redis
 from django.core.management import CommandError, call_command
 
-from channels_admission import command
+from channels_admission import command, controls
 from channels_admission.ledger import open_ledger
 from channels_admission.ledger.redis import RedisLedger
 
@@ -92,6 +93,25 @@ def test_a_drain_is_told_and_cancelled(shared):
     assert run("ws_drain", "--worker", "host:7", "--cancel") == "Pool default: drain of host:7:ab from 5 s to none\n"
     assert run("ws_drain", "--all", "--cancel") == "Pool default: drain of host from 60 s to none\n"
     assert run("ws_drain", "--all", "--cancel") == "There is no such drain.\n"
+
+
+def test_no_more_than_ten_drains_are_shown(shared):
+    settings = shared()
+    for number in range(12):
+        asyncio.run(drain_host(settings, f"web-{number}"))
+    status = " ".join(run("ws_status").split())
+    assert status.count("Drain of web-") == 10
+    assert "2 more drains: ws_limit default lists them all" in status
+    assert run("ws_limit").count("drain of web-") == 12
+
+
+async def drain_host(settings, host):
+    ledger = open_ledger(settings)
+    reporter = Reporter(ledger, "ab", limit=50)
+    reporter.last = replace(reporter.last, worker=f"{host}:7:ab")
+    await reporter.say()
+    await ledger.aclose()
+    await controls.adrain(host, by="ann", over=5)
 
 
 def test_a_drain_that_nobody_is_left_of_is_not_told(shared):
