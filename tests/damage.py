@@ -12,9 +12,13 @@ VALUES: tuple[bytes | None, ...] = (
     DELETED, b"", b"x", b"0", b"3", b"-5", b"nan", b"-nan", b"inf", b"-inf", b"1e300", b"1e5", b"0x10",
     b"99999999999999", b"99999999999999999999", b"9zz", b" 7",
     b"|", b"||||||||", b",", b";", b"1|2|3|4|5|6|7", b"0|1,0,3,5,5,;", b"a=1,b=2",
-    b"5;limit=999999;", b"\xff\x00\n", LONG, b"a=1," * 25_000, b"|" * 100_000, b"1;" * 50_000,
+    b"5;limit=999999;", b"1900000000000;limit=999,1.000,x", b"\xff\x00\n",
+    LONG, b"a=1," * 25_000, b"|" * 100_000, b"1;" * 50_000,
 )  # fmt: skip
-FEW = (DELETED, b"3", b"nan", b"99999999999999", b"9zz", b"||||||||", b"\xff\x00\n", LONG)
+FEW = (
+    DELETED, b"3", b"nan", b"1900000000000;limit=999,1.000,x", b"99999999999999", b"9zz", b"||||||||", b"\xff\x00\n",
+    LONG,
+)  # fmt: skip
 """One of each sort."""
 
 
@@ -64,7 +68,7 @@ def one_of_each(client: redis.Redis, prefix: str) -> list[Place]:
     found: dict[object, Place] = {}
     for place in places(client, prefix):
         name = place.key.removeprefix(prefix.encode()).split(b":")[2]
-        is_named = isinstance(place.field, bytes) and (place.field[:1] == b"#" or place.field == b"none of ours")
+        is_named = place.field in (b"set", b"seal", b"none of ours") or str(place.field).startswith("b'#")
         is_own = place.key.count(b":") > 3 and name == b"claims"
         found.setdefault((name, is_own, place.field if is_named else None, place.part), place)
     return list(found.values())

@@ -148,12 +148,14 @@ class Judge:
             self._object("drained young", f"{actor.id}, born {actor.born - self.ordered_at:.1f} s after the last order")
         if view.total != after.total:
             self._object("total", f"{actor.id} was told {view.total}, not {after.total}")
-        if view.granted and view.total > report.limit:
+        # What a retired worker was configured to no longer counts.
+        limit = view.limit if report.retired else report.limit
+        if view.granted and view.total > limit:
             self._object("overgranted", f"{view} for {report}")
         if view.granted and view.settling and report.held + view.granted > report.allowance:
             self._object("overgranted", f"{view} for {report}")
         lost = 0 if actor.heard else report.held
-        if (after.total or 0) > max((before.total or 0) + lost, report.limit):
+        if (after.total or 0) > max((before.total or 0) + lost, limit):
             self._object("raised", f"from {before.total} to {after.total} by {report}")
         self._see_forgotten(actor, before.counts.keys() - after.counts.keys())
         # A copy that comes after a loss of data is no news: what its first arrival was granted, it may not be again.

@@ -1,6 +1,7 @@
 # ruff: noqa: F811 (fixtures of another module)
 """What the contract of a ledger says of operators' controls and of the pool's level, for every ledger there is."""
 
+import hashlib
 from dataclasses import replace
 
 import pytest
@@ -294,7 +295,8 @@ async def test_a_level_survives_a_loss_of_data_and_is_told_of_when_it_is_another
 async def test_what_none_of_ours_can_have_written_sets_nothing(in_redis, strange):
     ledger, _, client = in_redis
     a = Reporter(ledger, "a", limit=100)
-    client.hset(ledger._key("default", "controls"), "set", strange)
+    seal = hashlib.sha1(strange.encode()).hexdigest()[:8]
+    client.hset(ledger._key("default", "controls"), mapping={"set": strange, "seal": seal})
     (reading,) = await ledger.read(("default",))
     assert not reading.controls.is_set
     view = await a.say(wanted=1)

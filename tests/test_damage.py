@@ -11,7 +11,7 @@ import redis
 from channels_admission.account import Account
 from channels_admission.exceptions import LedgerRefused
 from channels_admission.gate import Gate
-from channels_admission.ledger.redis import SCRIPT, RedisLedger
+from channels_admission.ledger.redis import CONTROL, SCRIPT, RedisLedger
 from channels_admission.types import HEALED, KEY_BYTES, Ask, Key
 from channels_admission.worker import Worker
 
@@ -69,6 +69,8 @@ class World:
         self.servers = [Server(self, number) for number in range(1, WORKERS + 1)]
         self.healed = 0
         self.names = [server.account.worker.id for server in self.servers]
+        keys = [f"{self.prefix}:{{default}}:{part}" for part in ("controls", "counts")]
+        self.client.eval(CONTROL, 2, *keys, 0, f";limit={LIMIT},1.000,me", 3_600_000)
         self.calm(3)
 
     @property
@@ -134,7 +136,7 @@ def create(admission, redis_server):
 
     def create(patches=None, **settings) -> World:
         settings = admission(
-            LEDGER=redis_server.url, BEAT=BEAT, LEASE=LEASE, MAX_CONNECTIONS=LIMIT, EXPECTED_WORKERS=WORKERS,
+            LEDGER=redis_server.url, BEAT=BEAT, LEASE=LEASE, MAX_CONNECTIONS=2 * LIMIT, EXPECTED_WORKERS=WORKERS,
             WHEN_LEDGER_DOWN="freeze", **settings,
         )  # fmt: skip
         worlds.append(World(settings, patches))
@@ -187,6 +189,7 @@ def test_no_damage_of_any_kind_lets_too_many_in_or_stays(world):
     [
         pytest.param({}, "text .. read.seal(name, text) ~= record", "#record < 9", id="records"),
         pytest.param({}, "is_ours and state.draining", "state.draining", id="own fields"),
+        pytest.param({}, "and seal == string.sub(redis.sha1hex(text), 1, 8)", "", id="controls"),
         pytest.param({}, "length == workers + #OWN", "length", id="number of records"),
         pytest.param(SHARED, "read.marked(key, count) == text and count", "count", id="counts of claims"),
         pytest.param(SHARED, "length - 2 == record.claimed", "true", id="number of own claims"),

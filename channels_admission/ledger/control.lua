@@ -1,6 +1,6 @@
 -- control: replace what operators have set for a pool, unless it was replaced meanwhile.
 --
--- KEYS  1 controls  hash: 'set' -> VERSION;NAME=VALUE/OVER,AT,BY;... (controls.py tells more)
+-- KEYS  1 controls  hash: 'set' -> VERSION;NAME=VALUE/OVER,AT,BY;... (controls.py tells more), and 'seal'
 --       2 counts    hash: of which '#version' and '#clock' are read
 -- ARGV  1 version that is to be replaced, 0 for none   2 the new entries, each after a ';'
 --       3 expiry of unused keys (ms)
@@ -26,6 +26,7 @@ for i, number in ipairs(redis.call('HMGET', KEYS[2], '#version', '#clock')) do
 end
 entries = string.gsub(entries, '(;drain:[^=;]*=)%+', '%1' .. table.concat(parts, ':'))
 redis.call('DEL', key)  -- and with it its expiry
-redis.call('HSET', key, 'set', string.format('%.0f', version) .. entries)
+set = string.format('%.0f', version) .. entries
+redis.call('HSET', key, 'set', set, 'seal', string.sub(redis.sha1hex(set), 1, 8))
 if entries == '' then redis.call('PEXPIRE', key, expiry) end
 return version

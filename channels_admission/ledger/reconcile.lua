@@ -4,7 +4,7 @@
 --       2 leases   list: every worker once; the first are the next to be looked at
 --       3 home     hash: pid:nonce -> born, sealed, of the workers that share the reporter's host and process namespace
 --       4 seconds  hash: place in a ring of 900 -> moment, one for each second of Redis's time
---       5 controls hash: 'set' -> what operators have set for the pool (controls.py tells how it is written)
+--       5 controls hash: 'set' -> what operators have set for the pool (controls.py tells how it is written), and 'seal'
 --       6 minutes  hash: place in a ring of 1,440 -> moment, one for each minute
 --       and where the pool is shared by quotas or classes
 --       7 claims   hash: key, 15 bytes -> slots held under it, by all workers together; '#epoch', '#dead', and '#seal'
@@ -252,6 +252,12 @@ function read.pace_text(...)
   local parts = {...}
   for i, part in ipairs(parts) do parts[i] = string.format('%.17g', math.max(0, math.min(part, read.LARGEST))) end
   return table.concat(parts, '|')
+end
+
+-- Controls that have their seal; else none.
+function read.sealed(text, seal)
+  local is_right = text and #text <= CONTROLS_BYTES and seal == string.sub(redis.sha1hex(text), 1, 8)
+  return is_right and text or ''
 end
 
 -- The value of each order in controls: NAME=VALUE,AT,BY, or VALUE/OVER.
@@ -536,8 +542,8 @@ end
 
 -- What stands ---------------------------------------------------------------------------------------------------------
 
--- What operators have set, as Redis or this worker knows it, whoever has the newer.
-local stored = redis.call('HGET', controls, 'set') or ''
+-- What operators have set, as Redis or this worker knows it, whoever has the newer; what was altered, no longer stands.
+local stored = read.sealed(unpack(redis.call('HMGET', controls, 'set', 'seal')))
 local set = controls_version(stored) < controls_version(known) and known or stored
 if controls_version(set) == 0 then set = '0' end
 local limit, paused = nil, false
@@ -1264,7 +1270,7 @@ if #reaped > 0 then
 end
 if set ~= stored then
   redis.call('DEL', controls)  -- and with it its expiry
-  redis.call('HSET', controls, 'set', set)
+  redis.call('HSET', controls, 'set', set, 'seal', string.sub(redis.sha1hex(set), 1, 8))
 end
 for i, key in ipairs(KEYS) do
   -- What is set outlives a quiet night. Keys that these settings do not need are left alone.
