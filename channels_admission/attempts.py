@@ -1,12 +1,14 @@
 """How often each key may try: buckets of attempts in bounded memory, for a ledger and for a worker by itself.
 
-Pure; all times are seconds of a clock that never runs backwards. The generic cell rate algorithm, as in :mod:`.pace`,
-with one difference: a refused attempt counts as well. A client that goes on knocking is refused for longer, up to the
-longest hint there is, and no longer.
+Pure; all times are seconds of a clock that never runs backwards. Attempts that pass follow the generic cell rate
+algorithm, as in :mod:`.pace`. Refused attempts count as well: each is given the next free turn of its key, so that many
+clients behind one key come back one after the other at the rate. A key whose turns reach as far as the longest hint
+is locked: nothing passes until it leaves off for the time of one attempt.
 
 ``reconcile.lua`` has the same rules in milliseconds, and one contract holds both.
 """
 
+import math
 from collections import Counter, OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -22,7 +24,7 @@ SETS, WAYS = 1024, 8
 OWN_SETS = 256
 """The same, of a worker that decides by itself."""
 MOST_KNOWN = 1000
-"""Keys of which a worker remembers that they are over their rate, and as many whose attempts it has yet to tell."""
+"""Keys of which a worker remembers that they are locked, and as many whose attempts it has yet to tell."""
 TOLD_PER_CALL = 100
 """Keys whose attempts one report tells."""
 MOST_TOLD = 1000
@@ -40,7 +42,7 @@ class Over:
     reason: str
     """``attempts:NAME``."""
     wait: float
-    """Seconds until the next one may pass, if there is none before."""
+    """Seconds until its turn."""
 
 
 class Buckets:
@@ -48,29 +50,36 @@ class Buckets:
 
     def __init__(self, sets: int = SETS) -> None:
         self._number = sets
-        self._sets: dict[int, dict[Key, float]] = {}
-        """When each bucket is full again, of those that are not."""
+        self._sets: dict[int, dict[Key, tuple[float, float]]] = {}
+        """When each bucket is full again, and its last turn, of those that are not full or have turns to come."""
 
     def __len__(self) -> int:
         return sum(map(len, self._sets.values()))
 
     def take(self, key: Key, now: float, rate: float, burst: int, debt: float, number: int = 1) -> float:
-        """Count so many attempts; 0 where the last one passes, else seconds until the next may.
-
-        Refused attempts make the wait at most ``debt`` seconds long.
-        """
+        """Count so many attempts; 0 where the last one passes, else seconds until its turn, at most ``debt``."""
         place = int.from_bytes(key[:2], "big") % self._number
-        alive = {key: full for key, full in self._sets.get(place, {}).items() if now < full <= now + LONGEST}
-        empty, longest = now + burst / rate, now + debt + (burst - 1) / rate
-        full = alive.pop(key, now)
-        full = full if full <= max(empty, longest) else now
-        after = full + number / rate
-        over = (after - now) * rate > burst + ROUNDING
-        full = max(full, min(after, longest)) if over else after
+        alive = {key: both for key, both in self._sets.get(place, {}).items() if _is_alive(both, now)}
+        full, turn = alive.pop(key, (now, now))
+        full = full if now < full <= now + burst / rate else now
+        turn = turn if now < turn <= now + debt else now
+        is_locked = now < turn and turn + 1 / rate > now + debt + ROUNDING
+        tokens = max(0, math.floor(burst - (full - now) * rate + ROUNDING))
+        passed = 0 if is_locked else min(number, tokens)
+        full += passed / rate
+        if refused := number - passed:
+            first = full + (1 - burst) / rate
+            after = turn + refused / rate if turn > now else now
+            turn = min(max(after, first + (refused - 1) / rate), now + debt)
         if len(alive) == WAYS:
-            del alive[min(alive, key=lambda each: (alive[each], each))]
-        self._sets[place] = {**alive, key: full}
-        return max(ROUNDING, full + (1 - burst) / rate - now) if over else 0.0
+            del alive[min(alive, key=lambda each: (max(alive[each]), each))]
+        self._sets[place] = {**alive, key: (full, turn)}
+        return max(ROUNDING, turn - now) if refused else 0.0
+
+
+def _is_alive(both: tuple[float, float], now: float) -> bool:
+    """Whether a bucket is not full or has turns to come; one that was damaged is neither."""
+    return any(each > now for each in both) and all(each <= now + LONGEST for each in both)
 
 
 def judge(buckets: Buckets, fair: Fair, now: float, debt: float) -> dict[int, Over]:
@@ -107,14 +116,22 @@ class Attempts:
         self._untold: Counter[tuple[int, Key]] = Counter()
 
     def learn(self, over: Over, tries: Claimed, now: float) -> None:
-        """The ledger has refused an attempt."""
+        """The ledger has refused an attempt: a key that is locked needs no call until it leaves off."""
         place = self._places.get(over.reason)
         key = tries[place] if place is not None and place < len(tries) else None
         if key:
-            self._until[key] = now + min(over.wait, self._debt)
+            self._bar(key, over.wait, 1 / (self._quotas[place or 0].rate or 1.0), now)
+
+    def _bar(self, key: Key, wait: float, step: float, now: float) -> None:
+        """Refuse a key whose last turn is so far away without asking, for as long as it is locked."""
+        locked = min(wait, wait + step - self._debt)
+        if locked > 0:
+            self._until[key] = now + locked
             self._until.move_to_end(key)
-            if len(self._until) > MOST_KNOWN:
-                self._until.popitem(last=False)
+        else:
+            self._until.pop(key, None)
+        if len(self._until) > MOST_KNOWN:
+            self._until.popitem(last=False)
 
     def known(self, tries: Claimed, now: float) -> Over | None:
         """Why the ledger would refuse, as far as is known; the attempt is counted then."""
@@ -122,10 +139,9 @@ class Attempts:
             if key and (until := self._until.get(key)) is not None:
                 bound = self._quotas[place]
                 if until > now and bound.rate:
-                    self._until[key] = until = min(until + 1 / bound.rate, now + self._debt)
-                    self._until.move_to_end(key)
+                    self._bar(key, self._debt, 1 / bound.rate, now)
                     self._note(place, key)
-                    return Over(f"{ATTEMPTS}{bound.name}", until - now)
+                    return Over(f"{ATTEMPTS}{bound.name}", self._debt)
                 if until <= now:
                     del self._until[key]
         return None

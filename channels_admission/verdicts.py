@@ -1,5 +1,6 @@
 """What a gate answers: a slot or a refusal, each counted as it is given; and for how long one answers for others."""
 
+import random
 from itertools import zip_longest
 from typing import Any
 
@@ -108,8 +109,13 @@ class Verdicts:
         if reason.startswith(QUOTA):
             return Refusal(reason, self._schedule.chance())
         if reason.startswith(ATTEMPTS):
-            return Refusal(reason, max(wait, self._account.terms.retry_after[0]))
+            return Refusal(reason, self._turn(wait))
         return Refusal(reason, self._schedule.next(self._loop.time()))
+
+    def _turn(self, wait: float) -> float:
+        """The hint to a client whose turn is so far away; beyond the bounds, a chance one in their upper half."""
+        low, high = self._account.terms.retry_after
+        return max(low, wait) if wait < high else random.uniform((low + high) / 2, high)
 
     def over(self, ask: Ask | None, slot: Slot | None = None, *, is_asked: bool = False) -> Slot | Refusal | None:
         """A refusal where the client tries too often, before anything is spent on it; see :meth:`.Account.over`."""

@@ -25,18 +25,43 @@ def take(buckets, now, number=1, who=0, **terms):
 def test_a_burst_passes_and_then_the_rate():
     buckets = Buckets()
     assert [take(buckets, 5.0) for _ in range(BURST)] == [0.0] * BURST
-    assert take(buckets, 5.0) == pytest.approx(1.0)  # what was refused is to be waited for as well
-    assert take(buckets, 6.0) == 0.0
-    assert take(buckets, 6.4) > 0
+    assert [take(buckets, 5.0) for _ in range(3)] == pytest.approx([0.5, 1.0, 1.5]), "each has a turn of its own"
+    assert take(buckets, 5.5) == 0.0
+    assert take(buckets, 5.9) > 0
 
 
 def test_the_wait_grows_with_the_excess_up_to_the_longest_hint_and_no_further():
     buckets = Buckets()
     waits = [take(buckets, 0.0) for _ in range(BURST + 300)][BURST:]
-    assert waits[:3] == pytest.approx([1.0, 1.5, 2.0])
+    assert waits[:3] == pytest.approx([0.5, 1.0, 1.5])
     assert waits == sorted(waits)
     assert waits[-1] == pytest.approx(DEBT)
-    assert take(buckets, DEBT) == 0.0
+
+
+def test_a_key_whose_turns_reach_as_far_as_the_longest_hint_is_locked_until_it_leaves_off():
+    buckets = Buckets()
+    for _ in range(300):
+        take(buckets, 0.0)
+    passed = sum(not take(buckets, number / 10) for number in range(1, 600))
+    assert passed == 0
+    assert take(buckets, 59.9 + 1 / RATE) == 0.0
+
+
+@pytest.mark.parametrize("crowd", [30, 60, 300])
+def test_clients_behind_one_key_that_come_when_they_are_told_enter_at_the_rate(crowd):
+    """A crowd that comes at once, none of which has authenticated."""
+    buckets, rng = Buckets(), random.Random(1)
+    arrivals, entered = [(0.0, number) for number in range(crowd)], []
+    while arrivals:
+        now, who = min(arrivals)
+        arrivals.remove((now, who))
+        wait = take(buckets, now)
+        if wait:
+            wait = wait if wait < DEBT else rng.uniform(DEBT / 2, DEBT)
+            arrivals.append((now + max(1.0, wait) + rng.uniform(0, 0.1), who))
+        else:
+            entered.append(now)
+    assert entered[-1] <= 1.2 * (crowd - BURST) / RATE + 2
 
 
 def test_many_at_once_count_as_one_after_the_other():
@@ -50,9 +75,9 @@ def test_many_at_once_count_as_one_after_the_other():
 def test_a_rate_slower_than_the_longest_hint_keeps_to_its_rate():
     buckets = Buckets()
     assert take(buckets, 0.0, rate=0.01, burst=1) == 0.0
-    assert take(buckets, 10.0, rate=0.01, burst=1) == pytest.approx(90.0), "it may not pass earlier by being refused"
-    assert take(buckets, 70.0, rate=0.01, burst=1) == pytest.approx(60.0)
-    assert take(buckets, 130.0, rate=0.01, burst=1) == 0.0
+    assert take(buckets, 10.0, rate=0.01, burst=1) == pytest.approx(60.0)
+    assert take(buckets, 70.0, rate=0.01, burst=1) == pytest.approx(30.0)
+    assert take(buckets, 100.0, rate=0.01, burst=1) == 0.0
 
 
 @given(
@@ -103,8 +128,9 @@ def test_a_bucket_that_owes_more_than_any_may_is_taken_for_full():
     buckets = Buckets(1)
     take(buckets, 0.0)
     for damage in (LONGEST + 1, float("nan"), float("inf"), -5.0, DEBT * 2 + BURST):
-        buckets._sets[0] = {key(0): damage}
-        assert take(buckets, 0.0) == 0.0
+        for both in ((damage, damage), (damage, 0.0), (0.0, damage)):
+            buckets._sets[0] = {key(0): both}
+            assert take(buckets, 0.0) == 0.0
 
 
 # A worker by itself
@@ -129,15 +155,16 @@ def test_a_worker_alone_has_its_part_of_the_rate(own):
     assert attempts.alone((key(1),), 0.0, 4) is None
 
 
-def test_what_the_ledger_has_refused_is_refused_until_its_time(own):
+def test_a_key_that_the_ledger_has_locked_is_refused_without_asking_until_it_leaves_off(own):
     attempts = own()
-    assert attempts.known((key(0),), 100.0) is None
     attempts.learn(Over("attempts:address", 3.0), (key(0),), 100.0)
+    assert attempts.known((key(0),), 100.0) is None, "it may pass when its turn has come"
+    attempts.learn(Over("attempts:address", 60.0), (key(0),), 100.0)
     assert attempts.known((key(1),), 100.0) is None
-    assert attempts.known((key(0),), 100.0) == Over("attempts:address", pytest.approx(3.5))
-    assert attempts.known((key(0),), 102.0) == Over("attempts:address", pytest.approx(2.0))
-    assert attempts.known((key(0),), 104.0) is None
-    assert [tuple(each) for each in attempts.tell()] == [(0, key(0), 2)]
+    for number in range(5):
+        assert attempts.known((key(0),), 100.4 + 0.4 * number) == Over("attempts:address", 60.0)
+    assert attempts.known((key(0),), 102.6) is None
+    assert [tuple(each) for each in attempts.tell()] == [(0, key(0), 5)]
     assert attempts.tell() == ()
 
 

@@ -9,7 +9,7 @@
 --       and where the pool is shared by quotas or classes
 --       7 claims   hash: key, 15 bytes -> slots held under it, by all workers together; '#epoch', '#dead', and '#seal'
 --       8 own      hash: key -> slots that this worker holds under it; '#epoch', and '#since', its report that began it
---       9 attempts hash: number of a set -> at most 8 buckets of attempts, each a key, 15 bytes, and when it is full
+--       9 attempts hash: number of a set -> at most 8 buckets of attempts, each a key, 15 bytes, when it is full, and its turn
 --      10 holders  hash: key -> most;worker=since,since;worker=since and a seal, of quotas whose oldest connection gives
 --                  way; '@worker' -> the keys under which it is told to end connections. Since is the pool's clock's
 --      11 swept    as 8, of a dead worker whose claims are given back, if one is named
@@ -750,10 +750,10 @@ if SHARED then
   end
 end
 
--- Attempts: a bucket for each key, in sets of bounded size that the key's first bytes choose; refused attempts count as
--- well. A set that is none of ours is taken to be empty, and so is a bucket that lacks more than any may.
+-- Attempts: a bucket for each key, in sets of bounded size that the key's first bytes choose. A refused attempt is given
+-- the next turn of its key; one whose turns reach as far as the longest hint is locked. A set that is none of ours is taken to be empty, and so is a bucket that lacks more than any may.
 local attempts = {
-  key = KEYS[9], sets = 1024, ways = 8, bytes = 23, longest = 7200000, rates = {},
+  key = KEYS[9], sets = 1024, ways = 8, bytes = 31, longest = 7200000, rates = {},
   verdicts = {}, waits = {}, written = {},
 }
 
@@ -772,31 +772,43 @@ function attempts.read(tries)
   for i, text in ipairs(redis.call('HMGET', attempts.key, unpack(names))) do
     if text and #text % attempts.bytes == 0 and #text <= attempts.ways * attempts.bytes then
       for at = 1, #text, attempts.bytes do
-        local key, full = struct.unpack('>c15d', text, at)
-        if full > clock and full <= clock + attempts.longest then sets[names[i]][key] = full end
+        local key, full, turn = struct.unpack('>c15dd', text, at)
+        local is_alive = full > clock or turn > clock
+        if is_alive and full <= clock + attempts.longest and turn <= clock + attempts.longest then
+          sets[names[i]][key] = {full, turn}
+        end
       end
     end
   end
   return sets
 end
 
--- Count attempts under one key; 0 where the last one passes, else ms until the next may.
+-- Count attempts under one key; 0 where the last one passes, else ms until its turn.
 function attempts.take(buckets, key, terms, number)
-  local empty, longest = clock + terms.burst / terms.rate, clock + retry_high + (terms.burst - 1) / terms.rate
-  local full, kept, least = buckets[key], 0, nil
-  if not full or full > math.max(empty, longest) then full = clock end
+  local full, turn = unpack(buckets[key] or {clock, clock})
+  local kept, least, soonest = 0, nil, nil
+  if not (full > clock and full <= clock + terms.burst / terms.rate) then full = clock end
+  if not (turn > clock and turn <= clock + retry_high) then turn = clock end
+  local is_locked = turn > clock and turn + 1 / terms.rate > clock + retry_high + 1000 * ROUNDING
+  local passed = math.max(0, math.floor(terms.burst - (full - clock) * terms.rate + ROUNDING))
+  passed = is_locked and 0 or math.min(number, passed)
+  full = full + passed / terms.rate
+  local refused = number - passed
+  if refused > 0 then
+    local first = full + (1 - terms.burst) / terms.rate
+    local after = turn > clock and turn + refused / terms.rate or clock
+    turn = math.min(math.max(after, first + (refused - 1) / terms.rate), clock + retry_high)
+  end
   for other, theirs in pairs(buckets) do
     if other ~= key then
+      local ends = math.max(theirs[1], theirs[2])
       kept = kept + 1
-      if not least or theirs < buckets[least] or (theirs == buckets[least] and other < least) then least = other end
+      if not least or ends < soonest or (ends == soonest and other < least) then least, soonest = other, ends end
     end
   end
   if kept >= attempts.ways then buckets[least] = nil end
-  local after = full + number / terms.rate
-  local over = (after - clock) * terms.rate > terms.burst + ROUNDING
-  buckets[key] = over and math.max(full, math.min(after, longest)) or after
-  if not over then return 0 end
-  return math.max(ROUNDING, math.min(buckets[key] + (1 - terms.burst) / terms.rate - clock, retry_high))
+  buckets[key] = {full, turn}
+  return refused > 0 and math.max(1000 * ROUNDING, turn - clock) or 0
 end
 
 -- Count those of the report; an ask that one quota refuses is not counted with those after it.
@@ -819,7 +831,7 @@ function attempts.write()
   local fields = {}
   for name, buckets in pairs(attempts.written) do
     local parts = {}
-    for key, full in pairs(buckets) do parts[#parts + 1] = struct.pack('>c15d', key, full) end
+    for key, both in pairs(buckets) do parts[#parts + 1] = struct.pack('>c15dd', key, both[1], both[2]) end
     fields[#fields + 1], fields[#fields + 2] = name, table.concat(parts)
   end
   if #fields > 0 then redis.call('HSET', attempts.key, unpack(fields)) end
