@@ -59,7 +59,8 @@ class Verdicts:
 
     def admit(self, ask: Ask | None = None) -> Slot:
         slot = Slot(self._gate) if ask is None else Slot(self._gate, ask.claims, ask.group)
-        self._date(slot)
+        if ask is not None:
+            self._date(slot)
         self._account.admit(ask)  # nothing may go wrong from here on
         return slot
 
