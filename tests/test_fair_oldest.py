@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 import pytest
 from test_fair import KIM, LEE, Client, Echo, enter, leave, site
 
-from channels_admission.connection import REPLACED, Connection
+from channels_admission.connection import REPLACED
 from channels_admission.exceptions import LedgerUnavailable
 from channels_admission.gate import Gate
 from channels_admission.house import close_gates, gate_of
@@ -39,8 +39,7 @@ class Seat:
         async def send(message):
             self.sent.append(message)
 
-        connection = Connection(receive, send, self.slot)
-        _enter(connection, self.slot, gate, {"type": "websocket"})
+        connection = _enter(receive, send, self.slot, gate, {"type": "websocket"})
         try:
             await connection.receive()
         finally:
