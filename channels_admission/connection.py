@@ -37,8 +37,8 @@ class Connection:
     """One connection between its server and its application. Belongs to the task that made it."""
 
     __slots__ = (
-        "_alarm", "_cancels", "_ending", "_listener", "_receive", "_send", "_slot", "_state",
-        "_task", "due", "unanswered",
+        "_alarm", "_cancels", "_ending", "_listener", "_receive", "_send", "_state",
+        "_task", "slot", "unanswered",
     )  # fmt: skip
 
     def __init__(self, receive: Any, send: Any, slot: Slot | None = None) -> None:
@@ -46,7 +46,7 @@ class Connection:
         self._send = send
         self._state: Any = OPEN
         """That, or who has closed it: CLOSED, LEFT, or the future that sends what ends it."""
-        self._slot = slot
+        self.slot = slot
         self._ending: Sequence[Any] | None = None
         """The messages that end it from our side; the last one has the code that the application hears."""
         self._cancels = 0
@@ -55,8 +55,6 @@ class Connection:
         """Who waits for a message, until it is interrupted."""
         self._task = asyncio.current_task()
         self._alarm: asyncio.TimerHandle | None = None
-        self.due = 0.0
-        """When it ends at its maximum age, in the loop's time, where there is one."""
         self.unanswered: tuple[float, Any] | None = None
         """Until when the application must answer the handshake, in the loop's time, and its scope, until it has."""
 
@@ -222,7 +220,7 @@ class Connection:
         if self._state is LEFT or self._ending is not None:
             return
         self._state = LEFT
-        gate = None if self._slot is None else self._slot.gate
+        gate = None if self.slot is None else self.slot.gate
         if gate is None:
             return
         # Nobody is there for the answer to a handshake.
@@ -249,9 +247,9 @@ class Connection:
 
     def let_go(self) -> None:
         """Release the slot, whether or not the application runs on."""
-        if self._slot is not None and self._slot.gate is not None:
-            self._slot.gate.connections.pop(self, None)
-            self._slot.release()
+        if self.slot is not None and self.slot.gate is not None:
+            self.slot.gate.connections.pop(self, None)
+            self.slot.release()
 
     def _cancel(self) -> None:
         if self._task is not None:

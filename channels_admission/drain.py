@@ -135,7 +135,8 @@ class Drains:
         doomed = elders.doomed(view.evicted) if elders is not None and view.evicted else set()
         if elders is None or not doomed:
             return
-        for connection, slot in self._connections.items():
+        for connection in self._connections:
+            slot = connection.slot
             if slot not in doomed or connection.is_ending or slot in elders.spared:
                 continue
             account.counters[f"{DRY}{EVICTED}" if account.dry_run else EVICTED] += 1

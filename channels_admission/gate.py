@@ -64,8 +64,8 @@ class Gate:
         self.notices = Notices(pool)
         self.refusals_held = 0
         """Refused clients that are kept a while, now."""
-        self.connections: dict[Connection, Slot] = {}
-        """The connections that hold its slots, each with its own, the youngest last."""
+        self.connections: dict[Connection, float] = {}
+        """The connections that hold its slots, the youngest last, each with when it ends at its maximum age, if any."""
         self._ledger = ledger
         self._pressure = pressure
         if pressure is not None:
@@ -209,7 +209,8 @@ class Gate:
 
     def _share_of(self, connection: Connection) -> float:
         """The share of the pool that the connection's class may fill; without classes, the same for all."""
-        return 1.0 if self.rules is None else self.rules.shares[self.connections[connection].group]
+        slot = connection.slot
+        return 1.0 if self.rules is None or slot is None else self.rules.shares[slot.group]
 
     # Parting
 

@@ -5,7 +5,7 @@ A timer for each would be most of what an open connection keeps in memory.
 
 import asyncio
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, MutableMapping
 from contextvars import Context
 from typing import Any
 
@@ -26,7 +26,7 @@ class Lookout:
     """Of ``connections`` the youngest is the last. Belongs to one event loop, and all times are of its clock."""
 
     def __init__(
-        self, pool: PoolSettings, connections: Mapping[Connection, Any], drains: Drains, faults: Faults
+        self, pool: PoolSettings, connections: MutableMapping[Connection, float], drains: Drains, faults: Faults
     ) -> None:
         self._pool = pool
         self._connections = connections
@@ -41,19 +41,16 @@ class Lookout:
         """It has its slot: end it at its maximum age, and unless its handshake is answered in time."""
         pool, now = self._pool, self._loop.time()
         if pool.max_connection_age is not None:
-            connection.due = now + pool.max_connection_age * random.uniform(1 - SPREAD, 1 + SPREAD)
+            self._connections[connection] = now + pool.max_connection_age * random.uniform(1 - SPREAD, 1 + SPREAD)
         connection.unanswered = now + (pool.accept_deadline or float("inf")), scope
         if self._timer is None:
             self._look_at_all = now + PERIOD
-            self._wait()
-
-    def _wait(self) -> None:
-        self._timer = self._loop.call_later(self._pause, self._look, context=Context())
+            self._timer = self._loop.call_later(self._pause, self._look, context=Context())
 
     def _look(self) -> None:
         self._timer = None
         if self._connections:
-            self._wait()
+            self._timer = self._loop.call_later(self._pause, self._look, context=Context())
         now = self._loop.time()
         if self._pool.max_connection_age is not None:
             self._end_the_aged(self._pool.max_connection_age, now)
@@ -73,13 +70,13 @@ class Lookout:
 
     def _end_the_aged(self, age: float, now: float) -> None:
         for connection in list(self._oldest(now + 2 * SPREAD * age)):
-            if connection.due <= now:
+            if self._connections.get(connection, now) <= now:
                 with self._faults.spare("an end at the maximum age"):
                     self._drains.grow_old(connection)
 
     def _oldest(self, latest: float) -> Iterator[Connection]:
         """Those that may be due: none is that came after one with longer to live than chance could give."""
-        for connection in self._connections:
-            if connection.due > latest:
+        for connection, due in self._connections.items():
+            if due > latest:
                 break
             yield connection

@@ -129,7 +129,7 @@ def _enter(receive: Any, send: Any, slot: Slot, gate: Gate, scope: Any) -> Conne
         slot.is_authenticated = deadline is None or is_authenticated(scope)
         if deadline is not None and not slot.is_authenticated:
             connection.alarm(deadline, _end_a_stranger, slot, gate)
-        gate.connections[connection] = slot
+        gate.connections[connection] = 0.0
         gate.lookout.note(connection, scope)
     except BaseException:
         if connection is not None:

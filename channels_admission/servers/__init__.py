@@ -2,10 +2,11 @@
 
 import asyncio
 from collections.abc import Iterator
+from contextlib import suppress
 from contextvars import Context
 from functools import partial
 from typing import Any
-from weakref import ref
+from weakref import WeakMethod
 
 MOST_WRAPPED = 8
 """Objects through which a ``send`` is followed to its transport."""
@@ -55,11 +56,11 @@ def abort_later(send: Any, seconds: float) -> None:
 
     uvicorn gives a client ten seconds to answer a close, and its descriptor and memory with them.
     """
-    owner = getattr(send, "__self__", None)
-    if owner is not None:
-        asyncio.get_running_loop().call_later(seconds, _abort_what_is_left, ref(owner), context=Context())
+    with suppress(TypeError):  # where it is wrapped in a function
+        left = WeakMethod(send)
+        asyncio.get_running_loop().call_later(seconds, _abort_what_is_left, left, context=Context())
 
 
-def _abort_what_is_left(owner: "ref[Any]") -> None:
-    if (left := owner()) is not None:
-        abort(left.send)
+def _abort_what_is_left(left: "WeakMethod[Any]") -> None:
+    if (send := left()) is not None:
+        abort(send)

@@ -1,0 +1,85 @@
+"""The transport beneath a server's ``send``, and what may stand in front of it."""
+
+import asyncio
+import gc
+from functools import partial
+
+import pytest
+
+from channels_admission.servers import abort, abort_later
+
+
+class Transport:
+    aborted = 0
+
+    def abort(self):
+        self.aborted += 1
+
+
+class Protocol:
+    """As uvicorn's; with ``writer`` as hypercorn's."""
+
+    def __init__(self, name: str = "transport") -> None:
+        self.reached = Transport()
+        setattr(self, name, self.reached if name == "transport" else type("Writer", (), {"transport": self.reached})())
+
+    async def send(self, message):
+        """A server's."""
+
+
+class Wrapper:
+    """As Channels' session has it."""
+
+    def __init__(self, send) -> None:
+        self.real_send = send
+
+    async def pass_on(self, message):
+        await self.real_send(message)
+
+
+class H2Protocol(Protocol):
+    pass
+
+
+async def handle_reply(protocol, message):
+    """As Daphne's, which is given its protocol by a partial."""
+
+
+@pytest.mark.parametrize("name", ["transport", "writer"])
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda protocol: protocol.send,
+        lambda protocol: Wrapper(protocol.send).pass_on,
+        lambda protocol: Wrapper(Wrapper(protocol.send).pass_on).pass_on,
+        lambda protocol: partial(handle_reply, protocol),
+    ],
+    ids=["bare", "wrapped", "twice", "partial"],
+)
+def test_it_is_found(wrap, name):
+    protocol = Protocol(name)
+    assert abort(wrap(protocol))
+    assert protocol.reached.aborted == 1
+
+
+def test_none_is_taken_that_is_shared_or_unknown():
+    protocol = H2Protocol()
+
+    async def send(message):
+        """Anything's."""
+
+    endless = Wrapper(None)
+    endless.real_send = endless.pass_on
+    assert [abort(each) for each in (protocol.send, send, None, endless.pass_on)] == [False] * 4
+    assert protocol.reached.aborted == 0
+
+
+async def test_one_that_is_over_is_kept_by_nothing_and_one_that_is_left_is_aborted():
+    left, over = Protocol(), Protocol()
+    reached = over.reached
+    for each in (left.send, over.send, Wrapper(left.send).pass_on, lambda message: None):
+        abort_later(each, 0.05)
+    del over, each
+    gc.collect()
+    await asyncio.sleep(0.1)
+    assert (left.reached.aborted, reached.aborted) == (1, 0)
