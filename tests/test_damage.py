@@ -217,6 +217,18 @@ def test_the_record_of_a_dead_worker_may_be_damaged(world):
         world.see_truth()
 
 
+def test_a_damaged_count_is_found_before_its_client_comes(create):
+    world = create(**SHARED)
+    world.half_fill()
+    claims = f"{world.prefix}:{{default}}:claims"
+    world.client.hset(claims, CLIENTS[0], 3)
+    world.calm(3)
+    assert world.healed == 1
+    world.see_truth()
+    world.servers[0].call(1, CLIENTS[0])
+    assert world.under(CLIENTS[0]) == 3
+
+
 def test_a_lease_that_names_one_worker_twice_is_found(world):
     """The other, which it no longer names, is forgotten with its lease all the same."""
     world.half_fill()
