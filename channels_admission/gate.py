@@ -209,8 +209,9 @@ class Gate:
 
     def _share_of(self, connection: Connection) -> float:
         """The share of the pool that the connection's class may fill; without classes, the same for all."""
-        slot = connection.slot
-        return 1.0 if self.rules is None or slot is None else self.rules.shares[slot.group]
+        if self.rules is None or connection.slot is None:
+            return 1.0
+        return self.rules.shares[connection.slot.group]
 
     # Parting
 
