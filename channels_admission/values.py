@@ -13,8 +13,6 @@ MAX_AGE = 31_536_000
 """Seconds, a year; a larger age is taken for a mistake."""
 MAX_RATE = 1_000_000
 """Admissions per second; a higher rate is no limit."""
-LONGEST_NAME = 20
-"""Characters of a misspelt key; a longer one may be a secret in the wrong place."""
 SENDABLE_CODES = frozenset({1000, 1001, 1002, 1003, 1007, 1008, 1009, 1011, 1012, 1013, 1014, *range(3000, 5000)})
 """Close codes that a server may send (RFC 6455, section 7.4, and IANA's registry); 1010 is the client's."""
 
@@ -37,8 +35,12 @@ def nearest(name: object, known: Iterable[str]) -> str:
 
 
 def misnamed(name: object, known: Iterable[str]) -> str:
-    """A wrong key of a dict that may hold secrets, for people: by its name only where it is like a known one."""
-    return repr(name) if len(str(name)) <= LONGEST_NAME and nearest(name, known) else "a key of it"
+    """A wrong key of a dict that may hold secrets, for people: by its name only where it is like a known one.
+
+    It is then written in capitals as well: letters of any case may be a secret that is like one by chance.
+    """
+    is_name = re.fullmatch(r"[A-Z_]{1,20}", str(name)) and nearest(name, known)
+    return repr(name) if is_name else "a key of it"
 
 
 def _is_number(value: Any) -> bool:

@@ -244,6 +244,8 @@ async def forget_total(client):
         await client.hdel(key, "#total")
 
 
+DAMAGE = "Counts of pool 'default' in the ledger were damaged and are counted anew; does something else write there?"
+DAMAGING = (forget_counts, forget_leases, forget_total)
 BLOWS = [forget_scripts, cut_connections, forget_everything, forget_counts, forget_leases, forget_home, forget_total]
 
 
@@ -255,9 +257,9 @@ async def test_a_blow_that_passes(gates, client, blow, caplog, figures):
         await tries.twelve()
     equal = await settled(gates, client)
     assert sum(gate.account.held for gate in gates) == 40 + len(tries.admitted)
-    assert [
+    assert {
         record.getMessage() for record in caplog.records if record.levelno > logging.INFO and record.module != "alerts"
-    ] == []
+    } == ({DAMAGE} if blow in DAMAGING else set())
     figures.note(
         f"10 × {blow.__doc__}",
         "decisions within 400 ms; never above the limit; counts equal within 1 s; nobody decides alone",
