@@ -1,4 +1,4 @@
-"""An admitted connection, which can be ended from our side of it, and whose end is heard by who does not listen.
+"""An admitted connection: the package can end it, and hears its end for an application that does not listen.
 
 Whatever stands here is paid for every message of every connection, or kept for as long as one is open.
 """
@@ -30,7 +30,7 @@ ABANDONED = 0.5
 BUSY: Any = object()
 """Stands for the listener of an application that did not listen when it was last looked at."""
 OPEN, CLOSED, LEFT = range(3)
-"""Who has closed: nobody, our side, the client."""
+"""Which side has closed it: none, ours, the client."""
 
 
 class Connection:

@@ -279,7 +279,8 @@ def _outlived(case: Case) -> Iterator[Finding]:
                 "handlers-outlive",
                 Severity.NOTE,
                 f"Handlers of pool {pool.name} have outlived their client {pool.outlived:,} times so far",
-                "They went on for DISCONNECT_GRACE after the client had left, and were cancelled.",
+                "They had not accepted when the client left, or went on for DISCONNECT_GRACE after that, and were "
+                "cancelled.",
                 "Move work that takes so long, or must be finished, into a task queue.",
             )
 

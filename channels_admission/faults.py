@@ -1,6 +1,6 @@
 """Unexpected exceptions: counted, logged once with their traceback, and the end of nothing that a worker does for long.
 
-Whatever runs for as long as a worker does keeps going through :meth:`Faults.spare`. Cancellation alone passes.
+What runs for as long as a worker does keeps going through :meth:`Faults.spare`. Only cancellation passes.
 """
 
 import asyncio

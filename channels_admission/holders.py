@@ -1,4 +1,4 @@
-"""Who holds slots under a key, and since when: for quotas that are exceeded at the cost of the oldest connection.
+"""The slots under a key, and since when each is held: for quotas whose oldest connection gives way.
 
 Pure. A worker keeps :class:`Elders`, its own slots under each such key, and tells their ages whenever it tells how many
 they are. A ledger keeps :class:`Holders`, the same of all workers, and answers each worker how many of its oldest are
@@ -98,7 +98,7 @@ class Holders:
         return sum(map(len, self._since.get(key, {}).values()))
 
     def post(self, keys: Iterable[Key], counts: Mapping[Key, int]) -> None:
-        """Under these keys something may have changed: whoever has to end connections is to be told."""
+        """Something may have changed under these keys: the workers that have to end connections are to be told."""
         for key in keys:
             for worker in self._evicted(key, counts):
                 posted = self._posted.setdefault(worker, {})

@@ -92,7 +92,7 @@ def _events(pools: Sequence[PoolSnapshot]) -> Iterator[Metric]:
     yield each("overdue", told, (pool.overdue for pool in pools))
     told = "Connections refused after all, since their consumer had not accepted them by its deadline."
     yield each("unaccepted", told, (pool.unaccepted for pool in pools))
-    told = "Connections whose handler went on for too long after its client had left."
+    told = "Connections taken back from a handler that had not accepted when its client left, or went on for too long."
     yield each("outlived", told, (pool.outlived for pool in pools))
     told = "Exchanges of the workers with the ledger that failed."
     yield each("ledger_errors", told, (pool.calls.failed for pool in pools))

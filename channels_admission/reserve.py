@@ -1,7 +1,7 @@
 """A few file descriptors that a process keeps for the package's own needs, for when clients have taken all others.
 
-Redis must be reached, monitors read and neighbours looked at even then: whoever meets the limit uses the reserve, which
-is filled again as soon as there is room.
+Redis must be reached, monitors read and neighbours looked at even then. A call that meets the limit uses the reserve,
+which is filled again as soon as there is room.
 """
 
 import errno

@@ -94,8 +94,8 @@ class Rules:
     def _tries(self, keys: Claimed, *, authenticated: bool) -> Claimed:
         """The keys under which an attempt counts.
 
-        Those who have authenticated may share their address with somebody who attacks, and are not counted under it.
-        Whoever proves by other means that their turn has come belongs here as well.
+        A client that has authenticated may share its address with an attacker, and is not counted under the address. A
+        client that proves by other means that its turn has come belongs here as well.
         """
         if not self._has_rates or not any(keys):
             return ()

@@ -33,11 +33,13 @@ SHAPE = (
     drained, aged  the same, by a drain, and at MAX_CONNECTION_AGE
     evicted  the same, since a newer one took their place under a quota
     unaccepted  connections refused after all at ACCEPT_DEADLINE, so far
-    outlived  connections whose handler went on for longer than
-             DISCONNECT_GRACE after its client had left, so far
+    outlived  connections taken back so far from a handler that had not
+             accepted when its client left, or went on for longer than
+             DISCONNECT_GRACE after that
     paused   whether an operator lets nobody in
     dry_run  whether nobody is refused
-    would_refuse  those whom a dry run would have refused, by reason
+    would_refuse  those whom a dry run would have refused or closed,
+             by reason
     alert    the level as alerts tell it: it falls 5 points later
     differs  settings in which workers differ, by name, each a list with the
              value in force first; times in milliseconds

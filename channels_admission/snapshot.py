@@ -135,7 +135,7 @@ class PoolSnapshot:
     unaccepted: int = 0
     """Connections refused after all, since their consumer had not accepted them by its deadline."""
     outlived: int = 0
-    """Connections whose handler went on for too long after its client had left."""
+    """Connections taken back from a handler that had not accepted when its client left, or went on for too long."""
     healed: int = 0
     """Times that damaged counts were put right."""
     channels_full: int = 0

@@ -365,6 +365,18 @@ def test_the_page_shows_unexpected_errors_of_a_worker(as_viewer, admission):
     assert as_viewer.get(FEED).json()["pools"][0]["workers"][0]["faults"] == {"OSError": 1200, "ValueError": 1}
 
 
+def test_the_page_shows_counters_of_a_pool_once_there_is_something_to_count(as_viewer, admission):
+    admission()
+    names = ["unaccepted", "outlived", "evicted", "healed"]
+    page = rf'data-notice="({"|".join(names)})"( hidden)?><dt>[^<]+</dt><dd data-field="pool.\1">([^<]*)<'
+    report("web-1:1:ab", 4)
+    assert re.findall(page, as_viewer.get(PAGE).content.decode())[:4] == [(name, " hidden", "0") for name in names]
+    report("web-1:1:ab", 4, counters={"unaccepted": 3, "outlived": 4, "evicted": 5, "ledger.healed": 1200})
+    assert re.findall(page, as_viewer.get(PAGE).content.decode())[:4] == [
+        ("unaccepted", "", "3"), ("outlived", "", "4"), ("evicted", "", "5"), ("healed", "", "1,200"),
+    ]  # fmt: skip
+
+
 def _giving(snapshot):
     async def collect(settings):
         return snapshot

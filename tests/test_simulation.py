@@ -91,6 +91,14 @@ def test_nothing_is_violated_in_200_000_calls(simulate, profile, ledger, seed):
     assert not outcome.violations, str(outcome)
 
 
+@pytest.mark.long
+def test_nothing_is_violated_in_500_000_calls_with_every_fault(simulate):
+    """Damaged fields among them: at the end the counts equal the truth, and no gate is away."""
+    outcome = simulate(ALL, seed_or(any_seed()), 500_000)
+    assert not outcome.violations, str(outcome)
+    assert outcome.healed > 0
+
+
 def test_one_seed_is_one_run(simulate):
     assert simulate(ALL, 5, 1_500) == simulate(ALL, 5, 1_500)
 

@@ -196,7 +196,7 @@ function read.next_dead(key, name)
   return after ~= '' and after
 end
 
--- Whether a few of the counts, any of them, are as they were written: who is not here need not find the damage.
+-- Whether a few of the counts, chosen at random, are as they were written: damage is found before its client comes.
 function read.is_sound(key)
   local found = redis.call('HRANDFIELD', key, read.SAMPLED, 'WITHVALUES')
   for i = 1, #found, 2 do
@@ -551,7 +551,7 @@ end
 
 -- What stands ---------------------------------------------------------------------------------------------------------
 
--- What operators have set, as Redis or this worker knows it, whoever has the newer; what was altered, no longer stands.
+-- What operators have set, as Redis or this worker knows it, the newer of both. An altered text sets nothing.
 local stored = read.sealed(unpack(redis.call('HMGET', controls, 'set', 'seal')))
 local set = controls_version(stored) < controls_version(known) and known or stored
 if controls_version(set) == 0 then set = '0' end
@@ -868,8 +868,8 @@ if SHARED and ARGV[36] ~= '' then
   if #tries > 0 then attempts.judge(tries) end
 end
 
--- Who holds slots under a key, and since when, in quotas whose oldest connection gives way. Those beyond the maximum are
--- the oldest; each worker is told how many of its own they are for as long as they are counted. A field that is not as it
+-- The slots under a key, and since when each is held, in quotas whose oldest connection gives way. The oldest ones are
+-- beyond the maximum; each worker is told how many of its own, for as long as they are counted. A field that is not as it
 -- was written is taken to be empty.
 local holders = {
   key = KEYS[10], oldest = ARGV[38], offset = 1e12, bytes = 16384, posted_most = 200,

@@ -11,7 +11,6 @@ from types import CoroutineType
 from typing import Any
 
 NAME = "uvicorn"
-NAME = "uvicorn"
 SERVER = "uvicorn.server"
 """The module of the class that serves."""
 

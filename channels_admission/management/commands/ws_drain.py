@@ -15,7 +15,7 @@ class Command(ControlCommand):
     help = (
         "Have workers refuse new connections and close those they have, in all pools, evenly over a time: with 1012 "
         "and a hint when to come back. A host stays drained, with the workers that start there later, until the drain "
-        "is cancelled; of all workers those are drained that run now."
+        "is cancelled. --all drains the workers that run now. A name is no pattern: '*' is an error."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:

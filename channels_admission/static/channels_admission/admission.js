@@ -98,6 +98,8 @@
     "pool.refused": ({ refused }) => number(sum(refused)),
     "pool.unaccepted": ({ unaccepted }) => number(unaccepted),
     "pool.outlived": ({ outlived }) => number(outlived),
+    "pool.evicted": ({ evicted }) => number(evicted),
+    "pool.healed": ({ healed }) => number(healed),
     "reason.name": ({ name }, words) => reasonOf(name, words),
     "reason.count": ({ count }) => number(count),
     "order.what": ({ what }) => what,
@@ -219,6 +221,8 @@
       this.notice("classes", classes.length > 0, element);
       this.notice("unaccepted", pool.unaccepted > 0, element);
       this.notice("outlived", pool.outlived > 0, element);
+      this.notice("evicted", pool.evicted > 0, element);
+      this.notice("healed", pool.healed > 0, element);
       const { worst } = pool.connects;
       this.arrange(element, "worst", worst, "at", (row, second) => this.write(row, "second", second));
       this.notice("worst", worst.length > 0, element);
