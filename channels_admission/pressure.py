@@ -121,6 +121,12 @@ class Pressure:
     def revive(self) -> None:
         """Tick again where that has ended: to be called now and then by what runs on the same event loop."""
         if not self._is_closed and self._loop.time() > self._tick_at + MISSED:
+            # After a block of the event loop it may only be late. Then it comes before this does.
+            self._loop.call_later(TICK, self._begin_again, self._tick_at, context=self._context)
+
+    def _begin_again(self, expected: float) -> None:
+        """Tick again, unless it was done since the tick that was expected then."""
+        if not self._is_closed and self._tick_at == expected:
             self._ticker.cancel()
             self._lag = Lag(TICK, REFRESH / 2)
             self._go_blind()

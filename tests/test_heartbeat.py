@@ -244,6 +244,17 @@ async def test_a_look_at_the_event_loop_that_has_ended_is_begun_again_and_refuse
         assert pressure.refusing() is None
 
 
+async def test_a_look_that_a_blocked_event_loop_made_late_has_not_ended(opened, monkeypatch):
+    monkeypatch.setattr("channels_admission.pressure.MISSED", 0.1)
+    async with opened() as gate:
+        pressure = gate._pressure
+        await eventually(lambda: all(load.reading is not None for load in pressure.load))
+        asyncio.get_running_loop().call_soon(time.sleep, 0.5)
+        gate._timetable.report_now()  # the gate has its turn right after the block
+        await asyncio.sleep(0)
+        await eventually(lambda: any(load.name == "lag" and (load.longest or 0) >= 0.3 for load in pressure.load), 1)
+
+
 def test_a_lag_is_unknown_when_no_tick_comes_any_more():
     clock = Clock()
     lag = Lag(0.02, 0.125, lambda: clock.now)
