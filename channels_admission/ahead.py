@@ -59,7 +59,8 @@ class Ahead:
         return event
 
     def stop(self) -> None:
-        """The application listens no more."""
+        """The application listens no more: read nothing from now on."""
+        self._size = MOST_BYTES  # one that has just been read may not have been heard yet
         if self._reading is not None:
             self._reading.cancel()
 

@@ -64,6 +64,11 @@ class Connection:
         return self._ending is not None
 
     @property
+    def real_send(self) -> Any:
+        """The ``send`` beneath it, named as Channels names it, for what looks for the transport."""
+        return self._send
+
+    @property
     def is_closed_by_us(self) -> bool:
         """Whether the close came from our side, the application's included."""
         return self._state is CLOSED or isinstance(self._state, asyncio.Future)
@@ -114,7 +119,7 @@ class Connection:
             if self._listener is None:
                 listener.uncancel()  # type: ignore[union-attr]
             if event["type"] == "websocket.disconnect":
-                self._hear_end()
+                self._hear_end(is_told=True)
             return event
         finally:
             self._listener = None
@@ -215,17 +220,17 @@ class Connection:
     def _listen_again(self, receive: Any) -> None:
         self._receive = receive
 
-    def _hear_end(self) -> None:
-        """The client has left: what its application may still do is bounded, once."""
+    def _hear_end(self, *, is_told: bool = False) -> None:
+        """The client has left: bound what its application may still do, once. ``is_told``: the application knows it."""
         if self._state is LEFT or self._ending is not None:
             return
-        self._state = LEFT
         gate = None if self.slot is None else self.slot.gate
-        if gate is None:
-            return
-        # Nobody is there for the answer to a handshake.
-        grace = 0.0 if self.unanswered is not None else gate.pool.disconnect_grace
-        if grace is not None:
+        grace = None if gate is None else gate.pool.disconnect_grace
+        if self.unanswered is not None and not is_told and gate is not None:
+            grace = 0.0  # nobody is there for the answer that it works on
+        if is_told or grace is not None:  # else an error of the server's send may be all that ends it
+            self._state = LEFT
+        if gate is not None and grace is not None:
             if self._alarm is not None:
                 self._alarm.cancel()
             self._alarm = asyncio.get_running_loop().call_later(grace, gate.drains.end_outlived, self)

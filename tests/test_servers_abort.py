@@ -6,6 +6,7 @@ from functools import partial
 
 import pytest
 
+from channels_admission.connection import Connection
 from channels_admission.servers import abort, abort_later
 
 
@@ -53,10 +54,11 @@ async def handle_reply(protocol, message):
         lambda protocol: Wrapper(protocol.send).pass_on,
         lambda protocol: Wrapper(Wrapper(protocol.send).pass_on).pass_on,
         lambda protocol: partial(handle_reply, protocol),
+        lambda protocol: Connection(None, protocol.send).send,
     ],
-    ids=["bare", "wrapped", "twice", "partial"],
+    ids=["bare", "wrapped", "twice", "partial", "a slot of another pool"],
 )
-def test_it_is_found(wrap, name):
+async def test_it_is_found(wrap, name):
     protocol = Protocol(name)
     assert abort(wrap(protocol))
     assert protocol.reached.aborted == 1

@@ -168,6 +168,23 @@ async def test_a_handshake_whose_client_has_left_is_dropped_at_once(admission):
     await close_gates()
 
 
+async def test_a_consumer_that_hears_of_it_before_its_accept_may_clean_up(admission):
+    class Tidy(Listens):
+        async def disconnect(self, code):
+            await asyncio.sleep(0.2)
+            self.codes.append(code)
+
+    Tidy.codes = []
+    admission(LEDGER_TIMEOUT=4, DISCONNECT_GRACE=5)
+    client = Client(AdmissionMiddleware(Tidy.as_asgi()))
+    gate = gate_of("default")
+    await eventually(lambda: gate.account.held == 1 and client.events.empty())
+    client.feed(DISCONNECT)
+    await asyncio.wait_for(client.task, 5)
+    assert (Tidy.codes, gate.account.held, gate.account.counters["outlived"]) == ([1001], 0, 0)
+    await close_gates()
+
+
 class Busy(AsyncWebsocketConsumer):
     """In the middle of a long handler from its first message on."""
 
@@ -217,6 +234,29 @@ async def test_without_a_grace_it_goes_on(admission):
     assert gate_of("default").account.held == 1
     client.task.cancel()
     await asyncio.wait([client.task])
+    await close_gates()
+
+
+async def test_without_a_grace_the_server_tells_who_only_sends(admission):
+    class Gone(Client):
+        async def _send(self, message) -> None:
+            if len(self.sent) > 1 and self.events.empty():
+                raise OSError("The client has left.")
+            await super()._send(message)
+
+    async def pushes(scope, receive, send):
+        await receive()
+        await send({"type": "websocket.accept"})
+        while True:
+            await send({"type": "websocket.send", "text": "news"})
+            await asyncio.sleep(0.3)
+
+    admission(LEDGER_TIMEOUT=4, DISCONNECT_GRACE=None)
+    client = Gone(AdmissionMiddleware(pushes))
+    client.feed(DISCONNECT)
+    with pytest.raises(OSError, match="The client has left"):
+        await asyncio.wait_for(client.task, 5)
+    assert gate_of("default").account.held == 0
     await close_gates()
 
 
@@ -280,3 +320,17 @@ async def test_what_the_server_raises_reaches_the_application():
     await eventually(lambda: ended == [True])
     with pytest.raises(OSError, match="gone"):
         await ahead.receive()
+
+
+async def test_nothing_is_read_ahead_for_an_application_that_has_returned():
+    events: asyncio.Queue = asyncio.Queue()
+    ahead = Ahead(events.get, lambda: None, lambda receive: None)
+    ahead.read()
+    await asyncio.sleep(0)
+    events.put_nowait({"type": "websocket.receive", "text": "last"})
+    reading = ahead._reading
+    while not reading.done():
+        await asyncio.sleep(0)
+    ahead.stop()  # before it is heard that the message has come
+    await asyncio.sleep(0.05)
+    assert ahead._reading is None
