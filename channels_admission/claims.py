@@ -40,6 +40,10 @@ class Claims:
         """Whether there is something that the ledger should hear of soon."""
         return bool(self._untold or self.sweep)
 
+    def released(self, key: Key) -> int:
+        """Slots that the ledger counts under the key, as far as is known, and that are held no more."""
+        return max(0, self._untold.get(key, 0) - self._held[key])
+
     def take(self, claims: Claimed) -> None:
         """A slot is taken, or a late ask granted; the ledger may not know."""
         for key in filter(None, claims):

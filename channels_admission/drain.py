@@ -131,9 +131,11 @@ class Drains:
 
         The ledger names them as long as they are counted. A dry run counts them, once, and ends none.
         """
-        elders, account = self._account.elders, self._account
-        doomed = elders.doomed(view.evicted) if elders is not None and view.evicted else set()
-        if elders is None or not doomed:
+        account, elders, claims = self._account, self._account.elders, self._account.claims
+        if elders is None or claims is None or not view.evicted:
+            return
+        doomed = elders.doomed(view.evicted, claims.released)
+        if not doomed:
             return
         for connection in self._connections:
             slot = connection.slot

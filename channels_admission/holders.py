@@ -8,7 +8,7 @@ to end. That is a state and no order: what is told twice, or not heard, changes 
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from itertools import islice
 
 from .conf import PoolSettings
@@ -54,9 +54,16 @@ class Elders:
         oldest = islice(self._since[key].values(), 2 * self._quotas[place])
         return Aged(place, key, tuple(max(0.0, now - since) for since in oldest))
 
-    def doomed(self, evicted: Iterable[Evicted]) -> set[Slot]:
-        """Those that are to end, whether or not they are about to."""
-        return {slot for each in evicted for slot in islice(self._since.get(each.key, ()), each.number)}
+    def doomed(self, evicted: Iterable[Evicted], released: Callable[[Key], int]) -> set[Slot]:
+        """Those that are to end, whether or not they are about to.
+
+        Slots ``released`` since they were counted are among the ``evicted``: none ends in their place.
+        """
+        return {
+            slot
+            for each in evicted
+            for slot in islice(self._since.get(each.key, ()), max(0, each.number - released(each.key)))
+        }
 
     def _keys(self, claims: Claimed) -> list[tuple[int, Key]]:
         return [(place, key) for place, key in enumerate(claims) if key and place in self._quotas]

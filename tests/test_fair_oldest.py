@@ -102,6 +102,26 @@ async def test_the_oldest_ends_on_another_worker_within_a_heartbeat(opened):
         assert (second.code, third.code, fourth.code) == (REPLACED, None, None)
 
 
+async def test_nobody_ends_in_the_place_of_one_that_leaves_during_the_call(opened, monkeypatch):
+    async with opened(1) as (gate,):
+        first, second = await come(gate), await come(gate, after=GAP)
+        told, reconcile = [], gate._ledger.reconcile
+
+        async def leave_meanwhile(pool, report):
+            view = await reconcile(pool, report)
+            told.extend(view.evicted)
+            if view.evicted:
+                first.slot.release()
+            return view
+
+        monkeypatch.setattr(gate._ledger, "reconcile", leave_meanwhile)
+        third = await come(gate, after=GAP)
+        assert [each.number for each in told] == [1]
+        await eventually(lambda: gate.account.held == MOST and not gate.account.unreported)
+        assert (second.code, third.code) == (None, None)
+        assert gate.account.counters["evicted"] == 0
+
+
 async def test_one_after_the_other_leaves_the_youngest(opened):
     async with opened() as gates:
         seats = []
