@@ -174,6 +174,19 @@ async def test_what_is_held_by_those_who_tell_no_ages_is_not_exceeded(worker, le
     assert (view.verdicts, view.evicted) == (("",), (Evicted(key("kim"), 1),))
 
 
+async def test_the_dead_give_way_to_nobody_whatever_settings_the_worker_has_that_sweeps_up(worker, ledger, clock):  # noqa: F811
+    a, b, old = worker("a"), worker("b"), Claimant(ledger, "c", limit=100)
+    await a.claim(*[ask("kim")] * MOST)
+    clock.now += 0.1
+    await old.claim(gone=("host:1:a",))
+    for _ in range(3):
+        await old.claim(gone=())
+    assert (await b.claim(*[ask("kim")] * MOST)).verdicts == ("",) * MOST
+    clock.now += 0.1
+    view = await b.claim(ask("kim"))
+    assert (view.verdicts, view.evicted) == (("",), (Evicted(key("kim"), 1),))
+
+
 async def test_nothing_is_kept_of_those_who_have_left(worker, ledger, clock):  # noqa: F811
     a, b = worker("a"), worker("b")
     await a.claim(*[ask("kim")] * MOST, ask("lee"))

@@ -941,7 +941,8 @@ end
 function holders.grant(claim)
   if not holders.gives_way(claim.quota) then return end
   local key = keys[claim.place]
-  local list = {unpack(holders.of[key].parts[worker] or {})}
+  local list = {}
+  for i, since in ipairs(holders.of[key].parts[worker] or {}) do list[i] = since end
   list[#list + 1] = clock + holders.offset
   holders.of[key].most = quotas[claim.quota]
   holders.replace(key, worker, list)
@@ -1032,7 +1033,11 @@ function holders.settle(sum)
   if #gone > 0 then redis.call('HDEL', holders.key, unpack(gone)) end
 end
 
-if SHARED and holders.oldest ~= '' then holders.tell() end
+-- A dead worker may have had such a quota where the one that sweeps up after it has none.
+if SHARED then
+  holders.is_needed = holders.oldest ~= '' or (dead_worker ~= '' and redis.call('HLEN', holders.key) > 0)
+  if holders.is_needed then holders.tell() end
+end
 
 -- The verdicts on the asks, one after the other, with so many tokens; how many of them were used, the slots given, and
 -- the claims granted by their place.
@@ -1214,7 +1219,7 @@ if SHARED then
   end
   redis.call('HSET', own, unpack(told))
   redis.call('HSET', claims, unpack(counted))
-  if holders.oldest ~= '' then
+  if holders.is_needed then
     for i, ask in ipairs(asks) do
       for _, claim in ipairs(verdicts[i] == 'a' and ask or {}) do holders.grant(claim) end
     end
@@ -1228,7 +1233,7 @@ if SHARED then
     if redis.call('HLEN', swept) <= 2 then
       heir = read.next_dead(claims, dead_worker)
       redis.call('UNLINK', swept)
-      if holders.oldest ~= '' then redis.call('HDEL', holders.key, '@' .. dead_worker) end
+      if holders.is_needed then redis.call('HDEL', holders.key, '@' .. dead_worker) end
       redis.call('HDEL', claims, '#dead', '#dead:' .. dead_worker)
       if heir then redis.call('HSET', claims, '#dead', heir) end
     end
