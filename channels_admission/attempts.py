@@ -172,8 +172,9 @@ class Attempts:
 
 
 def _part(bound: Bound, workers: int) -> Bound:
-    """A worker's part of a rate."""
+    """A worker's part of a rate, with a bucket that fills within :data:`FILLS_WITHIN` as every other does."""
     if not bound.rate:
         return bound
     parts = max(1, workers)
-    return replace(bound, rate=bound.rate / parts, burst=max(1, bound.burst // parts))
+    burst = max(1, bound.burst // parts)
+    return replace(bound, rate=max(bound.rate / parts, burst / FILLS_WITHIN), burst=burst)

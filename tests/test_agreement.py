@@ -192,6 +192,25 @@ async def test_the_strictest_attempt_rate_holds(open_ledger, clock):
     assert (await a.claim(*[Ask(tries=(key("lee"),))] * 11)).verdicts == ("",) * 10 + ("attempts:user",)
 
 
+@pytest.mark.parametrize("theirs", [Bound("user", 50), Bound("address", 5)])
+async def test_a_worker_whose_place_another_has_taken_reports_on_where_its_quotas_are_gone(open_ledger, clock, theirs):
+    ledger, terms = open_ledger(), Terms(rate=5.0, burst=5)
+    a, b = (
+        Claimant(ledger, each, limit=100, quotas=(mine,))
+        for each, mine in (("a", Bound("user", 50, rate=2.0, burst=10)), ("b", theirs))
+    )
+    await a.claim(terms=terms)
+    clock.now += 2 * BEAT
+    await b.claim()
+    await a.claim(Ask((key("kim"),)), terms=terms)
+    for _ in range(4):
+        clock.now += BEAT
+        await b.claim()
+        assert (await a.claim(Ask((key("kim"),)), terms=terms, retired=True)).verdicts == ("",)
+    a.held = 0
+    assert (await a.claim(terms=terms, goodbye=True)).total == 0
+
+
 async def test_the_strictest_quotas_and_shares_hold(open_ledger, clock):
     ledger = open_ledger()
     a, b = Claimant(ledger, "a", limit=100), Reporter(ledger, "b", limit=100, pid=2)

@@ -155,6 +155,12 @@ def test_a_worker_alone_has_its_part_of_the_rate(own):
     assert attempts.alone((key(1),), 0.0, 4) is None
 
 
+def test_a_part_of_a_slow_rate_is_kept_to_by_however_many_workers(own):
+    attempts = own([{"key": "address", "rate": 0.001, "burst": 1}])
+    verdicts = [attempts.alone((key(0),), float(now), 100) for now in range(5)]
+    assert reasons(verdicts) == [None] + ["attempts:address"] * 4
+
+
 def test_a_key_that_the_ledger_has_locked_is_refused_without_asking_until_it_leaves_off(own):
     attempts = own()
     attempts.learn(Over("attempts:address", 3.0), (key(0),), 100.0)

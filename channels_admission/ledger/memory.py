@@ -380,9 +380,9 @@ def _narrowed(report: Report, in_force: Mapping[str, float]) -> Report:
 def _strict(bound: Bound, in_force: Mapping[str, float]) -> Bound:
     if bound.most is None:
         return replace(bound, share=in_force.get(f"quota%:{bound.name}", bound.share))
-    if bound.rate:
-        rate, burst = in_force[f"attempts:{bound.name}"], int(in_force[f"at_once:{bound.name}"])
-        bound = replace(bound, rate=rate, burst=burst)
+    rate = in_force.get(f"attempts:{bound.name}")
+    if bound.rate and rate:
+        bound = replace(bound, rate=rate, burst=int(in_force[f"at_once:{bound.name}"]))
     return replace(bound, most=int(in_force.get(f"quota:{bound.name}", bound.most or 0)))
 
 
