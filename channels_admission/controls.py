@@ -24,7 +24,7 @@ from .exceptions import AdmissionError, ControlError, LedgerUnavailable
 from .hosts import MEMORY
 from .ledger import open_ledger
 from .ledger.base import Ledger
-from .ledger.controls import LONGEST, MOST_BYTES, MOST_DRAINS, printable, signature, text, whom
+from .ledger.controls import LONGEST, MOST_BYTES, MOST_DRAINS, printable, signature, size, whom
 from .types import EVERYBODY, Controls, Drain, Order, Reading
 from .values import closest
 from .worker import host_name
@@ -260,7 +260,7 @@ async def _revise_one(ledger: Ledger, pool: PoolSettings, revise: Revision) -> t
         before, after = reading.controls, revise(reading.controls, reading)
         if before == after:
             return ()
-        if len(after.drains) > MOST_DRAINS or len(text(after)) > MOST_BYTES:
+        if len(after.drains) > MOST_DRAINS or size(after) > MOST_BYTES:
             raise ControlError(TOO_MANY, most=MOST_DRAINS)
         if await ledger.control(pool.name, after, before.version):
             return tuple(_changes(pool, reading, after))

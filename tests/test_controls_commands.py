@@ -11,8 +11,11 @@ import redis
 from django.core.management import CommandError, call_command
 
 from channels_admission import command, controls
+from channels_admission.exceptions import ControlError
 from channels_admission.ledger import open_ledger
+from channels_admission.ledger.controls import MOST_BYTES, text
 from channels_admission.ledger.redis import RedisLedger
+from channels_admission.types import Controls, Drain
 
 from faulty import lose_changes
 from reports import Reporter
@@ -112,6 +115,31 @@ async def drain_host(settings, host):
     await reporter.say()
     await ledger.aclose()
     await controls.adrain(host, by="ann", over=5)
+
+
+@pytest.mark.parametrize("room", [0, 10])
+def test_a_drain_for_which_there_is_no_room_leaves_those_that_there_are(shared, room):
+    settings = shared()
+    tell(settings)
+    new = Drain("host", 5.0, "ann", 1_790_000_000.0)
+
+    def drains(last):
+        names = [*["ü" * 40] * 30, "ü" * (last // 6) + "x" * (last % 6)]
+        return tuple(Drain(f"web{number}", 5.0, by, 1.0, 1, 1) for number, by in enumerate(names))
+
+    length = len(text(Controls(1_790_000_000_000, drains=(*drains(0), new))))
+    there = Controls(drains=drains(MOST_BYTES - room - length))
+
+    async def order():
+        ledger = open_ledger(settings)
+        assert await ledger.control("default", there, 0)
+        await ledger.aclose()
+
+    asyncio.run(order())
+    with pytest.raises(ControlError):
+        controls.drain("host", by="ann", over=5)
+    assert len(controls.cancel("web0", by="ann")) == 1
+    assert len(controls.drain("host", by="ann", over=5)) == 1
 
 
 def test_a_drain_that_nobody_is_left_of_is_not_told(shared):

@@ -13,6 +13,8 @@ from ..conf import MAX_LIMIT
 from ..types import EVERYBODY, LATEST, NOTHING_SET, Controls, Drain, Order, utc
 
 MOST_BYTES = 8192
+STAMP = 30
+"""Bytes that an ordered drain is longer than one that is about to be: its version and clock stand for the ``+``."""
 LATEST_VERSION = 900_000_000_000_000
 """A higher one is taken for damage: it would let nothing newer be set."""
 MOST_DRAINS = 64
@@ -36,6 +38,12 @@ def entries(controls: Controls) -> str:
 def text(controls: Controls) -> str:
     """The whole text; empty where nothing was ever set."""
     return f"{controls.version}{entries(controls)}" if controls.version else ""
+
+
+def size(controls: Controls) -> int:
+    """Bytes that the text may have once it is stored."""
+    stamps = sum(drain.version is None for drain in controls.drains)
+    return len(str(LATEST_VERSION)) + len(entries(controls)) + STAMP * stamps
 
 
 def controls_of(text: str) -> Controls:
