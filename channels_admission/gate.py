@@ -7,7 +7,6 @@ handful of calls. Nothing here waits on the ledger longer than ``LEDGER_TIMEOUT`
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from contextvars import Context
 
 from .account import Account
@@ -233,8 +232,13 @@ class Gate:
         """
         self._exiting = exiting
         self.task.cancel()
-        with suppress(asyncio.CancelledError):
-            await self.task
+        try:
+            await asyncio.wait([self.task])
+        except asyncio.CancelledError:  # there is no time left
+            self.task.cancel()
+            raise
+        if not self.task.cancelled() and (fault := self.task.exception()):
+            raise fault
 
     def last_report(self) -> Report:
         """What is to be told of a process that ends at once, and with it all of its connections."""

@@ -91,9 +91,12 @@ class House:
                     await asyncio.sleep(0.02)
 
     async def aclose(self, *, exiting: bool = False) -> None:
-        for gate in list(self._gates.values()):
-            with self._faults.spare("the end of a gate"):
-                await gate.aclose(exiting=exiting)
+        """End all gates, at once."""
+        await asyncio.gather(*(self._end(gate, exiting=exiting) for gate in self.gates))
+
+    async def _end(self, gate: Gate, *, exiting: bool) -> None:
+        with self._faults.spare("the end of a gate"):
+            await gate.aclose(exiting=exiting)
 
     async def leave(self) -> None:
         """Say goodbye at the end of the process, which does not wait longer than :data:`PATIENCE_AT_EXIT`."""

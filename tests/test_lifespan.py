@@ -9,8 +9,10 @@ import time
 
 import pytest
 
-from channels_admission.house import gate_of
+from channels_admission import house
+from channels_admission.house import PATIENCE_AT_EXIT, gate_of
 from channels_admission.ledger import open_ledger
+from channels_admission.ledger.memory import MemoryLedger
 from channels_admission.lifespan import AdmissionLifespan
 from channels_admission.lifespan import admission as within
 
@@ -53,6 +55,32 @@ async def test_the_gates_open_at_startup_and_say_goodbye_at_shutdown(admission):
     await asyncio.wait_for(server.task, 1)
     for pool in ("default", "chat"):
         assert await workers(settings, pool) == []
+
+
+MANY = [f"pool{number}" for number in range(8)]
+
+
+async def test_at_the_end_of_a_process_many_pools_say_goodbye_in_the_time_of_one(admission):
+    settings = admission(POOLS={pool: {} for pool in MANY})
+    for pool in MANY:
+        await gate_of(pool).acquire()  # and is never released
+    await house._houses[asyncio.get_running_loop()].leave()
+    assert [await workers(settings, pool) for pool in MANY] == [[]] * len(MANY)
+
+
+async def test_the_end_of_a_process_waits_for_a_silent_ledger_no_longer_than_it_may(admission, monkeypatch):
+    admission(POOLS={pool: {} for pool in MANY}, LEDGER_TIMEOUT=1)
+    gates = [gate_of(pool) for pool in MANY]
+    await eventually(lambda: all(gate.account.workers for gate in gates))
+
+    async def silent(*args):
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(MemoryLedger, "reconcile", silent)
+    began = time.monotonic()
+    await house._houses[asyncio.get_running_loop()].leave()
+    assert time.monotonic() - began < PATIENCE_AT_EXIT + 0.4
+    await asyncio.wait([gate.task for gate in gates], timeout=5)
 
 
 async def _are(settings, pool, held):
