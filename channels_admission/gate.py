@@ -169,9 +169,9 @@ class Gate:
     # The beat
 
     async def _run(self) -> None:
-        """Beat until the gate is closed; no exception ends it."""
+        """Beat until the gate is closed, or nobody is left of one that was retired; no exception ends it."""
         try:
-            while not (self._retired and self.account.held == 0):
+            while not (self._retired and self.present == 0):
                 await self._turn()
         finally:
             await self._part()

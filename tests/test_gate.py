@@ -83,6 +83,21 @@ async def test_the_last_report_tells_how_many_calls_were_made_and_failed_and_how
     assert 20 <= goodbye.counters["ledger.ms"] <= 1000 * (time.monotonic() - started)
 
 
+async def test_a_retired_gate_asks_for_all_who_wait_before_it_ends(opened):
+    async with opened(CONNECT_RATE=0.5, CONNECT_BURST=1) as gate:
+        (slot,) = await take(gate, 1)
+        slot.release()
+        await counts(gate, 0)
+        gate._ledger.delay = 0.02
+        first = asyncio.ensure_future(gate.acquire())
+        await eventually(lambda: gate._conversation._asking is not None and gate._handshakes.waiting[0].is_asked)
+        second = asyncio.ensure_future(gate.acquire())
+        await asyncio.sleep(0)
+        gate.retire()
+        assert [each.reason for each in await asyncio.gather(first, second)] == ["rate", "rate"]
+        await eventually(gate.task.done)
+
+
 async def test_a_thousand_handshakes_one_after_the_other_in_a_second_share_calls(opened):
     async with opened(MAX_CONNECTIONS=1000, BEAT=1, LEASE=10) as gate:
         gate._ledger.delay = 0.002
