@@ -761,7 +761,8 @@ if SHARED then
 end
 
 -- Attempts: a bucket for each key, in sets of bounded size that the key's first bytes choose. A refused attempt is given
--- the next turn of its key; one whose turns reach as far as the longest hint is locked. A set that is none of ours is taken to be empty, and so is a bucket that lacks more than any may.
+-- the next turn of its key; one whose turns reach as far as the longest hint is locked.
+-- A set that is none of ours is taken to be empty, and so is a bucket that lacks more than any may.
 local attempts = {
   key = KEYS[9], sets = 1024, ways = 8, bytes = 31, longest = 7200000, rates = {},
   verdicts = {}, waits = {}, written = {},
