@@ -14,7 +14,7 @@ MOST_BYTES = 65_536
 class Ahead:
     """A bounded buffer between a server's ``receive`` and an application. Belongs to one event loop.
 
-    Messages keep their order and none is lost. One that is cancelled while it waits here costs none.
+    Messages keep their order and none is lost, also where a :meth:`receive` is cancelled.
     """
 
     __slots__ = ("_drained", "_ended", "_events", "_is_over", "_reading", "_receive", "_size", "_waiter")

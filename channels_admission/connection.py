@@ -52,7 +52,7 @@ class Connection:
         self._cancels = 0
         """How often its task was cancelled from our side."""
         self._listener: asyncio.Task[Any] | None = None
-        """Who waits for a message, until it is interrupted."""
+        """The task that waits for a message, until it is interrupted."""
         self._task = asyncio.current_task()
         self._alarm: asyncio.TimerHandle | None = None
         self.unanswered: tuple[float, Any] | None = None
@@ -133,7 +133,7 @@ class Connection:
             await self._send(message)
 
     async def is_over(self) -> bool:
-        """Whether it was us who cancelled its task, which then goes on; asked where it was cancelled. Sends the close.
+        """Whether the package alone cancelled its task; then send the close. Call it where the cancellation is caught.
 
         Returns within :data:`CLOSING`, or is cancelled again.
         """
@@ -175,7 +175,7 @@ class Connection:
         return {"type": "websocket.disconnect", "code": self._ending[-1].get("code", UNSAID)}
 
     def _close(self) -> None:
-        """Begin to say what ends it, in a task of its own, since a send may ignore its cancellation."""
+        """Begin to send what ends it, in a task of its own, since a send may ignore its cancellation."""
         if self._state is OPEN and self._ending is not None:
             self._state = asyncio.ensure_future(self._say(self._ending))
 
@@ -202,7 +202,7 @@ class Connection:
 
     def is_busy(self) -> bool:
         """Whether its application has not listened since this was asked last."""
-        if self._ending is not None:  # and whoever listened may have been interrupted, and not know it yet
+        if self._ending is not None:  # an interrupted listener may not know it yet
             return False
         if self._listener is None:
             self._listener = BUSY

@@ -98,7 +98,7 @@ class Drains:
         The time of the order runs from when this worker first hears of it, by its own clock.
         """
         account, order = self._account, self._account.controls.limit
-        # Whose connection has ended since the report is counted still.
+        # Connections that have ended since the report are still counted.
         total = view.total - max(0, account.allowance - view.granted - account.held)
         if order is None or order.over is None or account.dry_run or account.draining or total <= view.limit:
             return

@@ -45,7 +45,7 @@ class Faults:
 
     @contextmanager
     def spare(self, part: str) -> Iterator[None]:
-        """Let no exception out of the block, which is ``part``; only cancellation passes."""
+        """Let no :exc:`Exception` out of the block, which is ``part``; the cancellation of its task passes."""
         try:
             yield
         except asyncio.CancelledError as error:

@@ -34,7 +34,7 @@ from .worker import Worker
 MOST_WAITING = 5000
 """Handshakes that may wait in one gate; a herd above it is refused without a thought."""
 REST = 1.0
-"""Seconds after a heartbeat that could not even fail in an orderly way; a beat where that is shorter."""
+"""Seconds of rest after a turn in which the wait or the call raised; a beat where that is shorter."""
 PATIENCE_AT_EXIT = 0.1
 """Seconds a last report waits for slots that are being released at the same time."""
 NOT_FULL = (0.0, "")

@@ -1,4 +1,4 @@
-"""Looks at the connections of a gate, all at once: who has grown old, who waits for an answer, and who does not listen.
+"""Look at all connections of a gate at once: which are too old, not answered yet, or have a busy application.
 
 A timer for each would be most of what an open connection keeps in memory.
 """
@@ -23,7 +23,7 @@ PERIOD = 1.0
 
 
 class Lookout:
-    """Of ``connections`` the youngest is the last. Belongs to one event loop, and all times are of its clock."""
+    """The youngest of ``connections`` is the last. Belongs to one event loop, and all times are of its clock."""
 
     def __init__(
         self, pool: PoolSettings, connections: MutableMapping[Connection, float], drains: Drains, faults: Faults
@@ -75,7 +75,7 @@ class Lookout:
                     self._drains.grow_old(connection)
 
     def _oldest(self, latest: float) -> Iterator[Connection]:
-        """Those that may be due: none is that came after one with longer to live than chance could give."""
+        """Connections that may be due. The first that is due after ``latest`` ends them: younger ones have time left."""
         for connection, due in self._connections.items():
             if due > latest:
                 break
