@@ -75,7 +75,7 @@ class Lookout:
                     self._drains.grow_old(connection)
 
     def _oldest(self, latest: float) -> Iterator[Connection]:
-        """Connections that may be due. The first that is due after ``latest`` ends them: younger ones have time left."""
+        """Connections that may be due. The first that is due after ``latest`` ends them: younger ones have time."""
         for connection, due in self._connections.items():
             if due > latest:
                 break
