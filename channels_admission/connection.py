@@ -202,7 +202,7 @@ class Connection:
 
     def is_busy(self) -> bool:
         """Whether its application has not listened since this was asked last."""
-        if self._ending is not None:  # an interrupted listener may not know it yet
+        if self._ending is not None or self._state is LEFT:  # an interrupted listener may not know it yet
             return False
         if self._listener is None:
             self._listener = BUSY

@@ -225,6 +225,32 @@ async def test_a_consumer_that_has_heard_of_the_end_has_the_same_grace(admission
     await close_gates()
 
 
+async def test_a_server_that_has_told_of_the_end_is_asked_nothing_more(admission):
+    class Slow(AsyncWebsocketConsumer):
+        async def disconnect(self, code):
+            await asyncio.sleep(0.5)  # for some looks at what it does
+
+    class Strict(Client):
+        is_over = False
+
+        async def _get(self):
+            assert not self.is_over
+            event = await super()._get()
+            self.is_over = event["type"] == "websocket.disconnect"
+            return event
+
+    admission(LEDGER_TIMEOUT=4)
+    client = Strict(AdmissionMiddleware(Slow.as_asgi()))
+    await eventually(lambda: client.types == ["accept"])
+    (connection,) = gate_of("default").connections
+    client.feed(DISCONNECT)
+    await eventually(lambda: client.is_over)
+    await asyncio.sleep(0.35)
+    assert connection._receive == client._get
+    await asyncio.wait_for(client.task, 5)
+    await close_gates()
+
+
 async def test_without_a_grace_it_goes_on(admission):
     admission(LEDGER_TIMEOUT=4, DISCONNECT_GRACE=None)
     client = Client(AdmissionMiddleware(Busy.as_asgi()))
