@@ -17,7 +17,7 @@ from channels_admission.worker import Worker
 
 from conftest import eventually
 from damage import FEW, VALUES, Place, one_of_each
-from reports import Clock
+from reports import Clock, Reporter
 from stored import StoredInRedis
 
 LIMIT, WORKERS, BEAT, LEASE, QUOTA = 12, 4, 1.0, 10.0, 3
@@ -215,6 +215,21 @@ def test_the_record_of_a_dead_worker_may_be_damaged(world):
         world.names = [server.account.worker.id for server in world.servers]
         world.calm()
         world.see_truth()
+
+
+@pytest.mark.parametrize("later", [3.0, 1e9])
+async def test_no_altered_end_of_a_lease_keeps_a_dead_worker(in_redis, clock, later):
+    workers = [Reporter(in_redis, each, limit=100) for each in "abcd"]
+    for held, each in enumerate(workers, 1):
+        await each.say(held)
+    dead, counts = workers.pop(), in_redis._key("default", "counts")
+    record = (await in_redis._redis.hget(counts, dead.last.worker)).split(b"|")
+    record[3] = b"%d" % (int(record[3]) + 1000 * later)
+    await in_redis._redis.hset(counts, dead.last.worker, b"|".join(record))
+    for _ in range(int(LEASE) + 2):
+        clock.now += BEAT
+        views = [await each.say(held, beat=True) for held, each in enumerate(workers, 1)]
+    assert [(view.total, view.workers) for view in views] == [(6, 3)] * 3
 
 
 def test_a_damaged_count_is_found_before_its_client_comes(create):

@@ -581,11 +581,12 @@ do
   end
   for i, name in ipairs(next_ones) do
     local theirs = found[i + 1]
-    -- The first is compared with its seal, the others only where their lease may have run out: each worker is the
-    -- first once in a heartbeat.
+    -- The first is compared with its seal, the others only where their lease may have run out, or ends later than this
+    -- worker's own would: no altered end keeps a dead worker for longer than a lease.
     local ends = i > 1 and theirs and #theirs <= read.RECORD_BYTES and string.match(theirs, '^%d+|%d+|%d+|(%d+)|')
-    local lives = state and (read.number(ends) or 0) > state.clock + 2 * beat
-    looked_at[i], looks[i] = name, lives and {ends = read.number(ends)} or read.record(name, theirs)
+    ends = read.number(ends)
+    local lives = state and ends and ends > state.clock + 2 * beat and ends <= state.clock + lease
+    looked_at[i], looks[i] = name, lives and {ends = ends} or read.record(name, theirs)
     if theirs and not looks[i] then is_whole = false end
   end
   if is_whole then
