@@ -33,12 +33,21 @@ OPEN, CLOSED, LEFT = range(3)
 """Which side has closed it: none, ours, the client."""
 
 
+class End:
+    """How a connection comes to its end from our side; few have one, and it would be paid for in each."""
+
+    messages: Sequence[Any] | None = None
+    """What ends it, once it is ending; the last one has the code that the application hears."""
+    alarm: asyncio.TimerHandle | None = None
+    cancels = 0
+    """How often its task was cancelled from our side."""
+
+
 class Connection:
     """One connection between its server and its application. Belongs to the task that made it."""
 
     __slots__ = (
-        "_alarm", "_cancels", "_ending", "_listener", "_receive", "_send", "_state",
-        "_task", "slot", "unanswered",
+        "_end", "_listener", "_receive", "_send", "_state", "_task", "slot", "unanswered",
     )  # fmt: skip
 
     def __init__(self, receive: Any, send: Any, slot: Slot | None = None) -> None:
@@ -47,21 +56,17 @@ class Connection:
         self._state: Any = OPEN
         """That, or who has closed it: CLOSED, LEFT, or the future that sends what ends it."""
         self.slot = slot
-        self._ending: Sequence[Any] | None = None
-        """The messages that end it from our side; the last one has the code that the application hears."""
-        self._cancels = 0
-        """How often its task was cancelled from our side."""
+        self._end: End | None = None
         self._listener: asyncio.Task[Any] | None = None
         """The task that waits for a message, until it is interrupted."""
         self._task = asyncio.current_task()
-        self._alarm: asyncio.TimerHandle | None = None
         self.unanswered: tuple[float, Any] | None = None
         """Until when the application must answer the handshake, in the loop's time, and its scope, until it has."""
 
     @property
     def is_ending(self) -> bool:
         """Whether it was ended from our side."""
-        return self._ending is not None
+        return self._end is not None and self._end.messages is not None
 
     @property
     def real_send(self) -> Any:
@@ -81,8 +86,8 @@ class Connection:
         within ``GRACE + CLOSING + ABANDONED`` seconds, even if the server's ``send`` never returns
         and the application ignores its cancellation.
         """
-        if self._ending is None:
-            self._ending = ({"type": "websocket.close", "code": code, "reason": reason},)
+        if not self.is_ending:
+            self._ending.messages = ({"type": "websocket.close", "code": code, "reason": reason},)
             self.end_in(GRACE)
             self._interrupt()
 
@@ -91,8 +96,8 @@ class Connection:
 
         They are sent at once. An application that listens hears ``websocket.disconnect``; another one is cancelled.
         """
-        if self._ending is None:
-            self._ending = messages
+        if not self.is_ending:
+            self._ending.messages = messages
             self._close()
             if self._is_listening:
                 self.end_in(GRACE)
@@ -108,7 +113,7 @@ class Connection:
         # What asyncio.timeout does, without its cost for each message: end() cancels whoever listens.
         self._listener = listener = asyncio.current_task()
         cancelling = listener.cancelling()  # type: ignore[union-attr]
-        if self._ending is not None:  # what the server has at hand comes first
+        if self._end is not None and self._end.messages is not None:  # what the server has at hand comes first
             asyncio.get_running_loop().call_soon(self._interrupt)
         try:
             event = await self._receive()
@@ -153,9 +158,9 @@ class Connection:
     def leave(self) -> None:
         """The application has returned; nothing is cancelled from now on."""
         self._task = None
-        if self._alarm is not None:
-            self._alarm.cancel()
-            self._alarm = None
+        if self._end is not None and self._end.alarm is not None:
+            self._end.alarm.cancel()
+            self._end.alarm = None
         if isinstance(ahead := getattr(self._receive, "__self__", None), Ahead):
             ahead.stop()
 
@@ -164,20 +169,28 @@ class Connection:
 
         Returns within :data:`CLOSING`. Where the close cannot be sent in that time, the transport is aborted.
         """
-        if self._ending is None:
-            self._ending = ({"type": "websocket.close", "code": RESTART, "reason": ""},)
+        end = self._ending
+        if end.messages is None:
+            end.messages = ({"type": "websocket.close", "code": RESTART, "reason": ""},)
         self._close()
         if isinstance(self._state, asyncio.Future):
             try:
                 await asyncio.wait({self._state}, timeout=CLOSING)
             finally:
                 self._give_up(self._state)
-        return {"type": "websocket.disconnect", "code": self._ending[-1].get("code", UNSAID)}
+        return {"type": "websocket.disconnect", "code": end.messages[-1].get("code", UNSAID)}
+
+    @property
+    def _ending(self) -> End:
+        """How it ends, for what is to be noted of that."""
+        if self._end is None:
+            self._end = End()
+        return self._end
 
     def _close(self) -> None:
         """Begin to send what ends it, in a task of its own, since a send may ignore its cancellation."""
-        if self._state is OPEN and self._ending is not None:
-            self._state = asyncio.ensure_future(self._say(self._ending))
+        if self._state is OPEN and self._end is not None and self._end.messages is not None:
+            self._state = asyncio.ensure_future(self._say(self._end.messages))
 
     async def _say(self, messages: Sequence[Any]) -> None:
         for message in messages:
@@ -202,7 +215,7 @@ class Connection:
 
     def is_busy(self) -> bool:
         """Whether its application has not listened since this was asked last."""
-        if self._ending is not None or self._state is LEFT:  # an interrupted listener may not know it yet
+        if self.is_ending or self._state is LEFT:  # an interrupted listener may not know it yet
             return False
         if self._listener is None:
             self._listener = BUSY
@@ -222,7 +235,8 @@ class Connection:
 
     def _hear_end(self, *, is_told: bool = False) -> None:
         """The client has left: bound what its application may still do, once. ``is_told``: the application knows it."""
-        if self._state is LEFT or self._ending is not None:
+        end = self._end = self._end or End()
+        if self._state is LEFT or end.messages is not None:
             return
         gate = None if self.slot is None else self.slot.gate
         grace = None if gate is None else gate.pool.disconnect_grace
@@ -231,18 +245,20 @@ class Connection:
         if is_told or grace is not None:  # else an error of the server's send may be all that ends it
             self._state = LEFT
         if gate is not None and grace is not None:
-            if self._alarm is not None:
-                self._alarm.cancel()
-            self._alarm = asyncio.get_running_loop().call_later(grace, gate.drains.end_outlived, self)
+            if end.alarm is not None:
+                end.alarm.cancel()
+            end.alarm = asyncio.get_running_loop().call_later(grace, gate.drains.end_outlived, self)
 
     def _set_alarm(self, delay: float, call: Callable[..., None], *arguments: Any) -> None:
         """One timer at a time: the one before is of no more use."""
-        if self._alarm is not None:
-            self._alarm.cancel()
-        self._alarm = asyncio.get_running_loop().call_later(delay, call, *arguments)
+        end = self._ending
+        if end.alarm is not None:
+            end.alarm.cancel()
+        end.alarm = asyncio.get_running_loop().call_later(delay, call, *arguments)
 
     def _ring(self, call: Callable[..., None], arguments: tuple[Any, ...]) -> None:
-        self._alarm = None
+        if self._end is not None and not self._end.cancels and not self.is_ending:
+            self._end = None  # or it would be kept for as long as the connection is open
         call(self, *arguments)
 
     def _interrupt(self) -> None:
@@ -258,22 +274,23 @@ class Connection:
 
     def _cancel(self) -> None:
         if self._task is not None:
-            self._cancels += 1
+            self._ending.cancels += 1
             self._task.cancel()
             self._set_alarm(CLOSING + ABANDONED, self._abandon)
 
     def _abandon(self) -> None:
         """The task goes on though it was cancelled: take its slot and its socket, and cancel it again."""
-        self._alarm = None
+        self._ending.alarm = None
         self.let_go()
         abort(self._send)
         if self._task is not None:
-            self._cancels += 1
+            self._ending.cancels += 1
             self._task.cancel()
 
     def _is_our_cancellation(self) -> bool:
         """Take back the cancellations that are ours, and say whether there was one, and no other."""
-        ours, self._cancels = self._cancels, 0
+        end = self._end or End()
+        ours, end.cancels = end.cancels, 0
         left = 0
         for _ in range(ours if self._task is not None else 0):
             left = self._task.uncancel()  # type: ignore[union-attr]

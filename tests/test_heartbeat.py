@@ -1,6 +1,7 @@
 """Whatever goes wrong in a heartbeat, once or for ever: the gate lives, answers, tells of it and recovers."""
 
 import asyncio
+import math
 import os
 import resource
 import subprocess
@@ -308,13 +309,13 @@ async def test_whoever_waits_is_answered_although_a_look_at_them_fails(opened):
 async def test_an_end_that_fails_keeps_no_other_connection_from_its_own(opened, caplog):
     async with opened(MAX_CONNECTION_AGE=1) as gate:
         first = [Ending(fails=True), Ending(), Ending()]
-        gate.connections.update(dict.fromkeys(first))
+        gate.connections.update(dict.fromkeys(first, 0.0))
         gate.lookout._look()
         assert [each.is_ending for each in first] == [False, True, True]
         assert gate.lookout._timer is not None
         gate.lookout._timer.cancel()
         second = [Ending(), Ending(fails=True), Ending()]
-        gate.connections.update(dict.fromkeys(second))
+        gate.connections.update(dict.fromkeys(second, math.inf))
         gate.drain(0.05)
         await eventually(gate.drains._task.done)
         assert [each.is_ending for each in second] == [True, False, True]

@@ -1265,7 +1265,9 @@ do
   local fields = {}
   for i, name in ipairs(OWN) do fields[2 * i - 1], fields[2 * i] = name, values[i] end
   if stays then
-    local parts = {count, seq, now, clock + lease, started, server, counters, load, draining}
+    -- Where all have the same settings, no record need say which its worker has.
+    local run_by = settings.alone and string.match(server, '^[^#]*') or server
+    local parts = {count, seq, now, clock + lease, started, run_by, counters, load, draining}
     if SHARED then parts[10], parts[11] = table.concat(held_by_class, ','), claimed end
     local text = table.concat(parts, '|')
     fields[#fields + 1], fields[#fields + 2] = worker, text .. read.seal(worker, text)

@@ -237,7 +237,8 @@ def reading_of(hashes: Sequence[Mapping[Any, Any]], now: int, lease: float) -> R
     orders = {text_of(name): text_of(value) for name, value in controls.items()}
     clock, settled = (_number(texts.get(name)) or 0 for name in ("#clock", "#settled"))
     settings = _settings(texts.get("#settings", ""), clock)
-    workers = (_worker(name, record, now) for name, record in texts.items() if not name.startswith("#"))
+    only = next(iter(settings)) if len(settings) == 1 else ""
+    workers = (_worker(name, record, now, only) for name, record in texts.items() if not name.startswith("#"))
     return Reading(
         limit=limit if limit is not None and limit <= MAX_LIMIT else None,
         settling=clock < settled,
@@ -273,7 +274,8 @@ def _moments(ring: Mapping[Any, Any], now: int, size: int) -> tuple[Moment, ...]
     return within(size, now, map(text_of, ring.values()))
 
 
-def _worker(name: str, record: str, now: int) -> WorkerReading | None:
+def _worker(name: str, record: str, now: int, settings: str) -> WorkerReading | None:
+    """A worker by its record, which does not say its ``settings`` where all have the same."""
     parts = record[:-SEAL].split("|")
     numbers = [number for part in parts[:5] if (number := _number(part)) is not None]
     server = SERVER.fullmatch(parts[5]) if len(parts) in (9, 11) else None
@@ -286,7 +288,7 @@ def _worker(name: str, record: str, now: int) -> WorkerReading | None:
         silence=max(0, now - seen) / 1000,
         uptime=max(0, now - started) / 1000,
         server=server[1],
-        settings=server[2] or "",
+        settings=server[2] or settings,
         load=_loads(parts[7]),
         draining=parts[8] == "1",
         classes={name: min(int(count), MAX_LIMIT) for name, count in CLASS.findall(parts[9])[:MOST_CLASSES]}
