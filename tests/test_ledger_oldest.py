@@ -187,6 +187,21 @@ async def test_the_dead_give_way_to_nobody_whatever_settings_the_worker_has_that
     assert (view.verdicts, view.evicted) == (("",), (Evicted(key("kim"), 1),))
 
 
+async def test_nobody_ends_for_what_the_same_worker_is_counted_for_under_another_name(worker, clock):
+    a, b, again = worker("a"), worker("b"), worker("c")
+    await a.claim(*[ask("kim")] * MOST)
+    await b.claim(gone=("host:1:a",))
+    clock.now += 3 * BEAT  # of which the pool's clock runs two, as after an outage
+    again.open, again.claims, again.held, again.told = a.open, a.claims, a.held, {key("kim")}
+    views = [await again.claim()]
+    for _ in range(3):
+        await b.claim(gone=())
+        views.append(await again.claim())
+    assert [view.evicted for view in views] == [()] * 4
+    assert (await b.claim(ask("kim"))).verdicts == ("",)
+    assert (await again.claim()).evicted == (Evicted(key("kim"), 1),)
+
+
 async def test_nothing_is_kept_of_those_who_have_left(worker, ledger, clock):  # noqa: F811
     a, b = worker("a"), worker("b")
     await a.claim(*[ask("kim")] * MOST, ask("lee"))

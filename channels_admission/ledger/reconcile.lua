@@ -875,7 +875,7 @@ end
 -- was written is taken to be empty.
 local holders = {
   key = KEYS[10], oldest = ARGV[38], offset = 1e12, bytes = 16384, posted_most = 200,
-  of = {}, changed = {}, posted = {}, due = {},
+  of = {}, changed = {}, posted = {}, due = {}, dead = {[worker] = false},
 }
 
 function holders.parse(key, text)
@@ -950,12 +950,24 @@ function holders.grant(claim)
   holders.replace(key, worker, list)
 end
 
--- How many of the oldest each worker has to end, of `count`.
+-- Whether the claims of a worker are still to be swept up. It may go on under another name, and tell the same slots.
+function holders.is_dead(name)
+  if holders.dead[name] == nil then
+    holders.dead[name] = redis.call('HGET', claims, '#dead:' .. name) and true or false
+  end
+  return holders.dead[name]
+end
+
+-- How many of the oldest each worker has to end, of `count`; the dead end none, and none ends for theirs.
 function holders.evicted(key, count)
   local excess, everyone, numbers = count - holders.of[key].most, {}, {}
   if excess <= 0 or holders.of[key].number == 0 then return numbers end
   for name, list in pairs(holders.of[key].parts) do
-    for _, since in ipairs(list) do everyone[#everyone + 1] = {since, name} end
+    if holders.is_dead(name) then
+      excess = excess - #list
+    else
+      for _, since in ipairs(list) do everyone[#everyone + 1] = {since, name} end
+    end
   end
   table.sort(everyone, function(a, b)
     if a[1] ~= b[1] then return a[1] < b[1] end
@@ -978,6 +990,7 @@ end
 
 -- Post to others, and answer this worker, what is to be ended now that `sum` is counted.
 function holders.settle(sum)
+  for _, name in ipairs(with_claims) do holders.dead[name] = true end
   local mailbox = holders.mailbox(redis.call('HGET', holders.key, '@' .. worker))
   holders.load(mailbox)
   local all, once, mine, counted = {}, {}, {}, {}
