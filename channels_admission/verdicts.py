@@ -97,7 +97,7 @@ class Verdicts:
     def refuse(
         self, reason: str, ask: Ask | None = None, slot: Slot | None = None, wait: float = 0.0
     ) -> Slot | Refusal:
-        """A refusal, or what was asked for where a dry run refuses nobody; a drain is none of its matters.
+        """A refusal, or what was asked for in a dry run, which refuses nobody but for a drain.
 
         ``wait`` is how long a client must leave off that tries too often.
         """
