@@ -13,8 +13,6 @@ from reports import BEAT, LEASE
 WORKERS, HELD, PER_CALL = 4, 25_000, 200
 BYTES = 200
 """In Redis, a held connection with one quota."""
-BLOCKED = 5.0
-"""Milliseconds that no call keeps Redis from others."""
 INTERRUPTED = 3
 """Calls that may have taken longer since the machine gave the time of Redis to others."""
 pytestmark = [pytest.mark.integration, pytest.mark.fault]
@@ -81,10 +79,9 @@ async def test_a_key_for_each_connection(in_redis, clock, redis_server, figures)
     reaping, took = server.slowest(), time.perf_counter() - began
     assert calls <= HELD / PER_CALL + 2
     assert server.keys() == 2 * (WORKERS - 1) * HELD
-    assert max(filling, reaping) <= BLOCKED
     figures.note(
         f"{WORKERS * HELD:,} connections held, each under a key of its own; then a worker with {HELD:,} dies",
-        f"at most {BYTES} bytes a connection; Redis is never busy longer than {BLOCKED:g} ms with a call",
+        f"at most {BYTES} bytes a connection; each call tells and sweeps {PER_CALL} keys at most",
         f"{size:.0f} bytes; slowest call while filling {filling:.2f} ms, while sweeping {reaping:.2f} ms "
         f"({calls} calls, {took:.1f} s)",
     )

@@ -31,6 +31,8 @@ from channels_admission.worker import Worker
 
 from reports import Clock, ClockedRedisLedger
 
+pytestmark = pytest.mark.simulation
+
 LIMIT, WORKERS, BEAT, LEASE = 12, 4, 1.0, 10.0
 RANKS = (None, "member", "staff", "anonymous")
 """The class of each user; who is not known is anonymous."""
