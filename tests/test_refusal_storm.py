@@ -81,14 +81,19 @@ class Crowd:
         self.refused = 0
 
     async def _serve(self, scope, receive, send) -> None:
+        assert (await receive())["type"] == "websocket.connect"
+        await send({"type": "websocket.accept"})
         self.open += 1
-        await self.leave.wait()
+        assert (await receive())["type"] == "websocket.disconnect"
 
     async def connect(self) -> None:
         messages = iter([{"type": "websocket.connect"}])
 
         async def receive():
-            return next(messages)
+            for message in messages:
+                return message
+            await self.leave.wait()
+            return {"type": "websocket.disconnect", "code": 1000}
 
         async def send(message):
             self.refused += message["type"] == "websocket.close" and message["code"] == 1013
