@@ -8,6 +8,7 @@ import uuid
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import django
 import pytest
 from django.test import override_settings
 from selenium import webdriver
@@ -128,3 +129,11 @@ async def eventually(holds, seconds: float = 5.0, every: float = 0.01):
         if loop.time() > deadline:
             raise AssertionError(f"still not true after {seconds} s")
         await asyncio.sleep(every)
+
+
+@pytest.fixture
+def admins(settings) -> None:
+    """An admin whose mail is kept in ``django.core.mail.outbox``; each Django is told so in its own way."""
+    settings.ADMINS = ["ann@example.org"] if django.VERSION >= (6, 0) else [("Ann", "ann@example.org")]
+    if django.VERSION >= (6, 1):
+        settings.MAILERS = {"default": {"BACKEND": "django.core.mail.backends.locmem.EmailBackend"}}

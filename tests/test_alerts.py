@@ -6,7 +6,6 @@ import threading
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
-import django
 import pytest
 from django.core import mail
 
@@ -132,10 +131,7 @@ def hook():
         thread.join()
 
 
-async def test_a_webhook_gets_json_and_the_admins_a_mail(hook, settings):
-    settings.ADMINS = ["ann@example.org"] if django.VERSION >= (6, 0) else [("Ann", "ann@example.org")]
-    if django.VERSION >= (6, 1):
-        settings.MAILERS = {"default": {"BACKEND": "django.core.mail.backends.locmem.EmailBackend"}}
+async def test_a_webhook_gets_json_and_the_admins_a_mail(hook, admins):
     alerts = Alerts("default", recipients({"MAIL_ADMINS": True, "WEBHOOK": hook}))
     alerts.lose("web-1:7:ab", "gone")
     alerts.tell(WARNING, "web-1:7:ab")

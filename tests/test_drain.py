@@ -103,7 +103,7 @@ async def test_a_drain_closes_evenly_with_1012_and_a_hint_and_refuses_newcomers(
     assert {code for _, code, _ in crowd.closed} == {1012}
     hints = {float(re.fullmatch(r"Service Restart; retry-after=([\d.]+)", reason)[1]) for _, _, reason in crowd.closed}
     assert 1 <= min(hints) < max(hints) <= 2
-    await eventually(lambda: shows(lambda pool: pool.drained == 200))
+    await eventually(lambda: shows(lambda pool: (pool.drained, pool.held) == (200, 0)))
     (pool,) = (await collect()).pools
     assert (pool.held, pool.refused, pool.shed) == (0, {"draining": 1}, 0)
     (worker,) = pool.workers

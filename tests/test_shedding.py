@@ -204,7 +204,6 @@ async def test_without_the_monitor_the_same_worker_loses_clients(workers, figure
                 f"{lost} clients lost, {errors} errors logged",
             )
             assert lost > 50
-            assert "gives no reading" not in running.logs[0].read_text()  # the monitors read from the reserve
 
 
 # Memory
