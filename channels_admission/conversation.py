@@ -210,7 +210,8 @@ class Conversation:
             return
         differing = [name for name, number in in_force.items() if number != own.get(name)]
         logger.warning(
-            "Pool %r: workers have different settings, and the strictest are in force: %s. This one has: %s.", pool,
+            "Pool %r: workers have different settings, and the strictest are in force: %s. This one has: %s. "
+            "The workers on each side: manage.py ws_status --diagnose", pool,
             ", ".join(said(name, in_force[name]) for name in differing),
             ", ".join(said(name, own.get(name)) for name in differing),
         )  # fmt: skip
