@@ -68,7 +68,7 @@ async def _profiled(pool: str) -> dict[str, Any]:
 
 
 async def _profile() -> dict[str, Any]:
-    from channels_admission.house import close_gates
+    from channels_admission.limiter.registry import close_gates
 
     found = {"admission": await _profiled("default"), "refusal": await _profiled("full")}
     await close_gates()

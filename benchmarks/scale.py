@@ -20,10 +20,11 @@ from pathlib import Path
 from django.conf import settings as django_settings
 
 from channels_admission import conf
-from channels_admission.account import Account
+from channels_admission.core.protocol import View
+from channels_admission.core.readings import Load
 from channels_admission.ledger.redis import RedisLedger
-from channels_admission.types import Load, View
-from channels_admission.worker import Worker
+from channels_admission.limiter.state import Account
+from channels_admission.runtime.identity import Worker
 
 from demo.servers import Redis, find_redis
 

@@ -1,7 +1,7 @@
 """The return of a herd, simulated: all clients of a pool lose their connections in one instant.
 
 The clients follow the rules of ``demo.rules``; the server side is the package's own
-:mod:`channels_admission.pace`, asked once a tick, as a gate asks its ledger. Networks and servers
+:mod:`channels_admission.core.rate`, asked once a tick, as a gate asks its ledger. Networks and servers
 take no time here. Seconds throughout.
 """
 
@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from channels_admission.pace import Pace, Schedule
-from channels_admission.types import Terms
+from channels_admission.core.protocol import Terms
+from channels_admission.core.rate import Pace, Schedule
 
 from demo.rules import PATIENCE, Rule
 

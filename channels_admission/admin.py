@@ -13,10 +13,11 @@ from django.utils.text import capfirst
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_POST, require_safe
 
-from . import views
-from .actions import ActionForm
 from .exceptions import AdmissionError, ControlError
 from .models import Pool
+from .status import cache
+from .web import views
+from .web.forms import ActionForm
 
 INDEX_TEMPLATE = "channels_admission/index.html"
 
@@ -52,7 +53,7 @@ class PoolAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
             **self.admin_site.each_context(request),
             "title": capfirst(self.opts.verbose_name_plural),
             "opts": self.opts,
-            "look": views.look(),
+            "look": cache.look(),
             "may_act": self.may_act(request),
             **(extra_context or {}),
         }
@@ -91,7 +92,7 @@ class PoolAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         return reverse("admin:channels_admission_pool_changelist", current_app=self.admin_site.name)
 
     def _ask(self, request: HttpRequest, form: ActionForm) -> HttpResponse:
-        now = views.look().now
+        now = cache.look().now
         context = {
             **self.admin_site.each_context(request),
             "title": _("Are you sure?"),

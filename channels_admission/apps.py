@@ -10,7 +10,7 @@ class ChannelsAdmissionConfig(AppConfig):
 
     def ready(self) -> None:
         from . import checks
-        from .servers import daphne
+        from .runtime import daphne
 
         checks.register()
         if daphne.is_loaded():

@@ -13,14 +13,15 @@ from django.conf import settings as django_settings
 from django.core import checks
 from django.urls import reverse
 
-from . import conf, sizing
-from .advice import greatest_files, limits_conf, systemd
+from . import conf
+from .conf import sizing
+from .conf.ledger import MEMORY
+from .conf.quotas import OLDEST
 from .consumers import AdmissionMixin
-from .hosts import MEMORY
-from .memory import Memory
-from .monitors import Descriptors
-from .quotas import OLDEST
-from .servers import daphne
+from .diagnostics.deploy import greatest_files, limits_conf, systemd
+from .overload.memory import Memory
+from .overload.monitors import Descriptors
+from .runtime import daphne
 
 TAG = "channels_admission"
 

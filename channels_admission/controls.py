@@ -20,14 +20,15 @@ from django.utils.translation import gettext_noop as _
 
 from . import conf
 from .conf import MAX_LIMIT, PoolSettings, Settings
+from .conf.ledger import MEMORY
+from .conf.validators import closest
+from .core.overrides import EVERYBODY, Controls, Drain, Order
+from .core.readings import Reading
 from .exceptions import AdmissionError, ControlError, LedgerUnavailable
-from .hosts import MEMORY
 from .ledger import open_ledger
 from .ledger.base import Ledger
-from .ledger.controls import LONGEST, MOST_BYTES, MOST_DRAINS, printable, signature, size, whom
-from .types import EVERYBODY, Controls, Drain, Order, Reading
-from .values import closest
-from .worker import host_name
+from .ledger.overrides import LONGEST, MOST_BYTES, MOST_DRAINS, printable, signature, size, whom
+from .runtime.identity import host_name
 
 TIMEOUT = 1.0
 """Seconds an exchange with the ledger may take."""

@@ -1,4 +1,4 @@
-"""The faults this package raises; a refused connection is a value (:class:`~.types.Verdict`), not a fault.
+"""The faults this package raises; a refused connection is a value (:class:`~.core.protocol.Refusal`), not a fault.
 
 ::
 

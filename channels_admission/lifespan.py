@@ -5,8 +5,8 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from . import conf
-from .faults import Faults
-from .house import close_gates, gate_of
+from .limiter.registry import close_gates, gate_of
+from .runtime.faults import Faults
 
 FAULTS = Faults("the lifespan")
 

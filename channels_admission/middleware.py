@@ -1,24 +1,30 @@
 """The ASGI face: a slot for every WebSocket that goes further in, a refusal for the rest."""
 
 import asyncio
+from collections.abc import Iterable
 from typing import Any
+from urllib.parse import urlparse
 
 from channels.exceptions import ChannelFull
 
-from . import closing, conf, hold, refusal
-from .closing import HTTP_2
-from .connection import Connection
-from .gate import Gate
-from .house import gate_of
-from .rules import Rules, is_authenticated
-from .servers import UVICORN, abort_later, daphne
-from .slot import Held, Slot
-from .types import CHANNELS_FULL, DRY, OVERDUE, Ask, Refusal
+from . import conf
+from .connections import http2, refusal
+from .connections.connection import Connection
+from .connections.http2 import HTTP_2
+from .connections.slot import Held, Slot
+from .core.counters import CHANNELS_FULL, DRY, OVERDUE
+from .core.protocol import Ask, Refusal
+from .limiter import hold
+from .limiter.limiter import Gate
+from .limiter.registry import gate_of
+from .quotas.requests import Rules, is_authenticated
+from .runtime import daphne
+from .runtime.servers import UVICORN, abort_later
 
 LINGER = 3.0
 """Seconds in which a refused client has answered the close, under a server that would wait for longer."""
 KEY = "admission"
-"""Where the held slots travel in the scope: a :class:`~.slot.Held`, which maps pools to slots."""
+"""Where the held slots travel in the scope: a :class:`~.connections.slot.Held`, which maps pools to slots."""
 POLICY_VIOLATION = 1008
 NOT_AUTHENTICATED = "Authentication Required"
 """What a stranger sees at its deadline."""
@@ -60,7 +66,7 @@ class Admission:
             gate.connections.pop(connection, None)
             slot.release()
         if scope.get("http_version") == HTTP_2 and connection.is_closed_by_us:
-            await closing.answered(receive)
+            await http2.answered(receive)
 
 
 class AdmissionMiddleware(Admission):
@@ -69,7 +75,7 @@ class AdmissionMiddleware(Admission):
     Counts nothing twice: a connection that already holds a slot of the pool passes through, unless
     the pool has quotas or classes and its scope now tells more of it, such as its user: what that
     claims is added to its slot, or it is refused after all. Other scope types pass through as well.
-    An unknown pool is a :exc:`~channels_admission.exceptions.ConfigurationError`.
+    An unknown pool is a :exc:`~.exceptions.ConfigurationError`.
     """
 
     def __init__(self, inner: Any, pool: str = conf.DEFAULT_POOL) -> None:
@@ -164,4 +170,35 @@ async def _refuse(verdict: Refusal, gate: Gate, scope: Any, receive: Any, send: 
     if gate.account.server == UVICORN:
         abort_later(send, LINGER)
     if scope.get("http_version") == HTTP_2:
-        await closing.answered(receive)
+        await http2.answered(receive)
+
+
+class ReadableOrigin:
+    """Refuse WebSocket handshakes whose Origin header no validator can read, with HTTP 403 and without a log line.
+
+    Stands outside of ``AllowedHostsOriginValidator`` or ``OriginValidator``, and leaves all others to their verdict.
+    """
+
+    __slots__ = ("inner",)
+
+    def __init__(self, inner: Any) -> None:
+        self.inner = inner
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "websocket" and not _is_readable(scope.get("headers") or ()):
+            if (await receive())["type"] == "websocket.connect":
+                await send({"type": "websocket.close", "code": 1008})
+        else:
+            await self.inner(scope, receive, send)
+
+
+def _is_readable(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Whether every Origin can be taken apart as the validator does it."""
+    try:
+        for name, value in headers:
+            if name == b"origin":
+                origin = urlparse(value.decode("latin-1"))
+                _ = origin.port, origin.hostname
+    except ValueError:
+        return False
+    return True

@@ -7,9 +7,9 @@ from typing import Any
 from urllib.parse import parse_qs
 
 from . import conf
-from .gate import Gate
-from .house import open_gates
-from .types import Level
+from .core.levels import Level
+from .limiter.limiter import Gate
+from .limiter.registry import open_gates
 
 PATH = "/readiness/"
 LONGEST_QUERY = 2048

@@ -3,8 +3,8 @@
 from django.dispatch import Signal
 
 capacity_warning = Signal()
-"""A pool is filled from ``WARN_AT`` on. With ``pool``, its name, ``edge``, a :class:`~.types.Edge`, and ``worker``, the
-id of the one that tells: one of all workers, once for each edge."""
+"""A pool is filled from ``WARN_AT`` on. With ``pool``, its name, ``edge``, an :class:`~.levels.Edge`, and ``worker``,
+the id of the one that tells: one of all workers, once for each edge."""
 capacity_critical = Signal()
 """A pool is filled from 0.9 on; as :data:`capacity_warning`."""
 capacity_full = Signal()
@@ -22,5 +22,5 @@ connection_admitted = Signal()
 """A handshake got a slot. With ``pool``, its name, ``worker``, the id of the one that decided, and
 ``class_name``, that of its class, or None where it has none."""
 connection_refused = Signal()
-"""A handshake got none. With ``pool``, ``worker``, ``class_name``, ``reason``, a :class:`~.types.Reason`,
+"""A handshake got none. With ``pool``, ``worker``, ``class_name``, ``reason``, a :class:`~.counters.Reason`,
 ``quota:NAME``, ``attempts:NAME`` or the name of a monitor, and ``retry_after``, the client's hint in seconds."""

@@ -2,11 +2,11 @@
 
 from django.urls import path
 
-from . import endpoints
+from .web import views
 
 app_name = "channels_admission"
 urlpatterns = [
-    path("readiness/", endpoints.readiness, name="readiness"),
-    path("status.json", endpoints.status, name="status"),
-    path("metrics", endpoints.metrics, name="metrics"),
+    path("readiness/", views.readiness, name="readiness"),
+    path("status.json", views.status, name="status"),
+    path("metrics", views.metrics, name="metrics"),
 ]

@@ -18,9 +18,9 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webdriver import WebDriver
 from selenium.webdriver.support.wait import WebDriverWait
 
+from channels_admission.core.readings import Moment
 from channels_admission.ledger.base import MINUTES, SECONDS
-from channels_admission.ledger.moments import written
-from channels_admission.types import Moment
+from channels_admission.ledger.buckets import written
 
 from demo.clients import crowd
 from demo.consumers import HERD

@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from channels_admission.conf import DEFAULT_POOL, Settings
-from channels_admission.gate import Gate, Slot
 from channels_admission.ledger import open_ledger
-from channels_admission.worker import Worker
+from channels_admission.limiter.limiter import Gate, Slot
+from channels_admission.runtime.identity import Worker
 
 from conftest import eventually
 

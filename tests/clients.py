@@ -10,9 +10,9 @@ from typing import Self
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-from channels_admission import snapshot
 from channels_admission.conf import Settings
-from channels_admission.snapshot import PoolSnapshot
+from channels_admission.status import snapshot
+from channels_admission.status.snapshot import PoolSnapshot
 
 from demo.consumers import PID
 

@@ -5,7 +5,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
-from channels_admission.types import KEY_BYTES, Aged, Ask, Bound, Class, Fair, Key, Tried, View
+from channels_admission.core.protocol import KEY_BYTES, Aged, Ask, Fair, Key, Tried, View
+from channels_admission.core.shares import Bound, Class
 
 from reports import Reporter
 

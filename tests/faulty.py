@@ -4,9 +4,10 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from channels_admission.core.protocol import Report, View
+from channels_admission.core.readings import Reading
 from channels_admission.exceptions import LedgerError, LedgerUnavailable
 from channels_admission.ledger.base import Ledger
-from channels_admission.types import Reading, Report, View
 
 
 def lose_changes(monkeypatch, ledger: type[Ledger], pool: str) -> None:

@@ -29,7 +29,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from channels_admission.types import Report, View
+from channels_admission.core.protocol import Report, View
 
 from processes import Actor
 from stored import State

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from channels_admission.conf import PoolSettings
-from channels_admission.gate import Gate, Slot
-from channels_admission.types import Report, View
-from channels_admission.worker import Worker
+from channels_admission.core.protocol import Report, View
+from channels_admission.limiter.limiter import Gate, Slot
+from channels_admission.runtime.identity import Worker
 
 if TYPE_CHECKING:
     from simulation import Simulation

@@ -5,9 +5,9 @@ import time
 from dataclasses import replace
 
 from channels_admission.conf import Settings
+from channels_admission.core.protocol import Report, View
 from channels_admission.ledger import redis as redis_ledger
 from channels_admission.ledger.redis import RedisClusterLedger, RedisLedger
-from channels_admission.types import Report, View
 
 HOME = "aaaaaaaaaaaa"
 LEASE, BEAT = 6.0, 1.0

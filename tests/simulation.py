@@ -17,12 +17,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 from unittest import mock
 
-from channels_admission import conversation
-from channels_admission.account import Account
 from channels_admission.conf import DEFAULT_POOL, Settings
+from channels_admission.core.overrides import EVERYBODY, Drain
+from channels_admission.core.protocol import Neighbour, Report, View
 from channels_admission.exceptions import LedgerUnavailable
 from channels_admission.ledger.base import OutOfOrder
-from channels_admission.types import EVERYBODY, Drain, Neighbour, Report, View
+from channels_admission.limiter import reconciler
+from channels_admission.limiter.state import Account
 
 from judge import Judge, Outcome
 from processes import Actor, Process
@@ -140,7 +141,7 @@ class Simulation:
             stack.callback(setattr, logger, "disabled", logger.disabled)
             stack.callback(self.ledger.close)
             stack.callback(lambda: [process.kill() for process in self.processes])
-            stack.enter_context(mock.patch.object(conversation, "is_gone", self.is_gone))
+            stack.enter_context(mock.patch.object(reconciler, "is_gone", self.is_gone))
             logger.disabled = True
             random.seed(self.outcome.seed)
             yield

@@ -8,12 +8,13 @@ from typing import Any
 import redis
 
 from channels_admission.conf import DEFAULT_POOL, Settings
+from channels_admission.core.overrides import Controls, Drain
+from channels_admission.core.protocol import Report, View
 from channels_admission.ledger import redis as redis_ledger
-from channels_admission.ledger.controls import controls_of, entries
 from channels_admission.ledger.memory import MemoryLedger
+from channels_admission.ledger.overrides import controls_of, entries
 from channels_admission.ledger.redis import RedisLedger
-from channels_admission.types import Controls, Drain, Report, View
-from channels_admission.worker import home
+from channels_admission.runtime.identity import home
 
 from damage import VALUES, some
 from reports import ClockedRedisLedger

@@ -4,8 +4,9 @@ from ipaddress import ip_network
 
 import pytest
 
-from channels_admission import address
-from channels_admission.address import LONGEST_HEADER, MOST_HOPS, Proxies, client_of, parse
+from channels_admission.conf.proxies import Proxies
+from channels_admission.quotas import address
+from channels_admission.quotas.address import LONGEST_HEADER, MOST_HOPS, client_of, parse
 
 PROXY, CLIENT, SPOOF = "10.0.0.1", "198.51.100.7", "203.0.113.9"
 BEHIND = Proxies(networks=(ip_network("10.0.0.0/8"), ip_network("fd00::/8")))

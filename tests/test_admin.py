@@ -22,14 +22,17 @@ from django.test import RequestFactory, override_settings
 from django.urls import include, path
 from selenium.webdriver.support.wait import WebDriverWait
 
-from channels_admission import conf, views
+from channels_admission import conf
+from channels_admission.core.counters import OTHER, Reason
+from channels_admission.core.levels import Level
+from channels_admission.core.readings import Load
 from channels_admission.exceptions import LedgerUnavailable
 from channels_admission.ledger import open_ledger
 from channels_admission.ledger.memory import MemoryLedger
 from channels_admission.models import Pool
-from channels_admission.snapshot import Health
+from channels_admission.status import cache
+from channels_admission.status.snapshot import Health
 from channels_admission.templatetags import channels_admission as tags
-from channels_admission.types import OTHER, Level, Load, Reason
 
 from reports import Reporter
 
@@ -63,7 +66,7 @@ def content_security_policy(get_response):
 @pytest.fixture(autouse=True)
 def _here(settings, monkeypatch):
     settings.ROOT_URLCONF = __name__
-    monkeypatch.setattr(views, "_remembered", None)
+    monkeypatch.setattr(cache, "_remembered", None)
 
 
 @pytest.fixture
@@ -337,10 +340,10 @@ def test_the_page_shows_readings_classes_and_the_worst_seconds(as_viewer, admiss
     admission()
     load = (Load("lag", 0.012, 0.0), Load("memory", 0.97, 1.0), Load("cpu", None, 0.0), Load("queue", 7.0, 0.0))
     report("web-1:1:ab", 4, load=load, counters={"quota:address": 3})
-    seen = views.look()
+    seen = cache.look()
     (pool,) = seen.now.pools
     pools = (replace(pool, classes={"staff": 3, "guests": 1}),)
-    monkeypatch.setattr(views, "collect", _giving(replace(seen.now, pools=pools)))
+    monkeypatch.setattr(cache, "collect", _giving(replace(seen.now, pools=pools)))
     html = as_viewer.get(PAGE).content.decode()
     assert re.findall(r'load.name">([^<]+)</span> <span data-field="load.reading">([^<]+)<', html) == [
         ("lag", "12\xa0ms"), ("memory", "97\xa0%"), ("CPU", "?"), ("queue", "7"),
@@ -421,10 +424,10 @@ def test_hostile_strings_stay_text(as_viewer, admission):
 def test_a_name_that_every_dict_or_object_has_is_a_name(as_viewer, admission, monkeypatch, name):
     admission()
     report("web-1:1:ab", 4, load=(Load(name, 7.0, 0.0),), counters={name: 3})
-    seen = views.look()
+    seen = cache.look()
     (pool,) = seen.now.pools
     shown = replace(seen.now, pools=(replace(pool, classes={name: 3}, refused={name: 5}),))
-    monkeypatch.setattr(views, "collect", _giving(shown))
+    monkeypatch.setattr(cache, "collect", _giving(shown))
     html = as_viewer.get(PAGE).content.decode()
     assert f'class.name">{name}</span> <span data-field="class.held">3<' in html
     assert f'reason.name">{name}</span> <span data-field="reason.count">5<' in html
@@ -495,8 +498,8 @@ def test_down_with_nothing_remembered(as_viewer, admission, url):
 def test_down_keeps_the_last_numbers_with_their_age(as_viewer, admission, monkeypatch, url):
     settings = admission(MAX_CONNECTIONS=50)
     report("web-1:1:ab", 40)
-    seen = views.look().now
-    monkeypatch.setattr(views, "_remembered", (settings, replace(seen, taken=seen.taken - timedelta(seconds=75))))
+    seen = cache.look().now
+    monkeypatch.setattr(cache, "_remembered", (settings, replace(seen, taken=seen.taken - timedelta(seconds=75))))
     lose_ledger(monkeypatch)
     response = as_viewer.get(url)
     html, found = response.content.decode(), page(response)
@@ -514,16 +517,16 @@ def test_down_keeps_the_last_numbers_with_their_age(as_viewer, admission, monkey
 def test_a_good_look_is_remembered_and_other_settings_forget_it(admission, monkeypatch):
     admission(MAX_CONNECTIONS=50)
     report("web-1:1:ab", 40)
-    good = views.look()
+    good = cache.look()
     assert not good.is_stale
     assert good.age == 0
     lose_ledger(monkeypatch)
-    stale = views.look()
+    stale = cache.look()
     assert stale.now.ledger.health is Health.DOWN
     assert stale.numbers is good.now
     assert stale.age > 0
     admission(MAX_CONNECTIONS=60)
-    assert views.look().numbers is None
+    assert cache.look().numbers is None
 
 
 # The panel on other start pages

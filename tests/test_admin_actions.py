@@ -12,10 +12,11 @@ from django.test import Client
 from django.urls import include, path, reverse
 from test_admin import FEED, HISTORY, INDEX, PAGE, Page, report
 
-from channels_admission import conf, controls, urls, views
+from channels_admission import conf, controls, urls
 from channels_admission.ledger import open_ledger
 from channels_admission.ledger.memory import MemoryLedger
 from channels_admission.models import Pool
+from channels_admission.status import cache
 
 from faulty import lose_changes
 from reports import Reporter
@@ -40,7 +41,7 @@ urlpatterns = [path("admin/", admin.site.urls), path("admission/", include("chan
 @pytest.fixture(autouse=True)
 def _here(settings, monkeypatch):
     settings.ROOT_URLCONF = __name__
-    monkeypatch.setattr(views, "_remembered", None)
+    monkeypatch.setattr(cache, "_remembered", None)
 
 
 async def report_and_close() -> None:
@@ -80,7 +81,7 @@ def act(client, data, **more) -> str:
 
 
 def pool() -> dict:
-    return views.look().now.as_dict()["pools"][0]
+    return cache.look().now.as_dict()["pools"][0]
 
 
 def logged() -> list[tuple[str, str, str]]:

@@ -16,9 +16,9 @@ from django.core.management import call_command
 from django.core.management.base import CommandError
 
 from channels_admission import conf
-from channels_admission.advice import advise, as_text
+from channels_admission.diagnostics.deploy import advise, as_text
 from channels_admission.management.commands.ws_status import Command
-from channels_admission.monitors import Descriptors
+from channels_admission.overload.monitors import Descriptors
 
 from clients import Client
 from demo.servers import Workers, end, free_port, spawn, wait_until

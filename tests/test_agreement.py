@@ -5,10 +5,11 @@ from dataclasses import replace
 import pytest
 import redis
 
-from channels_admission import agreement
-from channels_admission.agreement import differences, fingerprint, listed, numbers_of, said, strictest
+from channels_admission.core import agreement
+from channels_admission.core.agreement import differences, fingerprint, listed, numbers_of, said, strictest
+from channels_admission.core.protocol import Ask, Fair, Report, Terms
+from channels_admission.core.shares import Bound, Class
 from channels_admission.ledger.memory import MemoryLedger
-from channels_admission.types import Ask, Bound, Class, Fair, Report, Terms
 
 from fair import CLASSES, Claimant, ask, key
 from reports import BEAT, LEASE, ClockedRedisLedger, Reporter

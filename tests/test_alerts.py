@@ -10,12 +10,12 @@ import pytest
 from django.core import mail
 
 from channels_admission import signals
-from channels_admission.alerts import Alerts
+from channels_admission.conf.alerts import Recipients, recipients
+from channels_admission.conf.validators import Wrong
+from channels_admission.core.levels import Edge, Level
+from channels_admission.events.alerts import Alerts
 from channels_admission.exceptions import LedgerUnavailable
-from channels_admission.house import close_gates, gate_of
-from channels_admission.recipients import Recipients, recipients
-from channels_admission.types import Edge, Level
-from channels_admission.values import Wrong
+from channels_admission.limiter.registry import close_gates, gate_of
 
 from conftest import eventually
 

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from channels_admission.attempts import LONGEST, MOST_KNOWN, MOST_TOLD, TOLD_PER_CALL, WAYS, Attempts, Buckets, Over
-from channels_admission.types import KEY_BYTES
+from channels_admission.core.attempts import LONGEST, WAYS, Buckets, Over
+from channels_admission.core.protocol import KEY_BYTES
+from channels_admission.quotas.attempts import MOST_KNOWN, MOST_TOLD, TOLD_PER_CALL, Attempts
 
 RATE, BURST, DEBT = 2.0, 20, 60.0
 ADDRESS = {"key": "address", "rate": RATE, "burst": BURST}

@@ -16,9 +16,10 @@ from django.core.management import call_command
 from django.core.management.base import SystemCheckError
 
 from channels_admission import checks as ours
-from channels_admission import conf, memory, monitors
+from channels_admission import conf
 from channels_admission.consumers import AdmissionMixin
 from channels_admission.middleware import AdmissionMiddleware
+from channels_admission.overload import memory, monitors
 
 from demo.servers import TESTPROJECT, environment
 

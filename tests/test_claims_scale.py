@@ -5,7 +5,7 @@ import time
 import pytest
 import redis
 
-from channels_admission.types import KEY_BYTES
+from channels_admission.core.protocol import KEY_BYTES
 
 from fair import Claimant, ask
 from reports import BEAT, LEASE

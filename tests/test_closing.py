@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from channels_admission import closing
-from channels_admission.house import close_gates, gate_of
+from channels_admission.connections import http2
+from channels_admission.limiter.registry import close_gates, gate_of
 from channels_admission.middleware import AdmissionMiddleware
 
 CONNECT = {"type": "websocket.connect"}
@@ -61,7 +61,7 @@ async def test_a_refusal_over_http_2_waits_for_the_answer(refusing):
 
 
 async def test_it_waits_no_longer_than_its_patience(refusing, monkeypatch):
-    monkeypatch.setattr(closing, "PATIENCE", 0.3)
+    monkeypatch.setattr(http2, "PATIENCE", 0.3)
     seconds, _ = await last_words(closes, "2")
     assert seconds >= 0.25
 
@@ -100,7 +100,7 @@ async def test_a_client_that_left_is_not_waited_for(admission):
 
 
 async def test_a_wait_that_is_cancelled_by_the_server_ends(monkeypatch):
-    waiting = asyncio.ensure_future(closing.answered(asyncio.Event().wait))
+    waiting = asyncio.ensure_future(http2.answered(asyncio.Event().wait))
     await asyncio.sleep(0.02)
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):

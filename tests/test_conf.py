@@ -10,14 +10,14 @@ from django.test import override_settings
 from redis.asyncio import UnixDomainSocketConnection
 
 from channels_admission import conf
-from channels_admission.address import Proxies
 from channels_admission.conf import PoolSettings
+from channels_admission.conf.alerts import Recipients
+from channels_admission.conf.ledger import CLUSTER, HOST_FORMS, MEMORY, REDIS, UNREADABLE, LedgerSettings
+from channels_admission.conf.overload import Thresholds, Watch
+from channels_admission.conf.proxies import Proxies
+from channels_admission.core.counters import Reason
 from channels_admission.exceptions import ConfigurationError
-from channels_admission.hosts import CLUSTER, HOST_FORMS, MEMORY, REDIS, UNREADABLE, LedgerSettings
 from channels_admission.ledger import open_ledger
-from channels_admission.recipients import Recipients
-from channels_admission.thresholds import Thresholds, Watch
-from channels_admission.types import Reason
 
 NOT_A_LAYER_OF_REDIS = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
 SECRET = "hunter2"

@@ -12,8 +12,8 @@ import pytest
 from channels.generic.websocket import AsyncWebsocketConsumer, WebsocketConsumer
 from channels.testing import WebsocketCommunicator
 
-from channels_admission import connection
-from channels_admission.house import close_gates, gate_of
+from channels_admission.connections import connection
+from channels_admission.limiter.registry import close_gates, gate_of
 from channels_admission.middleware import AdmissionMiddleware
 
 from clients import enter_many, shows

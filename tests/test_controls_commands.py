@@ -10,12 +10,13 @@ import pytest
 import redis
 from django.core.management import CommandError, call_command
 
-from channels_admission import command, controls
+from channels_admission import controls
+from channels_admission.core.overrides import Controls, Drain
 from channels_admission.exceptions import ControlError
 from channels_admission.ledger import open_ledger
-from channels_admission.ledger.controls import MOST_BYTES, text
+from channels_admission.ledger.overrides import MOST_BYTES, text
 from channels_admission.ledger.redis import RedisLedger
-from channels_admission.types import Controls, Drain
+from channels_admission.management import base
 
 from faulty import lose_changes
 from reports import Reporter
@@ -24,7 +25,7 @@ from reports import Reporter
 @pytest.fixture
 def shared(admission, redis_server, monkeypatch):
     """Settings whose counts are in Redis, and an operator called ann."""
-    monkeypatch.setattr(command.getpass, "getuser", lambda: "ann")
+    monkeypatch.setattr(base.getpass, "getuser", lambda: "ann")
     return lambda **keys: admission(LEDGER=redis_server.url, MAX_CONNECTIONS=50, **keys)
 
 

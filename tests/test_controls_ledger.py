@@ -7,9 +7,11 @@ from dataclasses import replace
 import pytest
 import redis
 
-from channels_admission import policy
-from channels_admission.ledger.controls import controls_of, text
-from channels_admission.types import EVERYBODY, Controls, Drain, Edge, Level, Order, Reason
+from channels_admission.core import levels
+from channels_admission.core.counters import Reason
+from channels_admission.core.levels import Edge, Level
+from channels_admission.core.overrides import EVERYBODY, Controls, Drain, Order
+from channels_admission.ledger.overrides import controls_of, text
 
 from reports import BEAT, Reporter
 from test_ledger_contract import guarded_cluster, guarded_redis, ledger, worker  # noqa: F401
@@ -226,7 +228,7 @@ async def test_the_level_is_that_of_the_rules(admission, worker, clock, ledger, 
     for held in range(43):
         await a.say(held=0)
         await a.say(held=starts[before])
-        assert (await a.say(held=held)).level is policy.alert(held, 40, 0.7, before), held
+        assert (await a.say(held=held)).level is levels.alert(held, 40, 0.7, before), held
 
 
 # Redis alone

@@ -18,14 +18,14 @@ from channels.consumer import AsyncConsumer
 from channels.exceptions import StopConsumer
 
 import channels_admission
-from channels_admission import house
-from channels_admission.connection import Connection
+from channels_admission.connections.connection import Connection
+from channels_admission.connections.slot import Held, Slot
 from channels_admission.consumers import AdmissionMixin
-from channels_admission.house import close_gates, gate_of
+from channels_admission.core.counters import Reason
 from channels_admission.ledger.memory import MemoryLedger
+from channels_admission.limiter import registry
+from channels_admission.limiter.registry import close_gates, gate_of
 from channels_admission.middleware import AdmissionMiddleware
-from channels_admission.slot import Held, Slot
-from channels_admission.types import Reason
 
 from conftest import eventually
 from faulty import FaultyLedger
@@ -119,7 +119,7 @@ def ledgers(monkeypatch):
         opened.append(FaultyLedger(MemoryLedger(settings)))
         return opened[-1]
 
-    monkeypatch.setattr(house, "open_ledger", open_ledger)
+    monkeypatch.setattr(registry, "open_ledger", open_ledger)
     return opened
 
 

@@ -8,12 +8,13 @@ from contextlib import AsyncExitStack
 import pytest
 import redis
 
-from channels_admission.account import Account
+from channels_admission.core.counters import HEALED
+from channels_admission.core.protocol import KEY_BYTES, Ask, Key
 from channels_admission.exceptions import LedgerRefused
-from channels_admission.gate import Gate
 from channels_admission.ledger.redis import CONTROL, SCRIPT, RedisLedger
-from channels_admission.types import HEALED, KEY_BYTES, Ask, Key
-from channels_admission.worker import Worker
+from channels_admission.limiter.limiter import Gate
+from channels_admission.limiter.state import Account
+from channels_admission.runtime.identity import Worker
 
 from conftest import eventually
 from damage import FEW, VALUES, Place, one_of_each

@@ -19,9 +19,9 @@ from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
 from channels_admission import readiness
-from channels_admission.advice import READ_TIMEOUT, advise, limits_conf, systemd
 from channels_admission.client import Patience, connections
-from channels_admission.sizing import HEADROOM, part
+from channels_admission.conf.sizing import HEADROOM, part
+from channels_admission.diagnostics.deploy import READ_TIMEOUT, advise, limits_conf, systemd
 
 from clients import Client, enter_many, leave_all, look, shows
 from conftest import eventually

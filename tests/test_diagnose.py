@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from channels_admission.demand import KNOWN
+from channels_admission.diagnostics.pools import KNOWN
 
 from clients import enter_many, leave_all
 from conftest import eventually

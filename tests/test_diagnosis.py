@@ -15,13 +15,15 @@ from django.core.management import call_command
 from django.core.management.base import CommandError
 
 from channels_admission import conf
-from channels_admission.case import Process
-from channels_admission.diagnosis import WEIGHTS, Diagnosis, Limit, diagnose
-from channels_admission.facts import Facts, Layer, Origin, ProcessFacts, gather
-from channels_admission.finding import Finding, Severity
+from channels_admission.core.levels import Level
+from channels_admission.core.readings import Load
+from channels_admission.diagnostics import WEIGHTS, Diagnosis, Limit, diagnose
+from channels_admission.diagnostics.finding import Finding, Severity
+from channels_admission.diagnostics.host import Facts, Layer, Origin, ProcessFacts, gather
+from channels_admission.diagnostics.model import Process
 from channels_admission.management.commands.ws_status import Command
-from channels_admission.printout import printout
-from channels_admission.snapshot import (
+from channels_admission.runtime.identity import host
+from channels_admission.status.snapshot import (
     Connects,
     Health,
     LedgerSnapshot,
@@ -31,8 +33,7 @@ from channels_admission.snapshot import (
     Snapshot,
     WorkerSnapshot,
 )
-from channels_admission.types import Level, Load
-from channels_admission.worker import host
+from channels_admission.terminal.diagnosis import printout
 
 from screen import WIDTH, printed
 

@@ -8,21 +8,24 @@ from dataclasses import replace
 
 import pytest
 
-from channels_admission import controls, drain
-from channels_admission.account import Account
-from channels_admission.connection import Connection
+from channels_admission import controls
+from channels_admission.connections.connection import Connection
 from channels_admission.controls import ALL_WORKERS, acancel, achange, adrain
-from channels_admission.drain import Drains
+from channels_admission.core.counters import Reason
+from channels_admission.core.overrides import Controls, Order
+from channels_admission.core.protocol import View
+from channels_admission.core.rate import Schedule
 from channels_admission.exceptions import ConfigurationError, ControlError
-from channels_admission.faults import Faults
-from channels_admission.gate import Slot
-from channels_admission.house import close_gates, gate_of
-from channels_admission.ledger.controls import whom
+from channels_admission.ledger.overrides import whom
+from channels_admission.limiter import closer
+from channels_admission.limiter.closer import Drains
+from channels_admission.limiter.limiter import Slot
+from channels_admission.limiter.registry import close_gates, gate_of
+from channels_admission.limiter.state import Account
 from channels_admission.middleware import AdmissionMiddleware
-from channels_admission.pace import Schedule
-from channels_admission.snapshot import collect
-from channels_admission.types import Controls, Order, Reason, View
-from channels_admission.worker import Worker, host_name
+from channels_admission.runtime.faults import Faults
+from channels_admission.runtime.identity import Worker, host_name
+from channels_admission.status.snapshot import collect
 
 from clients import shows
 from conftest import eventually
@@ -113,7 +116,7 @@ async def test_a_drain_closes_evenly_with_1012_and_a_hint_and_refuses_newcomers(
 async def test_a_host_with_a_long_name_is_drained_by_it_and_so_is_its_worker(admission, monkeypatch):
     admission(**SPEED)
     raw = f"{'pod-' * 12}example.org"
-    monkeypatch.setattr("channels_admission.worker.host", lambda: host_name(raw))
+    monkeypatch.setattr("channels_admission.runtime.identity.host", lambda: host_name(raw))
     slot = await gate_of("default").acquire()
     worker = gate_of("default").account.worker
     for target, known in (
@@ -213,7 +216,7 @@ async def test_a_lowered_limit_closes_nobody_unless_it_is_enforced(admission, cr
 
 async def test_who_has_left_since_the_report_is_not_ended_once_more(admission, monkeypatch):
     settings = admission(MAX_CONNECTIONS=100)
-    monkeypatch.setattr(drain.random, "random", lambda: 0.999)
+    monkeypatch.setattr(closer.random, "random", lambda: 0.999)
     account = Account(settings.pool("default"), Worker())
     account.controls = Controls(limit=Order(40, "ann", at=0.0, over=1.0))
     account.held, account.allowance = 40, 41
@@ -229,7 +232,7 @@ async def test_who_has_left_since_the_report_is_not_ended_once_more(admission, m
 
 async def test_an_enforced_limit_takes_its_time_whatever_the_clock_of_redis_says(admission, monkeypatch):
     settings = admission(MAX_CONNECTIONS=100)
-    monkeypatch.setattr(drain.random, "random", lambda: 0.999)
+    monkeypatch.setattr(closer.random, "random", lambda: 0.999)
     account = Account(settings.pool("default"), Worker())
     account.controls = Controls(limit=Order(40, "ann", at=1000.0, over=60.0))
     account.held = account.allowance = 100
@@ -311,7 +314,7 @@ async def test_changes_at_the_same_time_are_all_made(admission, redis_server):
 async def test_many_connections_are_ended_some_at_a_time(monkeypatch):
     loop = asyncio.get_running_loop()
     began, seen = loop.time(), []
-    async for each in drain.spread(list(range(3000)), 1.0):
+    async for each in closer.spread(list(range(3000)), 1.0):
         seen.append((each, loop.time() - began))
     assert [each for each, _ in seen] == list(range(3000))
     assert seen[-1][1] < 1.3

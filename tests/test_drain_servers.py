@@ -11,8 +11,8 @@ from collections import Counter
 import pytest
 
 from channels_admission.controls import adrain
-from channels_admission.snapshot import Health, collect
-from channels_admission.types import Level
+from channels_admission.core.levels import Level
+from channels_admission.status.snapshot import Health, collect
 
 from clients import Client, enter_many, leave_all, look, shows
 from conftest import eventually

@@ -11,11 +11,11 @@ from channels.routing import URLRouter
 from channels.testing import WebsocketCommunicator
 from django.urls import path
 
-from channels_admission import connection
-from channels_admission.connection import ABANDONED, CLOSING, GRACE
+from channels_admission.connections import connection
+from channels_admission.connections.connection import ABANDONED, CLOSING, GRACE
 from channels_admission.consumers import AdmissionMixin
 from channels_admission.controls import achange
-from channels_admission.house import close_gates, gate_of
+from channels_admission.limiter.registry import close_gates, gate_of
 from channels_admission.middleware import AdmissionMiddleware
 
 from conftest import eventually

@@ -8,7 +8,7 @@ from django.core import checks
 from django.test import Client
 
 from channels_admission import checks as ours
-from channels_admission import views
+from channels_admission.status import cache
 
 TOKEN = "a-token-of-forty-three-characters-at-random"
 STATUS, METRICS = "/admission/status.json", "/admission/metrics"
@@ -18,7 +18,7 @@ CHALLENGE = 'Bearer realm="channels_admission"'
 
 @pytest.fixture(autouse=True)
 def _nothing_remembered(monkeypatch):
-    monkeypatch.setattr(views, "_remembered", None)
+    monkeypatch.setattr(cache, "_remembered", None)
 
 
 def get(url: str, authorization: str | None = None) -> object:
@@ -113,7 +113,7 @@ def test_a_ledger_that_is_down_is_an_answer(admission):
 
 @pytest.fixture
 def _without_the_library(monkeypatch):
-    monkeypatch.delitem(sys.modules, "channels_admission.metrics", raising=False)
+    monkeypatch.delitem(sys.modules, "channels_admission.web.metrics", raising=False)
     monkeypatch.setitem(sys.modules, "prometheus_client", None)
 
 

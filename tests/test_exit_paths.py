@@ -8,8 +8,8 @@ from channels.exceptions import AcceptConnection, ChannelFull, DenyConnection, S
 from channels.generic.websocket import AsyncWebsocketConsumer, WebsocketConsumer
 
 from channels_admission.consumers import AdmissionMixin
-from channels_admission.house import close_gates, gate_of
 from channels_admission.ledger.memory import MemoryLedger
+from channels_admission.limiter.registry import close_gates, gate_of
 from channels_admission.middleware import AdmissionMiddleware
 
 from clients import shows

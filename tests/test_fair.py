@@ -8,15 +8,16 @@ import pytest
 from channels.generic.websocket import AsyncWebsocketConsumer
 from channels.testing import WebsocketCommunicator
 
-from channels_admission.claims import first_asks
 from channels_admission.consumers import AdmissionMixin
+from channels_admission.core.overrides import Controls, Order
+from channels_admission.core.protocol import Ask, Refusal
 from channels_admission.exceptions import LedgerUnavailable
-from channels_admission.gate import Slot
-from channels_admission.house import close_gates, gate_of
 from channels_admission.ledger.memory import MemoryLedger
+from channels_admission.limiter.limiter import Slot
+from channels_admission.limiter.registry import close_gates, gate_of
 from channels_admission.middleware import AdmissionMiddleware
-from channels_admission.snapshot import collect
-from channels_admission.types import Ask, Controls, Order, Refusal
+from channels_admission.quotas.claims import first_asks
+from channels_admission.status.snapshot import collect
 
 from conftest import eventually
 

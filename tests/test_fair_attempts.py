@@ -5,11 +5,13 @@ import asyncio
 import pytest
 from test_fair import KIM, LEE, NOBODY, Client, enter, enter_all, leave, opened, site, why  # noqa: F401
 
+from channels_admission.core.counters import ATTEMPTS
+from channels_admission.core.overrides import Controls, Order
+from channels_admission.core.protocol import COUNTED, Refusal
 from channels_admission.exceptions import LedgerUnavailable
-from channels_admission.house import gate_of
 from channels_admission.ledger.memory import MemoryLedger
-from channels_admission.rules import AUTHENTICATED
-from channels_admission.types import ATTEMPTS, COUNTED, Controls, Order, Refusal
+from channels_admission.limiter.registry import gate_of
+from channels_admission.quotas.requests import AUTHENTICATED
 
 from conftest import eventually
 

@@ -6,15 +6,15 @@ from contextlib import asynccontextmanager
 import pytest
 from test_fair import KIM, LEE, Client, Echo, enter, leave, site
 
-from channels_admission.connection import REPLACED
+from channels_admission.connections.connection import REPLACED
+from channels_admission.connections.slot import Slot
 from channels_admission.exceptions import LedgerUnavailable
-from channels_admission.gate import Gate
-from channels_admission.house import close_gates, gate_of
 from channels_admission.ledger import open_ledger
+from channels_admission.limiter.limiter import Gate
+from channels_admission.limiter.registry import close_gates, gate_of
 from channels_admission.middleware import AdmissionMiddleware, _enter
-from channels_admission.slot import Slot
-from channels_admission.snapshot import collect
-from channels_admission.worker import Worker
+from channels_admission.runtime.identity import Worker
+from channels_admission.status.snapshot import collect
 
 from conftest import eventually
 

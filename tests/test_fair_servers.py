@@ -14,7 +14,7 @@ import pytest
 import redis
 from websockets.exceptions import ConnectionClosed
 
-from channels_admission.types import KEY_BYTES
+from channels_admission.core.protocol import KEY_BYTES
 
 from clients import Client
 from conftest import eventually

@@ -9,14 +9,16 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from channels_admission import gate as gate_module
-from channels_admission import house, journal
+from channels_admission.core.counters import Reason
+from channels_admission.core.protocol import Refusal
+from channels_admission.events import log
 from channels_admission.exceptions import LedgerRefused, LedgerUnavailable
-from channels_admission.gate import Gate, Slot
-from channels_admission.house import close_gates, gate_of
 from channels_admission.ledger.memory import MemoryLedger
-from channels_admission.types import Reason, Refusal
-from channels_admission.worker import Worker
+from channels_admission.limiter import limiter as gate_module
+from channels_admission.limiter import registry
+from channels_admission.limiter.limiter import Gate, Slot
+from channels_admission.limiter.registry import close_gates, gate_of
+from channels_admission.runtime.identity import Worker
 
 from conftest import eventually
 from faulty import FaultyLedger
@@ -288,7 +290,7 @@ async def test_a_permanent_refusal_is_an_error_in_the_log(opened, caplog):
 
 async def test_refusals_are_told_in_one_line_a_second(opened, caplog, monkeypatch):
     caplog.set_level(logging.INFO, "channels_admission")
-    monkeypatch.setattr(journal, "PAUSE", 0.1)
+    monkeypatch.setattr(log, "PAUSE", 0.1)
     async with opened(MAX_CONNECTIONS=1) as gate:
         await asyncio.gather(*(gate.acquire() for _ in range(500)))
         await eventually(lambda: any(record.levelno == logging.INFO for record in caplog.records))
@@ -460,4 +462,4 @@ async def test_forked_children_count_for_themselves(admission, redis_server, fig
     )
     parent.release()
     await close_gates()
-    assert not house._houses
+    assert not registry._houses

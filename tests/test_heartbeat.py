@@ -17,24 +17,28 @@ import psutil
 import pytest
 from django.core import mail
 
-from channels_admission import conversation, faults, lifespan, middleware, timetable, worker
-from channels_admission import gate as gate_module
-from channels_admission.account import Account
+from channels_admission import lifespan, middleware
+from channels_admission.conf.alerts import Recipients
+from channels_admission.connections.slot import Slot
+from channels_admission.core.counters import AGED, DRAINED, FAULT, Reason, faults_in, is_decision
+from channels_admission.core.protocol import Neighbour, Refusal
+from channels_admission.core.readings import Load
+from channels_admission.events.webhook import Outbox
 from channels_admission.exceptions import LedgerError, LedgerUnavailable
-from channels_admission.faults import Faults, kind_of
-from channels_admission.gate import Gate
-from channels_admission.house import close_gates, gate_of
 from channels_admission.ledger import open_ledger
 from channels_admission.ledger.memory import MemoryLedger
-from channels_admission.monitors import Lag
-from channels_admission.outbox import Outbox
-from channels_admission.pressure import Pressure
-from channels_admission.reader import PATIENCE, Reader, Sensor
-from channels_admission.recipients import Recipients
-from channels_admission.reserve import SIZE, reserve
-from channels_admission.slot import Slot
-from channels_admission.types import AGED, DRAINED, FAULT, Load, Neighbour, Reason, Refusal, faults_in, is_decision
-from channels_admission.worker import Worker, is_gone
+from channels_admission.limiter import limiter as gate_module
+from channels_admission.limiter import reconciler, timetable
+from channels_admission.limiter.limiter import Gate
+from channels_admission.limiter.registry import close_gates, gate_of
+from channels_admission.limiter.state import Account
+from channels_admission.overload.manager import Pressure
+from channels_admission.overload.monitors import Lag
+from channels_admission.overload.sampler import PATIENCE, Reader, Sensor
+from channels_admission.runtime import faults, identity
+from channels_admission.runtime.faults import Faults, kind_of
+from channels_admission.runtime.identity import Worker, is_gone
+from channels_admission.runtime.reserve import SIZE, reserve
 
 from conftest import eventually
 from faulty import FaultyLedger
@@ -54,7 +58,7 @@ PARTS = {
     "the report": lambda gate: (gate.account, "report"),
     "the settlement": lambda gate: (gate.account, "settle"),
     "the hints": lambda gate: (gate._schedule, "renew"),
-    "the look for neighbours": lambda gate: (conversation, "is_gone"),
+    "the look for neighbours": lambda gate: (reconciler, "is_gone"),
     "the drains": lambda gate: (gate.drains, "follow"),
     "an enforced limit": lambda gate: (gate.drains, "enforce"),
     "the answer": lambda gate: (gate._handshakes, "answer"),
@@ -238,7 +242,7 @@ async def test_monitors_that_cannot_be_heard_are_unknown_until_they_can(opened, 
 
 
 async def test_a_look_at_the_event_loop_that_has_ended_is_begun_again_and_refuses_nobody(opened, monkeypatch):
-    monkeypatch.setattr("channels_admission.pressure.MISSED", 0.1)
+    monkeypatch.setattr("channels_admission.overload.manager.MISSED", 0.1)
     async with opened() as gate:
         pressure = gate._pressure
         await eventually(lambda: all(load.reading is not None for load in pressure.load))
@@ -250,7 +254,7 @@ async def test_a_look_at_the_event_loop_that_has_ended_is_begun_again_and_refuse
 
 
 async def test_a_look_that_a_blocked_event_loop_made_late_has_not_ended(opened, monkeypatch):
-    monkeypatch.setattr("channels_admission.pressure.MISSED", 0.1)
+    monkeypatch.setattr("channels_admission.overload.manager.MISSED", 0.1)
     async with opened() as gate:
         pressure = gate._pressure
         await eventually(lambda: all(load.reading is not None for load in pressure.load))
@@ -439,10 +443,10 @@ async def test_only_a_cancellation_of_the_task_itself_passes():
 EXHAUSTED = """
 import os, resource, sys
 from pathlib import Path
-from channels_admission.memory import Memory
-from channels_admission.reserve import SIZE, is_exhausted, reserve
-from channels_admission.types import Neighbour
-from channels_admission.worker import Worker, is_gone
+from channels_admission.overload.memory import Memory
+from channels_admission.runtime.reserve import SIZE, is_exhausted, reserve
+from channels_admission.core.protocol import Neighbour
+from channels_admission.runtime.identity import Worker, is_gone
 reserve.open()
 dead = Neighbour(f"host:{sys.argv[1]}:ab", 1)
 resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
@@ -542,7 +546,7 @@ def test_a_look_at_a_neighbour_that_fails_is_no_death(monkeypatch, error):
     def fail(pid):
         raise error
 
-    monkeypatch.setattr(worker.psutil, "Process", fail)
+    monkeypatch.setattr(identity.psutil, "Process", fail)
     if error in (MemoryError, RuntimeError, RecursionError):
         with pytest.raises(error):
             is_gone(Neighbour("host:77:cd", 5))

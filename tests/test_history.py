@@ -5,11 +5,11 @@ import json
 
 import pytest
 
-from channels_admission import history
+from channels_admission.core.readings import Moment, Past
 from channels_admission.exceptions import ConfigurationError
 from channels_admission.ledger.base import MINUTES, SECONDS
 from channels_admission.ledger.memory import MemoryLedger
-from channels_admission.types import Moment, Past
+from channels_admission.status import history
 
 NOW = 1_800_000_059
 

@@ -6,8 +6,8 @@ from itertools import pairwise
 
 import pytest
 
-from channels_admission.gate import Slot
-from channels_admission.house import close_gates, gate_of
+from channels_admission.limiter.limiter import Slot
+from channels_admission.limiter.registry import close_gates, gate_of
 from channels_admission.middleware import AdmissionMiddleware
 
 

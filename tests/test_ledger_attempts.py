@@ -10,9 +10,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 from test_ledger_claims import settled, stored  # noqa: F401
 
-from channels_admission.attempts import SETS, WAYS
+from channels_admission.core.attempts import SETS, WAYS
+from channels_admission.core.protocol import KEY_BYTES, Ask, Terms, Tried
+from channels_admission.core.shares import Bound
 from channels_admission.ledger.memory import MemoryLedger
-from channels_admission.types import KEY_BYTES, Ask, Bound, Terms, Tried
 
 from fair import PLACES, Claimant
 from reports import BEAT

@@ -3,9 +3,9 @@
 import pytest
 import redis
 
+from channels_admission.core.protocol import KEY_BYTES
 from channels_admission.ledger.base import Forgotten, OutOfOrder
 from channels_admission.ledger.memory import MemoryLedger
-from channels_admission.types import KEY_BYTES
 
 from fair import Claimant, ask
 from reports import BEAT, LEASE, ClockedRedisLedger

@@ -8,11 +8,13 @@ from dataclasses import astuple, replace
 import pytest
 
 from channels_admission.conf import MAX_LIMIT
+from channels_admission.core.counters import NO_HANDSHAKES, Reason
+from channels_admission.core.protocol import Neighbour, Terms
+from channels_admission.core.rate import Pace
+from channels_admission.core.readings import Moment, Past
 from channels_admission.ledger.base import LATELY, LONGEST_MOMENT, MINUTES, SECONDS, SPREAD, OutOfOrder
 from channels_admission.ledger.memory import MemoryLedger
 from channels_admission.ledger.redis import SCRIPT
-from channels_admission.pace import Pace
-from channels_admission.types import NO_HANDSHAKES, Moment, Neighbour, Past, Reason, Terms
 
 from demo.servers import Redis
 from redises import as_admission, cluster, rights

@@ -9,7 +9,7 @@ import pytest
 from channels_admission import conf
 from channels_admission.exceptions import LedgerRefused, LedgerUnavailable
 from channels_admission.ledger import open_ledger
-from channels_admission.snapshot import Health, collect
+from channels_admission.status.snapshot import Health, collect
 
 from demo.servers import POLL, Redis, ServerFailed, end, find_redis, free_port, spawn
 from redises import AUTHORITY, certify, secret_cluster

@@ -8,8 +8,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 from test_ledger_claims import settled, stored  # noqa: F401
 
+from channels_admission.core.protocol import Aged, Ask, Evicted
+from channels_admission.core.shares import Bound
 from channels_admission.ledger.memory import MemoryLedger
-from channels_admission.types import Aged, Ask, Bound, Evicted
 
 from damage import VALUES
 from fair import Claimant, ask, key

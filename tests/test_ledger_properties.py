@@ -19,15 +19,18 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from channels_admission import account as account_module
 from channels_admission import conf
-from channels_admission.account import Account
+from channels_admission.conf.shares import classes
+from channels_admission.connections.slot import Slot
+from channels_admission.core.counters import Reason
+from channels_admission.core.overrides import Controls, Order
+from channels_admission.core.protocol import KEY_BYTES, Ask, Report
 from channels_admission.ledger.base import Forgotten, OutOfOrder
-from channels_admission.rules import Rules, classes
-from channels_admission.slot import Slot
-from channels_admission.types import KEY_BYTES, Ask, Controls, Order, Reason, Report
-from channels_admission.verdicts import Verdicts
-from channels_admission.worker import Worker
+from channels_admission.limiter import state as account_module
+from channels_admission.limiter.state import Account
+from channels_admission.limiter.verdicts import Verdicts
+from channels_admission.quotas.requests import Rules
+from channels_admission.runtime.identity import Worker
 
 from reports import Clock, ClockedRedisLedger
 

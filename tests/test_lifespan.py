@@ -9,12 +9,12 @@ import time
 
 import pytest
 
-from channels_admission import house
-from channels_admission.house import PATIENCE_AT_EXIT, gate_of
 from channels_admission.ledger import open_ledger
 from channels_admission.ledger.memory import MemoryLedger
 from channels_admission.lifespan import AdmissionLifespan
 from channels_admission.lifespan import admission as within
+from channels_admission.limiter import registry
+from channels_admission.limiter.registry import PATIENCE_AT_EXIT, gate_of
 
 from conftest import eventually
 from demo.servers import TESTPROJECT, Redis, environment
@@ -64,7 +64,7 @@ async def test_at_the_end_of_a_process_many_pools_say_goodbye_in_the_time_of_one
     settings = admission(POOLS={pool: {} for pool in MANY})
     for pool in MANY:
         await gate_of(pool).acquire()  # and is never released
-    await house._houses[asyncio.get_running_loop()].leave()
+    await registry._houses[asyncio.get_running_loop()].leave()
     assert [await workers(settings, pool) for pool in MANY] == [[]] * len(MANY)
 
 
@@ -78,7 +78,7 @@ async def test_the_end_of_a_process_waits_for_a_silent_ledger_no_longer_than_it_
 
     monkeypatch.setattr(MemoryLedger, "reconcile", silent)
     began = time.monotonic()
-    await house._houses[asyncio.get_running_loop()].leave()
+    await registry._houses[asyncio.get_running_loop()].leave()
     assert time.monotonic() - began < PATIENCE_AT_EXIT + 0.4
     await asyncio.wait([gate.task for gate in gates], timeout=5)
 
@@ -139,7 +139,7 @@ SCRIPT = """
     import asyncio, contextlib, threading
     import django
     django.setup()
-    from channels_admission.house import gate_of
+    from channels_admission.limiter.registry import gate_of
     from channels_admission.ledger import open_ledger
     from channels_admission import conf
 

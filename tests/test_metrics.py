@@ -13,8 +13,9 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse
 
-from channels_admission.metrics import SnapshotCollector, exposition
-from channels_admission.snapshot import (
+from channels_admission.core.levels import Level
+from channels_admission.core.readings import Load
+from channels_admission.status.snapshot import (
     Calls,
     Health,
     LedgerSnapshot,
@@ -23,7 +24,7 @@ from channels_admission.snapshot import (
     WorkerSnapshot,
     collect,
 )
-from channels_admission.types import Level, Load
+from channels_admission.web.metrics import SnapshotCollector, exposition
 
 from clients import Client, enter_many
 from conftest import eventually

@@ -10,8 +10,8 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
-from channels_admission.memory import NO_LIMIT, Memory, Use
-from channels_admission.monitors import WINDOW, Cpu, Descriptors, Lag
+from channels_admission.overload.memory import NO_LIMIT, Memory, Use
+from channels_admission.overload.monitors import WINDOW, Cpu, Descriptors, Lag
 
 from reports import Clock
 

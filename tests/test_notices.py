@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from channels_admission import notices
-from channels_admission.gate import Slot
-from channels_admission.house import close_gates, gate_of
+from channels_admission.events import notices
+from channels_admission.limiter.limiter import Slot
+from channels_admission.limiter.registry import close_gates, gate_of
 from channels_admission.middleware import AdmissionMiddleware
 from channels_admission.signals import connection_admitted, connection_refused
 

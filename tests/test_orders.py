@@ -3,13 +3,13 @@
 import pytest
 import redis
 
-from channels_admission.account import Account
-from channels_admission.drain import Drains
-from channels_admission.faults import Faults
+from channels_admission.core.overrides import EVERYBODY, Controls, Drain, Order
+from channels_admission.core.rate import Schedule
 from channels_admission.ledger.memory import MemoryLedger
-from channels_admission.pace import Schedule
-from channels_admission.types import EVERYBODY, Controls, Drain, Order
-from channels_admission.worker import Worker
+from channels_admission.limiter.closer import Drains
+from channels_admission.limiter.state import Account
+from channels_admission.runtime.faults import Faults
+from channels_admission.runtime.identity import Worker
 
 from reports import BEAT, LEASE, ClockedRedisLedger
 

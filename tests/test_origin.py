@@ -3,7 +3,7 @@
 import pytest
 from channels.security.websocket import OriginValidator
 
-from channels_admission.origin import ReadableOrigin
+from channels_admission.middleware import ReadableOrigin
 
 UNREADABLE = [b"http://[", b"http://[bad", b"http://host:99999", b"http://host:x"]
 READABLE = [

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from channels_admission.pace import Bucket, Pace, Schedule, paced, unpaced
-from channels_admission.types import Offer, Terms
+from channels_admission.core.protocol import Offer, Terms
+from channels_admission.core.rate import Bucket, Pace, Schedule, paced, unpaced
 
 SECONDS = st.floats(0, 10_000)
 TERMS = Terms(rate=10.0, burst=5, retry_after=(1.0, 60.0))

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 import channels_admission
-from channels_admission import conf, sizing
+from channels_admission import conf
+from channels_admission.conf import sizing
 
 ROOT = Path(__file__).resolve().parent.parent
 NEEDED = {
@@ -67,7 +68,7 @@ def test_the_page_and_the_types_tell_every_option_of_the_client_with_its_default
 
 def test_the_readme_tells_every_check():
     checks = (ROOT / "channels_admission" / "checks.py").read_text() + (
-        ROOT / "channels_admission" / "conf.py"
+        ROOT / "channels_admission" / "conf" / "__init__.py"
     ).read_text()
     ids = set(re.findall(r'"(?:channels_admission\.)?([EW]\d{3})"', checks))
     readme = (ROOT / "README.md").read_text()

@@ -10,10 +10,10 @@ import pytest
 from django.core.management import call_command
 from django.core.management.base import CommandError
 
+from channels_admission.core.levels import Level
 from channels_admission.management.commands import ws_status
-from channels_admission.plugin import State, Thresholds, check, unknown
-from channels_admission.snapshot import Health, LedgerSnapshot, PoolSnapshot, Snapshot, WorkerSnapshot
-from channels_admission.types import Level
+from channels_admission.status.snapshot import Health, LedgerSnapshot, PoolSnapshot, Snapshot, WorkerSnapshot
+from channels_admission.terminal.nagios import State, Thresholds, check, unknown
 
 from demo.servers import TESTPROJECT, environment
 

@@ -14,20 +14,20 @@ from types import SimpleNamespace
 import pytest
 from blockbuster import blockbuster_ctx
 
-from channels_admission import pressure as pressure_module
-from channels_admission import room
-from channels_admission.gate import Slot
-from channels_admission.house import close_gates, gate_of
-from channels_admission.ledger import open_ledger, record
-from channels_admission.memory import Memory, Use
+from channels_admission.conf.overload import Thresholds
+from channels_admission.core.readings import Load
+from channels_admission.ledger import codec, open_ledger
+from channels_admission.limiter.limiter import Slot
+from channels_admission.limiter.registry import close_gates, gate_of
 from channels_admission.middleware import AdmissionMiddleware
-from channels_admission.monitors import Descriptors
-from channels_admission.pressure import Pressure
-from channels_admission.reader import Reader, Sensor
-from channels_admission.snapshot import collect
-from channels_admission.thresholds import Thresholds
-from channels_admission.trigger import FLOOR, STEADY, Trigger
-from channels_admission.types import Load
+from channels_admission.overload import manager as pressure_module
+from channels_admission.overload import room
+from channels_admission.overload.manager import Pressure
+from channels_admission.overload.memory import Memory, Use
+from channels_admission.overload.monitors import Descriptors
+from channels_admission.overload.sampler import Reader, Sensor
+from channels_admission.overload.trigger import FLOOR, STEADY, Trigger
+from channels_admission.status.snapshot import collect
 
 from conftest import eventually
 
@@ -121,7 +121,7 @@ def _load(gate):
 
 
 async def test_a_saturated_monitor_refuses_everybody_under_its_name_until_it_has_fallen(admission, monkeypatch):
-    monkeypatch.setattr("channels_admission.trigger.STEADY", 0.05)
+    monkeypatch.setattr("channels_admission.overload.trigger.STEADY", 0.05)
     admission(PRESSURE=WATCHED)
     gate = gate_of("default")
     held = await gate.acquire()
@@ -207,7 +207,7 @@ async def test_a_monitor_that_hangs_is_unknown_after_a_while_and_told_of_once(ad
 
 
 async def test_a_monitor_that_hangs_stops_no_other_one(admission, hanging, memory, monkeypatch):
-    monkeypatch.setattr("channels_admission.trigger.STEADY", 0.05)
+    monkeypatch.setattr("channels_admission.overload.trigger.STEADY", 0.05)
     admission(PRESSURE={**HANGING, "other_one": {"MONITOR": f"{__name__}.told", "THRESHOLDS": None}})
     hanging.set()
     gate = gate_of("default")
@@ -222,7 +222,7 @@ async def test_a_monitor_that_hangs_stops_no_other_one(admission, hanging, memor
 def test_a_monitor_that_hangs_holds_up_no_end_of_the_process():
     code = (
         "import time\n"
-        "from channels_admission.reader import Reader, Sensor\n"
+        "from channels_admission.overload.sampler import Reader, Sensor\n"
         "reader = Reader(Sensor('told', lambda: time.sleep(60)))\n"
         "reader.ask()\n"
         "reader.close()\n"
@@ -372,9 +372,12 @@ async def test_a_handshake_leaves_nothing_behind(admission, seldom, monkeypatch)
 
 
 TOLD_FROM_MEMORY = {
-    "os.stat": [("channels_admission/monitors.py", "used")],
-    "os.readlink": [("channels_admission/worker.py", "home")],
-    "io.TextIOWrapper.read": [("channels_admission/worker.py", "home"), ("channels_admission/kernel.py", "text")],
+    "os.stat": [("channels_admission/overload/monitors.py", "used")],
+    "os.readlink": [("channels_admission/runtime/identity.py", "home")],
+    "io.TextIOWrapper.read": [
+        ("channels_admission/runtime/identity.py", "home"),
+        ("channels_admission/overload/kernel.py", "text"),
+    ],
     "io.BufferedReader.read": [("psutil/_common.py", "cat")],
 }
 """What the kernel tells in /proc and /sys and never reads from a disk; but for the first, asked once."""
@@ -405,21 +408,21 @@ async def test_nothing_here_blocks_the_event_loop(admission, redis_server):
 def test_the_median_and_the_longest_of_a_lag_are_reported_in_a_few_bytes():
     load = (Load("lag", 0.296, 0.49, 0.1, 0.3), Load("memory", 0.5, 0.0), Load("cpu", None, 0.0))
     text = "L=0.296~0.1~0.3@0.49;M=0.5;C=?"
-    assert record.loaded(load) == text
-    assert record._loads(text) == load
-    assert record.loaded((Load("lag", 0.0, 0.0, 0.0, 0.0),)) == "L=0"
+    assert codec.loaded(load) == text
+    assert codec._loads(text) == load
+    assert codec.loaded((Load("lag", 0.0, 0.0, 0.0, 0.0),)) == "L=0"
 
 
 @pytest.mark.parametrize("reading", [-3.0, -1.5e-07, 1e20, -1e20, 1e300, 1e-300, 999999.0])
 def test_no_reading_makes_a_monitor_vanish_from_a_record(reading):
     load = (Load("queue", reading, 0.5), Load("other_one", 0.5, 0.0))
-    told, other_one = record._loads(record.loaded(load))
+    told, other_one = codec._loads(codec.loaded(load))
     assert told == Load("queue", pytest.approx(reading, rel=0.01), 0.5)
     assert other_one == load[1]
 
 
 def test_a_reading_that_no_number_can_hold_is_read_as_unknown():
-    assert record._loads("queue=1.8e+308;M=0.5") == (Load("queue", None, 0.0), Load("memory", 0.5, 0.0))
+    assert codec._loads("queue=1.8e+308;M=0.5") == (Load("queue", None, 0.0), Load("memory", 0.5, 0.0))
 
 
 @pytest.mark.parametrize("reading", [float("inf"), float("-inf"), float("nan")])

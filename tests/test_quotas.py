@@ -6,9 +6,9 @@ import pytest
 from django.test import override_settings
 
 from channels_admission import conf
-from channels_admission.address import Proxies
-from channels_admission.quotas import Quota
-from channels_admission.rules import bounds
+from channels_admission.conf.proxies import Proxies
+from channels_admission.conf.quotas import Quota
+from channels_admission.conf.shares import bounds
 
 
 def tenant(scope):

@@ -6,11 +6,11 @@ from itertools import pairwise
 
 import pytest
 
+from channels_admission.core.counters import Reason
 from channels_admission.exceptions import LedgerUnavailable
-from channels_admission.gate import Gate, Slot
 from channels_admission.ledger import open_ledger
-from channels_admission.types import Reason
-from channels_admission.worker import Worker
+from channels_admission.limiter.limiter import Gate, Slot
+from channels_admission.runtime.identity import Worker
 
 from conftest import eventually
 from faulty import FaultyLedger

@@ -8,13 +8,13 @@ import urllib.request
 import pytest
 from django.test import AsyncClient
 
+from channels_admission.core.levels import Level
 from channels_admission.exceptions import LedgerUnavailable
-from channels_admission.gate import Gate
-from channels_admission.house import close_gates, gate_of, open_gates
 from channels_admission.ledger import open_ledger
+from channels_admission.limiter.limiter import Gate
+from channels_admission.limiter.registry import close_gates, gate_of, open_gates
 from channels_admission.readiness import AdmissionReadiness, answer, standing
-from channels_admission.types import Level
-from channels_admission.worker import Worker
+from channels_admission.runtime.identity import Worker
 
 from clients import enter_many, leave_all
 from conftest import eventually
@@ -99,7 +99,7 @@ async def test_a_saturated_monitor_is_no_reason_below_its_second_threshold(admis
 async def test_a_closed_pool_says_why(admission, monkeypatch, reason):
     admission()
     gate_of("default")
-    monkeypatch.setattr("channels_admission.account.Account.closed", reason)
+    monkeypatch.setattr("channels_admission.limiter.state.Account.closed", reason)
     assert says() == (503, reason)
     assert says(f"ignore=full,{reason}") == (200, "ready")
     await close_gates()
@@ -108,9 +108,9 @@ async def test_a_closed_pool_says_why(admission, monkeypatch, reason):
 async def test_in_a_dry_run_only_a_drain_is_a_reason(admission, monkeypatch):
     admission(DRY_RUN=True)
     gate_of("default").account.level = Level.FULL
-    monkeypatch.setattr("channels_admission.account.Account.closed", "paused")
+    monkeypatch.setattr("channels_admission.limiter.state.Account.closed", "paused")
     assert says() == (200, "ready")
-    monkeypatch.setattr("channels_admission.account.Account.closed", "draining")
+    monkeypatch.setattr("channels_admission.limiter.state.Account.closed", "draining")
     assert says() == (503, "draining")
     await close_gates()
 

@@ -12,9 +12,9 @@ import pytest
 from redis.asyncio import Redis as Client
 from redis.exceptions import RedisError
 
-from channels_admission.gate import Gate, Slot
 from channels_admission.ledger import open_ledger
-from channels_admission.worker import Worker
+from channels_admission.limiter.limiter import Gate, Slot
+from channels_admission.runtime.identity import Worker
 
 from conftest import eventually
 from demo.servers import Redis

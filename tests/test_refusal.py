@@ -8,12 +8,13 @@ from channels.testing import WebsocketCommunicator
 from hypothesis import given
 from hypothesis import strategies as st
 
-from channels_admission import refusal
+from channels_admission.connections import refusal
 from channels_admission.consumers import AdmissionMixin
+from channels_admission.core.counters import Reason
+from channels_admission.core.protocol import Refusal
 from channels_admission.exceptions import ConfigurationError
-from channels_admission.house import close_gates, gate_of
+from channels_admission.limiter.registry import close_gates, gate_of
 from channels_admission.middleware import AdmissionMiddleware
-from channels_admission.types import Reason, Refusal
 
 HTTP = {"websocket.http.response": {}}
 

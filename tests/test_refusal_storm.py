@@ -11,7 +11,7 @@ from ipaddress import IPv4Address
 import pytest
 from redis.asyncio import Redis as Client
 
-from channels_admission.house import close_gates
+from channels_admission.limiter.registry import close_gates
 from channels_admission.middleware import AdmissionMiddleware
 
 from demo.servers import Redis

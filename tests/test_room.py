@@ -2,9 +2,9 @@
 
 import pytest
 
-from channels_admission.memory import Use
-from channels_admission.room import FIRST, LARGEST_PART, LEAST, MOST, UNSHOWN, Room
-from channels_admission.thresholds import Thresholds
+from channels_admission.conf.overload import Thresholds
+from channels_admission.overload.memory import Use
+from channels_admission.overload.room import FIRST, LARGEST_PART, LEAST, MOST, UNSHOWN, Room
 
 MIB = 2**20
 BASE = 60

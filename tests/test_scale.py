@@ -7,8 +7,10 @@ from dataclasses import replace
 
 import pytest
 
+from channels_admission.core.counters import CALLS, CALLS_TOOK
+from channels_admission.core.protocol import View
+from channels_admission.core.readings import Load
 from channels_admission.ledger.redis import RedisLedger
-from channels_admission.types import CALLS, CALLS_TOOK, Load, View
 
 from reports import BEAT, LEASE, Reporter
 

@@ -16,9 +16,10 @@ from hypothesis import settings as budget
 from hypothesis import strategies as st
 from redis.exceptions import AuthenticationError, ConnectionError
 
-from channels_admission import conf, views
-from channels_admission.house import close_gates, gate_of
+from channels_admission import conf
 from channels_admission.ledger import open_ledger
+from channels_admission.limiter.registry import close_gates, gate_of
+from channels_admission.status import cache
 
 from conftest import eventually
 from demo.servers import Redis
@@ -122,7 +123,7 @@ def test_nothing_that_people_or_programs_see_tells_a_secret(
     admission, guarded, works, caplog, monkeypatch, admin_client
 ):
     caplog.set_level(logging.DEBUG)
-    monkeypatch.setattr(views, "_remembered", None)
+    monkeypatch.setattr(cache, "_remembered", None)
     url = guarded if works else guarded.replace(CORE, f"{CORE}-wrong")
     admission(LEDGER=url, BEAT=0.1, LEASE=30, ALERTS={"WEBHOOK": HOOK, "LEDGER": True}, STATUS_TOKEN=TOKEN)
     asyncio.run(_hear(away=not works))

@@ -6,7 +6,7 @@ import time
 import pytest
 from redis.asyncio import Redis as Client
 
-from channels_admission.snapshot import collect
+from channels_admission.status.snapshot import collect
 
 from churn import Churn, churn
 from conftest import eventually

@@ -6,8 +6,8 @@ from functools import partial
 
 import pytest
 
-from channels_admission.connection import Connection
-from channels_admission.servers import abort, abort_later
+from channels_admission.connections.connection import Connection
+from channels_admission.runtime.servers import abort, abort_later
 
 
 class Transport:

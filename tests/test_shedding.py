@@ -14,9 +14,9 @@ import psutil
 import pytest
 from websockets.exceptions import InvalidHandshake
 
-from channels_admission.monitors import WINDOW
-from channels_admission.pressure import REFRESH, Pressure
-from channels_admission.trigger import STEADY
+from channels_admission.overload.manager import REFRESH, Pressure
+from channels_admission.overload.monitors import WINDOW
+from channels_admission.overload.trigger import STEADY
 
 from cgroups import control_group
 from clients import Client, enter_many, leave_all, look, shows

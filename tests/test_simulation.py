@@ -8,7 +8,7 @@ import random
 
 import pytest
 
-from channels_admission.account import Account
+from channels_admission.limiter.state import Account
 
 from simulation import ALL, BIRTHS, EMBEDDED, FATES, LOSS, NET, ORDERS, RUSH, Simulation
 

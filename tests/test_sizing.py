@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from channels_admission import sizing
+from channels_admission.conf import sizing
 
 
 @pytest.mark.parametrize(

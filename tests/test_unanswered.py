@@ -6,10 +6,10 @@ import threading
 import pytest
 from channels.generic.websocket import AsyncWebsocketConsumer, WebsocketConsumer
 
-from channels_admission import lookout
-from channels_admission.ahead import MOST_BYTES, MOST_EVENTS, Ahead
+from channels_admission.connections.ahead import MOST_BYTES, MOST_EVENTS, Ahead
 from channels_admission.consumers import AdmissionMixin
-from channels_admission.house import close_gates, gate_of
+from channels_admission.limiter import lookout
+from channels_admission.limiter.registry import close_gates, gate_of
 from channels_admission.middleware import AdmissionMiddleware
 
 from clients import shows

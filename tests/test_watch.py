@@ -19,12 +19,12 @@ import pytest
 from rich.console import Console
 
 from channels_admission import conf
-from channels_admission.history import History, Series
+from channels_admission.core.levels import Level
 from channels_admission.ledger import open_ledger
-from channels_admission.snapshot import Health, LedgerSnapshot, PoolSnapshot, Snapshot
-from channels_admission.sparkline import Sparkline
-from channels_admission.types import Level
-from channels_admission.watch import KEPT, Watch
+from channels_admission.status.history import History, Series
+from channels_admission.status.snapshot import Health, LedgerSnapshot, PoolSnapshot, Snapshot
+from channels_admission.terminal.sparkline import Sparkline
+from channels_admission.terminal.watch import KEPT, Watch
 
 from demo.servers import TESTPROJECT, Redis, environment
 from reports import Reporter

@@ -9,10 +9,10 @@ from dataclasses import replace
 import psutil
 import pytest
 
-from channels_admission import worker
-from channels_admission.servers import name_of
-from channels_admission.types import Neighbour
-from channels_admission.worker import Worker, birth, is_gone
+from channels_admission.core.protocol import Neighbour
+from channels_admission.runtime import identity
+from channels_admission.runtime.identity import Worker, birth, is_gone
+from channels_admission.runtime.servers import name_of
 
 
 @pytest.fixture
@@ -56,9 +56,9 @@ def test_a_process_that_cannot_be_seen_is_not_gone(child, monkeypatch):
     def hidden(pid):
         raise psutil.NoSuchProcess(pid)
 
-    monkeypatch.setattr(worker.psutil, "Process", hidden)
+    monkeypatch.setattr(identity.psutil, "Process", hidden)
     assert not is_gone(known)
-    monkeypatch.setattr(worker.psutil, "Process", lambda pid: (_ for _ in ()).throw(psutil.AccessDenied(pid)))
+    monkeypatch.setattr(identity.psutil, "Process", lambda pid: (_ for _ in ()).throw(psutil.AccessDenied(pid)))
     assert not is_gone(known)
 
 
@@ -80,22 +80,22 @@ def test_an_identity_is_host_process_and_a_nonce_of_its_own():
     ],
 )
 def test_a_host_name_is_reduced_to_what_is_safe_everywhere(monkeypatch, name, shown):
-    monkeypatch.setattr(worker.socket, "gethostname", lambda: name)
-    assert worker.host.__wrapped__() == shown
+    monkeypatch.setattr(identity.socket, "gethostname", lambda: name)
+    assert identity.host.__wrapped__() == shown
 
 
 def test_long_names_that_begin_alike_are_not_the_same_and_a_worker_s_name_of_its_host_is_its_own():
     pods = [f"site-production-workers-7d9f8b6c54-{pod}" for pod in ("x2x4z", "k8k9l")]
-    names = [worker.host_name(pod) for pod in pods]
+    names = [identity.host_name(pod) for pod in pods]
     assert len(set(names)) == 2
     assert all(re.fullmatch(r"site-production-workers-[0-9a-f]{8}", name) for name in names)
-    assert [worker.host_name(name) for name in names] == names
+    assert [identity.host_name(name) for name in names] == names
 
 
 def test_another_process_namespace_is_another_home(monkeypatch):
-    here = worker.home.__wrapped__()
-    monkeypatch.setattr(worker.os, "readlink", lambda path: "pid:[1]")
-    assert worker.home.__wrapped__() != here
+    here = identity.home.__wrapped__()
+    monkeypatch.setattr(identity.os, "readlink", lambda path: "pid:[1]")
+    assert identity.home.__wrapped__() != here
     assert re.fullmatch(r"[0-9a-f]{12}", here)
 
 

@@ -18,10 +18,12 @@ import redis
 from django.core.management import call_command
 from django.core.management.base import CommandError
 
-from channels_admission import conf, render
+from channels_admission import conf
+from channels_admission.core.levels import Level
+from channels_admission.core.readings import Load
 from channels_admission.ledger import open_ledger
 from channels_admission.management.commands.ws_status import Command
-from channels_admission.snapshot import (
+from channels_admission.status.snapshot import (
     Calls,
     Connects,
     Health,
@@ -32,7 +34,7 @@ from channels_admission.snapshot import (
     Snapshot,
     WorkerSnapshot,
 )
-from channels_admission.types import Level, Load
+from channels_admission.terminal import status as status_report
 
 from demo.servers import TESTPROJECT, Redis, environment, free_port
 from reports import Reporter
@@ -131,7 +133,7 @@ def snapshot(*pools: PoolSnapshot, enabled: bool = True, health: Health = Health
 
 
 def shown(seen: Snapshot, **options) -> str:
-    return printed(render.status(seen), **options)
+    return printed(status_report.status(seen), **options)
 
 
 # With workers
@@ -377,7 +379,7 @@ def test_a_foreign_key_in_our_place(shared, redis_server, prefix):
 
 def test_a_problem_is_one_line_without_control_characters():
     ledger = LedgerSnapshot("redis", "redis://h/0", Health.DOWN, "ResponseError: \x1b[2Jfirst\r\nsecond\u202e")
-    assert render.problem(ledger) == "The ledger at redis://h/0 cannot be read: ResponseError: ?[2Jfirst second?"
+    assert status_report.problem(ledger) == "The ledger at redis://h/0 cannot be read: ResponseError: ?[2Jfirst second?"
 
 
 # As a process
@@ -470,7 +472,7 @@ def test_refusals_are_named_and_unknown_reasons_stand_as_they_are():
 
 @pytest.mark.parametrize(("held", "cells"), [(0, 0), (1, 1), (500, 5), (599, 5), (999, 9), (1000, 10), (1200, 10)])
 def test_the_bar_is_empty_only_without_slots_held_and_whole_only_without_slots_free(held, cells):
-    assert render.Gauge(held, 1000, "red").cells(10) == cells
+    assert status_report.Gauge(held, 1000, "red").cells(10) == cells
 
 
 @pytest.mark.parametrize(
@@ -487,7 +489,7 @@ def test_the_bar_is_empty_only_without_slots_held_and_whole_only_without_slots_f
     ],
 )
 def test_durations(seconds, text):
-    assert render.duration(seconds) == text
+    assert status_report.duration(seconds) == text
 
 
 def test_long_names_are_folded_and_whole():

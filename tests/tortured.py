@@ -15,11 +15,11 @@ from pathlib import Path
 from django.conf import settings as django_settings
 
 from channels_admission import conf
-from channels_admission.account import Account
-from channels_admission.gate import Gate, Slot
+from channels_admission.core.protocol import Report, View
 from channels_admission.ledger import open_ledger
-from channels_admission.types import Report, View
-from channels_admission.worker import Worker
+from channels_admission.limiter.limiter import Gate, Slot
+from channels_admission.limiter.state import Account
+from channels_admission.runtime.identity import Worker
 
 WORKERS = 8
 CLIENTS = 10

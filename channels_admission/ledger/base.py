@@ -19,12 +19,12 @@ its storage, it promises after every call:
    evenly over the seconds since the worker's report before, at most :data:`SPREAD`, up to that in which
    they are told. Those of a worker it has forgotten meanwhile have no second, and are left out. A moment
    takes at most :data:`LONGEST_MOMENT` bytes, whatever reasons there are.
-8. Where a report is shared (:class:`~..types.Fair`), each key is counted by all workers together, with no key
+8. Where a report is shared (:class:`~.protocol.Fair`), each key is counted by all workers together, with no key
    of nobody: a claim is granted only up to its quota, a class admitted only up to its share. Asks are decided in
    their order. A worker whose claims were lost is told to tell them all again; none is granted on top of what it
    has meanwhile. Those of a forgotten worker are given back by the next calls, a bounded number in each.
    Attempts under a key with a rate are counted before all else, also those that are refused, in a bounded number of
-   buckets (:mod:`~..attempts`), which are full where the ledger has lost its data.
+   buckets (:mod:`~.attempts`), which are full where the ledger has lost its data.
    A quota whose oldest connection gives way is exceeded by as many as are known to be older, never twofold; each
    answer says how many of the worker's oldest connections are beyond the maximum, until they are counted no more.
 9. A refusal stores nothing else of its own, and a pool nobody uses disappears.
@@ -35,22 +35,24 @@ its storage, it promises after every call:
    of those that had registered by the version of the pool that it bears.
 11. A pool's level follows its total and its limit, but not while the ledger settles. Each change of it is told to
     one worker, again only where it has not seen the answer (a report's ``version`` tells), to another where it is gone.
-12. The settings in force are the strictest of those that workers have (:mod:`..agreement`), for a lease after the last
+12. The settings in force are the strictest of those that workers have (:mod:`.agreement`), for a lease after the last
     report of a worker that has them, and for one and a half beats after its goodbye; also while a ledger that has lost
     its data settles, as long as workers remember them. It settles for one and a half of the slowest heartbeat about.
 13. What something else has altered in its storage is found by the next call that reads it, at the latest one heartbeat
     later (a worker's place in the queue of leases: in a heartbeat for every 256 workers). The ledger then settles as
-    after a loss of data, and says so once (:attr:`~..types.View.healed`). No call fails by it.
+    after a loss of data, and says so once (:attr:`~.protocol.View.healed`). No call fails by it.
 
 Calls come from one event loop at a time and may be cancelled; a cancelled or failed call may
-still have been applied. Faults are :exc:`~channels_admission.exceptions.LedgerUnavailable` and
-:exc:`~channels_admission.exceptions.LedgerRefused`, and nothing else.
+still have been applied. Faults are :exc:`~.exceptions.LedgerUnavailable` and
+:exc:`~.exceptions.LedgerRefused`, and nothing else.
 """
 
 from typing import Protocol
 
+from ..core.overrides import Controls
+from ..core.protocol import Report, View
+from ..core.readings import Past, Reading
 from ..exceptions import LedgerError
-from ..types import Controls, Past, Reading, Report, View
 
 SECONDS = 900
 """Seconds that a ledger remembers, the one that runs included."""
@@ -61,7 +63,7 @@ SPREAD = 300
 LONGEST_MOMENT = 68
 """Bytes at most that a second or a minute takes as text; reasons for which there is no room share a name."""
 LATELY = 300
-"""Seconds whose handshakes a :class:`~channels_admission.types.Reading` has."""
+"""Seconds whose handshakes a :class:`~.types.Reading` has."""
 
 
 class OutOfOrder(LedgerError):

@@ -8,37 +8,22 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from .. import agreement, policy
-from ..agreement import differences, fingerprint, numbers_of, strictest
-from ..attempts import Buckets, judge
 from ..conf import Settings
-from ..fairness import decide
-from ..holders import Holders
-from ..pace import Pace
-from ..types import (
-    EVERYBODY,
-    NOTHING_SET,
-    RELEASED,
-    Bound,
-    Controls,
-    Counters,
-    Drain,
-    Edge,
-    Key,
-    Level,
-    Neighbour,
-    Past,
-    Reading,
-    Reason,
-    Report,
-    View,
-    WorkerReading,
-    faults_in,
-    is_decision,
-)
+from ..core import agreement, levels
+from ..core.agreement import differences, fingerprint, numbers_of, strictest
+from ..core.attempts import Buckets, judge
+from ..core.counters import RELEASED, Counters, Reason, faults_in, is_decision
+from ..core.holders import Holders
+from ..core.levels import Edge, Level
+from ..core.overrides import EVERYBODY, NOTHING_SET, Controls, Drain
+from ..core.protocol import Key, Neighbour, Report, View
+from ..core.quota import decide
+from ..core.rate import Pace
+from ..core.readings import Past, Reading, WorkerReading
+from ..core.shares import Bound
 from .base import LATELY, MINUTES, SECONDS, OutOfOrder
-from .moments import within
-from .rings import Rings
+from .buckets import within
+from .history import Rings
 
 REAPED_PER_CALL = 100
 EDGES_KEPT = 16
@@ -279,7 +264,7 @@ class MemoryLedger:
         """What this report's worker is to tell of: what it brought about, and what nobody else can tell any more."""
         told = [each for each in pool.edges if each.worker == report.worker and report.version >= each.version]
         pool.edges = [each for each in pool.edges if each not in told]
-        before, pool.level = pool.level, policy.alert(total, limit, report.warn_at, pool.level)
+        before, pool.level = pool.level, levels.alert(total, limit, report.warn_at, pool.level)
         if pool.level is not before:
             pool.edges.append(_Telling(0, Edge(before, pool.level, total, limit), None))
         del pool.edges[:-EDGES_KEPT]

@@ -41,17 +41,20 @@ from redis.exceptions import (
     TryAgainError,
 )
 
-from .. import agreement
 from ..conf import Settings
+from ..conf.ledger import DEFAULT_URL, address_of, passwords_of
+from ..core import agreement
+from ..core.levels import Level
+from ..core.overrides import Controls
+from ..core.protocol import Report, View
+from ..core.readings import Past, Reading
 from ..exceptions import LedgerRefused, LedgerUnavailable
-from ..hosts import DEFAULT_URL, address_of, passwords_of
-from ..reserve import is_exhausted, reserve
-from ..types import Controls, Level, Past, Reading, Report, View
+from ..runtime.reserve import is_exhausted, reserve
 from .base import Forgotten, OutOfOrder
-from .controls import entries
-from .controls import text as controls_text
-from .moments import packed
-from .record import born, loaded, past_of, reading_of, shared, text_of, view_of
+from .buckets import packed
+from .codec import born, loaded, past_of, reading_of, shared, text_of, view_of
+from .overrides import entries
+from .overrides import text as controls_text
 
 Look = tuple[tuple[int, int], Sequence[Mapping[Any, Any]]]
 """The time by Redis, seconds and microseconds, and some of a pool's hashes."""

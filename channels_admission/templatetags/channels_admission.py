@@ -21,9 +21,12 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import pgettext_lazy
 
-from ..snapshot import Health, PoolSnapshot, Second, WorkerSnapshot
-from ..types import ATTEMPTS, EVERYBODY, OTHER, QUOTA, Drain, Level, Load, Order, Reason, utc
-from ..views import look
+from ..core.counters import ATTEMPTS, OTHER, QUOTA, Reason
+from ..core.levels import Level
+from ..core.overrides import EVERYBODY, Drain, Order, utc
+from ..core.readings import Load
+from ..status.cache import look
+from ..status.snapshot import Health, PoolSnapshot, Second, WorkerSnapshot
 
 register = template.Library()
 

@@ -9,7 +9,7 @@ import psutil
 import pytest
 import redis
 
-from channels_admission.types import Level
+from channels_admission.core.levels import Level
 
 from clients import Client, enter_many, look
 from conftest import eventually

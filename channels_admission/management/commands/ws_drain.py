@@ -5,7 +5,7 @@ from typing import Any
 from django.core.management.base import CommandError, CommandParser
 
 from ... import controls
-from ...command import ControlCommand
+from ..base import ControlCommand
 
 OVER = 60.0
 """Seconds that a drain takes, unless told."""

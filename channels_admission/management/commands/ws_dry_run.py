@@ -5,8 +5,8 @@ from typing import Any
 from django.core.management.base import CommandError, CommandParser
 
 from ... import controls
-from ...command import ControlCommand
 from ...conf import DEFAULT_POOL
+from ..base import ControlCommand
 
 SWITCH = {"on": True, "off": False}
 

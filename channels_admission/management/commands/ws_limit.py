@@ -5,9 +5,9 @@ from typing import Any
 from django.core.management.base import CommandError, CommandParser
 
 from ... import conf, controls
-from ...command import ControlCommand
 from ...conf import DEFAULT_POOL
 from ...exceptions import ConfigurationError
+from ..base import ControlCommand
 
 MOST_DIGITS = 12
 OVER = 10.0

@@ -5,7 +5,7 @@ from typing import Any
 from django.core.management.base import CommandParser
 
 from ... import controls
-from ...command import ControlCommand
+from ..base import ControlCommand
 
 
 class Command(ControlCommand):

@@ -15,17 +15,19 @@ from typing import IO, Any, Literal, cast
 from django.core.management.base import BaseCommand, CommandError, CommandParser, DjangoHelpFormatter
 from rich.console import Console
 
-from ... import conf, history, plugin, render
-from ...advice import advise, as_text
-from ...diagnosis import Diagnosis, diagnose
+from ... import conf
+from ...diagnostics import Diagnosis, diagnose
+from ...diagnostics.deploy import advise, as_text
+from ...diagnostics.host import gather
 from ...exceptions import ConfigurationError
-from ...facts import gather
-from ...history import History
-from ...plugin import State
-from ...printout import printout
-from ...shape import SHAPE
-from ...snapshot import Health, Snapshot, WorkerSnapshot, collect
-from ...watch import EVERY, watch
+from ...status import history
+from ...status.history import History
+from ...status.snapshot import Health, Snapshot, WorkerSnapshot, collect
+from ...terminal import nagios, status
+from ...terminal.diagnosis import printout
+from ...terminal.nagios import State
+from ...terminal.schema import SHAPE
+from ...terminal.watch import EVERY, watch
 
 LEDGER_DOWN = 2
 """The exit code when the ledger cannot be read."""
@@ -109,16 +111,16 @@ class Command(BaseCommand):
             self.stdout.write(json.dumps(snapshot.as_dict(), indent=2))
         elif not is_down:
             _meet(options["host"], snapshot)
-            self._console(options).print(render.status(snapshot))
+            self._console(options).print(status.status(snapshot))
         if is_down:
-            raise CommandError(render.problem(snapshot.ledger), returncode=LEDGER_DOWN)
+            raise CommandError(status.problem(snapshot.ledger), returncode=LEDGER_DOWN)
 
     def _check(self, options: Mapping[str, Any]) -> None:
-        thresholds = plugin.Thresholds(options["warn"], _critical(options))
+        thresholds = nagios.Thresholds(options["warn"], _critical(options))
         try:
-            finding = plugin.check(_look(options["pool"]), thresholds)
+            finding = nagios.check(_look(options["pool"]), thresholds)
         except CommandError as error:
-            finding = plugin.unknown(str(error))
+            finding = nagios.unknown(str(error))
         self.stdout.write(finding.line)
         if finding.state:
             sys.exit(finding.state)
@@ -187,7 +189,7 @@ def _agree(options: Mapping[str, Any]) -> None:
 
 def _critical(options: Mapping[str, Any]) -> float:
     given: float | None = options["critical"]
-    return plugin.CRITICAL_AT if given is None else given
+    return nagios.CRITICAL_AT if given is None else given
 
 
 def _settings(pool: str | None = None) -> conf.Settings:

@@ -1,0 +1,28 @@
+"""The rules by which a pool is shared, applied to a scope: what a handshake asks for.
+
+Keys come from clients, and may be long or private: what leaves this module is a keyed hash of
+fixed length, of the quota's name and the key.
+"""
+
+import math
+
+from ..core.shares import Bound, Class
+from . import PoolSettings
+from .quotas import EXEMPT, MOST, OLDEST, PENDING, Quota
+
+
+def classes(pool: PoolSettings) -> tuple[Class, ...]:
+    """Every class of a pool: that of the unknown, those with a share, and that of the exempt."""
+    named = (Class(name, share) for name, share in pool.shares.items())
+    return (Class("", 1.0), *named, Class(EXEMPT, math.inf))
+
+
+def bounds(pool: PoolSettings) -> tuple[Bound, ...]:
+    """Every quota of a pool, and that of the strangers."""
+    strangers = () if pool.pending_share is None else (Bound(PENDING, None, pool.pending_share),)
+    return (*map(_bound, pool.quotas), *strangers)
+
+
+def _bound(quota: Quota) -> Bound:
+    most = MOST if quota.max is None else quota.max
+    return Bound(quota.name, most, rate=quota.rate, burst=quota.burst, oldest=quota.full == OLDEST)

@@ -1,0 +1,180 @@
+"""What a setting's value may be: each function gives the value as we use it, or raises :exc:`Wrong`."""
+
+import difflib
+import re
+from collections.abc import Callable, Iterable
+from inspect import iscoroutinefunction
+from numbers import Real
+from typing import Any
+
+from django.utils.module_loading import import_string
+
+MAX_AGE = 31_536_000
+"""Seconds, a year; a larger age is taken for a mistake."""
+MAX_RATE = 1_000_000
+"""Admissions per second; a higher rate is no limit."""
+SENDABLE_CODES = frozenset({1000, 1001, 1002, 1003, 1007, 1008, 1009, 1011, 1012, 1013, 1014, *range(3000, 5000)})
+"""Close codes that a server may send (RFC 6455, section 7.4, and IANA's registry); 1010 is the client's."""
+
+
+class Wrong(Exception):
+    """A value is not what its key asks for; the message completes "must be …"."""
+
+
+def closest(name: object, known: Iterable[str]) -> str | None:
+    """The one of ``known`` that is spelt most like ``name``; None where none is like it."""
+    by_fold = {candidate.casefold(): candidate for candidate in known}
+    close = difflib.get_close_matches(str(name).casefold(), by_fold, 1, 0.5)
+    return by_fold[close[0]] if close else None
+
+
+def nearest(name: object, known: Iterable[str]) -> str:
+    """A question to end a message with, or nothing."""
+    close = closest(name, known)
+    return f" Did you mean {close!r}?" if close is not None else ""
+
+
+def misnamed(name: object, known: Iterable[str]) -> str:
+    """A wrong key of a dict that may hold secrets, for people: by its name only where it is like a known one.
+
+    It is then written in capitals as well: letters of any case may be a secret that is like one by chance.
+    """
+    is_name = re.fullmatch(r"[A-Z_]{1,20}", str(name)) and nearest(name, known)
+    return repr(name) if is_name else "a key of it"
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def _is_async(found: Callable[..., Any]) -> bool:
+    """Whether a call of it, or of its ``__call__``, gives something to be awaited."""
+    return iscoroutinefunction(found) or iscoroutinefunction(type(found).__call__)
+
+
+def function(path: object, named: str, called: str) -> Callable[..., Any]:
+    """What stands at a dotted path; ``named`` and ``called`` begin what is said where the path or its end is wrong."""
+    try:
+        found = import_string(path)  # type: ignore[arg-type]
+    except (ImportError, TypeError, AttributeError) as error:
+        raise Wrong(f"{named}, and {path!r:.60} is none") from error
+    if not callable(found):
+        raise Wrong(f"{called}, and {path!r:.60} cannot")
+    if _is_async(found):
+        raise Wrong(f"{called} without await, and {path!r:.60} is an async function")
+    return found  # type: ignore[no-any-return]
+
+
+def whole(low: int, high: int) -> Callable[[Any], int]:
+    def read(value: Any) -> int:
+        if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+            raise Wrong(f"a whole number from {low} to {high}")
+        return value
+
+    return read
+
+
+def seconds(low: float, high: float) -> Callable[[Any], float]:
+    def read(value: Any) -> float:
+        if not _is_number(value) or not low <= value <= high:
+            raise Wrong(f"a number of seconds from {low:g} to {high:g}")
+        return float(value)
+
+    return read
+
+
+def share(value: Any) -> float:
+    if not _is_number(value) or not 0 < value <= 1:
+        raise Wrong("a share of the limit above 0 and at most 1, such as 0.7")
+    return float(value)
+
+
+def one_of(*choices: str) -> Callable[[Any], str]:
+    def read(value: Any) -> str:
+        if value not in choices:
+            raise Wrong("one of " + ", ".join(map(repr, choices)))
+        return str(value)
+
+    return read
+
+
+def flag(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise Wrong("True or False")
+    return value
+
+
+def prefix(value: Any) -> str:
+    if not isinstance(value, str) or not 1 <= len(value) <= 64 or not value.isprintable() or set(value) & set("{} "):
+        raise Wrong("1 to 64 printable characters without spaces and braces")
+    return value
+
+
+def reason(value: Any) -> str:
+    if not isinstance(value, str) or not value.isprintable() or len(value.encode()) > 100:
+        raise Wrong("one printable line of at most 100 bytes (a close frame carries 123, the hint needs the rest)")
+    return value
+
+
+def close_code(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value not in SENDABLE_CODES:
+        raise Wrong("a close code a server may send: 1013 (Try Again Later), another registered one, or 3000 to 4999")
+    return value
+
+
+def retry_bounds(value: Any) -> tuple[float, float]:
+    if not isinstance(value, tuple | list) or len(value) != 2 or not all(map(_is_number, value)):
+        raise Wrong("two numbers of seconds, (least, most)")
+    low, high = map(float, value)
+    if not 0.5 <= low <= high <= 3600:
+        raise Wrong("two numbers of seconds, (least, most), with 0.5 <= least <= most <= 3600")
+    return low, high
+
+
+def age(value: Any) -> float | None:
+    if value is not None and (not _is_number(value) or not 1 <= value <= MAX_AGE):
+        raise Wrong(f"None or a number of seconds from 1 to {MAX_AGE}")
+    return None if value is None else float(value)
+
+
+def patience(low: float) -> Callable[[Any], float | None]:
+    def read(value: Any) -> float | None:
+        if value is not None and (not _is_number(value) or not low <= value <= 3600):
+            raise Wrong(f"None or a number of seconds from {low:g} to 3600")
+        return None if value is None else float(value)
+
+    return read
+
+
+def drain(value: Any) -> float | None:
+    if value is not None and (not _is_number(value) or not 0 <= value <= 3600):
+        raise Wrong("None or a number of seconds from 0 to 3600")
+    return None if value is None else float(value)
+
+
+def rate(value: Any) -> float | None:
+    if value is not None and (not _is_number(value) or not 0.01 <= value <= MAX_RATE):
+        raise Wrong(f"None or a number of admissions per second from 0.01 to {MAX_RATE}")
+    return None if value is None else float(value)
+
+
+def burst(value: Any) -> int | None:
+    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MAX_RATE):
+        raise Wrong(f"None or a whole number of admissions from 1 to {MAX_RATE}")
+    return None if value is None else int(value)
+
+
+def token(value: Any) -> str | None:
+    if value is None or (isinstance(value, str) and re.fullmatch(r"[A-Za-z0-9._~+/=-]{32,256}", value)):
+        return value
+    raise Wrong("None or 32 to 256 letters, digits and ._~+/=-, such as secrets.token_urlsafe() gives")
+
+
+def size(value: Any) -> int | None:
+    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or not 2**20 <= value <= 2**50):
+        raise Wrong("None or a whole number of bytes from a MiB on")
+    return None if value is None else int(value)
+
+
+REASON_BYTES = 123
+"""The longest reason a close frame can carry, in bytes of UTF-8 (RFC 6455, section 5.5)."""

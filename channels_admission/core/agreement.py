@@ -1,0 +1,135 @@
+"""The settings that all workers of a pool must have alike, and those that hold where they do not: the strictest.
+
+Settings are numbers by name: ``limit`` (slots), ``warn_at`` (a share), ``lease`` and ``beat`` (milliseconds), ``rate``
+(admissions a second) and ``burst``, ``quota:NAME`` (slots), ``attempts:NAME`` (attempts a second), ``at_once:NAME``
+(attempts), ``quota%:NAME`` and ``share:CLASS`` (shares of the limit).
+One that a worker does not have binds it nevertheless, where it can: a quota or a class binds those who have it.
+
+As text they are ``NAME=NUMBER,…`` in the order of the settings, and the first eight digits of its SHA-1 are its
+fingerprint. ``reconcile.lua`` has the same rules, and one contract holds both.
+"""
+
+import hashlib
+import math
+import re
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+
+from .protocol import Report
+from .shares import Bound
+
+Numbers = Mapping[str, float]
+
+GREATEST = frozenset({"lease", "beat"})
+"""Of these the greatest is the strictest, of all others the smallest."""
+FINGERPRINT = r"[0-9a-f]{8}"
+MOST_SETTINGS = 8
+"""Different settings of a pool that are told apart; of more the oldest two become the strictest of both."""
+LONGEST = 4096
+"""Bytes of one text."""
+NUMBER = re.compile(r"([a-z_]{1,8}%?(?::[a-z0-9_-]{1,32})?)=(\d{1,9}(?:\.\d{1,9})?)")
+WORDS = {
+    "limit": "MAX_CONNECTIONS",
+    "warn_at": "WARN_AT",
+    "lease": "LEASE",
+    "beat": "BEAT",
+    "rate": "CONNECT_RATE",
+    "burst": "CONNECT_BURST",
+    "quota": "QUOTAS",
+    "quota%": "QUOTAS",
+    "attempts": "QUOTAS, rate of",
+    "at_once": "QUOTAS, burst of",
+    "share": "SHARES",
+}
+
+
+def text_of(report: Report, lease: float, beat: float) -> str:
+    """The settings of the worker that reports; its lease and beat in seconds."""
+    fair = report.fair
+    quotas, shares = (
+        ((), ()) if fair is None else (fair.quotas, tuple((each.name, each.share) for each in fair.classes))
+    )
+    return _text(report.limit, report.warn_at, lease, beat, report.terms.rate, report.terms.burst, quotas, shares)
+
+
+@lru_cache(256)
+def _text(
+    limit: int, warn_at: float, lease: float, beat: float, rate: float | None, burst: int,
+    quotas: tuple[Bound, ...], shares: tuple[tuple[str, float], ...],
+) -> str:  # fmt: skip
+    numbers = {"limit": limit, "warn_at": warn_at, "lease": round(1000 * lease), "beat": round(1000 * beat)}
+    if rate:
+        numbers |= {"rate": rate, "burst": burst}
+    for quota in quotas:
+        name, most = (
+            (f"quota%:{quota.name}", quota.share) if quota.most is None else (f"quota:{quota.name}", quota.most)
+        )
+        numbers[name] = most
+        if quota.rate:
+            numbers |= {f"attempts:{quota.name}": quota.rate, f"at_once:{quota.name}": quota.burst}
+    numbers |= {f"share:{name}": share for name, share in shares if name and not math.isinf(share)}
+    return text(numbers)
+
+
+def text(numbers: Numbers) -> str:
+    return ",".join(f"{name}={_plain(number)}" for name, number in numbers.items())
+
+
+def _plain(number: float) -> str:
+    return f"{number:.9f}".rstrip("0").rstrip(".")
+
+
+@lru_cache(256)
+def fingerprint(text: str) -> str:
+    return hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()[:8]
+
+
+def numbers_of(text: str) -> dict[str, float]:
+    """The numbers of a text; what is none of ours is left out."""
+    found = map(NUMBER.fullmatch, text[:LONGEST].split(","))
+    return {match[1]: float(match[2]) for match in found if match}
+
+
+def strictest(settings: Iterable[Numbers]) -> dict[str, float]:
+    """What is in force where all these are about."""
+    found: dict[str, float] = {}
+    for numbers in settings:
+        for name, number in numbers.items():
+            pick = max if name in GREATEST else min
+            found[name] = pick(found.get(name, number), number)
+    return found
+
+
+def differences(settings: Iterable[Numbers]) -> dict[str, tuple[float | None, ...]]:
+    """The settings that are not everywhere the same, with their values: the smallest first, None where unset."""
+    settings = tuple(settings)
+    names = list(dict.fromkeys(name for numbers in settings for name in numbers))
+    found = {name: {numbers.get(name) for numbers in settings} for name in names}
+    return {
+        name: tuple(sorted(values, key=lambda value: (value is None, value)))
+        for name, values in found.items()
+        if len(values) > 1
+    }
+
+
+def said(name: str, value: float | None) -> str:
+    """A setting for people: ``MAX_CONNECTIONS 500``, ``BEAT 0.5 s``, ``QUOTAS user 3``."""
+    return f"{_titled(name)} {_valued(name, value)}"
+
+
+def _titled(name: str) -> str:
+    kind, _, of = name.partition(":")
+    return f"{WORDS.get(kind, kind)} {of}".strip()
+
+
+def _valued(name: str, value: float | None) -> str:
+    if value is None:
+        return "unset"
+    return f"{_plain(value / 1000)} s" if name in GREATEST else _plain(value)
+
+
+def listed(differs: Mapping[str, Iterable[float | None]]) -> str:
+    """Settings with several values each, for people: ``MAX_CONNECTIONS 50 and 500; WARN_AT 0.3 and 0.7``."""
+    return "; ".join(
+        f"{_titled(name)} {' and '.join(_valued(name, value) for value in values)}" for name, values in differs.items()
+    )

@@ -1,0 +1,84 @@
+"""The verdicts on what handshakes ask for, one after the other. Pure: counts in, reasons out.
+
+``reconcile.lua`` has the same rules, and one contract holds both.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from .attempts import Over
+from .counters import QUOTA, Reason
+from .protocol import Fair, Key
+from .shares import ceiling, most
+
+
+@dataclass(slots=True)
+class Decision:
+    """What was granted to the asks of one report."""
+
+    verdicts: list[str] = field(default_factory=list)
+    """For each ask the reason why not, or nothing."""
+    used: int = 0
+    """Tokens that the admitted have used."""
+    given: int = 0
+    """Slots."""
+    claims: Counter[Key] = field(default_factory=Counter)
+
+    @property
+    def shortfall(self) -> Reason | None:
+        """Why fewer were admitted than asked for, as far as time may mend it: quotas it does not."""
+        if Reason.PAUSED in self.verdicts:
+            return Reason.PAUSED
+        if {Reason.FULL, Reason.SHARE} & set(self.verdicts):
+            return Reason.FULL
+        return Reason.RATE if Reason.RATE in self.verdicts else None
+
+    def refused(self, fair: Fair) -> int:
+        """How many of those who want a slot have a moment to come again."""
+        return sum(
+            reason in (Reason.FULL, Reason.SHARE, Reason.RATE, Reason.PAUSED) and not ask.late
+            for ask, reason in zip(fair.asks, self.verdicts, strict=True)
+        )
+
+    def classes(self, fair: Fair) -> dict[str, int]:
+        """Slots that the worker holds now, by class; only those that have a name."""
+        held = Counter({each.name: each.held for each in fair.classes})
+        for ask, reason in zip(fair.asks, self.verdicts, strict=True):
+            held[fair.classes[ask.group].name] += not reason and not ask.late
+        return {name: count for name, count in held.items() if name and count}
+
+
+def decide(
+    fair: Fair, limit: int, total: int, counts: Mapping[Key, int], tokens: float, *, paused: bool = False,
+    over: Mapping[int, Over] = MappingProxyType({}), known: Callable[[Key], int] = lambda key: 0,
+) -> Decision:  # fmt: skip
+    """Grant what may be granted, with ``total`` slots held and ``counts`` of them under the keys.
+
+    In a ``paused`` pool nobody gets a slot, not even the exempt. The asks that are ``over``, by their place, are
+    refused for their attempts before all else. A quota whose oldest connection gives way is exceeded as far as it is
+    ``known`` who has to, and never twofold.
+    """
+    done = Decision()
+    for place, ask in enumerate(fair.asks):
+        share, slot = fair.classes[ask.group].share, not ask.late
+        reason = over[place].reason if place in over else str(Reason.PAUSED) if paused and slot else ""
+        if not reason and not math.isinf(share):
+            if ask.bounded and total + done.given + slot > ceiling(share, limit):
+                reason = Reason.FULL if total + done.given + slot > limit else Reason.SHARE
+            for quota, key in zip(fair.quotas, ask.claims, strict=False):
+                if not key or reason:
+                    continue
+                excess = counts.get(key, 0) + done.claims[key] + 1 - most(quota, limit)
+                if excess > (min(known(key), most(quota, limit)) if quota.oldest else 0):
+                    reason = f"{QUOTA}{quota.name}"
+            if not reason and slot:
+                reason = "" if done.used < tokens else Reason.RATE
+                done.used += not reason
+        if not reason:
+            done.given += slot
+            done.claims.update(filter(None, ask.claims))
+        done.verdicts.append(str(reason))
+    return done

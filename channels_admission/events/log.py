@@ -1,0 +1,48 @@
+"""Who was refused, in the log: one line a second at the most, however many there are."""
+
+import asyncio
+import logging
+from collections import Counter
+from contextvars import Context
+
+from ..core.counters import ADMITTED, DRY, is_decision
+
+logger = logging.getLogger("channels_admission")
+
+PAUSE = 1.0
+"""Seconds between two log lines about refusals."""
+
+
+class Journal:
+    """Writes down what ``counters`` count. Belongs to one event loop."""
+
+    def __init__(self, pool: str, counters: Counter[str]) -> None:
+        self._pool = pool
+        self._counters = counters
+        self._written: Counter[str] = Counter()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def note(self) -> None:
+        """Somebody was refused, or would have been: say so before long."""
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(PAUSE, self._write, context=Context())
+
+    def close(self) -> None:
+        """Say now what there is to say."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._write()
+
+    def _write(self) -> None:
+        self._timer = None
+        news = self._counters - self._written
+        self._written = self._counters.copy()
+        refused = {name: count for name, count in news.items() if is_decision(name) and name != ADMITTED}
+        spared = {name.removeprefix(DRY): count for name, count in news.items() if name.startswith(DRY)}
+        self._say("Pool %r refused %d connections: %s.", refused)
+        self._say("Dry run: pool %r would have refused %d connections, and let them in: %s.", spared)
+
+    def _say(self, sentence: str, counts: dict[str, int]) -> None:
+        if counts:
+            reasons = ", ".join(f"{count} {name}" for name, count in counts.items())
+            logger.info(sentence, self._pool, sum(counts.values()), reasons)

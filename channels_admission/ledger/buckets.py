@@ -1,0 +1,73 @@
+"""Moments as both ledgers keep them: short texts in a ring, of bounded size whatever names there are."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import replace
+
+from ..conf import MAX_LIMIT
+from ..core.counters import ADMITTED, CALLS, CALLS_TOOK, ERRORS, OTHER, Counters
+from ..core.readings import Moment
+from .base import LONGEST_MOMENT
+
+COUNTER = re.compile(r"([A-Za-z][A-Za-z0-9_.:-]{0,63})=(\d{1,15})")
+SHORT = {CALLS: "C", ERRORS: "E", CALLS_TOOK: "M"}
+"""Counters that are written as a capital, since every worker has them in its record."""
+LONG = {short: name for name, short in SHORT.items()}
+MOMENT = re.compile(r"(\d{1,12})\|(\d{0,8})\|(\d{0,8})\|(\d{1,15})\|(.*)")
+
+
+def packed(counters: Counters) -> str:
+    """Counters as text."""
+    return ",".join(f"{SHORT.get(name, name)}={count}" for name, count in counters.items())
+
+
+def counters_of(text: str) -> dict[str, int]:
+    return {LONG.get(name, name): int(count) for name, count in COUNTER.findall(text)}
+
+
+def written(moment: Moment) -> str:
+    """``when|held|limit|admitted|reasons``: the most frequent first, and those without room together as ``other``."""
+    held, limit = ("" if number is None else number for number in (moment.held, moment.limit))
+    text = f"{moment.at}|{held}|{limit}|{moment.admitted}|"
+    reasons = dict(sorted(moment.refused.items(), key=lambda item: (-item[1], item[0])))
+    return text + _fitting(reasons, LONGEST_MOMENT - len(text))
+
+
+def _fitting(reasons: Counters, room: int) -> str:
+    if len(whole := packed(reasons)) <= room:
+        return whole
+    kept, other = {}, 0
+    room -= len(packed({OTHER: sum(reasons.values())}))
+    for name, count in reasons.items():
+        if name != OTHER and len(packed({name: count})) < room:
+            kept[name] = count
+            room -= len(packed({name: count})) + 1
+        else:
+            other += count
+    return packed({**kept, OTHER: other})
+
+
+def parse(text: str) -> Moment | None:
+    """None for what no ledger can have written."""
+    match = MOMENT.fullmatch(text) if len(text) <= LONGEST_MOMENT else None
+    if match is None:
+        return None
+    at, held, limit, admitted, reasons = match.groups()
+    return Moment(int(at), _slots(held), _slots(limit), int(admitted), counters_of(reasons))
+
+
+def _slots(text: str) -> int | None:
+    return min(int(text), MAX_LIMIT) if text else None
+
+
+def within(size: int, now: int, texts: Iterable[str]) -> tuple[Moment, ...]:
+    """Those of the ``size`` moments that end with ``now``, in their order."""
+    moments = filter(None, map(parse, texts))
+    return tuple(sorted((each for each in moments if now - size < each.at <= now), key=lambda each: each.at))
+
+
+def add(moment: Moment, decided: Counters) -> Moment:
+    """``moment`` with what was decided in it as well."""
+    refused = {name: count for name, count in decided.items() if name != ADMITTED}
+    refused = {name: moment.refused.get(name, 0) + refused.get(name, 0) for name in {**moment.refused, **refused}}
+    return replace(moment, admitted=moment.admitted + decided.get(ADMITTED, 0), refused=refused)

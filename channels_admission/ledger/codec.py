@@ -1,0 +1,294 @@
+"""What stands in Redis, and what the script answers, as values; whatever no worker can have written is left out."""
+
+import hashlib
+import math
+import operator
+import re
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+from ..conf import MAX_LIMIT
+from ..core.agreement import FINGERPRINT, MOST_SETTINGS, fingerprint, numbers_of
+from ..core.counters import ATTEMPTS, QUOTA, Reason, faults_in
+from ..core.levels import Edge, Level
+from ..core.protocol import KEY_BYTES, Aged, Ask, Evicted, Fair, Neighbour, Offer, View
+from ..core.readings import Load, Moment, Past, Reading, WorkerReading
+from ..core.shares import Bound, Class
+from ..runtime.identity import MOST_PID
+from .base import LATELY, MINUTES, SECONDS
+from .buckets import counters_of, within
+from .overrides import controls_of
+
+WORKER = re.compile(r"[A-Za-z0-9._-]{1,32}:\d{1,10}:[0-9a-f]{1,16}")
+SERVER = re.compile(rf"([a-z0-9._-]{{0,24}})(?:#({FINGERPRINT}))?")
+"""And the fingerprint of the worker's settings."""
+SETTINGS = re.compile(rf"(\d{{1,15}})\|({FINGERPRINT})\|([^;]*)")
+NUMBER = r"\d{1,15}(?:\.\d{1,6})?(?:e[+-]\d{1,3})?"
+LOAD = re.compile(
+    rf"([A-Za-z][a-z0-9_]{{0,23}})=(\?|-?{NUMBER})(?:~({NUMBER})~({NUMBER}))?(?:@(\d\.\d{{1,2}}))?(?:;|$)"
+)
+MOST_MONITORS = 16
+MOST_KINDS = 32
+"""Kinds of exceptions shown of one worker."""
+LEVELS = tuple(Level)
+ALERT = re.compile(r"([0-3])\|.*")
+LONGEST_TEXT = 32_768
+"""Bytes of the longest field that is read at all."""
+SEAL = 3
+"""Bytes at the end of a worker's record by which the script knows its own writing."""
+SHORT_MONITORS = {"lag": "L", "memory": "M", "descriptors": "D", "cpu": "C"}
+"""Monitors that are written as a capital, since every worker has them in its record."""
+LONG_MONITORS = {short: name for name, short in SHORT_MONITORS.items()}
+EDGE = re.compile(r"([0-3]),([0-3]),(\d{1,15}),(\d{1,15});")
+MOST = 2**53
+"""The greatest number that the script counts exactly."""
+CLASS = re.compile(r"([a-z][a-z0-9_-]{0,31})=(\d{1,15})")
+MOST_CLASSES = 32
+CLAIM = struct.Struct(f">{KEY_BYTES}sI")
+VERDICTS = {"f": Reason.FULL, "s": Reason.SHARE, "t": Reason.SETTLING, "r": Reason.RATE, "p": Reason.PAUSED}
+FIRST_QUOTA, FIRST_RATE = ord("A"), ord("P")
+OLDEST_TOLD = 2**32 - 1
+"""Milliseconds; whoever is older is told to be as old."""
+EVICTED = re.compile(rf"([0-9a-f]{{{2 * KEY_BYTES}}})=(\d{{1,9}})(?:,|$)")
+TRIES = struct.Struct(f">HBH{KEY_BYTES}s")
+NOTHING: Mapping[Any, Any] = MappingProxyType({})
+
+
+def loaded(load: tuple[Load, ...]) -> str:
+    """``name=reading``, ``~median~longest`` where there is more to say, and ``@pressure`` where there is any."""
+    return ";".join(map(_loaded, load))
+
+
+def _loaded(load: Load) -> str:
+    """A question mark for what is unknown; nothing more is said of a lag that there is not."""
+    reading = "?" if load.reading is None else format(load.reading, ".3g")
+    spread = f"~{load.median:.3g}~{load.longest:.3g}" if load.longest else ""
+    pressure = f"@{load.pressure:.2f}" if load.pressure else ""
+    return f"{SHORT_MONITORS.get(load.name, load.name)}={reading}{spread}{pressure}"
+
+
+def shared(fair: Fair | None) -> list[str | bytes | int]:
+    """What the script must know where a pool is shared; where it is not, that it is not."""
+    if fair is None:
+        return [""]
+    places = {key: place for place, (key, _) in enumerate(fair.claims)}
+    return [
+        ",".join(map(_class, fair.classes)),
+        ",".join(map(_bound, fair.quotas)),
+        fair.parts,
+        fair.heard,
+        b"".join(CLAIM.pack(key, count) for key, count in fair.claims),
+        b"".join(_ask(ask, places) for ask in fair.asks),
+        fair.sweep,
+        ",".join(map(_rate, fair.quotas)) if any(bound.rate for bound in fair.quotas) else "",
+        b"".join(_tries(fair)),
+        "".join(str(int(bound.oldest)) for bound in fair.quotas) if any(bound.oldest for bound in fair.quotas) else "",
+        b"".join(_aged(aged, places) for aged in fair.ages),
+    ]
+
+
+def _aged(aged: Aged, places: Mapping[bytes, int]) -> bytes:
+    ages = (min(round(1000 * age), OLDEST_TOLD) for age in aged.ages)
+    return struct.pack(f">HBH{len(aged.ages)}I", places[aged.key], aged.quota, len(aged.ages), *ages)
+
+
+def _rate(bound: Bound) -> str:
+    return f"{bound.rate:.9g}~{bound.burst}" if bound.rate else "-"
+
+
+def _tries(fair: Fair) -> Iterator[bytes]:
+    """The number of an ask, or 0 where a worker has decided; the quota, the attempts, and the key."""
+    for each in fair.tries:
+        yield TRIES.pack(0, each.quota, each.number, each.key)
+    for number, ask in enumerate(fair.asks, 1):
+        for quota, key in enumerate(ask.tries):
+            if key:
+                yield TRIES.pack(number, quota, 1, key)
+
+
+def _class(each: Class) -> str:
+    share = "-" if math.isinf(each.share) else format(each.share, ".9g")
+    return f"{each.name}:{share}:{each.held}"
+
+
+def _bound(bound: Bound) -> str:
+    return f"%{bound.share:.9g}" if bound.most is None else str(bound.most)
+
+
+def _ask(ask: Ask, places: Mapping[bytes, int]) -> bytes:
+    kind = ask.late + (not ask.bounded)
+    claims = [struct.pack(">BH", quota, places[key]) for quota, key in enumerate(ask.claims) if key]
+    return bytes((ask.group, kind, len(claims))) + b"".join(claims)
+
+
+def _verdict(letter: str, fair: Fair) -> str:
+    if letter == "a":
+        return ""
+    if ord(letter) in range(FIRST_RATE, FIRST_RATE + len(fair.quotas)):
+        return f"{ATTEMPTS}{fair.quotas[ord(letter) - FIRST_RATE].name}"
+    return VERDICTS.get(letter) or f"{QUOTA}{fair.quotas[ord(letter) - FIRST_QUOTA].name}"
+
+
+def view_of(reply: list[Any], fair: Fair | None = None) -> View:
+    """The script's answer to a report that was applied, and in which ``fair`` stood.
+
+    Parts that no worker can have written are left out, and numbers are within their bounds. Any exception means that
+    the answer is not the script's.
+    """
+    _, _, granted, total, limit, workers, version, settling, lapsed, why, *rest = reply
+    pace, (now, controls, level, edges), (verdicts, retell, sweep, healed, waits, settings, evicted), neighbours = (
+        rest[:3],
+        rest[3:7],
+        rest[7:14],
+        rest[14:],
+    )
+    named = zip(neighbours[::2], neighbours[1::2], strict=True)
+    return View(
+        granted=_whole(granted),
+        total=_whole(total),
+        limit=_whole(limit),
+        workers=_whole(workers),
+        version=_whole(version),
+        settling=bool(settling),
+        lapsed=bool(lapsed),
+        shortfall=Reason(text_of(why)) if why else None,
+        offer=_offer(*(float(part) / 1000 for part in pace)) if pace[0] else None,
+        now=_finite(float(now)) / 1000,
+        controls=controls_of(text_of(controls)) if controls else None,
+        level=LEVELS[min(_whole(level), len(LEVELS) - 1)],
+        edges=tuple(_edge(*map(int, edge)) for edge in EDGE.findall(text_of(edges))),
+        neighbours=tuple(filter(None, (_neighbour(text_of(worker), text_of(born)) for worker, born in named))),
+        verdicts=tuple(_verdict(letter, fair) for letter in text_of(verdicts)) if fair else (),
+        waits=tuple(float(wait) / 1000 for wait in text_of(waits).split(",") if wait),
+        evicted=tuple(Evicted(bytes.fromhex(key), int(number)) for key, number in EVICTED.findall(text_of(evicted))),
+        retell=bool(retell),
+        sweep=text_of(sweep) if WORKER.fullmatch(text_of(sweep)) else "",
+        healed=bool(healed),
+        settings=text_of(settings),
+    )
+
+
+def _whole(number: int) -> int:
+    """A count as the script may give it; :exc:`TypeError` for what is no whole number."""
+    return max(0, min(operator.index(number), MOST))
+
+
+def _finite(number: float) -> float:
+    return number if math.isfinite(number) else 0.0
+
+
+def _offer(first: float, step: float, elapsed: float) -> Offer | None:
+    return Offer(first, step, elapsed) if math.isfinite(first + step + elapsed) else None
+
+
+def born(worker: str, started: int) -> str:
+    """When a worker's process started, sealed: by an altered time, a neighbour would take it for gone."""
+    return f"{started}{hashlib.blake2s(f'{worker} {started}'.encode(), digest_size=SEAL).hexdigest()[:SEAL]}"
+
+
+def _neighbour(worker: str, text: str) -> Neighbour | None:
+    """None where it is no process that this system can have, or the time is not as it was written."""
+    started = _number(text[:-SEAL])
+    if started is None or born(worker, started) != text:
+        return None
+    if not WORKER.fullmatch(worker) or not 0 < int(worker.split(":")[1]) <= MOST_PID:
+        return None
+    return Neighbour(worker, started)
+
+
+def _edge(before: int, level: int, held: int, limit: int) -> Edge:
+    return Edge(LEVELS[before], LEVELS[level], held, limit)
+
+
+def text_of(value: Any) -> str:
+    """A Redis string as text, whatever the client's ``decode_responses`` says; never fails."""
+    return value.decode("ascii", "replace") if isinstance(value, bytes) else str(value)
+
+
+def _number(value: str | None) -> int | None:
+    return int(value) if value is not None and value.isdecimal() and len(value) <= 16 else None
+
+
+def reading_of(hashes: Sequence[Mapping[Any, Any]], now: int, lease: float) -> Reading:
+    """A pool's counts, seconds and controls as a :class:`Reading`; what none of ours can have written is left out."""
+    fields, ring, controls = hashes
+    texts = {text_of(name): text_of(value) for name, value in fields.items() if len(value) <= LONGEST_TEXT}
+    limit, alert = _number(texts.get("#limit")), ALERT.fullmatch(texts.get("#alert", ""))
+    orders = {text_of(name): text_of(value) for name, value in controls.items()}
+    clock, settled = (_number(texts.get(name)) or 0 for name in ("#clock", "#settled"))
+    settings = _settings(texts.get("#settings", ""), clock)
+    only = next(iter(settings)) if len(settings) == 1 else ""
+    workers = (_worker(name, record, now, only) for name, record in texts.items() if not name.startswith("#"))
+    return Reading(
+        limit=limit if limit is not None and limit <= MAX_LIMIT else None,
+        settling=clock < settled,
+        counters=counters_of(texts.get("#counters", "")),
+        workers=tuple(each for each in workers if each and each.silence < _lease(each, settings, lease)),
+        seconds={moment.at: moment.handshakes for moment in _moments(ring, now // 1000, LATELY) if moment.handshakes},
+        now=now / 1000,
+        controls=controls_of(orders.get("set", "")),
+        level=LEVELS[int(alert[1])] if alert else Level.CALM,
+        settings=settings,
+    )
+
+
+def _settings(text: str, clock: int) -> dict[str, dict[str, float]]:
+    """The settings about, by their fingerprint; ``clock`` is the pool's, milliseconds."""
+    found = [match for part in text.split(";")[:MOST_SETTINGS] if (match := SETTINGS.fullmatch(part))]
+    live = (match for match in found if int(match[1]) > clock and fingerprint(match[3]) == match[2])
+    return {match[2]: numbers for match in live if "limit" in (numbers := numbers_of(match[3]))}
+
+
+def _lease(worker: WorkerReading, settings: Mapping[str, Mapping[str, float]], lease: float) -> float:
+    """How long a worker is believed without a report, in seconds; ``lease`` where its own is not known."""
+    return settings.get(worker.settings, {}).get("lease", 1000 * lease) / 1000
+
+
+def past_of(now: int, seconds: Mapping[Any, Any], minutes: Mapping[Any, Any] = NOTHING) -> Past:
+    """A pool's rings as a :class:`Past`; ``now`` in milliseconds."""
+    second = now // 1000
+    return Past(second, _moments(seconds, second, SECONDS), _moments(minutes, second // 60, MINUTES))
+
+
+def _moments(ring: Mapping[Any, Any], now: int, size: int) -> tuple[Moment, ...]:
+    return within(size, now, map(text_of, ring.values()))
+
+
+def _worker(name: str, record: str, now: int, settings: str) -> WorkerReading | None:
+    """A worker by its record, which does not say its ``settings`` where all have the same."""
+    parts = record[:-SEAL].split("|")
+    numbers = [number for part in parts[:5] if (number := _number(part)) is not None]
+    server = SERVER.fullmatch(parts[5]) if len(parts) in (9, 11) else None
+    if server is None or len(numbers) != 5 or not WORKER.fullmatch(name):
+        return None
+    held, _, seen, _, started = numbers
+    return WorkerReading(
+        worker=name,
+        held=min(held, MAX_LIMIT),
+        silence=max(0, now - seen) / 1000,
+        uptime=max(0, now - started) / 1000,
+        server=server[1],
+        settings=server[2] or settings,
+        load=_loads(parts[7]),
+        draining=parts[8] == "1",
+        classes={name: min(int(count), MAX_LIMIT) for name, count in CLASS.findall(parts[9])[:MOST_CLASSES]}
+        if len(parts) > 9
+        else {},
+        faults=dict(list(faults_in(counters_of(parts[6])).items())[:MOST_KINDS]),
+    )
+
+
+def _loads(text: str) -> tuple[Load, ...]:
+    return tuple(_load(*parts) for parts in LOAD.findall(text)[:MOST_MONITORS])
+
+
+def _load(name: str, reading: str, median: str, longest: str, pressure: str) -> Load:
+    return Load(
+        LONG_MONITORS.get(name, name),
+        None if reading == "?" or math.isinf(number := float(reading)) else number,
+        min(1.0, float(pressure or 0)),
+        float(median) if median else None,
+        float(longest) if longest else None,
+    )

@@ -1,0 +1,50 @@
+"""A pool's past in the embedded ledger: a ring of seconds and one of minutes."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+from ..core.counters import Counters
+from ..core.readings import Moment
+from .base import MINUTES, SECONDS, SPREAD
+from .buckets import add, parse, written
+
+
+@dataclass(slots=True)
+class Rings:
+    """Moments as text, by their places."""
+
+    seconds: dict[int, str] = field(default_factory=dict)
+    minutes: dict[int, str] = field(default_factory=dict)
+
+    def note(self, now: float, held: int, limit: int, decided: Counters, elapsed: float) -> None:
+        """Note what is held, and spread the handshakes decided over the ``elapsed`` seconds that end ``now``."""
+        second, span = int(now), max(1, min(int(now) - int(now - elapsed), SPREAD))
+        by_second: defaultdict[int, Counter[str]] = defaultdict(Counter, {second: Counter()})
+        by_minute: defaultdict[int, Counter[str]] = defaultdict(Counter, {second // 60: Counter()})
+        for name, count in decided.items():
+            for at, share in _shares(count, second, span):
+                by_second[at][name] += share
+                by_minute[at // 60][name] += share
+        for ring, size, last, told in (
+            (self.seconds, SECONDS, second, by_second),
+            (self.minutes, MINUTES, second // 60, by_minute),
+        ):
+            for at, counts in told.items():
+                moment = add(_moment(ring, size, at), counts)
+                if at == last:
+                    moment = replace(moment, held=max(held, moment.held or 0), limit=limit)
+                ring[at % size] = written(moment)
+
+
+def _shares(count: int, last: int, span: int) -> Iterator[tuple[int, int]]:
+    """``count`` dealt out evenly over the ``span`` seconds that end with ``last``, as far as it reaches."""
+    span = min(span, count)
+    for number in range(span):
+        yield last - number, count // span + (number < count % span)
+
+
+def _moment(ring: dict[int, str], size: int, at: int) -> Moment:
+    """What a ring of that size knows of a moment, or nothing yet."""
+    moment = parse(ring.get(at % size, ""))
+    return moment if moment and moment.at == at else Moment(at, None, None, 0, {})

@@ -1,0 +1,229 @@
+"""How a worker's connections are ended from our side: at a steady pace, so that they do not come back as a herd.
+
+In a drain, beyond a limit that is enforced, at their maximum age, and, with no time to lose, where
+memory runs out. Who is ended hears when to come back: by the pool's rate where it has one, and
+else soon, since their ends are spread already.
+"""
+
+import asyncio
+import logging
+import math
+import random
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from contextvars import Context
+from heapq import nsmallest
+from itertools import islice
+from typing import Any
+
+from ..connections.connection import REPLACED, RESTART, Connection
+from ..connections.refusal import close_reason, messages
+from ..core.counters import AGED, DRAINED, DRY, EVICTED, OUTLIVED, SHED, UNACCEPTED
+from ..core.overrides import Drain, Order
+from ..core.protocol import Refusal, View
+from ..core.rate import Schedule
+from ..runtime.faults import Faults
+from .state import Account
+
+logger = logging.getLogger("channels_admission")
+
+RESTART_REASON = "Service Restart"
+REPLACED_REASON = "Replaced by a newer connection"
+NARROWEST = 0.8
+"""The shortest time between two ends, as a share of the mean: what a busy loop was late for is caught up slowly."""
+SHORTEST = 0.02
+"""Seconds, the shortest mean time: where there are more, some end together."""
+
+
+async def spread(connections: Sequence[Connection], seconds: float) -> AsyncIterator[Connection]:
+    """The connections one after the other, evenly over ``seconds`` with random gaps."""
+    loop = asyncio.get_running_loop()
+    together = max(1, math.ceil(len(connections) * SHORTEST / seconds)) if seconds else len(connections)
+    gap = seconds * together / max(1, len(connections))
+    begun, earliest = loop.time(), 0.0
+    for place, at in enumerate(range(0, len(connections), together)):
+        await asyncio.sleep(max(begun + gap * (place + random.random()), earliest) - loop.time())
+        earliest = loop.time() + NARROWEST * gap
+        for connection in connections[at : at + together]:
+            yield connection
+
+
+class Drains:
+    """The connections of one gate, and whoever ends them. Belongs to one event loop."""
+
+    def __init__(
+        self, account: Account, schedule: Schedule, connections: dict[Connection, Any], faults: Faults
+    ) -> None:
+        self._connections = connections
+        self._account = account
+        self._schedule = schedule
+        self._faults = faults
+        self._loop = asyncio.get_running_loop()
+        self._registered: int | None = None
+        """The version of the pool at which this worker was first known to it, once its counts have settled."""
+        self._names: set[str] = set()
+        """The worker's name, and those that it had before."""
+        self._followed: Drain | None = None
+        self._enforced: Order | None = None
+        self._enforced_by = 0.0
+        """Until when connections beyond the limit that is enforced are to be ended."""
+        self._is_last = False
+        self._task: asyncio.Task[None] | None = None
+
+    # What operators have set
+
+    def follow(self, view: View) -> None:
+        """Begin or cancel a drain as the ledger's word demands."""
+        account = self._account
+        if self._registered is None and not view.settling:
+            self._registered = view.version
+        self._names.add(account.worker.id)
+        if view.controls is None or self._is_last:
+            return
+        ours = [drain for drain in view.controls.drains if self._is_meant(drain)]
+        drain = ours[-1] if ours else None  # the one that was ordered last
+        if drain == self._followed:
+            return
+        if drain is None:
+            self._cancel()
+            account.draining = False
+            logger.warning("Pool %r: this worker drains no longer.", account.pool.name)
+        else:
+            self._drain(drain.over)
+        self._followed = drain
+
+    def _is_meant(self, drain: Drain) -> bool:
+        return any(drain.is_of(name, self._registered) for name in self._names)
+
+    def enforce(self, view: View, beat: float) -> None:
+        """End this worker's part of what is held beyond a limit, as far as that is due within a beat.
+
+        The time of the order runs from when this worker first hears of it, by its own clock.
+        """
+        account, order = self._account, self._account.controls.limit
+        # Connections that have ended since the report are still counted.
+        total = view.total - max(0, account.allowance - view.granted - account.held)
+        if order is None or order.over is None or account.dry_run or account.draining or total <= view.limit:
+            return
+        if self._task is not None and not self._task.done():
+            return
+        if order != self._enforced:
+            self._enforced, self._enforced_by = order, self._loop.time() + order.over
+        left = max(beat, self._enforced_by - self._loop.time())
+        ending = sum(each.is_ending for each in self._connections)
+        part = (account.held * (total - view.limit) / total - ending) * beat / left
+        # By chance up or down: all workers together end as many as are due, at the mean.
+        doomed = list(islice(self._youngest(), max(0, math.floor(part + random.random()))))
+        if doomed:
+            self._begin(self._end_all(doomed, NARROWEST * beat))
+
+    # The end of the worker
+
+    def drain_for_good(self, seconds: float) -> None:
+        """Begin a drain that no operator can cancel: the process is about to end."""
+        if not self._is_last:
+            self._is_last = True
+            self._drain(seconds)
+
+    def cancel(self) -> None:
+        self._is_last = True
+        self._cancel()
+
+    def evict(self, view: View) -> None:
+        """End the oldest connections under keys whose quota newer ones have exceeded: all of them, at once.
+
+        The ledger names them as long as they are counted. A dry run counts them, once, and ends none.
+        """
+        account, elders, claims = self._account, self._account.elders, self._account.claims
+        if elders is None or claims is None or not view.evicted:
+            return
+        doomed = elders.doomed(view.evicted, claims.released)
+        if not doomed:
+            return
+        for connection in self._connections:
+            slot = connection.slot
+            if slot not in doomed or connection.is_ending or slot in elders.spared:
+                continue
+            account.counters[f"{DRY}{EVICTED}" if account.dry_run else EVICTED] += 1
+            if account.dry_run:
+                elders.spared.add(slot)
+            else:
+                connection.end(REPLACED, REPLACED_REASON)
+
+    # Ends one by one
+
+    def grow_old(self, connection: Connection) -> None:
+        """The connection has reached its maximum age."""
+        self._end(connection, AGED)
+
+    def refuse(self, connection: Connection) -> None:
+        """Its application has not answered the handshake by ``ACCEPT_DEADLINE``: refuse it. A dry run counts, once."""
+        account = self._account
+        if connection.unanswered is None or connection.is_ending:
+            return
+        _, scope = connection.unanswered
+        connection.unanswered = None
+        account.counters[f"{DRY}{UNACCEPTED}" if account.dry_run else UNACCEPTED] += 1
+        if not account.dry_run:
+            late = Refusal(UNACCEPTED, self._schedule.next(self._loop.time()))
+            connection.refuse(messages(scope, late, account.pool))
+
+    def end_outlived(self, connection: Connection) -> None:
+        """Its client has left, and its application has gone on for as long as it may. A dry run counts, once."""
+        account = self._account
+        account.counters[f"{DRY}{OUTLIVED}" if account.dry_run else OUTLIVED] += 1
+        if not account.dry_run:
+            connection.let_go()
+            connection.end_in(0)
+
+    def shed(self, most: int, share_of: Callable[[Connection], float]) -> int:
+        """End at once those of the class with the least share, and of one class the youngest: they lose the least.
+
+        Gives their number.
+        """
+        doomed = nsmallest(most, self._youngest(), key=share_of)
+        if not doomed:
+            return 0
+        now, pool = self._loop.time(), self._account.pool
+        for connection in doomed:
+            with self._faults.spare("an end for want of memory"):
+                connection.end(pool.close_code, close_reason(pool.close_reason, self._schedule.next(now)))
+        self._account.counters[SHED] += len(doomed)
+        logger.warning("Memory runs out: pool %r closes %d of its connections.", pool.name, len(doomed))
+        return len(doomed)
+
+    def _youngest(self) -> Iterator[Connection]:
+        return (each for each in reversed(self._connections) if not each.is_ending)
+
+    def _drain(self, seconds: float) -> None:
+        self._account.draining = True
+        self._begin(self._end_all(list(self._connections), seconds))
+        logger.warning(
+            "Pool %r: this worker drains, %d connections in %g s.",
+            self._account.pool.name, len(self._connections), seconds,
+        )  # fmt: skip
+
+    async def _end_all(self, connections: Sequence[Connection], seconds: float) -> None:
+        with self._faults.spare("a drain"):
+            async for connection in spread(connections, seconds):
+                self._drain_one(connection)
+        for connection in connections:  # none is left unless something went wrong
+            self._drain_one(connection)
+
+    def _drain_one(self, connection: Connection) -> None:
+        with self._faults.spare("an end in a drain"):
+            self._end(connection, DRAINED)
+
+    def _end(self, connection: Connection, why: str) -> None:
+        if connection in self._connections and not connection.is_ending:
+            hint = self._schedule.soon(self._loop.time())
+            connection.end(RESTART, close_reason(RESTART_REASON, hint))
+            self._account.counters[why] += 1
+
+    def _begin(self, drain: Coroutine[None, None, None]) -> None:
+        self._cancel()
+        self._task = self._loop.create_task(drain, name="admission drain", context=Context())
+
+    def _cancel(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            self._task = None

@@ -1,0 +1,82 @@
+"""Look at all connections of a gate at once: which are too old, not answered yet, or have a busy application.
+
+A timer for each would be most of what an open connection keeps in memory.
+"""
+
+import asyncio
+import random
+from collections.abc import Iterator, MutableMapping
+from contextvars import Context
+from typing import Any
+
+from ..conf import PoolSettings
+from ..connections.connection import Connection
+from ..runtime.faults import Faults
+from .closer import Drains
+
+SPREAD = 0.1
+"""The part of the age by which each connection's own is longer or shorter, so that a herd does not end as one."""
+LOOKS = 50
+"""Looks at the oldest connections in the time of one age, at the least; one a second otherwise."""
+PERIOD = 1.0
+"""Seconds between two looks at all connections: what an application does in between is not noticed."""
+
+
+class Lookout:
+    """The youngest of ``connections`` is the last. Belongs to one event loop, and all times are of its clock."""
+
+    def __init__(
+        self, pool: PoolSettings, connections: MutableMapping[Connection, float], drains: Drains, faults: Faults
+    ) -> None:
+        self._pool = pool
+        self._connections = connections
+        self._drains = drains
+        self._faults = faults
+        self._loop = asyncio.get_running_loop()
+        self._pause = min(PERIOD, (pool.max_connection_age or PERIOD * LOOKS) / LOOKS)
+        self._look_at_all = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+
+    def note(self, connection: Connection, scope: Any) -> None:
+        """It has its slot: end it at its maximum age, and unless its handshake is answered in time."""
+        pool, now = self._pool, self._loop.time()
+        if pool.max_connection_age is not None:
+            self._connections[connection] = now + pool.max_connection_age * random.uniform(1 - SPREAD, 1 + SPREAD)
+        connection.unanswered = now + (pool.accept_deadline or float("inf")), scope
+        if self._timer is None:
+            self._look_at_all = now + PERIOD
+            self._timer = self._loop.call_later(self._pause, self._look, context=Context())
+
+    def _look(self) -> None:
+        self._timer = None
+        if self._connections:
+            self._timer = self._loop.call_later(self._pause, self._look, context=Context())
+        now = self._loop.time()
+        if self._pool.max_connection_age is not None:
+            self._end_the_aged(self._pool.max_connection_age, now)
+        if now >= self._look_at_all:
+            self._look_at_all = now + PERIOD
+            self._look_at_each(now)
+
+    def _look_at_each(self, now: float) -> None:
+        late = [each for each in self._connections if each.unanswered is not None and each.unanswered[0] <= now]
+        for connection in late:
+            with self._faults.spare("the deadline to accept"):
+                self._drains.refuse(connection)
+        busy = [each for each in self._connections if each.is_busy()]
+        for connection in busy:
+            with self._faults.spare("the look ahead"):
+                connection.listen_ahead()
+
+    def _end_the_aged(self, age: float, now: float) -> None:
+        for connection in list(self._oldest(now + 2 * SPREAD * age)):
+            if self._connections.get(connection, now) <= now:
+                with self._faults.spare("an end at the maximum age"):
+                    self._drains.grow_old(connection)
+
+    def _oldest(self, latest: float) -> Iterator[Connection]:
+        """Connections that may be due. The first that is due after ``latest`` ends them: younger ones have time."""
+        for connection, due in self._connections.items():
+            if due > latest:
+                break
+            yield connection

@@ -1,0 +1,218 @@
+"""Where gates live: one house for each event loop, opened at the first handshake there."""
+
+import asyncio
+import atexit
+import multiprocessing
+import os
+from contextlib import suppress
+from functools import partial
+from multiprocessing.util import Finalize
+from typing import Any
+
+from .. import conf
+from ..conf import Settings
+from ..conf.ledger import MEMORY
+from ..ledger import open_ledger
+from ..overload.manager import Pressure
+from ..runtime import daphne, uvicorn
+from ..runtime.faults import Faults
+from ..runtime.identity import Worker
+from ..runtime.reserve import reserve
+from ..runtime.servers import name_of
+from ..runtime.shutdown import aside, drain_first, leave_first
+from .limiter import Gate
+
+PATIENCE_AT_EXIT = 0.5
+"""Seconds the end of the process waits for a goodbye."""
+
+
+class House:
+    """The gates of one event loop: one identity, one ledger, a gate for each pool in use."""
+
+    def __init__(self, settings: Settings, server: str) -> None:
+        self.settings = settings
+        self._server = server
+        reserve.open()
+        try:
+            self._open()
+        except BaseException:
+            reserve.close()
+            raise
+
+    def _open(self) -> None:
+        settings, server = self.settings, self._server
+        self._worker = Worker()
+        self._faults = Faults("this worker")
+        self._ledger = open_ledger(settings)
+        self._gates: dict[str, Gate] = {}
+        if server == daphne.NAME:
+            daphne.before_exit(partial(self.aclose, exiting=True))
+        if uvicorn.before_exit(_leave_here):
+            self._server = uvicorn.NAME  # in a lifespan, or where another framework wraps its messages, not known yet
+        if settings.drain_on_stop is not None:
+            drain_first(self.drain)
+        leave_first(_leave_at_once)
+        _leave_with_a_child()
+        self._pressure = Pressure(settings, self._present)
+
+    @property
+    def gates(self) -> tuple[Gate, ...]:
+        return tuple(self._gates.values())
+
+    def gate(self, pool: str) -> Gate:
+        gate = self._gates.get(pool)
+        if gate is None or gate.task.done():  # one may end before it has begun
+            gate = Gate(
+                self.settings.pool(pool),
+                self.settings,
+                self._ledger,
+                self._worker,
+                self._server,
+                self._pressure,
+                on_end=self._left,
+            )
+            self._gates[pool] = gate
+        return gate
+
+    def _present(self) -> int:
+        return sum([gate.present for gate in self._gates.values()])
+
+    def retire(self) -> None:
+        for gate in self._gates.values():
+            gate.retire()
+
+    async def drain(self) -> None:
+        """Empty the gates within ``DRAIN_ON_STOP``; those that take longer are left to the server."""
+        seconds = self.settings.drain_on_stop or 0.0
+        for gate in self.gates:
+            gate.drain(seconds)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds + PATIENCE_AT_EXIT):
+                while any(gate.account.held for gate in self.gates):  # noqa: ASYNC110
+                    await asyncio.sleep(0.02)
+
+    async def aclose(self, *, exiting: bool = False) -> None:
+        """End all gates, at once."""
+        await asyncio.gather(*(self._end(gate, exiting=exiting) for gate in self.gates))
+
+    async def _end(self, gate: Gate, *, exiting: bool) -> None:
+        with self._faults.spare("the end of a gate"):
+            await gate.aclose(exiting=exiting)
+
+    async def leave(self) -> None:
+        """Say goodbye at the end of the process, which does not wait longer than :data:`PATIENCE_AT_EXIT`."""
+        with suppress(Exception):
+            async with asyncio.timeout(PATIENCE_AT_EXIT):
+                await self.aclose(exiting=True)
+
+    async def leave_from_outside(self) -> None:
+        """The same from another event loop, over a connection of its own: the own one never runs again."""
+        ledger = open_ledger(self.settings)
+        reports = [(gate.pool.name, gate.last_report()) for gate in self.gates]
+        await asyncio.gather(*(ledger.reconcile(*report) for report in reports), return_exceptions=True)
+
+    async def _left(self, gate: Gate) -> None:
+        """A gate has ended; with the last one ends all that was opened, and the next handshake opens a new house."""
+        del self._gates[gate.pool.name]
+        if self._gates:
+            return
+        for loop in [loop for loop, house in list(_houses.items()) if house is self]:
+            del _houses[loop]
+        reserve.close()
+        with self._faults.spare("the end of the monitors"):
+            await self._pressure.aclose()
+        with self._faults.spare("the end of the ledger"):
+            await self._ledger.aclose()
+
+
+_houses: dict[asyncio.AbstractEventLoop, House] = {}
+_children: set[int] = set()
+"""This process, where :func:`_leave_with_a_child` has prepared its end."""
+
+if hasattr(os, "register_at_fork"):
+    # A child has neither its parent's sockets nor its event loop.
+    os.register_at_fork(after_in_child=_houses.clear)
+
+
+def gate_of(pool: str, send: Any = None) -> Gate:
+    """The running event loop's gate to ``pool``, opened at its first use; ``send`` tells the server.
+
+    When the settings have changed since, a new gate takes over, and the old one ends with its last slot.
+    """
+    loop = asyncio.get_running_loop()
+    settings = conf.current()
+    house = _houses.get(loop)
+    if house is None or house.settings is not settings:
+        if house is not None:
+            house.retire()
+        for closed in [other for other in _houses if other.is_closed()]:
+            del _houses[closed]
+            reserve.close()
+        house = _houses[loop] = House(settings, name_of(send))
+    return house.gate(pool)
+
+
+def open_gates() -> tuple[Gate, ...]:
+    """The gates of the running event loop, or where it has none, those of the whole process; opens none."""
+    with suppress(RuntimeError):
+        if here := _houses.get(asyncio.get_running_loop()):
+            return here.gates
+    return tuple(gate for loop, house in list(_houses.items()) if not loop.is_closed() for gate in house.gates)
+
+
+async def close_gates(*, exiting: bool = False) -> None:
+    """Say goodbye for every gate of the running event loop; ``exiting`` at the end of its process."""
+    house = _houses.pop(asyncio.get_running_loop(), None)
+    if house is not None:
+        await house.aclose(exiting=exiting)
+
+
+async def _leave_here() -> None:
+    """Say goodbye for the running event loop, within :data:`PATIENCE_AT_EXIT`."""
+    house = _houses.get(asyncio.get_running_loop())
+    if house is not None:
+        await house.leave()
+
+
+@atexit.register
+def _leave() -> None:
+    """Say goodbye where the server let its event loop be: stopped and never closed, or running in another thread.
+
+    Best effort: an event loop that was closed has said it, and what cannot be said in time the lease tells.
+    """
+    for loop, house in list(_houses.items()):
+        with suppress(Exception):
+            if loop.is_running():
+                asyncio.run_coroutine_threadsafe(house.leave(), loop).result(PATIENCE_AT_EXIT)
+            elif not loop.is_closed():
+                loop.run_until_complete(house.leave())
+
+
+def _leave_with_a_child() -> None:
+    """Have a process that ``multiprocessing`` started say goodbye at its end, which no ``atexit`` hears of."""
+    if multiprocessing.parent_process() is not None and os.getpid() not in _children:
+        _children.add(os.getpid())
+        Finalize(None, _leave, exitpriority=0)
+
+
+def _leave_at_once() -> None:
+    """Say goodbye from a handler of the signal that kills the process next, within ``LEDGER_TIMEOUT``.
+
+    The event loop that the signal interrupted does not go on, so its word is said beside it.
+    """
+    here = asyncio._get_running_loop()
+    houses = [(loop, house) for loop, house in list(_houses.items()) if house.settings.ledger.backend != MEMORY]
+    if houses:
+        aside(lambda: asyncio.run(_all_leave(houses, here)), max(house.settings.ledger_timeout for _, house in houses))
+
+
+async def _all_leave(houses: list[tuple[asyncio.AbstractEventLoop, House]], stopped: Any) -> None:
+    await asyncio.gather(
+        *(
+            asyncio.wrap_future(asyncio.run_coroutine_threadsafe(house.leave(), loop))
+            if loop.is_running() and loop is not stopped
+            else house.leave_from_outside()
+            for loop, house in houses
+        ),
+        return_exceptions=True,
+    )

@@ -1,0 +1,318 @@
+"""A worker's own books for one pool: what it holds, what the ledger counts for it, what it may do alone.
+
+No I/O and no clock, so that the same rules run under a gate and under a simulated network. The
+rules that keep a worker's ledger count from ever being below what it holds:
+
+- A slot is taken only while ``held < allowance``, where ``allowance`` is what the ledger counts
+  for this worker at the least; only ``share`` and ``open`` go beyond, while the ledger is away.
+- Before a smaller ``held`` is sent, the allowance shrinks to it: whether or not the reply arrives,
+  the ledger may count no more than that.
+- While the ledger is away the reports assert the whole allowance, not what happens to be held:
+  else every probe would give back slots that an outage cannot regain.
+- Every report sent has a higher number than the one before, repeated ones included.
+
+Where the pool has a connect rate, an admission needs more than a slot that is counted: each uses
+up one of the ledger's latest grants, or, while the ledger is away, a token of this worker's part.
+
+Where the pool is shared by quotas or classes, no slot is reused without asking: another client may
+come for it, and the ledger alone knows whether it may. :class:`~.quotas.claims.Claims` is the book of that.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+from ..conf import PoolSettings
+from ..conf.quotas import OLDEST
+from ..core import levels
+from ..core.agreement import numbers_of
+from ..core.attempts import Over
+from ..core.counters import ADMITTED, CALLS, CALLS_TOOK, ERRORS, RELEASED, Counters, Reason
+from ..core.levels import Level
+from ..core.overrides import NOTHING_SET
+from ..core.protocol import Ask, Claimed, Report, View
+from ..core.rate import Bucket
+from ..core.readings import Load
+from ..quotas.attempts import Attempts
+from ..quotas.claims import Claims
+from ..runtime.identity import Worker, home
+from .elders import Elders
+
+
+class Calls:
+    """The exchanges of one gate with the ledger."""
+
+    def __init__(self) -> None:
+        self.made = 0
+        self.failed = 0
+        self.seconds = 0.0
+        """That all of them took."""
+
+    @contextmanager
+    def timing(self, clock: Callable[[], float]) -> Iterator[None]:
+        """Count what is done inside as one exchange, which an exception ends as a failure."""
+        self.made += 1
+        started = clock()
+        try:
+            yield
+        except Exception:
+            self.failed += 1
+            raise
+        finally:
+            self.seconds += clock() - started
+
+    @property
+    def counters(self) -> Counters:
+        """What a report tells of them."""
+        counters = {CALLS: self.made, ERRORS: self.failed, CALLS_TOOK: int(1000 * self.seconds)}
+        return {name: count for name, count in counters.items() if count}
+
+
+class Account:
+    """The gate's half of the ledger contract; all numbers are slots unless said otherwise."""
+
+    def __init__(self, pool: PoolSettings, worker: Worker, server: str = "") -> None:
+        self.pool = pool
+        self.terms = pool.terms
+        self.settings = ""
+        """The settings in force, where they are not this worker's own, as text."""
+        self._limit = pool.max_connections
+        self.worker = worker
+        self.server = server
+        self.held = 0
+        self.allowance = 0
+        """What the ledger counts for this worker, at the least."""
+        self.away = False
+        """Whether the last exchange failed: decisions are then this account's alone."""
+        self.retired = False
+        """Whether a gate with later settings has taken the place of this one."""
+        self.draining = False
+        """Whether it takes no new connections any more."""
+        self.controls = NOTHING_SET
+        """What operators have set, as far as this worker has heard."""
+        self.counters: Counter[str] = Counter()
+        self.calls = Calls()
+        self.claims = Claims(pool) if pool.is_shared else None
+        self.elders = Elders(pool) if any(quota.full == OLDEST for quota in pool.quotas) else None
+        """Its slots by their age, where a quota's oldest connection gives way."""
+        self.attempts = Attempts(pool) if any(quota.rate for quota in pool.quotas) else None
+        self._begin()
+
+    def _begin(self) -> None:
+        self._seq = 0
+        self._heard = 0
+        self._version = 0
+        self._met_settled = False
+        self._acknowledged: Counters = {}
+        self._grants = 0
+        self._bucket: Bucket | None = None
+        self._total = self._others = 0
+        self.level: Level | None = None
+        """The pool's level as last heard."""
+        self.workers = self.pool.expected_workers
+        """Workers that share the pool, as far as is known."""
+        self._share = self._first_share
+
+    @property
+    def _first_share(self) -> int:
+        """The part of a worker that has not yet met a ledger with settled counts."""
+        return self.limit // self.pool.expected_workers
+
+    @property
+    def limit(self) -> int:
+        """Slots in the pool: what an operator has set, as far as this worker has heard, or else the settings."""
+        return self.controls.limit.value if self.controls.limit else self._limit
+
+    @property
+    def dry_run(self) -> bool:
+        """Whether nobody is refused, by an operator's word or else by the settings."""
+        return bool(self.controls.dry_run.value) if self.controls.dry_run else self.pool.dry_run
+
+    @property
+    def closed(self) -> Reason | None:
+        """Why nobody is let in whatever there is room for."""
+        if self.draining:
+            return Reason.DRAINING
+        return Reason.PAUSED if self.controls.paused else None
+
+    @property
+    def has_room(self) -> bool:
+        """Whether one more handshake may be admitted on what the ledger has granted."""
+        return self.held < self.allowance and (self._grants > 0 or not self.terms.rate)
+
+    def refusal_alone(self, now: float, ask: Ask | None = None) -> str | None:
+        """Why one more handshake may not be admitted without the ledger's word; else it has its token."""
+        if not self._has_slot_alone:
+            return Reason.LEDGER
+        if reason := self.claim_alone(ask):
+            return reason
+        if self.pool.when_ledger_down == "open":
+            return None
+        if self._bucket is not None and not self._bucket.take(now):
+            return Reason.RATE
+        return None
+
+    def claim_alone(self, ask: Ask | None) -> str | None:
+        """Why what is asked for beside a slot may not be granted without the ledger's word."""
+        if ask is None or self.claims is None or self.pool.when_ledger_down == "open":
+            return None
+        return self.claims.refusal_alone(ask, self.limit, self._others, self.held)
+
+    def over(self, ask: Ask | None, now: float, *, is_asked: bool = False) -> Over | None:
+        """Why one more attempt is refused without the ledger's word; it is counted.
+
+        Where the ledger ``is_asked`` about those who pass here, only by what it has said of others like them.
+        """
+        if self.attempts is None or ask is None or not ask.tries:
+            return None
+        if is_asked:
+            return self.attempts.known(ask.tries, now)
+        if self.away and self.pool.when_ledger_down == "open":
+            return None
+        return self.attempts.alone(ask.tries, now, self.workers)
+
+    @property
+    def _has_slot_alone(self) -> bool:
+        """Whether one more slot may be taken, by ``WHEN_LEDGER_DOWN``."""
+        match self.pool.when_ledger_down:
+            case "open":
+                return True
+            case "closed":
+                return False
+            case "freeze":
+                return self.held < self.allowance
+            case _:
+                return self.held < self.allowance + self._share
+
+    @property
+    def scarce(self) -> bool:
+        """Whether slots that this worker frees may be missed elsewhere."""
+        return levels.scarce(self._total, self.limit)
+
+    @property
+    def unreported(self) -> int:
+        """Slots the ledger counts for this worker and nobody holds, or claims that it should hear of."""
+        return max(0, self.allowance - self.held) or int(self.claims is not None and self.claims.untold)
+
+    def admit(self, ask: Ask | None = None) -> None:
+        """Take a slot; the caller has seen that there is room, and taken the claims."""
+        self.counters[ADMITTED] += 1
+        if ask is not None and self.claims is not None:
+            self.claims.enter(ask.group)
+        self.held += 1
+        self._grants -= 1
+
+    def refuse(self, reason: str) -> None:
+        self.counters[str(reason)] += 1
+
+    def release(self, claims: Claimed = (), group: int = 0) -> None:
+        self.held -= 1
+        self.counters[RELEASED] += 1
+        if self.claims is not None:
+            self.claims.give(claims)
+            self.claims.leave(group)
+
+    def report(
+        self,
+        wanted: int = 0,
+        *,
+        asks: tuple[Ask, ...] = (),
+        load: tuple[Load, ...] = (),
+        owed: int = 0,
+        gone: tuple[str, ...] = (),
+        beat: bool = False,
+        goodbye: bool = False,
+        now: float = 0.0,
+    ) -> Report:
+        """The next report to send, ``now`` by the clock of :meth:`refusal_alone`."""
+        self._seq += 1
+        self._grants = 0
+        if self.away and not goodbye:
+            held = max(self.held, self.allowance)
+        else:
+            held = self.held
+            self.allowance = min(self.allowance, held)
+        parts = 0 if self._met_settled else self.pool.expected_workers
+        fair = None
+        if self.claims is not None:
+            tries = () if self.attempts is None else self.attempts.tell()
+            fair = self.claims.say(asks, away=self.away and not goodbye, heard=self._heard, parts=parts, tries=tries)
+            if self.elders is not None:
+                fair = replace(fair, ages=self.elders.ages((key for key, _ in fair.claims), now))
+        return Report(
+            worker=self.worker.id,
+            seq=self._seq,
+            held=held,
+            wanted=wanted,
+            limit=self.pool.max_connections,
+            version=self._version,
+            allowance=held if self._met_settled else max(held, self._first_share),
+            age=self.worker.age(),
+            born=self.worker.born,
+            home=home(),
+            server=self.server,
+            counters={**self.counters, **self.calls.counters},
+            acknowledged=self._acknowledged,
+            gone=gone,
+            load=load,
+            terms=self.pool.terms,
+            owed=owed,
+            controls=self.controls,
+            draining=self.draining,
+            warn_at=self.pool.warn_at,
+            level=self.level,
+            settings=self.settings,
+            beat=beat,
+            goodbye=goodbye,
+            retired=self.retired,
+            fair=fair,
+        )
+
+    def settle(self, report: Report, view: View) -> None:
+        """The ledger answered ``report``, the last one sent."""
+        # What may go wrong comes first: either all of it is settled, or none.
+        granted = max(0, min(view.granted, report.wanted))
+        share = levels.share_of_free(view.total, view.limit, view.workers)
+        if report.fair is not None and self.claims is not None:
+            self.claims.settle(report.fair.asks, view)
+        self.away = False
+        self.allowance = report.held + granted
+        self._grants = granted
+        self._heard = report.seq
+        self._version = max(self._version, view.version)
+        self._met_settled = self._met_settled or not view.settling
+        self._acknowledged = report.counters
+        self._total = view.total
+        self._others = view.total - self.allowance
+        self.workers = view.workers
+        self._share = share
+        self.level = view.level
+        self.controls = view.controls or self.controls
+        if view.settings != self.settings:
+            self._adopt(view.settings)
+
+    def _adopt(self, settings: str) -> None:
+        """Decide by the settings in force, where other workers have others; again by the own ones where none has."""
+        in_force = numbers_of(settings)
+        self.settings = settings
+        self._limit = int(in_force.get("limit", self.pool.max_connections))
+        rate, burst = in_force.get("rate"), in_force.get("burst", 1)
+        self.terms = replace(self.pool.terms, rate=rate, burst=int(burst)) if rate else self.pool.terms
+
+    def fail(self, now: float) -> None:
+        """An exchange failed; whether the ledger applied the report is unknown."""
+        was_away, self.away = self.away, True
+        if not was_away and self.terms.rate:
+            part = max(1, self.workers)
+            self._bucket = Bucket(self.terms.rate / part, max(1, self.terms.burst // part), now)
+        if self.claims is not None:
+            self.claims.sweep = ""
+
+    def rename(self) -> None:
+        """Another worker answers to our name: go on under a new one, as one the ledger has never met."""
+        self.worker = self.worker.renamed()
+        self.allowance = 0
+        if self.claims is not None:
+            self.claims.forget()
+        self._begin()

@@ -1,0 +1,50 @@
+"""What the commands that change something have in common: who runs them, and how they answer."""
+
+import getpass
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from ..conf import DEFAULT_POOL
+from ..controls import Change
+from ..exceptions import AdmissionError, LedgerError
+
+LEDGER_DOWN = 2
+"""The exit code when the ledger cannot be reached."""
+EXIT_CODES = "The exit code is 0, 1 where it cannot be set, and 2 when the ledger cannot be reached."
+
+
+class ControlCommand(BaseCommand):
+    """A command that changes something for all workers, and says from what to what."""
+
+    requires_system_checks = []
+
+    def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
+        return super().create_parser(prog_name, subcommand, epilog=EXIT_CODES, **kwargs)
+
+    def add_pool(self, parser: CommandParser) -> None:
+        parser.add_argument("pool", nargs="?", default=DEFAULT_POOL, help="The pool; %(default)r unless given.")
+
+    def carry_out(self, change: Callable[..., tuple[Change, ...]], *args: Any, unchanged: str, **kwargs: Any) -> None:
+        """Make the change in the name of whoever runs this, and print it."""
+        self.show(lambda: change(*args, by=_user(), **kwargs) or (unchanged,))
+
+    def show(self, tell: Callable[..., Iterable[object]], *args: Any) -> None:
+        """Print what there is to tell, or fail with one line."""
+        try:
+            for each in tell(*args):
+                self.stdout.write(str(each))
+        except AdmissionError as error:
+            for each in error.made:
+                self.stdout.write(str(each))
+            if isinstance(error, LedgerError):
+                raise CommandError(f"The ledger cannot be reached: {error}", returncode=LEDGER_DOWN) from error
+            raise CommandError(str(error)) from error
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError, ImportError):
+        return "unknown"

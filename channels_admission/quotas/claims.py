@@ -1,0 +1,150 @@
+"""A worker's own book of claims: under which keys its slots are counted, and what the ledger knows of it.
+
+No I/O and no clock. A key of which the ledger's count may differ from ours is *untold*: it is
+reported, absolute, until a reply says that the report was applied. As with slots, the ledger
+counts no less than is held: a claim is taken only when it has been granted, and while the ledger
+is away the reports assert what it had counted, so that nobody else gets what may be taken again.
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+
+from ..conf import PoolSettings
+from ..conf.shares import bounds, classes
+from ..core import shares
+from ..core.counters import QUOTA, Reason
+from ..core.protocol import Ask, Claimed, Fair, Key, Tried, View
+from ..core.shares import Class
+
+TOLD_PER_CALL = 200
+"""Keys reported in one call, so that none keeps Redis busy for long."""
+ASKED_PER_CALL = 200
+"""Claims that the handshakes of one call may ask for; the others wait for the next one."""
+
+
+class Claims:
+    """The claims of the slots that one worker holds in one pool."""
+
+    def __init__(self, pool: PoolSettings) -> None:
+        self._pool = pool
+        self._classes = classes(pool)
+        self._quotas = bounds(pool)
+        self._groups: Counter[int] = Counter()
+        self._held: Counter[Key] = Counter()
+        self._untold: dict[Key, int] = {}
+        """What the ledger counts at the least, where that may differ from what is held."""
+        self._sent: dict[Key, int] = {}
+        self.sweep = ""
+        """A dead worker whose claims are to be swept up."""
+
+    @property
+    def untold(self) -> bool:
+        """Whether there is something that the ledger should hear of soon."""
+        return bool(self._untold or self.sweep)
+
+    def released(self, key: Key) -> int:
+        """Slots that the ledger counts under the key, as far as is known, and that are held no more."""
+        return max(0, self._untold.get(key, 0) - self._held[key])
+
+    def take(self, claims: Claimed) -> None:
+        """A slot is taken, or a late ask granted; the ledger may not know."""
+        for key in filter(None, claims):
+            self._mark(key)
+            self._held[key] += 1
+
+    def give(self, claims: Claimed) -> None:
+        """What was claimed is free."""
+        for key in filter(None, claims):
+            self._mark(key)
+            self._held[key] -= 1
+            if not self._held[key]:
+                del self._held[key]
+
+    def enter(self, group: int) -> None:
+        self._groups[group] += 1
+
+    def leave(self, group: int) -> None:
+        self._groups[group] -= 1
+
+    def _mark(self, key: Key) -> None:
+        self._untold.setdefault(key, self._held[key])
+
+    def forget(self) -> None:
+        """The ledger knows nothing of it any more."""
+        self._untold = dict.fromkeys(self._held, 0)
+        self.sweep = ""
+
+    def refusal_alone(self, ask: Ask, limit: int, others: int, held: int) -> str | None:
+        """Why ``ask`` may not be granted without the ledger's word; ``others`` is what the rest was last seen to hold.
+
+        Quotas then hold for the worker's own connections, with ``freeze`` for those that the ledger counts.
+        """
+        share = self._classes[ask.group].share
+        if ask.bounded and others + held + (not ask.late) > shares.ceiling(share, limit):
+            return Reason.SHARE
+        for bound, key in zip(self._quotas, ask.claims, strict=False):
+            if not key:
+                continue
+            most = shares.most(bound, limit)
+            if self._pool.when_ledger_down == "freeze":
+                most = min(most, self._untold.get(key, self._held[key]))
+            if self._held[key] >= most:
+                return f"{QUOTA}{bound.name}"
+        return None
+
+    def say(self, asks: tuple[Ask, ...], *, away: bool, heard: int, parts: int, tries: tuple[Tried, ...] = ()) -> Fair:
+        """What a report says of claims."""
+        asked = dict.fromkeys(key for ask in asks for key in filter(None, ask.claims))
+        for key in asked:
+            self._mark(key)
+        others = (key for key in self._untold if key not in asked)
+        keys = [*asked, *(key for key, _ in zip(others, range(TOLD_PER_CALL), strict=False))]
+        self._sent = {key: self._asserted(key, away=away) for key in keys}
+        if not away:
+            self._untold.update({key: min(self._untold[key], count) for key, count in self._sent.items()})
+        return Fair(
+            classes=tuple(
+                Class(each.name, each.share, self._groups[place]) for place, each in enumerate(self._classes)
+            ),
+            quotas=self._quotas,
+            heard=heard,
+            parts=parts,
+            claims=tuple(self._sent.items()),
+            asks=asks,
+            sweep=self.sweep,
+            tries=tries,
+        )
+
+    def _asserted(self, key: Key, *, away: bool) -> int:
+        return max(self._held[key], self._untold[key]) if away else self._held[key]
+
+    def settle(self, asks: tuple[Ask, ...], view: View) -> None:
+        """The ledger answered what was last said; what it granted is taken."""
+        granted = [ask for ask, reason in zip(asks, view.verdicts, strict=True) if not reason]
+        counted = Counter(self._sent)
+        for ask in granted:
+            for key in filter(None, ask.claims):
+                counted[key] += 1
+                self._held[key] += 1
+        if view.retell:
+            self._untold = dict.fromkeys(self._held, 0)
+        for key in self._sent:
+            if counted[key] == self._held[key]:
+                self._untold.pop(key, None)
+            else:
+                self._untold[key] = counted[key]
+        self._sent = {}
+        if not self._untold:
+            self._untold = {}  # a dict keeps the room that a herd once needed
+        self.sweep = view.sweep
+
+
+def first_asks(asks: Iterable[Ask]) -> int:
+    """How many of ``asks`` one call may carry."""
+    number = claims = 0
+    for ask in asks:
+        claims += max(1, len(ask.claims) - ask.claims.count(None), len(ask.tries) - ask.tries.count(None))
+        if claims > ASKED_PER_CALL:
+            break
+        number += 1
+    return number

@@ -1,0 +1,136 @@
+"""The rules by which a pool is shared, applied to a scope: what a handshake asks for.
+
+Keys come from clients, and may be long or private: what leaves this module is a keyed hash of
+fixed length, of the quota's name and the key.
+"""
+
+import hashlib
+import logging
+from functools import partial
+from itertools import chain, repeat
+from typing import Any
+
+from .. import conf
+from ..conf import PoolSettings, Settings
+from ..conf.quotas import ADDRESS, EXEMPT, PENDING, Function, Quota
+from ..conf.shares import classes
+from ..core.protocol import COUNTED, KEY_BYTES, Ask, Claimed, Key
+from .address import client_of
+
+logger = logging.getLogger("channels_admission")
+
+AUTHENTICATED = "admission_authenticated"
+"""Where a scope may say by a true value that somebody has authenticated."""
+MOST_UNKNOWN = 20
+"""Names of classes without a share that are told of in the log."""
+
+
+class Rules:
+    """The quotas, classes and strangers of one pool."""
+
+    def __init__(self, pool: PoolSettings, settings: Settings) -> None:
+        self.pool = pool
+        self._secret = conf.secret()
+        built_in: dict[str, Function] = {
+            ADDRESS: partial(client_of, proxies=settings.trusted_proxies),
+            "user": user_of,
+        }
+        self._keys: list[Function] = [
+            built_in[quota.key] if isinstance(quota.key, str) else quota.key for quota in pool.quotas
+        ]
+        self.pending: Claimed = (*[None] * len(pool.quotas), self._hash(PENDING, ""))
+        """What those claim as well who have yet to authenticate."""
+        self._places = {each.name: place for place, each in enumerate(classes(pool))}
+        self.shares = [each.share for each in classes(pool)]
+        """Of the limit, for each class."""
+        self._has_rates = any(quota.rate for quota in pool.quotas)
+        self._unknown: set[str] = set()
+
+    def ask(self, scope: Any) -> Ask:
+        """What a handshake asks for, as far as its scope tells."""
+        group = self._group(scope)
+        if self.is_exempt(group):
+            return Ask(group=group)
+        keys, authenticated = self._keys_of(scope), is_authenticated(scope)
+        claims = self._claims(keys)
+        if self.pool.pending_share is not None and not authenticated:
+            claims += self.pending[-1:]
+        return Ask(claims, group, tries=self._tries(keys, authenticated=authenticated))
+
+    def ask_again(self, scope: Any, known: Claimed, before: int) -> Ask | None:
+        """What a connection of the class ``before`` asks for beside ``known``, if its scope tells anything new."""
+        group = self._group(scope) or before
+        keys = () if self.is_exempt(group) else self._keys_of(scope, known)
+        if not any(keys) and group == before:
+            return None
+        bounded = self.shares[group] < self.shares[before]
+        tries = self._tries(keys, authenticated=is_authenticated(scope))
+        return Ask(self._claims(keys), group, late=True, bounded=bounded, tries=tries)
+
+    def without_pending(self, claims: Claimed) -> Claimed:
+        """The same, the user having been found."""
+        return claims[: len(self.pool.quotas)]
+
+    def is_exempt(self, group: int) -> bool:
+        return group == self._places[EXEMPT]
+
+    def _keys_of(self, scope: Any, known: Claimed = ()) -> Claimed:
+        """For each quota the scope's key, but None where one is ``known`` already."""
+        quotas = zip(self.pool.quotas, self._keys, chain(known, repeat(None)), strict=False)
+        return tuple(self._key(scope, quota, function) if key is None else None for quota, function, key in quotas)
+
+    def _key(self, scope: Any, quota: Quota, function: Function) -> Key | None:
+        key = function(scope)
+        return None if key is None else self._hash(quota.name, str(key))
+
+    def _claims(self, keys: Claimed) -> Claimed:
+        """The keys under which a slot is counted."""
+        if not self._has_rates:
+            return keys
+        return tuple(
+            COUNTED if key and quota.max is None else key for quota, key in zip(self.pool.quotas, keys, strict=False)
+        )
+
+    def _tries(self, keys: Claimed, *, authenticated: bool) -> Claimed:
+        """The keys under which an attempt counts.
+
+        A client that has authenticated may share its address with an attacker, and is not counted under the address. A
+        client that proves by other means that its turn has come belongs here as well.
+        """
+        if not self._has_rates or not any(keys):
+            return ()
+        return tuple(
+            key if quota.rate and not (authenticated and quota.key == ADDRESS) else None
+            for quota, key in zip(self.pool.quotas, keys, strict=False)
+        )
+
+    def _hash(self, name: str, key: str) -> Key:
+        text = f"{name}\0{key}".encode("utf-8", "surrogatepass")
+        return hashlib.blake2s(text, digest_size=KEY_BYTES, key=self._secret).digest()
+
+    def _group(self, scope: Any) -> int:
+        name = self.pool.classify(scope) if self.pool.classify else None
+        if name is None:
+            return 0
+        place = self._places.get(name)
+        if place is None:
+            self._tell_of(str(name))
+        return place or 0
+
+    def _tell_of(self, name: str) -> None:
+        if len(self._unknown) < MOST_UNKNOWN and name not in self._unknown:
+            self._unknown.add(name)
+            logger.warning("Pool %r has no share for the class %r.", self.pool.name, name[:40])
+
+
+def user_of(scope: Any) -> str | None:
+    """The primary key of the scope's user, if there is one who has authenticated."""
+    user = scope.get("user")
+    if user is None or not getattr(user, "is_authenticated", False) or user.pk is None:
+        return None
+    return str(user.pk)
+
+
+def is_authenticated(scope: Any) -> bool:
+    """Whether somebody has authenticated, as the auth middleware or the scope itself says."""
+    return bool(scope.get(AUTHENTICATED)) or user_of(scope) is not None

@@ -1,0 +1,69 @@
+"""Daphne, extended to send the registered close codes and reasons.
+
+Daphne hands an application's close code to Autobahn's public ``sendClose``, which takes only 1000
+and 3000 to 4999, and drops the reason (django/daphne#374, crossbario/autobahn-python#1642): 1013
+reaches the client as 1011. Autobahn's frame writer beneath has no such limit.
+"""
+
+import asyncio
+import inspect
+import sys
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from ..conf.validators import REASON_BYTES, SENDABLE_CODES
+
+NAME = "daphne"
+KNOWN_PARTS = ("serverClose", "sendCloseFrame", "handle_reply", "STATE_CONNECTING")
+
+
+def is_loaded() -> bool:
+    """Whether Daphne is in this process, be it as the server or as an installed app."""
+    return "daphne.ws_protocol" in sys.modules
+
+
+def can_close_with_reason() -> bool:
+    """Whether the loaded Daphne passes codes and reasons on, by itself or because it was extended."""
+    protocol = sys.modules["daphne.ws_protocol"].WebSocketProtocol
+    close = getattr(protocol, "serverClose", None)
+    return close is not None and "reason" in inspect.signature(close).parameters
+
+
+def extend() -> bool:
+    """Let the loaded Daphne pass on close codes and reasons; says whether it now does.
+
+    Leaves a Daphne alone that can do so by itself, or whose inner parts are not the known ones.
+    """
+    if can_close_with_reason():
+        return True
+    protocol = sys.modules["daphne.ws_protocol"].WebSocketProtocol
+    if not all(hasattr(protocol, name) for name in KNOWN_PARTS):
+        return False
+    handle_reply = protocol.handle_reply
+
+    def server_close(self: Any, code: int | None = None, reason: str | None = None) -> None:
+        """Close with any code an application may send, and a reason of at most 123 bytes."""
+        if code is not None and code not in SENDABLE_CODES:
+            raise ValueError(f"invalid close code {code}")
+        text = (reason or "").encode()[:REASON_BYTES].decode(errors="ignore").encode()
+        self.sendCloseFrame(code=1000 if code is None else code, reasonUtf8=text)
+
+    def handle_reply_with_reason(self: Any, message: dict[str, Any]) -> None:
+        if message.get("type") == "websocket.close" and self.state != self.STATE_CONNECTING:
+            self.serverClose(code=message.get("code"), reason=message.get("reason"))
+        else:
+            handle_reply(self, message)
+
+    protocol.serverClose = server_close
+    protocol.handle_reply = handle_reply_with_reason
+    return True
+
+
+def before_exit(farewell: Callable[[], Awaitable[None]]) -> None:
+    """Have the running Daphne wait for ``farewell`` while it ends its applications; it knows no lifespan."""
+    from twisted.internet import defer, reactor
+
+    def say() -> Any:
+        return defer.Deferred.fromFuture(asyncio.ensure_future(farewell()))
+
+    reactor.addSystemEventTrigger("before", "shutdown", say)  # type: ignore[arg-type]

@@ -1,0 +1,92 @@
+"""Unexpected exceptions: counted, logged once with their traceback, and the end of nothing that a worker does for long.
+
+What runs for as long as a worker does keeps going through :meth:`Faults.spare`. Only cancellation passes.
+"""
+
+import asyncio
+import builtins
+import logging
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from ..core.counters import FAULT
+
+logger = logging.getLogger("channels_admission")
+
+AGAIN = 5.0
+"""Seconds in which a kind of error in one part is logged once, even if the part has worked meanwhile."""
+
+
+def kind_of(error: BaseException) -> str:
+    """The nearest of Python's own exceptions: a few dozen names, whatever a library raises."""
+    names = (each.__name__ for each in type(error).__mro__ if getattr(builtins, each.__name__, None) is each)
+    return next(names, Exception.__name__)
+
+
+class Faults:
+    """The unexpected exceptions in the parts of ``whole``, each counted in all ``books`` as ``fault:KIND``.
+
+    A part logs an exception type again only after it has worked in between.
+    """
+
+    def __init__(self, whole: str, *books: Counter[str]) -> None:
+        self.books = list(books)
+        self._whole = whole
+        self._failing: dict[str, set[type[BaseException]]] = {}
+        self._logged_at: dict[tuple[str, type[BaseException]], float] = {}
+
+    def leave_out(self, book: Counter[str]) -> None:
+        """Count in ``book`` no more."""
+        self.books = [each for each in self.books if each is not book]
+
+    @contextmanager
+    def spare(self, part: str) -> Iterator[None]:
+        """Let no :exc:`Exception` out of the block, which is ``part``; the cancellation of its task passes."""
+        try:
+            yield
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            self.note(part, error)
+        except Exception as error:
+            self.note(part, error)
+        else:
+            self.recover(part)
+
+    def note(self, part: str, error: BaseException) -> None:
+        """Count ``error``, and log it with its traceback unless that was done. Never fails."""
+        # Where memory has run out, or the stack, even this may go wrong.
+        with suppress(Exception):
+            for book in self.books:
+                book[f"{FAULT}{kind_of(error)}"] += 1
+            known = self._failing.setdefault(part, set())
+            if type(error) not in known:
+                known.add(type(error))
+                self._log(part, error)
+
+    def recover(self, part: str) -> None:
+        """``part`` has worked."""
+        if self._failing and part in self._failing:
+            del self._failing[part]
+
+    def _log(self, part: str, error: BaseException) -> None:
+        now, place = time.monotonic(), (part, type(error))
+        if now - self._logged_at.get(place, -AGAIN) >= AGAIN:
+            self._logged_at[place] = now
+            logger.error(
+                "Unexpected %s in %s of %s, which goes on.", type(error).__name__, part, self._whole, exc_info=error
+            )
+
+
+def running(thread: threading.Thread | None, target: Callable[..., None], *args: Any, name: str) -> threading.Thread:
+    """``thread`` while it runs, else a new daemon thread; :exc:`RuntimeError` where none can be started."""
+    if thread is not None and thread.is_alive():
+        return thread
+    thread = threading.Thread(target=target, args=args, name=name, daemon=True)
+    thread.start()
+    return thread

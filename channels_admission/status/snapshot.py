@@ -1,0 +1,297 @@
+"""Everything shown to people and programs, collected once into one frozen value and rendered many ways."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from enum import StrEnum
+from statistics import median
+from typing import Any
+
+from .. import conf
+from ..conf import PoolSettings, Settings
+from ..conf.shares import classes
+from ..core import levels
+from ..core.agreement import GREATEST, differences, strictest
+from ..core.counters import (
+    ADMITTED,
+    AGED,
+    CALLS,
+    CALLS_TOOK,
+    CHANNELS_FULL,
+    DRAINED,
+    DRY,
+    ERRORS,
+    EVICTED,
+    HEALED,
+    OUTLIVED,
+    OVERDUE,
+    SHED,
+    UNACCEPTED,
+    faults_in,
+    is_decision,
+)
+from ..core.levels import Level
+from ..core.overrides import NOTHING_SET, Controls
+from ..core.readings import Load, Reading, WorkerReading
+from ..exceptions import LedgerError, LedgerUnavailable
+from ..ledger import open_ledger
+from ..ledger.base import LATELY
+
+READ_TIMEOUT = 1.0
+"""Seconds a look at the ledger may take; no handshake waits for it."""
+
+
+WORST_SHOWN = 3
+SIDES_NAMED = 5
+"""Workers named of those that have one value of a setting in which workers differ."""
+
+
+class Health(StrEnum):
+    OK = "ok"
+    SETTLING = "settling"
+    """It has lost data a moment ago and lets the workers report before it grants freely."""
+    DOWN = "down"
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSnapshot:
+    """One worker in one pool; times in seconds."""
+
+    id: str
+    host: str
+    pid: int
+    server: str
+    held: int
+    last_beat: float
+    uptime: float
+    load: tuple[Load, ...] = ()
+    draining: bool = False
+    faults: Mapping[str, int] = field(default_factory=dict)
+    """Unexpected exceptions since it started, by kind, in its heartbeat and what runs beside it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """A value that some workers have of a setting in which workers differ, None where they have none."""
+
+    value: float | None
+    number: int
+    """How many workers; 0 where the last of them has been gone for less than a lease."""
+    workers: tuple[str, ...]
+    """The first few of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Second:
+    """A second of Unix time, and the handshakes decided in it, admitted or refused."""
+
+    at: int
+    handshakes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Connects:
+    """The handshakes of the last five minutes, each in the second of its decision as far as the ledger can tell."""
+
+    total: int = 0
+    median: float = 0.0
+    """Handshakes in a second, half of all seconds having fewer."""
+    worst: tuple[Second, ...] = ()
+    """The seconds with the most handshakes, the worst first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Calls:
+    """The workers' exchanges with the ledger: made so far, those of them that failed, and the seconds all took."""
+
+    made: int = 0
+    failed: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class PoolSnapshot:
+    """One pool. ``share`` is held slots over the limit, and may pass 1 after the limit was lowered."""
+
+    name: str
+    held: int
+    limit: int
+    free: int
+    share: float
+    warn_at: float
+    level: Level
+    admitted: int
+    refused: Mapping[str, int]
+    """By reason, the most frequent first."""
+    shed: int
+    workers: tuple[WorkerSnapshot, ...]
+    connects: Connects = field(default_factory=Connects)
+    faults: Mapping[str, int] = field(default_factory=dict)
+    """The same of all workers that ever reported, the most frequent first."""
+    unaccepted: int = 0
+    """Connections refused after all, since their consumer had not accepted them by its deadline."""
+    outlived: int = 0
+    """Connections taken back from a handler that had not accepted when its client left, or went on for too long."""
+    healed: int = 0
+    """Times that damaged counts were put right."""
+    channels_full: int = 0
+    """Connections whose consumer ended because a channel was full."""
+    calls: Calls = field(default_factory=Calls)
+    classes: Mapping[str, int] = field(default_factory=dict)
+    """Slots held by the connections of each class that has a share, and by the exempt."""
+    overdue: int = 0
+    """Connections closed since nobody had authenticated by their deadline."""
+    configured: int = 0
+    """The limit by the settings; ``limit`` is the one in force."""
+    paused: bool = False
+    dry_run: bool = False
+    would_refuse: Mapping[str, int] = field(default_factory=dict)
+    """Those whom a dry run admitted and would have refused, by reason."""
+    drained: int = 0
+    aged: int = 0
+    evicted: int = 0
+    """Connections closed since a newer one took their place under a quota."""
+    controls: Controls = NOTHING_SET
+    """What operators have set, who, and when."""
+    alert: Level = Level.CALM
+    """The level as alerts tell it: it falls five points later than it rises."""
+    differs: Mapping[str, tuple[Side, ...]] = field(default_factory=dict)
+    """The settings in which workers differ, named as in :mod:`.core.agreement`: the strictest value is in force."""
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerSnapshot:
+    """Which ledger, where, and how it is; ``error`` is None unless it is down."""
+
+    kind: str
+    address: str
+    health: Health
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The state of all pools at ``taken`` (UTC). With the ledger down there are no pools."""
+
+    taken: datetime
+    enabled: bool
+    ledger: LedgerSnapshot
+    pools: tuple[PoolSnapshot, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON: ``taken`` in ISO 8601, the rest as the fields say."""
+        return {**asdict(self), "taken": self.taken.isoformat(timespec="milliseconds")}
+
+
+async def collect(settings: Settings | None = None) -> Snapshot:
+    """Look at the ledger over a connection of its own. A ledger that is down is a fact, not an exception."""
+    settings = settings or conf.current()
+    ledger = open_ledger(settings)
+    names = tuple(settings.pools)
+    readings: tuple[Reading, ...] = ()
+    health, problem = Health.OK, None
+    try:
+        async with asyncio.timeout(READ_TIMEOUT):
+            readings = await ledger.read(names)
+    except (LedgerError, TimeoutError) as error:
+        health = Health.DOWN
+        problem = str(error) or str(LedgerUnavailable(f"no answer within {READ_TIMEOUT:g} s"))
+    finally:
+        await ledger.aclose()
+    if any(reading.settling for reading in readings):
+        health = Health.SETTLING
+    return Snapshot(
+        taken=datetime.now(UTC),
+        enabled=settings.enabled,
+        ledger=LedgerSnapshot(ledger.kind, ledger.address, health, problem),
+        pools=tuple(_pool(settings.pools[name], reading) for name, reading in zip(names, readings, strict=False)),
+    )
+
+
+def _pool(pool: PoolSettings, reading: Reading) -> PoolSnapshot:
+    held = sum(worker.held for worker in reading.workers)
+    controls, counters = reading.controls, reading.counters
+    configured = pool.max_connections if reading.limit is None else reading.limit
+    limit = controls.limit.value if controls.limit else configured
+    warn_at = strictest(reading.settings.values()).get("warn_at", pool.warn_at)
+    return PoolSnapshot(
+        name=pool.name,
+        held=held,
+        limit=limit,
+        free=max(0, limit - held),
+        share=held / limit if limit else 1.0,
+        warn_at=warn_at,
+        level=levels.level(held, limit, warn_at),
+        admitted=counters.get(ADMITTED, 0),
+        shed=counters.get(SHED, 0),
+        unaccepted=counters.get(UNACCEPTED, 0),
+        outlived=counters.get(OUTLIVED, 0),
+        healed=counters.get(HEALED, 0),
+        faults=_most_first(faults_in(counters)),
+        channels_full=counters.get(CHANNELS_FULL, 0),
+        drained=counters.get(DRAINED, 0),
+        aged=counters.get(AGED, 0),
+        evicted=counters.get(EVICTED, 0),
+        refused=_most_first({name: n for name, n in counters.items() if is_decision(name) and name != ADMITTED}),
+        would_refuse=_most_first({name.removeprefix(DRY): n for name, n in counters.items() if name.startswith(DRY)}),
+        workers=tuple(sorted(map(_worker, reading.workers), key=lambda worker: (worker.host, worker.pid, worker.id))),
+        connects=_connects(reading.seconds),
+        calls=Calls(counters.get(CALLS, 0), counters.get(ERRORS, 0), counters.get(CALLS_TOOK, 0) / 1000),
+        classes=_classes(pool, reading),
+        overdue=counters.get(OVERDUE, 0),
+        configured=configured,
+        paused=controls.paused is not None,
+        dry_run=bool(controls.dry_run.value) if controls.dry_run else pool.dry_run,
+        controls=replace(controls, drains=reading.drains),
+        alert=reading.level,
+        differs={name: _sides(reading, name) for name in differences(reading.settings.values())},
+    )
+
+
+def _sides(reading: Reading, name: str) -> tuple[Side, ...]:
+    """The values of a setting, the strictest first."""
+    sides: dict[float | None, list[str]] = {numbers.get(name): [] for numbers in reading.settings.values()}
+    for worker in reading.workers:
+        if worker.settings in reading.settings:
+            sides[reading.settings[worker.settings].get(name)].append(worker.worker)
+    values = sorted((value for value in sides if value is not None), reverse=name in GREATEST)
+    ordered = (*values, None) if None in sides else values
+    return tuple(Side(value, len(sides[value]), tuple(sorted(sides[value])[:SIDES_NAMED])) for value in ordered)
+
+
+def _most_first(counts: Mapping[str, int]) -> Mapping[str, int]:
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+
+def _classes(pool: PoolSettings, reading: Reading) -> Mapping[str, int]:
+    held = Counter({each.name: 0 for each in classes(pool) if each.name} if pool.classify else {})
+    for worker in reading.workers:
+        held.update(worker.classes)
+    return dict(held)
+
+
+def _connects(seconds: Mapping[int, int]) -> Connects:
+    worst = sorted(seconds.items(), key=lambda item: (-item[1], -item[0]))[:WORST_SHOWN]
+    return Connects(
+        total=sum(seconds.values()),
+        median=median([*seconds.values(), *[0] * (LATELY - len(seconds))]),
+        worst=tuple(Second(at, handshakes) for at, handshakes in worst),
+    )
+
+
+def _worker(reading: WorkerReading) -> WorkerSnapshot:
+    host, pid, _ = reading.worker.split(":")
+    return WorkerSnapshot(
+        id=reading.worker,
+        host=host,
+        pid=int(pid),
+        server=reading.server,
+        held=reading.held,
+        last_beat=round(reading.silence, 3),
+        uptime=round(reading.uptime, 3),
+        load=reading.load,
+        draining=reading.draining,
+        faults=_most_first(reading.faults),
+    )

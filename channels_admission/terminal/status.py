@@ -1,0 +1,271 @@
+"""A snapshot for people at a terminal, as rich renderables: whole at 80 columns, readable without colour.
+
+What a ledger says is shown as text: never taken for markup, and without control characters.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from types import MappingProxyType
+
+from rich.console import Console, ConsoleOptions, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from ..conf import NAME
+from ..core.agreement import listed
+from ..core.counters import ATTEMPTS, QUOTA, Reason
+from ..core.levels import Level
+from ..core.readings import Load
+from ..ledger.memory import MemoryLedger
+from ..ledger.overrides import signature, whom
+from ..status.snapshot import Health, LedgerSnapshot, PoolSnapshot, Snapshot, WorkerSnapshot
+
+LEVELS = {
+    Level.CALM: ("Calm", "bold green"),
+    Level.WARNING: ("Warning", "bold yellow"),
+    Level.CRITICAL: ("Critical", "bold red"),
+    Level.FULL: ("Full", "bold red"),
+}
+HEALTHS = {
+    Health.OK: ("OK", "green"),
+    Health.SETTLING: ("Settling", "bold yellow"),
+    Health.DOWN: ("Down", "bold red"),
+}
+REASONS = {
+    Reason.FULL.value: "pool full",
+    Reason.SETTLING.value: "ledger settling",
+    Reason.RATE.value: "too many at once",
+    Reason.CROWD.value: "too many waiting",
+    Reason.LEDGER.value: "ledger away",
+    Reason.PAUSED.value: "paused",
+    Reason.DRAINING.value: "worker draining",
+    Reason.SHARE.value: "share of the class used up",
+    "lag": "event loop behind",
+    "memory": "memory short",
+    "descriptors": "descriptors short",
+    "cpu": "CPU short",
+}
+"""What people read for a reason; one not in here is shown as it is."""
+
+OFF = f"Admission is switched off: {NAME}['ENABLED'] is False. No connection is refused, and none is counted."
+UNSEEN = (
+    "The memory ledger counts inside each worker process, each with the whole limit to itself, and a command "
+    f"cannot see the counts there. Set {NAME}['LEDGER'] to a Redis URL to share and see one count."
+)
+LOST = (
+    "The ledger started empty or lost its data a moment ago, and the workers are telling it again: counts may be low."
+)
+NOBODY = "No worker is known: none runs, or none has had a connection yet."
+
+DURATIONS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
+"""Units of time in seconds, from the longest."""
+FRACTIONS_UNTIL = 10
+"""Seconds from which tenths are no longer shown."""
+DRAINS_SHOWN = 10
+"""Drains that a status shows of a pool, which may have more."""
+
+
+def status(snapshot: Snapshot, trends: Mapping[str, RenderableType] = MappingProxyType({})) -> RenderableType:
+    """All of it: the ledger, what must be known to read the numbers, and every pool with its workers.
+
+    ``trends`` stand below the numbers of the pools that they are named by.
+    """
+    pools = () if snapshot.ledger.kind == MemoryLedger.kind else snapshot.pools
+    return Group(_ledger(snapshot.ledger), *_notes(snapshot), *(_pool(pool, trends.get(pool.name)) for pool in pools))
+
+
+def problem(ledger: LedgerSnapshot) -> str:
+    """Why a ledger that is down cannot be read, in one line."""
+    return f"The ledger at {plain(ledger.address)} cannot be read: {plain(ledger.error or 'no reason given')}"
+
+
+def plain(text: str) -> str:
+    """``text`` on one line, with a question mark for whatever a terminal might obey instead of showing it."""
+    return "".join(character if character.isprintable() else "?" for character in " ".join(text.split()))
+
+
+def duration(seconds: float) -> str:
+    """A time span in its longest unit and the one after it: ``2 h 5 min``; tenths where it is short."""
+    for (size, unit), (smaller, smaller_unit) in pairwise(DURATIONS):
+        if seconds >= size:
+            return f"{int(seconds // size)} {unit} {int(seconds % size // smaller)} {smaller_unit}"
+    return f"{seconds:.1f} s" if seconds < FRACTIONS_UNTIL else f"{int(seconds)} s"
+
+
+@dataclass(frozen=True, slots=True)
+class Gauge:
+    """A bar of the width there is. Never empty while a slot is held, never whole while one is free."""
+
+    held: int
+    limit: int
+    style: str
+
+    def cells(self, width: int) -> int:
+        """How many of ``width`` cells are filled."""
+        if self.held >= self.limit:
+            return width
+        return min(max(self.held * width // self.limit, 1 if self.held else 0), width - 1)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
+        taken, free = ("#", "-") if options.ascii_only else ("█", "░")
+        cells = self.cells(options.max_width)
+        yield Text.assemble((taken * cells, self.style), (free * (options.max_width - cells), "dim"))
+
+
+def _ledger(ledger: LedgerSnapshot) -> RenderableType:
+    kind, address = plain(ledger.kind), plain(ledger.address)
+    place = Text.assemble(("Ledger", "bold"), "  ", kind, "  ", address)
+    return ends(place, Text(*HEALTHS[ledger.health]))
+
+
+def _notes(snapshot: Snapshot) -> Iterator[RenderableType]:
+    if not snapshot.enabled:
+        yield from ("", Text(OFF))
+    if snapshot.ledger.kind == MemoryLedger.kind:
+        yield from ("", Text(UNSEEN))
+    if snapshot.ledger.health is Health.SETTLING:
+        yield from ("", Text(LOST))
+
+
+def _pool(pool: PoolSnapshot, trend: RenderableType | None) -> RenderableType:
+    word, style = LEVELS[pool.level]
+    percent = 100 * pool.held // pool.limit if pool.limit else 100
+    return Group(
+        "",
+        ends(Text(plain(pool.name), "bold"), Text(word, style)),
+        ends(Gauge(pool.held, pool.limit, style), Text(f"{percent:3} %")),
+        Text(f"{pool.held:,} of {pool.limit:,} slots held, {pool.free:,} free"),
+        Text(_events(pool)),
+        *(Text(order, "bold yellow") for order in orders(pool)),
+        *_classes(pool),
+        *(() if trend is None else (trend,)),
+        "",
+        _workers(pool.workers) if pool.workers else Text(NOBODY, "dim"),
+        *map(_pressed, filter(_is_pressed, pool.workers)),
+        *(_faulty(worker) for worker in pool.workers if worker.faults),
+    )
+
+
+def orders(pool: PoolSnapshot) -> Iterator[str]:
+    """What is not as the settings say, or keeps them from being felt: a sentence for each."""
+    controls = pool.controls
+    if pool.differs:
+        differs = {name: [side.value for side in sides] for name, sides in pool.differs.items()}
+        yield f"Workers have different settings, and the strictest are in force: {plain(listed(differs))}"
+    if order := controls.limit:
+        enforced = "" if order.over is None else f", enforced within {order.over:g} s"
+        yield f"Limit {order.value:,} instead of {pool.configured:,}{enforced}{signature(order)}"
+    if controls.paused:
+        yield f"Paused: nobody is let in{signature(controls.paused)}"
+    if pool.dry_run:
+        by = signature(controls.dry_run) if controls.dry_run else ", by the settings"
+        yield f"Dry run: nobody is refused; {_reasons(pool.would_refuse) or 'none'} would have been so far{by}"
+    elif controls.dry_run:
+        yield f"No dry run, whatever the settings say{signature(controls.dry_run)}"
+    for drain in controls.drains[:DRAINS_SHOWN]:
+        yield f"Drain of {plain(whom(drain.target))} within {drain.over:g} s{signature(drain)}"
+    if (more := len(controls.drains) - DRAINS_SHOWN) > 0:
+        yield f"{more} more drains: ws_limit {plain(pool.name)} lists them all"
+    if draining := [f"{plain(worker.host)} {worker.pid}" for worker in pool.workers if worker.draining]:
+        yield f"Draining: {', '.join(draining)}"
+
+
+def _reasons(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count:,} {_reason(reason)}" for reason, count in counts.items() if count)
+
+
+def _events(pool: PoolSnapshot) -> str:
+    reasons = _reasons(pool.refused)
+    detail = f" ({reasons})" if reasons else ""
+    shed = f", {pool.shed:,} closed for want of memory" if pool.shed else ""
+    why = (
+        (pool.drained, "closed by a drain"),
+        (pool.aged, "closed at their maximum age"),
+        (pool.evicted, "closed for a newer one under their quota"),
+        (pool.overdue, "closed before they had authenticated"),
+        (pool.unaccepted, "refused since they were not accepted in time"),
+        (pool.outlived, "taken back from handlers that outlived their client"),
+    )
+    ended = "".join(f", {count:,} {how}" for count, how in why if count)
+    healed = f", damaged counts put right {pool.healed:,} times" if pool.healed else ""
+    count = sum(pool.faults.values())
+    faults = f", {count:,} unexpected errors in heartbeats" if count else ""
+    told = f"{pool.admitted:,} admitted and {sum(pool.refused.values()):,} refused so far"
+    return f"{told}{detail}{shed}{ended}{healed}{faults}"
+
+
+def _reason(reason: str) -> str:
+    if reason.startswith(QUOTA):
+        return f"over the quota {plain(reason.removeprefix(QUOTA))}"
+    if reason.startswith(ATTEMPTS):
+        return f"above the attempt rate of {plain(reason.removeprefix(ATTEMPTS))}"
+    return REASONS.get(reason, plain(reason))
+
+
+def _classes(pool: PoolSnapshot) -> Iterator[Text]:
+    if pool.classes:
+        yield Text("By class: " + ", ".join(f"{held:,} {plain(name)}" for name, held in pool.classes.items()))
+
+
+def _workers(workers: tuple[WorkerSnapshot, ...]) -> RenderableType:
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), expand=True, header_style="dim")
+    table.add_column("host", ratio=1, overflow="fold")
+    table.add_column("pid", justify="right")
+    table.add_column("server", overflow="fold")
+    table.add_column("held", justify="right")
+    for name in ("beat", "up", "lag", "mem", "files", "cpu"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for worker in workers:
+        table.add_row(
+            Text(plain(worker.host)),
+            str(worker.pid),
+            Text(plain(worker.server) or "-"),
+            f"{worker.held:,}",
+            duration(worker.last_beat),
+            duration(worker.uptime),
+            *_loads(worker),
+        )
+    return table
+
+
+def _loads(worker: WorkerSnapshot) -> Iterator[Text]:
+    """The four built-in readings, each in the colour of its pressure; a question mark where one is unknown."""
+    load = {each.name: each for each in worker.load}
+    for name, written in (("lag", _milliseconds), ("memory", _percent), ("descriptors", _percent), ("cpu", _percent)):
+        each = load.get(name, Load(name, None, 0.0))
+        style = "bold red" if each.pressure >= 1 else "bold yellow" if each.pressure else ""
+        yield Text("?" if each.reading is None else written(each.reading), style)
+
+
+def _is_pressed(worker: WorkerSnapshot) -> bool:
+    return any(each.pressure for each in worker.load)
+
+
+def _pressed(worker: WorkerSnapshot) -> Text:
+    """Which monitors of a worker refuse, and how much of what comes."""
+    parts = [f"{100 * each.pressure:.0f} % for {plain(each.name)}" for each in worker.load if each.pressure]
+    return Text(f"{plain(worker.host)} {worker.pid} refuses {', '.join(parts)}", "bold yellow")
+
+
+def _faulty(worker: WorkerSnapshot) -> Text:
+    """What went wrong in a worker, unexpectedly; its log has the tracebacks."""
+    kinds = ", ".join(f"{count:,} {plain(kind)}" for kind, count in worker.faults.items())
+    return Text(f"{plain(worker.host)} {worker.pid} has met errors in its heartbeat: {kinds}", "bold yellow")
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{1000 * seconds:.0f} ms"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
+
+
+def ends(left: RenderableType, right: RenderableType) -> RenderableType:
+    """Two things at both ends of a line."""
+    line = Table.grid(expand=True, padding=(0, 2, 0, 0))
+    line.add_column(ratio=1, overflow="fold")
+    line.add_column(justify="right", no_wrap=True)
+    line.add_row(left, right)
+    return line

@@ -1,0 +1,144 @@
+"""What an operator asks for in the admin: read from a form, put as a question, and done by controls."""
+
+from typing import Any, NamedTuple
+
+from django import forms
+from django.utils.formats import number_format
+from django.utils.translation import gettext_lazy as _
+
+from .. import controls
+from ..conf import MAX_LIMIT
+from ..core.overrides import EVERYBODY
+from ..exceptions import ControlError
+from ..ledger.overrides import LONGEST
+from ..status.snapshot import PoolSnapshot, Snapshot
+
+# Translators: {pool} is a name, {limit} and {now} are numbers.
+LIMIT = _("Set the limit of the pool {pool} from {now} to {limit}?")
+RESET = _("Give the limit of the pool {pool}, which is {now}, back to the settings?")
+PAUSE = _("Pause the pool {pool}? Nobody new is let in; open connections stay.")
+RESUME = _("Let the pool {pool} admit connections again?")
+DRY_RUN_ON = _("Begin a dry run of the pool {pool}? Whom it would refuse is counted, and let in.")
+DRY_RUN_OFF = _("End the dry run of the pool {pool}? It refuses connections from then on.")
+# Translators: {target} is the name of a worker or a host, {over} a number of seconds.
+DRAIN = _("Drain {target}? It takes no new connections, and closes those it has within {over} s.")
+CANCEL = _("End the drain of {target}? It takes new connections again.")
+CANCEL_ALL = _("End every drain, of workers, hosts and all? They take new connections again.")
+
+LIMIT_SET = _("Pool {pool}: the limit is {limit} now.")
+LIMIT_RESET = _("Pool {pool}: the limit is that of the settings again.")
+PAUSED = _("Pool {pool}: nobody new is let in.")
+RESUMED = _("Pool {pool}: connections are let in again.")
+DRY_RUN_BEGUN = _("Pool {pool}: the dry run has begun.")
+DRY_RUN_ENDED = _("Pool {pool}: the dry run has ended.")
+DRAINED = _("Pool {pool}: {target} closes its connections within {over} s.")
+CANCELLED = _("Pool {pool}: {target} takes connections again.")
+CANCELLED_ALL = _("Pool {pool}: all workers take connections again.")
+
+
+class Action(NamedTuple):
+    question: Any
+    done: Any
+    needs: tuple[str, ...]
+    """Fields of :class:`ActionForm`."""
+
+
+ACTIONS = {
+    "limit": Action(LIMIT, LIMIT_SET, ("pool", "limit")),
+    "reset": Action(RESET, LIMIT_RESET, ("pool",)),
+    "pause": Action(PAUSE, PAUSED, ("pool",)),
+    "resume": Action(RESUME, RESUMED, ("pool",)),
+    "dry-run-on": Action(DRY_RUN_ON, DRY_RUN_BEGUN, ("pool",)),
+    "dry-run-off": Action(DRY_RUN_OFF, DRY_RUN_ENDED, ("pool",)),
+    "drain": Action(DRAIN, DRAINED, ("target", "over")),
+    "cancel": Action(CANCEL, CANCELLED, ("target",)),
+}
+"""What can be asked for, the question before it is done, and what is said afterwards of each pool that it changed."""
+
+# Translators: {held} and {limit} are numbers.
+BELOW_USE = _("{held} connections are open. They stay, and nobody new is let in until there are fewer than {limit}.")
+
+
+class ActionForm(forms.Form):
+    """One of :data:`ACTIONS`, with the fields that it needs."""
+
+    kind = forms.ChoiceField(choices=[(kind, kind) for kind in ACTIONS], label=_("Action"))
+    pool = forms.CharField(max_length=40, required=False, label=_("Pool"))
+    limit = forms.IntegerField(min_value=0, max_value=MAX_LIMIT, required=False, label=_("Limit"))
+    target = forms.CharField(max_length=64, required=False, label=_("Worker or host"))
+    over = forms.FloatField(min_value=0, max_value=LONGEST, required=False, label=_("Seconds"))
+
+    def clean(self) -> dict[str, Any]:
+        given: dict[str, Any] = super().clean() or {}
+        action = ACTIONS.get(given.get("kind", ""))
+        for name in action.needs if action else ():
+            if given.get(name) in (None, "") and name not in self.errors:
+                self.add_error(name, forms.ValidationError(self.fields[name].error_messages["required"]))
+        if (target := given.get("target")) and (given.get("kind"), target) != ("cancel", EVERYBODY):
+            try:
+                controls.check_name(target)
+            except ControlError as error:
+                self.add_error("target", error.translated())
+        return given
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """The fields that the action needs, for a form that asks again."""
+        data = self.cleaned_data
+        return {name: data[name] for name in ("kind", *ACTIONS[data["kind"]].needs)}
+
+    def question(self, snapshot: Snapshot) -> str:
+        if self._is_every_drain:
+            return str(CANCEL_ALL)
+        pool = self._pool(snapshot)
+        now = number_format(pool.limit, force_grouping=True) if pool else "?"
+        return self._said(self._action.question, self.cleaned_data["pool"], now)
+
+    def done(self, pool: str) -> str:
+        """What is said of a pool that was changed."""
+        return self._said(CANCELLED_ALL if self._is_every_drain else self._action.done, pool)
+
+    @property
+    def _is_every_drain(self) -> bool:
+        """Whether the button beside a drain of all workers was pressed; its target is no text to be typed."""
+        return (self.cleaned_data["kind"], self.cleaned_data["target"]) == ("cancel", EVERYBODY)
+
+    @property
+    def _action(self) -> Action:
+        return ACTIONS[self.cleaned_data["kind"]]
+
+    def _said(self, text: Any, pool: str, now: str = "") -> str:
+        data = self.cleaned_data
+        return str(text).format(
+            pool=pool,
+            target=data["target"],
+            over=f"{data['over'] or 0:g}",
+            limit=number_format(data["limit"] or 0, force_grouping=True),
+            now=now,
+        )
+
+    def warning(self, snapshot: Snapshot) -> str:
+        """What must be known before the limit is lowered below what is held."""
+        pool, limit = self._pool(snapshot), self.cleaned_data["limit"]
+        if pool is None or self.cleaned_data["kind"] != "limit" or pool.held <= limit:
+            return ""
+        held, below = (number_format(count, force_grouping=True) for count in (pool.held, limit))
+        return str(BELOW_USE).format(held=held, limit=below)
+
+    def _pool(self, snapshot: Snapshot) -> PoolSnapshot | None:
+        return next((pool for pool in snapshot.pools if pool.name == self.cleaned_data["pool"]), None)
+
+    def act(self, by: str) -> tuple[controls.Change, ...]:
+        """Do it. Faults are those of :mod:`.controls`."""
+        data = self.cleaned_data
+        match data["kind"]:
+            case "drain":
+                return controls.drain(data["target"], by=by, over=data["over"])
+            case "cancel":
+                return controls.cancel(controls.ALL_WORKERS if self._is_every_drain else data["target"], by=by)
+            case "limit" | "reset" as kind:
+                return controls.change(data["pool"], by=by, limit=data["limit"] if kind == "limit" else None)
+            case "pause" | "resume" as kind:
+                return controls.change(data["pool"], by=by, paused=kind == "pause")
+            case kind:
+                return controls.change(data["pool"], by=by, dry_run=kind == "dry-run-on")
