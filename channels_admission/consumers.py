@@ -1,12 +1,25 @@
-"""The Channels face: a mixin for every kind of consumer."""
+"""The Channels face: a mixin for every kind of consumer, and the slots that a connection holds."""
 
-from collections.abc import Awaitable
+from collections.abc import Coroutine, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from asgiref.sync import markcoroutinefunction
 
 from .conf import DEFAULT_POOL
+from .connections.slot import Slot as Slot
 from .middleware import KEY, Admission, knows_all, passes
+
+NONE: Mapping[str, Slot] = MappingProxyType({})
+
+
+def slots(scope: Mapping[str, Any]) -> Mapping[str, Slot]:
+    """The slots that the connection of an ASGI ``scope`` holds, by the names of their pools.
+
+    Empty where admission is off, and for what is no WebSocket. The same as ``scope["admission"]``, with a type.
+    """
+    held: Mapping[str, Slot] = scope.get(KEY, NONE)
+    return held
 
 
 class AdmissionMixin:
@@ -27,13 +40,14 @@ class AdmissionMixin:
     # No coroutine of its own, which would be kept for as long as the connection is open. The mark tells asgiref and
     # servers that it is to be awaited all the same: without it an instance is taken for an application of ASGI 2.
     @markcoroutinefunction
-    def __call__(self, scope: Any, receive: Any, send: Any) -> Awaitable[None]:
+    def __call__(self, scope: Any, receive: Any, send: Any) -> Coroutine[Any, Any, None]:
         consumer = super().__call__  # type: ignore[misc]
         pool = self.admission_pool
         inner = consumer if passes(pool, scope) or knows_all(pool, scope) else Admission(consumer, pool)
-        return inner(scope, receive, send)
+        running: Coroutine[Any, Any, None] = inner(scope, receive, send)
+        return running
 
     def admission_authenticated(self) -> None:
         """Say that the client has authenticated: it no longer counts as pending, and has met its deadline."""
-        for slot in self.scope.get(KEY, {}).values():  # type: ignore[attr-defined]
+        for slot in slots(self.scope).values():  # type: ignore[attr-defined]
             slot.authenticated()
