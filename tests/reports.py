@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from channels_admission.conf import Settings
 from channels_admission.core.protocol import Report, View
-from channels_admission.ledger import redis as redis_ledger
+from channels_admission.ledger import script
 from channels_admission.ledger.redis import RedisClusterLedger, RedisLedger
 
 HOME = "aaaaaaaaaaaa"
@@ -56,21 +56,15 @@ class Clock:
 class Clocked(RedisLedger):
     """A Redis ledger with the real script, except that TIME is what the test's clock says.
 
-    ``patches`` replace further text of the script, each of which must be there.
+    ``replaced`` are further functions of the script and what they are instead.
     """
 
-    def __init__(self, settings: Settings, clock: Clock, patches: dict[str, str] | None = None) -> None:
+    def __init__(self, settings: Settings, clock: Clock, replaced: dict[str, str] | None = None) -> None:
         super().__init__(settings)
         self._clock = clock
-        source = redis_ledger.SCRIPT
-        now = "redis.call('GET', KEYS[1] .. ':now')"
-        time = f"{{math.floor({now} / 1000), ({now} % 1000) * 1000}}"
-        for old, new in {"redis.call('TIME')": time, **(patches or {})}.items():
-            if source.count(old) != 1:
-                raise ValueError(f"{old!r} stands {source.count(old)} times in the script")
-            source = source.replace(old, new)
-        self._source = source
-        self._sha = hashlib.sha1(source.encode()).hexdigest()
+        wall = {"clock.wall": "function() return tonumber(redis.call('GET', key.counts .. ':now')) end"}
+        self._source = script.reconcile({**wall, **(replaced or {})})
+        self._sha = hashlib.sha1(self._source.encode()).hexdigest()
 
     async def reconcile(self, pool: str, report: Report) -> View:
         await self.tell_time(pool)

@@ -73,7 +73,7 @@ EMBEDDED = Profile({"kill": 15, "stop": 20, "pause": 25, "limit": 40})
 
 
 class Simulation:
-    """One run. ``patches`` replace text of the script, ``account`` the class of the workers' books."""
+    """One run. ``replaced`` are functions of the script, ``account`` the class of the workers' books."""
 
     def __init__(
         self,
@@ -81,7 +81,7 @@ class Simulation:
         profile: Profile,
         seed: int,
         *,
-        patches: dict[str, str] | None = None,
+        replaced: dict[str, str] | None = None,
         account: type[Account] = Account,
     ) -> None:
         self.settings = settings
@@ -104,7 +104,7 @@ class Simulation:
         if settings.ledger.host is None:
             self.ledger: Any = StoredInMemory(settings, self.time)
         else:
-            self.ledger = StoredInRedis(settings, self.redis_time, patches)
+            self.ledger = StoredInRedis(settings, self.redis_time, replaced)
         self.judge = Judge(self)
 
     def time(self) -> float:

@@ -10,7 +10,7 @@ import redis
 from channels_admission.conf import DEFAULT_POOL, Settings
 from channels_admission.core.overrides import Controls, Drain
 from channels_admission.core.protocol import Report, View
-from channels_admission.ledger import redis as redis_ledger
+from channels_admission.ledger import script
 from channels_admission.ledger.memory import MemoryLedger
 from channels_admission.ledger.overrides import controls_of, entries
 from channels_admission.ledger.redis import RedisLedger
@@ -20,7 +20,7 @@ from damage import VALUES, some
 from reports import ClockedRedisLedger
 
 NOW = "redis.call('GET', KEYS[2] .. ':now')"
-CONTROL = redis_ledger.CONTROL.replace("redis.call('TIME')", f"{{math.floor({NOW} / 1000), ({NOW} % 1000) * 1000}}")
+CONTROL = script.CONTROL.replace("redis.call('TIME')", f"{{math.floor({NOW} / 1000), ({NOW} % 1000) * 1000}}")
 
 
 @dataclass
@@ -35,8 +35,8 @@ class State:
 class StoredInRedis(ClockedRedisLedger):
     """The Redis ledger, its exchange made at once: time, script and a look at the result in one round trip."""
 
-    def __init__(self, settings: Settings, clock: Callable[[], float], patches: dict[str, str] | None = None) -> None:
-        super().__init__(settings, clock, patches)
+    def __init__(self, settings: Settings, clock: Callable[[], float], replaced: dict[str, str] | None = None) -> None:
+        super().__init__(settings, clock, replaced)
         self.state = State()
         self._names = [
             self._key(DEFAULT_POOL, part)

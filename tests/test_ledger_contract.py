@@ -2,7 +2,6 @@
 
 import asyncio
 import random
-import re
 from dataclasses import astuple, replace
 
 import pytest
@@ -14,7 +13,6 @@ from channels_admission.core.rate import Pace
 from channels_admission.core.readings import Moment, Past
 from channels_admission.ledger.base import LATELY, LONGEST_MOMENT, MINUTES, SECONDS, SPREAD, OutOfOrder
 from channels_admission.ledger.memory import MemoryLedger
-from channels_admission.ledger.redis import SCRIPT
 
 from demo.servers import Redis
 from redises import as_admission, cluster, rights
@@ -483,15 +481,6 @@ async def test_what_no_ledger_can_have_written_is_no_past(in_redis, clock):
         await in_redis._redis.hset(seconds_key, str(start % SECONDS), strange)
         await a.say(held=1, counters={"full": a.last.counters["full"] + 1})
     assert len((await in_redis.past("default")).minutes) <= 1
-
-
-def test_script_and_memory_remember_alike():
-    """The numbers that both need stand in base.py, and in the script, which cannot read them there."""
-    script = dict(re.findall(r"(\w+) = (\d+) ", SCRIPT.replace("\n", " ")))
-    rings = re.search(r"SECONDS_KEPT, MINUTES_KEPT = (\d+), (\d+)", SCRIPT)
-    assert [int(number) for number in rings.groups()] == [SECONDS, MINUTES]
-    assert int(script["LONGEST_SPREAD"]) == SPREAD
-    assert int(script["LONGEST_MOMENT"]) == LONGEST_MOMENT
 
 
 async def test_pools_do_not_mix(ledger):

@@ -100,7 +100,7 @@ class Faults(RuleBasedStateMachine):
     """Workers that open and close connections while requests, replies, keys, processes and clocks go astray."""
 
     url = ""
-    patches: dict[str, str] = {}
+    replaced: dict[str, str] = {}
     shared: dict[str, object] = {}
     """The settings by which the pool is shared, if it is."""
 
@@ -117,7 +117,7 @@ class Faults(RuleBasedStateMachine):
         self.override.enable()
         self.settings = conf.current()
         self.clock = Clock()
-        self.ledger = ClockedRedisLedger(self.settings, self.clock, self.patches)
+        self.ledger = ClockedRedisLedger(self.settings, self.clock, self.replaced)
         parts = ("counts", "leases", "controls", "claims")
         self.keys = [f"{self.settings.prefix}:{{default}}:{part}" for part in parts]
         self.rules = Rules(self.settings.pool("default"), self.settings) if self.shared else None
@@ -562,8 +562,8 @@ BUDGET = settings(
 )
 
 
-def machine(url: str, patches: dict[str, str] | None = None, shared=None) -> type[Faults]:
-    return type("Faults", (Faults,), {"url": url, "patches": patches or {}, "shared": shared or {}})
+def machine(url: str, replaced: dict[str, str] | None = None, shared=None) -> type[Faults]:
+    return type("Faults", (Faults,), {"url": url, "replaced": replaced or {}, "shared": shared or {}})
 
 
 def test_invariants_hold_under_every_fault(redis_server):

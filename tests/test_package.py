@@ -14,7 +14,7 @@ from channels_admission.conf import sizing
 ROOT = Path(__file__).resolve().parent.parent
 NEEDED = {
     "channels_admission/py.typed",
-    "channels_admission/ledger/reconcile.lua",
+    "channels_admission/ledger/lua/main.lua",
     "channels_admission/templates/channels_admission/status.html",
     "channels_admission/static/channels_admission/admission.js",
     "channels_admission/static/channels_admission/admission.css",

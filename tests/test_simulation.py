@@ -28,12 +28,12 @@ PROFILES = pytest.mark.parametrize(
     ],
 )
 
-NO_FENCE = {"if seq <= last then return {'out of order', seq, last} end": ""}
-REAL_CLOCK = {"clock = clock + math.max(0, math.min(now - real, 2 * settings.fastest))": "clock = now"}
-NO_ECHO = {"local behind = seen_version > version": "local behind = false"}
-EMPTY_IS_SETTLED = {"if fresh or behind or (clock < settled": "if behind or (clock < settled"}
-FORGETFUL = {"others + count, version + 1": "others + count, math.max(1, seen_version)"}
-FREE_TOKENS = {"full_at = math.max(full_at, passed) + granted / rate": "full_at = 0"}
+NO_FENCE = {"records.is_late": "function() return false end"}
+REAL_CLOCK = {"clock.advanced": "function() return clock.now end"}
+NO_ECHO = {"clock.is_behind": "function() return false end"}
+EMPTY_IS_SETTLED = {"clock.must_settle": "function() return clock.has_lost end"}
+FORGETFUL = {"pool.next_version": "function() return math.max(1, report.version) end"}
+FREE_TOKENS = {"rate.spend": "function() rate.full_at = 0 end"}
 
 
 class Trusting(Account):
@@ -107,13 +107,13 @@ def test_one_seed_is_one_run(simulate):
 @pytest.mark.parametrize(
     ("profile", "changes", "noticed"),
     [
-        pytest.param(NET, {"patches": NO_FENCE}, {"undercounted"}, id="sequence fence"),
-        pytest.param(ALL, {"patches": REAL_CLOCK}, {"forgotten early", "ghost"}, id="virtual clock"),
-        pytest.param(LOSS, {"patches": NO_ECHO}, {"over the limit"}, id="version echo"),
-        pytest.param(BIRTHS, {"patches": EMPTY_IS_SETTLED}, {"over the limit"}, id="settling when empty"),
+        pytest.param(NET, {"replaced": NO_FENCE}, {"undercounted"}, id="sequence fence"),
+        pytest.param(ALL, {"replaced": REAL_CLOCK}, {"forgotten early", "ghost"}, id="virtual clock"),
+        pytest.param(LOSS, {"replaced": NO_ECHO}, {"over the limit"}, id="version echo"),
+        pytest.param(BIRTHS, {"replaced": EMPTY_IS_SETTLED}, {"over the limit"}, id="settling when empty"),
         pytest.param(NET, {"account": Trusting}, {"undercounted", "raised"}, id="allowance rule"),
-        pytest.param(RUSH, {"patches": FREE_TOKENS}, {"too fast"}, id="connect rate"),
-        pytest.param(ORDERS, {"patches": FORGETFUL}, {"drained young"}, id="order of the pool's version"),
+        pytest.param(RUSH, {"replaced": FREE_TOKENS}, {"too fast"}, id="connect rate"),
+        pytest.param(ORDERS, {"replaced": FORGETFUL}, {"drained young"}, id="order of the pool's version"),
     ],
 )
 def test_it_is_noticed_when_a_rule_is_off(simulate, profile, changes, noticed, seed):

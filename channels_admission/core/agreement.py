@@ -6,7 +6,7 @@ Settings are numbers by name: ``limit`` (slots), ``warn_at`` (a share), ``lease`
 One that a worker does not have binds it nevertheless, where it can: a quota or a class binds those who have it.
 
 As text they are ``NAME=NUMBER,…`` in the order of the settings, and the first eight digits of its SHA-1 are its
-fingerprint. ``reconcile.lua`` has the same rules, and one contract holds both.
+fingerprint. ``ledger/lua/settings.lua`` has the same rules, and one contract holds both.
 """
 
 import hashlib
@@ -22,7 +22,9 @@ Numbers = Mapping[str, float]
 
 GREATEST = frozenset({"lease", "beat"})
 """Of these the greatest is the strictest, of all others the smallest."""
-FINGERPRINT = r"[0-9a-f]{8}"
+DIGITS = 8
+"""Of the SHA-1 of a text, which are its fingerprint."""
+FINGERPRINT = rf"[0-9a-f]{{{DIGITS}}}"
 MOST_SETTINGS = 8
 """Different settings of a pool that are told apart; of more the oldest two become the strictest of both."""
 LONGEST = 4096
@@ -81,7 +83,7 @@ def _plain(number: float) -> str:
 
 @lru_cache(256)
 def fingerprint(text: str) -> str:
-    return hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()[:8]
+    return hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()[:DIGITS]
 
 
 def numbers_of(text: str) -> dict[str, float]:

@@ -5,7 +5,7 @@ algorithm, as in :mod:`.rate`. Refused attempts count as well: each is given the
 clients behind one key come back one after the other at the rate. A key whose turns reach as far as the longest hint
 is locked: nothing passes until it leaves off for the time of one attempt.
 
-``reconcile.lua`` has the same rules in milliseconds, and one contract holds both.
+``ledger/lua/attempts.lua`` has the same rules in milliseconds, and one contract holds both.
 """
 
 import math

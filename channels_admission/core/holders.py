@@ -4,7 +4,7 @@ Pure. A worker keeps :class:`Elders`, its own slots under each such key, and tel
 they are. A ledger keeps :class:`Holders`, the same of all workers, and answers each worker how many of its oldest are
 to end. That is a state and no order: what is told twice, or not heard, changes nothing.
 
-``reconcile.lua`` has the same rules, and one contract holds both.
+``ledger/lua/holders.lua`` has the same rules, and one contract holds both.
 """
 
 from collections import Counter

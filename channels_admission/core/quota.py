@@ -1,6 +1,6 @@
 """The verdicts on what handshakes ask for, one after the other. Pure: counts in, reasons out.
 
-``reconcile.lua`` has the same rules, and one contract holds both.
+``ledger/lua/grants.lua`` has the same rules, and one contract holds both.
 """
 
 import math

@@ -1,7 +1,7 @@
 """The pace of a pool: how many may enter at this moment, and when the others should come again.
 
 Pure, like :mod:`.core.levels`; all times are seconds of a clock that never runs backwards. A ledger
-keeps a :class:`Pace` for each pool (``reconcile.lua`` has the same rules in milliseconds, and one
+keeps a :class:`Pace` for each pool (``ledger/lua/rate.lua`` has the same rules in milliseconds, and one
 contract holds both), a gate keeps a :class:`Schedule` of the moments it may give away.
 
 - **Rate**: the generic cell rate algorithm (ITU-T I.371) as a token bucket. In any window of ``t``

@@ -62,6 +62,10 @@ SPREAD = 300
 """Seconds at most over which handshakes are spread that were told late."""
 LONGEST_MOMENT = 68
 """Bytes at most that a second or a minute takes as text; reasons for which there is no room share a name."""
+REAPED_PER_CALL = 100
+"""Workers that one call forgets at the most."""
+EDGES_KEPT = 16
+"""Changes of the level that wait to be told; the oldest beyond them are forgotten."""
 LATELY = 300
 """Seconds whose handshakes a :class:`~.types.Reading` has."""
 

@@ -4,8 +4,7 @@ import hashlib
 import math
 import operator
 import re
-import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -13,7 +12,7 @@ from ..conf import MAX_LIMIT
 from ..core.agreement import FINGERPRINT, MOST_SETTINGS, fingerprint, numbers_of
 from ..core.counters import ATTEMPTS, QUOTA, Reason, faults_in
 from ..core.levels import Edge, Level
-from ..core.protocol import KEY_BYTES, Aged, Ask, Evicted, Fair, Neighbour, Offer, View
+from ..core.protocol import KEY_BYTES, Aged, Ask, Evicted, Fair, Key, Neighbour, Offer, View
 from ..core.readings import Load, Moment, Past, Reading, WorkerReading
 from ..core.shares import Bound, Class
 from ..runtime.identity import MOST_PID
@@ -21,6 +20,22 @@ from .base import LATELY, MINUTES, SECONDS
 from .buckets import counters_of, within
 from .overrides import controls_of
 
+KEYS = (
+    "counts", "leases", "host", "seconds", "controls", "minutes", "claims", "own", "attempts", "holders", "swept",
+)  # fmt: skip
+"""The keys of a pool as the script names them, in their order; those from ``claims`` on only where it is shared."""
+POOL = (
+    "#total", "#version", "#clock", "#real", "#settled", "#limit", "#counters", "#draining", "#alert", "#pace",
+    "#settings", "#check",
+)  # fmt: skip
+"""The fields of ``counts`` that are the pool's own; the last of them seals the others."""
+RECORD = (
+    "held", "seq", "seen", "ends", "started", "server", "counters", "load", "draining", "classes", "claimed",
+)  # fmt: skip
+"""What a worker's record says, in this order with ``|`` between, and a seal; the last two only in a shared pool.
+
+Times are Redis's, in milliseconds, but for the lease's end, which is the pool's clock's.
+"""
 WORKER = re.compile(r"[A-Za-z0-9._-]{1,32}:\d{1,10}:[0-9a-f]{1,16}")
 SERVER = re.compile(rf"([a-z0-9._-]{{0,24}})(?:#({FINGERPRINT}))?")
 """And the fingerprint of the worker's settings."""
@@ -46,13 +61,10 @@ MOST = 2**53
 """The greatest number that the script counts exactly."""
 CLASS = re.compile(r"([a-z][a-z0-9_-]{0,31})=(\d{1,15})")
 MOST_CLASSES = 32
-CLAIM = struct.Struct(f">{KEY_BYTES}sI")
+GRANTED = "a"
 VERDICTS = {"f": Reason.FULL, "s": Reason.SHARE, "t": Reason.SETTLING, "r": Reason.RATE, "p": Reason.PAUSED}
 FIRST_QUOTA, FIRST_RATE = ord("A"), ord("P")
-OLDEST_TOLD = 2**32 - 1
-"""Milliseconds; whoever is older is told to be as old."""
 EVICTED = re.compile(rf"([0-9a-f]{{{2 * KEY_BYTES}}})=(\d{{1,9}})(?:,|$)")
-TRIES = struct.Struct(f">HBH{KEY_BYTES}s")
 NOTHING: Mapping[Any, Any] = MappingProxyType({})
 
 
@@ -69,62 +81,55 @@ def _loaded(load: Load) -> str:
     return f"{SHORT_MONITORS.get(load.name, load.name)}={reading}{spread}{pressure}"
 
 
-def shared(fair: Fair | None) -> list[str | bytes | int]:
-    """What the script must know where a pool is shared; where it is not, that it is not."""
+def shared(fair: Fair | None) -> dict[str, Any] | None:
+    """What the script must know where a pool is shared; places are counted from 1, and 0 stands for none."""
     if fair is None:
-        return [""]
-    places = {key: place for place, (key, _) in enumerate(fair.claims)}
-    return [
-        ",".join(map(_class, fair.classes)),
-        ",".join(map(_bound, fair.quotas)),
-        fair.parts,
-        fair.heard,
-        b"".join(CLAIM.pack(key, count) for key, count in fair.claims),
-        b"".join(_ask(ask, places) for ask in fair.asks),
-        fair.sweep,
-        ",".join(map(_rate, fair.quotas)) if any(bound.rate for bound in fair.quotas) else "",
-        b"".join(_tries(fair)),
-        "".join(str(int(bound.oldest)) for bound in fair.quotas) if any(bound.oldest for bound in fair.quotas) else "",
-        b"".join(_aged(aged, places) for aged in fair.ages),
-    ]
+        return None
+    places: dict[Key | None, int] = {key: place for place, (key, _) in enumerate(fair.claims, 1)}
+    return {
+        "classes": [_class(each) for each in fair.classes],
+        "quotas": [_bound(bound) for bound in fair.quotas],
+        "parts": fair.parts,
+        "heard": fair.heard,
+        "keys": [key for key, _ in fair.claims],
+        "held": [count for _, count in fair.claims],
+        "asks": [_ask(ask, places) for ask in fair.asks],
+        "sweep": fair.sweep,
+        "tries": [{"quota": each.quota + 1, "number": each.number, "key": each.key} for each in fair.tries],
+        "ages": [_aged(aged, places) for aged in fair.ages],
+    }
 
 
-def _aged(aged: Aged, places: Mapping[bytes, int]) -> bytes:
-    ages = (min(round(1000 * age), OLDEST_TOLD) for age in aged.ages)
-    return struct.pack(f">HBH{len(aged.ages)}I", places[aged.key], aged.quota, len(aged.ages), *ages)
+def _aged(aged: Aged, places: Mapping[Key | None, int]) -> dict[str, Any]:
+    return {"place": places[aged.key], "quota": aged.quota + 1, "ages": [round(1000 * age) for age in aged.ages]}
 
 
-def _rate(bound: Bound) -> str:
-    return f"{bound.rate:.9g}~{bound.burst}" if bound.rate else "-"
+def _class(each: Class) -> dict[str, Any]:
+    """Without a share where they are always admitted."""
+    share = {} if math.isinf(each.share) else {"share": each.share}
+    return {"name": each.name, "held": each.held, **share}
 
 
-def _tries(fair: Fair) -> Iterator[bytes]:
-    """The number of an ask, or 0 where a worker has decided; the quota, the attempts, and the key."""
-    for each in fair.tries:
-        yield TRIES.pack(0, each.quota, each.number, each.key)
-    for number, ask in enumerate(fair.asks, 1):
-        for quota, key in enumerate(ask.tries):
-            if key:
-                yield TRIES.pack(number, quota, 1, key)
+def _bound(bound: Bound) -> dict[str, Any]:
+    most = {"share": bound.share} if bound.most is None else {"most": bound.most}
+    rate = {"rate": bound.rate, "burst": bound.burst} if bound.rate else {}
+    return {"name": bound.name, **most, **rate, **({"oldest": True} if bound.oldest else {})}
 
 
-def _class(each: Class) -> str:
-    share = "-" if math.isinf(each.share) else format(each.share, ".9g")
-    return f"{each.name}:{share}:{each.held}"
-
-
-def _bound(bound: Bound) -> str:
-    return f"%{bound.share:.9g}" if bound.most is None else str(bound.most)
-
-
-def _ask(ask: Ask, places: Mapping[bytes, int]) -> bytes:
-    kind = ask.late + (not ask.bounded)
-    claims = [struct.pack(">BH", quota, places[key]) for quota, key in enumerate(ask.claims) if key]
-    return bytes((ask.group, kind, len(claims))) + b"".join(claims)
+def _ask(ask: Ask, places: Mapping[Key | None, int]) -> dict[str, Any]:
+    """Claims and tries by the place of their quota."""
+    found: dict[str, Any] = {"class": ask.group + 1, "claims": [places[key] if key else 0 for key in ask.claims]}
+    if ask.late:
+        found["late"] = True
+    if not ask.bounded:
+        found["unbounded"] = True
+    if ask.tries:
+        found["tries"] = [key or b"" for key in ask.tries]
+    return found
 
 
 def _verdict(letter: str, fair: Fair) -> str:
-    if letter == "a":
+    if letter == GRANTED:
         return ""
     if ord(letter) in range(FIRST_RATE, FIRST_RATE + len(fair.quotas)):
         return f"{ATTEMPTS}{fair.quotas[ord(letter) - FIRST_RATE].name}"
@@ -259,11 +264,13 @@ def _moments(ring: Mapping[Any, Any], now: int, size: int) -> tuple[Moment, ...]
 def _worker(name: str, record: str, now: int, settings: str) -> WorkerReading | None:
     """A worker by its record, which does not say its ``settings`` where all have the same."""
     parts = record[:-SEAL].split("|")
-    numbers = [number for part in parts[:5] if (number := _number(part)) is not None]
-    server = SERVER.fullmatch(parts[5]) if len(parts) in (9, 11) else None
-    if server is None or len(numbers) != 5 or not WORKER.fullmatch(name):
+    fields = dict(zip(RECORD, parts, strict=False))
+    held, seq, seen, ends, started = (_number(fields.get(name)) for name in RECORD[:5])
+    server = SERVER.fullmatch(fields.get("server", ""))
+    if len(parts) not in (len(RECORD), len(RECORD) - 2) or server is None or not WORKER.fullmatch(name):
         return None
-    held, _, seen, _, started = numbers
+    if held is None or seq is None or seen is None or ends is None or started is None:
+        return None
     return WorkerReading(
         worker=name,
         held=min(held, MAX_LIMIT),
@@ -271,12 +278,12 @@ def _worker(name: str, record: str, now: int, settings: str) -> WorkerReading | 
         uptime=max(0, now - started) / 1000,
         server=server[1],
         settings=server[2] or settings,
-        load=_loads(parts[7]),
-        draining=parts[8] == "1",
-        classes={name: min(int(count), MAX_LIMIT) for name, count in CLASS.findall(parts[9])[:MOST_CLASSES]}
-        if len(parts) > 9
-        else {},
-        faults=dict(list(faults_in(counters_of(parts[6])).items())[:MOST_KINDS]),
+        load=_loads(fields["load"]),
+        draining=fields["draining"] == "1",
+        classes={
+            name: min(int(count), MAX_LIMIT) for name, count in CLASS.findall(fields.get("classes", ""))[:MOST_CLASSES]
+        },
+        faults=dict(list(faults_in(counters_of(fields["counters"])).items())[:MOST_KINDS]),
     )
 
 

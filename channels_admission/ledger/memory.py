@@ -21,13 +21,9 @@ from ..core.quota import decide
 from ..core.rate import Pace
 from ..core.readings import Past, Reading, WorkerReading
 from ..core.shares import Bound
-from .base import LATELY, MINUTES, SECONDS, OutOfOrder
+from .base import EDGES_KEPT, LATELY, MINUTES, REAPED_PER_CALL, SECONDS, OutOfOrder
 from .buckets import within
 from .history import Rings
-
-REAPED_PER_CALL = 100
-EDGES_KEPT = 16
-"""Changes of the level that wait to be told; the oldest beyond them are forgotten."""
 
 
 @dataclass(slots=True)

@@ -1,7 +1,7 @@
 """Controls as the text that stands in Redis: ``VERSION;NAME=VALUE/OVER,AT,BY;…``.
 
-A drain's name is ``drain:TARGET``, and its value ``VERSION:CLOCK``, the pool's when it was ordered; ``control.lua``
-writes these in the place of a ``+``. ``reconcile.lua`` reads the version, the limit and the pause, and drops orders
+A drain's name is ``drain:TARGET``, and its value ``VERSION:CLOCK``, the pool's when it was ordered; ``lua/control.lua``
+writes these in the place of a ``+``. ``lua/overrides.lua`` reads the version, the limit and the pause, and drops orders
 that are done. What is read is untrusted: an entry that nobody of ours can have written is dropped.
 """
 

@@ -13,9 +13,9 @@ import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import cache
-from importlib.resources import files
 from typing import Any
 
+import msgpack
 from channels_redis.utils import create_pool
 from redis.asyncio import Redis
 from redis.asyncio.cluster import ClusterNode, RedisCluster
@@ -52,16 +52,14 @@ from ..exceptions import LedgerRefused, LedgerUnavailable
 from ..runtime.reserve import is_exhausted, reserve
 from .base import Forgotten, OutOfOrder
 from .buckets import packed
-from .codec import born, loaded, past_of, reading_of, shared, text_of, view_of
+from .codec import KEYS, born, loaded, past_of, reading_of, shared, text_of, view_of
 from .overrides import entries
 from .overrides import text as controls_text
+from .script import CONTROL, RECONCILE
 
 Look = tuple[tuple[int, int], Sequence[Mapping[Any, Any]]]
 """The time by Redis, seconds and microseconds, and some of a pool's hashes."""
 LOOKED_AT = ("counts", "seconds", "controls")
-
-SCRIPT = files(__package__).joinpath("reconcile.lua").read_text()
-CONTROL = files(__package__).joinpath("control.lua").read_text()
 
 LOOK = """
 local look = {redis.call('TIME')}
@@ -99,7 +97,7 @@ class RedisLedger:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._source = SCRIPT
+        self._source = RECONCILE
         host = settings.ledger.host or {"address": DEFAULT_URL}
         self.address = address_of(host)
         self._passwords = frozenset().union(*map(passwords_of, (host, *settings.ledger.nodes)))
@@ -112,7 +110,7 @@ class RedisLedger:
     async def reconcile(self, pool: str, report: Report) -> View:
         keys = [self._key(pool, part) for part in _parts(report)]
         try:
-            reply = await self._reach(self._source, keys, self._arguments(report))
+            reply = await self._reach(self._source, keys, [packed_report(report, self._settings)])
         except BaseException as error:
             raise await self._fault(error) from None
         try:
@@ -157,7 +155,11 @@ class RedisLedger:
         return await client.eval(script, len(keys), *keys, *arguments)
 
     async def control(self, pool: str, controls: Controls, replaced: int) -> bool:
-        arguments: list[str | bytes | float] = [replaced, entries(controls), _milliseconds(self._keys_expire)]
+        arguments: list[str | bytes | float] = [
+            replaced,
+            entries(controls),
+            _milliseconds(_keys_expire(self._settings)),
+        ]
         try:
             return bool(await self._run(CONTROL, [self._key(pool, part) for part in ("controls", "counts")], arguments))
         except BaseException as error:
@@ -197,46 +199,6 @@ class RedisLedger:
 
     def _key(self, pool: str, part: str) -> str:
         return f"{self._settings.prefix}:{{{pool}}}:{part}"
-
-    @property
-    def _keys_expire(self) -> float:
-        return max(UNUSED_KEYS_EXPIRE, 2 * self._settings.lease)
-
-    def _arguments(self, report: Report) -> list[str | bytes | float]:
-        lease, beat = self._settings.lease, self._settings.beat
-        settings = agreement.text_of(report, lease, beat)
-        mark = agreement.fingerprint(settings)
-        return [
-            report.worker,
-            report.seq,
-            report.held,
-            report.wanted,
-            report.limit,
-            report.version,
-            report.allowance,
-            _milliseconds(lease),
-            _milliseconds(beat),
-            _milliseconds(self._keys_expire),
-            _milliseconds(report.age),
-            born(report.worker, report.born),
-            f"{report.server}#{mark}",
-            packed(report.counters),
-            packed(report.acknowledged),
-            int(report.beat),
-            1 if report.goodbye else 2 * report.retired,
-            report.terms.rate or 0,
-            report.terms.burst,
-            _milliseconds(report.terms.ramp),
-            *map(_milliseconds, report.terms.retry_after),
-            report.owed,
-            loaded(report.load),
-            controls_text(report.controls),
-            int(report.draining),
-            f"{mark}|{settings};{report.settings}",
-            "" if report.level is None else tuple(Level).index(report.level),
-            *shared(report.fair),
-            *report.gone,
-        ]
 
     async def _fault(self, error: BaseException) -> BaseException:
         """What to raise for ``error``, with the connection it came over gone: its state is unknown."""
@@ -418,12 +380,63 @@ def _is_reset(error: Exception) -> bool:
 
 
 def _parts(report: Report) -> list[str]:
-    """The keys of a pool that the script may touch, in their order."""
-    parts = ["counts", "leases", f"home:{report.home}", "seconds", "controls", "minutes"]
-    if report.fair is not None:
-        parts += ["claims", f"claims:{report.worker}", "attempts", "holders"]
-        parts += [f"claims:{report.fair.sweep}"] if report.fair.sweep else []
-    return parts
+    """The keys of a pool that the script may touch, in the order of KEYS."""
+    named = {"host": f"home:{report.home}", "own": f"claims:{report.worker}"}
+    if report.fair is None:
+        names = KEYS[: KEYS.index("claims")]
+    elif report.fair.sweep:
+        named["swept"], names = f"claims:{report.fair.sweep}", KEYS
+    else:
+        names = KEYS[: KEYS.index("swept")]
+    return [named.get(name, name) for name in names]
+
+
+def _keys_expire(settings: Settings) -> float:
+    return max(UNUSED_KEYS_EXPIRE, 2 * settings.lease)
+
+
+def packed_report(report: Report, settings: Settings) -> bytes:
+    """The script's one argument: a map in MessagePack, with times in milliseconds. Whatever is absent is None."""
+    own = agreement.text_of(report, settings.lease, settings.beat)
+    mark = agreement.fingerprint(own)
+    fields = {
+        "worker": report.worker,
+        "seq": report.seq,
+        "held": report.held,  # slots
+        "wanted": report.wanted,  # handshakes
+        "limit": report.limit,  # slots
+        "version": report.version,
+        "allowance": report.allowance,  # slots
+        "lease": _milliseconds(settings.lease),
+        "heartbeat": _milliseconds(settings.beat),
+        "expiry": _milliseconds(_keys_expire(settings)),
+        "age": _milliseconds(report.age),
+        "born": born(report.worker, report.born),
+        "server": f"{report.server}#{mark}",
+        "counters": packed(report.counters),
+        "acknowledged": packed(report.acknowledged),
+        "is_heartbeat": report.beat,
+        "goodbye": report.goodbye,
+        "retired": report.retired,
+        "rate": report.terms.rate,  # admissions a second
+        "burst": report.terms.burst,
+        "ramp": _milliseconds(report.terms.ramp),
+        "retry_low": _milliseconds(report.terms.retry_after[0]),
+        "retry_high": _milliseconds(report.terms.retry_after[1]),
+        "owed": report.owed,
+        "load": loaded(report.load),
+        "controls": controls_text(report.controls),
+        "draining": int(report.draining),
+        "warn_at": report.warn_at,
+        "fingerprint": mark,
+        "settings": own,
+        "in_force": report.settings,
+        "level": None if report.level is None else tuple(Level).index(report.level),
+        "gone": report.gone,
+        "shared": shared(report.fair),
+    }
+    # Redis knows texts of the older kind only.
+    return bytes(msgpack.packb(fields, use_bin_type=False))
 
 
 @cache

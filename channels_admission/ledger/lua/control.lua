@@ -1,6 +1,6 @@
 -- control: replace what operators have set for a pool, unless it was replaced meanwhile.
 --
--- KEYS  1 controls  hash: 'set' -> VERSION;NAME=VALUE/OVER,AT,BY;... (controls.py tells more), and 'seal'
+-- KEYS  1 controls  hash: 'set' -> VERSION;NAME=VALUE/OVER,AT,BY;... (overrides.py tells more), and 'seal'
 --       2 counts    hash: of which '#version' and '#clock' are read
 -- ARGV  1 version that is to be replaced, 0 for none   2 the new entries, each after a ';'
 --       3 expiry of unused keys (ms)
@@ -13,9 +13,9 @@
 
 local key, expected, entries, expiry = KEYS[1], tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3])
 local set = redis.call('HGET', key, 'set')
-local digits = set and #set <= 8192 and string.match(set, '^%d+') or ''
+local digits = set and #set <= const.CONTROLS_BYTES and string.match(set, '^%d+') or ''
 local version = #digits <= 15 and tonumber(digits) or 0
-if version and version > 9e14 then version = 0 end
+if version and version > const.LATEST_VERSION then version = 0 end
 if version ~= expected then return 0 end
 
 local time = redis.call('TIME')
@@ -27,6 +27,6 @@ end
 entries = string.gsub(entries, '(;drain:[^=;]*=)%+', '%1' .. table.concat(parts, ':'))
 redis.call('DEL', key)  -- and with it its expiry
 set = string.format('%.0f', version) .. entries
-redis.call('HSET', key, 'set', set, 'seal', string.sub(redis.sha1hex(set), 1, 8))
+redis.call('HSET', key, 'set', set, 'seal', string.sub(redis.sha1hex(set), 1, const.FINGERPRINT))
 if entries == '' then redis.call('PEXPIRE', key, expiry) end
 return version

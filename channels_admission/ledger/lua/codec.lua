@@ -1,0 +1,68 @@
+-- codec: numbers, counters and seals as text.
+--
+-- What Redis returns may have been written by anybody. Each text is bounded before it is matched, no pattern tries a
+-- byte twice, and a number is plain digits: neither nan nor inf, no sign, no hex. What is not as it must be is nil.
+
+local codec = {LARGEST = 1e15, COUNTERS_BYTES = 24576, COUNTERS_KEPT = 256, COUNTER_BYTES = 80}
+
+-- A whole number from 0 to `most`.
+function codec.number(text, most)
+  local number = text and #text <= 15 and string.find(text, '^%d+$') and tonumber(text)
+  return number and number <= (most or codec.LARGEST) and number or nil
+end
+
+-- A number that '%.17g' has written, not below 0.
+function codec.decimal(text)
+  local number = text and #text <= 24 and string.find(text, '^%d[%d.e+-]*$') and tonumber(text)
+  return number and number <= codec.LARGEST and number or nil
+end
+
+function codec.whole(number)
+  return string.format('%.0f', number)
+end
+
+-- The bytes that tell whether `text` is still what the script has written under `name`.
+function codec.seal(name, text, bytes)
+  return string.sub(redis.sha1hex(name .. '\n' .. text), 1, bytes or const.SEAL)
+end
+
+-- A text without the seal at its end.
+function codec.unsealed(sealed)
+  return string.sub(sealed, 1, -1 - const.SEAL)
+end
+
+-- The same for texts that Python seals as well.
+function codec.fingerprint(text)
+  return string.sub(redis.sha1hex(text), 1, const.FINGERPRINT)
+end
+
+-- Counters by their names, from 'name=count,name=count'.
+function codec.tally(text)
+  local counts = {}
+  if #text > codec.COUNTERS_BYTES then return counts end
+  for part in string.gmatch(text, '[^,]+') do
+    if #part <= codec.COUNTER_BYTES then
+      local name, count = string.match(part, '^([^=]+)=(%d+)$')
+      if name then counts[name] = codec.number(count) end
+    end
+  end
+  return counts
+end
+
+function codec.counter(name, count)
+  return name .. '=' .. codec.whole(count)
+end
+
+-- The pool's counters as text, with those that have risen.
+function codec.add(text, rises)
+  local sum, parts, names = codec.tally(text), {}, 0
+  for _ in pairs(sum) do names = names + 1 end
+  for name, rise in pairs(rises) do
+    if not sum[name] then names = names + 1 end
+    if sum[name] or names <= codec.COUNTERS_KEPT then
+      sum[name] = math.min((sum[name] or 0) + rise, codec.LARGEST - 1)
+    end
+  end
+  for name, count in pairs(sum) do parts[#parts + 1] = codec.counter(name, count) end
+  return table.concat(parts, ',')
+end

@@ -1,0 +1,49 @@
+-- main: apply one worker's report to its pool and answer it, in one atomic step. base.py has the contract.
+--
+-- Writes that need memory come before those that give it back: Redis refuses a script for want of memory only before its
+-- first write.
+
+-- What stands.
+clock.read()
+overrides.load()
+pool.load()
+if records.is_late(pool.was.seq) then return {'out of order', report.seq, pool.was.seq} end
+if report.shared and not claims.open() then return {'forgotten', report.seq} end
+history.collect()
+
+-- Who is gone, and what is granted.
+leases.reap()
+local others = pool.others()
+if report.shared then
+  quotas.load()
+  attempts.load()
+  holders.tell()
+  grants.give_shared(others)
+else
+  grants.give(others)
+end
+
+-- What comes of it.
+if next(history.rises) then pool.counters = codec.add(pool.counters, history.rises) end
+rate.measure(pool.counters)
+rate.schedule(grants.refused, grants.why == 'full')
+pool.count(others, report.held + grants.slots)
+overrides.expire(pool.total, pool.limit, pool.draining)
+local alert = levels.change()
+
+-- What is written.
+if report.shared then
+  attempts.write()
+  claims.write(grants.claims)
+  holders.write(grants.granted())
+  claims.drop()
+  if claims.sweep() then holders.close_mailbox(shared.sweep) end
+  claims.seal()
+end
+pool.write(alert, report.shared and quotas.classes_text(), claims.claimed)
+history.write()
+if pool.stays then host.add(report.worker) else leases.reaped[#leases.reaped + 1] = report.worker end
+leases.rotate(pool.stays and not pool.is_known)
+overrides.write()
+reply.renew_keys()
+return reply.of(report.is_heartbeat and host.neighbours() or {})
