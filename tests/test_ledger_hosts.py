@@ -72,7 +72,7 @@ FORMS = {
 
 @pytest.mark.parametrize("form", FORMS)
 async def test_a_form_of_host_connects(admission, redis, form):
-    address = await works(admission(LEDGER=FORMS[form](redis)))
+    address = await works(admission(LEDGER_TIMEOUT=4, LEDGER=FORMS[form](redis)))
     assert "secret" not in address
     assert str(redis.port) in address or redis.socket in address
 
@@ -81,7 +81,7 @@ async def test_a_form_of_host_connects(admission, redis, form):
 async def test_the_hosts_of_the_channel_layer_are_the_default(admission, settings, redis, form):
     layer = {"BACKEND": "channels_redis.core.RedisChannelLayer", "CONFIG": {"hosts": [FORMS[form](redis)]}}
     settings.CHANNEL_LAYERS = {"default": layer}
-    await works(admission(LEDGER=None))
+    await works(admission(LEDGER_TIMEOUT=4, LEDGER=None))
 
 
 @pytest.fixture
@@ -98,10 +98,10 @@ def tls(tmp_path):
 async def test_tls(admission, tls):
     port, trusted = tls
     assert (
-        await works(admission(LEDGER=f"rediss://127.0.0.1:{port}?ssl_ca_certs={trusted}"))
+        await works(admission(LEDGER_TIMEOUT=4, LEDGER=f"rediss://127.0.0.1:{port}?ssl_ca_certs={trusted}"))
         == f"rediss://127.0.0.1:{port}"
     )
-    ledger = open_ledger(admission(LEDGER=f"rediss://127.0.0.1:{port}"))
+    ledger = open_ledger(admission(LEDGER_TIMEOUT=4, LEDGER=f"rediss://127.0.0.1:{port}"))
     with pytest.raises(LedgerUnavailable, match="certificate"):
         await Reporter(ledger, "ab").say()
     await ledger.aclose()
@@ -118,8 +118,8 @@ async def test_tls_to_a_cluster(admission, tls_cluster):
     servers, trusted = tls_cluster
     hosts = [f"{url}?ssl_ca_certs={trusted}" for url in servers.hosts]
     place = f"cluster://127.0.0.1:{servers.nodes[0].port}"
-    assert await works(admission(LEDGER={"HOSTS": hosts, "CLUSTER": True})) == place
-    ledger = open_ledger(admission(LEDGER={"HOSTS": servers.hosts, "CLUSTER": True}))
+    assert await works(admission(LEDGER_TIMEOUT=4, LEDGER={"HOSTS": hosts, "CLUSTER": True})) == place
+    ledger = open_ledger(admission(LEDGER_TIMEOUT=4, LEDGER={"HOSTS": servers.hosts, "CLUSTER": True}))
     with pytest.raises(LedgerUnavailable, match="certificate"):
         await Reporter(ledger, "ab").say()
     await ledger.aclose()
@@ -147,11 +147,11 @@ def _wait_for(log: Path, text: str) -> None:
 
 async def test_sentinels(admission, sentinel):
     host = {"sentinels": [("127.0.0.1", sentinel)], "master_name": "main"}
-    assert await works(admission(LEDGER=host)) == "sentinel://main"
+    assert await works(admission(LEDGER_TIMEOUT=4, LEDGER=host)) == "sentinel://main"
 
 
 async def test_a_wrong_password_is_a_permanent_refusal_that_shows_no_password(admission, redis):
-    ledger = open_ledger(admission(LEDGER=f"redis://app:wrong-one@127.0.0.1:{redis.port}"))
+    ledger = open_ledger(admission(LEDGER_TIMEOUT=4, LEDGER=f"redis://app:wrong-one@127.0.0.1:{redis.port}"))
     with pytest.raises(LedgerRefused) as refused:
         await Reporter(ledger, "ab").say()
     assert "wrong-one" not in str(refused.value)
@@ -159,14 +159,16 @@ async def test_a_wrong_password_is_a_permanent_refusal_that_shows_no_password(ad
 
 
 async def test_a_foreign_prefix_is_a_permanent_refusal(admission, redis):
-    ledger = open_ledger(admission(LEDGER=f"redis://app:secret@127.0.0.1:{redis.port}", PREFIX="foreign"))
+    ledger = open_ledger(
+        admission(LEDGER_TIMEOUT=4, LEDGER=f"redis://app:secret@127.0.0.1:{redis.port}", PREFIX="foreign")
+    )
     with pytest.raises(LedgerRefused, match=r"(?i)no permissions"):
         await Reporter(ledger, "ab").say()
     await ledger.aclose()
 
 
 async def test_a_foreign_key_under_our_name_is_a_permanent_refusal(admission, redis_server):
-    settings = admission(LEDGER=redis_server.url)
+    settings = admission(LEDGER_TIMEOUT=4, LEDGER=redis_server.url)
     ledger = open_ledger(settings)
     await ledger._redis.set(f"{settings.prefix}:{{default}}:counts", "not ours")
     with pytest.raises(LedgerRefused, match="WRONGTYPE"):
@@ -177,7 +179,7 @@ async def test_a_foreign_key_under_our_name_is_a_permanent_refusal(admission, re
 
 async def test_a_closed_port_is_an_outage_at_once(admission):
     port = free_port("127.0.0.1")
-    ledger = open_ledger(admission(LEDGER=f"redis://127.0.0.1:{port}"))
+    ledger = open_ledger(admission(LEDGER_TIMEOUT=4, LEDGER=f"redis://127.0.0.1:{port}"))
     with pytest.raises(LedgerUnavailable) as away:
         await Reporter(ledger, "ab").say()
     assert away.value.reset
@@ -185,7 +187,7 @@ async def test_a_closed_port_is_an_outage_at_once(admission):
 
 
 async def test_garbage_in_the_ledger_is_left_out(admission, redis_server):
-    settings = admission(LEDGER=redis_server.url)
+    settings = admission(LEDGER_TIMEOUT=4, LEDGER=redis_server.url)
     ledger = open_ledger(settings)
     await Reporter(ledger, "ab").say(wanted=2, counters={"admitted": 2})
     garbage = {

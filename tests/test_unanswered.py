@@ -4,6 +4,7 @@ import asyncio
 import threading
 
 import pytest
+from asgiref.sync import sync_to_async
 from channels.generic.websocket import AsyncWebsocketConsumer, WebsocketConsumer
 
 from channels_admission.connections.ahead import MOST_BYTES, MOST_EVENTS, Ahead
@@ -103,6 +104,8 @@ async def test_a_slot_that_nobody_accepts_is_given_back_and_the_handshake_refuse
         await eventually(lambda: shows(lambda pool: (pool.unaccepted, pool.admitted, pool.refused) == (1, 1, {})))
     finally:
         Blocks.leave.set()
+        # The thread goes on to answer by way of this event loop, which must not end before it.
+        await asyncio.wait_for(sync_to_async(int)(), 5)
     await close_gates()
 
 

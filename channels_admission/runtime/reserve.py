@@ -73,16 +73,27 @@ class Reserve:
                 os.close(self._kept.pop())
 
     def lend(self, call: Callable[Arguments, Result], *args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
-        """The result of ``call``, made again with the reserve where no file could be opened. It must not block."""
+        """The result of ``call``, made again with the reserve where no file could be opened. It must not block.
+
+        The reserve is freed one by one: a server that accepts in another thread may take what is free meanwhile.
+        """
         try:
             return call(*args, **kwargs)
         except OSError as error:
             if not is_exhausted(error):
                 raise
+            exhausted = error
         with self._lock:
-            self.let_go()
             try:
-                return call(*args, **kwargs)
+                while self._kept:
+                    self.let_go(1)
+                    try:
+                        return call(*args, **kwargs)
+                    except OSError as error:
+                        if not is_exhausted(error):
+                            raise
+                        exhausted = error
+                raise exhausted
             finally:
                 self.fill()
 
