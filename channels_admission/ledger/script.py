@@ -29,6 +29,8 @@ PARTS = (
     "codec", "report", "settings", "clock", "records", "overrides", "host", "leases", "rate", "pool", "levels",
     "history", "books", "claims", "quotas", "attempts", "holders", "grants", "reply", "main",
 )  # fmt: skip
+SHARED = ("books", "claims", "quotas", "attempts", "holders")
+"""The parts that are run only for a pool that is shared; they stand together. To any other they are empty tables."""
 CONSTANTS: Mapping[str, Any] = {
     "KEYS": KEYS,
     "POOL": POOL,
@@ -76,10 +78,19 @@ def reconcile(replaced: Mapping[str, str] = {}) -> str:
 
     For tests, functions may be ``replaced``: ``{"clock.wall": "function() return 0 end"}``. Each must be there.
     """
-    *parts, main = map(part, PARTS)
-    if unknown := set(replaced) - set(DEFINED.findall("".join(parts))):
+    if unknown := set(replaced) - set(DEFINED.findall("".join(map(part, PARTS)))):
         raise ValueError(f"the script has no function {', '.join(sorted(unknown))}")
-    return "\n".join((_head(), *parts, *(f"{name} = {body}" for name, body in replaced.items()), main))
+    others = [_roomy(name) for name in PARTS if name not in SHARED]
+    tables = f"local {', '.join(SHARED)} = {', '.join('{}' for _ in SHARED)}"
+    shared = "\n".join(_roomy(name).replace(f"local {name} =", f"{name} =", 1) for name in SHARED)
+    first = [name for name in PARTS if name not in SHARED].index("grants")
+    changed = (f"{name} = {body}" for name, body in replaced.items())
+    return "\n".join(
+        (
+            _head(), *others[:first], tables, f"if report.shared then\n{shared}\nend", *others[first:-1], *changed,
+            others[-1],
+        )
+    )  # fmt: skip
 
 
 def control() -> str:
@@ -90,6 +101,12 @@ def control() -> str:
 @cache
 def part(name: str) -> str:
     return files(__package__).joinpath("lua", f"{name}.lua").read_text()
+
+
+def _roomy(name: str) -> str:
+    """A part whose table has room for all its functions from the start: Lua copies one that grows, in every call."""
+    rooms = "".join(f"{each.partition('.')[2]} = 0, " for each in DEFINED.findall(part(name)))
+    return part(name).replace(f"local {name} = {{", f"local {name} = {{{rooms}", 1)
 
 
 def _head() -> str:

@@ -27,6 +27,6 @@ function reply.of(neighbours)
     clock.is_settling() and 1 or 0, pool.is_lapsed and 1 or 0, grants.why, tostring(rate.first), tostring(rate.step),
     tostring(rate.elapsed), tostring(clock.now), overrides.news(), levels.level, levels.told,
     table.concat(grants.verdicts), claims.retell and 1 or 0, claims.heir or '', pool.is_healed and 1 or 0,
-    table.concat(attempts.waits, ','), settings.differ, table.concat(holders.due, ','), unpack(neighbours),
+    table.concat(attempts.waits or {}, ','), settings.differ, table.concat(holders.due or {}, ','), unpack(neighbours),
   }
 end
