@@ -19,8 +19,6 @@ from .status import cache
 from .web import views
 from .web.forms import ActionForm
 
-INDEX_TEMPLATE = "channels_admission/index.html"
-
 
 @admin.register(Pool)
 class PoolAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
@@ -131,7 +129,3 @@ class PoolAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
             return view(request)
 
         return self.admin_site.admin_view(look)
-
-
-if admin.site.index_template is None:
-    admin.site.index_template = INDEX_TEMPLATE

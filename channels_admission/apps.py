@@ -1,7 +1,9 @@
 """The Django app."""
 
-from django.apps import AppConfig
+from django.apps import AppConfig, apps
 from django.utils.translation import gettext_lazy as _
+
+INDEX_TEMPLATE = "channels_admission/index.html"
 
 
 class ChannelsAdmissionConfig(AppConfig):
@@ -15,3 +17,13 @@ class ChannelsAdmissionConfig(AppConfig):
         checks.register()
         if daphne.is_loaded():
             daphne.extend()
+        if apps.is_installed("django.contrib.admin"):
+            _show_panel()
+
+
+def _show_panel() -> None:
+    """Give the default admin site a start page with the panel, unless it has a start page of its own."""
+    from django.contrib import admin
+
+    if admin.site.index_template is None:
+        admin.site.index_template = INDEX_TEMPLATE

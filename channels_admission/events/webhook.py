@@ -26,6 +26,10 @@ class Outbox:
     """Sends one after the other. The end of the process waits for none."""
 
     def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin anew: a forked child has no threads of its parent, and sends none of its parent's alerts."""
         self._waiting: queue.Queue[Callable[[], object]] = queue.Queue(MOST_WAITING)
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -69,5 +73,4 @@ def _post(url: str, facts: Mapping[str, Any]) -> None:
 outbox = Outbox()
 
 if hasattr(os, "register_at_fork"):
-    # A child has no threads of its parent.
-    os.register_at_fork(after_in_child=outbox.__init__)  # type: ignore[misc]
+    os.register_at_fork(after_in_child=outbox.forget)

@@ -35,6 +35,9 @@ class Reserve:
     """The descriptors of one process, kept while anybody has :meth:`open` ed it. Threads may share it."""
 
     def __init__(self) -> None:
+        self._begin()
+
+    def _begin(self) -> None:
         self._lock = threading.RLock()
         self._kept: list[int] = []
         self._users = 0
@@ -72,6 +75,13 @@ class Reserve:
             for _ in range(min(most, len(self._kept))):
                 os.close(self._kept.pop())
 
+    def forget(self) -> None:
+        """Begin anew in a forked child, which has none of its parent's event loops and threads."""
+        kept = self._kept
+        self._begin()
+        for descriptor in kept:
+            os.close(descriptor)
+
     def lend(self, call: Callable[Arguments, Result], *args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
         """The result of ``call``, made again with the reserve where no file could be opened. It must not block.
 
@@ -100,14 +110,5 @@ class Reserve:
 
 reserve = Reserve()
 
-
-def _forget() -> None:
-    """A forked child has none of its parent's event loops, which opened it."""
-    kept = reserve._kept
-    reserve.__init__()  # type: ignore[misc]
-    while kept:
-        os.close(kept.pop())
-
-
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget)
+    os.register_at_fork(after_in_child=reserve.forget)
