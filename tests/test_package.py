@@ -1,11 +1,13 @@
 """What is installed, and what the documents say of it."""
 
 import re
+from configparser import ConfigParser
 from importlib.metadata import distribution
 from importlib.resources import files
 from pathlib import Path
 
 import pytest
+from packaging.version import Version
 
 import channels_admission
 from channels_admission import conf
@@ -105,3 +107,14 @@ def anchors_of(page: Path) -> set[str]:
     """The names that a page's headings have as places to go to."""
     headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_the_oldest_versions_that_are_tested_are_those_that_are_allowed():
+    config = ConfigParser(interpolation=None)
+    config.read(ROOT / "setup.cfg")
+    allowed = dict(line.split(">=") for line in config["options"]["install_requires"].split())
+    lines = (ROOT / "tests" / "oldest.txt").read_text().splitlines()
+    tested = dict(line.split("==") for line in lines if not line.startswith("#"))
+    assert tested.keys() == allowed.keys()
+    for name, version in tested.items():
+        assert Version(version) == Version(allowed[name]), name
