@@ -83,7 +83,7 @@ async def settle(both: Both, clock: Clock, kind=Reporter, pool: str = "default",
 
 STEPS = st.lists(
     st.tuples(
-        st.sampled_from(["claim"] * 4 + ["drop", "pass", "die", "goodbye", "repeat", "lost", "order", "count"]),
+        st.sampled_from(["claim"] * 4 + ["drop", "pass", "die", "goodbye", "repeat", "lost", "order", *["count"] * 4]),
         st.integers(0, 3),
         st.integers(0, 6),
         st.sampled_from([1, 250, 499, 500, 999, 1000, 1001, 2500, 7000]),
