@@ -100,7 +100,7 @@ async def measure_calls(loop: str) -> dict[str, Any]:
 
     Beats are half a minute apart, so that all that is counted was made by connections.
     """
-    with stage(["middleware"], loop, BEAT=30, LEASE=180) as scene:
+    with stage(["middleware"], loop, HEARTBEAT=30, LEASE=180) as scene:
         (server,) = scene.servers.values()
         await rush(server.port, WARM_UP, 50, hopes=True)
         await asyncio.sleep(CALM)

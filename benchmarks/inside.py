@@ -68,10 +68,10 @@ async def _profiled(pool: str) -> dict[str, Any]:
 
 
 async def _profile() -> dict[str, Any]:
-    from channels_admission.limiter.registry import close_gates
+    from channels_admission.limiter.registry import close_limiters
 
     found = {"admission": await _profiled("default"), "refusal": await _profiled("full")}
-    await close_gates()
+    await close_limiters()
     return found
 
 

@@ -119,7 +119,7 @@ of the server's process for each connection, from its coming to its going, by th
 median of those within each round, and in brackets are its quartiles. Ratios are rounded up. Whatever would make the
 bare connection dearer, and ours so look cheaper, is left out: no compression, no session or user, no channel layer, no
 pings, no line in a log for each connection; httptools, and hiredis for those who ask Redis for every connection. A
-herd at a gate is let in together, which saves the event loop turns: so a ratio may be below 1.
+herd at a limiter is let in together, which saves the event loop turns: so a ratio may be below 1.
 
 ![CPU of an admission and a refusal against the bare consumer](speed.png)
 """

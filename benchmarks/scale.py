@@ -23,7 +23,7 @@ from channels_admission import conf
 from channels_admission.core.protocol import View
 from channels_admission.core.readings import Load
 from channels_admission.ledger.redis import RedisLedger
-from channels_admission.limiter.state import Account
+from channels_admission.limiter.state import State
 from channels_admission.runtime.identity import Worker
 
 from demo.servers import Redis, find_redis
@@ -40,7 +40,7 @@ AT_ONCE = 32
 """Calls on their way at a time, where it is not the time of one that counts."""
 BEATS = 2
 """For which the load of idle workers is measured."""
-BEAT = 3.0
+HEARTBEAT = 3.0
 BLOCK = re.compile(r"(?<=<!-- figures -->\n).*?(?=<!-- end of figures -->)", re.DOTALL)
 PAST = {"admitted": 1_000_000, "released": 1_000_000, "full": 100_000}
 """What each worker has counted before it begins."""
@@ -65,17 +65,17 @@ class Member:
     def __init__(self, ledger: RedisLedger, pool: conf.PoolSettings, number: int) -> None:
         self.ledger = ledger
         self.worker = Named(pid=1_000_000 + number, born=10**8, nonce=secrets.token_hex(4))
-        self.account = Account(pool, self.worker, "uvicorn")
-        self.account.counters.update(PAST)
+        self.state = State(pool, self.worker, "uvicorn")
+        self.state.counters.update(PAST)
 
     async def tell(self, wanted: int = 0, *, beat: bool = False) -> View:
         """Report, and let in whom the ledger grants."""
-        report = self.account.report(wanted, load=LOAD, beat=beat)
-        view = await self.ledger.reconcile(self.account.pool.name, replace(report, home=f"{self.worker.host:012x}"))
-        self.account.settle(report, view)
+        report = self.state.report(wanted, load=LOAD, beat=beat)
+        view = await self.ledger.reconcile(self.state.pool.name, replace(report, home=f"{self.worker.host:012x}"))
+        self.state.settle(report, view)
         for _ in range(view.granted):
-            self.account.admit()
-        self.account.counters["full"] += wanted - view.granted
+            self.state.admit()
+        self.state.counters["full"] += wanted - view.granted
         return view
 
 
@@ -118,10 +118,10 @@ class Bench:
         for members in self.members.values():
             await at_once(members, wanted=SLOTS)
         # The first to ask find a ledger that settles, and are granted less.
-        await asyncio.sleep(1.6 * BEAT)
+        await asyncio.sleep(1.6 * HEARTBEAT)
         for members in self.members.values():
             await at_once(members)
-            await at_once([member for member in members if member.account.held < SLOTS], wanted=SLOTS)
+            await at_once([member for member in members if member.state.held < SLOTS], wanted=SLOTS)
         bytes_per_worker = await self._bytes_per_worker()
         report = await self._time_reports()
         inside = {size: await self._time_inside(size) for size in SIZES}
@@ -138,7 +138,7 @@ class Bench:
     @property
     def held(self) -> int:
         """Slots of the largest pool, as its workers know."""
-        return sum(member.account.held for member in self.members[SIZES[-1]])
+        return sum(member.state.held for member in self.members[SIZES[-1]])
 
     async def _bytes_per_worker(self) -> float:
         """Of all keys of the largest pool."""
@@ -169,7 +169,7 @@ class Bench:
         used, started = await self._cpu_used(), time.monotonic()
         group = AT_ONCE
         for number in range(0, BEATS * len(members), group):
-            due = started + number * BEAT / len(members)
+            due = started + number * HEARTBEAT / len(members)
             await asyncio.sleep(max(0.0, due - time.monotonic()))
             some = [members[(number + each) % len(members)] for each in range(group)]
             await asyncio.gather(*(member.tell(beat=True) for member in some))
@@ -198,7 +198,7 @@ class Bench:
         members, before, started = self.members[SIZES[-1]], self.held, time.monotonic()
         await at_once(members, wanted=HERD // len(members))
         seconds = time.monotonic() - started
-        refused = sum(member.account.counters["full"] - PAST["full"] for member in members)
+        refused = sum(member.state.counters["full"] - PAST["full"] for member in members)
         return self.held - before, refused, seconds
 
 
@@ -234,7 +234,7 @@ def table(figures: Figures) -> Iterator[str]:
         "| memory in Redis, with names of 29 characters, counters of seven digits and four readings | "
         f"{figures.bytes_per_worker:.0f} bytes a worker |"
     )
-    yield f"| idle beats, one in {BEAT:g} s each | {figures.idle_calls:,.0f} calls a second |"
+    yield f"| idle beats, one in {HEARTBEAT:g} s each | {figures.idle_calls:,.0f} calls a second |"
     yield f"| … and their load | {100 * figures.idle_load:.0f} % of a core |"
     yield f"| the most calls that one Redis and one process of clients made | {figures.most_calls:,.0f} a second |"
     yield f"| a look at all of them, as `ws_status` takes it | {figures.look:.0f} ms |"
@@ -262,7 +262,7 @@ def pools() -> dict[str, dict[str, int]]:
 
 
 async def run(url: str) -> Figures:
-    django_settings.configure(CHANNELS_ADMISSION={"LEDGER": url, "POOLS": pools(), "BEAT": BEAT})
+    django_settings.configure(CHANNELS_ADMISSION={"LEDGER": url, "POOLS": pools(), "HEARTBEAT": HEARTBEAT})
     settings = conf.current()
     ledger = RedisLedger(settings)
     try:

@@ -1,7 +1,7 @@
 """The return of a herd, simulated: all clients of a pool lose their connections in one instant.
 
 The clients follow the rules of ``demo.rules``; the server side is the package's own
-:mod:`channels_admission.core.rate`, asked once a tick, as a gate asks its ledger. Networks and servers
+:mod:`channels_admission.core.rate`, asked once a tick, as a limiter asks its ledger. Networks and servers
 take no time here. Seconds throughout.
 """
 
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from channels_admission.core.protocol import Terms
-from channels_admission.core.rate import Pace, Schedule
+from channels_admission.core.rate import Pace, RetrySchedule
 
 from demo.rules import PATIENCE, Rule
 
@@ -106,12 +106,12 @@ def _grouped(keys: Ticks, due: Ticks, ids: Ids) -> Iterator[tuple[int, Ticks, Id
 
 
 class Door:
-    """The server side: one ledger and one gate, each call of a tick answered as the package would."""
+    """The server side: one ledger and one limiter, each call of a tick answered as the package would."""
 
     def __init__(self, rate: float) -> None:
         self._terms = Terms(rate=rate, burst=max(1, round(BURST_TIME * rate)))
         self._pace = Pace(0.0, self._terms)
-        self._schedule = Schedule(self._terms)
+        self._schedule = RetrySchedule(self._terms)
 
     def admit(self, coming: int, now: float) -> int:
         """How many of those who come are let in."""

@@ -71,15 +71,15 @@ def check_ledger(app_configs: list[AppConfig] | None, **_: Any) -> list[checks.C
 
 
 def check_pace(app_configs: list[AppConfig] | None, **_: Any) -> list[checks.CheckMessage]:
-    """Warn of pools whose ramp or burst changes nothing, since they have no rate."""
+    """Warn of pools whose slow start or burst changes nothing, since they have no rate."""
     return [
         checks.Warning(
-            f"The pool {pool.name!r} has a RAMP or a CONNECT_BURST and no CONNECT_RATE: they change nothing.",
+            f"The pool {pool.name!r} has a SLOW_START or a CONNECT_BURST and no CONNECT_RATE: they change nothing.",
             hint="Set CONNECT_RATE to the admissions per second that the site can take, or remove them.",
             id=PACE_WITHOUT_RATE,
         )
         for pool in _pools()
-        if pool.connect_rate is None and (pool.ramp or pool.connect_burst)
+        if pool.connect_rate is None and (pool.slow_start or pool.connect_burst)
     ]
 
 

@@ -5,21 +5,21 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from . import conf
-from .limiter.registry import close_gates, gate_of
+from .limiter.registry import close_limiters, limiter_of
 from .runtime.faults import Faults
 
 FAULTS = Faults("the lifespan")
 
 
 class AdmissionLifespan:
-    """Open the gates to all pools when the server starts, and say goodbye for them when it stops.
+    """Open the limiters to all pools when the server starts, and say goodbye for them when it stops.
 
     ::
 
         ProtocolTypeRouter({"lifespan": AdmissionLifespan(), "http": …, "websocket": …})
 
-    Nothing depends on it: without it a gate opens at its worker's first handshake, and the worker says goodbye at its
-    end all the same. With it ``ws_status`` shows a worker from its start on.
+    Nothing depends on it: without it a limiter opens at the first handshake, and the worker says goodbye at its end
+    all the same. With it ``ws_status`` shows a worker from its start on.
     """
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -56,14 +56,14 @@ async def admission() -> AsyncIterator[None]:
 
 
 def _open(send: Any = None) -> None:
-    """Open the gates to all pools, where admission is on."""
+    """Open the limiters to all pools, where admission is on."""
     settings = conf.current()
     for pool in settings.pools if settings.enabled else ():
-        with FAULTS.spare("the opening of a gate"):  # the first handshake opens it then
-            gate_of(pool, send)
+        with FAULTS.spare("the opening of a limiter"):  # the first handshake opens it then
+            limiter_of(pool, send)
 
 
 async def _close() -> None:
-    """Say goodbye for all gates."""
+    """Say goodbye for all limiters."""
     with FAULTS.spare("the goodbye"):  # the leases tell it then
-        await close_gates(exiting=True)
+        await close_limiters(exiting=True)

@@ -15,8 +15,8 @@ from .connections.slot import Held, Slot
 from .core.counters import CHANNELS_FULL, DRY, OVERDUE
 from .core.protocol import Ask, Refusal
 from .limiter import hold
-from .limiter.limiter import Gate
-from .limiter.registry import gate_of
+from .limiter.limiter import Limiter
+from .limiter.registry import limiter_of
 from .quotas.requests import Rules, is_authenticated
 from .runtime import daphne
 from .runtime.servers import UVICORN, abort_later
@@ -49,8 +49,8 @@ class Admission:
             return
         if isinstance(slot, Refusal):
             return
-        gate: Any = slot.gate
-        connection = _enter(receive, send, slot, gate, scope)
+        limiter: Any = slot.limiter
+        connection = _enter(receive, send, slot, limiter, scope)
         try:
             running = self.inner(scope, connection.receive, connection.send)
             del self  # A mixin makes one for each connection, and it would be kept.
@@ -59,11 +59,11 @@ class Admission:
             if not await connection.is_over():
                 raise
         except ChannelFull:
-            gate.account.counters[CHANNELS_FULL] += 1
+            limiter.state.counters[CHANNELS_FULL] += 1
             raise
         finally:
             connection.leave()
-            gate.connections.pop(connection, None)
+            limiter.connections.pop(connection, None)
             slot.release()
         if scope.get("http_version") == HTTP_2 and connection.is_closed_by_us:
             await http2.answered(receive)
@@ -88,7 +88,7 @@ def passes(pool: str, scope: Any) -> bool:
     if scope["type"] != "websocket" or not conf.current().enabled:
         return True
     slot = scope[KEY].get(pool) if KEY in scope else None
-    return slot is not None and (slot.gate is None or (slot.gate.rules is None and slot.is_authenticated))
+    return slot is not None and (slot.limiter is None or (slot.limiter.rules is None and slot.is_authenticated))
 
 
 def knows_all(pool: str, scope: Any) -> bool:
@@ -101,18 +101,18 @@ async def _slot(pool: str, scope: Any, receive: Any, send: Any) -> Slot | Refusa
     """A new slot, or None where it has one and may go on; where it is refused, that has been told to its client."""
     verdict: Slot | Refusal | None
     if slot := scope.get(KEY, {}).get(pool):
-        gate, ask = slot.gate, _learned(slot, scope)
-        verdict = await gate.claim(slot, ask) if ask else None
+        limiter, ask = slot.limiter, _learned(slot, scope)
+        verdict = await limiter.claim(slot, ask) if ask else None
         if verdict is not None:
             slot.release()
     else:
-        gate = gate_of(pool, send)
-        ask = None if gate.rules is None else gate.rules.ask(scope)
-        verdict = await gate.acquire(ask)
+        limiter = limiter_of(pool, send)
+        ask = None if limiter.rules is None else limiter.rules.ask(scope)
+        verdict = await limiter.acquire(ask)
     if verdict is not None:
-        gate.notices.tell(verdict, gate.account.worker, ask)
+        limiter.notices.tell(verdict, limiter.state.worker, ask)
     if isinstance(verdict, Refusal):
-        await _refuse(verdict, gate, scope, receive, send)
+        await _refuse(verdict, limiter, scope, receive, send)
     return verdict
 
 
@@ -120,54 +120,54 @@ def _learned(slot: Slot, scope: Any) -> Ask | None:
     """What is to be asked for beside the slot, from what its scope now tells."""
     if is_authenticated(scope):
         slot.authenticated()
-    rules: Rules | None = slot.gate and slot.gate.rules
+    rules: Rules | None = slot.limiter and slot.limiter.rules
     return None if rules is None else rules.ask_again(scope, slot.claims, slot.group)
 
 
-def _enter(receive: Any, send: Any, slot: Slot, gate: Gate, scope: Any) -> Connection:
-    """A connection of which the gate knows, with its slot in the scope; without a connection the slot is released."""
+def _enter(receive: Any, send: Any, slot: Slot, limiter: Limiter, scope: Any) -> Connection:
+    """A connection that the limiter knows, with its slot in the scope; without a connection the slot is released."""
     connection: Connection | None = None
     try:
         connection = Connection(receive, send, slot)
         # Not in a copy of the scope, which would be most of what an open connection keeps in memory.
         scope[KEY] = Held(slot, scope[KEY].values() if KEY in scope else ())
-        deadline = gate.pool.pending_deadline
+        deadline = limiter.pool.pending_deadline
         slot.is_authenticated = deadline is None or is_authenticated(scope)
         if deadline is not None and not slot.is_authenticated:
-            connection.alarm(deadline, _end_a_stranger, slot, gate)
-        gate.connections[connection] = 0.0
-        gate.lookout.note(connection, scope)
+            connection.alarm(deadline, _end_a_stranger, slot, limiter)
+        limiter.connections[connection] = 0.0
+        limiter.lookout.note(connection, scope)
     except BaseException:
         if connection is not None:
             connection.leave()
-            gate.connections.pop(connection, None)
+            limiter.connections.pop(connection, None)
         slot.release()
         raise
     return connection
 
 
-def _end_a_stranger(connection: Connection, slot: Slot, gate: Gate) -> None:
+def _end_a_stranger(connection: Connection, slot: Slot, limiter: Limiter) -> None:
     """End the connection of a stranger at ``PENDING_DEADLINE``: not of who is exempt by then, and none in a dry run."""
-    if slot.is_authenticated or (gate.rules is not None and gate.rules.is_exempt(slot.group)):
+    if slot.is_authenticated or (limiter.rules is not None and limiter.rules.is_exempt(slot.group)):
         return
-    account = gate.account
-    account.counters[f"{DRY}{OVERDUE}" if account.dry_run else OVERDUE] += 1
-    if not account.dry_run:
+    state = limiter.state
+    state.counters[f"{DRY}{OVERDUE}" if state.dry_run else OVERDUE] += 1
+    if not state.dry_run:
         connection.end(POLICY_VIOLATION, NOT_AUTHENTICATED)
 
 
-async def _refuse(verdict: Refusal, gate: Gate, scope: Any, receive: Any, send: Any) -> None:
+async def _refuse(verdict: Refusal, limiter: Limiter, scope: Any, receive: Any, send: Any) -> None:
     if daphne.is_loaded():
         daphne.extend()
     if (await receive())["type"] == "websocket.disconnect":
         return
-    delay = hold.seconds(gate, verdict.reason)
-    first, last = refusal.messages(scope, verdict.after(delay, gate.pool.retry_after[0]), gate.pool)
+    delay = hold.seconds(limiter, verdict.reason)
+    first, last = refusal.messages(scope, verdict.after(delay, limiter.pool.retry_after[0]), limiter.pool)
     await send(first)
-    if delay and last["type"] == "websocket.close" and await hold.leaves_within(delay, gate, receive):
+    if delay and last["type"] == "websocket.close" and await hold.leaves_within(delay, limiter, receive):
         return
     await send(last)
-    if gate.account.server == UVICORN:
+    if limiter.state.server == UVICORN:
         abort_later(send, LINGER)
     if scope.get("http_version") == HTTP_2:
         await http2.answered(receive)

@@ -8,8 +8,8 @@ from urllib.parse import parse_qs
 
 from . import conf
 from .core.levels import Level
-from .limiter.limiter import Gate
-from .limiter.registry import open_gates
+from .limiter.limiter import Limiter
+from .limiter.registry import open_limiters
 
 PATH = "/readiness/"
 LONGEST_QUERY = 2048
@@ -34,23 +34,23 @@ REASONS = frozenset({Standing.DRAINING, Standing.SATURATED, Standing.PAUSED, Sta
 """Why a worker is not ready."""
 
 
-def standing(gates: Iterable[Gate], ignored: frozenset[str] = frozenset()) -> Standing:
-    """The standing of the worker with these gates. It is ready while one of its pools is."""
-    found = {_standing(gate, ignored) for gate in gates}
+def standing(limiters: Iterable[Limiter], ignored: frozenset[str] = frozenset()) -> Standing:
+    """The standing of the worker with these limiters. It is ready while one of its pools is."""
+    found = {_standing(limiter, ignored) for limiter in limiters}
     if Standing.READY in found:
         return Standing.READY
     return next((each for each in Standing if each in found), Standing.IDLE)
 
 
-def _standing(gate: Gate, ignored: frozenset[str]) -> Standing:
-    account = gate.account
+def _standing(limiter: Limiter, ignored: frozenset[str]) -> Standing:
+    state = limiter.state
     reasons = {
-        *([Standing(account.closed)] if account.closed else []),
-        *([Standing.SATURATED] if gate.saturated else []),
+        *([Standing(state.closed)] if state.closed else []),
+        *([Standing.SATURATED] if limiter.saturated else []),
         # While the ledger is away nobody knows, and all workers would leave at once.
-        *([Standing.FULL] if account.level is Level.FULL and not account.away else []),
+        *([Standing.FULL] if state.level is Level.FULL and not state.away else []),
     }
-    if account.dry_run:
+    if state.dry_run:
         reasons &= {Standing.DRAINING}  # nobody is refused for the others
     return next((each for each in Standing if each in reasons - ignored), Standing.READY)
 
@@ -71,7 +71,7 @@ def answer(query: str) -> tuple[HTTPStatus, str]:
     pools = given.get("pool", ())
     if not set(pools) <= set(conf.current().pools):
         return HTTPStatus.NOT_FOUND, "no such pool"
-    found = standing((gate for gate in open_gates() if not pools or gate.pool.name in pools), ignored)
+    found = standing((limiter for limiter in open_limiters() if not pools or limiter.pool.name in pools), ignored)
     return HTTPStatus.SERVICE_UNAVAILABLE if found in REASONS else HTTPStatus.OK, found.value
 
 

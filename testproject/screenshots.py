@@ -145,7 +145,7 @@ def shoot_demo(workers: Workers, folder: Path, name: str = "demo", width: int = 
 
 def main(folder: Path) -> None:
     folder.mkdir(exist_ok=True)
-    terms = {"MAX_CONNECTIONS": LIMIT, "BEAT": 0.5}
+    terms = {"MAX_CONNECTIONS": LIMIT, "HEARTBEAT": 0.5}
     with stage("uvicorn", 3, terms) as workers:
         asyncio.run(shoot_admin(workers, folder))
     herd = {"MAX_CONNECTIONS": HERD_LIMIT, "CONNECT_RATE": RATE}

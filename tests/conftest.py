@@ -18,7 +18,7 @@ from channels_admission.ledger.memory import MemoryLedger
 
 from demo.servers import Redis
 from figures import Figures
-from reports import BEAT, LEASE, Clock, ClockedRedisLedger
+from reports import HEARTBEAT, LEASE, Clock, ClockedRedisLedger
 
 # For the benchmarks; last, so that the installed package is the one that is tested.
 sys.path.append(str(Path(__file__).resolve().parent.parent))
@@ -83,7 +83,7 @@ def clock() -> Clock:
 @pytest.fixture
 async def in_redis(admission, redis_server: Redis, clock: Clock) -> AsyncIterator[ClockedRedisLedger]:
     """The ledger in Redis, under the test's clock."""
-    ledger = ClockedRedisLedger(admission(LEASE=LEASE, BEAT=BEAT, LEDGER=redis_server.url), clock)
+    ledger = ClockedRedisLedger(admission(LEASE=LEASE, HEARTBEAT=HEARTBEAT, LEDGER=redis_server.url), clock)
     yield ledger
     await ledger.aclose()
 

@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING
 from channels_admission.core.protocol import Report, View
 
 from processes import Actor
-from stored import State
+from stored import Stored
 
 if TYPE_CHECKING:
     from simulation import Simulation
@@ -74,7 +74,7 @@ class Judge:
     def __init__(self, simulation: "Simulation") -> None:
         self.simulation = simulation
         self.settings = simulation.settings
-        self.state = State()
+        self.state = Stored()
         self.known: dict[str, Actor] = {}
         """Everybody who ever reported, by name."""
         self.clock = 0.0
@@ -102,20 +102,20 @@ class Judge:
     def see_birth(self, actor: Actor) -> None:
         self.known[actor.id] = actor
         actor.born = self.simulation.now
-        if actor.born - self.lost_at < 2 * self.settings.beat:
+        if actor.born - self.lost_at < 2 * self.settings.heartbeat:
             self.grace += self._share(actor)
 
     def _share(self, actor: Actor) -> int:
-        return actor.gate.pool.max_connections // actor.gate.pool.expected_workers
+        return actor.limiter.pool.max_connections // actor.limiter.pool.expected_workers
 
-    def see_loss(self, left: State) -> None:
+    def see_loss(self, left: Stored) -> None:
         """The ledger's data went astray, except for what is ``left``."""
         self.state = left
         self.lost_at = self.simulation.now
         self.real = -math.inf
         for actor in self.known.values():
             actor.heard, actor.leased_at = False, -math.inf
-        newborn = [actor for actor in self._living() if self.lost_at - actor.born < 2 * self.settings.beat]
+        newborn = [actor for actor in self._living() if self.lost_at - actor.born < 2 * self.settings.heartbeat]
         self.grace += sum(self._share(actor) for actor in newborn)
 
     def see_damage(self) -> None:
@@ -129,12 +129,12 @@ class Judge:
     def see_call(self, actor: Actor, report: Report, view: View) -> None:
         if view.healed:
             self.damaged = False
-            self.see_loss(State())
+            self.see_loss(Stored())
             self.simulation.outcome.healed += 1
         before, self.state = self.state, self.simulation.ledger.state
         after = self.state
         now = self.simulation.redis_time()
-        elapsed = max(0.0, min(now - self.real, 2 * self.settings.beat))
+        elapsed = max(0.0, min(now - self.real, 2 * self.settings.heartbeat))
         self.clock += elapsed
         self.real = now
         if self.terms.rate is not None:
@@ -176,9 +176,9 @@ class Judge:
         held = lost = limit = 0
         for process in self.simulation.processes:
             for actor in process.actors:
-                holds, counted = actor.gate.account.held, self.state.counts.get(actor.id, 0)
+                holds, counted = actor.limiter.state.held, self.state.counts.get(actor.id, 0)
                 held += holds
-                limit = max(limit, actor.gate.pool.max_connections)
+                limit = max(limit, actor.limiter.pool.max_connections)
                 if not actor.heard:
                     lost += holds
                 elif holds > counted and not self.damaged:
@@ -190,14 +190,14 @@ class Judge:
         outcome.excess = max(outcome.excess, excess)
         if self.simulation.profile.strict and excess > self.grace:
             self._object("over the limit", f"{held} of {limit} held, {self.grace} for newborn workers")
-        if excess <= 0 and self.simulation.now - self.lost_at > 2 * self.settings.beat:
+        if excess <= 0 and self.simulation.now - self.lost_at > 2 * self.settings.heartbeat:
             self.grace = 0
 
     def see_equality(self) -> None:
         if self.state.total != sum(self.state.counts.values()):
             self._object("wrong", f"{self.state}")
         for actor in self._living():
-            if actor.gate.account.away:
+            if actor.limiter.state.away:
                 self._object("away", actor.id)
             counted = self.state.counts.get(actor.id, 0)
             if counted != actor.held:

@@ -1,4 +1,4 @@
-"""Server processes of a simulation: an event loop in virtual time, with the product's gates on it."""
+"""Server processes of a simulation: an event loop in virtual time, with the product's limiters on it."""
 
 import asyncio
 import math
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from channels_admission.conf import PoolSettings
 from channels_admission.core.protocol import Report, View
-from channels_admission.limiter.limiter import Gate, Slot
+from channels_admission.limiter.limiter import Limiter, Slot
 from channels_admission.runtime.identity import Worker
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
 
 class Actor:
-    """A gate with its link to the ledger, and what the ledger knows of it."""
+    """A limiter with its link to the ledger, and what the ledger knows of it."""
 
     kind = address = "simulated"
 
@@ -49,8 +49,8 @@ class Actor:
         worker = Worker(pid=process.pid, born=1, nonce=f"{next(simulation.numbers):08x}")
         self.process = process
         self.id = worker.id
-        account = simulation.account(pool, worker)
-        self.gate = Gate(pool, simulation.settings, self, worker, on_end=process.part, account=account)
+        state = simulation.state(pool, worker)
+        self.limiter = Limiter(pool, simulation.settings, self, worker, on_end=process.part, state=state)
         self.slots: list[Slot] = []
         self.sent = 0
         """The number of its newest report."""
@@ -64,7 +64,7 @@ class Actor:
 
     @property
     def held(self) -> int:
-        return self.gate.account.held
+        return self.limiter.state.held
 
     async def reconcile(self, pool: str, report: Report) -> View:
         self.sent = report.seq
@@ -73,7 +73,7 @@ class Actor:
         return await answer
 
     async def connect(self) -> None:
-        verdict = await self.gate.acquire()
+        verdict = await self.limiter.acquire()
         if isinstance(verdict, Slot):
             self.slots.append(verdict)
 
@@ -82,7 +82,7 @@ class Actor:
 
 
 class Process:
-    """A server process: an event loop with a gate, and retired gates beside it while they hold slots."""
+    """A server process: an event loop with a limiter, and retired limiters beside it while they hold slots."""
 
     def __init__(self, simulation: "Simulation", pool: PoolSettings) -> None:
         self.simulation = simulation
@@ -105,9 +105,9 @@ class Process:
             self.loop.due = 0.0
 
     def configure(self, pool: PoolSettings) -> None:
-        """A new gate serves from now on, as when settings have changed."""
+        """A new limiter serves from now on, as when settings have changed."""
         for actor in self.actors:
-            actor.gate.retire()
+            actor.limiter.retire()
         actor = Actor(self, pool)
         self.actors.append(actor)
         self.simulation.judge.see_birth(actor)
@@ -125,21 +125,21 @@ class Process:
         for actor in self.simulation.rng.sample(owners, min(connections, len(owners))):
             actor.slots.pop().release()
 
-    async def part(self, gate: Gate) -> None:
-        self.actors = [actor for actor in self.actors if actor.gate is not gate]
+    async def part(self, limiter: Limiter) -> None:
+        self.actors = [actor for actor in self.actors if actor.limiter is not limiter]
 
     async def leave(self) -> None:
         """End in good order."""
         self.shut(10**6)
         for actor in list(self.actors):
-            await actor.gate.aclose()
+            await actor.limiter.aclose()
         self.simulation.later(0, lambda: self.simulation.end(self, 1.0))
 
     def kill(self) -> None:
         """End at once, saying nothing to anybody."""
         if self.alive:
             for actor in self.actors:
-                actor.gate._part = _say_nothing
+                actor.limiter._part = _say_nothing
             self.alive, self.leaving = False, True
             for task in asyncio.all_tasks(self.loop):
                 task.cancel()

@@ -10,7 +10,7 @@ from channels_admission.ledger import script
 from channels_admission.ledger.redis import RedisClusterLedger, RedisLedger
 
 HOME = "aaaaaaaaaaaa"
-LEASE, BEAT = 6.0, 1.0
+LEASE, HEARTBEAT = 6.0, 1.0
 
 
 class Reporter:

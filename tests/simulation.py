@@ -1,7 +1,7 @@
-"""A deterministic world for the gate: real gates and a real ledger, in virtual time, over a network that errs.
+"""A deterministic world for the limiter: real limiters and a real ledger, in virtual time, over a network that errs.
 
 Each process has an event loop of its own whose time is the simulation's, so that it can be paused
-or killed alone. Its gates are the product's, and so are the ledger and its script; simulated are
+or killed alone. Its limiters are the product's, and so are the ledger and its script; simulated are
 the network between them, the clock of Redis, the table of processes and the clients. One seed
 decides everything: the same seed gives the same run, call for call.
 """
@@ -23,11 +23,11 @@ from channels_admission.core.protocol import Neighbour, Report, View
 from channels_admission.exceptions import LedgerUnavailable
 from channels_admission.ledger.base import OutOfOrder
 from channels_admission.limiter import reconciler
-from channels_admission.limiter.state import Account
+from channels_admission.limiter.state import State
 
 from judge import Judge, Outcome
 from processes import Actor, Process
-from stored import State, StoredInMemory, StoredInRedis
+from stored import Stored, StoredInMemory, StoredInRedis
 
 Answer = asyncio.Future[View]
 
@@ -73,7 +73,7 @@ EMBEDDED = Profile({"kill": 15, "stop": 20, "pause": 25, "limit": 40})
 
 
 class Simulation:
-    """One run. ``replaced`` are functions of the script, ``account`` the class of the workers' books."""
+    """One run. ``replaced`` are functions of the script, ``state`` the class of the workers' books."""
 
     def __init__(
         self,
@@ -82,11 +82,11 @@ class Simulation:
         seed: int,
         *,
         replaced: dict[str, str] | None = None,
-        account: type[Account] = Account,
+        state: type[State] = State,
     ) -> None:
         self.settings = settings
         self.profile = profile
-        self.account = account
+        self.state = state
         self.pool = settings.pool(DEFAULT_POOL)
         self.rng = random.Random(seed)
         self.numbers = itertools.count(1000)
@@ -178,10 +178,10 @@ class Simulation:
         for process in self.processes:
             process.paused = False
         self.quiet = True
-        self._pass(2.5 * self.settings.beat)
+        self._pass(2.5 * self.settings.heartbeat)
         self.judge.see_equality()
         self.judge.damaged = False
-        self._pass(self.settings.lease + 2 * self.settings.beat)
+        self._pass(self.settings.lease + 2 * self.settings.heartbeat)
         self.judge.see_no_ghosts()
         self.quiet = False
 
@@ -312,7 +312,7 @@ class Simulation:
         self.pool = replace(self.pool, max_connections=self.rng.choice([60, 80, 100, 120]))
         for process in self.processes:
             self.later(
-                self.rng.uniform(0, 2 * self.settings.beat),
+                self.rng.uniform(0, 2 * self.settings.heartbeat),
                 lambda process=process: process.do(lambda: process.configure(self.pool)),
             )
 
@@ -321,7 +321,7 @@ class Simulation:
         self.ledger.order(Drain(EVERYBODY, 1.0, "", 0.0))
         self.judge.ordered_at = self.now
         for process in self.processes:
-            delay = self.rng.uniform(self.settings.beat, 2 * self.settings.lease)
+            delay = self.rng.uniform(self.settings.heartbeat, 2 * self.settings.lease)
             self.later(delay, lambda process=process: self._replace(process))
 
     def _replace(self, process: Process) -> None:
@@ -330,7 +330,7 @@ class Simulation:
 
     def _flush(self) -> None:
         self.ledger.forget()
-        self.judge.see_loss(State())
+        self.judge.see_loss(Stored())
 
     def _cold_start(self) -> None:
         """Redis and a server start anew together, and a herd comes to that server first."""
@@ -341,7 +341,7 @@ class Simulation:
 
     def _tear(self) -> None:
         self.ledger.tear(self.rng)
-        self.judge.see_loss(State())
+        self.judge.see_loss(Stored())
 
     def _damage(self) -> None:
         if self.ledger.damage(self.rng):
@@ -350,11 +350,11 @@ class Simulation:
     def _save(self) -> None:
         if not self.judge.damaged:
             self.saved = [*self.saved[-30:], (self.now, self.ledger.save())]
-        self.later(self.settings.beat, self._save)
+        self.later(self.settings.heartbeat, self._save)
 
     def _rollback(self) -> None:
         """Back to what was saved before anybody's last beat."""
-        old = [dumps for at, dumps in self.saved if at < self.now - 1.2 * self.settings.beat]
+        old = [dumps for at, dumps in self.saved if at < self.now - 1.2 * self.settings.heartbeat]
         if old:
             self.ledger.restore(self.rng.choice(old))
             self.judge.see_loss(self.ledger.state)

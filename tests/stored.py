@@ -24,7 +24,7 @@ CONTROL = script.CONTROL.replace("redis.call('TIME')", f"{{math.floor({NOW} / 10
 
 
 @dataclass
-class State:
+class Stored:
     """What a ledger has stored for the pool."""
 
     total: int | None = 0
@@ -37,7 +37,7 @@ class StoredInRedis(ClockedRedisLedger):
 
     def __init__(self, settings: Settings, clock: Callable[[], float], replaced: dict[str, str] | None = None) -> None:
         super().__init__(settings, clock, replaced)
-        self.state = State()
+        self.state = Stored()
         self._names = [
             self._key(DEFAULT_POOL, part)
             for part in ("counts", "leases", f"home:{home()}", "seconds", "controls", "minutes")
@@ -62,7 +62,7 @@ class StoredInRedis(ClockedRedisLedger):
         total = fields.get(b"#total")
         counts = {name.decode(): _number(text.split(b"|", 1)[0]) for name, text in fields.items() if name[:1] != b"#"}
         names = {name.decode(errors="replace") for name in leased}
-        self.state = State(None if total is None else _number(total), counts, names)
+        self.state = Stored(None if total is None else _number(total), counts, names)
 
     def order(self, drain: Drain) -> None:
         """Set a drain, as an operator does."""
@@ -113,10 +113,10 @@ class StoredInMemory(MemoryLedger):
         return _result(self.reconcile(DEFAULT_POOL, report))
 
     @property
-    def state(self) -> State:
+    def state(self) -> Stored:
         entries = self._pools[self._settings.prefix, DEFAULT_POOL].entries
         counts = {name: entry.held for name, entry in entries.items()}
-        return State(sum(counts.values()), counts, set(counts))
+        return Stored(sum(counts.values()), counts, set(counts))
 
     def close(self) -> None:
         self.forget_all()

@@ -230,7 +230,7 @@ def test_nginx_accepts_the_lines(admission, tmp_path, keys):
 
 
 @pytest.mark.integration
-async def test_a_refusal_and_a_conversation_pass_through_nginx(redis_server, prefix, admission, tmp_path):
+async def test_a_refusal_and_a_reconciler_pass_through_nginx(redis_server, prefix, admission, tmp_path):
     keys = {"MAX_CONNECTIONS": 1, "PREFIX": prefix}
     with Workers("uvicorn", 1, redis_url=redis_server.url, settings=keys) as workers:
         files = advise(admission(**keys))

@@ -12,9 +12,9 @@ from channels_admission.core.shares import Bound, Class
 from channels_admission.ledger.memory import MemoryLedger
 
 from fair import CLASSES, Claimant, ask, key
-from reports import BEAT, LEASE, ClockedRedisLedger, Reporter
+from reports import HEARTBEAT, LEASE, ClockedRedisLedger, Reporter
 
-SLOW = {"LEASE": 60.0, "BEAT": 10.0}
+SLOW = {"LEASE": 60.0, "HEARTBEAT": 10.0}
 REPORT = Report("host:1:a", 1, 0, 0, limit=50, version=0, allowance=0)
 
 
@@ -50,10 +50,10 @@ def test_the_strictest_is_the_least_or_of_times_the_greatest():
     assert found["rate"] == (2, None)
     assert differences((one, one)) == {}
     assert said("limit", 500) == "MAX_CONNECTIONS 500"
-    assert said("beat", 500) == "BEAT 0.5 s"
+    assert said("beat", 500) == "HEARTBEAT 0.5 s"
     assert said("quota:user", 5) == "QUOTAS user 5"
     assert said("rate", None) == "CONNECT_RATE unset"
-    assert listed({"beat": (10_000, 500), "rate": (2, None)}) == "BEAT 10 s and 0.5 s; CONNECT_RATE 2 and unset"
+    assert listed({"beat": (10_000, 500), "rate": (2, None)}) == "HEARTBEAT 10 s and 0.5 s; CONNECT_RATE 2 and unset"
 
 
 # The contract
@@ -65,7 +65,7 @@ async def open_ledger(request, admission, clock, redis_server):
     opened = []
 
     def open_(**keys):
-        keys = {"LEASE": LEASE, "BEAT": BEAT, **keys}
+        keys = {"LEASE": LEASE, "HEARTBEAT": HEARTBEAT, **keys}
         if request.param == "memory":
             return MemoryLedger(admission(**keys), clock, clock)
         opened.append(ClockedRedisLedger(admission(**keys, LEDGER=redis_server.url), clock))
@@ -82,7 +82,7 @@ async def pair(open_ledger, clock):
     ledger = open_ledger()
     a, b = Reporter(ledger, "a"), Reporter(ledger, "b", limit=50, pid=2)
     await a.say()
-    clock.now += 2 * BEAT
+    clock.now += 2 * HEARTBEAT
     await b.say()
     return a, b
 
@@ -101,10 +101,10 @@ async def test_the_strictest_limit_holds_for_all_while_two_are_about(pair):
 
 async def test_settings_count_until_a_lease_after_they_were_last_heard(pair, clock):
     _, b = pair
-    for _ in range(int(LEASE / BEAT) - 3):
-        clock.now += BEAT
+    for _ in range(int(LEASE / HEARTBEAT) - 3):
+        clock.now += HEARTBEAT
         assert (await b.say()).limit == 10
-    clock.now += BEAT
+    clock.now += HEARTBEAT
     view = await b.say(wanted=30)
     assert (view.granted, view.limit, view.settings) == (30, 50, "")
 
@@ -112,7 +112,7 @@ async def test_settings_count_until_a_lease_after_they_were_last_heard(pair, clo
 async def test_settings_count_little_longer_than_a_beat_after_the_last_goodbye(pair, clock):
     a, b = pair
     await a.say(goodbye=True)
-    clock.now += 1.5 * BEAT
+    clock.now += 1.5 * HEARTBEAT
     assert (await b.say()).limit == 50
 
 
@@ -122,7 +122,7 @@ async def test_a_goodbye_of_one_of_two_with_the_same_settings_changes_nothing(pa
     await c.say()
     await a.say(goodbye=True)
     for _ in range(4):
-        clock.now += BEAT
+        clock.now += HEARTBEAT
         await c.say()
         assert (await b.say()).limit == 10
 
@@ -131,10 +131,10 @@ async def test_a_worker_whose_place_another_has_taken_binds_nobody(pair, clock):
     a, b = pair
     await a.say(wanted=3)
     await a.say(held=3, retired=True)
-    clock.now += 1.5 * BEAT
+    clock.now += 1.5 * HEARTBEAT
     assert (await b.say(wanted=30)).granted == 30
     for _ in range(3):
-        clock.now += BEAT
+        clock.now += HEARTBEAT
         view = await a.say(held=3, retired=True)
         assert (view.limit, view.edges) == (50, ())
         assert (await b.say(held=30)).limit == 50
@@ -145,7 +145,7 @@ async def test_a_level_that_does_not_change_is_told_once(pair, clock, churn):
     a, b = pair
     edges = []
     for step in range(40):
-        clock.now += BEAT / 4
+        clock.now += HEARTBEAT / 4
         edges += (await a.say(held=5)).edges
         edges += (await b.say(held=60 + churn * (step % 2))).edges
     assert [(edge.before, edge.level, edge.limit) for edge in edges] == [("calm", "full", 10)]
@@ -156,7 +156,7 @@ async def test_the_strictest_threshold_warns(open_ledger, clock):
     a, b = Reporter(ledger, "a", limit=100), Reporter(ledger, "b", limit=100, pid=2)
     edges = []
     for step in range(24):
-        clock.now += BEAT / 2
+        clock.now += HEARTBEAT / 2
         edges += (await a.say(held=15, warn_at=0.3)).edges
         edges += (await b.say(held=10 if step % 8 < 4 else 16, warn_at=0.7)).edges
     # 15 + 16 is above 0.3; 15 + 10 is not 5 points below it.
@@ -184,12 +184,12 @@ async def test_the_strictest_attempt_rate_holds(open_ledger, clock):
     quotas = tuple((Bound("user", 50, rate=rate, burst=burst),) for rate, burst in ((2.0, 10), (1.0, 3)))
     a, b = (Claimant(ledger, each, limit=100, quotas=mine) for each, mine in zip("ab", quotas, strict=True))
     await a.claim()
-    clock.now += 2 * BEAT
+    clock.now += 2 * HEARTBEAT
     await b.claim()
     tries = Ask(tries=(key("kim"),))
     assert (await a.claim(*[tries] * 5)).verdicts == ("",) * 3 + ("attempts:user",) * 2
     await b.claim(goodbye=True)
-    clock.now += 1.5 * BEAT
+    clock.now += 1.5 * HEARTBEAT
     assert (await a.claim(*[Ask(tries=(key("lee"),))] * 11)).verdicts == ("",) * 10 + ("attempts:user",)
 
 
@@ -201,11 +201,11 @@ async def test_a_worker_whose_place_another_has_taken_reports_on_where_its_quota
         for each, mine in (("a", Bound("user", 50, rate=2.0, burst=10)), ("b", theirs))
     )
     await a.claim(terms=terms)
-    clock.now += 2 * BEAT
+    clock.now += 2 * HEARTBEAT
     await b.claim()
     await a.claim(Ask((key("kim"),)), terms=terms)
     for _ in range(4):
-        clock.now += BEAT
+        clock.now += HEARTBEAT
         await b.claim()
         assert (await a.claim(Ask((key("kim"),)), terms=terms, retired=True)).verdicts == ("",)
     a.held = 0
@@ -216,7 +216,7 @@ async def test_the_strictest_quotas_and_shares_hold(open_ledger, clock):
     ledger = open_ledger()
     a, b = Claimant(ledger, "a", limit=100), Reporter(ledger, "b", limit=100, pid=2)
     await a.claim()
-    clock.now += 2 * BEAT
+    clock.now += 2 * HEARTBEAT
     classes = tuple(replace(each, share=0.1) if each.name == "anonymous" else each for each in CLASSES)
     quotas = (Bound("user", 2), Bound("address", 50), Bound("pending", None, 0.04))
     await b.say(fair=Fair(classes, quotas, heard=0, parts=1))
@@ -225,7 +225,7 @@ async def test_the_strictest_quotas_and_shares_hold(open_ledger, clock):
     assert (await a.claim(*[ask(pending=True)] * 5)).verdicts == ("",) * 4 + ("quota:pending",)
     assert (await a.claim(ask(group="anonymous"), ask(group="member"))).verdicts == ("share", "")
     await b.say(held=0, goodbye=True)
-    clock.now += 1.5 * BEAT
+    clock.now += 1.5 * HEARTBEAT
     assert (await a.claim(ask("kim"), ask(pending=True), ask(group="anonymous"))).verdicts == ("",) * 3
 
 
@@ -233,7 +233,7 @@ async def test_however_many_settings_there_are_the_strictest_holds(open_ledger, 
     ledger = open_ledger()
     many = [Reporter(ledger, f"{number:x}", limit=10 + number, pid=number + 1) for number in range(14)]
     for round_ in range(6):
-        clock.now += BEAT
+        clock.now += HEARTBEAT
         for each in many:
             view = await each.say()
             assert view.limit == 10 or round_ == 0
@@ -244,7 +244,7 @@ async def test_however_many_settings_there_are_the_strictest_holds(open_ledger, 
 
 @pytest.fixture
 async def fast_and_slow(admission, redis_server, clock):
-    fast = ClockedRedisLedger(admission(LEASE=LEASE, BEAT=BEAT, LEDGER=redis_server.url), clock)
+    fast = ClockedRedisLedger(admission(LEASE=LEASE, HEARTBEAT=HEARTBEAT, LEDGER=redis_server.url), clock)
     slow = ClockedRedisLedger(admission(**SLOW, LEDGER=redis_server.url), clock)
     with redis.Redis.from_url(redis_server.url) as client:
         yield Reporter(fast, "a", limit=50), Reporter(slow, "b", limit=50, pid=2), client
@@ -265,9 +265,9 @@ async def test_the_settling_time_covers_the_slowest_heartbeat_about(fast_and_slo
         view = await fast.say(held=granted, wanted=60, allowance=0, settings=view.settings)
         granted += view.granted
         assert (view.granted, view.settling) == (0, True)
-        clock.now += BEAT
+        clock.now += HEARTBEAT
     await slow.say(held=40)
-    clock.now += BEAT
+    clock.now += HEARTBEAT
     view = await fast.say(held=0, wanted=60, settings=view.settings)
     assert (view.granted, view.total) == (10, 50)
 
@@ -275,13 +275,13 @@ async def test_the_settling_time_covers_the_slowest_heartbeat_about(fast_and_slo
 async def test_a_slower_heartbeat_heard_later_extends_the_settling_time(fast_and_slow, clock):
     fast, slow, _ = fast_and_slow
     await fast.say()
-    clock.now += BEAT
+    clock.now += HEARTBEAT
     await slow.say()
     for _ in range(14):
-        clock.now += BEAT
+        clock.now += HEARTBEAT
         assert (await fast.say(wanted=1, allowance=0)).settling
     for _ in range(2):
-        clock.now += BEAT
+        clock.now += HEARTBEAT
         await slow.say()
         view = await fast.say()
     assert not view.settling
@@ -304,12 +304,12 @@ async def test_a_fast_worker_outlives_an_outage_that_a_slow_one_ends(fast_and_sl
 async def test_damaged_settings_are_dropped_and_heal(fast_and_slow, clock, stored):
     fast, _, client = fast_and_slow
     await fast.say()
-    clock.now += 2 * BEAT
+    clock.now += 2 * HEARTBEAT
     await fast.say()
     client.hset(fast.ledger._key("default", "counts"), "#settings", stored)
     (reading,) = await fast.ledger.read(("default",))
     assert reading.settings == {}
     assert (await fast.say()).limit == 50
-    clock.now += 2 * BEAT
+    clock.now += 2 * HEARTBEAT
     view = await fast.say(wanted=60)
     assert (view.granted, view.limit, view.settings) == (50, 50, "")

@@ -15,7 +15,7 @@ from channels_admission.conf.validators import Wrong
 from channels_admission.core.levels import Edge, Level
 from channels_admission.events.alerts import Alerts
 from channels_admission.exceptions import LedgerUnavailable
-from channels_admission.limiter.registry import close_gates, gate_of
+from channels_admission.limiter.registry import close_limiters, limiter_of
 
 from conftest import eventually
 
@@ -32,18 +32,18 @@ def listening(signal, receiver):
 
 
 async def test_every_edge_has_its_signal_and_its_line(admission, caplog):
-    admission(MAX_CONNECTIONS=10, BEAT=0.1, LEASE=1)
+    admission(MAX_CONNECTIONS=10, HEARTBEAT=0.1, LEASE=1)
     heard = []
 
     def hear(name):
         def receiver(sender, **facts):
-            heard.append((name, facts["pool"], facts["edge"], facts["worker"] == gate.account.worker.id))
+            heard.append((name, facts["pool"], facts["edge"], facts["worker"] == limiter.state.worker.id))
 
         return listening(getattr(signals, f"capacity_{name}"), receiver)
 
-    gate = gate_of("default")
+    limiter = limiter_of("default")
     with hear("warning"), hear("critical"), hear("full"), hear("recovered"):
-        slots = [await gate.acquire() for _ in range(10)]
+        slots = [await limiter.acquire() for _ in range(10)]
         await eventually(lambda: len(heard) == 3)
         for slot in slots:
             slot.release()
@@ -52,7 +52,7 @@ async def test_every_edge_has_its_signal_and_its_line(admission, caplog):
     assert {(pool, ours) for _, pool, _, ours in heard} == {("default", True)}
     assert "Pool 'default' is warning: 7 of 10 slots held." in caplog.messages
     assert "Pool 'default' is back at calm: 0 of 10 slots held." in caplog.messages
-    await close_gates()
+    await close_limiters()
 
 
 async def test_a_receiver_that_fails_or_blocks_harms_nobody(caplog):
@@ -85,11 +85,11 @@ async def test_a_receiver_that_fails_or_blocks_harms_nobody(caplog):
 
 
 async def test_a_ledger_lost_and_regained_is_told_by_each_worker(admission):
-    admission(BEAT=0.1, LEASE=1)
+    admission(HEARTBEAT=0.1, LEASE=1)
     heard = []
-    gate = gate_of("default")
-    await eventually(lambda: gate.account.controls is not None and gate.calls)
-    real = gate._ledger.reconcile
+    limiter = limiter_of("default")
+    await eventually(lambda: limiter.state.controls is not None and limiter.calls)
+    real = limiter._ledger.reconcile
 
     async def away(pool, report):
         raise LedgerUnavailable("the road is closed")
@@ -98,12 +98,12 @@ async def test_a_ledger_lost_and_regained_is_told_by_each_worker(admission):
         listening(signals.ledger_lost, lambda **facts: heard.append(("lost", facts["pool"], facts["error"]))),
         listening(signals.ledger_regained, lambda **facts: heard.append(("regained", facts["pool"]))),
     ):
-        gate._ledger.reconcile = away
-        await eventually(lambda: gate.account.away)
-        gate._ledger.reconcile = real
+        limiter._ledger.reconcile = away
+        await eventually(lambda: limiter.state.away)
+        limiter._ledger.reconcile = real
         await eventually(lambda: len(heard) == 2)
     assert heard == [("lost", "default", "the road is closed"), ("regained", "default")]
-    await close_gates()
+    await close_limiters()
 
 
 class Hook(BaseHTTPRequestHandler):

@@ -92,6 +92,16 @@ def test_no_id_is_used_twice():
 
 
 @pytest.mark.parametrize(
+    ("old", "new"), [("BEAT", "HEARTBEAT"), ("RAMP", "SLOW_START"), ("SHED_PER_BEAT", "SHED_PER_HEARTBEAT")]
+)
+def test_an_earlier_name_of_a_key_is_answered_with_the_one_it_has_now(settings, old, new):
+    settings.CHANNELS_ADMISSION = {**REDIS, old: 3}
+    (message,) = messages()
+    assert message.id == "channels_admission.E002"
+    assert f"has no key {old!r}: it is called {new!r} now." in message.msg
+
+
+@pytest.mark.parametrize(
     ("keys", "expected"),
     [
         ({}, []),
@@ -101,7 +111,7 @@ def test_no_id_is_used_twice():
         ({"LEDGER": "nowhere"}, ["E004"]),
         ({"PREFIX": ""}, ["E005"]),
         ({"LEASE": 0}, ["E006"]),
-        ({"BEAT": 0}, ["E007"]),
+        ({"HEARTBEAT": 0}, ["E007"]),
         ({"LEDGER_TIMEOUT": 0}, ["E008"]),
         ({"LEASE": 5}, ["E009"]),
         ({"MAX_CONNECTIONS": -1}, ["E010"]),
@@ -113,7 +123,7 @@ def test_no_id_is_used_twice():
         ({"CLOSE_CODE": 1006}, ["E016"]),
         ({"CLOSE_REASON": 5}, ["E017"]),
         ({"POOLS": 5}, ["E018"]),
-        ({"POOLS": {"chat": {"WARN_AT": 2, "WARN": 1}}, "BEAT": 6, "LIMIT": 1}, ["E002", "E002", "E011", "E009"]),
+        ({"POOLS": {"chat": {"WARN_AT": 2, "WARN": 1}}, "HEARTBEAT": 6, "LIMIT": 1}, ["E002", "E002", "E011", "E009"]),
     ],
 )
 def test_settings(settings, keys, expected):
@@ -134,7 +144,7 @@ def test_a_command_shows_message_hint_and_id(settings):
     told = str(caught.value)
     assert "(channels_admission.E002) CHANNELS_ADMISSION has no key 'MAX_CONNECTION'." in told
     assert "Did you mean 'MAX_CONNECTIONS'?" in told
-    assert "HINT: Keys: ACCEPT_DEADLINE, ALERTS, BEAT, " in told
+    assert "HINT: Keys: ACCEPT_DEADLINE, ALERTS, CLASSIFY, " in told
 
 
 # The memory ledger in production
@@ -338,10 +348,10 @@ def test_another_daphne_is_told(protocol, missing):
 @pytest.mark.parametrize(
     ("keys", "expected"),
     [
-        ({"RAMP": 10}, ["W004"]),
+        ({"SLOW_START": 10}, ["W004"]),
         ({"CONNECT_BURST": 10}, ["W004"]),
-        ({"RAMP": 10, "CONNECT_BURST": 10, "CONNECT_RATE": 10}, []),
-        ({"RAMP": 10, "CONNECT_RATE": 10, "POOLS": {"chat": {"CONNECT_RATE": None}}}, ["W004"]),
+        ({"SLOW_START": 10, "CONNECT_BURST": 10, "CONNECT_RATE": 10}, []),
+        ({"SLOW_START": 10, "CONNECT_RATE": 10, "POOLS": {"chat": {"CONNECT_RATE": None}}}, ["W004"]),
         ({"CONNECT_RATE": 10}, []),
     ],
 )

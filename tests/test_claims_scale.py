@@ -8,7 +8,7 @@ import redis
 from channels_admission.core.protocol import KEY_BYTES
 
 from fair import Claimant, ask
-from reports import BEAT, LEASE
+from reports import HEARTBEAT, LEASE
 
 WORKERS, HELD, PER_CALL = 4, 25_000, 200
 BYTES = 200
@@ -57,7 +57,7 @@ async def test_a_key_for_each_connection(in_redis, clock, redis_server, figures)
     workers = [Claimant(in_redis, f"{number:x}", limit=10**6) for number in range(WORKERS)]
     for worker in workers:
         await worker.claim()
-    clock.now += 2 * BEAT
+    clock.now += 2 * HEARTBEAT
     for worker in workers:
         await worker.claim()
     empty = server.memory()
@@ -68,8 +68,8 @@ async def test_a_key_for_each_connection(in_redis, clock, redis_server, figures)
 
     _, *living = workers
     began, calls = time.perf_counter(), 0
-    for _ in range(int(LEASE / BEAT) + 1):
-        clock.now += BEAT
+    for _ in range(int(LEASE / HEARTBEAT) + 1):
+        clock.now += HEARTBEAT
         for worker in living:
             view = await worker.claim()
     assert view.total == (WORKERS - 1) * HELD

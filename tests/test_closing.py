@@ -6,7 +6,7 @@ import time
 import pytest
 
 from channels_admission.connections import http2
-from channels_admission.limiter.registry import close_gates, gate_of
+from channels_admission.limiter.registry import close_limiters, limiter_of
 from channels_admission.middleware import AdmissionMiddleware
 
 CONNECT = {"type": "websocket.connect"}
@@ -47,7 +47,7 @@ async def last_words(application, version: str, *answers, then=lambda: None) -> 
     for answer in answers:
         events.put_nowait(answer)
     await asyncio.wait_for(task, 5)
-    await close_gates()
+    await close_limiters()
     return time.monotonic() - said, events.qsize()
 
 
@@ -74,7 +74,7 @@ async def test_a_close_of_the_application_waits_for_the_answer_without_its_slot(
     admission(LEDGER_TIMEOUT=4)
     held: list[int] = []
     _, unheard = await last_words(
-        closes, "2", TEXT, DISCONNECT, then=lambda: held.append(gate_of("default").account.held)
+        closes, "2", TEXT, DISCONNECT, then=lambda: held.append(limiter_of("default").state.held)
     )
     assert unheard == 0
     assert held == [0]
@@ -82,7 +82,7 @@ async def test_a_close_of_the_application_waits_for_the_answer_without_its_slot(
 
 async def test_so_does_an_end_from_our_side(admission):
     admission(LEDGER_TIMEOUT=4)
-    assert (await last_words(listens, "2", TEXT, DISCONNECT, then=lambda: gate_of("default").drain(0)))[1] == 0
+    assert (await last_words(listens, "2", TEXT, DISCONNECT, then=lambda: limiter_of("default").drain(0)))[1] == 0
 
 
 async def test_a_client_that_left_is_not_waited_for(admission):
@@ -96,7 +96,7 @@ async def test_a_client_that_left_is_not_waited_for(admission):
 
     await AdmissionMiddleware(listens)({"type": "websocket", "http_version": "2"}, events.get, send)
     assert events.qsize() == 1
-    await close_gates()
+    await close_limiters()
 
 
 async def test_a_wait_that_is_cancelled_by_the_server_ends(monkeypatch):

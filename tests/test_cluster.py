@@ -14,10 +14,10 @@ from conftest import eventually
 from redises import SLOTS, Cluster, as_admission, cluster, replicated_cluster, rights
 from reports import Reporter
 
-LIMIT, BEAT, LEASE = 50, 0.4, 4
+LIMIT, HEARTBEAT, LEASE = 50, 0.4, 4
 GATES, CLIENTS = 4, 20
 REGAINED = 12.0
-"""Seconds from the end of a primary to every gate's next success, at the most; the nodes wait two of them."""
+"""Seconds from the end of a primary to every limiter's next success, at the most; the nodes wait two of them."""
 FIRST, SECOND, NEW = range(3)
 """The nodes; the new one has no slot at the start."""
 pytestmark = [pytest.mark.integration, pytest.mark.fault]
@@ -32,7 +32,7 @@ def servers():
 @pytest.fixture
 def clustered(admission, servers):
     ledger = {"HOSTS": [as_admission(url) for url in servers.hosts], "CLUSTER": True}
-    return admission(MAX_CONNECTIONS=LIMIT, BEAT=BEAT, LEASE=LEASE, LEDGER=ledger, WHEN_LEDGER_DOWN="freeze")
+    return admission(MAX_CONNECTIONS=LIMIT, HEARTBEAT=HEARTBEAT, LEASE=LEASE, LEDGER=ledger, WHEN_LEDGER_DOWN="freeze")
 
 
 def slot_of(servers: Cluster, pool: str) -> int:
@@ -46,53 +46,53 @@ def is_in_second(servers: Cluster, pool: str) -> bool:
 async def test_a_pool_that_moves_under_churn(servers, clustered, caplog, figures):
     counts = f"{clustered.prefix}:{{default}}:counts"
     slot = slot_of(servers, "default")
-    async with churn(clustered, GATES, CLIENTS) as gates:
-        await eventually(lambda: gates.held == LIMIT)
+    async with churn(clustered, GATES, CLIENTS) as limiters:
+        await eventually(lambda: limiters.held == LIMIT)
         servers.begin_to_move(slot, FIRST, NEW)
-        await asyncio.sleep(2 * BEAT)
-        assert not any(gates.is_away)
+        await asyncio.sleep(2 * HEARTBEAT)
+        assert not any(limiters.is_away)
         half_moved = time.monotonic()
         servers.move(FIRST, NEW, counts)
-        await eventually(lambda: all(gates.is_away))
-        await asyncio.sleep(2 * BEAT)
+        await eventually(lambda: all(limiters.is_away))
+        await asyncio.sleep(2 * HEARTBEAT)
         servers.end_move(slot, FIRST, NEW)
         moved = time.monotonic()
-        await eventually(lambda: not any(gates.is_away))
+        await eventually(lambda: not any(limiters.is_away))
         away = time.monotonic() - moved
-        gates.rest()
-        await eventually(gates.agrees, seconds=BEAT)
-        gates.move()
-        await asyncio.sleep(2 * BEAT)
-        assert not any(gates.is_away)
-        assert gates.most == LIMIT
+        limiters.rest()
+        await eventually(limiters.agrees, seconds=HEARTBEAT)
+        limiters.move()
+        await asyncio.sleep(2 * HEARTBEAT)
+        assert not any(limiters.is_away)
+        assert limiters.most == LIMIT
         # A move is no mistake in the set-up.
         assert [record.getMessage() for record in caplog.records if record.levelno > logging.WARNING] == []
     figures.note(
         "Cluster: the pool moves to another node, key by key, under churn",
         "the ledger is away only while the pool is in two places; never above the limit; then equal to the truth",
         f"in two places for {moved - half_moved:.1f} s, back {away:.2f} s after that; "
-        f"at most {gates.most} of {LIMIT} held",
+        f"at most {limiters.most} of {LIMIT} held",
     )
 
 
 async def test_a_pool_whose_keys_have_all_moved_is_served_before_its_slot_has(servers, clustered):
     slot = slot_of(servers, "default")
     source = servers.owner(slot)
-    async with churn(clustered, GATES, CLIENTS) as gates:
-        await eventually(lambda: gates.held == LIMIT)
+    async with churn(clustered, GATES, CLIENTS) as limiters:
+        await eventually(lambda: limiters.held == LIMIT)
         for here, there in ((source, SECOND), (SECOND, source)):
             servers.begin_to_move(slot, here, there)
             servers.move(here, there, *servers.keys(slot, here))
-            await eventually(lambda: not any(gates.is_away))
-            calls = [gate.calls for gate in gates.gates]
-            await asyncio.sleep(2 * BEAT)
-            assert not any(gates.is_away)
-            assert all(gate.calls > before for gate, before in zip(gates.gates, calls, strict=True))
+            await eventually(lambda: not any(limiters.is_away))
+            calls = [limiter.calls for limiter in limiters.limiters]
+            await asyncio.sleep(2 * HEARTBEAT)
+            assert not any(limiters.is_away)
+            assert all(limiter.calls > before for limiter, before in zip(limiters.limiters, calls, strict=True))
             assert servers.owner(slot) == here
             servers.end_move(slot, here, there)
-        gates.rest()
-        await eventually(gates.agrees, seconds=2 * BEAT)
-        assert gates.most == LIMIT
+        limiters.rest()
+        await eventually(limiters.agrees, seconds=2 * HEARTBEAT)
+        assert limiters.most == LIMIT
 
 
 @pytest.fixture
@@ -100,29 +100,29 @@ def replicated(admission):
     """A cluster with replicas, and the settings for it."""
     with replicated_cluster() as servers:
         ledger = {"HOSTS": servers.hosts, "CLUSTER": True}
-        keys = {"MAX_CONNECTIONS": LIMIT, "BEAT": BEAT, "LEASE": LEASE, "WHEN_LEDGER_DOWN": "freeze"}
+        keys = {"MAX_CONNECTIONS": LIMIT, "HEARTBEAT": HEARTBEAT, "LEASE": LEASE, "WHEN_LEDGER_DOWN": "freeze"}
         yield servers, admission(**keys, LEDGER=ledger)
 
 
 async def test_a_primary_that_is_killed_and_its_replica_in_its_place(replicated, figures):
     servers, settings = replicated
-    async with churn(settings, GATES, CLIENTS) as gates:
-        await eventually(lambda: gates.held == LIMIT)
+    async with churn(settings, GATES, CLIENTS) as limiters:
+        await eventually(lambda: limiters.held == LIMIT)
         primary = servers.owner(slot_of(servers, "default"))
         await eventually(lambda: servers.is_heard(primary))
         killed = time.monotonic()
         servers.nodes[primary].stop()
-        seconds = await gates.regained(killed, REGAINED)
-        await asyncio.sleep(2 * BEAT)
-        assert gates.most == LIMIT
-        gates.rest()
+        seconds = await limiters.regained(killed, REGAINED)
+        await asyncio.sleep(2 * HEARTBEAT)
+        assert limiters.most == LIMIT
+        limiters.rest()
         rested = time.monotonic()
-        await eventually(gates.agrees, seconds=2 * BEAT)
+        await eventually(limiters.agrees, seconds=2 * HEARTBEAT)
         again = time.monotonic() - rested
     figures.note(
         "Cluster: the primary of the pool is killed under churn, `freeze`",
         f"its replica has its place and the ledger is back within {REGAINED:g} s; never above the limit",
-        f"back after {seconds:.1f} s; at most {gates.most} of {LIMIT} held; equal to the truth {again:.2f} s later",
+        f"back after {seconds:.1f} s; at most {limiters.most} of {LIMIT} held; equal to the truth {again:.2f} s later",
     )
 
 

@@ -27,10 +27,10 @@ DEFAULTS = {
     "ledger": LedgerSettings(MEMORY, None),
     "prefix": "channels_admission",
     "lease": 30.0,
-    "beat": 3.0,
+    "heartbeat": 3.0,
     "ledger_timeout": 0.25,
     "memory_limit": None,
-    "shed_per_beat": 50,
+    "shed_per_heartbeat": 50,
     "trusted_proxies": Proxies(),
     "status_token": None,
     "alerts": Recipients(),
@@ -54,7 +54,7 @@ POOL_DEFAULTS = {
     "max_connection_age": None,
     "connect_rate": None,
     "connect_burst": None,
-    "ramp": 0.0,
+    "slow_start": 0.0,
     "refusal_hold": 0.0,
     "max_refusals_held": 1000,
     "dry_run": False,
@@ -72,11 +72,11 @@ IDS = {
     "LEDGER": "E004",
     "PREFIX": "E005",
     "LEASE": "E006",
-    "BEAT": "E007",
+    "HEARTBEAT": "E007",
     "LEDGER_TIMEOUT": "E008",
     "PRESSURE": "E026",
     "MEMORY_LIMIT": "E027",
-    "SHED_PER_BEAT": "E028",
+    "SHED_PER_HEARTBEAT": "E028",
     "STATUS_TOKEN": "E050",
     "ALERTS": "E041",
     "DRAIN_ON_STOP": "E042",
@@ -91,7 +91,7 @@ IDS = {
     "MAX_CONNECTION_AGE": "E019",
     "CONNECT_RATE": "E021",
     "CONNECT_BURST": "E022",
-    "RAMP": "E023",
+    "SLOW_START": "E023",
     "REFUSAL_HOLD": "E024",
     "MAX_REFUSALS_HELD": "E025",
     "DRY_RUN": "E040",
@@ -109,9 +109,9 @@ GOOD = {
     "ENABLED": [True, False],
     "PREFIX": ["a", "shop:staging", "x" * 64],
     "LEASE": [18, 45.5, 3600],
-    "BEAT": [0.1, 1, 5],
+    "HEARTBEAT": [0.1, 1, 5],
     "LEDGER_TIMEOUT": [0.01, 1, 4],
-    "SHED_PER_BEAT": [0, 1, 100_000],
+    "SHED_PER_HEARTBEAT": [0, 1, 100_000],
     "STATUS_TOKEN": [None, "x" * 32, "AZaz09._~+/=-" * 3],
     "DRAIN_ON_STOP": [None, 0, 2.5, 3600],
     "MEMORY_LIMIT": [None, 2**20, 2**50],
@@ -125,7 +125,7 @@ GOOD = {
     "MAX_CONNECTION_AGE": [None, 1, 3600.5],
     "CONNECT_RATE": [None, 0.01, 200, 1_000_000],
     "CONNECT_BURST": [None, 1, 1_000_000],
-    "RAMP": [0, 0.5, 3600],
+    "SLOW_START": [0, 0.5, 3600],
     "REFUSAL_HOLD": [0, 2.5, 60],
     "MAX_REFUSALS_HELD": [0, 1, 100_000],
     "DRY_RUN": [False, True],
@@ -144,7 +144,7 @@ BAD = {
     "ENABLED": ("True or False", [None, 1, "yes"]),
     "PREFIX": ("1 to 64 printable characters without spaces and braces", ["", "a b", "a{b", "}", "a\n", "x" * 65, 5]),
     "LEASE": ("a number of seconds from 1 to 3600", [0.9, 3601, "30", None, True, NAN, float("inf")]),
-    "BEAT": ("a number of seconds from 0.1 to 600", [0, -1, 601, "3", None, False, NAN]),
+    "HEARTBEAT": ("a number of seconds from 0.1 to 600", [0, -1, 601, "3", None, False, NAN]),
     "LEDGER_TIMEOUT": ("a number of seconds from 0.01 to 4", [0, 4.1, "1", None, True, NAN]),
     "MAX_CONNECTIONS": ("a whole number from 0 to 10000000", [-1, 10_000_001, 50.0, "50", None, True]),
     "WARN_AT": ("a share of the limit above 0 and at most 1, such as 0.7", [0, 1.01, 70, "0.7", None, True, NAN]),
@@ -159,7 +159,7 @@ BAD = {
         "one printable line of at most 100 bytes (a close frame carries 123, the hint needs the rest)",
         ["a\nb", "\x00", "é" * 51, b"later", None, 5],
     ),
-    "SHED_PER_BEAT": ("a whole number from 0 to 100000", [-1, 100_001, 1.5, "3", None, True]),
+    "SHED_PER_HEARTBEAT": ("a whole number from 0 to 100000", [-1, 100_001, 1.5, "3", None, True]),
     "DRAIN_ON_STOP": ("None or a number of seconds from 0 to 3600", [-1, 3601, "3", True, NAN]),
     "MEMORY_LIMIT": ("None or a whole number of bytes from a MiB on", [0, 2**20 - 1, 2**51, 1e9, "1G", True]),
     "CONNECT_RATE": (
@@ -167,7 +167,7 @@ BAD = {
         [0, 0.001, -5, 2e6, "60", True, NAN],
     ),
     "CONNECT_BURST": ("None or a whole number of admissions from 1 to 1000000", [0, -1, 2.5, 2_000_000, "5", True]),
-    "RAMP": ("a number of seconds from 0 to 3600", [-1, 3601, "30", None, True, NAN]),
+    "SLOW_START": ("a number of seconds from 0 to 3600", [-1, 3601, "30", None, True, NAN]),
     "REFUSAL_HOLD": ("a number of seconds from 0 to 60", [-1, 61, "3", None, False, NAN]),
     "MAX_REFUSALS_HELD": ("a whole number from 0 to 100000", [-1, 100_001, 1.5, "3", None, True]),
     "DRY_RUN": ("True or False", [0, 1, "yes", None]),
@@ -409,24 +409,27 @@ def test_an_unknown_key_names_the_nearest(settings, key, end):
 
 @pytest.mark.parametrize(("lease", "beat"), [(18, 3), (0.6 * 10, 1), (3600, 600), (1, 0.1)])
 def test_a_lease_of_six_beats_is_long_enough(read, lease, beat):
-    found = read(LEASE=lease, BEAT=beat)
-    assert (found.lease, found.beat) == (lease, beat)
+    found = read(LEASE=lease, HEARTBEAT=beat)
+    assert (found.lease, found.heartbeat) == (lease, beat)
 
 
 @pytest.mark.parametrize(
     ("lease", "beat", "good"), [(17.9, 3, "30"), (30, 5.5, "55"), (3000, 600, "3600"), (1, 0.5, "5")]
 )
 def test_a_shorter_lease_is_refused_with_one_that_is_good(settings, read, lease, beat, good):
-    settings.CHANNELS_ADMISSION = {"LEASE": lease, "BEAT": beat}
+    settings.CHANNELS_ADMISSION = {"LEASE": lease, "HEARTBEAT": beat}
     (problem,) = conf.examine()[1]
     assert problem.id == "channels_admission.E009"
-    assert problem.message == f"CHANNELS_ADMISSION['LEASE'] ({lease:g} s) must be at least 6 times 'BEAT' ({beat:g} s)."
+    assert (
+        problem.message
+        == f"CHANNELS_ADMISSION['LEASE'] ({lease:g} s) must be at least 6 times 'HEARTBEAT' ({beat:g} s)."
+    )
     assert problem.hint == f"With this beat, a lease of {good} s is a good one."
-    assert read(LEASE=float(good), BEAT=beat).lease == float(good)
+    assert read(LEASE=float(good), HEARTBEAT=beat).lease == float(good)
 
 
 def test_a_wrong_lease_is_not_also_compared(problems):
-    assert [check for check, _ in problems(LEASE=-1, BEAT=600)] == ["E006"]
+    assert [check for check, _ in problems(LEASE=-1, HEARTBEAT=600)] == ["E006"]
 
 
 # Pools
@@ -501,7 +504,7 @@ def test_an_unknown_pool_names_the_nearest(read):
 
 
 def test_all_problems_are_told_at_once(settings):
-    settings.CHANNELS_ADMISSION = {"MAX_CONNECTION": 5, "ENABLED": 1, "WARN_AT": 2, "POOLS": {"A": {}}, "BEAT": 20}
+    settings.CHANNELS_ADMISSION = {"MAX_CONNECTION": 5, "ENABLED": 1, "WARN_AT": 2, "POOLS": {"A": {}}, "HEARTBEAT": 20}
     ids = ["E002", "E003", "E011", "E018", "E009"]
     assert [problem.id.rpartition(".")[2] for problem in conf.examine()[1]] == ids
     with pytest.raises(ImproperlyConfigured) as caught:

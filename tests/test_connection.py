@@ -13,7 +13,7 @@ from channels.generic.websocket import AsyncWebsocketConsumer, WebsocketConsumer
 from channels.testing import WebsocketCommunicator
 
 from channels_admission.connections import connection
-from channels_admission.limiter.registry import close_gates, gate_of
+from channels_admission.limiter.registry import close_limiters, limiter_of
 from channels_admission.middleware import AdmissionMiddleware
 
 from clients import enter_many, shows
@@ -53,8 +53,8 @@ async def test_a_consumer_is_told_and_its_slot_is_free(consumer):
     assert 0.85 <= time.monotonic() - began <= 1.3
     await client.wait()
     assert consumer.codes == [1012]
-    assert gate_of("default").account.held == 0
-    await close_gates()
+    assert limiter_of("default").state.held == 0
+    await close_limiters()
 
 
 async def test_an_application_that_does_not_listen_is_cancelled_after_its_grace():
@@ -73,8 +73,8 @@ async def test_an_application_that_does_not_listen_is_cancelled_after_its_grace(
     assert await client.receive_output(timeout=3) == CLOSE
     await client.wait()
     assert ended == ["/deaf"]
-    assert gate_of("default").account.held == 0
-    await close_gates()
+    assert limiter_of("default").state.held == 0
+    await close_limiters()
 
 
 @pytest.mark.parametrize("fault", [TimeoutError("from the application"), ValueError("too")])
@@ -84,8 +84,8 @@ async def test_the_application_may_raise_what_it_likes(fault):
 
     with pytest.raises(type(fault), match=str(fault)):
         await AdmissionMiddleware(application)({"type": "websocket", "path": "/"}, None, None)
-    assert gate_of("default").account.held == 0
-    await close_gates()
+    assert limiter_of("default").state.held == 0
+    await close_limiters()
 
 
 async def test_a_connection_that_ends_before_its_age_is_not_closed_again():
@@ -100,7 +100,7 @@ async def test_a_connection_that_ends_before_its_age_is_not_closed_again():
 
     await AdmissionMiddleware(application)({"type": "websocket"}, asyncio.Event().wait, send)
     assert sent == ["websocket.close"]
-    await close_gates()
+    await close_limiters()
 
 
 SILENT = """
@@ -128,7 +128,7 @@ async def test_a_client_that_fell_silent_frees_its_slot_on_every_server(
         "RETRY_AFTER": (1, 1),
         "LEDGER": redis_server.url,
         "PREFIX": prefix,
-        "BEAT": 0.5,
+        "HEARTBEAT": 0.5,
         "LEASE": 5,
     }
     admission(**keys)

@@ -13,7 +13,7 @@ from channels_admission.core.levels import Edge, Level
 from channels_admission.core.overrides import EVERYBODY, Controls, Drain, Order
 from channels_admission.ledger.overrides import controls_of, text
 
-from reports import BEAT, Reporter
+from reports import HEARTBEAT, Reporter
 from test_ledger_contract import guarded_cluster, guarded_redis, ledger, worker  # noqa: F401
 
 EIGHTY = Controls(limit=Order(80, "ann", 1_790_000_000.25))
@@ -28,7 +28,7 @@ async def set_to(ledger, controls, pool="default"):
 
 async def settled(reporter, clock):
     await reporter.say()
-    clock.now += 1.5 * BEAT
+    clock.now += 1.5 * HEARTBEAT
     return await reporter.say()
 
 

@@ -24,7 +24,7 @@ from channels_admission.consumers import AdmissionMixin
 from channels_admission.core.counters import Reason
 from channels_admission.ledger.memory import MemoryLedger
 from channels_admission.limiter import registry
-from channels_admission.limiter.registry import close_gates, gate_of
+from channels_admission.limiter.registry import close_limiters, limiter_of
 from channels_admission.middleware import AdmissionMiddleware
 
 from conftest import eventually
@@ -38,7 +38,7 @@ SCOPE = {
     "root_path": "", "path": "/", "raw_path": b"/", "query_string": b"", "headers": [], "subprotocols": [], "state": {},
     "extensions": {},
 }  # fmt: skip
-TERMS = {"MAX_CONNECTIONS": 10_000, "BEAT": 600, "LEASE": 3600, "PRESSURE": {"lag": None}}
+TERMS = {"MAX_CONNECTIONS": 10_000, "HEARTBEAT": 600, "LEASE": 3600, "PRESSURE": {"lag": None}}
 """Nobody is refused for the lag that a collection of garbage makes."""
 PATIENT = {"LEDGER_TIMEOUT": 4}
 """For a Redis, which all who come at once ask, while their memory is traced."""
@@ -112,7 +112,7 @@ def untraced():
 
 @pytest.fixture
 def ledgers(monkeypatch):
-    """The ledgers that gates open, each of which notes its reports."""
+    """The ledgers that limiters open, each of which notes its reports."""
     opened = []
 
     def open_ledger(settings):
@@ -125,21 +125,21 @@ def ledgers(monkeypatch):
 
 @asynccontextmanager
 async def at_rest(admission, ledgers, **keys):
-    """A gate that has made its first report, and makes no other unless it is asked; and the reports from there on."""
+    """A limiter that has made its first report, and makes no other unless asked; and the reports from there on."""
     admission(**{**TERMS, **keys})
-    gate = gate_of("default")
+    limiter = limiter_of("default")
     (ledger,) = ledgers
-    await eventually(lambda: gate.account.workers and ledger.reports and gate.account._met_settled)
+    await eventually(lambda: limiter.state.workers and ledger.reports and limiter.state._met_settled)
     ledger.reports.clear()
     try:
-        yield gate, ledger.reports
+        yield limiter, ledger.reports
     finally:
-        await close_gates()
+        await close_limiters()
 
 
 async def test_a_herd_of_a_thousand_makes_one_call_to_come_and_one_to_go(admission, ledgers):
-    async with at_rest(admission, ledgers) as (gate, reports):
-        slots = await asyncio.gather(*(gate.acquire() for _ in range(1000)))
+    async with at_rest(admission, ledgers) as (limiter, reports):
+        slots = await asyncio.gather(*(limiter.acquire() for _ in range(1000)))
         assert [report.wanted for report in reports] == [1000]
         for slot in slots:
             slot.release()
@@ -148,32 +148,32 @@ async def test_a_herd_of_a_thousand_makes_one_call_to_come_and_one_to_go(admissi
 
 
 async def test_those_who_come_one_after_another_share_a_call(admission, ledgers):
-    async with at_rest(admission, ledgers) as (gate, reports):
+    async with at_rest(admission, ledgers) as (limiter, reports):
         for _ in range(1000):
-            (await gate.acquire()).release()
+            (await limiter.acquire()).release()
         assert len(reports) == 1
 
 
 async def test_one_who_comes_alone_makes_a_call_to_come_and_one_to_go(admission, ledgers):
-    async with at_rest(admission, ledgers) as (gate, reports):
+    async with at_rest(admission, ledgers) as (limiter, reports):
         for number in range(3):
-            (await gate.acquire()).release()
+            (await limiter.acquire()).release()
             await eventually(lambda: len(reports) == 2 * (number + 1))  # noqa: B023
 
 
 async def test_the_refused_of_a_full_pool_make_fifty_calls_a_second_at_the_most(admission, ledgers):
-    async with at_rest(admission, ledgers, MAX_CONNECTIONS=0) as (gate, reports):
-        began, loop = gate._loop.time(), gate._loop
+    async with at_rest(admission, ledgers, MAX_CONNECTIONS=0) as (limiter, reports):
+        began, loop = limiter._loop.time(), limiter._loop
         for _ in range(1000):
-            await gate.acquire()
+            await limiter.acquire()
         assert len(reports) <= 1 + 50 * (loop.time() - began)
 
 
 async def test_an_admission_takes_few_calls(admission, ledgers):
-    async with at_rest(admission, ledgers, **EVERYTHING) as (gate, reports):
+    async with at_rest(admission, ledgers, **EVERYTHING) as (limiter, reports):
         application = AdmissionMiddleware(listener)
-        await asyncio.gather(*(gate.acquire() for _ in range(2)))
-        gate.account.allowance, gate.account._grants = 10, 10
+        await asyncio.gather(*(limiter.acquire() for _ in range(2)))
+        limiter.state.allowance, limiter.state._grants = 10, 10
         socket = Socket(CONNECT, DISCONNECT)
         with profiled() as calls:
             await serve(application, socket)
@@ -185,11 +185,11 @@ async def test_a_refusal_takes_few_calls_and_none_of_the_application(admission, 
     async def never(scope, receive, send):
         raise AssertionError("the application ran")
 
-    async with at_rest(admission, ledgers, MAX_CONNECTIONS=0) as (gate, _):
+    async with at_rest(admission, ledgers, MAX_CONNECTIONS=0) as (limiter, _):
         application = AdmissionMiddleware(never)
-        await gate.acquire()
-        gate._fullness.until[0] = float("inf"), "full"
-        gate._verdicts.refuse("full")  # begins to wait for the next line of the log
+        await limiter.acquire()
+        limiter._fullness.until[0] = float("inf"), "full"
+        limiter._verdicts.refuse("full")  # begins to wait for the next line of the log
         socket = Socket(CONNECT)
         with profiled() as calls:
             await serve(application, socket)
@@ -260,12 +260,12 @@ def client_of(scope):
 async def test_what_a_connection_claims_keeps_little(admission, redis_server):
     async def kept_with(*quotas):
         admission(**{**TERMS, **PATIENT, "LEDGER": redis_server.url, "QUOTAS": quotas})
-        gate = gate_of("default")
-        await eventually(lambda: gate.account.calls.made)
+        limiter = limiter_of("default")
+        await eventually(lambda: limiter.state.calls.made)
         with untraced():
             size = await kept(AdmissionMiddleware(listener), by_us)
-        assert not +Counter({name: gate.account.counters[name] for name in Reason})
-        await close_gates()
+        assert not +Counter({name: limiter.state.counters[name] for name in Reason})
+        await close_limiters()
         return size
 
     client = {"key": "test_cost.client_of", "max": 1}
@@ -294,12 +294,12 @@ async def test_connections_that_have_ended_leave_nothing(admission, ledgers):
         gc.collect()
         return [each for each in gc.get_objects() if isinstance(each, Connection | Slot | Held)]
 
-    async with at_rest(admission, ledgers, **EVERYTHING) as (gate, _):
+    async with at_rest(admission, ledgers, **EVERYTHING) as (limiter, _):
         # An exception that another test keeps may hold some of its own.
         others = alive()
         await kept(AdmissionMiddleware(listener))
         assert [each for each in alive() if not any(each is other for other in others)] == []
-        assert not gate.connections
+        assert not limiter.connections
 
 
 def by_all() -> int:

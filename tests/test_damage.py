@@ -13,8 +13,8 @@ from channels_admission.core.protocol import KEY_BYTES, Ask, Key
 from channels_admission.exceptions import LedgerRefused
 from channels_admission.ledger.redis import RedisLedger
 from channels_admission.ledger.script import CONTROL, RECONCILE
-from channels_admission.limiter.limiter import Gate
-from channels_admission.limiter.state import Account
+from channels_admission.limiter.limiter import Limiter
+from channels_admission.limiter.state import State
 from channels_admission.runtime.identity import Worker
 
 from conftest import eventually
@@ -22,7 +22,7 @@ from damage import FEW, VALUES, Place, one_of_each
 from reports import Clock, Reporter
 from stored import StoredInRedis
 
-LIMIT, WORKERS, BEAT, LEASE, QUOTA = 12, 4, 1.0, 10.0, 3
+LIMIT, WORKERS, HEARTBEAT, LEASE, QUOTA = 12, 4, 1.0, 10.0, 3
 STEPS_PER_BEAT = 2
 RIGHT_AGAIN = 2
 """Beats after which the counts equal the truth, and everybody may be let in again for whom there is room."""
@@ -35,28 +35,28 @@ class Server:
 
     def __init__(self, world: "World", number: int) -> None:
         self.world = world
-        self.account = Account(world.settings.pool("default"), Worker(pid=number, born=7, nonce=f"{number:08x}"))
+        self.state = State(world.settings.pool("default"), Worker(pid=number, born=7, nonce=f"{number:08x}"))
         self.slots: list[Key | None] = []
 
     def call(self, wanted: int = 0, client: Key | None = None) -> None:
-        account = self.account
-        asks = tuple(Ask((client,)) for _ in range(wanted)) if account.claims else ()
-        report = account.report(wanted, asks=asks, beat=True)
+        state = self.state
+        asks = tuple(Ask((client,)) for _ in range(wanted)) if state.claims else ()
+        report = state.report(wanted, asks=asks, beat=True)
         view = self.world.ledger.apply(report)
-        account.settle(report, view)
+        state.settle(report, view)
         self.world.healed += view.healed
         for ask, reason in zip(asks, view.verdicts, strict=True):
             if not reason:
-                account.admit(ask)
+                state.admit(ask)
                 self.slots.append(client)
-        while wanted and not asks and account.has_room:
-            account.admit()
+        while wanted and not asks and state.has_room:
+            state.admit()
             self.slots.append(None)
             wanted -= 1
 
     def release(self) -> None:
         client = self.slots.pop()
-        self.account.release((client,) if client else ())
+        self.state.release((client,) if client else ())
 
 
 class World:
@@ -70,14 +70,14 @@ class World:
         self.prefix = settings.prefix
         self.servers = [Server(self, number) for number in range(1, WORKERS + 1)]
         self.healed = 0
-        self.names = [server.account.worker.id for server in self.servers]
+        self.names = [server.state.worker.id for server in self.servers]
         keys = [f"{self.prefix}:{{default}}:{part}" for part in ("controls", "counts")]
         self.client.eval(CONTROL, 2, *keys, 0, f";limit={LIMIT},1.000,me", 3_600_000)
         self.calm(3)
 
     @property
     def is_shared(self) -> bool:
-        return self.servers[0].account.claims is not None
+        return self.servers[0].state.claims is not None
 
     @property
     def held(self) -> int:
@@ -89,7 +89,7 @@ class World:
     def calm(self, beats: int = RIGHT_AGAIN) -> None:
         """Beats in which nobody comes."""
         for _ in range(beats):
-            self.clock.now += BEAT
+            self.clock.now += HEARTBEAT
             for server in self.servers:
                 server.call()
 
@@ -110,16 +110,16 @@ class World:
                 server.call(2, client if self.is_shared else None)
                 assert self.held <= LIMIT
                 assert all(self.under(each) <= QUOTA for each in CLIENTS)
-            self.clock.now += BEAT / STEPS_PER_BEAT
+            self.clock.now += HEARTBEAT / STEPS_PER_BEAT
 
     def see_truth(self) -> None:
         """What is stored is what is held, by every key."""
         for server in self.servers:
             server.call()
         state = self.ledger.state
-        held = {server.account.worker.id: len(server.slots) for server in self.servers}
+        held = {server.state.worker.id: len(server.slots) for server in self.servers}
         assert (state.total, state.counts, state.leased) == (self.held, held, set(held))
-        assert [server.account.worker.id for server in self.servers] == self.names
+        assert [server.state.worker.id for server in self.servers] == self.names
         if self.is_shared:
             fields = self.client.hgetall(f"{self.prefix}:{{default}}:claims")
             counted = {key: int(value[:-2]) for key, value in fields.items() if len(key) == KEY_BYTES}
@@ -138,8 +138,8 @@ def create(admission, redis_server):
 
     def create(replaced=None, **settings) -> World:
         settings = admission(
-            LEDGER=redis_server.url, BEAT=BEAT, LEASE=LEASE, MAX_CONNECTIONS=2 * LIMIT, EXPECTED_WORKERS=WORKERS,
-            WHEN_LEDGER_DOWN="freeze", **settings,
+            LEDGER=redis_server.url, HEARTBEAT=HEARTBEAT, LEASE=LEASE, MAX_CONNECTIONS=2 * LIMIT,
+            EXPECTED_WORKERS=WORKERS, WHEN_LEDGER_DOWN="freeze", **settings,
         )  # fmt: skip
         worlds.append(World(settings, replaced))
         return worlds[-1]
@@ -209,12 +209,12 @@ def test_the_record_of_a_dead_worker_may_be_damaged(world):
         world.half_fill()
         dead = world.servers.pop()
         key = f"{world.prefix}:{{default}}:counts".encode()
-        Place(world.client, key, dead.account.worker.id.encode()).damage(value)
+        Place(world.client, key, dead.state.worker.id.encode()).damage(value)
         for _ in range(int(LEASE) + 2):
             world.rush(1)
         assert world.held == LIMIT
         world.servers.append(Server(world, 100 + FEW.index(value)))
-        world.names = [server.account.worker.id for server in world.servers]
+        world.names = [server.state.worker.id for server in world.servers]
         world.calm()
         world.see_truth()
 
@@ -229,7 +229,7 @@ async def test_no_altered_end_of_a_lease_keeps_a_dead_worker(in_redis, clock, la
     record[3] = b"%d" % (int(record[3]) + 1000 * later)
     await in_redis._redis.hset(counts, dead.last.worker, b"|".join(record))
     for _ in range(int(LEASE) + 2):
-        clock.now += BEAT
+        clock.now += HEARTBEAT
         views = [await each.say(held, beat=True) for held, each in enumerate(workers, 1)]
     assert [(view.total, view.workers) for view in views] == [(6, 3)] * 3
 
@@ -294,21 +294,21 @@ def stops_at(character: str, classes: list[str]) -> bool:
     return all(each != "." and (character in each) is each.startswith("[^") for each in classes)
 
 
-async def test_a_gate_that_hears_of_damage_counts_it_and_says_it_once_in_a_while(admission, redis_server, caplog):
-    settings = admission(LEDGER=redis_server.url, BEAT=0.2, LEASE=2)
+async def test_a_limiter_that_hears_of_damage_counts_it_and_says_it_once_in_a_while(admission, redis_server, caplog):
+    settings = admission(LEDGER=redis_server.url, HEARTBEAT=0.2, LEASE=2)
     async with AsyncExitStack() as stack:
         client = stack.enter_context(redis.Redis.from_url(redis_server.url))
         ledger = RedisLedger(settings)
         stack.push_async_callback(ledger.aclose)
-        gate = Gate(settings.pool("default"), settings, ledger, Worker())
-        stack.push_async_callback(gate.aclose)
-        await gate.acquire()
+        limiter = Limiter(settings.pool("default"), settings, ledger, Worker())
+        stack.push_async_callback(limiter.aclose)
+        await limiter.acquire()
         for times in (1, 2, 3):
             assert client.hset(f"{settings.prefix}:{{default}}:counts", "#total", "nan") == 0
-            await eventually(lambda times=times: gate.account.counters[HEALED] == times)
+            await eventually(lambda times=times: limiter.state.counters[HEALED] == times)
         (reading,) = await eventually(lambda: told(settings))
         assert reading.counters[HEALED] == 3
-        assert not gate.account.away
+        assert not limiter.state.away
     assert [record.getMessage() for record in caplog.records] == [
         "Counts of pool 'default' in the ledger were damaged and are counted anew; does something else write there?"
     ]
@@ -328,7 +328,7 @@ def test_an_altered_birth_makes_no_neighbour_gone(create):
     world = create()
     (home,) = world.client.scan_iter(f"{world.prefix}:*:home:*")
     server, neighbour, *_ = world.servers
-    field = neighbour.account.worker.id.partition(":")[2]
+    field = neighbour.state.worker.id.partition(":")[2]
     world.client.hset(home, field, b"9" + world.client.hget(home, field)[1:])
-    view = world.ledger.apply(server.account.report(beat=True))
-    assert {each.worker for each in view.neighbours} == {other.account.worker.id for other in world.servers[2:]}
+    view = world.ledger.apply(server.state.report(beat=True))
+    assert {each.worker for each in view.neighbours} == {other.state.worker.id for other in world.servers[2:]}

@@ -16,7 +16,7 @@ from demo.stage import ADMINISTRATOR, PASSWORD, manage, stage
 
 LIMIT, MORE, CROWD = 50, 80, 30
 WORKERS = 4
-BEAT = 0.5
+HEARTBEAT = 0.5
 PAUSE = 0.2
 PAGE = "/admin/channels_admission/pool/"
 PATIENCE = 20
@@ -142,7 +142,7 @@ class Operator:
 
 
 async def test_an_operator_sees_a_crowd_raises_the_limit_and_drains_a_worker(browser):
-    settings = {"MAX_CONNECTIONS": LIMIT, "BEAT": BEAT}
+    settings = {"MAX_CONNECTIONS": LIMIT, "HEARTBEAT": HEARTBEAT}
     with stage("uvicorn", WORKERS, settings, shared_port=False) as workers, Crowd(workers.origins) as crowd:
         await asyncio.to_thread(manage, workers.env, "shell", "-c", GUEST)
         operator = Operator(browser, workers.origin)

@@ -93,7 +93,7 @@ def test_what_ws_status_advises_for_systemd_and_logins_stands_in_its_files(fitti
 def test_a_unit_has_the_time_for_a_drain_of_either_kind(fitting):
     """A worker hears of the one that the unit orders within a beat; the other it begins by itself."""
     drain, drained = float(variable("DRAIN")), float(variable("DRAINED"))
-    assert drain + fitting.beat < drained < float(unit()["TimeoutStopSec"])
+    assert drain + fitting.heartbeat < drained < float(unit()["TimeoutStopSec"])
     assert fitting.drain_on_stop == drain
 
 
@@ -143,7 +143,7 @@ LIMIT = 6
 FAIR = 2
 """Connections that an address may have in the pool of the herd."""
 HERD = {"MAX_CONNECTIONS": 2 * FAIR + 1, "QUOTAS": [{"key": "address", "max": FAIR}]}
-SETTINGS = {"MAX_CONNECTIONS": LIMIT, "EXPECTED_WORKERS": 3, "BEAT": 0.5, "LEASE": 5, "POOLS": {"herd": HERD}}
+SETTINGS = {"MAX_CONNECTIONS": LIMIT, "EXPECTED_WORKERS": 3, "HEARTBEAT": 0.5, "LEASE": 5, "POOLS": {"herd": HERD}}
 CHECKED_EVERY = 0.5
 """Seconds, by HAProxy's file."""
 ONE, OTHER = "127.0.0.5", "127.0.0.6"

@@ -27,7 +27,7 @@ def worker(redis_server, prefix):
     """``worker(**settings)``: one uvicorn worker with short beats."""
 
     def start(application="project.asgi:application", **keys):
-        settings = {"LEDGER": redis_server.url, "PREFIX": prefix, "BEAT": 0.2, "LEASE": 5, **keys}
+        settings = {"LEDGER": redis_server.url, "PREFIX": prefix, "HEARTBEAT": 0.2, "LEASE": 5, **keys}
         return Workers(
             "uvicorn", 1, redis_url=redis_server.url, settings=settings, application=application,
             args=["--app-dir", str(HERE)],

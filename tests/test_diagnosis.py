@@ -188,7 +188,8 @@ def test_workers_with_different_settings_are_named_on_each_side():
         "Workers of pool default have different settings",
         "The strictest are in force, for all of them: MAX_CONNECTIONS 50 on web-1 42; "
         "MAX_CONNECTIONS 500 on web-2 0, web-2 1, web-2 2, web-2 3, web-2 4 and 2 more; "
-        "BEAT 10 s on none that is left; BEAT 0.5 s on web-2 0, web-2 1, web-2 2, web-2 3, web-2 4 and 3 more; "
+        "HEARTBEAT 10 s on none that is left; HEARTBEAT 0.5 s on web-2 0, web-2 1, web-2 2, web-2 3, web-2 4 "
+        "and 3 more; "
         "CONNECT_RATE 2 on web-1 42; CONNECT_RATE unset on web-2 0, web-2 1, web-2 2, web-2 3, web-2 4 and 2 more.",
     )
 

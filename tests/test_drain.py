@@ -1,4 +1,4 @@
-"""What operators set, as a gate obeys it: drains, pauses, limits and dry runs."""
+"""What operators set, as a limiter obeys it: drains, pauses, limits and dry runs."""
 
 import asyncio
 import itertools
@@ -14,14 +14,14 @@ from channels_admission.controls import ALL_WORKERS, acancel, achange, adrain
 from channels_admission.core.counters import Reason
 from channels_admission.core.overrides import Controls, Order
 from channels_admission.core.protocol import View
-from channels_admission.core.rate import Schedule
+from channels_admission.core.rate import RetrySchedule
 from channels_admission.exceptions import ConfigurationError, ControlError
 from channels_admission.ledger.overrides import whom
 from channels_admission.limiter import closer
-from channels_admission.limiter.closer import Drains
+from channels_admission.limiter.closer import Closer
 from channels_admission.limiter.limiter import Slot
-from channels_admission.limiter.registry import close_gates, gate_of
-from channels_admission.limiter.state import Account
+from channels_admission.limiter.registry import close_limiters, limiter_of
+from channels_admission.limiter.state import State
 from channels_admission.middleware import AdmissionMiddleware
 from channels_admission.runtime.faults import Faults
 from channels_admission.runtime.identity import Worker, host_name
@@ -30,7 +30,7 @@ from channels_admission.status.snapshot import collect
 from clients import shows
 from conftest import eventually
 
-SPEED = {"BEAT": 0.1, "LEASE": 1, "RETRY_AFTER": (1, 60)}
+SPEED = {"HEARTBEAT": 0.1, "LEASE": 1, "RETRY_AFTER": (1, 60)}
 
 
 class Crowd:
@@ -62,15 +62,15 @@ class Crowd:
         await AdmissionMiddleware(self._inner)({"type": "websocket", "path": "/"}, receive, send)
 
     async def enter(self, number: int) -> None:
-        gate, before = gate_of("default"), gate_of("default").account.held
+        limiter, before = limiter_of("default"), limiter_of("default").state.held
         self.tasks += [asyncio.create_task(self._one()) for _ in range(number)]
-        await eventually(lambda: len(gate.connections) == before + number)
+        await eventually(lambda: len(limiter.connections) == before + number)
 
     async def leave(self) -> None:
         for task in self.tasks:
             task.cancel()
         await asyncio.gather(*self.tasks, return_exceptions=True)
-        await close_gates()
+        await close_limiters()
 
 
 @pytest.fixture
@@ -80,20 +80,20 @@ async def crowd():
     await crowd.leave()
 
 
-def place(gate) -> str:
-    return gate.account.worker.id.rpartition(":")[0]
+def place(limiter) -> str:
+    return limiter.state.worker.id.rpartition(":")[0]
 
 
 async def test_a_drain_closes_evenly_with_1012_and_a_hint_and_refuses_newcomers(admission, crowd):
     admission(**SPEED, MAX_CONNECTIONS=500)
     await crowd.enter(200)
-    gate = gate_of("default")
+    limiter = limiter_of("default")
     began = crowd.loop.time()
-    (change,) = await adrain(place(gate), by="ann", over=2.0)
-    assert str(change) == f"Pool default: drain of {gate.account.worker.id} from none to 2 s"
-    await eventually(lambda: gate.account.draining, 1)
-    assert (await gate.acquire()).reason == Reason.DRAINING
-    await eventually(lambda: gate.account.held == 0, 5)
+    (change,) = await adrain(place(limiter), by="ann", over=2.0)
+    assert str(change) == f"Pool default: drain of {limiter.state.worker.id} from none to 2 s"
+    await eventually(lambda: limiter.state.draining, 1)
+    assert (await limiter.acquire()).reason == Reason.DRAINING
+    await eventually(lambda: limiter.state.held == 0, 5)
     assert crowd.loop.time() - began < 2.5
     times = [at for at, _, _ in crowd.closed]
     assert len(times) == 200
@@ -117,8 +117,8 @@ async def test_a_host_with_a_long_name_is_drained_by_it_and_so_is_its_worker(adm
     admission(**SPEED)
     raw = f"{'pod-' * 12}example.org"
     monkeypatch.setattr("channels_admission.runtime.identity.host", lambda: host_name(raw))
-    slot = await gate_of("default").acquire()
-    worker = gate_of("default").account.worker
+    slot = await limiter_of("default").acquire()
+    worker = limiter_of("default").state.worker
     for target, known in (
         (raw, host_name(raw)),
         (f"{raw}:{worker.pid}", worker.id),
@@ -130,39 +130,39 @@ async def test_a_host_with_a_long_name_is_drained_by_it_and_so_is_its_worker(adm
     with pytest.raises(ControlError, match="No worker"):
         await adrain(f"{raw[:40]}:{worker.pid}", by="ann", over=60)
     slot.release()
-    await close_gates()
+    await close_limiters()
 
 
 async def test_a_drain_that_is_cancelled_closes_no_more_and_admits_again(admission, crowd):
     admission(**SPEED, MAX_CONNECTIONS=500)
     await crowd.enter(50)
-    gate = gate_of("default")
+    limiter = limiter_of("default")
     await adrain(ALL_WORKERS, by="ann", over=20.0)
     await eventually(lambda: len(crowd.closed) >= 3)
     (change,) = await acancel(ALL_WORKERS, by="bob")
     assert str(change) == "Pool default: drain of all workers from 20 s to none"
-    await eventually(lambda: not gate.account.draining and gate.account.held == 50 - len(crowd.closed), 1)
-    left = gate.account.held
+    await eventually(lambda: not limiter.state.draining and limiter.state.held == 50 - len(crowd.closed), 1)
+    left = limiter.state.held
     await crowd.enter(1)
     await asyncio.sleep(0.5)
-    assert gate.account.held == left + 1
+    assert limiter.state.held == left + 1
     assert await acancel(ALL_WORKERS, by="bob") == ()
 
 
 async def test_of_all_workers_those_are_drained_that_run_and_of_a_host_those_that_come_later(admission, crowd):
     admission(**SPEED)
     await crowd.enter(1)
-    host = gate_of("default").account.worker.id.partition(":")[0]
+    host = limiter_of("default").state.worker.id.partition(":")[0]
     await adrain(ALL_WORKERS, by="ann", over=0)
-    await eventually(lambda: gate_of("default").account.held == 0)
-    await close_gates()
-    slot = await gate_of("default").acquire()
+    await eventually(lambda: limiter_of("default").state.held == 0)
+    await close_limiters()
+    slot = await limiter_of("default").acquire()
     assert isinstance(slot, Slot)
     await adrain(host, by="ann", over=0)
-    await eventually(lambda: gate_of("default").account.draining)
+    await eventually(lambda: limiter_of("default").state.draining)
     slot.release()
-    await close_gates()
-    assert (await gate_of("default").acquire()).reason == Reason.DRAINING
+    await close_limiters()
+    assert (await limiter_of("default").acquire()).reason == Reason.DRAINING
 
 
 @pytest.mark.parametrize("target", ["*", "", "?", "[a-z]*", "*:*"])
@@ -172,44 +172,44 @@ async def test_no_text_means_all_workers(admission, crowd, target):
     with pytest.raises(ControlError, match=r"is a pattern|is known"):
         await adrain(target, by="ann", over=0)
     (pool,) = (await collect()).pools
-    assert (pool.controls.drains, gate_of("default").account.draining) == ((), False)
+    assert (pool.controls.drains, limiter_of("default").state.draining) == ((), False)
 
 
 async def test_a_pause_refuses_and_closes_nobody(admission, crowd, caplog):
     admission(**SPEED)
     await crowd.enter(3)
-    gate = gate_of("default")
+    limiter = limiter_of("default")
     (change,) = await achange("default", paused=True, by="ann")
     assert str(change) == "Pool default: admissions from open to paused"
-    assert (await gate.acquire()).reason == Reason.PAUSED
-    await eventually(lambda: gate.account.closed)
-    assert (await gate.acquire()).reason == Reason.PAUSED
-    assert gate.account.held == 3
+    assert (await limiter.acquire()).reason == Reason.PAUSED
+    await eventually(lambda: limiter.state.closed)
+    assert (await limiter.acquire()).reason == Reason.PAUSED
+    assert limiter.state.held == 3
     (pool,) = (await collect()).pools
     assert (pool.paused, pool.controls.paused.by) == (True, "ann")
     assert await achange("default", paused=True, by="bob") == ()
     await achange("default", paused=False, by="bob")
-    await eventually(lambda: not gate.account.closed)
+    await eventually(lambda: not limiter.state.closed)
     await crowd.enter(1)
 
 
 async def test_a_lowered_limit_closes_nobody_unless_it_is_enforced(admission, crowd):
     admission(**SPEED, MAX_CONNECTIONS=100)
     await crowd.enter(60)
-    gate = gate_of("default")
+    limiter = limiter_of("default")
     (change,) = await achange("default", limit=40, by="ann")
     assert str(change) == "Pool default: limit from 100 by the settings to 40"
     await asyncio.sleep(0.4)
-    assert gate.account.held == 60
-    assert (await gate.acquire()).reason == Reason.FULL
+    assert limiter.state.held == 60
+    assert (await limiter.acquire()).reason == Reason.FULL
     (change,) = await achange("default", limit=40, over=0.5, by="ann")
     assert str(change) == "Pool default: limit from 40 to 40 (enforced within 0.5 s)"
-    await eventually(lambda: gate.account.held == 40, 3)
+    await eventually(lambda: limiter.state.held == 40, 3)
     await asyncio.sleep(0.3)
-    assert gate.account.held == 40
+    assert limiter.state.held == 40
     (pool,) = (await collect()).pools
     assert (pool.limit, pool.configured, pool.held, pool.drained) == (40, 100, 40, 20)
-    await eventually(lambda: gate.account.controls.limit.over is None)  # it is done, and ends nobody any more
+    await eventually(lambda: limiter.state.controls.limit.over is None)  # it is done, and ends nobody any more
     await achange("default", limit=None, by="ann")
     await crowd.enter(30)
 
@@ -217,14 +217,14 @@ async def test_a_lowered_limit_closes_nobody_unless_it_is_enforced(admission, cr
 async def test_who_has_left_since_the_report_is_not_ended_once_more(admission, monkeypatch):
     settings = admission(MAX_CONNECTIONS=100)
     monkeypatch.setattr(closer.random, "random", lambda: 0.999)
-    account = Account(settings.pool("default"), Worker())
-    account.controls = Controls(limit=Order(40, "ann", at=0.0, over=1.0))
-    account.held, account.allowance = 40, 41
-    drains = Drains(account, Schedule(account.terms), {Connection(None, None): None}, Faults("a pool"))
+    state = State(settings.pool("default"), Worker())
+    state.controls = Controls(limit=Order(40, "ann", at=0.0, over=1.0))
+    state.held, state.allowance = 40, 41
+    drains = Closer(state, RetrySchedule(state.terms), {Connection(None, None): None}, Faults("a pool"))
     view = View(0, total=41, limit=40, workers=1, version=1, settling=False, lapsed=False, now=10.0)
     drains.enforce(view, beat=0.1)
     assert drains._task is None
-    account.held = 41
+    state.held = 41
     drains.enforce(view, beat=0.1)
     assert drains._task is not None
     drains.cancel()
@@ -233,11 +233,11 @@ async def test_who_has_left_since_the_report_is_not_ended_once_more(admission, m
 async def test_an_enforced_limit_takes_its_time_whatever_the_clock_of_redis_says(admission, monkeypatch):
     settings = admission(MAX_CONNECTIONS=100)
     monkeypatch.setattr(closer.random, "random", lambda: 0.999)
-    account = Account(settings.pool("default"), Worker())
-    account.controls = Controls(limit=Order(40, "ann", at=1000.0, over=60.0))
-    account.held = account.allowance = 100
-    drains = Drains(
-        account, Schedule(account.terms), {Connection(None, None): None for _ in range(100)}, Faults("a pool")
+    state = State(settings.pool("default"), Worker())
+    state.controls = Controls(limit=Order(40, "ann", at=1000.0, over=60.0))
+    state.held = state.allowance = 100
+    drains = Closer(
+        state, RetrySchedule(state.terms), {Connection(None, None): None for _ in range(100)}, Faults("a pool")
     )
     ended = []
     monkeypatch.setattr(drains, "_end_all", lambda doomed, seconds: ended.append(len(doomed)) or asyncio.sleep(0))
@@ -253,9 +253,9 @@ async def test_a_dry_run_counts_whom_it_would_refuse_and_lets_them_in(admission,
     caplog.set_level(logging.INFO, "channels_admission")
     admission(**SPEED, MAX_CONNECTIONS=5, DRY_RUN=True)
     await crowd.enter(12)
-    gate = gate_of("default")
-    assert gate.account.held == 12
-    await eventually(lambda: gate.account.unreported == 0 and gate.account.allowance == 12)
+    limiter = limiter_of("default")
+    assert limiter.state.held == 12
+    await eventually(lambda: limiter.state.unreported == 0 and limiter.state.allowance == 12)
     (pool,) = (await collect()).pools
     assert (pool.held, pool.limit, pool.dry_run) == (12, 5, True)
     assert (pool.admitted, pool.refused, pool.would_refuse) == (12, {}, {"full": 7})
@@ -264,14 +264,14 @@ async def test_a_dry_run_counts_whom_it_would_refuse_and_lets_them_in(admission,
                      in caplog.messages)  # fmt: skip
     (change,) = await achange("default", dry_run=False, by="ann")
     assert str(change) == "Pool default: dry run from on by the settings to off"
-    await eventually(lambda: not gate.account.dry_run)
-    assert (await gate.acquire()).reason == Reason.FULL
+    await eventually(lambda: not limiter.state.dry_run)
+    assert (await limiter.acquire()).reason == Reason.FULL
     await achange("default", dry_run=True, paused=True, by="ann")
-    await eventually(lambda: gate.account.dry_run)
+    await eventually(lambda: limiter.state.dry_run)
     await crowd.enter(1)
     await adrain(ALL_WORKERS, by="ann", over=0)
-    await eventually(lambda: gate.account.held == 0)
-    assert (await gate.acquire()).reason == Reason.DRAINING
+    await eventually(lambda: limiter.state.held == 0)
+    assert (await limiter.acquire()).reason == Reason.DRAINING
 
 
 @pytest.mark.parametrize("limit", [-1, 10_000_001])

@@ -20,7 +20,7 @@ from demo.servers import SERVING, Workers
 
 pytestmark = [pytest.mark.integration, pytest.mark.fault]
 
-KEYS = {"BEAT": 0.5, "LEASE": 5, "RETRY_AFTER": (1, 60), "MAX_CONNECTIONS": 2000}
+KEYS = {"HEARTBEAT": 0.5, "LEASE": 5, "RETRY_AFTER": (1, 60), "MAX_CONNECTIONS": 2000}
 HELD_UP = {"uvicorn": True, "daphne": True, "hypercorn": False, "granian": False}
 """Whether SIGTERM can be made to wait for a drain."""
 
@@ -79,7 +79,7 @@ async def test_a_drained_worker_closes_evenly_and_its_clients_are_back_elsewhere
         assert highest <= 1.3 * held / seconds
         # A worker hears of it within a beat, and takes the whole time from there on.
         assert times[-1] - times[0] <= seconds + 0.5
-        assert times[-1] - began <= seconds + KEYS["BEAT"] + 0.5
+        assert times[-1] - began <= seconds + KEYS["HEARTBEAT"] + 0.5
         assert all(back.is_open for _, _, back in ended)
         assert most <= held
         figures.note(

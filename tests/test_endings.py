@@ -15,7 +15,7 @@ from channels_admission.connections import connection
 from channels_admission.connections.connection import ABANDONED, CLOSING, GRACE
 from channels_admission.consumers import AdmissionMixin
 from channels_admission.controls import achange
-from channels_admission.limiter.registry import close_gates, gate_of
+from channels_admission.limiter.registry import close_limiters, limiter_of
 from channels_admission.middleware import AdmissionMiddleware
 
 from conftest import eventually
@@ -96,24 +96,24 @@ async def goes_on(scope, receive, send):
     await asyncio.Event().wait()
 
 
-async def by_age(gate):
-    for each in list(gate.connections):
-        gate.drains.grow_old(each)
+async def by_age(limiter):
+    for each in list(limiter.connections):
+        limiter.drains.grow_old(each)
 
 
-async def by_a_drain(gate):
-    gate.drain(0)
+async def by_a_drain(limiter):
+    limiter.drain(0)
 
 
-async def by_an_enforced_limit(gate):
+async def by_an_enforced_limit(limiter):
     await achange("default", limit=0, over=0, by="test")
 
 
-async def by_memory(gate):
-    gate.drains.shed(100, lambda connection: 1.0)
+async def by_memory(limiter):
+    limiter.drains.shed(100, lambda connection: 1.0)
 
 
-async def by_the_deadline(gate):
+async def by_the_deadline(limiter):
     """``PENDING_DEADLINE``."""
 
 
@@ -130,21 +130,21 @@ APPLICATIONS = (sends, listens, goes_on)
 
 @pytest.mark.parametrize("ending", ENDINGS)
 async def test_the_slots_are_free_within_their_bound(admission, short, ending):
-    admission(LEDGER_TIMEOUT=4, BEAT=0.1, LEASE=1, **ENDINGS[ending])
-    gate = gate_of("default")
+    admission(LEDGER_TIMEOUT=4, HEARTBEAT=0.1, LEASE=1, **ENDINGS[ending])
+    limiter = limiter_of("default")
     each = [(Server(fault), application) for fault in FAULTS for application in APPLICATIONS]
     tasks = [serve(application, server) for server, application in each]
     await eventually(lambda: all(server.accepted for server, _ in each))
-    ours = list(gate.connections)
+    ours = list(limiter.connections)
     assert len(ours) == len(each)
-    await ending(gate)
+    await ending(limiter)
     await eventually(lambda: all(connection.is_ending for connection in ours), 2)
-    await eventually(lambda: gate.account.held == 0, BOUND + LATE)
-    assert gate.connections == {}
+    await eventually(lambda: limiter.state.held == 0, BOUND + LATE)
+    assert limiter.connections == {}
     await asyncio.wait(tasks, timeout=1)
     assert [task for task in tasks if not task.done()] == []
     assert [server.fault for server, _ in each if not server.is_aborted] == []
-    await close_gates()
+    await close_limiters()
 
 
 def test_the_bound_is_as_documented():
@@ -162,15 +162,15 @@ async def test_who_ignores_every_cancellation_runs_on_without_its_slot(admission
 
     server = Server("never returns")
     task = serve(stubborn, server)
-    gate = gate_of("default")
-    await eventually(lambda: gate.account.held == 1)
-    await eventually(lambda: gate.account.held == 0, 1.1 + BOUND + LATE)
-    assert gate.account.counters["released"] == 1
+    limiter = limiter_of("default")
+    await eventually(lambda: limiter.state.held == 1)
+    await eventually(lambda: limiter.state.held == 0, 1.1 + BOUND + LATE)
+    assert limiter.state.counters["released"] == 1
     assert not task.done()
     leave.set()
     await task
-    assert gate.account.counters["released"] == 1
-    await close_gates()
+    assert limiter.state.counters["released"] == 1
+    await close_limiters()
 
 
 async def test_a_cancellation_by_the_server_while_the_close_is_sent_is_the_servers(admission, monkeypatch):
@@ -179,14 +179,14 @@ async def test_a_cancellation_by_the_server_while_the_close_is_sent_is_the_serve
     server = Server("never returns")
     task = serve(goes_on, server)
     await eventually(lambda: server.accepted)
-    gate_of("default").drain(0)
+    limiter_of("default").drain(0)
     task.cancel()
     await asyncio.sleep(0)
     task.cancel()
     await asyncio.wait([task], timeout=1)
     assert task.cancelled()
-    assert gate_of("default").account.held == 0
-    await close_gates()
+    assert limiter_of("default").state.held == 0
+    await close_limiters()
 
 
 KINDS = [AsyncConsumer, AsyncWebsocketConsumer, AsyncJsonWebsocketConsumer, WebsocketConsumer]
@@ -214,10 +214,10 @@ async def test_every_entrance_of_a_consumer_holds_one_slot(admission, entrance, 
     chat = type("Chat", (AdmissionMixin, kind), {})
     client = WebsocketCommunicator(ENTRANCES[entrance](chat), "/")
     assert await client.connect() == (True, None)
-    assert gate_of("default").account.held == 1
+    assert limiter_of("default").state.held == 1
     await client.disconnect()
-    assert gate_of("default").account.held == 0
-    await close_gates()
+    assert limiter_of("default").state.held == 0
+    await close_limiters()
 
 
 async def test_a_class_is_no_application_with_the_mixin_or_without(admission):

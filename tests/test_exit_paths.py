@@ -9,7 +9,7 @@ from channels.generic.websocket import AsyncWebsocketConsumer, WebsocketConsumer
 
 from channels_admission.consumers import AdmissionMixin
 from channels_admission.ledger.memory import MemoryLedger
-from channels_admission.limiter.registry import close_gates, gate_of
+from channels_admission.limiter.registry import close_limiters, limiter_of
 from channels_admission.middleware import AdmissionMiddleware
 
 from clients import shows
@@ -95,7 +95,7 @@ PATHS = {
 
 @pytest.fixture(autouse=True)
 def _in_force(admission):
-    admission(MAX_CONNECTIONS=500, BEAT=5, LEASE=50)
+    admission(MAX_CONNECTIONS=500, HEARTBEAT=5, LEASE=50)
 
 
 @pytest.fixture(params=["middleware", "mixin", "both"])
@@ -109,15 +109,15 @@ def kind(request):
 
 
 async def nothing_is_held() -> None:
-    """Within moments neither the gate nor the ledger counts a slot."""
-    gate = gate_of("default")
+    """Within moments neither the limiter nor the ledger counts a slot."""
+    limiter = limiter_of("default")
 
     async def zero():
-        (reading,) = await MemoryLedger(gate.settings).read(("default",))
-        return gate.account.held == 0 and sum(worker.held for worker in reading.workers) == 0
+        (reading,) = await MemoryLedger(limiter.settings).read(("default",))
+        return limiter.state.held == 0 and sum(worker.held for worker in reading.workers) == 0
 
     await eventually(zero)
-    await close_gates()
+    await close_limiters()
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -128,7 +128,7 @@ async def test_a_connection_that_ends_by_itself(path, kind, face):
     with suppress(Trouble, ValueError):
         await asyncio.wait_for(client.task, 5)
     assert client.task.done()
-    assert gate_of("default").account.counters["admitted"] == 1
+    assert limiter_of("default").state.counters["admitted"] == 1
     await nothing_is_held()
 
 
@@ -143,7 +143,7 @@ async def test_a_connection_that_is_cancelled(moment, count, kind, face):
         for client in clients:
             client.feed(CONNECT)
         await eventually(lambda: all(client.sent for client in clients), seconds=30)
-        assert gate_of("default").account.held == count
+        assert limiter_of("default").state.held == count
     for client in clients:
         client.task.cancel()
     await asyncio.gather(*(client.task for client in clients), return_exceptions=True)
@@ -168,7 +168,7 @@ async def test_an_application_that_never_reads_again_holds_its_slot_until_it_end
 
     client = Client(AdmissionMiddleware(application))
     client.feed(CONNECT, CLEAN)
-    await eventually(lambda: gate_of("default").account.held == 1)
+    await eventually(lambda: limiter_of("default").state.held == 1)
     leave.set()
     await client.task
     await nothing_is_held()
@@ -180,7 +180,7 @@ async def test_five_hundred_at_once(kind, face):
     for client in clients:
         client.feed(CONNECT)
     await eventually(lambda: all(client.sent for client in clients), seconds=30)
-    assert gate_of("default").account.held == 500
+    assert limiter_of("default").state.held == 500
     for client in clients:
         client.feed(TEXT)
     results = await asyncio.gather(*(client.task for client in clients), return_exceptions=True)
@@ -214,7 +214,7 @@ async def test_a_user_that_cannot_be_read(admission):
     scope = {"type": "websocket", "path": "/", "user": User()}
     with pytest.raises(Trouble):
         await AdmissionMiddleware(consumer("async", "mixin", None, None))(scope, None, None)
-    assert not gate_of("default").connections
+    assert not limiter_of("default").connections
     await nothing_is_held()
 
 
@@ -222,9 +222,9 @@ async def test_a_consumer_that_a_full_channel_ends_is_counted(admission):
     async def send_too_much(scope, receive, send):
         raise ChannelFull
 
-    admission(BEAT=0.1, LEASE=1)
+    admission(HEARTBEAT=0.1, LEASE=1)
     for _ in range(2):
         with pytest.raises(ChannelFull):
             await AdmissionMiddleware(send_too_much)({"type": "websocket", "path": "/"}, None, None)
     await eventually(lambda: shows(lambda pool: (pool.channels_full, pool.refused, pool.held) == (2, {}, 0)))
-    await close_gates()
+    await close_limiters()

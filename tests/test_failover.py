@@ -14,7 +14,7 @@ from conftest import eventually
 from demo.servers import Workers
 from redises import Cluster, replicated_cluster, watched
 
-LIMIT, BEAT, LEASE = 40, 0.5, 5
+LIMIT, HEARTBEAT, LEASE = 40, 0.5, 5
 WORKERS, CLIENTS = 4, 80
 PATIENCE = 15.0
 """Seconds until the new primary answers, at the most."""
@@ -25,7 +25,8 @@ pytestmark = [pytest.mark.integration, pytest.mark.fault]
 def keys(prefix):
     """The workers' settings, but for the ledger."""
     return {
-        "MAX_CONNECTIONS": LIMIT, "BEAT": BEAT, "LEASE": LEASE, "PREFIX": prefix, "WHEN_LEDGER_DOWN": "freeze",
+        "MAX_CONNECTIONS": LIMIT, "HEARTBEAT": HEARTBEAT, "LEASE": LEASE, "PREFIX": prefix,
+        "WHEN_LEDGER_DOWN": "freeze",
         "EXPECTED_WORKERS": WORKERS, "RETRY_AFTER": [0.5, 1],
     }  # fmt: skip
 
@@ -50,9 +51,9 @@ class Site:
     async def agrees(self) -> float:
         """Seconds until the ledger counts the truth once nobody comes or goes any more."""
         self.crowd.stay()
-        await asyncio.sleep(BEAT)
+        await asyncio.sleep(HEARTBEAT)
         started = time.monotonic()
-        await eventually(self._is_equal, seconds=2 * BEAT + 1)
+        await eventually(self._is_equal, seconds=2 * HEARTBEAT + 1)
         return time.monotonic() - started
 
     async def _is_equal(self) -> bool:
@@ -178,10 +179,10 @@ async def test_a_pool_that_moves_to_another_node(cluster: Callable, note):
         source = servers.owner(slot)
         target = (source + 1) % 3
         servers.begin_to_move(slot, source, target)
-        await asyncio.sleep(BEAT)
+        await asyncio.sleep(HEARTBEAT)
         first, *_ = servers.keys(slot, source)
         servers.move(source, target, first)
-        await asyncio.sleep(BEAT)
+        await asyncio.sleep(HEARTBEAT)
         servers.end_move(slot, source, target)
         seconds = await running.admits_again()
         again = await running.is_right()

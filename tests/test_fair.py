@@ -1,4 +1,4 @@
-"""Gates, the middleware and the mixin in a pool that is shared by quotas and classes."""
+"""Limiters, the middleware and the mixin in a pool that is shared by quotas and classes."""
 
 import asyncio
 from contextlib import asynccontextmanager
@@ -14,7 +14,7 @@ from channels_admission.core.protocol import Ask, Refusal
 from channels_admission.exceptions import LedgerUnavailable
 from channels_admission.ledger.memory import MemoryLedger
 from channels_admission.limiter.limiter import Slot
-from channels_admission.limiter.registry import close_gates, gate_of
+from channels_admission.limiter.registry import close_limiters, limiter_of
 from channels_admission.middleware import AdmissionMiddleware
 from channels_admission.quotas.claims import first_asks
 from channels_admission.status.snapshot import collect
@@ -40,76 +40,76 @@ CLASSIFY = f"{__name__}.rank"
 @pytest.fixture
 async def opened(admission):
     @asynccontextmanager
-    async def open_gate(**keys):
+    async def open_limiter(**keys):
         admission(**keys)
-        yield gate_of("default")
-        await close_gates()
+        yield limiter_of("default")
+        await close_limiters()
 
-    return open_gate
-
-
-async def enter(gate, **scope) -> Slot | Refusal:
-    return await gate.acquire(gate.rules.ask({"type": "websocket", **scope}))
+    return open_limiter
 
 
-async def enter_all(gate, *scopes) -> list[Slot | Refusal]:
-    return list(await asyncio.gather(*(enter(gate, **scope) for scope in scopes)))
+async def enter(limiter, **scope) -> Slot | Refusal:
+    return await limiter.acquire(limiter.rules.ask({"type": "websocket", **scope}))
+
+
+async def enter_all(limiter, *scopes) -> list[Slot | Refusal]:
+    return list(await asyncio.gather(*(enter(limiter, **scope) for scope in scopes)))
 
 
 def why(verdicts) -> list[str]:
     return [verdict.reason if isinstance(verdict, Refusal) else "" for verdict in verdicts]
 
 
-def claimed(gate) -> int:
-    return len(MemoryLedger._pools[gate.settings.prefix, "default"].claims)
+def claimed(limiter) -> int:
+    return len(MemoryLedger._pools[limiter.settings.prefix, "default"].claims)
 
 
 async def test_each_user_has_a_quota_of_its_own(opened):
-    async with opened(QUOTAS=QUOTAS) as gate:
-        verdicts = await enter_all(gate, *[{"user": KIM}] * 4, {"user": LEE}, {"user": NOBODY}, {})
+    async with opened(QUOTAS=QUOTAS) as limiter:
+        verdicts = await enter_all(limiter, *[{"user": KIM}] * 4, {"user": LEE}, {"user": NOBODY}, {})
         assert why(verdicts) == ["", "", "quota:user", "quota:user", "", "", ""]
-        assert gate.account.counters["quota:user"] == 2
+        assert limiter.state.counters["quota:user"] == 2
         verdicts[0].release()
-        assert why(await enter_all(gate, {"user": KIM}, {"user": KIM})) == ["", "quota:user"]
+        assert why(await enter_all(limiter, {"user": KIM}, {"user": KIM})) == ["", "quota:user"]
 
 
 async def test_of_nobody_no_key_is_kept(opened):
-    async with opened(QUOTAS=QUOTAS) as gate:
-        slots = await enter_all(gate, {"user": KIM}, {"user": LEE})
-        assert claimed(gate) == 2
+    async with opened(QUOTAS=QUOTAS) as limiter:
+        slots = await enter_all(limiter, {"user": KIM}, {"user": LEE})
+        assert claimed(limiter) == 2
         for slot in slots:
             slot.release()
             slot.release()
-        await eventually(lambda: claimed(gate) == 0)
-        assert gate.account.claims._held == {}
+        await eventually(lambda: claimed(limiter) == 0)
+        assert limiter.state.claims._held == {}
 
 
 async def test_a_handshake_cancelled_while_it_waits_leaves_no_claim(opened):
-    async with opened(QUOTAS=QUOTAS) as gate:
-        tasks = [asyncio.ensure_future(enter(gate, user=KIM)) for _ in range(2)]
+    async with opened(QUOTAS=QUOTAS) as limiter:
+        tasks = [asyncio.ensure_future(enter(limiter, user=KIM)) for _ in range(2)]
         await asyncio.sleep(0)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await eventually(lambda: claimed(gate) == 0)
-        assert why(await enter_all(gate, {"user": KIM}, {"user": KIM})) == ["", ""]
+        await eventually(lambda: claimed(limiter) == 0)
+        assert why(await enter_all(limiter, {"user": KIM}, {"user": KIM})) == ["", ""]
 
 
 async def test_a_quota_has_no_schedule_and_keeps_nobody_else_waiting(opened):
-    async with opened(QUOTAS=QUOTAS, CONNECT_RATE=10, CONNECT_BURST=50, RETRY_AFTER=(1, 60)) as gate:
+    async with opened(QUOTAS=QUOTAS, CONNECT_RATE=10, CONNECT_BURST=50, RETRY_AFTER=(1, 60)) as limiter:
         await asyncio.sleep(0.3)
-        await enter_all(gate, *[{"user": KIM}] * 30)
-        assert gate._schedule.owed == 0
+        await enter_all(limiter, *[{"user": KIM}] * 30)
+        assert limiter._schedule.owed == 0
 
 
 async def test_classes_fill_the_pool_in_their_order(opened):
-    async with opened(MAX_CONNECTIONS=20, CLASSIFY=CLASSIFY, SHARES=SHARES) as gate:
-        slots = await enter_all(gate, *[{"rank": "anonymous"}] * 20)
+    async with opened(MAX_CONNECTIONS=20, CLASSIFY=CLASSIFY, SHARES=SHARES) as limiter:
+        slots = await enter_all(limiter, *[{"rank": "anonymous"}] * 20)
         assert why(slots) == [""] * 16 + ["share"] * 4
-        assert why(await enter_all(gate, {"rank": "anonymous"})) == ["share"]
-        assert why(await enter_all(gate, *[{"rank": "member"}] * 5)) == [""] * 3 + ["share"] * 2
-        assert why(await enter_all(gate, {"rank": "anonymous"}, {"rank": "staff"})) == ["share", ""]
-        assert why(await enter_all(gate, {"rank": "staff"}, {"rank": "exempt"}, {})) == ["full", "", "full"]
+        assert why(await enter_all(limiter, {"rank": "anonymous"})) == ["share"]
+        assert why(await enter_all(limiter, *[{"rank": "member"}] * 5)) == [""] * 3 + ["share"] * 2
+        assert why(await enter_all(limiter, {"rank": "anonymous"}, {"rank": "staff"})) == ["share", ""]
+        assert why(await enter_all(limiter, {"rank": "staff"}, {"rank": "exempt"}, {})) == ["full", "", "full"]
         (pool,) = (await collect()).pools
         assert pool.classes == {"anonymous": 16, "member": 3, "staff": 1, "exempt": 1}
         assert pool.refused["share"] == 4 + 1 + 2 + 1
@@ -125,9 +125,9 @@ def test_a_call_asks_for_so_many_claims_and_a_quota_that_does_not_apply_is_none(
 
 
 async def test_a_mixed_herd_is_exact(opened):
-    async with opened(MAX_CONNECTIONS=100, CLASSIFY=CLASSIFY, SHARES=SHARES) as gate:
+    async with opened(MAX_CONNECTIONS=100, CLASSIFY=CLASSIFY, SHARES=SHARES) as limiter:
         herd = [{"rank": rank} for rank in ("anonymous", "member", "staff", "exempt") for _ in range(100)]
-        verdicts = await enter_all(gate, *herd)
+        verdicts = await enter_all(limiter, *herd)
         admitted = [
             sum(isinstance(each, Slot) for each in verdicts[start : start + 100]) for start in (0, 100, 200, 300)
         ]
@@ -135,13 +135,13 @@ async def test_a_mixed_herd_is_exact(opened):
 
 
 async def test_the_exempt_are_admitted_while_the_ledger_is_away_and_in_trouble(opened):
-    async with opened(MAX_CONNECTIONS=1, CLASSIFY=CLASSIFY, SHARES=SHARES, WHEN_LEDGER_DOWN="closed") as gate:
-        await enter(gate, rank="staff")
-        gate._conversation.lose(LedgerUnavailable("gone"))
-        gate._pressure.refusing = lambda: "memory"
-        gate._pressure.saturated_ = True
-        assert why(await enter_all(gate, {"rank": "exempt"}, {"rank": "staff"})) == ["", "memory"]
-        assert gate.account.held == 2
+    async with opened(MAX_CONNECTIONS=1, CLASSIFY=CLASSIFY, SHARES=SHARES, WHEN_LEDGER_DOWN="closed") as limiter:
+        await enter(limiter, rank="staff")
+        limiter._reconciler.lose(LedgerUnavailable("gone"))
+        limiter._pressure.refusing = lambda: "memory"
+        limiter._pressure.saturated_ = True
+        assert why(await enter_all(limiter, {"rank": "exempt"}, {"rank": "staff"})) == ["", "memory"]
+        assert limiter.state.held == 2
 
 
 @pytest.mark.parametrize(
@@ -154,137 +154,139 @@ async def test_the_exempt_are_admitted_while_the_ledger_is_away_and_in_trouble(o
     ],
 )
 async def test_while_the_ledger_is_away_a_worker_keeps_quotas_by_itself(opened, policy, expected):
-    async with opened(QUOTAS=QUOTAS, WHEN_LEDGER_DOWN=policy) as gate:
-        await gate.acquire(gate.rules.ask({}))
-        gate._conversation.lose(LedgerUnavailable("gone"))
-        assert why(await enter_all(gate, *[{"user": KIM}] * 3)) == expected
+    async with opened(QUOTAS=QUOTAS, WHEN_LEDGER_DOWN=policy) as limiter:
+        await limiter.acquire(limiter.rules.ask({}))
+        limiter._reconciler.lose(LedgerUnavailable("gone"))
+        assert why(await enter_all(limiter, *[{"user": KIM}] * 3)) == expected
 
 
 async def test_frozen_claims_may_be_taken_again(opened):
-    async with opened(QUOTAS=QUOTAS, WHEN_LEDGER_DOWN="freeze") as gate:
-        kim, lee = await enter_all(gate, {"user": KIM}, {"user": LEE})
-        gate._conversation.lose(LedgerUnavailable("gone"))
+    async with opened(QUOTAS=QUOTAS, WHEN_LEDGER_DOWN="freeze") as limiter:
+        kim, lee = await enter_all(limiter, {"user": KIM}, {"user": LEE})
+        limiter._reconciler.lose(LedgerUnavailable("gone"))
         kim.release()
         lee.release()
-        assert why(await enter_all(gate, {"user": KIM}, {"user": KIM})) == ["", "quota:user"]
+        assert why(await enter_all(limiter, {"user": KIM}, {"user": KIM})) == ["", "quota:user"]
 
 
 async def test_while_the_ledger_is_away_a_class_keeps_to_its_share(opened):
-    async with opened(MAX_CONNECTIONS=10, CLASSIFY=CLASSIFY, SHARES=SHARES) as gate:
-        await enter_all(gate, *[{"rank": "anonymous"}] * 7)
-        gate._conversation.lose(LedgerUnavailable("gone"))
-        assert why(await enter_all(gate, *[{"rank": "anonymous"}] * 2, {"rank": "staff"})) == ["", "share", ""]
+    async with opened(MAX_CONNECTIONS=10, CLASSIFY=CLASSIFY, SHARES=SHARES) as limiter:
+        await enter_all(limiter, *[{"rank": "anonymous"}] * 7)
+        limiter._reconciler.lose(LedgerUnavailable("gone"))
+        assert why(await enter_all(limiter, *[{"rank": "anonymous"}] * 2, {"rank": "staff"})) == ["", "share", ""]
 
 
 async def test_a_class_without_a_share_is_told_of_once(opened, caplog):
-    async with opened(CLASSIFY=CLASSIFY, SHARES=SHARES) as gate:
-        assert why(await enter_all(gate, *[{"rank": "stranger"}] * 3)) == [""] * 3
+    async with opened(CLASSIFY=CLASSIFY, SHARES=SHARES) as limiter:
+        assert why(await enter_all(limiter, *[{"rank": "stranger"}] * 3)) == [""] * 3
     assert [record.getMessage() for record in caplog.records] == [
         "Pool 'default' has no share for the class 'stranger'."
     ]
 
 
 async def test_a_worker_that_drains_asks_for_nobody_and_a_paused_pool_lets_in_none_of_the_exempt(opened):
-    async with opened(QUOTAS=QUOTAS, CLASSIFY=CLASSIFY, SHARES=SHARES) as gate:
-        gate.account.controls = Controls(paused=Order(1, "ann", at=0.0))
-        assert why(await enter_all(gate, {"user": KIM}, {"rank": "exempt"})) == ["paused", "paused"]
-        gate.drain(0)
-        assert why(await enter_all(gate, {"user": KIM}, {"rank": "exempt"})) == ["draining", "draining"]
-        assert not gate._handshakes.waiting
-        assert claimed(gate) == 0
+    async with opened(QUOTAS=QUOTAS, CLASSIFY=CLASSIFY, SHARES=SHARES) as limiter:
+        limiter.state.controls = Controls(paused=Order(1, "ann", at=0.0))
+        assert why(await enter_all(limiter, {"user": KIM}, {"rank": "exempt"})) == ["paused", "paused"]
+        limiter.drain(0)
+        assert why(await enter_all(limiter, {"user": KIM}, {"rank": "exempt"})) == ["draining", "draining"]
+        assert not limiter._handshakes.waiting
+        assert claimed(limiter) == 0
 
 
 async def test_who_waits_as_a_drain_begins_is_refused_and_leaves_no_claim(opened):
-    async with opened(QUOTAS=QUOTAS) as gate:
-        await enter_all(gate, {})
-        waiting = [asyncio.ensure_future(enter(gate, user=KIM)) for _ in range(2)]
+    async with opened(QUOTAS=QUOTAS) as limiter:
+        await enter_all(limiter, {})
+        waiting = [asyncio.ensure_future(enter(limiter, user=KIM)) for _ in range(2)]
         await asyncio.sleep(0)
-        gate.drain(0)
+        limiter.drain(0)
         assert why(await asyncio.gather(*waiting)) == ["draining", "draining"]
-        await eventually(lambda: claimed(gate) == 0 and not gate.account.unreported)
-        assert gate.account.claims._held == {}
+        await eventually(lambda: claimed(limiter) == 0 and not limiter.state.unreported)
+        assert limiter.state.claims._held == {}
 
 
 async def test_a_dry_run_counts_claims_beyond_their_quota_and_gives_them_back(opened):
-    async with opened(QUOTAS=QUOTAS, DRY_RUN=True) as gate:
-        slots = await enter_all(gate, *[{"user": KIM}] * 4, *[{}] * 2)
+    async with opened(QUOTAS=QUOTAS, DRY_RUN=True) as limiter:
+        slots = await enter_all(limiter, *[{"user": KIM}] * 4, *[{}] * 2)
         assert why(slots) == [""] * 6
         for slot in slots[4:]:
-            assert await gate.claim(slot, gate.rules.ask_again({"user": KIM}, slot.claims, slot.group)) is None
-        assert gate.account.counters["dry:quota:user"] == 4
-        assert list(gate.account.claims._held.values()) == [6]
-        await eventually(lambda: not gate.account.unreported)
-        assert list(MemoryLedger._pools[gate.settings.prefix, "default"].claims.values()) == [6]
+            assert await limiter.claim(slot, limiter.rules.ask_again({"user": KIM}, slot.claims, slot.group)) is None
+        assert limiter.state.counters["dry:quota:user"] == 4
+        assert list(limiter.state.claims._held.values()) == [6]
+        await eventually(lambda: not limiter.state.unreported)
+        assert list(MemoryLedger._pools[limiter.settings.prefix, "default"].claims.values()) == [6]
         for slot in slots:
             slot.release()
-        await eventually(lambda: claimed(gate) == 0)
-        assert gate.account.claims._held == {}
+        await eventually(lambda: claimed(limiter) == 0)
+        assert limiter.state.claims._held == {}
 
 
 async def test_claims_taken_while_the_ledger_is_away_are_told_when_it_is_back(opened):
-    async with opened(QUOTAS=QUOTAS, BEAT=0.2, LEASE=2) as gate:
-        gate._conversation.lose(LedgerUnavailable("gone"))
-        slots = await enter_all(gate, {"user": KIM}, {"user": LEE}, {"user": LEE})
+    async with opened(QUOTAS=QUOTAS, HEARTBEAT=0.2, LEASE=2) as limiter:
+        limiter._reconciler.lose(LedgerUnavailable("gone"))
+        slots = await enter_all(limiter, {"user": KIM}, {"user": LEE}, {"user": LEE})
         assert why(slots) == [""] * 3
         slots.pop().release()
-        await eventually(lambda: not gate.account.away and not gate.account.unreported)
-        assert list(MemoryLedger._pools[gate.settings.prefix, "default"].claims.values()) == [1, 1]
+        await eventually(lambda: not limiter.state.away and not limiter.state.unreported)
+        assert list(MemoryLedger._pools[limiter.settings.prefix, "default"].claims.values()) == [1, 1]
         for slot in slots:
             slot.release()
-        await eventually(lambda: claimed(gate) == 0)
+        await eventually(lambda: claimed(limiter) == 0)
 
 
 async def test_a_late_claim_that_is_cancelled_in_the_moment_of_its_verdict_costs_the_slot_nothing(opened):
-    async with opened(QUOTAS=QUOTAS) as gate:
-        (slot,) = await enter_all(gate, {})
-        late = asyncio.ensure_future(gate.claim(slot, gate.rules.ask_again({"user": KIM}, slot.claims, slot.group)))
+    async with opened(QUOTAS=QUOTAS) as limiter:
+        (slot,) = await enter_all(limiter, {})
+        late = asyncio.ensure_future(
+            limiter.claim(slot, limiter.rules.ask_again({"user": KIM}, slot.claims, slot.group))
+        )
         await asyncio.sleep(0)
-        gate._conversation.lose(LedgerUnavailable("gone"))
+        limiter._reconciler.lose(LedgerUnavailable("gone"))
         late.cancel()
         await asyncio.gather(late, return_exceptions=True)
         assert late.cancelled()
         assert slot.pool == "default"
-        assert gate.account.held == 1
+        assert limiter.state.held == 1
         slot.release()
-        await eventually(lambda: claimed(gate) == 0)
+        await eventually(lambda: claimed(limiter) == 0)
 
 
 async def test_a_late_claim_of_a_slot_that_was_released_meanwhile_is_given_back(opened):
-    async with opened(QUOTAS=QUOTAS, CLASSIFY=CLASSIFY, SHARES=SHARES) as gate:
-        (slot,) = await enter_all(gate, {})
+    async with opened(QUOTAS=QUOTAS, CLASSIFY=CLASSIFY, SHARES=SHARES) as limiter:
+        (slot,) = await enter_all(limiter, {})
         late = asyncio.ensure_future(
-            gate.claim(slot, gate.rules.ask_again({"user": KIM, "rank": "staff"}, slot.claims, slot.group))
+            limiter.claim(slot, limiter.rules.ask_again({"user": KIM, "rank": "staff"}, slot.claims, slot.group))
         )
         await asyncio.sleep(0)
         slot.release()
         assert await late is None
-        await eventually(lambda: claimed(gate) == 0)
-        assert gate.account.claims._held == {}
-        assert +gate.account.claims._groups == {}
+        await eventually(lambda: claimed(limiter) == 0)
+        assert limiter.state.claims._held == {}
+        assert +limiter.state.claims._groups == {}
 
 
 @pytest.mark.parametrize("users", [(KIM, KIM), (KIM, LEE)])
 async def test_two_late_claims_of_one_slot_at_the_same_time_leave_one(opened, users):
-    async with opened(QUOTAS=QUOTAS, CLASSIFY=CLASSIFY, SHARES=SHARES) as gate:
-        (slot,) = await enter_all(gate, {})
-        late = [gate.rules.ask_again({"user": user, "rank": "staff"}, slot.claims, slot.group) for user in users]
-        assert await asyncio.gather(*(gate.claim(slot, ask) for ask in late)) == [None, None]
+    async with opened(QUOTAS=QUOTAS, CLASSIFY=CLASSIFY, SHARES=SHARES) as limiter:
+        (slot,) = await enter_all(limiter, {})
+        late = [limiter.rules.ask_again({"user": user, "rank": "staff"}, slot.claims, slot.group) for user in users]
+        assert await asyncio.gather(*(limiter.claim(slot, ask) for ask in late)) == [None, None]
         assert slot.claims == late[0].claims
-        assert gate.account.claims._held == {late[0].claims[0]: 1}
-        assert +gate.account.claims._groups == {late[0].group: 1}
+        assert limiter.state.claims._held == {late[0].claims[0]: 1}
+        assert +limiter.state.claims._groups == {late[0].group: 1}
         slot.release()
-        assert gate.account.claims._held == {}
-        assert set(gate.account.claims._groups.values()) == {0}
-        await eventually(lambda: claimed(gate) == 0)
+        assert limiter.state.claims._held == {}
+        assert set(limiter.state.claims._groups.values()) == {0}
+        await eventually(lambda: claimed(limiter) == 0)
 
 
 @pytest.mark.parametrize(("policy", "expected"), [("open", [None] * 3), ("share", [None, None, "quota:user"])])
 async def test_late_claims_are_decided_as_early_ones_while_the_ledger_is_away(opened, policy, expected):
-    async with opened(QUOTAS=QUOTAS, WHEN_LEDGER_DOWN=policy) as gate:
-        slots = await enter_all(gate, *[{}] * 3)
-        gate._conversation.lose(LedgerUnavailable("gone"))
-        late = [gate.rules.ask_again({"user": KIM}, slot.claims, slot.group) for slot in slots]
-        verdicts = [await gate.claim(slot, ask) for slot, ask in zip(slots, late, strict=True)]
+    async with opened(QUOTAS=QUOTAS, WHEN_LEDGER_DOWN=policy) as limiter:
+        slots = await enter_all(limiter, *[{}] * 3)
+        limiter._reconciler.lose(LedgerUnavailable("gone"))
+        late = [limiter.rules.ask_again({"user": KIM}, slot.claims, slot.group) for slot in slots]
+        verdicts = [await limiter.claim(slot, ask) for slot, ask in zip(slots, late, strict=True)]
         assert [verdict and verdict.reason for verdict in verdicts] == expected
 
 
@@ -336,17 +338,17 @@ async def open_all(*users, inner=None) -> list[Client]:
 async def leave(clients) -> None:
     for client in clients:
         await client.socket.disconnect()
-    await close_gates()
+    await close_limiters()
 
 
 async def test_the_mixin_adds_the_claim_of_the_user(admission):
     admission(QUOTAS=QUOTAS)
     clients = await open_all(KIM, KIM, KIM, LEE, NOBODY, NOBODY, NOBODY)
-    gate = gate_of("default")
+    limiter = limiter_of("default")
     assert len(clients) == 6
-    assert gate.account.held == 6
-    assert gate.account.counters["quota:user"] == 1
-    assert claimed(gate) == 2
+    assert limiter.state.held == 6
+    assert limiter.state.counters["quota:user"] == 1
+    assert claimed(limiter) == 2
     await leave(clients)
 
 
@@ -355,8 +357,8 @@ async def test_a_middleware_inside_adds_it_as_well(admission):
     clients = await open_all(KIM, KIM, KIM, inner=AdmissionMiddleware(AsyncWebsocketAccept()))
     assert len(clients) == 2
     await clients[0].socket.disconnect()
-    gate = gate_of("default")
-    await eventually(lambda: gate.account.held == 1)
+    limiter = limiter_of("default")
+    await eventually(lambda: limiter.state.held == 1)
     clients[:1] = await open_all(KIM, inner=AdmissionMiddleware(AsyncWebsocketAccept()))
     assert len(clients) == 2
     await leave(clients)
@@ -366,15 +368,15 @@ async def test_who_is_refused_late_and_kept_a_while_holds_no_slot_meanwhile(admi
     admission(QUOTAS=[{"key": "user", "max": 1}], REFUSAL_HOLD=30)
     socket = WebsocketCommunicator(site(KIM), "/")
     await socket.connect()
-    gate = gate_of("default")
+    limiter = limiter_of("default")
     refused = WebsocketCommunicator(site(KIM), "/")
     assert (await refused.connect())[0]
-    await eventually(lambda: gate.refusals_held == 1)
-    assert gate.account.held == 1
+    await eventually(lambda: limiter.refusals_held == 1)
+    assert limiter.state.held == 1
     for each in (refused, socket):
         await each.disconnect()
-    await eventually(lambda: gate.account.held == 0)
-    await close_gates()
+    await eventually(lambda: limiter.state.held == 0)
+    await close_limiters()
 
 
 class AsyncWebsocketAccept:
@@ -388,21 +390,21 @@ class AsyncWebsocketAccept:
 async def test_a_class_known_late_needs_room_in_its_share(admission):
     admission(MAX_CONNECTIONS=10, CLASSIFY=f"{__name__}.by_user", SHARES={"anonymous": 0.5, "member": 1.0})
     clients = await open_all(*[NOBODY] * 7, *[KIM] * 6)
-    gate = gate_of("default")
-    assert gate.account.held == 10
-    assert gate.account.counters == {"admitted": 12, "share": 2, "full": 1, "released": 2}
+    limiter = limiter_of("default")
+    assert limiter.state.held == 10
+    assert limiter.state.counters == {"admitted": 12, "share": 2, "full": 1, "released": 2}
     await eventually(lambda: len(clients) == 10)
     await leave(clients)
 
 
-async def test_claims_of_a_gate_whose_settings_have_changed_stay_with_it(admission):
+async def test_claims_of_a_limiter_whose_settings_have_changed_stay_with_it(admission):
     admission(QUOTAS=QUOTAS)
     clients = await open_all(KIM)
-    old = gate_of("default")
+    old = limiter_of("default")
     admission(QUOTAS=[])
-    assert gate_of("default") is not old
+    assert limiter_of("default") is not old
     await leave(clients)
-    assert old.account.held == 0
+    assert old.state.held == 0
 
 
 # Strangers
@@ -414,9 +416,9 @@ DEADLINE = 1.0
 async def test_strangers_hold_their_share_and_no_more(admission):
     admission(MAX_CONNECTIONS=10, PENDING_SHARE=0.3)
     clients = await open_all(*[NOBODY] * 5)
-    gate = gate_of("default")
+    limiter = limiter_of("default")
     assert len(clients) == 3
-    assert gate.account.counters["quota:pending"] == 2
+    assert limiter.state.counters["quota:pending"] == 2
     await clients[0].socket.send_to(text_data="it is me")
     assert await clients[0].socket.receive_from() == "it is me"
     clients += await open_all(NOBODY, NOBODY)
@@ -430,7 +432,7 @@ async def test_a_user_is_no_stranger_for_long(admission):
     assert len(clients) == 3
     await asyncio.sleep(0.6)
     assert all([await client.is_open() for client in clients])
-    await eventually(lambda: claimed(gate_of("default")) == 0)
+    await eventually(lambda: claimed(limiter_of("default")) == 0)
     await leave(clients)
 
 
@@ -453,17 +455,17 @@ async def test_who_is_a_stranger_at_the_deadline_is_closed(admission, keys):
     await asyncio.sleep(opened + DEADLINE + 0.2 - loop.time())
     assert await known.is_open()
     assert await flagged.is_open()
-    gate = gate_of("default")
-    assert gate.account.counters["overdue"] == 1
+    limiter = limiter_of("default")
+    assert limiter.state.counters["overdue"] == 1
     await leave([known, flagged])
 
 
 async def test_a_dry_run_counts_strangers_at_their_deadline_and_closes_none(admission):
     admission(PENDING_DEADLINE=0.2, DRY_RUN=True)
     clients = await open_all(NOBODY, NOBODY, KIM)
-    gate = gate_of("default")
-    await eventually(lambda: gate.account.counters["dry:overdue"] == 2)
-    assert gate.account.counters == {"admitted": 3, "dry:overdue": 2}
+    limiter = limiter_of("default")
+    await eventually(lambda: limiter.state.counters["dry:overdue"] == 2)
+    assert limiter.state.counters == {"admitted": 3, "dry:overdue": 2}
     assert [await client.is_open() for client in clients] == [True] * 3
     await leave(clients)
 
@@ -479,7 +481,7 @@ async def test_the_exempt_have_no_deadline_wherever_they_are_known(admission):
     assert (await other.socket.receive_output(5))["code"] == 1008
     await asyncio.sleep(0.4)
     assert [await client.is_open() for client in (early, late)] == [True] * 2
-    assert gate_of("default").account.counters["overdue"] == 1
+    assert limiter_of("default").state.counters["overdue"] == 1
     await leave([early, late])
 
 

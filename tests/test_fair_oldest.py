@@ -1,4 +1,4 @@
-"""Gates, the middleware and the mixin where the oldest connection under a key gives way to a new one."""
+"""Limiters, the middleware and the mixin where the oldest connection under a key gives way to a new one."""
 
 import asyncio
 from contextlib import asynccontextmanager
@@ -10,41 +10,41 @@ from channels_admission.connections.connection import REPLACED
 from channels_admission.connections.slot import Slot
 from channels_admission.exceptions import LedgerUnavailable
 from channels_admission.ledger import open_ledger
-from channels_admission.limiter.limiter import Gate
-from channels_admission.limiter.registry import close_gates, gate_of
+from channels_admission.limiter.limiter import Limiter
+from channels_admission.limiter.registry import close_limiters, limiter_of
 from channels_admission.middleware import AdmissionMiddleware, _enter
 from channels_admission.runtime.identity import Worker
 from channels_admission.status.snapshot import collect
 
 from conftest import eventually
 
-BEAT, MOST = 0.3, 2
+HEARTBEAT, MOST = 0.3, 2
 OLDEST = {"key": "user", "max": MOST, "full": "oldest", "rate": 50, "burst": 100}
-KEYS = {"QUOTAS": [OLDEST], "BEAT": BEAT, "LEASE": 3, "MAX_CONNECTIONS": 50}
+KEYS = {"QUOTAS": [OLDEST], "HEARTBEAT": HEARTBEAT, "LEASE": 3, "MAX_CONNECTIONS": 50}
 OVER = "quota:user"
 
 
 class Seat:
-    """An open connection of a gate: runs until it is ended, and then gives its slot back."""
+    """An open connection of a limiter: runs until it is ended, and then gives its slot back."""
 
-    def __init__(self, gate: Gate, slot: Slot) -> None:
+    def __init__(self, limiter: Limiter, slot: Slot) -> None:
         self.sent = []
         self.slot = slot
-        self.task = asyncio.ensure_future(self._run(gate))
+        self.task = asyncio.ensure_future(self._run(limiter))
 
-    async def _run(self, gate):
+    async def _run(self, limiter):
         async def receive():
             await asyncio.Event().wait()
 
         async def send(message):
             self.sent.append(message)
 
-        connection = _enter(receive, send, self.slot, gate, {"type": "websocket"})
+        connection = _enter(receive, send, self.slot, limiter, {"type": "websocket"})
         try:
             await connection.receive()
         finally:
             connection.leave()
-            del gate.connections[connection]
+            del limiter.connections[connection]
             self.slot.release()
 
     @property
@@ -54,34 +54,34 @@ class Seat:
 
 @pytest.fixture(params=["memory", "redis"])
 def opened(request, admission):
-    """``async with opened(count, KEY=value) as gates``: so many workers of one pool."""
+    """``async with opened(count, KEY=value) as limiters``: so many workers of one pool."""
 
     @asynccontextmanager
-    async def open_gates(count=2, **keys):
+    async def open_limiters(count=2, **keys):
         url = request.getfixturevalue("redis_server").url if request.param == "redis" else "memory"
         settings = admission(**{**KEYS, "LEDGER": url, **keys})
         ledgers = [open_ledger(settings) for _ in range(count)]
-        gates = [Gate(settings.pool("default"), settings, ledger, Worker()) for ledger in ledgers]
-        await eventually(lambda: all(gate.account._met_settled for gate in gates))
+        limiters = [Limiter(settings.pool("default"), settings, ledger, Worker()) for ledger in ledgers]
+        await eventually(lambda: all(limiter.state._met_settled for limiter in limiters))
         try:
-            yield gates
+            yield limiters
         finally:
-            for gate in gates:
-                await gate.aclose()
+            for limiter in limiters:
+                await limiter.aclose()
             for ledger in ledgers:
                 await ledger.aclose()
 
-    return open_gates
+    return open_limiters
 
 
 GAP = 0.1
 """Seconds: of those who come closer together than a call takes, either may count as the older one."""
 
 
-async def come(gate, user=KIM, after=0.0):
+async def come(limiter, user=KIM, after=0.0):
     await asyncio.sleep(after)
-    verdict = await enter(gate, user=user)
-    return Seat(gate, verdict) if isinstance(verdict, Slot) else verdict.reason
+    verdict = await enter(limiter, user=user)
+    return Seat(limiter, verdict) if isinstance(verdict, Slot) else verdict.reason
 
 
 async def test_the_oldest_ends_on_another_worker_within_a_heartbeat(opened):
@@ -91,21 +91,21 @@ async def test_the_oldest_ends_on_another_worker_within_a_heartbeat(opened):
         began = asyncio.get_running_loop().time()
         assert third.code is None
         await eventually(lambda: first.task.done())
-        assert asyncio.get_running_loop().time() - began < 2 * BEAT
+        assert asyncio.get_running_loop().time() - began < 2 * HEARTBEAT
         assert first.code == REPLACED
         assert first.sent[-1]["reason"] == "Replaced by a newer connection"
         assert (second.code, third.code) == (None, None)
-        await eventually(lambda: one.account.held + other.account.held == MOST and not one.account.unreported)
-        assert (one.account.counters["evicted"], other.account.counters["evicted"]) == (1, 0)
+        await eventually(lambda: one.state.held + other.state.held == MOST and not one.state.unreported)
+        assert (one.state.counters["evicted"], other.state.counters["evicted"]) == (1, 0)
         fourth = await come(one)
         await eventually(lambda: second.task.done())
         assert (second.code, third.code, fourth.code) == (REPLACED, None, None)
 
 
 async def test_nobody_ends_in_the_place_of_one_that_leaves_during_the_call(opened, monkeypatch):
-    async with opened(1) as (gate,):
-        first, second = await come(gate), await come(gate, after=GAP)
-        told, reconcile = [], gate._ledger.reconcile
+    async with opened(1) as (limiter,):
+        first, second = await come(limiter), await come(limiter, after=GAP)
+        told, reconcile = [], limiter._ledger.reconcile
 
         async def leave_meanwhile(pool, report):
             view = await reconcile(pool, report)
@@ -114,73 +114,73 @@ async def test_nobody_ends_in_the_place_of_one_that_leaves_during_the_call(opene
                 first.slot.release()
             return view
 
-        monkeypatch.setattr(gate._ledger, "reconcile", leave_meanwhile)
-        third = await come(gate, after=GAP)
+        monkeypatch.setattr(limiter._ledger, "reconcile", leave_meanwhile)
+        third = await come(limiter, after=GAP)
         assert [each.number for each in told] == [1]
-        await eventually(lambda: gate.account.held == MOST and not gate.account.unreported)
+        await eventually(lambda: limiter.state.held == MOST and not limiter.state.unreported)
         assert (second.code, third.code) == (None, None)
-        assert gate.account.counters["evicted"] == 0
+        assert limiter.state.counters["evicted"] == 0
 
 
 async def test_one_after_the_other_leaves_the_youngest(opened):
-    async with opened() as gates:
+    async with opened() as limiters:
         seats = []
         for number in range(12):
-            seat = await come(gates[number % 2], after=GAP)
+            seat = await come(limiters[number % 2], after=GAP)
             assert isinstance(seat, Seat)
             seats.append(seat)
-            await eventually(lambda: sum(gate.account.held for gate in gates) <= MOST)
+            await eventually(lambda: sum(limiter.state.held for limiter in limiters) <= MOST)
         await eventually(lambda: sum(seat.task.done() for seat in seats) == 10)
         assert [seat.code for seat in seats] == [REPLACED] * 10 + [None] * MOST
-        assert sum(gate.account.counters["evicted"] for gate in gates) == 10
+        assert sum(limiter.state.counters["evicted"] for limiter in limiters) == 10
 
 
 async def test_a_flood_of_one_user_is_bounded_and_harms_nobody_else(opened):
-    async with opened() as gates:
-        lee = await come(gates[0], LEE)
-        seats = [*await asyncio.gather(*(come(gates[number % 2]) for number in range(40)))]
+    async with opened() as limiters:
+        lee = await come(limiters[0], LEE)
+        seats = [*await asyncio.gather(*(come(limiters[number % 2]) for number in range(40)))]
         admitted = [seat for seat in seats if isinstance(seat, Seat)]
         assert MOST <= len(admitted) <= 2 * MOST
         assert {seat for seat in seats if not isinstance(seat, Seat)} == {OVER}
-        await eventually(lambda: sum(gate.account.held for gate in gates) == MOST + 1)
+        await eventually(lambda: sum(limiter.state.held for limiter in limiters) == MOST + 1)
         assert lee.code is None
 
 
 async def test_a_full_pool_lets_nobody_in_and_nobody_out(opened):
-    async with opened(1, MAX_CONNECTIONS=MOST) as (gate,):
-        seats = [await come(gate) for _ in range(MOST)]
-        assert await come(gate) == "full"
+    async with opened(1, MAX_CONNECTIONS=MOST) as (limiter,):
+        seats = [await come(limiter) for _ in range(MOST)]
+        assert await come(limiter) == "full"
         assert [seat.code for seat in seats] == [None] * MOST
 
 
 async def test_while_the_ledger_is_away_the_quota_refuses(opened):
-    async with opened(1) as (gate,):
-        seats = [await come(gate) for _ in range(MOST)]
-        gate._conversation.lose(LedgerUnavailable("gone"))
-        assert await come(gate) == OVER
+    async with opened(1) as (limiter,):
+        seats = [await come(limiter) for _ in range(MOST)]
+        limiter._reconciler.lose(LedgerUnavailable("gone"))
+        assert await come(limiter) == OVER
         assert [seat.code for seat in seats] == [None] * MOST
 
 
 async def test_a_dry_run_counts_whom_it_would_have_closed_and_closes_nobody(opened):
-    async with opened(1, DRY_RUN=True) as (gate,):
-        seats = [await come(gate) for _ in range(MOST + 1)]
+    async with opened(1, DRY_RUN=True) as (limiter,):
+        seats = [await come(limiter) for _ in range(MOST + 1)]
         for _ in range(3):
-            calls = gate.calls
-            gate._timetable.report_now()
-            await eventually(lambda calls=calls: gate.calls > calls)
+            calls = limiter.calls
+            limiter._timetable.report_now()
+            await eventually(lambda calls=calls: limiter.calls > calls)
         assert [seat.code for seat in seats] == [None] * (MOST + 1)
-        assert gate.account.counters["dry:evicted"] == 1
-        assert gate.account.counters["evicted"] == 0
+        assert limiter.state.counters["dry:evicted"] == 1
+        assert limiter.state.counters["evicted"] == 0
 
 
 async def test_nothing_is_kept_of_slots_that_were_released(opened):
-    async with opened(1) as (gate,):
-        seats = [await come(gate, user) for user in (KIM, LEE, KIM)]
+    async with opened(1) as (limiter,):
+        seats = [await come(limiter, user) for user in (KIM, LEE, KIM)]
         await asyncio.sleep(0)
         for seat in seats:
             seat.task.cancel()
         await asyncio.gather(*(seat.task for seat in seats), return_exceptions=True)
-        elders = gate.account.elders
+        elders = limiter.state.elders
         assert (elders._since, elders._places, elders.spared) == ({}, {}, set())
 
 
@@ -192,8 +192,8 @@ async def test_the_mixin_knows_the_user_and_closes_its_oldest_connection(admissi
     closed = await first.socket.receive_output(5)
     assert (closed["type"], closed["code"]) == ("websocket.close", REPLACED)
     assert await second.is_open()
-    gate = gate_of("default")
-    await eventually(lambda: gate.account.held == 1 and not gate.account.unreported)
+    limiter = limiter_of("default")
+    await eventually(lambda: limiter.state.held == 1 and not limiter.state.unreported)
     (pool,) = (await collect()).pools
     assert (pool.evicted, pool.held, pool.refused) == (1, 1, {})
     await leave([second])
@@ -203,6 +203,6 @@ async def test_pools_without_such_a_quota_keep_no_ages(admission):
     admission(QUOTAS=[{"key": "user", "max": 1, "full": "refuse"}])
     client = Client(AdmissionMiddleware(Echo.as_asgi()))
     assert await client.opens()
-    assert gate_of("default").account.elders is None
+    assert limiter_of("default").state.elders is None
     await leave([client])
-    await close_gates()
+    await close_limiters()

@@ -23,7 +23,7 @@ from demo.servers import Workers, environment
 pytestmark = [pytest.mark.integration, pytest.mark.fault]
 
 USERS, SOCKETS, QUOTA = 50, 10, 3
-BEAT, LEASE = 0.5, 5.0
+HEARTBEAT, LEASE = 0.5, 5.0
 LOGINS = Path(__file__).with_name("logins.py")
 
 
@@ -82,13 +82,13 @@ def keys_kept(url: str, prefix: str) -> int:
 async def test_no_user_has_more_than_the_quota_whatever_worker_dies(admission, prefix, redis_server, logins, figures):
     database, cookies = logins
     keys = {
-        "MAX_CONNECTIONS": 5000, "LEDGER": redis_server.url, "PREFIX": prefix, "BEAT": BEAT, "LEASE": LEASE,
+        "MAX_CONNECTIONS": 5000, "LEDGER": redis_server.url, "PREFIX": prefix, "HEARTBEAT": HEARTBEAT, "LEASE": LEASE,
         "LEDGER_TIMEOUT": 4, "EXPECTED_WORKERS": 4, "QUOTAS": [{"key": "user", "max": QUOTA}],
     }  # fmt: skip
     with Workers(
         "uvicorn", 4, redis_url=redis_server.url, settings=keys, database=database, shared_port=False
     ) as running:
-        await asyncio.sleep(2 * BEAT)  # the ledger has started empty, and settles
+        await asyncio.sleep(2 * HEARTBEAT)  # the ledger has started empty, and settles
         visits = Visits(running.origins, cookies)
         herd = [(user, socket) for socket in range(SOCKETS) for user in range(USERS)]
         await asyncio.gather(*(visits.come(user, number) for number, (user, _) in enumerate(herd)))
@@ -109,7 +109,7 @@ async def test_no_user_has_more_than_the_quota_whatever_worker_dies(admission, p
             await asyncio.gather(*(visits.come(user, number) for number, user in enumerate(missing)))
             return sum(visits.open.values()) == USERS * QUOTA
 
-        await eventually(return_all, LEASE + 2 * BEAT, every=0.1)
+        await eventually(return_all, LEASE + 2 * HEARTBEAT, every=0.1)
         back = time.monotonic() - began
         assert visits.most == QUOTA
         await asyncio.gather(*(client.leave() for _, client in visits.clients))

@@ -28,7 +28,7 @@ from proxy import HARD, Proxy
 
 pytestmark = [pytest.mark.integration, pytest.mark.fault, pytest.mark.asyncio(loop_scope="module")]
 
-LIMIT, BEAT, LEASE = 50, 0.25, 2.5
+LIMIT, HEARTBEAT, LEASE = 50, 0.25, 2.5
 TRIES = 30
 
 
@@ -74,7 +74,12 @@ def staged(redis, road):
     with ExitStack() as stack:
 
         async def start(*servers: tuple[str, int], **settings: object) -> Stage:
-            keys = {"MAX_CONNECTIONS": LIMIT, "BEAT": BEAT, "LEASE": LEASE, "PREFIX": f"faults-{uuid.uuid4().hex[:8]}"}
+            keys = {
+                "MAX_CONNECTIONS": LIMIT,
+                "HEARTBEAT": HEARTBEAT,
+                "LEASE": LEASE,
+                "PREFIX": f"faults-{uuid.uuid4().hex[:8]}",
+            }
             keys |= {"LEDGER": road.url, **settings}
             running = [
                 stack.enter_context(
@@ -84,7 +89,7 @@ def staged(redis, road):
             ]  # fmt: skip
             stage = Stage(redis, road, keys, running)
             await leave_all(await enter_many(len(stage.origins), stage.origins))
-            await asyncio.sleep(4 * BEAT)  # so that the ledger, empty at first, has settled, and all have seen it
+            await asyncio.sleep(4 * HEARTBEAT)  # so that the ledger, empty at first, has settled, and all have seen it
             return stage
 
         yield start
@@ -163,8 +168,8 @@ async def test_a_worker_stopped_for_longer_than_its_lease_passes_the_limit_by_wh
     lapses = stage.lapses()
     async with inside((12, stopped), (20, others[0]), (18, others[1])) as (_, staying, _):
         os.kill(stage.pids[0], signal.SIGSTOP)
-        gone = await holds(LIMIT - 12, LEASE + BEAT + 0.2)
-        await asyncio.sleep(BEAT)
+        gone = await holds(LIMIT - 12, LEASE + HEARTBEAT + 0.2)
+        await asyncio.sleep(HEARTBEAT)
         more = await try_one_by_one(others)
         assert len(more) == 12
         os.kill(stage.pids[0], signal.SIGCONT)
@@ -195,7 +200,7 @@ async def test_a_loop_blocked_for_less_than_the_lease_changes_nothing(stage, fig
         while not answer.done():
             assert (await look()).held == 40
             await asyncio.sleep(0.02)
-        await asyncio.sleep(2 * BEAT)
+        await asyncio.sleep(2 * HEARTBEAT)
         assert (await look()).held == 40
         assert stage.lapses() == lapses
         await blocking.leave()
@@ -212,7 +217,7 @@ async def test_a_loop_blocked_for_longer_than_the_lease_is_counted_again_at_once
         more = await try_one_by_one(stage.origins[1:])
         assert len(more) == 10
         assert not answer.done()
-        await holds(LIMIT - 10, LEASE + BEAT)
+        await holds(LIMIT - 10, LEASE + HEARTBEAT)
         await answer
         seconds = await holds(LIMIT)
         assert stage.lapses() == lapses + 1
@@ -258,7 +263,7 @@ async def test_twenty_flushes_under_load(stage, figures):
         await eventually(lambda: crowd.open_now > 0.8 * LIMIT)
         for _ in range(20):
             await operator.flushall()
-            await asyncio.sleep(rng.uniform(0, 3 * BEAT))  # while the ledger still settles, and after
+            await asyncio.sleep(rng.uniform(0, 3 * HEARTBEAT))  # while the ledger still settles, and after
         seconds = await settle(crowd)
         assert LIMIT / 2 < crowd.most <= LIMIT
     await holds(0)
@@ -291,7 +296,7 @@ async def test_torn_data_under_load(stage, figures):
         for tear in TEARS.values():
             await tear(operator, key)
             slowest = max(slowest, await settle(crowd))
-            await asyncio.sleep(2 * BEAT)
+            await asyncio.sleep(2 * HEARTBEAT)
         assert LIMIT / 2 < crowd.most <= LIMIT
     await holds(0)
     figures.note(
@@ -355,7 +360,7 @@ async def test_a_bad_road_to_redis(stage, sharing, look_at, figures, road_fault)
     lapses = stage.lapses() + sharing.lapses()
     at_home = await enter_many(RESIDENTS, web) + await enter_many(RESIDENTS, sharing.origins)
     assert all(client.is_open for client in at_home)
-    await asyncio.sleep(2 * BEAT)  # so that all workers have seen the room
+    await asyncio.sleep(2 * HEARTBEAT)  # so that all workers have seen the room
     async with Crowd(24, web) as frozen, Crowd(24, sharing.origins) as shared:
         await asyncio.sleep(0.5)
         await road_fault(stage.proxy)
@@ -411,7 +416,7 @@ async def test_a_thousand_handshakes_given_up_leave_nothing_behind(stage, figure
         await asyncio.gather(*(come_and_give_up(number) for number in range(1000)))
         seconds = await holds(0, 1.5)
         await eventually(lambda: all(worker.num_fds() <= fds for worker, fds in zip(workers, base, strict=True)))
-    await asyncio.sleep(2 * BEAT)
+    await asyncio.sleep(2 * HEARTBEAT)
     pool = await look()
     assert pool.held == 0
     assert pool.admitted > before
@@ -424,18 +429,18 @@ async def test_a_thousand_handshakes_given_up_leave_nothing_behind(stage, figure
 
 
 async def test_when_the_last_worker_is_killed_nothing_is_shown_as_held(staged, look_at, figures):
-    last = await staged(("hypercorn", 1), LEASE=6 * BEAT)
+    last = await staged(("hypercorn", 1), LEASE=6 * HEARTBEAT)
     look_at(last)
     clients = await enter_many(10, last.origins)
     await holds(10)
     os.kill(last.pids[0], signal.SIGKILL)
-    seconds = await holds(0, 6 * BEAT + 0.2)
+    seconds = await holds(0, 6 * HEARTBEAT + 0.2)
     assert (await look()).workers == ()
     async with Operator.from_url(last.redis.url) as operator:
         assert await operator.hget(f"{last.keys['PREFIX']}:{{default}}:counts", "#total") == b"10"
     await leave_all(clients)
     figures.note(
-        f"the last worker of all is killed; lease {6 * BEAT} s",
+        f"the last worker of all is killed; lease {6 * HEARTBEAT} s",
         "`ws_status` and the admin show nothing held after the lease, although nobody is left to say so",
         f"{seconds:.1f} s",
     )

@@ -1,4 +1,4 @@
-"""Whatever goes wrong in a heartbeat, once or for ever: the gate lives, answers, tells of it and recovers."""
+"""Whatever goes wrong in a heartbeat, once or for ever: the limiter lives, answers, tells of it and recovers."""
 
 import asyncio
 import math
@@ -23,16 +23,16 @@ from channels_admission.connections.slot import Slot
 from channels_admission.core.counters import AGED, DRAINED, FAULT, Reason, faults_in, is_decision
 from channels_admission.core.protocol import Neighbour, Refusal
 from channels_admission.core.readings import Load
-from channels_admission.events.webhook import Outbox
+from channels_admission.events.webhook import Webhook
 from channels_admission.exceptions import LedgerError, LedgerUnavailable
 from channels_admission.ledger import open_ledger
 from channels_admission.ledger.memory import MemoryLedger
-from channels_admission.limiter import limiter as gate_module
+from channels_admission.limiter import limiter as limiter_module
 from channels_admission.limiter import reconciler, timetable
-from channels_admission.limiter.limiter import Gate
-from channels_admission.limiter.registry import close_gates, gate_of
-from channels_admission.limiter.state import Account
-from channels_admission.overload.manager import Pressure
+from channels_admission.limiter.limiter import Limiter
+from channels_admission.limiter.registry import close_limiters, limiter_of
+from channels_admission.limiter.state import State
+from channels_admission.overload.manager import OverloadManager
 from channels_admission.overload.monitors import Lag
 from channels_admission.overload.sampler import PATIENCE, Reader, Sensor
 from channels_admission.runtime import faults, identity
@@ -45,28 +45,28 @@ from faulty import FaultyLedger
 from reports import Clock, Reporter
 
 ERRORS = (OSError, ValueError, OverflowError, MemoryError, RuntimeError, RecursionError)
-BEAT = 0.02
+HEARTBEAT = 0.02
 AWAY = LedgerUnavailable("away")
 PARTS = {
-    "the ledger": lambda gate: (gate._ledger, "reconcile"),
-    "the wait": lambda gate: (gate._timetable, "until_due"),
-    "the time of the beat": lambda gate: (gate._timetable, "await_beat"),
-    "the time of the report": lambda gate: (gate._timetable, "begin"),
-    "the revival of monitors": lambda gate: (gate._pressure, "revive"),
-    "shedding": lambda gate: (gate._pressure, "to_shed"),
-    "the batch": lambda gate: (gate._handshakes, "batch"),
-    "the report": lambda gate: (gate.account, "report"),
-    "the settlement": lambda gate: (gate.account, "settle"),
-    "the hints": lambda gate: (gate._schedule, "renew"),
-    "the look for neighbours": lambda gate: (reconciler, "is_gone"),
-    "the drains": lambda gate: (gate.drains, "follow"),
-    "an enforced limit": lambda gate: (gate.drains, "enforce"),
-    "the answer": lambda gate: (gate._handshakes, "answer"),
-    "the reserve": lambda gate: (reserve, "fill"),
+    "the ledger": lambda limiter: (limiter._ledger, "reconcile"),
+    "the wait": lambda limiter: (limiter._timetable, "until_due"),
+    "the time of the beat": lambda limiter: (limiter._timetable, "await_beat"),
+    "the time of the report": lambda limiter: (limiter._timetable, "begin"),
+    "the revival of monitors": lambda limiter: (limiter._pressure, "revive"),
+    "shedding": lambda limiter: (limiter._pressure, "to_shed"),
+    "the batch": lambda limiter: (limiter._handshakes, "batch"),
+    "the report": lambda limiter: (limiter.state, "report"),
+    "the settlement": lambda limiter: (limiter.state, "settle"),
+    "the hints": lambda limiter: (limiter._schedule, "renew"),
+    "the look for neighbours": lambda limiter: (reconciler, "is_gone"),
+    "the drains": lambda limiter: (limiter.drains, "follow"),
+    "an enforced limit": lambda limiter: (limiter.drains, "enforce"),
+    "the answer": lambda limiter: (limiter._handshakes, "answer"),
+    "the reserve": lambda limiter: (reserve, "fill"),
 }
 
 ESSENTIAL = {"the ledger", "the time of the beat", "the time of the report", "the report", "the settlement"}
-"""Those without which there is no exchange: the gate then decides alone. Without the others it reports as ever."""
+"""Those without which there is no exchange: the limiter then decides alone. Without the others it reports as ever."""
 
 
 class Broken:
@@ -95,57 +95,57 @@ class Broken:
 def _in_haste(monkeypatch):
     """Every fault is logged anew, and after one that leaves nothing in order the rest is short."""
     monkeypatch.setattr(faults, "AGAIN", 0.0)
-    monkeypatch.setattr(gate_module, "REST", BEAT)
-    monkeypatch.setattr(timetable, "FIRST_PROBE", BEAT / 2)
+    monkeypatch.setattr(limiter_module, "REST", HEARTBEAT)
+    monkeypatch.setattr(timetable, "FIRST_PROBE", HEARTBEAT / 2)
 
 
 @pytest.fixture
 def opened(admission):
-    """``async with opened(KEY=value) as gate``: a gate with monitors and a neighbour over a memory ledger."""
+    """``async with opened(KEY=value) as limiter``: a limiter with monitors and a neighbour over a memory ledger."""
 
     @asynccontextmanager
-    async def open_gate(**keys):
+    async def open_limiter(**keys):
         settings = admission(**{"MAX_CONNECTIONS": 3, "LEDGER_TIMEOUT": 0.1, "WHEN_LEDGER_DOWN": "freeze", **keys})
-        settings = replace(settings, beat=BEAT, lease=1.0)
-        pressure, pool = Pressure(settings), settings.pool("default")
-        neighbour = Account(pool, Worker()).report()
+        settings = replace(settings, heartbeat=HEARTBEAT, lease=1.0)
+        pressure, pool = OverloadManager(settings), settings.pool("default")
+        neighbour = State(pool, Worker()).report()
         await MemoryLedger(replace(settings, lease=3600.0)).reconcile("default", neighbour)
-        gate = Gate(pool, settings, FaultyLedger(MemoryLedger(settings)), Worker(), pressure=pressure)
-        await eventually(lambda: gate.account.workers == 2)
+        limiter = Limiter(pool, settings, FaultyLedger(MemoryLedger(settings)), Worker(), pressure=pressure)
+        await eventually(lambda: limiter.state.workers == 2)
         try:
-            yield gate
+            yield limiter
         finally:
-            await gate.aclose()
+            await limiter.aclose()
             await pressure.aclose()
 
-    return open_gate
+    return open_limiter
 
 
-async def answered(gate):
+async def answered(limiter):
     """The verdict on a handshake, which comes in time whatever is broken."""
-    async with asyncio.timeout(3 * gate.settings.ledger_timeout):
-        verdict = await gate.acquire()
+    async with asyncio.timeout(3 * limiter.settings.ledger_timeout):
+        verdict = await limiter.acquire()
     assert isinstance(verdict, Slot | Refusal)
     return verdict
 
 
-async def counted(gate):
-    """What the ledger counts for the gate's worker."""
-    (reading,) = await gate._ledger.read(("default",))
-    return {each.worker: each.held for each in reading.workers}.get(gate.account.worker.id)
+async def counted(limiter):
+    """What the ledger counts for the limiter's worker."""
+    (reading,) = await limiter._ledger.read(("default",))
+    return {each.worker: each.held for each in reading.workers}.get(limiter.state.worker.id)
 
 
-async def is_sound(gate):
+async def is_sound(limiter):
     """Whether all parts work again, when somebody has knocked."""
-    await answered(gate)
-    return not gate.account.away and not gate.faults._failing
+    await answered(limiter)
+    return not limiter.state.away and not limiter.faults._failing
 
 
-async def is_told(gate):
-    """Whether the ledger knows what the gate holds, and of all its faults."""
-    (reading,) = await gate._ledger.read(("default",))
-    theirs = faults_in(gate.account.counters)
-    return await counted(gate) == gate.account.held and faults_in(reading.counters) == theirs
+async def is_told(limiter):
+    """Whether the ledger knows what the limiter holds, and of all its faults."""
+    (reading,) = await limiter._ledger.read(("default",))
+    theirs = faults_in(limiter.state.counters)
+    return await counted(limiter) == limiter.state.held and faults_in(reading.counters) == theirs
 
 
 def tracebacks(caplog, error):
@@ -154,82 +154,82 @@ def tracebacks(caplog, error):
 
 @pytest.mark.parametrize("part", PARTS)
 async def test_no_error_in_any_part_of_a_heartbeat_ends_it(opened, caplog, part):
-    async with opened() as gate:
+    async with opened() as limiter:
         for _ in range(3):
-            assert isinstance(await gate.acquire(), Slot)
+            assert isinstance(await limiter.acquire(), Slot)
         for error in ERRORS:
             for times in (1, None):
                 caplog.clear()
-                before = faults_in(gate.account.counters).get(error.__name__, 0)
-                with Broken(PARTS[part](gate), error, times) as broken:
+                before = faults_in(limiter.state.counters).get(error.__name__, 0)
+                with Broken(PARTS[part](limiter), error, times) as broken:
 
                     async def is_raised(broken=broken):
-                        await answered(gate)
+                        await answered(limiter)
                         return broken.raised >= (broken.times or 3)
 
                     await eventually(is_raised)
-                    assert not gate.task.done()
-                    assert times or gate.account.away == (part in ESSENTIAL)
-                await eventually(lambda: is_sound(gate))
-                await eventually(lambda: is_told(gate))
+                    assert not limiter.task.done()
+                    assert times or limiter.state.away == (part in ESSENTIAL)
+                await eventually(lambda: is_sound(limiter))
+                await eventually(lambda: is_told(limiter))
                 assert len(tracebacks(caplog, error)) == 1
-                assert faults_in(gate.account.counters)[error.__name__] == before + broken.raised
-                assert gate.account.held == 3
+                assert faults_in(limiter.state.counters)[error.__name__] == before + broken.raised
+                assert limiter.state.held == 3
 
 
 # What runs beside it
 
 
-async def test_a_gate_that_is_cancelled_takes_its_house_with_it_and_the_next_handshake_opens_another(
+async def test_a_limiter_that_is_cancelled_takes_its_house_with_it_and_the_next_handshake_opens_another(
     admission, monkeypatch
 ):
     monkeypatch.setattr(reserve, "_users", 0)  # tests before may have left event loops that they never closed
     reserve.let_go()
     admission(MAX_CONNECTIONS=5)
-    old = gate_of("default")
+    old = limiter_of("default")
     assert isinstance(await old.acquire(), Slot)
     assert len(reserve) == SIZE
     old.task.cancel()
     await eventually(old.task.done)
     assert len(reserve) == 0
     assert old._pressure.load == tuple(Load(name, None, 0.0) for name in old.settings.pressure)
-    gate = gate_of("default")
-    assert gate is not old
-    assert gate._pressure is not old._pressure
-    assert gate._ledger is not old._ledger
-    assert isinstance(await gate.acquire(), Slot)
-    await eventually(lambda: all(load.reading is not None for load in gate._pressure.load))
-    await close_gates()
+    limiter = limiter_of("default")
+    assert limiter is not old
+    assert limiter._pressure is not old._pressure
+    assert limiter._ledger is not old._ledger
+    assert isinstance(await limiter.acquire(), Slot)
+    await eventually(lambda: all(load.reading is not None for load in limiter._pressure.load))
+    await close_limiters()
     assert len(reserve) == 0
 
 
-async def test_a_gate_that_ends_before_it_begins_is_replaced(admission):
+async def test_a_limiter_that_ends_before_it_begins_is_replaced(admission):
     admission(MAX_CONNECTIONS=5)
-    old = gate_of("default")
+    old = limiter_of("default")
     old.task.cancel()
     await eventually(old.task.done)
-    gate = gate_of("default")
-    assert gate is not old
-    assert isinstance(await gate.acquire(), Slot)
-    await close_gates()
+    limiter = limiter_of("default")
+    assert limiter is not old
+    assert isinstance(await limiter.acquire(), Slot)
+    await close_limiters()
 
 
 async def test_an_alert_that_fails_ends_nothing_and_is_logged_once(opened, caplog):
-    async with opened(MAX_CONNECTIONS=1) as gate:
-        with Broken((gate._conversation._alerts, "tell"), OSError) as broken:
+    async with opened(MAX_CONNECTIONS=1) as limiter:
+        with Broken((limiter._reconciler._alerts, "tell"), OSError) as broken:
             while broken.raised < 3:
-                slot = await answered(gate)
-                await eventually(lambda: is_told(gate))
+                slot = await answered(limiter)
+                await eventually(lambda: is_told(limiter))
                 if isinstance(slot, Slot):
                     slot.release()
-                await eventually(lambda: is_told(gate))
+                await eventually(lambda: is_told(limiter))
         assert len(tracebacks(caplog, OSError)) == 1
-        assert not gate.task.done()
+        assert not limiter.task.done()
 
 
 async def test_monitors_that_cannot_be_heard_are_unknown_until_they_can(opened, caplog):
-    async with opened() as gate:
-        pressure = gate._pressure
+    async with opened() as limiter:
+        pressure = limiter._pressure
         await eventually(lambda: all(load.reading is not None for load in pressure.load))
         with Broken((pressure, "_listen"), OverflowError) as broken:
             await eventually(lambda: broken.raised >= 3)
@@ -237,14 +237,14 @@ async def test_monitors_that_cannot_be_heard_are_unknown_until_they_can(opened, 
             assert not pressure.saturated
         await eventually(lambda: all(load.reading is not None for load in pressure.load))
         assert len(tracebacks(caplog, OverflowError)) == 1
-        await eventually(lambda: is_told(gate))
-        assert faults_in(gate.account.counters) == {"OverflowError": broken.raised}
+        await eventually(lambda: is_told(limiter))
+        assert faults_in(limiter.state.counters) == {"OverflowError": broken.raised}
 
 
 async def test_a_look_at_the_event_loop_that_has_ended_is_begun_again_and_refuses_nobody(opened, monkeypatch):
     monkeypatch.setattr("channels_admission.overload.manager.MISSED", 0.1)
-    async with opened() as gate:
-        pressure = gate._pressure
+    async with opened() as limiter:
+        pressure = limiter._pressure
         await eventually(lambda: all(load.reading is not None for load in pressure.load))
         pressure._ticker.cancel()
         ended = pressure._ticker
@@ -255,11 +255,11 @@ async def test_a_look_at_the_event_loop_that_has_ended_is_begun_again_and_refuse
 
 async def test_a_look_that_a_blocked_event_loop_made_late_has_not_ended(opened, monkeypatch):
     monkeypatch.setattr("channels_admission.overload.manager.MISSED", 0.1)
-    async with opened() as gate:
-        pressure = gate._pressure
+    async with opened() as limiter:
+        pressure = limiter._pressure
         await eventually(lambda: all(load.reading is not None for load in pressure.load))
         asyncio.get_running_loop().call_soon(time.sleep, 0.5)
-        gate._timetable.report_now()  # the gate has its turn right after the block
+        limiter._timetable.report_now()  # the limiter has its turn right after the block
         await asyncio.sleep(0)
         await eventually(lambda: any(load.name == "lag" and (load.longest or 0) >= 0.3 for load in pressure.load), 1)
 
@@ -278,26 +278,26 @@ def test_a_lag_is_unknown_when_no_tick_comes_any_more():
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: error.__name__)
 async def test_a_verdict_that_cannot_be_made_is_a_refusal_and_keeps_no_claim(opened, error):
-    async with opened(QUOTAS=[{"key": f"{__name__}.client", "max": 5}]) as gate:
-        ask = gate.rules.ask({})
-        with Broken((gate._verdicts, "give"), error):
-            verdicts = await asyncio.gather(*(gate.acquire(ask) for _ in range(3)))
-        assert verdicts == [Refusal(Reason.LEDGER, gate.pool.retry_after[1])] * 3
-        assert isinstance(await gate.acquire(ask), Slot)
-        assert sum(gate.account.claims._held.values()) == 1
-        assert faults_in(gate.account.counters) == {error.__name__: 3}
+    async with opened(QUOTAS=[{"key": f"{__name__}.client", "max": 5}]) as limiter:
+        ask = limiter.rules.ask({})
+        with Broken((limiter._verdicts, "give"), error):
+            verdicts = await asyncio.gather(*(limiter.acquire(ask) for _ in range(3)))
+        assert verdicts == [Refusal(Reason.LEDGER, limiter.pool.retry_after[1])] * 3
+        assert isinstance(await limiter.acquire(ask), Slot)
+        assert sum(limiter.state.claims._held.values()) == 1
+        assert faults_in(limiter.state.counters) == {error.__name__: 3}
 
 
 async def test_answers_that_fail_as_a_whole_give_back_what_was_claimed(opened):
-    async with opened(QUOTAS=[{"key": f"{__name__}.client", "max": 3}]) as gate:
-        ask = gate.rules.ask({})
-        with Broken((gate._handshakes, "answer"), MemoryError) as broken:
-            verdicts = await asyncio.gather(*(gate.acquire(ask) for _ in range(3)))
+    async with opened(QUOTAS=[{"key": f"{__name__}.client", "max": 3}]) as limiter:
+        ask = limiter.rules.ask({})
+        with Broken((limiter._handshakes, "answer"), MemoryError) as broken:
+            verdicts = await asyncio.gather(*(limiter.acquire(ask) for _ in range(3)))
             assert broken.raised
         assert {verdict.reason for verdict in verdicts} == {Reason.LEDGER}
-        assert not gate.account.claims._held
-        await eventually(lambda: is_told(gate))
-        verdicts = await asyncio.gather(*(gate.acquire(ask) for _ in range(4)))
+        assert not limiter.state.claims._held
+        await eventually(lambda: is_told(limiter))
+        verdicts = await asyncio.gather(*(limiter.acquire(ask) for _ in range(4)))
         assert sum(isinstance(verdict, Slot) for verdict in verdicts) == 3
 
 
@@ -306,29 +306,29 @@ def client(scope):
 
 
 async def test_whoever_waits_is_answered_although_a_look_at_them_fails(opened):
-    async with opened() as gate:
-        gate._ledger.silent = True
-        with Broken((gate._conversation, "_look"), OSError), Broken((gate._verdicts, "overdue"), OSError):
-            gate._patience._watches[:] = [gate._handshakes._look, gate._conversation._look]
-            assert await answered(gate) == Refusal(Reason.LEDGER, gate.pool.retry_after[1])
-        gate._ledger.silent = False
+    async with opened() as limiter:
+        limiter._ledger.silent = True
+        with Broken((limiter._reconciler, "_look"), OSError), Broken((limiter._verdicts, "overdue"), OSError):
+            limiter._patience._watches[:] = [limiter._handshakes._look, limiter._reconciler._look]
+            assert await answered(limiter) == Refusal(Reason.LEDGER, limiter.pool.retry_after[1])
+        limiter._ledger.silent = False
 
 
 async def test_an_end_that_fails_keeps_no_other_connection_from_its_own(opened, caplog):
-    async with opened(MAX_CONNECTION_AGE=1) as gate:
+    async with opened(MAX_CONNECTION_AGE=1) as limiter:
         first = [Ending(fails=True), Ending(), Ending()]
-        gate.connections.update(dict.fromkeys(first, 0.0))
-        gate.lookout._look()
+        limiter.connections.update(dict.fromkeys(first, 0.0))
+        limiter.lookout._look()
         assert [each.is_ending for each in first] == [False, True, True]
-        assert gate.lookout._timer is not None
-        gate.lookout._timer.cancel()
+        assert limiter.lookout._timer is not None
+        limiter.lookout._timer.cancel()
         second = [Ending(), Ending(fails=True), Ending()]
-        gate.connections.update(dict.fromkeys(second, math.inf))
-        gate.drain(0.05)
-        await eventually(gate.drains._task.done)
+        limiter.connections.update(dict.fromkeys(second, math.inf))
+        limiter.drain(0.05)
+        await eventually(limiter.drains._task.done)
         assert [each.is_ending for each in second] == [True, False, True]
-        assert (gate.account.counters[AGED], gate.account.counters[DRAINED]) == (2, 2)
-        gate.connections.clear()
+        assert (limiter.state.counters[AGED], limiter.state.counters[DRAINED]) == (2, 2)
+        limiter.connections.clear()
     assert {record.args[1] for record in tracebacks(caplog, ZeroDivisionError)} == {
         "an end at the maximum age", "an end in a drain",
     }  # fmt: skip
@@ -383,7 +383,7 @@ def test_monitors_for_which_no_thread_can_be_started_are_unknown_after_a_while(m
 
 
 def test_an_alert_waits_where_no_thread_can_be_started_and_goes_with_the_next(admins, monkeypatch, caplog):
-    outbox, to = Outbox(), Recipients(mail_admins=True)
+    outbox, to = Webhook(), Recipients(mail_admins=True)
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", no_thread)
         outbox.send(to, "first", {})
@@ -570,10 +570,10 @@ async def test_a_reply_that_makes_no_sense_is_one_failed_call(in_redis, monkeypa
     assert (await reporter.say(1)).total == 1
 
 
-async def test_a_gate_that_cannot_be_opened_or_closed_stops_no_server(admission, monkeypatch, caplog):
+async def test_a_limiter_that_cannot_be_opened_or_closed_stops_no_server(admission, monkeypatch, caplog):
     admission()
     events, answers = asyncio.Queue(), asyncio.Queue()
-    for name in ("gate_of", "close_gates"):
+    for name in ("limiter_of", "close_limiters"):
         monkeypatch.setattr(lifespan, name, Broken((lifespan, name), OSError))
     for event in ("lifespan.startup", "lifespan.shutdown"):
         events.put_nowait({"type": event})
@@ -590,7 +590,7 @@ async def test_a_connection_that_cannot_be_made_keeps_no_slot(admission, monkeyp
     scope = {"type": "websocket", "headers": []}
     with pytest.raises(MemoryError):
         await application(dict(scope), AsyncMock(), AsyncMock())
-    assert gate_of("default").account.held == 0
+    assert limiter_of("default").state.held == 0
     await application(dict(scope), AsyncMock(), AsyncMock())
     assert application.inner.await_count == 1
-    await close_gates()
+    await close_limiters()

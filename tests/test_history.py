@@ -56,7 +56,7 @@ def test_every_point_stands_in_its_place_and_the_last_is_now(admission, past):
 
 
 def test_what_was_held_is_believed_for_a_lease_and_then_unknown(admission, past):
-    admission(LEASE=30, BEAT=3)
+    admission(LEASE=30, HEARTBEAT=3)
     past([Moment(NOW - 100, 7, 50, 1, {}), Moment(NOW - 90, None, None, 2, {"full": 1})])
     held = collect().seconds.held
     assert held[-101:-70] == (7,) * 31

@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 
 from channels_admission.limiter.limiter import Slot
-from channels_admission.limiter.registry import close_gates, gate_of
+from channels_admission.limiter.registry import close_limiters, limiter_of
 from channels_admission.middleware import AdmissionMiddleware
 
 
@@ -53,8 +53,8 @@ async def test_a_refused_client_is_kept_between_half_of_the_hold_and_all_of_it(r
     await asyncio.gather(*(visitor.task for visitor in visitors))
     assert all(0.19 <= visitor.held <= 0.6 for visitor in visitors)
     assert len({round(visitor.held, 3) for visitor in visitors}) > 5
-    assert gate_of("default").refusals_held == 0
-    await close_gates()
+    assert limiter_of("default").refusals_held == 0
+    await close_limiters()
 
 
 async def test_at_most_so_many_are_kept_and_the_others_closed_at_once(refusing):
@@ -62,9 +62,9 @@ async def test_at_most_so_many_are_kept_and_the_others_closed_at_once(refusing):
     visitors = [Visitor() for _ in range(10)]
     done, waiting = await asyncio.wait([visitor.task for visitor in visitors], timeout=0.15)
     assert (len(done), len(waiting)) == (7, 3)
-    assert gate_of("default").refusals_held == 3
+    assert limiter_of("default").refusals_held == 3
     await asyncio.wait(waiting)
-    await close_gates()
+    await close_limiters()
 
 
 async def test_what_a_held_client_sends_is_thrown_away_and_when_it_leaves_it_is_sent_no_more(refusing):
@@ -75,32 +75,32 @@ async def test_what_a_held_client_sends_is_thrown_away_and_when_it_leaves_it_is_
     visitor.events.put_nowait({"type": "websocket.disconnect", "code": 1001})
     await asyncio.wait_for(visitor.task, 2)
     assert visitor.types == ["websocket.accept"]
-    assert gate_of("default").refusals_held == 0
-    await close_gates()
+    assert limiter_of("default").refusals_held == 0
+    await close_limiters()
 
 
 async def test_the_hint_names_the_same_moment_as_without_the_hold(refusing):
     refusing(REFUSAL_HOLD=0.4, RETRY_AFTER=(0.5, 3600), CONNECT_RATE=1, MAX_CONNECTIONS=10)
-    assert isinstance(await gate_of("default").acquire(), Slot)
+    assert isinstance(await limiter_of("default").acquire(), Slot)
     visitors = [Visitor() for _ in range(5)]
     await asyncio.gather(*(visitor.task for visitor in visitors))
     began = min(opened for visitor in visitors for _, opened in visitor.sent[:1])
     moments = sorted(visitor.sent[-1][1] - began + visitor.hint for visitor in visitors)
     steps = [later - earlier for earlier, later in pairwise(moments[1:])]
     assert all(1 / 0.97 - 0.2 <= step <= 1 / 0.97 + 0.2 for step in steps)
-    await close_gates()
+    await close_limiters()
 
 
 async def test_a_cancelled_hold_is_counted_no_more(refusing):
     refusing(REFUSAL_HOLD=30)
     visitor = Visitor()
     await asyncio.sleep(0.05)
-    assert gate_of("default").refusals_held == 1
+    assert limiter_of("default").refusals_held == 1
     visitor.task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await visitor.task
-    assert gate_of("default").refusals_held == 0
-    await close_gates()
+    assert limiter_of("default").refusals_held == 0
+    await close_limiters()
 
 
 async def test_an_http_refusal_is_never_held(refusing):
@@ -108,14 +108,14 @@ async def test_an_http_refusal_is_never_held(refusing):
     visitor = Visitor(extensions={"websocket.http.response": {}})
     await visitor.task
     assert visitor.held < 0.1
-    await close_gates()
+    await close_limiters()
 
 
 async def test_a_worker_in_trouble_holds_nobody(refusing, monkeypatch):
     refusing(MAX_CONNECTIONS=10)
-    monkeypatch.setattr(gate_of("default")._pressure, "refusing", lambda: "descriptors")
+    monkeypatch.setattr(limiter_of("default")._pressure, "refusing", lambda: "descriptors")
     visitor = Visitor()
     await visitor.task
     assert visitor.held < 0.1
-    assert gate_of("default").account.counters == {"descriptors": 1}
-    await close_gates()
+    assert limiter_of("default").state.counters == {"descriptors": 1}
+    await close_limiters()

@@ -120,7 +120,7 @@ def test_redis_is_imported_in_one_module():
         ("limiter/limiter.py", "from .state import State", [("limiter", True)]),
         ("limiter/__init__.py", "from . import state", [("limiter", True)]),
         ("middleware.py", "from . import conf", [("conf", True)]),
-        ("middleware.py", "from .limiter.registry import gate_of", [("limiter", True)]),
+        ("middleware.py", "from .limiter.registry import limiter_of", [("limiter", True)]),
         ("middleware.py", "import channels_admission.conf as c", [("conf", True)]),
         ("middleware.py", "from channels_admission.ledger import base", [("ledger", True)]),
         ("apps.py", "class A:\n def ready(self):\n  from . import checks", [("checks", False)]),

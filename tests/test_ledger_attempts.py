@@ -16,7 +16,7 @@ from channels_admission.core.shares import Bound
 from channels_admission.ledger.memory import MemoryLedger
 
 from fair import PLACES, Claimant
-from reports import BEAT
+from reports import HEARTBEAT
 from test_ledger_contract import guarded_cluster, guarded_redis, ledger  # noqa: F401
 
 RATE, BURST, HIGH = 2.0, 5, 60.0
@@ -84,7 +84,7 @@ async def test_what_workers_have_refused_by_themselves_is_counted(worker, clock)
 async def test_nothing_else_is_spent_on_an_attempt_too_many(worker, clock):
     a = worker("a")
     terms = replace(TERMS, rate=10.0, burst=6)
-    clock.now += 2 * BEAT
+    clock.now += 2 * HEARTBEAT
     await a.claim(terms=terms)
     asks = [*[tries("here", "theirs")] * 2, *[tries("here")] * 3, *[tries("here", "theirs")] * 9, *[tries("there")] * 2]
     view = await a.claim(*asks, terms=terms)
@@ -121,11 +121,11 @@ async def test_buckets_are_bounded(worker, ledger, clock):  # noqa: F811
         keys = [bytes([0, 7]) + bytes([number] * 13) for number in range(first, first + 20)]
         await claim(a, tries=tuple(Tried(0, key, 9 - key[-1] % 3) for key in keys))
     assert await buckets_kept(ledger) == WAYS
-    clock.now += 2 * BEAT
+    clock.now += 2 * HEARTBEAT
     await claim(a)
-    clock.now += 2 * BEAT
+    clock.now += 2 * HEARTBEAT
     await claim(a)
-    clock.now += 2 * BEAT
+    clock.now += 2 * HEARTBEAT
     await claim(a, tries=(Tried(0, bytes([4, 7]) + b"x" * 13, 1),))
     assert await buckets_kept(ledger) == 1
 
@@ -143,7 +143,7 @@ async def test_a_pool_that_lost_its_counts_begins_with_full_buckets(in_redis, st
     await claim(in_redis)
     assert await buckets_kept(stored) == 0
     for _ in range(2):
-        clock.now += 2 * BEAT
+        clock.now += 2 * HEARTBEAT
         await claim(in_redis)
     assert (await claim(in_redis, tries("here"))).verdicts == ("",)
 
@@ -193,7 +193,7 @@ _pools = count()
 @given(
     some.lists(
         some.tuples(
-            some.floats(0, 2 * BEAT),
+            some.floats(0, 2 * HEARTBEAT),
             some.sampled_from("ab"),
             some.lists(some.tuples(some.integers(0, 3), some.integers(0, 2)), max_size=12),
         ),
@@ -207,7 +207,7 @@ async def test_both_ledgers_decide_alike(stored, clock, rounds):  # noqa: F811
     workers = {
         (nonce, each): Claimant(each, nonce, quotas=QUOTAS, limit=1000, pool=pool) for nonce in "ab" for each in both
     }
-    for pause in (0.0, 2 * BEAT, 2 * BEAT):
+    for pause in (0.0, 2 * HEARTBEAT, 2 * HEARTBEAT):
         clock.now = round(clock.now + pause, 3)
         for one in workers.values():
             await claim(one)

@@ -8,7 +8,7 @@ from channels_admission.ledger.base import Forgotten, OutOfOrder
 from channels_admission.ledger.memory import MemoryLedger
 
 from fair import Claimant, ask
-from reports import BEAT, LEASE, ClockedRedisLedger
+from reports import HEARTBEAT, LEASE, ClockedRedisLedger
 from test_ledger_contract import guarded_cluster, guarded_redis, ledger  # noqa: F401
 
 
@@ -21,7 +21,7 @@ async def settled(ledger, clock, limit: int = 10) -> Claimant:  # noqa: F811
     """The pool some time after its first report; a worker of it that holds nothing."""
     first = Claimant(ledger, "ffff", limit=limit)
     await first.claim()
-    clock.now += 2 * BEAT
+    clock.now += 2 * HEARTBEAT
     await first.claim()
     return first
 
@@ -96,8 +96,8 @@ async def test_a_share_follows_the_limit(ledger, worker, clock):  # noqa: F811
     await a.claim(*[ask(pending=True)] * 9)
     assert a.held == 5
     a.last = type(a.last)(**{**{name: getattr(a.last, name) for name in a.last.__slots__}, "limit": 50})
-    for _ in range(int(LEASE / BEAT) + 1):  # until the lower limit is about no more
-        clock.now += BEAT
+    for _ in range(int(LEASE / HEARTBEAT) + 1):  # until the lower limit is about no more
+        clock.now += HEARTBEAT
         await a.claim()
     assert (await a.claim(*[ask(pending=True)] * 9)).granted == 5
 
@@ -139,7 +139,7 @@ async def test_claims_of_the_dead_return_within_the_lease(ledger, worker, clock)
     for start in range(0, 450, 150):
         await a.claim(*[ask(f"user {number}") for number in range(start, start + 150)])
     for _ in range(int(LEASE)):
-        clock.now += BEAT
+        clock.now += HEARTBEAT
         assert (await b.claim()).total in (450, 0)
     for _ in range(4):
         view = await b.claim()
@@ -186,7 +186,7 @@ async def test_a_worker_that_was_forgotten_tells_all_of_it_again(ledger, worker,
 
 @pytest.fixture
 async def stored(admission, clock, redis_server):
-    place = ClockedRedisLedger(admission(LEASE=LEASE, BEAT=BEAT, LEDGER=redis_server.url), clock)
+    place = ClockedRedisLedger(admission(LEASE=LEASE, HEARTBEAT=HEARTBEAT, LEDGER=redis_server.url), clock)
     yield place
     await place.aclose()
 
@@ -203,7 +203,7 @@ async def test_lost_claims_are_told_again_and_nothing_is_granted_meanwhile(store
         view = await each.claim(parts=0)
     assert view.settling
     assert (await b.claim(ask("kim"), ask("ann"), parts=0)).verdicts == ("quota:user", "settling")
-    clock.now += 2 * BEAT
+    clock.now += 2 * HEARTBEAT
     assert (await b.claim(ask("kim"), ask("ann"), ask("lee"), parts=0)).verdicts == ("quota:user", "", "")
     for each in (a, b):
         for name, count in each.claims.items():
@@ -244,7 +244,7 @@ async def test_a_restored_save_counts_nobody_wrongly(stored, clock, redis_server
     for _ in range(2):
         for each in (b, a):
             await each.claim(parts=0)
-    clock.now += 2 * BEAT
+    clock.now += 2 * HEARTBEAT
     assert (await a.claim(ask("kim"), *[ask("old")] * 4)).verdicts == ("quota:user", "", "", "", "quota:user")
 
 
@@ -260,7 +260,7 @@ async def test_claims_swept_up_after_they_had_expired_are_told_again(stored, clo
     assert (await b.claim()).settling
     await c.claim()
     await c.claim()
-    clock.now += 2 * BEAT
+    clock.now += 2 * HEARTBEAT
     assert (await c.claim(*[ask("kim")] * 3)).verdicts == ("", "", "quota:user")
 
 

@@ -16,7 +16,7 @@ from channels_admission.ledger.memory import MemoryLedger
 
 from demo.servers import Redis
 from redises import as_admission, cluster, rights
-from reports import BEAT, HOME, LEASE, ClockedRedisClusterLedger, ClockedRedisLedger, Reporter
+from reports import HEARTBEAT, HOME, LEASE, ClockedRedisClusterLedger, ClockedRedisLedger, Reporter
 
 
 @pytest.fixture(scope="module")
@@ -43,11 +43,11 @@ LEDGERS = {
 @pytest.fixture(params=["memory", *LEDGERS])
 async def ledger(request, admission, clock):
     if request.param == "memory":
-        yield MemoryLedger(admission(LEASE=LEASE, BEAT=BEAT), clock, clock)
+        yield MemoryLedger(admission(LEASE=LEASE, HEARTBEAT=HEARTBEAT), clock, clock)
         return
     fixture, kind = LEDGERS[request.param]
     place = request.getfixturevalue(fixture)
-    ledger = kind(admission(LEASE=LEASE, BEAT=BEAT, LEDGER=getattr(place, "url", place)), clock)
+    ledger = kind(admission(LEASE=LEASE, HEARTBEAT=HEARTBEAT, LEDGER=getattr(place, "url", place)), clock)
     yield ledger
     await ledger.aclose()
 
@@ -575,7 +575,7 @@ async def test_those_who_leave_a_full_pool_set_the_pace(worker, clock):
 async def test_the_pace_is_that_of_the_rules(worker, clock, seed):
     """A thousand reports of four workers, held against the rules as Python has them."""
     rng = random.Random(seed)
-    terms = Terms(rate=rng.choice([3.0, 40.0]), burst=rng.choice([1, 7]), ramp=rng.choice([0.0, 6.0]))
+    terms = Terms(rate=rng.choice([3.0, 40.0]), burst=rng.choice([1, 7]), slow_start=rng.choice([0.0, 6.0]))
     workers = [worker(str(number), limit=60) for number in range(4)]
     clock.now, elapsed, pace, held, released = 1000.0, 0.0, None, [0] * 4, 0
     for step in range(1000):
@@ -588,7 +588,7 @@ async def test_the_pace_is_that_of_the_rules(worker, clock, seed):
         pace = pace or Pace(elapsed, terms)
         room = min(wanted, 60 - sum(held))
         expected = pace.admit(room, elapsed, terms, empty=sum(held) == 0)
-        pace.measure(elapsed, released, every=BEAT)
+        pace.measure(elapsed, released, every=HEARTBEAT)
         refused = wanted - expected
         offer = pace.offer(elapsed, terms, refused, owed, full=refused > 0 and expected == room)
         counters = {"released": workers[number].last.counters.get("released", 0) + leaving}

@@ -19,7 +19,7 @@ from channels_admission.ledger.base import Forgotten, OutOfOrder
 from channels_admission.ledger.memory import MemoryLedger
 
 from fair import Claimant, ask
-from reports import BEAT, LEASE, Clock, ClockedRedisLedger, Reporter
+from reports import HEARTBEAT, LEASE, Clock, ClockedRedisLedger, Reporter
 
 TOLERANCE = 1e-6
 """Seconds: Redis reckons in milliseconds, and both in floating-point numbers."""
@@ -78,7 +78,7 @@ async def settle(both: Both, clock: Clock, kind=Reporter, pool: str = "default",
         first = kind(ledger, "ffff", pool=pool, limit=12)
         first.last = replace(first.last, terms=terms)
         await (first.claim(goodbye=True) if kind is Claimant else first.say(goodbye=True))
-    clock.now = round(clock.now + 2 * BEAT, 3)
+    clock.now = round(clock.now + 2 * HEARTBEAT, 3)
 
 
 STEPS = st.lists(
@@ -188,7 +188,7 @@ class World:
 def both(admission, redis_server):
     loop, clock = asyncio.new_event_loop(), Clock()
     clock.now = round(clock.now, 3)
-    here = admission(LEASE=LEASE, BEAT=BEAT, LEDGER=redis_server.url)
+    here = admission(LEASE=LEASE, HEARTBEAT=HEARTBEAT, LEDGER=redis_server.url)
     redis = ClockedRedisLedger(here, clock)
     yield loop, Both(MemoryLedger(here, clock, clock), redis), clock
     loop.run_until_complete(redis.aclose())
@@ -265,7 +265,7 @@ def test_the_outflow_is_measured_in_the_millisecond_in_which_a_beat_has_passed(b
         await worker.say(2)
         offers = []
         for number in range(1, 30):
-            clock.now = round(clock.now + BEAT, 3)
+            clock.now = round(clock.now + HEARTBEAT, 3)
             view = await worker.say(2, 1, counters={"released": 2 * number})
             offers.append(view.offer)
         return offers

@@ -14,7 +14,7 @@ from channels_admission.ledger.memory import MemoryLedger
 
 from damage import VALUES
 from fair import Claimant, ask, key
-from reports import BEAT
+from reports import HEARTBEAT
 from test_ledger_contract import guarded_cluster, guarded_redis, ledger  # noqa: F401
 
 MOST = 2
@@ -192,7 +192,7 @@ async def test_nobody_ends_for_what_the_same_worker_is_counted_for_under_another
     a, b, again = worker("a"), worker("b"), worker("c")
     await a.claim(*[ask("kim")] * MOST)
     await b.claim(gone=("host:1:a",))
-    clock.now += 3 * BEAT  # of which the pool's clock runs two, as after an outage
+    clock.now += 3 * HEARTBEAT  # of which the pool's clock runs two, as after an outage
     again.open, again.claims, again.held, again.told = a.open, a.claims, a.held, {key("kim")}
     views = [await again.claim()]
     for _ in range(3):
@@ -256,7 +256,7 @@ async def test_where_claims_begin_anew_ages_are_told_again(stored, clock):  # no
     assert view.settling
     assert (await b.claim(ask("kim"), parts=0)).verdicts == (OVER,)
     for _ in range(2):
-        clock.now += 2 * BEAT
+        clock.now += 2 * HEARTBEAT
         await a.claim()
     assert (await b.claim(ask("kim"))).verdicts == ("",)
     assert (await a.claim()).evicted == (Evicted(key("kim"), 1),)
@@ -293,7 +293,7 @@ async def test_no_slot_of_the_dead_gives_way_once_claims_have_begun_anew(stored,
     await stored._redis.delete(stored._key("default", "claims"))
     await b.claim(gone=("host:1:c",))
     for _ in range(3):
-        clock.now += 2 * BEAT
+        clock.now += 2 * HEARTBEAT
         await b.claim(gone=())
     assert (await b.claim(*[ask("kim")] * MOST)).verdicts == ("",) * MOST
     clock.now += 0.1
@@ -344,7 +344,7 @@ async def test_both_ledgers_decide_alike_and_come_back_to_the_maximum(stored, cl
             for one in pair:
                 await one.claim()
 
-    for pause in (0.0, 2 * BEAT, 2 * BEAT):
+    for pause in (0.0, 2 * HEARTBEAT, 2 * HEARTBEAT):
         clock.now = round(clock.now + pause, 3)
         await all_report()
     for pause, nonce, names, obeys, leaves in rounds:

@@ -1,4 +1,4 @@
-"""The real script and the real account under every fault a network and a Redis can produce, against a model.
+"""The real script and the real state under every fault a network and a Redis can produce, against a model.
 
 The model knows the truth: which worker lives and what it holds. Hypothesis looks for a sequence
 of steps after which one of the invariants is broken; it prints the sequence and can replay it.
@@ -26,8 +26,8 @@ from channels_admission.core.counters import Reason
 from channels_admission.core.overrides import Controls, Order
 from channels_admission.core.protocol import KEY_BYTES, Ask, Report
 from channels_admission.ledger.base import Forgotten, OutOfOrder
-from channels_admission.limiter import state as account_module
-from channels_admission.limiter.state import Account
+from channels_admission.limiter import state as state_module
+from channels_admission.limiter.state import State
 from channels_admission.limiter.verdicts import Verdicts
 from channels_admission.quotas.requests import Rules
 from channels_admission.runtime.identity import Worker
@@ -36,7 +36,7 @@ from reports import Clock, ClockedRedisLedger
 
 pytestmark = pytest.mark.simulation
 
-LIMIT, WORKERS, BEAT, LEASE = 12, 4, 1.0, 10.0
+LIMIT, WORKERS, HEARTBEAT, LEASE = 12, 4, 1.0, 10.0
 RANKS = (None, "member", "staff", "anonymous")
 """The class of each user; who is not known is anonymous."""
 USERS = st.lists(st.integers(0, 3), min_size=1, max_size=2)
@@ -83,7 +83,7 @@ def failing(owner: object, name: str, is_wanted: bool):
 class Actor:
     """One worker of the model, with what the ledger has heard of it."""
 
-    account: Account
+    state: State
     verdicts: Verdicts
     alive: bool = True
     unheard: bool = True
@@ -109,7 +109,7 @@ class Faults(RuleBasedStateMachine):
         self.loop = asyncio.new_event_loop()
         self.override = override_settings(
             CHANNELS_ADMISSION={
-                "LEDGER": self.url, "PREFIX": f"prop-{uuid.uuid4().hex}", "LEASE": LEASE, "BEAT": BEAT,
+                "LEDGER": self.url, "PREFIX": f"prop-{uuid.uuid4().hex}", "LEASE": LEASE, "HEARTBEAT": HEARTBEAT,
                 "MAX_CONNECTIONS": LIMIT, "EXPECTED_WORKERS": WORKERS, "WHEN_LEDGER_DOWN": "freeze",
                 **self.shared,
             }
@@ -144,10 +144,10 @@ class Faults(RuleBasedStateMachine):
     # What the workers do
 
     def start(self) -> Actor:
-        account = Account(self.settings.pool("default"), Worker())
-        gate = SimpleNamespace(take_back=lambda slot: account.release(slot.claims, slot.group))
-        verdicts = Verdicts(gate, account, self.rules, None, None, SimpleNamespace(loop=None))
-        actor = Actor(account, verdicts, silent_since=self.clock.now)
+        state = State(self.settings.pool("default"), Worker())
+        limiter = SimpleNamespace(take_back=lambda slot: state.release(slot.claims, slot.group))
+        verdicts = Verdicts(limiter, state, self.rules, None, None, SimpleNamespace(loop=None))
+        actor = Actor(state, verdicts, silent_since=self.clock.now)
         self.actors.append(actor)
         return actor
 
@@ -157,34 +157,34 @@ class Faults(RuleBasedStateMachine):
     def exchange(
         self, actor: Actor, wanted: int, fate: str, asks: tuple[Ask, ...] = (), slot: Slot | None = None
     ) -> None:
-        """One call of a gate, its reply obeyed if it comes; ``asks`` are of those who want a slot, or of ``slot``."""
-        account = actor.account
+        """One call of a limiter, its reply obeyed if it comes; ``asks`` are of newcomers, or of ``slot``."""
+        state = actor.state
         report = None
-        with failing(account_module, "home", fate == "fault in the report"):
-            report = account.report(wanted, asks=asks, beat=True)
+        with failing(state_module, "home", fate == "fault in the report"):
+            report = state.report(wanted, asks=asks, beat=True)
         if fate in ("request lost", "fault in the report"):
-            account.fail(self.clock.now)
+            state.fail(self.clock.now)
             return
         if fate == "request late":
             actor.late.append(report)
-            account.fail(self.clock.now)
+            state.fail(self.clock.now)
             return
         try:
             view = self.deliver(actor, report)
         except Forgotten:
             self.overtaken = actor.unheard = True
-            account.rename()
+            state.rename()
             return
         if fate == "twice":
             with pytest.raises(OutOfOrder):
                 self.deliver(actor, report)
         if view is None or fate == "reply lost":
-            account.fail(self.clock.now)
+            state.fail(self.clock.now)
             return
-        with failing(account_module.policy, "share_of_free", fate == "fault in the settlement"):
-            account.settle(report, view)
+        with failing(state_module.policy, "share_of_free", fate == "fault in the settlement"):
+            state.settle(report, view)
         if fate == "fault in the settlement":
-            account.fail(self.clock.now)
+            state.fail(self.clock.now)
             return
         if fate == "fault in the answer":
             for ask, reason in zip(asks, view.verdicts, strict=True):
@@ -193,14 +193,14 @@ class Faults(RuleBasedStateMachine):
             return
         for ask, reason in zip(asks, view.verdicts, strict=True):
             if reason:
-                account.refuse(reason)
+                state.refuse(reason)
             else:
                 self.give(actor, ask, slot)
-        while wanted and not asks and account.has_room:
+        while wanted and not asks and state.has_room:
             self.give(actor)
             wanted -= 1
         for _ in range(0 if asks else wanted):
-            account.refuse(Reason.FULL)
+            state.refuse(Reason.FULL)
 
     def give(self, actor: Actor, ask: Ask | None = None, slot: Slot | None = None) -> None:
         given = actor.verdicts.give(ask, slot)
@@ -257,30 +257,30 @@ class Faults(RuleBasedStateMachine):
     def claim(self, actor: Actor, slot: Slot, users: list[int], fate: str) -> None:
         asks = [self.rules.ask_again(client(user, is_known=True), slot.claims, slot.group) for user in users]
         asks = tuple(filter(None, asks))
-        if not actor.account.away:
+        if not actor.state.away:
             self.exchange(actor, 0, fate, asks, slot)
             return
         for ask in asks:
-            if actor.account.claim_alone(ask) is None:
-                actor.account.claims.take(ask.claims)
+            if actor.state.claim_alone(ask) is None:
+                actor.state.claims.take(ask.claims)
                 self.give(actor, ask, slot)
 
     @rule(number=st.integers(0, 9), count=st.integers(1, 6))
-    def handshakes_of_a_gate_with_room(self, number, count):
+    def handshakes_of_a_limiter_with_room(self, number, count):
         actors = self.living()
         if actors:
-            account = actors[number % len(actors)].account
-            while count and account.has_room and not self.rules:
+            state = actors[number % len(actors)].state
+            while count and state.has_room and not self.rules:
                 self.give(actors[number % len(actors)])
                 count -= 1
 
-    @precondition(lambda self: self.rules and any(actor.account.away for actor in self.living()))
+    @precondition(lambda self: self.rules and any(actor.state.away for actor in self.living()))
     @rule(number=st.integers(0, 9), user=st.integers(0, 3), known=st.booleans())
     def a_handshake_is_decided_alone(self, number, user, known):
-        actors = [actor for actor in self.living() if actor.account.away]
+        actors = [actor for actor in self.living() if actor.state.away]
         actor, ask = actors[number % len(actors)], self.rules.ask(client(user, is_known=known))
-        if actor.account.refusal_alone(self.clock.now, ask) is None:
-            actor.account.claims.take(ask.claims)
+        if actor.state.refusal_alone(self.clock.now, ask) is None:
+            actor.state.claims.take(ask.claims)
             self.give(actor, ask)
 
     @rule(number=st.integers(0, 9), count=st.integers(1, 6))
@@ -288,7 +288,7 @@ class Faults(RuleBasedStateMachine):
         actors = self.living()
         if actors:
             actor = actors[number % len(actors)]
-            for _ in range(min(count, actor.account.held)):
+            for _ in range(min(count, actor.state.held)):
                 actor.slots.pop(0).release()
 
     @rule(fate=FATES, seconds=st.sampled_from([0.1, 0.5, 1.0]))
@@ -359,7 +359,7 @@ class Faults(RuleBasedStateMachine):
         """No worker's lease is moved by it beyond two beats."""
         self.clock.now += seconds
         for actor in self.actors:
-            actor.silent_since += seconds - (2 * BEAT if seconds > 0 else 0)
+            actor.silent_since += seconds - (2 * HEARTBEAT if seconds > 0 else 0)
         self.notice_lapses()
 
     @rule(seconds=st.sampled_from([5.0, 40.0]))
@@ -368,7 +368,7 @@ class Faults(RuleBasedStateMachine):
             self.exchange(actor, 0, "request lost")
         self.clock.now += seconds
         for actor in self.actors:
-            actor.silent_since += seconds - min(seconds, 2 * BEAT)
+            actor.silent_since += seconds - min(seconds, 2 * HEARTBEAT)
         self.notice_lapses()
 
     def data_was_lost(self) -> None:
@@ -396,7 +396,7 @@ class Faults(RuleBasedStateMachine):
     @rule(number=st.integers(0, 9))
     def the_claims_of_one_worker_vanish(self, number):
         """Of a living one, or of one that is dead and perhaps being swept up."""
-        name = self.actors[number % len(self.actors)].account.worker.id
+        name = self.actors[number % len(self.actors)].state.worker.id
         self.run(self.ledger._redis.delete(f"{self.keys[3]}:{name}"))
         self.data_was_lost()
 
@@ -449,12 +449,12 @@ class Faults(RuleBasedStateMachine):
         _, records, _ = self.run(self._state())
         for actor in self.living():
             if not actor.unheard:
-                assert records.get(actor.account.worker.id, 0) >= actor.account.held
+                assert records.get(actor.state.worker.id, 0) >= actor.state.held
 
     @invariant()
     def the_limit_holds_while_nothing_was_lost_and_nobody_lapsed(self):
         if self.lossless and not self.overtaken and not any(actor.unheard for actor in self.actors):
-            assert sum(actor.account.held for actor in self.living()) <= LIMIT
+            assert sum(actor.state.held for actor in self.living()) <= LIMIT
 
     async def _claims(self):
         """What is counted under each key, and what that is of each worker, the dead included.
@@ -479,7 +479,7 @@ class Faults(RuleBasedStateMachine):
             assert counted == sum(own.values(), Counter())
         for actor in self.living():
             if not (actor.unheard or actor.retelling):
-                assert own.get(actor.account.worker.id, Counter()) >= truth_of([actor])
+                assert own.get(actor.state.worker.id, Counter()) >= truth_of([actor])
 
     @precondition(lambda self: self.rules)
     @invariant()
@@ -497,8 +497,8 @@ class Faults(RuleBasedStateMachine):
         held_by_class = {each.worker: each.classes for each in reading.workers}
         names = [each.name for each in classes(self.rules.pool)]
         for actor in self.living():
-            assert own[actor.account.worker.id] == truth_of([actor])
-            assert held_by_class[actor.account.worker.id] == Counter(
+            assert own[actor.state.worker.id] == truth_of([actor])
+            assert held_by_class[actor.state.worker.id] == Counter(
                 names[slot.group] for slot in actor.slots if names[slot.group]
             )
         return counted
@@ -508,10 +508,10 @@ class Faults(RuleBasedStateMachine):
         """One beat after the last fault the ledger equals the truth; the dead are gone with their lease."""
         for actor in self.actors:
             actor.late.clear()
-        known = [self.stored_controls(), *(actor.account.controls for actor in self.living())]
+        known = [self.stored_controls(), *(actor.state.controls for actor in self.living())]
         newest = max(known, key=lambda controls: controls.version)
         for _ in range(2):
-            self.clock.now += BEAT
+            self.clock.now += HEARTBEAT
             for actor in self.living():
                 self.exchange(actor, 0, "arrives")
         total, records, leased = self.run(self._state())
@@ -520,16 +520,16 @@ class Faults(RuleBasedStateMachine):
         if self.living():
             assert self.stored_controls() == newest
         for actor in self.living():
-            assert actor.account.controls == newest
-            assert records[actor.account.worker.id] == actor.account.held
+            assert actor.state.controls == newest
+            assert records[actor.state.worker.id] == actor.state.held
         if self.rules:
             self.see_claims()
-        for _ in range(int((LEASE + 2 * BEAT) / BEAT)):
-            self.clock.now += BEAT
+        for _ in range(int((LEASE + 2 * HEARTBEAT) / HEARTBEAT)):
+            self.clock.now += HEARTBEAT
             for actor in self.living():
                 self.exchange(actor, 0, "arrives")
         total, records, _ = self.run(self._state())
-        truth = {actor.account.worker.id: actor.account.held for actor in self.living()}
+        truth = {actor.state.worker.id: actor.state.held for actor in self.living()}
         assert records == truth
         assert int(total) == sum(truth.values())
         claims = truth_of(self.living())

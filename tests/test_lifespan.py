@@ -14,7 +14,7 @@ from channels_admission.ledger.memory import MemoryLedger
 from channels_admission.lifespan import AdmissionLifespan
 from channels_admission.lifespan import admission as within
 from channels_admission.limiter import registry
-from channels_admission.limiter.registry import PATIENCE_AT_EXIT, gate_of
+from channels_admission.limiter.registry import PATIENCE_AT_EXIT, limiter_of
 
 from conftest import eventually
 from demo.servers import TESTPROJECT, Redis, environment
@@ -43,13 +43,13 @@ class Server:
         return (await asyncio.wait_for(self.answers.get(), 2))["type"]
 
 
-async def test_the_gates_open_at_startup_and_say_goodbye_at_shutdown(admission):
+async def test_the_limiters_open_at_startup_and_say_goodbye_at_shutdown(admission):
     settings = admission(POOLS={"chat": {}})
     server = Server()
     assert await server.say("lifespan.startup") == "lifespan.startup.complete"
     for pool in ("default", "chat"):
         await eventually(lambda pool=pool: _are(settings, pool, [0]))
-    slot = await gate_of("chat").acquire()
+    slot = await limiter_of("chat").acquire()
     slot.release()
     assert await server.say("lifespan.shutdown") == "lifespan.shutdown.complete"
     await asyncio.wait_for(server.task, 1)
@@ -63,15 +63,15 @@ MANY = [f"pool{number}" for number in range(8)]
 async def test_at_the_end_of_a_process_many_pools_say_goodbye_in_the_time_of_one(admission):
     settings = admission(POOLS={pool: {} for pool in MANY})
     for pool in MANY:
-        await gate_of(pool).acquire()  # and is never released
+        await limiter_of(pool).acquire()  # and is never released
     await registry._houses[asyncio.get_running_loop()].leave()
     assert [await workers(settings, pool) for pool in MANY] == [[]] * len(MANY)
 
 
 async def test_the_end_of_a_process_waits_for_a_silent_ledger_no_longer_than_it_may(admission, monkeypatch):
     admission(POOLS={pool: {} for pool in MANY}, LEDGER_TIMEOUT=1)
-    gates = [gate_of(pool) for pool in MANY]
-    await eventually(lambda: all(gate.account.workers for gate in gates))
+    limiters = [limiter_of(pool) for pool in MANY]
+    await eventually(lambda: all(limiter.state.workers for limiter in limiters))
 
     async def silent(*args):
         await asyncio.Event().wait()
@@ -80,7 +80,7 @@ async def test_the_end_of_a_process_waits_for_a_silent_ledger_no_longer_than_it_
     began = time.monotonic()
     await registry._houses[asyncio.get_running_loop()].leave()
     assert time.monotonic() - began < PATIENCE_AT_EXIT + 0.4
-    await asyncio.wait([gate.task for gate in gates], timeout=5)
+    await asyncio.wait([limiter.task for limiter in limiters], timeout=5)
 
 
 async def _are(settings, pool, held):
@@ -120,7 +120,7 @@ HOLD_AND_END = {
     """,
     "an event loop that is interrupted": """
         async def connection():
-            slot = await gate_of("default").acquire()
+            slot = await limiter_of("default").acquire()
             try:
                 await asyncio.Event().wait()
             finally:
@@ -139,7 +139,7 @@ SCRIPT = """
     import asyncio, contextlib, threading
     import django
     django.setup()
-    from channels_admission.limiter.registry import gate_of
+    from channels_admission.limiter.registry import limiter_of
     from channels_admission.ledger import open_ledger
     from channels_admission import conf
 
@@ -147,7 +147,7 @@ SCRIPT = """
 
     async def hold():
         for _ in range(3):
-            slots.append(await gate_of("default").acquire())
+            slots.append(await limiter_of("default").acquire())
 
     async def counted():
         ledger = open_ledger(conf.current())
@@ -159,7 +159,7 @@ SCRIPT = """
 
 @pytest.mark.parametrize("how", HOLD_AND_END)
 def test_a_process_that_ends_with_slots_held_gives_them_back(admission, prefix, redis_server, how):
-    keys = {"LEDGER": redis_server.url, "PREFIX": prefix, "BEAT": 5, "LEASE": 50}
+    keys = {"LEDGER": redis_server.url, "PREFIX": prefix, "HEARTBEAT": 5, "LEASE": 50}
     settings = admission(**keys)
     script = textwrap.dedent(SCRIPT) + textwrap.dedent(HOLD_AND_END[how])
     done = subprocess.run(
@@ -190,7 +190,7 @@ KILLED = """
 @pytest.mark.parametrize("whose", ["default", "handled"])
 def test_a_signal_that_kills_says_goodbye_first_and_a_handler_of_the_site_stays(admission, prefix, whose, ledger):
     with Redis() as redis:
-        keys = {"LEDGER": redis.url, "PREFIX": prefix, "BEAT": 5, "LEASE": 50}
+        keys = {"LEDGER": redis.url, "PREFIX": prefix, "HEARTBEAT": 5, "LEASE": 50}
         settings = admission(**keys)
         script = textwrap.dedent(SCRIPT) + "import signal, sys\n" + textwrap.dedent(KILLED)
         process = subprocess.Popen(

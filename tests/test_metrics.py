@@ -183,7 +183,7 @@ def test_families_follow_the_conventions():
 
 @pytest.mark.integration
 async def test_counters_never_go_down_while_workers_are_killed_and_replaced(admission, prefix, redis_server):
-    keys = {"LEDGER": redis_server.url, "PREFIX": prefix, "MAX_CONNECTIONS": 30, "BEAT": 0.2, "LEASE": 2}
+    keys = {"LEDGER": redis_server.url, "PREFIX": prefix, "MAX_CONNECTIONS": 30, "HEARTBEAT": 0.2, "LEASE": 2}
     admission(**keys)
 
     async def counters() -> dict[tuple[str, tuple[str, ...]], float]:

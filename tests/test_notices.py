@@ -11,7 +11,7 @@ import pytest
 
 from channels_admission.events import notices
 from channels_admission.limiter.limiter import Slot
-from channels_admission.limiter.registry import close_gates, gate_of
+from channels_admission.limiter.registry import close_limiters, limiter_of
 from channels_admission.middleware import AdmissionMiddleware
 from channels_admission.signals import connection_admitted, connection_refused
 
@@ -50,11 +50,11 @@ class Visitors:
             seen = len(self.sent)
             visit = AdmissionMiddleware(stay)({"type": "websocket", "path": path}, self._receive, self._send)
             self._tasks.append(asyncio.ensure_future(visit))
-            held = gate_of("default").account.held
+            held = limiter_of("default").state.held
             await eventually(lambda seen=seen, held=held: self._is_decided(seen, held))
 
     def _is_decided(self, seen: int, held: int) -> bool:
-        return len(self.sent) == seen + 2 or gate_of("default").account.held > held
+        return len(self.sent) == seen + 2 or limiter_of("default").state.held > held
 
     async def leave(self) -> None:
         self._left.set()
@@ -72,7 +72,7 @@ async def visitors():
     visitors = Visitors()
     yield visitors
     await visitors.leave()
-    await close_gates()
+    await close_limiters()
 
 
 async def test_receivers_are_told_each_verdict_and_nothing_of_the_client(admission, visitors):
@@ -88,7 +88,7 @@ async def test_receivers_are_told_each_verdict_and_nothing_of_the_client(admissi
     with listening((connection_admitted, sync), (connection_refused, sync), (connection_refused, coroutine)):
         await visitors.come(3)
         await eventually(lambda: len(told) == 4)
-    worker = gate_of("default").account.worker.id
+    worker = limiter_of("default").state.worker.id
     admitted = {"signal": connection_admitted, "sender": None, "pool": "default", "worker": worker, "class_name": None}
     assert told[:2] == [("sync", admitted)] * 2
     refused = dict(told[2:])
@@ -151,7 +151,7 @@ async def test_a_slow_receiver_holds_up_no_handshake_and_misses_what_is_too_much
     with listening((connection_refused, slow)):
         await visitors.come(8)
         go_on.set()
-        await eventually(lambda: gate_of("default").notices._task is None)
+        await eventually(lambda: limiter_of("default").notices._task is None)
         assert len(told) == 4
         await visitors.come()
         await eventually(lambda: len(told) == 5)
@@ -162,13 +162,13 @@ async def test_a_slow_receiver_holds_up_no_handshake_and_misses_what_is_too_much
 
 async def test_where_nobody_listens_nothing_is_made(admission, monkeypatch):
     admission()
-    gate = gate_of("default")
-    monkeypatch.setattr(type(gate.account.worker), "id", property(lambda self: pytest.fail("asked for its name")))
-    slot = Slot(gate)
-    gate.notices.tell(slot, gate.account.worker)
-    assert (list(gate.notices._waiting), gate.notices._task) == ([], None)
+    limiter = limiter_of("default")
+    monkeypatch.setattr(type(limiter.state.worker), "id", property(lambda self: pytest.fail("asked for its name")))
+    slot = Slot(limiter)
+    limiter.notices.tell(slot, limiter.state.worker)
+    assert (list(limiter.notices._waiting), limiter.notices._task) == ([], None)
     monkeypatch.undo()
-    await close_gates()
+    await close_limiters()
 
 
 @pytest.mark.integration

@@ -4,14 +4,14 @@ import pytest
 import redis
 
 from channels_admission.core.overrides import EVERYBODY, Controls, Drain, Order
-from channels_admission.core.rate import Schedule
+from channels_admission.core.rate import RetrySchedule
 from channels_admission.ledger.memory import MemoryLedger
-from channels_admission.limiter.closer import Drains
-from channels_admission.limiter.state import Account
+from channels_admission.limiter.closer import Closer
+from channels_admission.limiter.state import State
 from channels_admission.runtime.faults import Faults
 from channels_admission.runtime.identity import Worker
 
-from reports import BEAT, LEASE, ClockedRedisLedger
+from reports import HEARTBEAT, LEASE, ClockedRedisLedger
 
 ALL = Drain(EVERYBODY, 5.0, "ann", 1.0)
 ENFORCED = Order(10, "ann", 1.0, 60.0)
@@ -22,19 +22,19 @@ class Obedient:
 
     def __init__(self, ledger, settings) -> None:
         self.ledger = ledger
-        self.account = Account(settings.pool("default"), Worker())
-        self.drains = Drains(self.account, Schedule(self.account.terms), {}, Faults("a pool"))
+        self.state = State(settings.pool("default"), Worker())
+        self.drains = Closer(self.state, RetrySchedule(self.state.terms), {}, Faults("a pool"))
 
     async def beat(self, **more):
-        report = self.account.report(beat=True, **more)
+        report = self.state.report(beat=True, **more)
         view = await self.ledger.reconcile("default", report)
-        self.account.settle(report, view)
+        self.state.settle(report, view)
         self.drains.follow(view)
         return view
 
     @property
     def draining(self) -> bool:
-        return self.account.draining
+        return self.state.draining
 
 
 class Site:
@@ -64,19 +64,19 @@ class Site:
         return reading.controls
 
     async def pass_(self, seconds: float) -> None:
-        for _ in range(round(seconds / BEAT)):
-            self.clock.now += BEAT
+        for _ in range(round(seconds / HEARTBEAT)):
+            self.clock.now += HEARTBEAT
             for each in self.workers:
                 await each.beat()
 
     async def end(self, worker: Obedient) -> None:
         self.workers.remove(worker)
-        await self.ledger.reconcile("default", worker.account.report(goodbye=True))
+        await self.ledger.reconcile("default", worker.state.report(goodbye=True))
 
 
 @pytest.fixture(params=["memory", "redis"])
 async def site(request, admission, clock, redis_server):
-    keys = {"LEASE": LEASE, "BEAT": BEAT, "MAX_CONNECTIONS": 50}
+    keys = {"LEASE": LEASE, "HEARTBEAT": HEARTBEAT, "MAX_CONNECTIONS": 50}
     if request.param == "memory":
         settings = admission(**keys)
         ledger = MemoryLedger(settings, clock, clock)
@@ -145,8 +145,8 @@ async def test_a_drain_of_all_waits_for_those_that_have_not_heard(site):
 
 async def test_a_drain_of_a_worker_ends_with_it_and_that_of_a_host_does_not(site):
     worker = site.workers[0]
-    host = worker.account.worker.id.partition(":")[0]
-    await site.set(drains=(Drain(worker.account.worker.id, 5.0, "ann", 1.0), Drain("elsewhere", 5.0, "ann", 1.0)))
+    host = worker.state.worker.id.partition(":")[0]
+    await site.set(drains=(Drain(worker.state.worker.id, 5.0, "ann", 1.0), Drain("elsewhere", 5.0, "ann", 1.0)))
     await site.pass_(2)
     assert [each.draining for each in site.workers] == [True, False]
     await site.end(worker)
@@ -157,16 +157,16 @@ async def test_a_drain_of_a_worker_ends_with_it_and_that_of_a_host_does_not(site
 
 async def test_a_worker_that_takes_another_name_drains_on(site):
     worker = site.workers[0]
-    await site.set(drains=(Drain(worker.account.worker.id, 5.0, "ann", 1.0),))
+    await site.set(drains=(Drain(worker.state.worker.id, 5.0, "ann", 1.0),))
     await site.pass_(2)
-    worker.account.rename()
+    worker.state.rename()
     await site.add(limit=Order(40, "bob", 2.0))
     await site.pass_(3)
     assert worker.draining
 
 
 async def test_of_several_drains_the_one_ordered_last_counts(site):
-    host = site.workers[0].account.worker.id.partition(":")[0]
+    host = site.workers[0].state.worker.id.partition(":")[0]
     await site.set(drains=(ALL,))
     site.clock.now -= 600
     drains = (await site.controls()).drains
@@ -177,16 +177,16 @@ async def test_of_several_drains_the_one_ordered_last_counts(site):
 
 async def test_an_enforced_limit_is_a_mere_one_once_the_pool_is_within_it(site):
     worker = site.workers[0]
-    worker.account.held = 12
+    worker.state.held = 12
     await worker.beat()
     await site.set(limit=ENFORCED)
     await site.pass_(2)
     assert (await site.controls()).limit == ENFORCED
-    worker.account.held = 10
+    worker.state.held = 10
     await site.pass_(2)
     assert (await site.controls()).limit == Order(10, "ann", 1.0)
-    assert worker.account.controls.limit.over is None
-    worker.account.held = 13
+    assert worker.state.controls.limit.over is None
+    worker.state.held = 13
     await site.pass_(2)
     assert (await site.controls()).limit == Order(10, "ann", 1.0)
 
@@ -196,7 +196,7 @@ async def test_an_enforced_limit_is_a_mere_one_once_the_pool_is_within_it(site):
 
 @pytest.fixture
 async def in_site(admission, clock, redis_server):
-    settings = admission(LEASE=LEASE, BEAT=BEAT, MAX_CONNECTIONS=50, LEDGER=redis_server.url)
+    settings = admission(LEASE=LEASE, HEARTBEAT=HEARTBEAT, MAX_CONNECTIONS=50, LEDGER=redis_server.url)
     ledger = ClockedRedisLedger(settings, clock)
     site = Site(ledger, settings, clock)
     for _ in range(2):

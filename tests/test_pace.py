@@ -5,23 +5,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from channels_admission.core.protocol import Offer, Terms
-from channels_admission.core.rate import Bucket, Pace, Schedule, paced, unpaced
+from channels_admission.core.rate import Bucket, Pace, RetrySchedule, paced, unpaced
 
 SECONDS = st.floats(0, 10_000)
 TERMS = Terms(rate=10.0, burst=5, retry_after=(1.0, 60.0))
 
 
 @pytest.mark.parametrize(
-    ("elapsed", "ramp", "passed"), [(0, 0, 0), (7, 0, 7), (0, 10, 0), (5, 10, 1.25), (10, 10, 5), (30, 10, 25)]
+    ("elapsed", "slow_start", "passed"), [(0, 0, 0), (7, 0, 7), (0, 10, 0), (5, 10, 1.25), (10, 10, 5), (30, 10, 25)]
 )
-def test_pace_time_passes_at_the_share_of_the_rate_in_force(elapsed, ramp, passed):
-    assert paced(elapsed, ramp) == passed
-    assert unpaced(passed, ramp) == elapsed
+def test_pace_time_passes_at_the_share_of_the_rate_in_force(elapsed, slow_start, passed):
+    assert paced(elapsed, slow_start) == passed
+    assert unpaced(passed, slow_start) == elapsed
 
 
 @given(SECONDS, st.floats(0, 3600))
-def test_pace_time_can_be_turned_back(elapsed, ramp):
-    assert unpaced(paced(elapsed, ramp), ramp) == pytest.approx(elapsed, abs=1e-3)
+def test_pace_time_can_be_turned_back(elapsed, slow_start):
+    assert unpaced(paced(elapsed, slow_start), slow_start) == pytest.approx(elapsed, abs=1e-3)
 
 
 def test_a_bucket_begins_empty_and_fills_up_to_its_burst():
@@ -52,7 +52,7 @@ def test_no_window_sees_more_than_its_rate_and_one_burst(calls):
 
 
 def test_an_empty_pool_is_entered_slowly():
-    terms = Terms(rate=100.0, burst=25, ramp=10.0)
+    terms = Terms(rate=100.0, burst=25, slow_start=10.0)
     pace = Pace(0.0, terms)
     assert pace.admit(500, 1000.0, terms, empty=True) == 1
     admitted = [pace.admit(500, 1000 + tenth / 10, terms, empty=False) for tenth in range(1, 121)]
@@ -62,7 +62,7 @@ def test_an_empty_pool_is_entered_slowly():
 
 
 def test_clients_that_come_and_go_alone_do_not_pass_the_rate_by_starting_over():
-    terms = Terms(rate=10.0, burst=5, ramp=10.0)
+    terms = Terms(rate=10.0, burst=5, slow_start=10.0)
     pace, clock = Pace(0.0, terms), 1000.0
     admitted = 0
     for _ in range(1000):
@@ -72,7 +72,7 @@ def test_clients_that_come_and_go_alone_do_not_pass_the_rate_by_starting_over():
 
 
 def test_an_empty_pool_that_only_refuses_gets_on_nevertheless():
-    terms = Terms(rate=1.0, burst=1, ramp=10.0)
+    terms = Terms(rate=1.0, burst=1, slow_start=10.0)
     pace = Pace(0.0, terms)
     assert pace.admit(1, 0.0, terms, empty=True) == 1
     entries = [pace.admit(1, tick / 100, terms, empty=True) for tick in range(1, 1000)]
@@ -122,20 +122,20 @@ def test_of_the_rate_and_those_who_leave_a_full_pool_goes_by_the_slower():
 
 
 def test_a_schedule_gives_each_client_a_moment_of_its_own_and_counts_those_it_owes():
-    schedule = Schedule(TERMS)
+    schedule = RetrySchedule(TERMS)
     schedule.renew(Offer(12.0, 0.1, 10.0), 3, now=500.0)
     assert [schedule.next(500.5) for _ in range(5)] == pytest.approx([1.5, 1.6, 1.7, 1.8, 1.9])
     assert schedule.owed == 2
 
 
 def test_a_moment_that_has_come_is_the_earliest_there_may_be():
-    schedule = Schedule(TERMS)
+    schedule = RetrySchedule(TERMS)
     schedule.renew(Offer(1.0, 0.1, 0.0), 3, now=500.0)
     assert schedule.next(530.0) == 1.0
 
 
 def test_what_lies_beyond_the_bounds_is_left_to_chance_in_their_upper_half():
-    schedule = Schedule(TERMS)
+    schedule = RetrySchedule(TERMS)
     schedule.renew(Offer(55.0, 1.0, 0.0), 1000, now=0.0)
     moments = [schedule.next(0.0) for _ in range(1000)]
     assert moments[:6] == [55.0, 56.0, 57.0, 58.0, 59.0, 60.0]
@@ -144,20 +144,20 @@ def test_what_lies_beyond_the_bounds_is_left_to_chance_in_their_upper_half():
 
 
 def test_without_an_offer_chance_spreads_over_all_the_bounds():
-    moments = [Schedule(TERMS).next(0.0) for _ in range(1000)]
+    moments = [RetrySchedule(TERMS).next(0.0) for _ in range(1000)]
     assert min(moments) < 5 < 55 < max(moments)
     assert all(1.0 <= moment <= 60.0 for moment in moments)
 
 
-@pytest.mark.parametrize("ramp", [0.0, 20.0])
-def test_alone_a_worker_gives_moments_at_its_part_of_the_rate(ramp):
-    schedule = Schedule(Terms(rate=10.0, burst=5, ramp=ramp))
+@pytest.mark.parametrize("slow_start", [0.0, 20.0])
+def test_alone_a_worker_gives_moments_at_its_part_of_the_rate(slow_start):
+    schedule = RetrySchedule(Terms(rate=10.0, burst=5, slow_start=slow_start))
     schedule.go_alone(4, now=7.0)
     step = 4 / (0.97 * 10)
     assert [schedule.next(7.0) for _ in range(3)] == pytest.approx([1.0, 1.0 + step, 1.0 + 2 * step])
 
 
 def test_alone_without_a_rate_chance_spreads():
-    schedule = Schedule(Terms())
+    schedule = RetrySchedule(Terms())
     schedule.go_alone(4, now=7.0)
     assert len({schedule.next(7.0) for _ in range(10)}) == 10

@@ -1,4 +1,4 @@
-"""Pressure: thresholds, triggers, and what a gate does under it."""
+"""OverloadManager: thresholds, triggers, and what a limiter does under it."""
 
 import asyncio
 import random
@@ -18,11 +18,11 @@ from channels_admission.conf.overload import Thresholds
 from channels_admission.core.readings import Load
 from channels_admission.ledger import codec, open_ledger
 from channels_admission.limiter.limiter import Slot
-from channels_admission.limiter.registry import close_gates, gate_of
+from channels_admission.limiter.registry import close_limiters, limiter_of
 from channels_admission.middleware import AdmissionMiddleware
 from channels_admission.overload import manager as pressure_module
 from channels_admission.overload import room
-from channels_admission.overload.manager import Pressure
+from channels_admission.overload.manager import OverloadManager
 from channels_admission.overload.memory import Memory, Use
 from channels_admission.overload.monitors import Descriptors
 from channels_admission.overload.sampler import Reader, Sensor
@@ -108,70 +108,70 @@ def test_saturation_is_acted_on_at_once():
     assert trigger.pressure(0.9, STEADY + 0.2) == 1.0
 
 
-# In a gate
+# In a limiter
 
 
-async def until_read(gate, reading):
-    await eventually(lambda: Load("told", reading, _load(gate).pressure) == _load(gate))
-    return _load(gate).pressure
+async def until_read(limiter, reading):
+    await eventually(lambda: Load("told", reading, _load(limiter).pressure) == _load(limiter))
+    return _load(limiter).pressure
 
 
-def _load(gate):
-    return next((load for load in gate._pressure.load if load.name == "told"), None) or Load("told", None, 0.0)
+def _load(limiter):
+    return next((load for load in limiter._pressure.load if load.name == "told"), None) or Load("told", None, 0.0)
 
 
 async def test_a_saturated_monitor_refuses_everybody_under_its_name_until_it_has_fallen(admission, monkeypatch):
     monkeypatch.setattr("channels_admission.overload.trigger.STEADY", 0.05)
     admission(PRESSURE=WATCHED)
-    gate = gate_of("default")
-    held = await gate.acquire()
+    limiter = limiter_of("default")
+    held = await limiter.acquire()
     assert isinstance(held, Slot)
     for reading, expected in ((0.95, 1.0), (0.79, 1 / 12), (0.5, 0.0)):
         READINGS["told"] = reading
-        await eventually(lambda expected=expected: _load(gate).pressure == pytest.approx(expected))
+        await eventually(lambda expected=expected: _load(limiter).pressure == pytest.approx(expected))
         if expected == 1.0:
-            refusals = [await gate.acquire() for _ in range(20)]
+            refusals = [await limiter.acquire() for _ in range(20)]
             assert {refusal.reason for refusal in refusals} == {"told"}
             assert all(1 <= refusal.retry_after <= 60 for refusal in refusals)
-    again = await gate.acquire()
+    again = await limiter.acquire()
     assert isinstance(again, Slot)
-    assert gate.account.counters["told"] == 20
+    assert limiter.state.counters["told"] == 20
     assert held.pool == "default"
     held.release()
     again.release()
-    await close_gates()
+    await close_limiters()
 
 
 async def test_between_its_thresholds_a_monitor_refuses_a_share(admission, monkeypatch):
     admission(PRESSURE=WATCHED)
-    gate = gate_of("default")
+    limiter = limiter_of("default")
     READINGS["told"] = 0.85
-    await eventually(lambda: _load(gate).pressure > 0)
+    await eventually(lambda: _load(limiter).pressure > 0)
     monkeypatch.setattr(random, "random", iter([0.1, 0.58, 0.59, 0.9]).__next__)
-    assert [gate._pressure.refusing() for _ in range(4)] == ["told", "told", None, None]
-    await close_gates()
+    assert [limiter._pressure.refusing() for _ in range(4)] == ["told", "told", None, None]
+    await close_limiters()
 
 
 async def test_a_monitor_without_thresholds_is_shown_and_refuses_nobody(admission):
     admission(PRESSURE={"told": {"MONITOR": f"{__name__}.told", "THRESHOLDS": None}})
-    gate = gate_of("default")
+    limiter = limiter_of("default")
     READINGS["told"] = 1e9
-    assert await until_read(gate, 1e9) == 0.0
-    slot = await gate.acquire()
+    assert await until_read(limiter, 1e9) == 0.0
+    slot = await limiter.acquire()
     slot.release()
-    await close_gates()
+    await close_limiters()
 
 
 async def test_a_monitor_that_fails_is_unknown_and_told_of_once(admission, caplog):
     admission(PRESSURE={"broken": {"MONITOR": f"{__name__}.broken", "THRESHOLDS": (1, 2)}})
-    gate = gate_of("default")
-    await eventually(lambda: len(gate._pressure.load) == 5)
+    limiter = limiter_of("default")
+    await eventually(lambda: len(limiter._pressure.load) == 5)
     await asyncio.sleep(0.1)
-    assert Load("broken", None, 0.0) in gate._pressure.load
+    assert Load("broken", None, 0.0) in limiter._pressure.load
     assert [record.getMessage() for record in caplog.records if "broken" in record.getMessage()] == [
         "The monitor 'broken' gives no reading: RuntimeError('no such sensor')"
     ]
-    await close_gates()
+    await close_limiters()
 
 
 @pytest.fixture
@@ -195,28 +195,28 @@ HANGING = {"told": {"MONITOR": f"{__name__}.told_or_not", "THRESHOLDS": (0.8, 0.
 async def test_a_monitor_that_hangs_is_unknown_after_a_while_and_told_of_once(admission, hanging, caplog):
     admission(PRESSURE=HANGING)
     READINGS["told"] = 0.95
-    gate = gate_of("default")
-    assert await until_read(gate, 0.95) == 1.0
+    limiter = limiter_of("default")
+    assert await until_read(limiter, 0.95) == 1.0
     hanging.set()
-    assert await until_read(gate, None) == 0.0
+    assert await until_read(limiter, None) == 0.0
     await asyncio.sleep(0.1)
     assert [record.getMessage() for record in caplog.records if "told" in record.getMessage()] == [
         "The monitor 'told' gives no reading: it takes too long"
     ]
-    await close_gates()
+    await close_limiters()
 
 
 async def test_a_monitor_that_hangs_stops_no_other_one(admission, hanging, memory, monkeypatch):
     monkeypatch.setattr("channels_admission.overload.trigger.STEADY", 0.05)
     admission(PRESSURE={**HANGING, "other_one": {"MONITOR": f"{__name__}.told", "THRESHOLDS": None}})
     hanging.set()
-    gate = gate_of("default")
+    limiter = limiter_of("default")
     for used, pressure in ((0.99, 1.0), (0.2, 0.0), (0.99, 1.0)):
         memory(used)
         READINGS["told"] = used
         expected = {Load("memory", used, pressure), Load("other_one", used, 0.0), Load("told", None, 0.0)}
-        await eventually(lambda expected=expected: expected <= set(gate._pressure.load))
-    await close_gates()
+        await eventually(lambda expected=expected: expected <= set(limiter._pressure.load))
+    await close_limiters()
 
 
 def test_a_monitor_that_hangs_holds_up_no_end_of_the_process():
@@ -241,20 +241,20 @@ def test_a_thread_ends_with_its_reader():
 
 async def test_a_blocked_loop_refuses_with_reason_lag_and_recovers(admission, monkeypatch):
     admission(PRESSURE={})
-    gate = gate_of("default")
+    limiter = limiter_of("default")
     until = time.monotonic() + 2.4
     while time.monotonic() < until:
         time.sleep(0.3)
         await asyncio.sleep(0.1)
-    lag = next(load for load in gate._pressure.load if load.name == "lag")
+    lag = next(load for load in limiter._pressure.load if load.name == "lag")
     assert lag.reading == pytest.approx(0.3, rel=0.2)
     assert 0.3 < lag.pressure < 0.8
     assert lag.median < lag.reading < lag.longest == pytest.approx(0.3, rel=0.2)
-    verdicts = [await gate.acquire() for _ in range(100)]
+    verdicts = [await limiter.acquire() for _ in range(100)]
     assert 10 <= sum(not isinstance(verdict, Slot) for verdict in verdicts) <= 95
-    assert gate.account.counters["lag"] == sum(not isinstance(verdict, Slot) for verdict in verdicts)
-    await eventually(lambda: max(load.pressure for load in gate._pressure.load) == 0, seconds=2 * STEADY + 0.5)
-    await close_gates()
+    assert limiter.state.counters["lag"] == sum(not isinstance(verdict, Slot) for verdict in verdicts)
+    await eventually(lambda: max(load.pressure for load in limiter._pressure.load) == 0, seconds=2 * STEADY + 0.5)
+    await close_limiters()
 
 
 # Without waiting for the next reading
@@ -277,29 +277,29 @@ def seldom(monkeypatch):
 
 async def test_a_herd_is_refused_before_it_takes_the_last_descriptors(admission, descriptors, seldom):
     admission()
-    gate = gate_of("default")
-    await eventually(lambda: len(gate._pressure.load) == 4)
+    limiter = limiter_of("default")
+    await eventually(lambda: len(limiter._pressure.load) == 4)
     verdicts = []
-    while gate.account.counters["descriptors"] == 0:
+    while limiter.state.counters["descriptors"] == 0:
         descriptors.open += 1
-        verdicts.append(await gate.acquire())
+        verdicts.append(await limiter.acquire())
     assert 850 <= descriptors.open <= 960
     descriptors.open = 980
-    refused = [await gate.acquire() for _ in range(20)]
+    refused = [await limiter.acquire() for _ in range(20)]
     assert {verdict.reason for verdict in refused[10:]} == {"descriptors"}
     for verdict in verdicts[:-1]:
         verdict.release()
-    await close_gates()
+    await close_limiters()
 
 
 async def test_descriptors_that_are_only_shown_are_not_counted_at_a_handshake(admission, descriptors, seldom):
     admission(PRESSURE={"descriptors": None})
-    gate = gate_of("default")
-    await eventually(lambda: len(gate._pressure.load) == 4)
+    limiter = limiter_of("default")
+    await eventually(lambda: len(limiter._pressure.load) == 4)
     descriptors.open = 1000
-    assert [gate._pressure.refusing() for _ in range(100)] == [None] * 100
-    assert Load("descriptors", 0.1, 0.0) in gate._pressure.load
-    await close_gates()
+    assert [limiter._pressure.refusing() for _ in range(100)] == [None] * 100
+    assert Load("descriptors", 0.1, 0.0) in limiter._pressure.load
+    await close_limiters()
 
 
 MIB = 2**20
@@ -311,25 +311,25 @@ async def test_a_herd_is_refused_before_it_takes_the_last_memory_whichever_pools
     there_is = Use(298 * MIB, 400 * MIB, 0)
     monkeypatch.setattr(Memory, "measure", lambda self: (there_is,))
     admission(POOLS={"chat": {}})
-    gates = [gate_of("default"), gate_of("chat")]
-    verdicts = await asyncio.gather(*(gates[number % 2].acquire() for number in range(50)))
+    limiters = [limiter_of("default"), limiter_of("chat")]
+    verdicts = await asyncio.gather(*(limiters[number % 2].acquire() for number in range(50)))
     slots = [verdict for verdict in verdicts if isinstance(verdict, Slot)]
     # As many as have 4 MiB each below 85 % of 400 MiB.
     assert len(slots) == 10
-    assert [gate.account.counters["memory"] for gate in gates] == [20, 20]
-    assert gates[0].saturated
-    assert next(load.pressure for load in gates[0]._pressure.load if load.name == "memory") == 1.0
+    assert [limiter.state.counters["memory"] for limiter in limiters] == [20, 20]
+    assert limiters[0].saturated
+    assert next(load.pressure for load in limiters[0]._pressure.load if load.name == "memory") == 1.0
     for slot in slots:
         slot.release()
-    await eventually(lambda: not gates[0].present and not gates[1].present)
+    await eventually(lambda: not limiters[0].present and not limiters[1].present)
     monkeypatch.setattr(pressure_module, "LOOK", 0)
-    again = await eventually(lambda: _admitted(gates[1]))
+    again = await eventually(lambda: _admitted(limiters[1]))
     again.release()
-    await close_gates()
+    await close_limiters()
 
 
-async def _admitted(gate):
-    verdict = await gate.acquire()
+async def _admitted(limiter):
+    verdict = await limiter.acquire()
     return verdict if isinstance(verdict, Slot) else None
 
 
@@ -338,12 +338,12 @@ async def test_a_herd_is_let_in_whole_where_memory_is_ample_or_only_shown(admiss
         there_is = Use(298 * MIB, allowed * MIB, 0)
         monkeypatch.setattr(Memory, "measure", lambda self, use=there_is: (use,))
         admission(**keys)
-        gate = gate_of("default")
-        slots = await asyncio.gather(*(gate.acquire() for _ in range(500)))
+        limiter = limiter_of("default")
+        slots = await asyncio.gather(*(limiter.acquire() for _ in range(500)))
         assert all(isinstance(slot, Slot) for slot in slots)
         for slot in slots:
             slot.release()
-        await close_gates()
+        await close_limiters()
 
 
 # What it costs
@@ -352,7 +352,7 @@ async def test_a_herd_is_let_in_whole_where_memory_is_ample_or_only_shown(admiss
 async def test_a_handshake_leaves_nothing_behind(admission, seldom, monkeypatch):
     monkeypatch.setattr(room, "APART", 60)  # samples are kept for a while, and not for the handshakes
     admission()
-    pressure = gate_of("default")._pressure
+    pressure = limiter_of("default")._pressure
     await eventually(lambda: pressure.load)
     # Nor does the event loop allocate in between, since nothing here is awaited.
     tracemalloc.start()
@@ -368,7 +368,7 @@ async def test_a_handshake_leaves_nothing_behind(admission, seldom, monkeypatch)
         tracemalloc.stop()
     # The first figure is itself a new value, of 32 bytes.
     assert after - before <= 32
-    await close_gates()
+    await close_limiters()
 
 
 TOLD_FROM_MEMORY = {
@@ -384,25 +384,25 @@ TOLD_FROM_MEMORY = {
 
 
 async def test_nothing_here_blocks_the_event_loop(admission, redis_server):
-    settings = admission(LEDGER=redis_server.url, BEAT=0.1, LEASE=1, PRESSURE={**WATCHED, "lag": None})
+    settings = admission(LEDGER=redis_server.url, HEARTBEAT=0.1, LEASE=1, PRESSURE={**WATCHED, "lag": None})
     await open_ledger(settings).aclose()  # which may import its module
     with blockbuster_ctx() as blocking:
         for function, places in TOLD_FROM_MEMORY.items():
             for file, place in places:
                 blocking.functions[function].can_block_in(file, place)
-        gate = gate_of("default")
-        slots = [await gate.acquire() for _ in range(20)]
+        limiter = limiter_of("default")
+        slots = [await limiter.acquire() for _ in range(20)]
         assert all(isinstance(slot, Slot) for slot in slots)
         READINGS["told"] = 1.0
-        await eventually(lambda: _load(gate).pressure == 1)
-        refused = [await gate.acquire() for _ in range(20)]
+        await eventually(lambda: _load(limiter).pressure == 1)
+        refused = [await limiter.acquire() for _ in range(20)]
         assert {verdict.reason for verdict in refused} == {"told"}
-        calls = gate.calls
-        await eventually(lambda: gate.calls >= calls + 3)
+        calls = limiter.calls
+        await eventually(lambda: limiter.calls >= calls + 3)
         for slot in slots:
             slot.release()
         await collect(settings)
-        await close_gates()
+        await close_limiters()
 
 
 def test_the_median_and_the_longest_of_a_lag_are_reported_in_a_few_bytes():
@@ -429,31 +429,31 @@ def test_a_reading_that_no_number_can_hold_is_read_as_unknown():
 async def test_a_reading_that_is_no_number_is_unknown_and_told_of_once(admission, caplog, reading):
     admission(PRESSURE=WATCHED)
     READINGS["told"] = 0.95
-    gate = gate_of("default")
-    assert await until_read(gate, 0.95) == 1.0
+    limiter = limiter_of("default")
+    assert await until_read(limiter, 0.95) == 1.0
     READINGS["told"] = reading
-    assert await until_read(gate, None) == 0.0
+    assert await until_read(limiter, None) == 0.0
     await asyncio.sleep(0.05)
     assert [record.getMessage() for record in caplog.records if "told" in record.getMessage()] == [
         f"The monitor 'told' gives no reading: {reading} is no number"
     ]
-    await close_gates()
+    await close_limiters()
 
 
 async def test_the_readings_are_reported_with_the_beat(admission, redis_server):
-    admission(LEDGER=redis_server.url, BEAT=0.1, LEASE=1, PRESSURE=WATCHED)
+    admission(LEDGER=redis_server.url, HEARTBEAT=0.1, LEASE=1, PRESSURE=WATCHED)
     READINGS["told"] = 0.84
-    gate = gate_of("default")
+    limiter = limiter_of("default")
 
     async def seen():
-        (reading,) = await gate._ledger.read(("default",))
+        (reading,) = await limiter._ledger.read(("default",))
         return {load.name: load for worker in reading.workers for load in worker.load}
 
     loads = await eventually(lambda: _complete(seen))
     assert loads["told"] == Load("told", 0.84, pytest.approx(0.06 / 0.12, abs=0.01))
     assert set(loads) == {"lag", "memory", "descriptors", "cpu", "told"}
     assert 0 < loads["memory"].reading < 1
-    await close_gates()
+    await close_limiters()
 
 
 async def _complete(seen):
@@ -461,12 +461,12 @@ async def _complete(seen):
     return loads if len(loads) == 5 and loads["cpu"].reading is not None else None
 
 
-async def test_the_monitors_end_with_the_gates(admission):
+async def test_the_monitors_end_with_the_limiters(admission):
     admission()
-    gate = gate_of("default")
-    await eventually(lambda: gate._pressure.load)
-    watching: Pressure = gate._pressure
-    await close_gates()
+    limiter = limiter_of("default")
+    await eventually(lambda: limiter._pressure.load)
+    watching: OverloadManager = limiter._pressure
+    await close_limiters()
     assert watching._ticker.cancelled()
     await eventually(lambda: not [each for each in threading.enumerate() if "admission monitors" in each.name])
 
@@ -518,48 +518,48 @@ def memory(monkeypatch):
 
 
 async def test_where_memory_runs_out_the_youngest_are_closed_a_few_each_beat_until_it_is_enough(admission, memory):
-    admission(BEAT=0.2, LEASE=2, SHED_PER_BEAT=3)
+    admission(HEARTBEAT=0.2, LEASE=2, SHED_PER_HEARTBEAT=3)
     application = AdmissionMiddleware(listen)
     visitors = [Visitor(application) for _ in range(20)]
-    gate = gate_of("default")
-    await eventually(lambda: gate.account.held == 20)
+    limiter = limiter_of("default")
+    await eventually(lambda: limiter.state.held == 20)
     memory(0.96)
-    await eventually(lambda: gate.account.held == 17)
+    await eventually(lambda: limiter.state.held == 17)
     assert [visitor.task.done() for visitor in visitors] == [False] * 17 + [True] * 3
     for visitor in visitors[17:]:
         assert visitor.sent[-1]["code"] == 1013
         assert re.fullmatch(r"Try Again Later; retry-after=\d+(\.\d)?", visitor.sent[-1]["reason"])
-    await eventually(lambda: gate.account.held == 11)
+    await eventually(lambda: limiter.state.held == 11)
     memory(0.90)
-    await eventually(lambda: not gate._pressure.out_of_memory)
-    held = gate.account.held
+    await eventually(lambda: not limiter._pressure.out_of_memory)
+    held = limiter.state.held
     assert held in (11, 8)
     await asyncio.sleep(0.5)
-    assert gate.account.held == held
-    assert gate.account.counters["shed"] == 20 - held
+    assert limiter.state.held == held
+    assert limiter.state.counters["shed"] == 20 - held
     for visitor in visitors:
         visitor.events.put_nowait({"type": "websocket.disconnect"})
     await asyncio.gather(*(visitor.task for visitor in visitors))
-    assert gate.connections == {}
-    await close_gates()
+    assert limiter.connections == {}
+    await close_limiters()
 
 
 async def test_the_pools_of_a_worker_close_no_more_together_than_one_would(admission, memory, monkeypatch):
-    names, closed, note = ("default", "chat", "feed"), [], Pressure.shed
+    names, closed, note = ("default", "chat", "feed"), [], OverloadManager.shed
     monkeypatch.setattr(
-        Pressure, "shed", lambda self, count: (closed.append((self._loop.time(), count)), note(self, count))
+        OverloadManager, "shed", lambda self, count: (closed.append((self._loop.time(), count)), note(self, count))
     )
-    admission(BEAT=0.4, LEASE=4, SHED_PER_BEAT=5, POOLS={name: {} for name in names})
+    admission(HEARTBEAT=0.4, LEASE=4, SHED_PER_HEARTBEAT=5, POOLS={name: {} for name in names})
     visitors = [Visitor(AdmissionMiddleware(listen, pool=name)) for name in names for _ in range(4)]
-    gates = [gate_of(name) for name in names]
-    await eventually(lambda: [gate.account.held for gate in gates] == [4, 4, 4])
+    limiters = [limiter_of(name) for name in names]
+    await eventually(lambda: [limiter.state.held for limiter in limiters] == [4, 4, 4])
     memory(0.96)
     await asyncio.wait_for(asyncio.gather(*(visitor.task for visitor in visitors)), 20)
-    assert sum(count for _, count in closed) == sum(gate.account.counters["shed"] for gate in gates) == 12
+    assert sum(count for _, count in closed) == sum(limiter.state.counters["shed"] for limiter in limiters) == 12
     in_a_beat = [sum(count for at, count in closed if begun <= at < begun + 0.39) for begun, _ in closed]
     assert max(in_a_beat) <= 5
     assert in_a_beat[0] >= 4
-    await close_gates()
+    await close_limiters()
 
 
 def by_path(scope):
@@ -568,72 +568,74 @@ def by_path(scope):
 
 async def test_those_of_the_lowest_class_are_closed_first(admission, memory):
     shares = {"member": 0.9, "guest": 0.5}
-    admission(BEAT=0.2, LEASE=2, SHED_PER_BEAT=2, CLASSIFY=f"{__name__}.by_path", SHARES=shares, MAX_CONNECTIONS=100)
-    gate, application = gate_of("default"), AdmissionMiddleware(listen)
+    admission(
+        HEARTBEAT=0.2, LEASE=2, SHED_PER_HEARTBEAT=2, CLASSIFY=f"{__name__}.by_path", SHARES=shares, MAX_CONNECTIONS=100
+    )
+    limiter, application = limiter_of("default"), AdmissionMiddleware(listen)
     visitors = []
     for place, path in enumerate(("exempt", "guest", "member", "guest", "member"), 1):
         visitors.append(Visitor(application, f"/{path}/"))
-        await eventually(lambda place=place: gate.account.held == place)
+        await eventually(lambda place=place: limiter.state.held == place)
     memory(0.96)
     for left in (["exempt", "member", "member"], ["exempt"]):
-        await eventually(lambda left=left: gate.account.held == len(left))
+        await eventually(lambda left=left: limiter.state.held == len(left))
         assert [visitor.path.strip("/") for visitor in visitors if not visitor.task.done()] == left
-    await eventually(lambda: gate.account.held == 0)
-    await close_gates()
+    await eventually(lambda: limiter.state.held == 0)
+    await close_limiters()
 
 
 async def test_nobody_is_closed_where_that_is_switched_off_or_memory_is_only_shown(admission, memory):
-    for keys in ({"SHED_PER_BEAT": 0}, {"PRESSURE": {"memory": None}}):
-        admission(BEAT=0.1, LEASE=1, **keys)
+    for keys in ({"SHED_PER_HEARTBEAT": 0}, {"PRESSURE": {"memory": None}}):
+        admission(HEARTBEAT=0.1, LEASE=1, **keys)
         visitor = Visitor(AdmissionMiddleware(listen))
-        gate = gate_of("default")
-        await eventually(lambda gate=gate: gate.account.held == 1)
+        limiter = limiter_of("default")
+        await eventually(lambda limiter=limiter: limiter.state.held == 1)
         memory(2.0)
         await asyncio.sleep(0.4)
-        assert gate.account.held == 1
+        assert limiter.state.held == 1
         visitor.events.put_nowait({"type": "websocket.disconnect"})
         await visitor.task
         memory(0.5)
-    await close_gates()
+    await close_limiters()
 
 
 async def test_nobody_is_closed_for_memory_that_the_kernel_can_take_back(admission, memory):
-    admission(BEAT=0.1, LEASE=1)
+    admission(HEARTBEAT=0.1, LEASE=1)
     visitor = Visitor(AdmissionMiddleware(listen))
-    gate = gate_of("default")
-    await eventually(lambda: gate.account.held == 1)
+    limiter = limiter_of("default")
+    await eventually(lambda: limiter.state.held == 1)
     memory(1.0, firm=0.94)
-    await eventually(lambda: gate._pressure.saturated)
-    assert (await gate.acquire()).reason == "memory"
+    await eventually(lambda: limiter._pressure.saturated)
+    assert (await limiter.acquire()).reason == "memory"
     await asyncio.sleep(0.3)
-    assert gate.account.held == 1
+    assert limiter.state.held == 1
     memory(1.0, firm=0.95)
     await asyncio.wait_for(visitor.task, 5)
-    assert gate.account.counters["shed"] == 1
-    await close_gates()
+    assert limiter.state.counters["shed"] == 1
+    await close_limiters()
 
 
 async def test_nobody_is_closed_twice_for_one_reading(admission, memory, seldom):
-    admission(BEAT=0.1, LEASE=1, SHED_PER_BEAT=3)
+    admission(HEARTBEAT=0.1, LEASE=1, SHED_PER_HEARTBEAT=3)
     memory(0.99)
-    gate = gate_of("default")
-    visitors = [gate.connections.__setitem__(each, None) or each for each in map(Ended, range(9))]
+    limiter = limiter_of("default")
+    visitors = [limiter.connections.__setitem__(each, None) or each for each in map(Ended, range(9))]
     await eventually(lambda: any(each.is_ending for each in visitors))
-    calls = gate.calls
-    await eventually(lambda: gate.calls >= calls + 4)
+    calls = limiter.calls
+    await eventually(lambda: limiter.calls >= calls + 4)
     assert [each.is_ending for each in visitors] == [False] * 6 + [True] * 3
-    gate._pressure._ask_at = 0
+    limiter._pressure._ask_at = 0
     await eventually(lambda: sum(each.is_ending for each in visitors) == 6)
-    gate.connections.clear()
-    await close_gates()
+    limiter.connections.clear()
+    await close_limiters()
 
 
 async def test_connections_are_closed_while_the_ledger_is_away_too(admission, memory):
-    admission(BEAT=0.2, LEASE=2, LEDGER="redis://127.0.0.1:1/0", MAX_CONNECTIONS=20)
+    admission(HEARTBEAT=0.2, LEASE=2, LEDGER="redis://127.0.0.1:1/0", MAX_CONNECTIONS=20)
     visitors = [Visitor(AdmissionMiddleware(listen)) for _ in range(3)]
-    gate = gate_of("default")
-    await eventually(lambda: gate.account.held == 3)
+    limiter = limiter_of("default")
+    await eventually(lambda: limiter.state.held == 3)
     memory(0.99)
     await asyncio.wait_for(asyncio.gather(*(visitor.task for visitor in visitors)), 5)
     assert {visitor.sent[-1]["code"] for visitor in visitors} == {1013}
-    await close_gates()
+    await close_limiters()

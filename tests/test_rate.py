@@ -1,4 +1,4 @@
-"""The connect rate as a gate keeps it: with the ledger, without it, and in the hints to those it refuses."""
+"""The connect rate as a limiter keeps it: with the ledger, without it, and in the hints to those it refuses."""
 
 import asyncio
 from contextlib import asynccontextmanager
@@ -9,41 +9,41 @@ import pytest
 from channels_admission.core.counters import Reason
 from channels_admission.exceptions import LedgerUnavailable
 from channels_admission.ledger import open_ledger
-from channels_admission.limiter.limiter import Gate, Slot
+from channels_admission.limiter.limiter import Limiter, Slot
 from channels_admission.runtime.identity import Worker
 
 from conftest import eventually
 from faulty import FaultyLedger
 
 RATE, BURST = 50, 10
-KEYS = {"MAX_CONNECTIONS": 1000, "BEAT": 0.2, "LEASE": 2, "CONNECT_RATE": RATE, "CONNECT_BURST": BURST}
+KEYS = {"MAX_CONNECTIONS": 1000, "HEARTBEAT": 0.2, "LEASE": 2, "CONNECT_RATE": RATE, "CONNECT_BURST": BURST}
 
 
 @pytest.fixture(params=["memory", "redis"])
 def opened(request, admission):
-    """``async with opened(count, KEY=value) as gates``: so many workers of one pool with a full bucket."""
+    """``async with opened(count, KEY=value) as limiters``: so many workers of one pool with a full bucket."""
 
     @asynccontextmanager
-    async def open_gates(count=1, **keys):
+    async def open_limiters(count=1, **keys):
         url = request.getfixturevalue("redis_server").url if request.param == "redis" else "memory"
         settings = admission(**{**KEYS, "LEDGER": url, **keys})
         ledgers = [FaultyLedger(open_ledger(settings)) for _ in range(count)]
-        gates = [Gate(settings.pool("default"), settings, ledger, Worker()) for ledger in ledgers]
-        await eventually(lambda: all(gate.account._met_settled for gate in gates))
+        limiters = [Limiter(settings.pool("default"), settings, ledger, Worker()) for ledger in ledgers]
+        await eventually(lambda: all(limiter.state._met_settled for limiter in limiters))
         await asyncio.sleep(BURST / RATE)
         try:
-            yield gates
+            yield limiters
         finally:
-            for gate in gates:
-                await gate.aclose()
+            for limiter in limiters:
+                await limiter.aclose()
             for ledger in ledgers:
                 await ledger.aclose()
 
-    return open_gates
+    return open_limiters
 
 
-async def arrive(gate, count):
-    return await asyncio.gather(*(gate.acquire() for _ in range(count)))
+async def arrive(limiter, count):
+    return await asyncio.gather(*(limiter.acquire() for _ in range(count)))
 
 
 def admitted(verdicts):
@@ -55,19 +55,19 @@ def refused(verdicts):
 
 
 async def test_a_burst_is_admitted_and_the_others_told_apart_from_a_full_pool(opened):
-    async with opened() as (gate,):
-        verdicts = await arrive(gate, 100)
+    async with opened() as (limiter,):
+        verdicts = await arrive(limiter, 100)
         assert len(admitted(verdicts)) == BURST
         assert {verdict.reason for verdict in refused(verdicts)} == {Reason.RATE}
-        assert gate.account.counters == {"admitted": BURST, "rate": 100 - BURST}
+        assert limiter.state.counters == {"admitted": BURST, "rate": 100 - BURST}
 
 
 async def test_all_workers_together_keep_the_rate(opened):
-    async with opened(4) as gates:
+    async with opened(4) as limiters:
         began = asyncio.get_running_loop().time()
         count = 0
         while (elapsed := asyncio.get_running_loop().time() - began) < 1.0:
-            verdicts = await asyncio.gather(*(arrive(gate, 5) for gate in gates))
+            verdicts = await asyncio.gather(*(arrive(limiter, 5) for limiter in limiters))
             count += sum(len(admitted(each)) for each in verdicts)
             await asyncio.sleep(0.01)
         elapsed = asyncio.get_running_loop().time() - began
@@ -76,11 +76,11 @@ async def test_all_workers_together_keep_the_rate(opened):
 
 
 async def test_a_freed_slot_is_no_way_round_the_rate(opened):
-    async with opened() as (gate,):
+    async with opened() as (limiter,):
         began = asyncio.get_running_loop().time()
         count = 0
         for _ in range(200):
-            verdict = await gate.acquire()
+            verdict = await limiter.acquire()
             if isinstance(verdict, Slot):
                 count += 1
                 verdict.release()
@@ -88,8 +88,8 @@ async def test_a_freed_slot_is_no_way_round_the_rate(opened):
 
 
 async def test_every_refused_client_gets_a_moment_of_its_own(opened):
-    async with opened(2) as gates:
-        verdicts = await asyncio.gather(*(arrive(gate, 60) for gate in gates))
+    async with opened(2) as limiters:
+        verdicts = await asyncio.gather(*(arrive(limiter, 60) for limiter in limiters))
         moments = sorted(verdict.retry_after for each in verdicts for verdict in refused(each))
         step = 1 / (0.97 * RATE)
         assert len(moments) == 120 - BURST
@@ -100,43 +100,43 @@ async def test_every_refused_client_gets_a_moment_of_its_own(opened):
 
 
 async def test_moments_given_without_asking_are_told_to_the_ledger(opened):
-    async with opened() as (gate,):
-        await arrive(gate, BURST + 10)
-        quick = [await gate.acquire() for _ in range(5)]
+    async with opened() as (limiter,):
+        await arrive(limiter, BURST + 10)
+        quick = [await limiter.acquire() for _ in range(5)]
         assert {verdict.reason for verdict in quick} == {Reason.RATE}
-        assert gate._schedule.owed == 5
+        assert limiter._schedule.owed == 5
         last = max(verdict.retry_after for verdict in quick)
-        await eventually(lambda: gate._schedule.owed == 0)
-        (verdict,) = await arrive(gate, 1)
+        await eventually(lambda: limiter._schedule.owed == 0)
+        (verdict,) = await arrive(limiter, 1)
         if not isinstance(verdict, Slot):
             assert verdict.retry_after >= last - 0.3
 
 
 async def test_a_handshake_given_up_wastes_no_slot(opened):
-    async with opened() as (gate,):
-        gate._ledger.delay = 0.05
-        waiting = [asyncio.ensure_future(gate.acquire()) for _ in range(5)]
+    async with opened() as (limiter,):
+        limiter._ledger.delay = 0.05
+        waiting = [asyncio.ensure_future(limiter.acquire()) for _ in range(5)]
         await asyncio.sleep(0.02)
         waiting[0].cancel()
         verdicts = await asyncio.gather(*waiting[1:])
         assert len(admitted(verdicts)) == 4
-        await eventually(lambda: gate.account.unreported == 0)
+        await eventually(lambda: limiter.state.unreported == 0)
 
 
 @pytest.mark.parametrize("policy", ["share", "freeze", "closed"])
 async def test_without_the_ledger_each_worker_keeps_its_part_of_the_rate(opened, policy):
-    async with opened(2, WHEN_LEDGER_DOWN=policy) as gates:
-        slots = [slot for gate in gates for slot in admitted(await arrive(gate, BURST // 2))]
-        await eventually(lambda: all(gate.account.workers == 2 for gate in gates))
-        for gate in gates:
-            gate._ledger.error = LedgerUnavailable("the road is closed")
-        await eventually(lambda: all(gate.account.away for gate in gates))
+    async with opened(2, WHEN_LEDGER_DOWN=policy) as limiters:
+        slots = [slot for limiter in limiters for slot in admitted(await arrive(limiter, BURST // 2))]
+        await eventually(lambda: all(limiter.state.workers == 2 for limiter in limiters))
+        for limiter in limiters:
+            limiter._ledger.error = LedgerUnavailable("the road is closed")
+        await eventually(lambda: all(limiter.state.away for limiter in limiters))
         for slot in slots:
             slot.release()
         loop = asyncio.get_running_loop()
         began, count, reasons = loop.time(), 0, set()
         while loop.time() - began < 0.5:
-            verdicts = [await gate.acquire() for gate in gates]
+            verdicts = [await limiter.acquire() for limiter in limiters]
             count += len(admitted(verdicts))
             reasons |= {verdict.reason for verdict in refused(verdicts)}
             await asyncio.sleep(0.002)
@@ -150,28 +150,28 @@ async def test_without_the_ledger_each_worker_keeps_its_part_of_the_rate(opened,
 
 
 async def test_alone_moments_are_paced_too(opened):
-    async with opened(1) as (gate,):
-        gate._ledger.error = LedgerUnavailable("the road is closed")
-        await eventually(lambda: gate.account.away)
-        verdicts = [await gate.acquire() for _ in range(20)]
+    async with opened(1) as (limiter,):
+        limiter._ledger.error = LedgerUnavailable("the road is closed")
+        await eventually(lambda: limiter.state.away)
+        verdicts = [await limiter.acquire() for _ in range(20)]
         moments = [verdict.retry_after for verdict in refused(verdicts)]
         assert moments == sorted(moments)
         assert moments[0] == pytest.approx(1.0, abs=0.2)
 
 
 async def test_open_lets_everybody_in_whatever_the_rate(opened):
-    async with opened(WHEN_LEDGER_DOWN="open") as (gate,):
-        gate._ledger.error = LedgerUnavailable("the road is closed")
-        await eventually(lambda: gate.account.away)
-        assert len(admitted(await arrive(gate, 100))) == 100
+    async with opened(WHEN_LEDGER_DOWN="open") as (limiter,):
+        limiter._ledger.error = LedgerUnavailable("the road is closed")
+        await eventually(lambda: limiter.state.away)
+        assert len(admitted(await arrive(limiter, 100))) == 100
 
 
 async def test_a_ramp_lets_an_empty_pool_fill_slowly(opened):
-    async with opened(RAMP=2, CONNECT_RATE=100, CONNECT_BURST=50) as (gate,):
+    async with opened(SLOW_START=2, CONNECT_RATE=100, CONNECT_BURST=50) as (limiter,):
         loop = asyncio.get_running_loop()
         began, slots = loop.time(), []
         while loop.time() - began < 1.0:
-            slots += admitted(await arrive(gate, 20))
+            slots += admitted(await arrive(limiter, 20))
             await asyncio.sleep(0.01)
         # Half of the rate is in force after a second: a quarter of a full second's admissions has passed.
         assert 15 <= len(slots) <= 1 + 100 * (loop.time() - began) ** 2 / 4

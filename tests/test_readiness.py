@@ -11,8 +11,8 @@ from django.test import AsyncClient
 from channels_admission.core.levels import Level
 from channels_admission.exceptions import LedgerUnavailable
 from channels_admission.ledger import open_ledger
-from channels_admission.limiter.limiter import Gate
-from channels_admission.limiter.registry import close_gates, gate_of, open_gates
+from channels_admission.limiter.limiter import Limiter
+from channels_admission.limiter.registry import close_limiters, limiter_of, open_limiters
 from channels_admission.readiness import AdmissionReadiness, answer, standing
 from channels_admission.runtime.identity import Worker
 
@@ -48,97 +48,97 @@ async def until(query: str, *expected) -> None:
 async def test_a_worker_that_has_had_no_websocket_is_idle(admission):
     admission()
     assert says() == (200, "idle")
-    assert open_gates() == ()
+    assert open_limiters() == ()
 
 
 async def test_asking_the_ledger_is_left_to_others(admission):
-    admission(BEAT=600, LEASE=3600)
-    gate = gate_of("default")
-    await eventually(lambda: gate.account.level)
-    calls = gate.calls
+    admission(HEARTBEAT=600, LEASE=3600)
+    limiter = limiter_of("default")
+    await eventually(lambda: limiter.state.level)
+    calls = limiter.calls
     assert [says() for _ in range(100)] == [(200, "ready")] * 100
-    assert gate.calls == calls
-    await close_gates()
+    assert limiter.calls == calls
+    await close_limiters()
 
 
 async def test_a_full_pool_is_not_ready_until_a_twentieth_of_it_is_free(admission):
-    admission(MAX_CONNECTIONS=40, BEAT=0.1, LEASE=3)
-    gate = gate_of("default")
-    slots = [await gate.acquire() for _ in range(40)]
+    admission(MAX_CONNECTIONS=40, HEARTBEAT=0.1, LEASE=3)
+    limiter = limiter_of("default")
+    slots = [await limiter.acquire() for _ in range(40)]
     await until("", 503, "full")
     assert says("ignore=full") == (200, "ready")
     slots.pop().release()
-    await eventually(lambda: gate.account._total == 39)
+    await eventually(lambda: limiter.state._total == 39)
     assert says() == (503, "full")
     slots.pop().release()
     slots.pop().release()
     await until("", 200, "ready")
-    slots.extend([await gate.acquire() for _ in range(2)])
-    await eventually(lambda: gate.account._total == 39)
+    slots.extend([await limiter.acquire() for _ in range(2)])
+    await eventually(lambda: limiter.state._total == 39)
     assert says() == (200, "ready")
     for slot in slots:
         slot.release()
-    await close_gates()
+    await close_limiters()
 
 
 async def test_a_saturated_monitor_is_no_reason_below_its_second_threshold(admission):
     admission(PRESSURE=WATCHED)
-    gate = gate_of("default")
+    limiter = limiter_of("default")
     READINGS["told"] = 0.89
-    await eventually(lambda: any(load.pressure for load in gate._pressure.load))
+    await eventually(lambda: any(load.pressure for load in limiter._pressure.load))
     assert says() == (200, "ready")
     READINGS["told"] = 0.9
     await until("", 503, "saturated")
     assert says("ignore=saturated") == (200, "ready")
     READINGS["told"] = 0.1
     await until("", 200, "ready")
-    await close_gates()
+    await close_limiters()
 
 
 @pytest.mark.parametrize("reason", ["draining", "paused"])
 async def test_a_closed_pool_says_why(admission, monkeypatch, reason):
     admission()
-    gate_of("default")
-    monkeypatch.setattr("channels_admission.limiter.state.Account.closed", reason)
+    limiter_of("default")
+    monkeypatch.setattr("channels_admission.limiter.state.State.closed", reason)
     assert says() == (503, reason)
     assert says(f"ignore=full,{reason}") == (200, "ready")
-    await close_gates()
+    await close_limiters()
 
 
 async def test_in_a_dry_run_only_a_drain_is_a_reason(admission, monkeypatch):
     admission(DRY_RUN=True)
-    gate_of("default").account.level = Level.FULL
-    monkeypatch.setattr("channels_admission.limiter.state.Account.closed", "paused")
+    limiter_of("default").state.level = Level.FULL
+    monkeypatch.setattr("channels_admission.limiter.state.State.closed", "paused")
     assert says() == (200, "ready")
-    monkeypatch.setattr("channels_admission.limiter.state.Account.closed", "draining")
+    monkeypatch.setattr("channels_admission.limiter.state.State.closed", "draining")
     assert says() == (503, "draining")
-    await close_gates()
+    await close_limiters()
 
 
 async def test_a_worker_is_ready_while_one_of_its_pools_is(admission, monkeypatch):
-    admission(MAX_CONNECTIONS=1, POOLS={"chat": {"MAX_CONNECTIONS": 2}}, BEAT=0.1, LEASE=3)
-    gates = [gate_of("default"), gate_of("chat")]
-    slot = await gates[0].acquire()
+    admission(MAX_CONNECTIONS=1, POOLS={"chat": {"MAX_CONNECTIONS": 2}}, HEARTBEAT=0.1, LEASE=3)
+    limiters = [limiter_of("default"), limiter_of("chat")]
+    slot = await limiters[0].acquire()
     await until("pool=default", 503, "full")
     assert says("pool=chat") == (200, "ready")
     assert says() == (200, "ready")
-    gates[1].account.level = Level.FULL
+    limiters[1].state.level = Level.FULL
     assert says() == (503, "full")
     slot.release()
-    await close_gates()
+    await close_limiters()
 
 
 async def test_while_the_ledger_is_away_no_pool_is_full(admission):
-    settings = admission(MAX_CONNECTIONS=1, BEAT=0.1, LEASE=3)
-    gate = Gate(settings.pool("default"), settings, ledger := FaultyLedger(open_ledger(settings)), Worker())
-    slot = await gate.acquire()
-    await eventually(lambda: standing([gate]) == "full")
+    settings = admission(MAX_CONNECTIONS=1, HEARTBEAT=0.1, LEASE=3)
+    limiter = Limiter(settings.pool("default"), settings, ledger := FaultyLedger(open_ledger(settings)), Worker())
+    slot = await limiter.acquire()
+    await eventually(lambda: standing([limiter]) == "full")
     async with ledger.away(LedgerUnavailable("the road is closed")):
-        await eventually(lambda: gate.account.away)
-        assert standing([gate]) == "ready"
-    await eventually(lambda: standing([gate]) == "full")
+        await eventually(lambda: limiter.state.away)
+        assert standing([limiter]) == "ready"
+    await eventually(lambda: standing([limiter]) == "full")
     slot.release()
-    await gate.aclose()
+    await limiter.aclose()
 
 
 @pytest.mark.parametrize(
@@ -160,21 +160,21 @@ def test_a_question_that_makes_no_sense_is_told_so(admission, query, status, tex
 
 
 def test_each_event_loop_answers_for_itself_and_a_thread_without_one_for_all(admission):
-    admission(MAX_CONNECTIONS=1, BEAT=0.1, LEASE=3)
+    admission(MAX_CONNECTIONS=1, HEARTBEAT=0.1, LEASE=3)
     opened, done = threading.Event(), threading.Event()
 
     async def serve():
-        slot = await gate_of("default").acquire()
+        slot = await limiter_of("default").acquire()
         await eventually(lambda: says() == (503, "full"))
         opened.set()
         await asyncio.to_thread(done.wait, 10)
         slot.release()
-        await close_gates()
+        await close_limiters()
 
     async def elsewhere():
-        gate_of("default").account.level = Level.CALM
+        limiter_of("default").state.level = Level.CALM
         found = says()
-        await close_gates()
+        await close_limiters()
         return found
 
     thread = threading.Thread(target=asyncio.run, args=(serve(),))
@@ -192,20 +192,20 @@ def test_each_event_loop_answers_for_itself_and_a_thread_without_one_for_all(adm
 
 async def test_the_url_answers_strangers_in_one_word(admission):
     admission(MAX_CONNECTIONS=1)
-    gate = gate_of("default")
+    limiter = limiter_of("default")
     client = AsyncClient()
     response = await client.get(URL)
     assert (response.status_code, response.content) == (200, b"ready\n")
     assert response["Cache-Control"] == "no-store"
     assert response["X-Content-Type-Options"] == "nosniff"
     assert response["Content-Type"] == "text/plain; charset=utf-8"
-    gate.account.level = Level.FULL
+    limiter.state.level = Level.FULL
     response = await client.get(URL)
     assert (response.status_code, response.content) == (503, b"full\n")
     assert (await client.get(f"{URL}?ignore=full")).status_code == 200
     assert (await client.head(URL)).status_code == 503
     assert (await client.post(URL)).status_code == 405
-    await close_gates()
+    await close_limiters()
 
 
 async def test_a_site_that_asks_everybody_to_log_in_lets_balancers_ask(admission, settings):
@@ -269,7 +269,7 @@ async def test_each_worker_answers_for_itself(admission, prefix, redis_server, t
     marked = tmp_path / "marked"
     marked.touch()
     keys = {
-        "LEDGER": redis_server.url, "PREFIX": prefix, "MAX_CONNECTIONS": 20, "BEAT": 0.2, "LEASE": 5,
+        "LEDGER": redis_server.url, "PREFIX": prefix, "MAX_CONNECTIONS": 20, "HEARTBEAT": 0.2, "LEASE": 5,
         "PRESSURE": {"lag": None, "marked": {"MONITOR": "demo.strain.marked", "THRESHOLDS": [0.5, 1]}},
     }  # fmt: skip
     admission(**{**keys, "PRESSURE": {"lag": None}})

@@ -1,4 +1,4 @@
-"""Every way in which a real Redis refuses, forgets or falls silent, against real gates.
+"""Every way in which a real Redis refuses, forgets or falls silent, against real limiters.
 
 The docstring of a fault is its name in the page of figures.
 """
@@ -13,13 +13,13 @@ from redis.asyncio import Redis as Client
 from redis.exceptions import RedisError
 
 from channels_admission.ledger import open_ledger
-from channels_admission.limiter.limiter import Gate, Slot
+from channels_admission.limiter.limiter import Limiter, Slot
 from channels_admission.runtime.identity import Worker
 
 from conftest import eventually
 from demo.servers import Redis
 
-LIMIT, BEAT = 50, 0.2
+LIMIT, HEARTBEAT = 50, 0.2
 pytestmark = pytest.mark.fault
 
 
@@ -38,20 +38,20 @@ async def client(server):
 
 
 @pytest.fixture
-async def gates(admission, server, client):
+async def limiters(admission, server, client):
     """Two workers with twenty slots each, of a limit of fifty, known to a ledger that has settled."""
     url = f"redis://app:secret@{server.host}:{server.port}"
-    settings = admission(MAX_CONNECTIONS=LIMIT, BEAT=BEAT, LEASE=2, LEDGER=url, WHEN_LEDGER_DOWN="freeze")
+    settings = admission(MAX_CONNECTIONS=LIMIT, HEARTBEAT=HEARTBEAT, LEASE=2, LEDGER=url, WHEN_LEDGER_DOWN="freeze")
     ledgers = [open_ledger(settings) for _ in range(2)]
-    gates = [Gate(settings.pool("default"), settings, ledger, Worker()) for ledger in ledgers]
-    for gate in gates:
-        verdicts = await asyncio.gather(*(gate.acquire() for _ in range(20)))
-        gate.slots = [verdict for verdict in verdicts if isinstance(verdict, Slot)]
-        assert len(gate.slots) == 20
-    await eventually(lambda: all(gate.account._met_settled for gate in gates))
-    yield gates
-    for gate in gates:
-        await gate.aclose()
+    limiters = [Limiter(settings.pool("default"), settings, ledger, Worker()) for ledger in ledgers]
+    for limiter in limiters:
+        verdicts = await asyncio.gather(*(limiter.acquire() for _ in range(20)))
+        limiter.slots = [verdict for verdict in verdicts if isinstance(verdict, Slot)]
+        assert len(limiter.slots) == 20
+    await eventually(lambda: all(limiter.state._met_settled for limiter in limiters))
+    yield limiters
+    for limiter in limiters:
+        await limiter.aclose()
     for ledger in ledgers:
         await ledger.aclose()
 
@@ -145,55 +145,55 @@ PERMANENT = {without_rights, another_password, foreign_key}
 class Tries:
     """Handshakes one after the other, each decided in time."""
 
-    def __init__(self, gates) -> None:
-        self.gates = gates
+    def __init__(self, limiters) -> None:
+        self.limiters = limiters
         self.admitted: list[Slot] = []
         self.slowest = 0.0
 
     async def twelve(self) -> None:
         for number in range(12):
             started = time.monotonic()
-            verdict = await self.gates[number % 2].acquire()
+            verdict = await self.limiters[number % 2].acquire()
             self.slowest = max(self.slowest, time.monotonic() - started)
             if isinstance(verdict, Slot):
                 self.admitted.append(verdict)
         assert self.slowest <= 0.4
-        assert sum(gate.account.held for gate in self.gates) <= LIMIT
+        assert sum(limiter.state.held for limiter in self.limiters) <= LIMIT
 
 
-async def agree(gates, client) -> bool:
+async def agree(limiters, client) -> bool:
     (key,) = await client.keys("test-*:counts") or [None]
     fields = await client.hgetall(key) if key else {}
     counted = {name.decode(): int(record.split(b"|")[0]) for name, record in fields.items() if name[:1] != b"#"}
-    truth = {gate.account.worker.id: gate.account.held for gate in gates}
+    truth = {limiter.state.worker.id: limiter.state.held for limiter in limiters}
     return counted == truth and int(fields.get(b"#total", -1)) == sum(truth.values())
 
 
-async def settled(gates, client) -> float:
+async def settled(limiters, client) -> float:
     """Seconds until the ledger agrees, and it must within one."""
     began = time.monotonic()
-    await eventually(lambda: agree(gates, client), seconds=1)
+    await eventually(lambda: agree(limiters, client), seconds=1)
     return time.monotonic() - began
 
 
 @pytest.mark.parametrize("fault", LASTING, ids=lambda fault: fault.__name__)
-async def test_a_fault_that_lasts(gates, client, fault, caplog, figures):
-    tries = Tries(gates)
+async def test_a_fault_that_lasts(limiters, client, fault, caplog, figures):
+    tries = Tries(limiters)
     async with fault(client):
         await tries.twelve()
-        await asyncio.sleep(3 * BEAT)
+        await asyncio.sleep(3 * HEARTBEAT)
         await tries.twelve()
         lost = [record for record in caplog.records if record.getMessage().startswith("Ledger lost")]
         if fault is not evicting_everything:
             assert tries.admitted == []
-            assert {gate.account.away for gate in gates} == {True}
+            assert {limiter.state.away for limiter in limiters} == {True}
             errors = [record for record in lost if record.levelno == logging.ERROR]
             assert len(errors) == (2 if fault in PERMANENT else 0)
     over = time.monotonic()
-    await eventually(lambda: not any(gate.account.away for gate in gates), seconds=1)
-    await settled(gates, client)
+    await eventually(lambda: not any(limiter.state.away for limiter in limiters), seconds=1)
+    await settled(limiters, client)
     equal = time.monotonic() - over
-    assert sum(gate.account.held for gate in gates) == 40 + len(tries.admitted)
+    assert sum(limiter.state.held for limiter in limiters) == 40 + len(tries.admitted)
     grip = "never above the limit" if fault is evicting_everything else "nobody is let in who was not counted"
     loud = "; one line at ERROR in each worker" if fault in PERMANENT else ""
     figures.note(
@@ -250,13 +250,13 @@ BLOWS = [forget_scripts, cut_connections, forget_everything, forget_counts, forg
 
 
 @pytest.mark.parametrize("blow", BLOWS, ids=lambda blow: blow.__name__)
-async def test_a_blow_that_passes(gates, client, blow, caplog, figures):
-    tries = Tries(gates)
+async def test_a_blow_that_passes(limiters, client, blow, caplog, figures):
+    tries = Tries(limiters)
     for _ in range(10):
         await blow(client)
         await tries.twelve()
-    equal = await settled(gates, client)
-    assert sum(gate.account.held for gate in gates) == 40 + len(tries.admitted)
+    equal = await settled(limiters, client)
+    assert sum(limiter.state.held for limiter in limiters) == 40 + len(tries.admitted)
     assert {
         record.getMessage() for record in caplog.records if record.levelno > logging.INFO and record.module != "alerts"
     } == ({DAMAGE} if blow in DAMAGING else set())
@@ -271,14 +271,14 @@ async def test_a_redis_that_refuses_tls(admission, server, figures):
     url = f"rediss://app:secret@{server.host}:{server.port}"
     settings = admission(MAX_CONNECTIONS=LIMIT, EXPECTED_WORKERS=2, LEDGER=url, WHEN_LEDGER_DOWN="share")
     ledger = open_ledger(settings)
-    gate = Gate(settings.pool("default"), settings, ledger, Worker())
+    limiter = Limiter(settings.pool("default"), settings, ledger, Worker())
     loop = asyncio.get_running_loop()
     admitted, slowest = 0, 0.0
     for _ in range(LIMIT):
         began = loop.time()
-        admitted += isinstance(await gate.acquire(), Slot)
+        admitted += isinstance(await limiter.acquire(), Slot)
         slowest = max(slowest, loop.time() - began)
-    await gate.aclose()
+    await limiter.aclose()
     await ledger.aclose()
     assert slowest <= 0.4
     assert admitted == LIMIT // 2

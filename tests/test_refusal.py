@@ -13,7 +13,7 @@ from channels_admission.consumers import AdmissionMixin
 from channels_admission.core.counters import Reason
 from channels_admission.core.protocol import Refusal
 from channels_admission.exceptions import ConfigurationError
-from channels_admission.limiter.registry import close_gates, gate_of
+from channels_admission.limiter.registry import close_limiters, limiter_of
 from channels_admission.middleware import AdmissionMiddleware
 
 HTTP = {"websocket.http.response": {}}
@@ -101,7 +101,7 @@ async def test_a_refused_connection_reaches_neither_connect_nor_disconnect(admis
     assert closed["reason"].startswith("Try Again Later; retry-after=")
     await client.wait()
     assert Recorder.seen == []
-    await close_gates()
+    await close_limiters()
 
 
 async def test_both_faces_of_one_pool_hold_one_slot_and_of_two_pools_one_each(admission):
@@ -112,14 +112,14 @@ async def test_both_faces_of_one_pool_hold_one_slot_and_of_two_pools_one_each(ad
 
     one = WebsocketCommunicator(AdmissionMiddleware(Recorder.as_asgi()), "/")
     await one.connect()
-    assert (gate_of("default").account.held, gate_of("chat").account.held) == (1, 0)
+    assert (limiter_of("default").state.held, limiter_of("chat").state.held) == (1, 0)
     two = WebsocketCommunicator(AdmissionMiddleware(Chat.as_asgi()), "/")
     await two.connect()
-    assert (gate_of("default").account.held, gate_of("chat").account.held) == (2, 1)
+    assert (limiter_of("default").state.held, limiter_of("chat").state.held) == (2, 1)
     for client in (one, two):
         await client.disconnect()
-    assert (gate_of("default").account.held, gate_of("chat").account.held) == (0, 0)
-    await close_gates()
+    assert (limiter_of("default").state.held, limiter_of("chat").state.held) == (0, 0)
+    await close_limiters()
 
 
 async def test_other_scopes_pass_through(admission):
@@ -140,8 +140,8 @@ async def test_switched_off_nothing_is_counted_or_refused(admission):
     client = WebsocketCommunicator(AdmissionMiddleware(Recorder.as_asgi()), "/")
     assert await client.connect() == (True, None)
     await client.disconnect()
-    assert gate_of("default").account.counters == {}
-    await close_gates()
+    assert limiter_of("default").state.counters == {}
+    await close_limiters()
 
 
 def test_an_unknown_pool_is_an_error_that_names_the_nearest(admission):

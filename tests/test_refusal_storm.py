@@ -11,7 +11,7 @@ from ipaddress import IPv4Address
 import pytest
 from redis.asyncio import Redis as Client
 
-from channels_admission.limiter.registry import close_gates
+from channels_admission.limiter.registry import close_limiters
 from channels_admission.middleware import AdmissionMiddleware
 
 from demo.servers import Redis
@@ -131,7 +131,7 @@ async def test_refusals_leave_no_key_no_memory_and_few_lines(admission, redis, l
 
     crowd.leave.set()
     await asyncio.gather(*admitted)
-    await close_gates()
+    await close_limiters()
     figures.note(
         f"{count:,} refused handshakes, each from another address",
         "no key, no field, no memory, one log line a second",

@@ -12,7 +12,7 @@ from channels_admission.core.protocol import View
 from channels_admission.core.readings import Load
 from channels_admission.ledger.redis import RedisLedger
 
-from reports import BEAT, LEASE, Reporter
+from reports import HEARTBEAT, LEASE, Reporter
 
 WORKERS, PER_HOST, FEW = 10_000, 100, 10
 REAPED_PER_CALL = 100
@@ -77,11 +77,11 @@ async def test_ten_thousand_workers(ledger, clock, figures):
     assert len(await keys(ledger)) == 6 + hosts  # counts, leases, seconds, controls, minutes, and the tests' clock
     assert size <= BYTES[(await ledger._redis.info("memory"))["mem_allocator"].partition("-")[0]]
 
-    for _ in range(int(LEASE / BEAT) - 1):
-        clock.now += BEAT
+    for _ in range(int(LEASE / HEARTBEAT) - 1):
+        clock.now += HEARTBEAT
         view = await first.say(held=1)
     assert (view.workers, view.total) == (WORKERS, WORKERS)
-    clock.now += BEAT
+    clock.now += HEARTBEAT
     await ledger.tell_time("default")
     left, worst = WORKERS, 0.0
     for _ in range(math.ceil((WORKERS - 1) / REAPED_PER_CALL)):

@@ -9,14 +9,14 @@ from benchmarks import scale
 from channels_admission.ledger.redis import RedisLedger
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "scaling.md"
-SMALL = {"SIZES": (3, 30), "SLOTS": 5, "HERD": 600, "ROOM": 40, "SAMPLES": 30, "BEATS": 1, "BEAT": 0.2}
+SMALL = {"SIZES": (3, 30), "SLOTS": 5, "HERD": 600, "ROOM": 40, "SAMPLES": 30, "BEATS": 1, "HEARTBEAT": 0.2}
 
 
 @pytest.mark.integration
 async def test_a_herd_over_many_workers_is_admitted_exactly_to_the_limit(admission, redis_server, monkeypatch):
     for name, value in SMALL.items():
         monkeypatch.setattr(scale, name, value)
-    settings = admission(LEDGER=redis_server.url, BEAT=0.2, LEASE=2, POOLS=scale.pools())
+    settings = admission(LEDGER=redis_server.url, HEARTBEAT=0.2, LEASE=2, POOLS=scale.pools())
     ledger = RedisLedger(settings)
     figures = await scale.Bench(ledger, settings).measure()
     await ledger.aclose()

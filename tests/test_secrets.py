@@ -18,7 +18,7 @@ from redis.exceptions import AuthenticationError, ConnectionError
 
 from channels_admission import conf
 from channels_admission.ledger import open_ledger
-from channels_admission.limiter.registry import close_gates, gate_of
+from channels_admission.limiter.registry import close_limiters, limiter_of
 from channels_admission.status import cache
 
 from conftest import eventually
@@ -125,7 +125,7 @@ def test_nothing_that_people_or_programs_see_tells_a_secret(
     caplog.set_level(logging.DEBUG)
     monkeypatch.setattr(cache, "_remembered", None)
     url = guarded if works else guarded.replace(CORE, f"{CORE}-wrong")
-    admission(LEDGER=url, BEAT=0.1, LEASE=30, ALERTS={"WEBHOOK": HOOK, "LEDGER": True}, STATUS_TOKEN=TOKEN)
+    admission(LEDGER=url, HEARTBEAT=0.1, LEASE=30, ALERTS={"WEBHOOK": HOOK, "LEDGER": True}, STATUS_TOKEN=TOKEN)
     asyncio.run(_hear(away=not works))
     seen = _look(admin_client)
     assert f"127.0.0.1:{url.rpartition(':')[2].partition('/')[0]}/0" in seen
@@ -133,10 +133,10 @@ def test_nothing_that_people_or_programs_see_tells_a_secret(
 
 
 async def _hear(*, away: bool) -> None:
-    """Let a gate have the ledger, or lose it, with all that it then logs."""
-    account = gate_of("default").account
-    await eventually(lambda: account.away if away else account.calls.made)
-    await close_gates()
+    """Let a limiter have the ledger, or lose it, with all that it then logs."""
+    state = limiter_of("default").state
+    await eventually(lambda: state.away if away else state.calls.made)
+    await close_limiters()
 
 
 def _look(admin_client) -> str:

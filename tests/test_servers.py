@@ -25,8 +25,8 @@ SERVERS = {
     "granian": ("granian", []),
 }
 LIMIT = 50
-BEAT = 0.5
-TERMS = {"BEAT": BEAT, "LEASE": 5}
+HEARTBEAT = 0.5
+TERMS = {"HEARTBEAT": HEARTBEAT, "LEASE": 5}
 fault = pytest.mark.fault
 
 
@@ -137,10 +137,10 @@ async def test_a_killed_worker_gives_its_slots_back_to_its_neighbours_within_two
         await eventually(lambda: shows(lambda pool: pool.held == 30))
         os.kill(doomed[0].pid, signal.SIGKILL)
         killed = time.monotonic()
-        await eventually(lambda: shows(lambda pool: pool.held == 10), seconds=2 * BEAT + 0.2)
+        await eventually(lambda: shows(lambda pool: pool.held == 10), seconds=2 * HEARTBEAT + 0.2)
         figures.note(
             f"one of three {server} workers is killed, with 20 slots",
-            f"they are free within two beats ({2 * BEAT} s); its neighbours' clients notice nothing",
+            f"they are free within two beats ({2 * HEARTBEAT} s); its neighbours' clients notice nothing",
             f"{time.monotonic() - killed:.2f} s",
         )
         for client in others:
@@ -154,7 +154,7 @@ async def test_a_killed_worker_gives_its_slots_back_to_its_neighbours_within_two
 async def test_a_killed_worker_of_another_host_gives_its_slots_back_with_its_lease(workers, figures):
     """The worker lives in a process namespace of its own, as in a container: nobody can see its process."""
     beat, lease = 0.25, 2.5
-    terms = {"BEAT": beat, "LEASE": lease}
+    terms = {"HEARTBEAT": beat, "LEASE": lease}
     elsewhere = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
     with workers(count=1, settings=terms, launcher=elsewhere) as far, workers(count=1, settings=terms) as near:
         doomed = await enter_many(20, far.origins)
@@ -199,7 +199,7 @@ async def test_a_worker_asked_to_stop_gives_its_slots_back_within_a_second(worke
 
 @fault
 async def test_a_worker_without_neighbours_says_goodbye_before_it_is_gone(workers, server, figures):
-    with workers(server, 1, settings={"BEAT": 5, "LEASE": 50}) as running:
+    with workers(server, 1, settings={"HEARTBEAT": 5, "LEASE": 50}) as running:
         name = SERVERS[server][0]
         if name != "daphne":
             await eventually(lambda: shows(lambda pool: [worker.server for worker in pool.workers] == [name]))
@@ -228,7 +228,7 @@ async def test_a_worker_without_neighbours_says_goodbye_before_it_is_gone(worker
 async def test_redis_away_for_longer_than_the_lease(workers, figures, policy, away):
     """A full pool with ``freeze``, 20 free slots with ``share``: half of them for each of two workers."""
     beat, lease = 0.25, 1.5
-    terms = {"BEAT": beat, "LEASE": lease, "WHEN_LEDGER_DOWN": policy}
+    terms = {"HEARTBEAT": beat, "LEASE": lease, "WHEN_LEDGER_DOWN": policy}
     full = {"freeze": LIMIT, "share": 30}[policy]
     with Redis() as redis, workers(count=2, redis=redis, shared_port=False, settings=terms) as running:
         held = await enter_many(full, running.origins)
@@ -301,7 +301,7 @@ async def test_a_herd_of_a_thousand_in_one_worker_costs_at_most_twenty_calls(wor
         with redis.Redis.from_url(redis_server.url) as client:
             return client.info("commandstats").get("cmdstat_evalsha", {}).get("calls", 0)
 
-    with workers(count=1, settings={"MAX_CONNECTIONS": 1000, "BEAT": 5, "LEASE": 50}) as running:
+    with workers(count=1, settings={"MAX_CONNECTIONS": 1000, "HEARTBEAT": 5, "LEASE": 50}) as running:
         before = calls()
         clients = await enter_many(1000, running.origins)
         spent = calls() - before

@@ -14,7 +14,7 @@ import psutil
 import pytest
 from websockets.exceptions import InvalidHandshake
 
-from channels_admission.overload.manager import REFRESH, Pressure
+from channels_admission.overload.manager import REFRESH, OverloadManager
 from channels_admission.overload.monitors import WINDOW
 from channels_admission.overload.trigger import STEADY
 
@@ -25,8 +25,8 @@ from demo.servers import Workers
 
 pytestmark = [pytest.mark.integration, pytest.mark.fault]
 
-BEAT = 0.2
-TERMS = {"MAX_CONNECTIONS": 5000, "BEAT": BEAT, "LEASE": 5}
+HEARTBEAT = 0.2
+TERMS = {"MAX_CONNECTIONS": 5000, "HEARTBEAT": HEARTBEAT, "LEASE": 5}
 MIB = 2**20
 
 
@@ -104,7 +104,7 @@ async def test_a_worker_whose_loop_is_blocked_refuses_alone_and_recovers(workers
         assert codes(here) == {None: 60}
         assert [await ask(client, "still here") for client in held] == ["still here"] * 2
         await asyncio.sleep(max(0.0, began + times * (block + rest) - time.monotonic()))
-        await eventually(lambda: _is_calm(held[0].pid), seconds=2 * WINDOW + REFRESH + BEAT)
+        await eventually(lambda: _is_calm(held[0].pid), seconds=2 * WINDOW + REFRESH + HEARTBEAT)
         recovered = time.monotonic() - began - times * (block + rest)
         again = await enter_many(60, [blocked])
         assert codes(again) == {None: 60}
@@ -144,7 +144,7 @@ async def test_about_its_threshold_a_worker_changes_its_mind_at_most_once_in_a_w
     assert 1 <= len(changes) <= seconds / STEADY
     # Each change is seen with the next beat.
     apart = [later - earlier for earlier, later in pairwise(changes)]
-    assert all(each >= STEADY - BEAT - 0.1 for each in apart)
+    assert all(each >= STEADY - HEARTBEAT - 0.1 for each in apart)
     assert min(crossed) < 0.1 < max(crossed)
     figures.note(
         "an event loop blocked for 60 ms, and now and then 130 ms, in every 400",
@@ -239,7 +239,7 @@ async def test_a_worker_short_of_memory_refuses_until_it_has_some_again(workers,
         assert codes(refused) == {1013: 20}
         assert (await eventually(lambda: _all_counted(21))).refused == {"memory": 20}
         await asyncio.sleep(max(0.0, began + seconds - time.monotonic()))
-        await eventually(lambda: _has_none(glutton.pid), seconds=STEADY + REFRESH + BEAT + 0.5)
+        await eventually(lambda: _has_none(glutton.pid), seconds=STEADY + REFRESH + HEARTBEAT + 0.5)
         recovered = time.monotonic() - began - seconds
         again = await enter_many(20, [running.origin])
         assert codes(again) == {None: 20}
@@ -311,7 +311,7 @@ async def fill(running: Workers, count: int = 40) -> list[Client]:
 
 
 async def test_a_worker_whose_memory_runs_out_closes_some_and_lives(workers, prefix, figures):
-    with mortal(workers, prefix, SHED_PER_BEAT=SHED) as running:
+    with mortal(workers, prefix, SHED_PER_HEARTBEAT=SHED) as running:
         clients = await fill(running)
         pid = clients[0].pid
         knocks, readings, refused_before = [], [], 0
@@ -346,7 +346,7 @@ async def test_a_worker_whose_memory_runs_out_closes_some_and_lives(workers, pre
 
 
 async def test_without_shedding_the_same_load_kills_the_worker(workers, prefix, figures):
-    with mortal(workers, prefix, SHED_PER_BEAT=0) as running:
+    with mortal(workers, prefix, SHED_PER_HEARTBEAT=0) as running:
         clients, began = await fill(running), time.monotonic()
         (process,) = running.processes
         await eventually(lambda: process.poll() is not None, seconds=GROWTH + 2)
@@ -354,7 +354,7 @@ async def test_without_shedding_the_same_load_kills_the_worker(workers, prefix, 
         seconds = time.monotonic() - began
         await eventually(lambda: not any(client.is_open for client in clients))
         figures.note(
-            "… the same with `SHED_PER_BEAT` 0",
+            "… the same with `SHED_PER_HEARTBEAT` 0",
             "nothing",
             f"killed after {seconds:.1f} s, and {len(clients)} connections with it",
         )
@@ -369,7 +369,7 @@ async def test_the_monitors_of_an_idle_worker_cost_next_to_nothing(admission, fi
     alone, watched = 0.0, 0.0
     for _ in range(2):
         alone += await _spent(seconds)
-        pressure = Pressure(settings)
+        pressure = OverloadManager(settings)
         await asyncio.sleep(WINDOW + 0.5)
         watched += await _spent(seconds)
         await pressure.aclose()

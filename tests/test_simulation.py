@@ -8,13 +8,13 @@ import random
 
 import pytest
 
-from channels_admission.limiter.state import Account
+from channels_admission.limiter.state import State
 
 from simulation import ALL, BIRTHS, EMBEDDED, FATES, LOSS, NET, ORDERS, RUSH, Simulation
 
 pytestmark = pytest.mark.simulation
 
-LIMIT, WORKERS, BEAT, LEASE = 100, 8, 1.0, 10.0
+LIMIT, WORKERS, HEARTBEAT, LEASE = 100, 8, 1.0, 10.0
 PROFILES = pytest.mark.parametrize(
     ("profile", "ledger"),
     [
@@ -36,7 +36,7 @@ FORGETFUL = {"pool.next_version": "function() return math.max(1, report.version)
 FREE_TOKENS = {"rate.spend": "function() rate.full_at = 0 end"}
 
 
-class Trusting(Account):
+class Trusting(State):
     """Takes the ledger to count what it last counted, whether or not a smaller report has arrived since."""
 
     def report(self, *args, **kwargs):
@@ -52,7 +52,7 @@ def simulate(admission, redis_server):
 
     def run(profile, seed, calls, ledger="redis", *, until_violated=False, **changes):
         settings = admission(
-            LEDGER=redis_server.url if ledger == "redis" else "memory", LEASE=LEASE, BEAT=BEAT,
+            LEDGER=redis_server.url if ledger == "redis" else "memory", LEASE=LEASE, HEARTBEAT=HEARTBEAT,
             MAX_CONNECTIONS=LIMIT, EXPECTED_WORKERS=WORKERS, WHEN_LEDGER_DOWN="freeze",
             CONNECT_RATE=profile.rate,
         )  # fmt: skip
@@ -93,7 +93,7 @@ def test_nothing_is_violated_in_200_000_calls(simulate, profile, ledger, seed):
 
 @pytest.mark.long
 def test_nothing_is_violated_in_500_000_calls_with_every_fault(simulate):
-    """Damaged fields among them: at the end the counts equal the truth, and no gate is away."""
+    """Damaged fields among them: at the end the counts equal the truth, and no limiter is away."""
     outcome = simulate(ALL, seed_or(any_seed()), 500_000)
     assert not outcome.violations, str(outcome)
     assert outcome.healed > 0
@@ -111,7 +111,7 @@ def test_one_seed_is_one_run(simulate):
         pytest.param(ALL, {"replaced": REAL_CLOCK}, {"forgotten early", "ghost"}, id="virtual clock"),
         pytest.param(LOSS, {"replaced": NO_ECHO}, {"over the limit"}, id="version echo"),
         pytest.param(BIRTHS, {"replaced": EMPTY_IS_SETTLED}, {"over the limit"}, id="settling when empty"),
-        pytest.param(NET, {"account": Trusting}, {"undercounted", "raised"}, id="allowance rule"),
+        pytest.param(NET, {"state": Trusting}, {"undercounted", "raised"}, id="allowance rule"),
         pytest.param(RUSH, {"replaced": FREE_TOKENS}, {"too fast"}, id="connect rate"),
         pytest.param(ORDERS, {"replaced": FORGETFUL}, {"drained young"}, id="order of the pool's version"),
     ],

@@ -10,7 +10,7 @@ from torture import NETWORK, Torture
 
 pytestmark = [pytest.mark.integration, pytest.mark.fault]
 
-LIMIT, BEAT = 50, 0.5
+LIMIT, HEARTBEAT = 50, 0.5
 RUNS = [
     pytest.param(1, 15, id="1"),
     *(pytest.param(seed, 60, id=f"{seed} long", marks=pytest.mark.long) for seed in range(2, 8)),
@@ -23,7 +23,8 @@ async def test_no_more_is_held_than_the_policy_allows(admission, prefix, tmp_pat
     """With ``freeze`` never more than the limit; with ``share`` what :class:`torture.Judge` argues."""
     with Redis() as redis:
         keys = {
-            "MAX_CONNECTIONS": LIMIT, "BEAT": BEAT, "LEASE": 10 * BEAT, "LEDGER_TIMEOUT": 0.25, "LEDGER": redis.url,
+            "MAX_CONNECTIONS": LIMIT, "HEARTBEAT": HEARTBEAT, "LEASE": 10 * HEARTBEAT, "LEDGER_TIMEOUT": 0.25,
+            "LEDGER": redis.url,
             "PREFIX": prefix, "WHEN_LEDGER_DOWN": policy, "EXPECTED_WORKERS": 8,
         }  # fmt: skip
         admission(**keys)

@@ -10,7 +10,7 @@ from channels.generic.websocket import AsyncWebsocketConsumer, WebsocketConsumer
 from channels_admission.connections.ahead import MOST_BYTES, MOST_EVENTS, Ahead
 from channels_admission.consumers import AdmissionMixin
 from channels_admission.limiter import lookout
-from channels_admission.limiter.registry import close_gates, gate_of
+from channels_admission.limiter.registry import close_limiters, limiter_of
 from channels_admission.middleware import AdmissionMiddleware
 
 from clients import shows
@@ -88,25 +88,25 @@ APPLICATIONS = {
 
 @pytest.mark.parametrize("kind", APPLICATIONS)
 async def test_a_slot_that_nobody_accepts_is_given_back_and_the_handshake_refused(admission, kind):
-    admission(LEDGER_TIMEOUT=4, ACCEPT_DEADLINE=1, BEAT=0.1, LEASE=1, RETRY_AFTER=(2, 2))
+    admission(LEDGER_TIMEOUT=4, ACCEPT_DEADLINE=1, HEARTBEAT=0.1, LEASE=1, RETRY_AFTER=(2, 2))
     Blocks.leave.clear()
     client = Client(APPLICATIONS[kind](), subprotocols=["chat"])
-    gate = gate_of("default")
+    limiter = limiter_of("default")
     try:
-        await eventually(lambda: gate.account.held == 1)
-        await eventually(lambda: gate.account.held == 0)
+        await eventually(lambda: limiter.state.held == 1)
+        await eventually(lambda: limiter.state.held == 0)
         assert client.sent == [
             {"type": "websocket.accept", "subprotocol": "chat"},
             {"type": "websocket.close", "code": 1013, "reason": "Try Again Later; retry-after=2"},
         ]
         await asyncio.wait_for(client.task, 5)
-        assert gate.connections == {}
+        assert limiter.connections == {}
         await eventually(lambda: shows(lambda pool: (pool.unaccepted, pool.admitted, pool.refused) == (1, 1, {})))
     finally:
         Blocks.leave.set()
         # The thread goes on to answer by way of this event loop, which must not end before it.
         await asyncio.wait_for(sync_to_async(int)(), 5)
-    await close_gates()
+    await close_limiters()
 
 
 async def test_it_is_refused_as_configured(admission):
@@ -115,22 +115,22 @@ async def test_it_is_refused_as_configured(admission):
     await asyncio.wait_for(client.task, 5)
     assert client.types == ["http.response.start", "http.response.body"]
     assert (client.sent[0]["status"], dict(client.sent[0]["headers"])[b"retry-after"]) == (503, b"2")
-    await close_gates()
+    await close_limiters()
 
 
 async def test_a_dry_run_counts_it_once_and_refuses_nobody(admission):
     admission(LEDGER_TIMEOUT=4, ACCEPT_DEADLINE=1, DISCONNECT_GRACE=0, DRY_RUN=True)
     client = Client(AdmissionMiddleware(forever))
-    gate = gate_of("default")
-    await eventually(lambda: gate.account.counters["dry:unaccepted"] == 1)
+    limiter = limiter_of("default")
+    await eventually(lambda: limiter.state.counters["dry:unaccepted"] == 1)
     client.feed(DISCONNECT)
-    await eventually(lambda: gate.account.counters["dry:outlived"] == 1)
+    await eventually(lambda: limiter.state.counters["dry:outlived"] == 1)
     await asyncio.sleep(0.3)
-    assert gate.account.counters == {"admitted": 1, "dry:unaccepted": 1, "dry:outlived": 1}
-    assert (gate.account.held, client.sent) == (1, [])
+    assert limiter.state.counters == {"admitted": 1, "dry:unaccepted": 1, "dry:outlived": 1}
+    assert (limiter.state.held, client.sent) == (1, [])
     client.task.cancel()
     await asyncio.wait([client.task])
-    await close_gates()
+    await close_limiters()
 
 
 async def test_who_has_answered_is_never_refused(admission):
@@ -142,33 +142,33 @@ async def test_who_has_answered_is_never_refused(admission):
     admission(LEDGER_TIMEOUT=4, ACCEPT_DEADLINE=1)
     client = Client(AdmissionMiddleware(answers))
     await asyncio.sleep(1.4)
-    assert (client.types, gate_of("default").account.held) == (["accept"], 1)
+    assert (client.types, limiter_of("default").state.held) == (["accept"], 1)
     client.task.cancel()
     await asyncio.wait([client.task])
-    await close_gates()
+    await close_limiters()
 
 
 async def test_without_a_deadline_it_waits(admission):
     admission(LEDGER_TIMEOUT=4, ACCEPT_DEADLINE=None)
     client = Client(AdmissionMiddleware(forever))
     await asyncio.sleep(1.4)
-    assert (client.types, gate_of("default").account.held) == ([], 1)
+    assert (client.types, limiter_of("default").state.held) == ([], 1)
     client.task.cancel()
     await asyncio.wait([client.task])
-    await close_gates()
+    await close_limiters()
 
 
 async def test_a_handshake_whose_client_has_left_is_dropped_at_once(admission):
     admission(LEDGER_TIMEOUT=4)
     client = Client(AdmissionMiddleware(forever))
-    gate = gate_of("default")
-    await eventually(lambda: gate.account.held == 1)
+    limiter = limiter_of("default")
+    await eventually(lambda: limiter.state.held == 1)
     client.feed(DISCONNECT)
-    await eventually(lambda: gate.account.held == 0)
+    await eventually(lambda: limiter.state.held == 0)
     await asyncio.wait_for(client.task, 5)
     assert client.sent == []
-    assert gate.account.counters["outlived"] == 1
-    await close_gates()
+    assert limiter.state.counters["outlived"] == 1
+    await close_limiters()
 
 
 async def test_a_consumer_that_hears_of_it_before_its_accept_may_clean_up(admission):
@@ -180,12 +180,12 @@ async def test_a_consumer_that_hears_of_it_before_its_accept_may_clean_up(admiss
     Tidy.codes = []
     admission(LEDGER_TIMEOUT=4, DISCONNECT_GRACE=5)
     client = Client(AdmissionMiddleware(Tidy.as_asgi()))
-    gate = gate_of("default")
-    await eventually(lambda: gate.account.held == 1 and client.events.empty())
+    limiter = limiter_of("default")
+    await eventually(lambda: limiter.state.held == 1 and client.events.empty())
     client.feed(DISCONNECT)
     await asyncio.wait_for(client.task, 5)
-    assert (Tidy.codes, gate.account.held, gate.account.counters["outlived"]) == ([1001], 0, 0)
-    await close_gates()
+    assert (Tidy.codes, limiter.state.held, limiter.state.counters["outlived"]) == ([1001], 0, 0)
+    await close_limiters()
 
 
 class Busy(AsyncWebsocketConsumer):
@@ -201,16 +201,16 @@ async def test_a_handler_that_outlives_its_client_is_cancelled_after_its_grace(a
     admission(LEDGER_TIMEOUT=4, DISCONNECT_GRACE=0.5)
     client = Client(AdmissionMiddleware(Busy.as_asgi()))
     client.feed({"type": "websocket.receive", "text": "go"})
-    gate = gate_of("default")
+    limiter = limiter_of("default")
     await eventually(lambda: client.types == ["accept", "send"])
     client.feed(*[{"type": "websocket.receive", "text": "more"}] * before, DISCONNECT)
     await asyncio.sleep(0.4)
-    assert gate.account.held == 1
-    await eventually(lambda: gate.account.held == 0)
+    assert limiter.state.held == 1
+    await eventually(lambda: limiter.state.held == 0)
     await asyncio.wait_for(client.task, 5)
-    assert gate.account.counters["outlived"] == 1
-    assert gate.connections == {}
-    await close_gates()
+    assert limiter.state.counters["outlived"] == 1
+    assert limiter.connections == {}
+    await close_limiters()
 
 
 async def test_a_consumer_that_has_heard_of_the_end_has_the_same_grace(admission):
@@ -220,12 +220,12 @@ async def test_a_consumer_that_has_heard_of_the_end_has_the_same_grace(admission
 
     admission(LEDGER_TIMEOUT=4, DISCONNECT_GRACE=0.3)
     client = Client(AdmissionMiddleware(Slow.as_asgi()))
-    gate = gate_of("default")
+    limiter = limiter_of("default")
     await eventually(lambda: client.types == ["accept"])
     client.feed(DISCONNECT)
-    await eventually(lambda: gate.account.held == 0)
+    await eventually(lambda: limiter.state.held == 0)
     await asyncio.wait_for(client.task, 5)
-    await close_gates()
+    await close_limiters()
 
 
 async def test_a_server_that_has_told_of_the_end_is_asked_nothing_more(admission):
@@ -245,13 +245,13 @@ async def test_a_server_that_has_told_of_the_end_is_asked_nothing_more(admission
     admission(LEDGER_TIMEOUT=4)
     client = Strict(AdmissionMiddleware(Slow.as_asgi()))
     await eventually(lambda: client.types == ["accept"])
-    (connection,) = gate_of("default").connections
+    (connection,) = limiter_of("default").connections
     client.feed(DISCONNECT)
     await eventually(lambda: client.is_over)
     await asyncio.sleep(0.35)
     assert connection._receive == client._get
     await asyncio.wait_for(client.task, 5)
-    await close_gates()
+    await close_limiters()
 
 
 async def test_without_a_grace_it_goes_on(admission):
@@ -260,10 +260,10 @@ async def test_without_a_grace_it_goes_on(admission):
     client.feed({"type": "websocket.receive", "text": "go"}, DISCONNECT)
     await eventually(lambda: client.events.empty())
     await asyncio.sleep(0.5)
-    assert gate_of("default").account.held == 1
+    assert limiter_of("default").state.held == 1
     client.task.cancel()
     await asyncio.wait([client.task])
-    await close_gates()
+    await close_limiters()
 
 
 async def test_without_a_grace_the_server_tells_who_only_sends(admission):
@@ -285,8 +285,8 @@ async def test_without_a_grace_the_server_tells_who_only_sends(admission):
     client.feed(DISCONNECT)
     with pytest.raises(OSError, match="The client has left"):
         await asyncio.wait_for(client.task, 5)
-    assert gate_of("default").account.held == 0
-    await close_gates()
+    assert limiter_of("default").state.held == 0
+    await close_limiters()
 
 
 async def test_what_is_read_ahead_reaches_the_application_in_order_and_whole(admission):
@@ -312,7 +312,7 @@ async def test_what_is_read_ahead_reaches_the_application_in_order_and_whole(adm
     await eventually(lambda: heard == texts)
     client.feed(DISCONNECT)
     await asyncio.wait_for(client.task, 5)
-    await close_gates()
+    await close_limiters()
 
 
 async def test_no_more_is_read_ahead_than_so_many_bytes():

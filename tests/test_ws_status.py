@@ -54,7 +54,7 @@ def shared(admission, redis_server):
     """Put settings in force whose ledger is the Redis of this test run, with short beats."""
 
     def use(**keys):
-        return admission(LEDGER=redis_server.url, BEAT=0.1, LEASE=30, **keys)
+        return admission(LEDGER=redis_server.url, HEARTBEAT=0.1, LEASE=30, **keys)
 
     return use
 
@@ -301,7 +301,7 @@ def test_no_worker(shared):
 
 
 def test_a_ledger_that_settles_says_so(admission, redis_server):
-    admission(LEDGER=redis_server.url, BEAT=60, LEASE=600)
+    admission(LEDGER=redis_server.url, HEARTBEAT=60, LEASE=600)
     tell("web-1:1:ab", 3, settled=False)
     text = status()
     assert text.splitlines()[0].split()[-1] == "Settling"

@@ -1,4 +1,4 @@
-"""A worker to be tortured: a process with the product's gate over the Redis ledger, and clients that come and go.
+"""A worker to be tortured: a process with the product's limiter over the Redis ledger, and clients that come and go.
 
 What it holds stands in memory that it shares with the other workers and the judge; see :class:`Cells`.
 """
@@ -17,8 +17,8 @@ from django.conf import settings as django_settings
 from channels_admission import conf
 from channels_admission.core.protocol import Report, View
 from channels_admission.ledger import open_ledger
-from channels_admission.limiter.limiter import Gate, Slot
-from channels_admission.limiter.state import Account
+from channels_admission.limiter.limiter import Limiter, Slot
+from channels_admission.limiter.state import State
 from channels_admission.runtime.identity import Worker
 
 WORKERS = 8
@@ -72,7 +72,7 @@ class Cells:
         self.memory[worker] = self.memory[WORKERS + worker] = 0
 
 
-class Borrower(Account):
+class Borrower(State):
     """Books that also say what their worker may hold beyond what the ledger counts, by the README's rule.
 
     That is its part of the room last seen free, from the loss of the ledger until a view in which the total is
@@ -105,15 +105,15 @@ class Borrower(Account):
 class Client:
     """Comes, stays, leaves and comes again, now and then without the patience to wait for the verdict."""
 
-    def __init__(self, gate: Gate, cells: Cells, number: int, rng: random.Random) -> None:
-        self.gate, self.cells, self.number, self.rng = gate, cells, number, rng
+    def __init__(self, limiter: Limiter, cells: Cells, number: int, rng: random.Random) -> None:
+        self.limiter, self.cells, self.number, self.rng = limiter, cells, number, rng
 
     async def live(self) -> None:
         while not self.cells.quiet:
             patience = self.rng.choice([0.003, None, None, None])
             try:
                 async with asyncio.timeout(patience):
-                    verdict = await self.gate.acquire()
+                    verdict = await self.limiter.acquire()
             except TimeoutError:
                 continue
             if isinstance(verdict, Slot):
@@ -136,9 +136,9 @@ async def serve(cells: Cells, number: int, rng: random.Random) -> None:
     settings = conf.current()
     pool = settings.pool("default")
     worker = Worker()
-    account = Borrower(pool, worker, cells, number)
-    gate = Gate(pool, settings, open_ledger(settings), worker, account=account)
-    await asyncio.gather(*(Client(gate, cells, number, rng).live() for _ in range(CLIENTS)))
+    state = Borrower(pool, worker, cells, number)
+    limiter = Limiter(pool, settings, open_ledger(settings), worker, state=state)
+    await asyncio.gather(*(Client(limiter, cells, number, rng).live() for _ in range(CLIENTS)))
     await asyncio.Event().wait()
 
 

@@ -75,7 +75,7 @@ class PoolSettings:
     max_connection_age: float | None
     connect_rate: float | None
     connect_burst: int | None
-    ramp: float
+    slow_start: float
     refusal_hold: float
     max_refusals_held: int
     quotas: tuple[Quota, ...]
@@ -96,7 +96,7 @@ class PoolSettings:
     def terms(self) -> Terms:
         """What the ledger must know to set the pace; a burst that is not given is a quarter of a second's rate."""
         burst = self.connect_burst or max(1, math.ceil(BURST_TIME * (self.connect_rate or 0)))
-        return Terms(self.connect_rate, burst, self.ramp, self.retry_after)
+        return Terms(self.connect_rate, burst, self.slow_start, self.retry_after)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,11 +107,11 @@ class Settings:
     ledger: LedgerSettings
     prefix: str
     lease: float
-    beat: float
+    heartbeat: float
     ledger_timeout: float
     pressure: Mapping[str, Watch]
     memory_limit: int | None
-    shed_per_beat: int
+    shed_per_heartbeat: int
     status_token: str | None = field(repr=False)
     trusted_proxies: Proxies
     alerts: Recipients
@@ -160,10 +160,16 @@ PROJECT_KEYS = (
         "PREFIX", "E005", "channels_admission", prefix, "prefix of every key in Redis; one per project and environment"
     ),
     Key("LEASE", "E006", 30, seconds(1, MAX_LEASE), "seconds the ledger believes a worker after its last report"),
-    Key("BEAT", "E007", 3, seconds(0.1, 600), "seconds between a worker's periodic reports"),
+    Key("HEARTBEAT", "E007", 3, seconds(0.1, 600), "seconds between a worker's periodic reports"),
     Key("LEDGER_TIMEOUT", "E008", 0.25, seconds(0.01, 4), "seconds a handshake may wait for the ledger"),
     Key("PRESSURE", "E026", {}, pressure, "from which readings on a monitor refuses: {'lag': (scaling, saturation)}"),
-    Key("SHED_PER_BEAT", "E028", 50, whole(0, 100_000), "connections a worker closes in a beat where memory runs out"),
+    Key(
+        "SHED_PER_HEARTBEAT",
+        "E028",
+        50,
+        whole(0, 100_000),
+        "connections a worker closes in a beat where memory runs out",
+    ),
     Key("STATUS_TOKEN", "E050", None, token, "the bearer token for status.json and the metrics; None for users only"),
     Key(
         "ALERTS", "E041", {}, recipients, "who is told when a pool fills: {'MAIL_ADMINS': True, 'WEBHOOK': 'https://…'}"
@@ -186,7 +192,9 @@ POOL_KEYS = (
     Key("MAX_CONNECTION_AGE", "E019", None, age, "seconds after which a connection is closed with 1012, ± 10 %"),
     Key("CONNECT_RATE", "E021", None, rate, "admissions per second, all workers together; None for no limit"),
     Key("CONNECT_BURST", "E022", None, burst, "admissions that may come at once; None for a quarter of a second's"),
-    Key("RAMP", "E023", 0, seconds(0, 3600), "seconds in which the rate grows to its full value in an empty pool"),
+    Key(
+        "SLOW_START", "E023", 0, seconds(0, 3600), "seconds in which the rate grows to its full value in an empty pool"
+    ),
     Key("REFUSAL_HOLD", "E024", 0, seconds(0, 60), "seconds a refused client is kept before the close, at the most"),
     Key("MAX_REFUSALS_HELD", "E025", 1000, whole(0, 100_000), "refused clients that one worker keeps at a time"),
     Key(
@@ -205,6 +213,8 @@ SECRET = frozenset({"LEDGER", "ALERTS", "STATUS_TOKEN"})
 """Keys whose value may hold a password."""
 POOLS_ID = "E018"
 TERMS_ID = "E009"
+RENAMED = {"BEAT": "HEARTBEAT", "RAMP": "SLOW_START", "SHED_PER_BEAT": "SHED_PER_HEARTBEAT"}
+"""Earlier names of keys, each with the name it has now."""
 
 
 def _problem(check: str, message: str, hint: str) -> Problem:
@@ -214,7 +224,10 @@ def _problem(check: str, message: str, hint: str) -> Problem:
 def _unknown(given: Mapping[Any, Any], known: Iterable[str], where: str) -> Iterator[Problem]:
     known = sorted(known)
     for name in given:
-        if name not in known:
+        if name in RENAMED and RENAMED[name] in known:
+            message = f"{where} has no key {name!r}: it is called {RENAMED[name]!r} now."
+            yield _problem("E002", message, f"Write {RENAMED[name]!r}.")
+        elif name not in known:
             yield _problem(
                 "E002", f"{where} has no key {name!r:.60}.{nearest(name, known)}", "Keys: " + ", ".join(known)
             )
@@ -268,9 +281,9 @@ def examine() -> tuple[Settings | None, tuple[Problem, ...]]:
     values = _read(given, KEYS, NAME, problems)
     common = {key.field: values.pop(key.field) for key in POOL_KEYS if key.field in values}
     pools = _read_pools(given.get("POOLS", {}), common, problems)
-    lease, beat = values.get("lease"), values.get("beat")
+    lease, beat = values.get("lease"), values.get("heartbeat")
     if lease and beat and lease < BEATS_PER_LEASE * beat:
-        message = f"{NAME}['LEASE'] ({lease:g} s) must be at least {BEATS_PER_LEASE} times 'BEAT' ({beat:g} s)."
+        message = f"{NAME}['LEASE'] ({lease:g} s) must be at least {BEATS_PER_LEASE} times 'HEARTBEAT' ({beat:g} s)."
         good = min(10 * beat, MAX_LEASE)
         problems.append(_problem(TERMS_ID, message, f"With this beat, a lease of {good:g} s is a good one."))
     if problems:

@@ -238,16 +238,16 @@ class Connection:
         end = self._end = self._end or End()
         if self._state is LEFT or end.messages is not None:
             return
-        gate = None if self.slot is None else self.slot.gate
-        grace = None if gate is None else gate.pool.disconnect_grace
-        if self.unanswered is not None and not is_told and gate is not None:
+        limiter = None if self.slot is None else self.slot.limiter
+        grace = None if limiter is None else limiter.pool.disconnect_grace
+        if self.unanswered is not None and not is_told and limiter is not None:
             grace = 0.0  # nobody is there for the answer that it works on
         if is_told or grace is not None:  # else an error of the server's send may be all that ends it
             self._state = LEFT
-        if gate is not None and grace is not None:
+        if limiter is not None and grace is not None:
             if end.alarm is not None:
                 end.alarm.cancel()
-            end.alarm = asyncio.get_running_loop().call_later(grace, gate.drains.end_outlived, self)
+            end.alarm = asyncio.get_running_loop().call_later(grace, limiter.drains.end_outlived, self)
 
     def _set_alarm(self, delay: float, call: Callable[..., None], *arguments: Any) -> None:
         """One timer at a time: the one before is of no more use."""
@@ -268,8 +268,8 @@ class Connection:
 
     def let_go(self) -> None:
         """Release the slot, whether or not the application runs on."""
-        if self.slot is not None and self.slot.gate is not None:
-            self.slot.gate.connections.pop(self, None)
+        if self.slot is not None and self.slot.limiter is not None:
+            self.slot.limiter.connections.pop(self, None)
             self.slot.release()
 
     def _cancel(self) -> None:

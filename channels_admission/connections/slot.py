@@ -9,11 +9,11 @@ from ..core.protocol import Claimed
 class Slot:
     """The right to hold one open connection in a pool, given back once by :meth:`release`."""
 
-    __slots__ = ("claims", "gate", "group", "is_authenticated")
+    __slots__ = ("claims", "group", "is_authenticated", "limiter")
 
-    def __init__(self, gate: Any, claims: Claimed = (), group: int = 0) -> None:
-        self.gate = gate
-        """The :class:`~.limiter.limiter.Gate` it came from, or None after the release."""
+    def __init__(self, limiter: Any, claims: Claimed = (), group: int = 0) -> None:
+        self.limiter = limiter
+        """The :class:`~.limiter.limiter.Limiter` it came from, or None after the release."""
         self.claims = claims
         """What it is counted under, in a pool that has quotas."""
         self.group = group
@@ -24,19 +24,19 @@ class Slot:
     @property
     def pool(self) -> str | None:
         """The name of the pool, or None after the release."""
-        return self.gate.pool.name if self.gate else None
+        return self.limiter.pool.name if self.limiter else None
 
     def release(self) -> None:
         """Give the slot back. Synchronous, repeatable, and cannot fail; the ledger hears of it shortly."""
-        gate, self.gate = self.gate, None
-        if gate is not None:
-            gate.take_back(self)
+        limiter, self.limiter = self.limiter, None
+        if limiter is not None:
+            limiter.take_back(self)
 
     def authenticated(self) -> None:
         """Count its connection no longer among those who have yet to authenticate. Synchronous and repeatable."""
         self.is_authenticated = True
-        if self.gate is not None:
-            self.gate.acquaint(self)
+        if self.limiter is not None:
+            self.limiter.acquaint(self)
 
 
 class Held(Mapping[str, Slot]):

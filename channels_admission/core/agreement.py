@@ -34,7 +34,7 @@ WORDS = {
     "limit": "MAX_CONNECTIONS",
     "warn_at": "WARN_AT",
     "lease": "LEASE",
-    "beat": "BEAT",
+    "beat": "HEARTBEAT",
     "rate": "CONNECT_RATE",
     "burst": "CONNECT_BURST",
     "quota": "QUOTAS",
@@ -115,7 +115,7 @@ def differences(settings: Iterable[Numbers]) -> dict[str, tuple[float | None, ..
 
 
 def said(name: str, value: float | None) -> str:
-    """A setting for people: ``MAX_CONNECTIONS 500``, ``BEAT 0.5 s``, ``QUOTAS user 3``."""
+    """A setting for people: ``MAX_CONNECTIONS 500``, ``HEARTBEAT 0.5 s``, ``QUOTAS user 3``."""
     return f"{_titled(name)} {_valued(name, value)}"
 
 

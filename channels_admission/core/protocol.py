@@ -1,4 +1,4 @@
-"""The words of the package as values: what a gate and a ledger say to each other, and what a handshake is told."""
+"""The words of the package as values: what a limiter and a ledger say to each other, and what a handshake is told."""
 
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -43,7 +43,7 @@ class Terms:
     """Admissions per second, all workers together; None for as fast as they come."""
     burst: int = 1
     """Admissions that may come at once."""
-    ramp: float = 0.0
+    slow_start: float = 0.0
     """Seconds in which the rate grows to its full value when an empty pool fills."""
     retry_after: tuple[float, float] = (1.0, 60.0)
     """Bounds of the hint to a refused client, seconds."""

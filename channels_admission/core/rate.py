@@ -2,7 +2,7 @@
 
 Pure, like :mod:`.core.levels`; all times are seconds of a clock that never runs backwards. A ledger
 keeps a :class:`Pace` for each pool (``ledger/lua/rate.lua`` has the same rules in milliseconds, and one
-contract holds both), a gate keeps a :class:`Schedule` of the moments it may give away.
+contract holds both), a limiter keeps a :class:`RetrySchedule` of the moments it may give away.
 
 - **Rate**: the generic cell rate algorithm (ITU-T I.371) as a token bucket. In any window of ``t``
   seconds no more than ``burst + rate * t`` enter.
@@ -24,14 +24,14 @@ ROUNDING = 1e-6
 """Tokens that a sum of floating-point numbers may be short of a whole one."""
 
 
-def paced(elapsed: float, ramp: float) -> float:
-    """Pace time that has passed, ``elapsed`` seconds after a start that takes ``ramp`` seconds."""
-    return elapsed * elapsed / (2 * ramp) if elapsed < ramp else elapsed - ramp / 2
+def paced(elapsed: float, slow_start: float) -> float:
+    """Pace time that has passed, ``elapsed`` seconds after a start that takes ``slow_start`` seconds."""
+    return elapsed * elapsed / (2 * slow_start) if elapsed < slow_start else elapsed - slow_start / 2
 
 
-def unpaced(passed: float, ramp: float) -> float:
+def unpaced(passed: float, slow_start: float) -> float:
     """Seconds after such a start until so much pace time has passed."""
-    return math.sqrt(2 * ramp * passed) if passed < ramp / 2 else passed + ramp / 2
+    return math.sqrt(2 * slow_start * passed) if passed < slow_start / 2 else passed + slow_start / 2
 
 
 def tokens(full_at: float, now: float, rate: float, burst: int) -> int:
@@ -79,7 +79,7 @@ class Pace:
         if terms.rate is None:
             return wanted
         granted = min(wanted, self._tokens(clock, terms))
-        if terms.ramp and empty and granted:
+        if terms.slow_start and empty and granted:
             self._begin(clock, terms)
             granted = 1
         self._full_at = max(self._full_at, self._passed(clock, terms)) + granted / terms.rate
@@ -108,19 +108,19 @@ class Pace:
             self._tail, self._was_full = 0.0 if self._was_full and not full else self._tail, full
         low, high = terms.retry_after
         step, elapsed = 1 / (SCHEDULED * speed), clock - self._began
-        first = max(self._tail, paced(elapsed + low, terms.ramp)) + owed * step
-        self._tail = min(first + refused * step, max(self._tail, paced(elapsed + high, terms.ramp)))
+        first = max(self._tail, paced(elapsed + low, terms.slow_start)) + owed * step
+        self._tail = min(first + refused * step, max(self._tail, paced(elapsed + high, terms.slow_start)))
         return Offer(first, step, elapsed)
 
     def _tokens(self, clock: float, terms: Terms) -> int:
         return tokens(self._full_at, self._passed(clock, terms), terms.rate or 0.0, terms.burst)
 
     def _passed(self, clock: float, terms: Terms) -> float:
-        return paced(clock - self._began, terms.ramp)
+        return paced(clock - self._began, terms.slow_start)
 
 
-class Schedule:
-    """A gate's half: the moments it gives to the clients that it refuses."""
+class RetrySchedule:
+    """A limiter's half: the moments it gives to the clients that it refuses."""
 
     def __init__(self, terms: Terms) -> None:
         self._terms = terms
@@ -132,14 +132,16 @@ class Schedule:
         """Moments given away beyond those that a ledger has reserved."""
 
     def renew(self, offer: Offer | None, reserved: int, now: float) -> None:
-        """Go on from ``offer``, of whose moments so many are this gate's own."""
+        """Go on from ``offer``, of whose moments so many are this limiter's own."""
         self._offer, self._reserved, self._at, self._given = offer, reserved, now, 0
 
     def go_alone(self, workers: int, now: float) -> None:
         """Go on without a ledger: at this worker's part of the rate, from the earliest moment on."""
-        offer, ramp = None, self._terms.ramp
+        offer, slow_start = None, self._terms.slow_start
         if self._terms.rate:
-            offer = Offer(ramp / 2 + self._terms.retry_after[0], workers / (SCHEDULED * self._terms.rate), ramp)
+            offer = Offer(
+                slow_start / 2 + self._terms.retry_after[0], workers / (SCHEDULED * self._terms.rate), slow_start
+            )
         self.renew(offer, 0, now)
 
     def chance(self) -> float:
@@ -160,8 +162,8 @@ class Schedule:
         low, high = self._terms.retry_after
         if self._offer is None:
             return random.uniform(low, high)
-        offer, ramp = self._offer, self._terms.ramp
-        moment = unpaced(offer.first + self._given * offer.step, ramp) - offer.elapsed - (now - self._at)
+        offer, slow_start = self._offer, self._terms.slow_start
+        moment = unpaced(offer.first + self._given * offer.step, slow_start) - offer.elapsed - (now - self._at)
         self._given += 1
         if self._given > self._reserved:
             self.owed += 1

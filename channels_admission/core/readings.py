@@ -1,4 +1,4 @@
-"""The words of the package as values: what a gate and a ledger say to each other, and what a handshake is told."""
+"""The words of the package as values: what a limiter and a ledger say to each other, and what a handshake is told."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

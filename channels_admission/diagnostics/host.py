@@ -65,7 +65,7 @@ class Facts:
 def gather(snapshot: Snapshot, settings: Settings) -> Facts:
     """Look at the processes of the snapshot's workers, and at the settings."""
     return Facts(
-        beat=settings.beat,
+        beat=settings.heartbeat,
         processes=dict(_processes(snapshot)),
         origins={
             name: Origin(pool.max_connections, conf.origin(name, "MAX_CONNECTIONS"))

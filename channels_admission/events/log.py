@@ -13,7 +13,7 @@ PAUSE = 1.0
 """Seconds between two log lines about refusals."""
 
 
-class Journal:
+class RefusalLog:
     """Writes down what ``counters`` count. Belongs to one event loop."""
 
     def __init__(self, pool: str, counters: Counter[str]) -> None:

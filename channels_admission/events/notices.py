@@ -26,7 +26,7 @@ MOST_WAITING = 1000
 
 
 class Notices:
-    """The verdicts of one gate that have yet to be told. Belongs to one event loop."""
+    """The verdicts of one limiter that have yet to be told. Belongs to one event loop."""
 
     def __init__(self, pool: PoolSettings) -> None:
         self._pool = pool

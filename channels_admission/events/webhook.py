@@ -22,7 +22,7 @@ MOST_WAITING = 100
 """Alerts that may wait; those beyond them are dropped, and the log says so."""
 
 
-class Outbox:
+class Webhook:
     """Sends one after the other. The end of the process waits for none."""
 
     def __init__(self) -> None:
@@ -70,7 +70,7 @@ def _post(url: str, facts: Mapping[str, Any]) -> None:
         pass
 
 
-outbox = Outbox()
+outbox = Webhook()
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=outbox.forget)

@@ -182,7 +182,7 @@ class MemoryLedger:
             self._end_orders(pool, total, limit)
         edges = self._edges(pool, report, total, limit)
         self._count_events(pool, report, entry, total, limit)
-        pace.measure(pool.clock, pool.counters[RELEASED], self._settings.beat)
+        pace.measure(pool.clock, pool.counters[RELEASED], self._settings.heartbeat)
         is_full = grant.shortfall is Reason.FULL
         return View(
             granted=grant.slots,
@@ -224,7 +224,7 @@ class MemoryLedger:
         return agreement.text(in_force) if differences((numbers_of(own), in_force)) else ""
 
     def _text(self, report: Report) -> str:
-        return agreement.text_of(report, self._settings.lease, self._settings.beat)
+        return agreement.text_of(report, self._settings.lease, self._settings.heartbeat)
 
     def _grant(
         self,
@@ -314,7 +314,7 @@ class MemoryLedger:
 
     def _advance(self, pool: _Pool) -> None:
         now = round(1000 * self._clock())
-        pool.milliseconds += min(max(now - pool.real, 0), 2 * round(1000 * self._settings.beat))
+        pool.milliseconds += min(max(now - pool.real, 0), 2 * round(1000 * self._settings.heartbeat))
         pool.real = now
 
     def _reap(self, pool: _Pool, report: Report) -> None:

@@ -325,7 +325,7 @@ def _place(host: Mapping[str, Any]) -> tuple[str, int]:
 
 
 def _prepared(host: Mapping[str, Any], timeout: float) -> dict[str, Any]:
-    """``host`` with the client's own retries off, since the gate decides when to ask again, and few greetings.
+    """``host`` with the client's own retries off, since the limiter decides when to ask again, and few greetings.
 
     A first call under a herd waits a turn of a busy event loop for every exchange of a connection's set-up.
     A call has ``timeout`` seconds in all.
@@ -397,7 +397,7 @@ def _keys_expire(settings: Settings) -> float:
 
 def packed_report(report: Report, settings: Settings) -> bytes:
     """The script's one argument: a map in MessagePack, with times in milliseconds. Whatever is absent is None."""
-    own = agreement.text_of(report, settings.lease, settings.beat)
+    own = agreement.text_of(report, settings.lease, settings.heartbeat)
     mark = agreement.fingerprint(own)
     fields = {
         "worker": report.worker,
@@ -408,7 +408,7 @@ def packed_report(report: Report, settings: Settings) -> bytes:
         "version": report.version,
         "allowance": report.allowance,  # slots
         "lease": _milliseconds(settings.lease),
-        "heartbeat": _milliseconds(settings.beat),
+        "heartbeat": _milliseconds(settings.heartbeat),
         "expiry": _milliseconds(_keys_expire(settings)),
         "age": _milliseconds(report.age),
         "born": born(report.worker, report.born),
@@ -420,7 +420,7 @@ def packed_report(report: Report, settings: Settings) -> bytes:
         "retired": report.retired,
         "rate": report.terms.rate,  # admissions a second
         "burst": report.terms.burst,
-        "ramp": _milliseconds(report.terms.ramp),
+        "slow_start": _milliseconds(report.terms.slow_start),
         "retry_low": _milliseconds(report.terms.retry_after[0]),
         "retry_high": _milliseconds(report.terms.retry_after[1]),
         "owed": report.owed,

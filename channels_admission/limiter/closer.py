@@ -20,9 +20,9 @@ from ..connections.refusal import close_reason, messages
 from ..core.counters import AGED, DRAINED, DRY, EVICTED, OUTLIVED, SHED, UNACCEPTED
 from ..core.overrides import Drain, Order
 from ..core.protocol import Refusal, View
-from ..core.rate import Schedule
+from ..core.rate import RetrySchedule
 from ..runtime.faults import Faults
-from .state import Account
+from .state import State
 
 logger = logging.getLogger("channels_admission")
 
@@ -47,14 +47,14 @@ async def spread(connections: Sequence[Connection], seconds: float) -> AsyncIter
             yield connection
 
 
-class Drains:
-    """The connections of one gate, and whoever ends them. Belongs to one event loop."""
+class Closer:
+    """The connections of one limiter, and whoever ends them. Belongs to one event loop."""
 
     def __init__(
-        self, account: Account, schedule: Schedule, connections: dict[Connection, Any], faults: Faults
+        self, state: State, schedule: RetrySchedule, connections: dict[Connection, Any], faults: Faults
     ) -> None:
         self._connections = connections
-        self._account = account
+        self._state = state
         self._schedule = schedule
         self._faults = faults
         self._loop = asyncio.get_running_loop()
@@ -73,10 +73,10 @@ class Drains:
 
     def follow(self, view: View) -> None:
         """Begin or cancel a drain as the ledger's word demands."""
-        account = self._account
+        state = self._state
         if self._registered is None and not view.settling:
             self._registered = view.version
-        self._names.add(account.worker.id)
+        self._names.add(state.worker.id)
         if view.controls is None or self._is_last:
             return
         ours = [drain for drain in view.controls.drains if self._is_meant(drain)]
@@ -85,8 +85,8 @@ class Drains:
             return
         if drain is None:
             self._cancel()
-            account.draining = False
-            logger.warning("Pool %r: this worker drains no longer.", account.pool.name)
+            state.draining = False
+            logger.warning("Pool %r: this worker drains no longer.", state.pool.name)
         else:
             self._drain(drain.over)
         self._followed = drain
@@ -99,10 +99,10 @@ class Drains:
 
         The time of the order runs from when this worker first hears of it, by its own clock.
         """
-        account, order = self._account, self._account.controls.limit
+        state, order = self._state, self._state.controls.limit
         # Connections that have ended since the report are still counted.
-        total = view.total - max(0, account.allowance - view.granted - account.held)
-        if order is None or order.over is None or account.dry_run or account.draining or total <= view.limit:
+        total = view.total - max(0, state.allowance - view.granted - state.held)
+        if order is None or order.over is None or state.dry_run or state.draining or total <= view.limit:
             return
         if self._task is not None and not self._task.done():
             return
@@ -110,7 +110,7 @@ class Drains:
             self._enforced, self._enforced_by = order, self._loop.time() + order.over
         left = max(beat, self._enforced_by - self._loop.time())
         ending = sum(each.is_ending for each in self._connections)
-        part = (account.held * (total - view.limit) / total - ending) * beat / left
+        part = (state.held * (total - view.limit) / total - ending) * beat / left
         # By chance up or down: all workers together end as many as are due, at the mean.
         doomed = list(islice(self._youngest(), max(0, math.floor(part + random.random()))))
         if doomed:
@@ -133,7 +133,7 @@ class Drains:
 
         The ledger names them as long as they are counted. A dry run counts them, once, and ends none.
         """
-        account, elders, claims = self._account, self._account.elders, self._account.claims
+        state, elders, claims = self._state, self._state.elders, self._state.claims
         if elders is None or claims is None or not view.evicted:
             return
         doomed = elders.doomed(view.evicted, claims.released)
@@ -143,8 +143,8 @@ class Drains:
             slot = connection.slot
             if slot not in doomed or connection.is_ending or slot in elders.spared:
                 continue
-            account.counters[f"{DRY}{EVICTED}" if account.dry_run else EVICTED] += 1
-            if account.dry_run:
+            state.counters[f"{DRY}{EVICTED}" if state.dry_run else EVICTED] += 1
+            if state.dry_run:
                 elders.spared.add(slot)
             else:
                 connection.end(REPLACED, REPLACED_REASON)
@@ -157,21 +157,21 @@ class Drains:
 
     def refuse(self, connection: Connection) -> None:
         """Its application has not answered the handshake by ``ACCEPT_DEADLINE``: refuse it. A dry run counts, once."""
-        account = self._account
+        state = self._state
         if connection.unanswered is None or connection.is_ending:
             return
         _, scope = connection.unanswered
         connection.unanswered = None
-        account.counters[f"{DRY}{UNACCEPTED}" if account.dry_run else UNACCEPTED] += 1
-        if not account.dry_run:
+        state.counters[f"{DRY}{UNACCEPTED}" if state.dry_run else UNACCEPTED] += 1
+        if not state.dry_run:
             late = Refusal(UNACCEPTED, self._schedule.next(self._loop.time()))
-            connection.refuse(messages(scope, late, account.pool))
+            connection.refuse(messages(scope, late, state.pool))
 
     def end_outlived(self, connection: Connection) -> None:
         """Its client has left, and its application has gone on for as long as it may. A dry run counts, once."""
-        account = self._account
-        account.counters[f"{DRY}{OUTLIVED}" if account.dry_run else OUTLIVED] += 1
-        if not account.dry_run:
+        state = self._state
+        state.counters[f"{DRY}{OUTLIVED}" if state.dry_run else OUTLIVED] += 1
+        if not state.dry_run:
             connection.let_go()
             connection.end_in(0)
 
@@ -183,11 +183,11 @@ class Drains:
         doomed = nsmallest(most, self._youngest(), key=share_of)
         if not doomed:
             return 0
-        now, pool = self._loop.time(), self._account.pool
+        now, pool = self._loop.time(), self._state.pool
         for connection in doomed:
             with self._faults.spare("an end for want of memory"):
                 connection.end(pool.close_code, close_reason(pool.close_reason, self._schedule.next(now)))
-        self._account.counters[SHED] += len(doomed)
+        self._state.counters[SHED] += len(doomed)
         logger.warning("Memory runs out: pool %r closes %d of its connections.", pool.name, len(doomed))
         return len(doomed)
 
@@ -195,11 +195,11 @@ class Drains:
         return (each for each in reversed(self._connections) if not each.is_ending)
 
     def _drain(self, seconds: float) -> None:
-        self._account.draining = True
+        self._state.draining = True
         self._begin(self._end_all(list(self._connections), seconds))
         logger.warning(
             "Pool %r: this worker drains, %d connections in %g s.",
-            self._account.pool.name, len(self._connections), seconds,
+            self._state.pool.name, len(self._connections), seconds,
         )  # fmt: skip
 
     async def _end_all(self, connections: Sequence[Connection], seconds: float) -> None:
@@ -217,7 +217,7 @@ class Drains:
         if connection in self._connections and not connection.is_ending:
             hint = self._schedule.soon(self._loop.time())
             connection.end(RESTART, close_reason(RESTART_REASON, hint))
-            self._account.counters[why] += 1
+            self._state.counters[why] += 1
 
     def _begin(self, drain: Coroutine[None, None, None]) -> None:
         self._cancel()

@@ -10,26 +10,26 @@ import random
 from typing import Any
 
 from ..core.counters import Reason
-from .limiter import Gate
+from .limiter import Limiter
 
 
-def seconds(gate: Gate, reason: str) -> float:
-    """How long to hold one more client of the gate's pool, refused for ``reason``: ``REFUSAL_HOLD``, or half, or 0.
+def seconds(limiter: Limiter, reason: str) -> float:
+    """How long to hold one more client of the limiter's pool, refused for ``reason``: ``REFUSAL_HOLD``, or half, or 0.
 
     A worker in trouble, or one that drains, holds nobody: a held client still costs memory and a descriptor.
     """
     if (
-        reason in gate.settings.pressure
+        reason in limiter.settings.pressure
         or reason == Reason.DRAINING
-        or gate.refusals_held >= gate.pool.max_refusals_held
+        or limiter.refusals_held >= limiter.pool.max_refusals_held
     ):
         return 0.0
-    return gate.pool.refusal_hold * random.uniform(0.5, 1.0)
+    return limiter.pool.refusal_hold * random.uniform(0.5, 1.0)
 
 
-async def leaves_within(delay: float, gate: Gate, receive: Any) -> bool:
+async def leaves_within(delay: float, limiter: Limiter, receive: Any) -> bool:
     """Hold a client for ``delay`` seconds, and say whether it left by itself; what it sends is thrown away."""
-    gate.refusals_held += 1
+    limiter.refusals_held += 1
     try:
         async with asyncio.timeout(delay) as limit:
             while (await receive())["type"] != "websocket.disconnect":
@@ -39,5 +39,5 @@ async def leaves_within(delay: float, gate: Gate, receive: Any) -> bool:
             raise
         return False
     finally:
-        gate.refusals_held -= 1
+        limiter.refusals_held -= 1
     return True

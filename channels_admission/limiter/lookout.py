@@ -1,4 +1,4 @@
-"""Look at all connections of a gate at once: which are too old, not answered yet, or have a busy application.
+"""Look at all connections of a limiter at once: which are too old, not answered yet, or have a busy application.
 
 A timer for each would be most of what an open connection keeps in memory.
 """
@@ -12,7 +12,7 @@ from typing import Any
 from ..conf import PoolSettings
 from ..connections.connection import Connection
 from ..runtime.faults import Faults
-from .closer import Drains
+from .closer import Closer
 
 SPREAD = 0.1
 """The part of the age by which each connection's own is longer or shorter, so that a herd does not end as one."""
@@ -26,7 +26,7 @@ class Lookout:
     """The youngest of ``connections`` is the last. Belongs to one event loop, and all times are of its clock."""
 
     def __init__(
-        self, pool: PoolSettings, connections: MutableMapping[Connection, float], drains: Drains, faults: Faults
+        self, pool: PoolSettings, connections: MutableMapping[Connection, float], drains: Closer, faults: Faults
     ) -> None:
         self._pool = pool
         self._connections = connections

@@ -1,4 +1,4 @@
-"""The handshakes that wait in a gate for the ledger's word, in the order of arrival."""
+"""The handshakes that wait in a limiter for the ledger's word, in the order of arrival."""
 
 import asyncio
 from collections import deque
@@ -14,7 +14,7 @@ from ..quotas.claims import first_asks
 from ..quotas.requests import Rules
 from ..runtime.faults import Faults
 from .patience import Patience
-from .state import Account
+from .state import State
 from .timetable import Timetable
 from .verdicts import Fullness, Verdicts
 
@@ -57,15 +57,15 @@ class Batch:
         return sum(bool(reason) and not (ask.late or reason.startswith(NO_MOMENT)) for ask, reason in verdicts)
 
 
-class Handshakes:
-    """The queue of one gate. Belongs to one event loop."""
+class Queue:
+    """The queue of one limiter. Belongs to one event loop."""
 
     def __init__(
-        self, account: Account, rules: Rules | None, verdicts: Verdicts, fullness: Fullness, patience: Patience,
+        self, state: State, rules: Rules | None, verdicts: Verdicts, fullness: Fullness, patience: Patience,
         timetable: Timetable, faults: Faults,
     ) -> None:  # fmt: skip
         self.waiting: deque[Handshake] = deque()
-        self._account = account
+        self._state = state
         self._is_shared = rules is not None
         self._verdicts = verdicts
         self._fullness = fullness
@@ -128,7 +128,7 @@ class Handshakes:
         while waiting:
             if waiting[0].done():
                 waiting.popleft()
-            elif self._account.has_room:
+            elif self._state.has_room:
                 self._decide(waiting.popleft(), self._verdicts.admit)
             elif waiting[0].is_asked:
                 self._decide(waiting.popleft(), self._verdicts.refuse, shortfall)
@@ -156,8 +156,8 @@ class Handshakes:
 
     def _learn(self, reason: str, ask: Ask, wait: float, now: float) -> float:
         """The client's next attempts need no call until it has waited so long."""
-        if self._account.attempts is not None:
-            self._account.attempts.learn(Over(reason, wait), ask.tries, now)
+        if self._state.attempts is not None:
+            self._state.attempts.learn(Over(reason, wait), ask.tries, now)
         return wait
 
     def take_back(self, batch: Batch, view: View) -> None:
@@ -173,7 +173,7 @@ class Handshakes:
             handshake.set_result(verdict(*args))
         except Exception as error:
             self._faults.note("a verdict", error)
-            handshake.set_result(Refusal(Reason.LEDGER, self._account.terms.retry_after[1]))
+            handshake.set_result(Refusal(Reason.LEDGER, self._state.terms.retry_after[1]))
             return False
         return True
 

@@ -1,4 +1,4 @@
-"""The conversation of one gate with its ledger: one call at a time, and what each answer brings about."""
+"""The reconciler of one limiter with its ledger: one call at a time, and what each answer brings about."""
 
 import asyncio
 import logging
@@ -8,18 +8,18 @@ from ..conf import Settings
 from ..core.agreement import numbers_of, said, text_of
 from ..core.counters import HEALED
 from ..core.protocol import Report, View
-from ..core.rate import Schedule
+from ..core.rate import RetrySchedule
 from ..core.readings import Load
 from ..events.alerts import Alerts
 from ..exceptions import LedgerError, LedgerUnavailable
 from ..ledger.base import Forgotten, Ledger, OutOfOrder
-from ..overload.manager import Pressure
+from ..overload.manager import OverloadManager
 from ..runtime.faults import Faults
 from ..runtime.identity import is_gone
-from .closer import Drains
+from .closer import Closer
 from .patience import Patience
-from .queue import Batch, Handshakes
-from .state import Account
+from .queue import Batch, Queue
+from .state import State
 from .timetable import Timetable
 
 logger = logging.getLogger("channels_admission")
@@ -29,16 +29,16 @@ DAMAGE_TOLD_EVERY = 5.0
 EXCHANGE = "the exchange with the ledger"
 
 
-class Conversation:
+class Reconciler:
     """Asks ``ledger`` what ``handshakes`` wait for, and keeps to what it says. Belongs to one event loop."""
 
     def __init__(
-        self, ledger: Ledger, settings: Settings, account: Account, pressure: Pressure | None, handshakes: Handshakes,
-        schedule: Schedule, drains: Drains, timetable: Timetable, patience: Patience, faults: Faults,
+        self, ledger: Ledger, settings: Settings, state: State, pressure: OverloadManager | None, handshakes: Queue,
+        schedule: RetrySchedule, drains: Closer, timetable: Timetable, patience: Patience, faults: Faults,
     ) -> None:  # fmt: skip
         self._ledger = ledger
         self._settings = settings
-        self._account = account
+        self._state = state
         self._pressure = pressure
         self._handshakes = handshakes
         self._schedule = schedule
@@ -48,7 +48,7 @@ class Conversation:
         self._faults = faults
         self._spare = faults.spare
         self._loop = timetable.loop
-        self._alerts = Alerts(account.pool.name, settings.alerts)
+        self._alerts = Alerts(state.pool.name, settings.alerts)
         self._asking: asyncio.Task[View] | None = None
         self._overdue = 0
         self._gone: tuple[str, ...] = ()
@@ -72,7 +72,7 @@ class Conversation:
             self._faults.note(EXCHANGE, error)
             self.lose(LedgerUnavailable(f"an unexpected {type(error).__name__}"))
         else:
-            if not self._account.away:
+            if not self._state.away:
                 self._faults.recover(EXCHANGE)
 
     async def _attempt(self) -> None:
@@ -80,24 +80,24 @@ class Conversation:
             try:
                 await self._call()
             except LedgerUnavailable as error:
-                if not error.reset or self._account.away:
+                if not error.reset or self._state.away:
                     raise
                 await self._call()
         except Forgotten:
-            self._warn_of_lapse(self._account.held)
+            self._warn_of_lapse(self._state.held)
             self._begin_anew()
         except OutOfOrder as error:
             logger.warning(
-                "Another worker reports as %s (%s); going on under a new name.", self._account.worker.id, error
+                "Another worker reports as %s (%s); going on under a new name.", self._state.worker.id, error
             )
             self._begin_anew()
         except LedgerError as error:
             self.lose(error)
 
     async def _call(self) -> None:
-        account, handshakes, timetable, started = self._account, self._handshakes, self._timetable, self._loop.time()
+        state, handshakes, timetable, started = self._state, self._handshakes, self._timetable, self._loop.time()
         is_beat, batch = timetable.is_beat(started), self._batch()
-        report = account.report(
+        report = state.report(
             batch.wanted,
             asks=batch.asks or (),
             load=self._load(),
@@ -107,15 +107,15 @@ class Conversation:
             now=started,
         )
         timetable.begin()
-        with account.calls.timing(self._loop.time):
+        with state.calls.timing(self._loop.time):
             view = await self._ask(report)
-        was_away = account.away
-        account.settle(report, view)
+        was_away = state.away
+        state.settle(report, view)
         self._gone = ()
         if is_beat or was_away:
             timetable.await_beat(started)
             if is_beat and self._pressure is not None:
-                self._pressure.meet(account.pool.name, len(view.neighbours))
+                self._pressure.meet(state.pool.name, len(view.neighbours))
         if batch.wanted > 1 and (batch.asks is None or len(batch.asks) == len(handshakes.waiting)):
             timetable.rest(started, batch.wanted)
         if was_away:
@@ -134,13 +134,13 @@ class Conversation:
             self._tell_of_settings(report, view)
         self._obey(view, is_beat)
         self._answer(batch, view, started)
-        if account.unreported or account.draining != report.draining:
+        if state.unreported or state.draining != report.draining:
             timetable.report_soon()
 
     def _batch(self) -> Batch:
         with self._spare("the queue of handshakes"):
             return self._handshakes.batch()
-        return Batch([], None if self._account.claims is None else ())  # the report matters more
+        return Batch([], None if self._state.claims is None else ())  # the report matters more
 
     def _load(self) -> tuple[Load, ...]:
         with self._spare("the readings"):
@@ -158,7 +158,7 @@ class Conversation:
 
     async def _ask(self, report: Report) -> View:
         """The ledger's answer, or :exc:`LedgerUnavailable` after ``LEDGER_TIMEOUT``."""
-        self._asking = call = self._loop.create_task(self._ledger.reconcile(self._account.pool.name, report))
+        self._asking = call = self._loop.create_task(self._ledger.reconcile(self._state.pool.name, report))
         try:
             self._overdue = self._patience.begin()
             # Shielded, since a call may answer its own cancellation with another error, and ours would be lost.
@@ -191,21 +191,21 @@ class Conversation:
             self._drains.evict(view)
         if is_beat:
             with self._spare("what operators enforce"):
-                self._drains.enforce(view, self._settings.beat)
+                self._drains.enforce(view, self._settings.heartbeat)
         if view.healed:
             with self._spare("the news of damage"):
                 self._tell_of_damage()
-        if reason := self._account.closed:
+        if reason := self._state.closed:
             with self._spare("the refusal of all who wait"):
                 self._handshakes.turn_away(reason)
         for edge in view.edges:
             with self._spare("the alerts"):
-                self._alerts.tell(edge, self._account.worker.id)
+                self._alerts.tell(edge, self._state.worker.id)
 
     def _tell_of_settings(self, report: Report, view: View) -> None:
         """Say once what other settings are in force than this worker's, and when its own are again."""
-        pool, settings = self._account.pool.name, self._settings
-        own = numbers_of(text_of(report, settings.lease, settings.beat))
+        pool, settings = self._state.pool.name, self._settings
+        own = numbers_of(text_of(report, settings.lease, settings.heartbeat))
         in_force = numbers_of(view.settings)
         if not in_force:
             logger.warning("Pool %r: all workers have the same settings again.", pool)
@@ -224,51 +224,51 @@ class Conversation:
     # What may go wrong
 
     def _tell_of_damage(self) -> None:
-        self._account.counters[HEALED] += 1
+        self._state.counters[HEALED] += 1
         now = self._loop.time()
         if now - self._told_of_damage >= DAMAGE_TOLD_EVERY:
             self._told_of_damage = now
             logger.warning(
                 "Counts of pool %r in the ledger were damaged and are counted anew; does something else write there?",
-                self._account.pool.name,
+                self._state.pool.name,
             )
 
     def _warn_of_lapse(self, held: int) -> None:
         logger.warning(
             "The lease of %s had run out: pool %r may have been above its limit by %d.",
-            self._account.worker.id, self._account.pool.name, held,
+            self._state.worker.id, self._state.pool.name, held,
         )  # fmt: skip
 
     def _begin_anew(self) -> None:
         """Go on under another name, and make it known at once."""
-        self._account.rename()
+        self._state.rename()
         self._timetable.beat_now()
 
     def lose(self, error: LedgerError) -> None:
         """Decide alone until the ledger answers again."""
-        account, now = self._account, self._loop.time()
+        state, now = self._state, self._loop.time()
         for_good = not isinstance(error, LedgerUnavailable)
-        is_first = not account.away
-        account.fail(now)
+        is_first = not state.away
+        state.fail(now)
         self._timetable.await_probe(is_first=is_first)
         if is_first or (for_good and not self._refused_for_good):
             logger.log(
                 logging.ERROR if for_good else logging.WARNING,
                 "Ledger lost for pool %r, deciding alone (%s): %s",
-                account.pool.name, account.pool.when_ledger_down, error,
+                state.pool.name, state.pool.when_ledger_down, error,
             )  # fmt: skip
         self._refused_for_good = for_good
         if is_first:
             with self._spare("the news of a lost ledger"):
-                self._alerts.lose(account.worker.id, str(error))
+                self._alerts.lose(state.worker.id, str(error))
             with self._spare("the hints without a ledger"):
-                self._schedule.go_alone(account.workers, now)
+                self._schedule.go_alone(state.workers, now)
         with self._spare("the decision alone"):
             self._handshakes.answer_alone()
 
     def _regain(self) -> None:
-        logger.warning("Ledger regained for pool %r.", self._account.pool.name)
-        self._alerts.regain(self._account.worker.id)
+        logger.warning("Ledger regained for pool %r.", self._state.pool.name)
+        self._alerts.regain(self._state.worker.id)
         self._timetable.report_now()
 
     async def part(self) -> None:
@@ -276,7 +276,7 @@ class Conversation:
         try:
             async with asyncio.timeout(self._settings.ledger_timeout):
                 await self._ledger.reconcile(
-                    self._account.pool.name, self._account.report(goodbye=True, now=self._loop.time())
+                    self._state.pool.name, self._state.report(goodbye=True, now=self._loop.time())
                 )
         except (LedgerError, TimeoutError):
             pass  # the lease tells it then

@@ -1,4 +1,4 @@
-"""Where gates live: one house for each event loop, opened at the first handshake there."""
+"""Where limiters live: one registry for each event loop, opened at the first handshake there."""
 
 import asyncio
 import atexit
@@ -13,21 +13,21 @@ from .. import conf
 from ..conf import Settings
 from ..conf.ledger import MEMORY
 from ..ledger import open_ledger
-from ..overload.manager import Pressure
+from ..overload.manager import OverloadManager
 from ..runtime import daphne, uvicorn
 from ..runtime.faults import Faults
 from ..runtime.identity import Worker
 from ..runtime.reserve import reserve
 from ..runtime.servers import name_of
 from ..runtime.shutdown import aside, drain_first, leave_first
-from .limiter import Gate
+from .limiter import Limiter
 
 PATIENCE_AT_EXIT = 0.5
 """Seconds the end of the process waits for a goodbye."""
 
 
-class House:
-    """The gates of one event loop: one identity, one ledger, a gate for each pool in use."""
+class Registry:
+    """The limiters of one event loop: one identity, one ledger, a limiter for each pool in use."""
 
     def __init__(self, settings: Settings, server: str) -> None:
         self.settings = settings
@@ -44,7 +44,7 @@ class House:
         self._worker = Worker()
         self._faults = Faults("this worker")
         self._ledger = open_ledger(settings)
-        self._gates: dict[str, Gate] = {}
+        self._limiters: dict[str, Limiter] = {}
         if server == daphne.NAME:
             daphne.before_exit(partial(self.aclose, exiting=True))
         if uvicorn.before_exit(_leave_here):
@@ -53,16 +53,16 @@ class House:
             drain_first(self.drain)
         leave_first(_leave_at_once)
         _leave_with_a_child()
-        self._pressure = Pressure(settings, self._present)
+        self._pressure = OverloadManager(settings, self._present)
 
     @property
-    def gates(self) -> tuple[Gate, ...]:
-        return tuple(self._gates.values())
+    def limiters(self) -> tuple[Limiter, ...]:
+        return tuple(self._limiters.values())
 
-    def gate(self, pool: str) -> Gate:
-        gate = self._gates.get(pool)
-        if gate is None or gate.task.done():  # one may end before it has begun
-            gate = Gate(
+    def limiter(self, pool: str) -> Limiter:
+        limiter = self._limiters.get(pool)
+        if limiter is None or limiter.task.done():  # one may end before it has begun
+            limiter = Limiter(
                 self.settings.pool(pool),
                 self.settings,
                 self._ledger,
@@ -71,33 +71,33 @@ class House:
                 self._pressure,
                 on_end=self._left,
             )
-            self._gates[pool] = gate
-        return gate
+            self._limiters[pool] = limiter
+        return limiter
 
     def _present(self) -> int:
-        return sum([gate.present for gate in self._gates.values()])
+        return sum([limiter.present for limiter in self._limiters.values()])
 
     def retire(self) -> None:
-        for gate in self._gates.values():
-            gate.retire()
+        for limiter in self._limiters.values():
+            limiter.retire()
 
     async def drain(self) -> None:
-        """Empty the gates within ``DRAIN_ON_STOP``; those that take longer are left to the server."""
+        """Empty the limiters within ``DRAIN_ON_STOP``; those that take longer are left to the server."""
         seconds = self.settings.drain_on_stop or 0.0
-        for gate in self.gates:
-            gate.drain(seconds)
+        for limiter in self.limiters:
+            limiter.drain(seconds)
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds + PATIENCE_AT_EXIT):
-                while any(gate.account.held for gate in self.gates):  # noqa: ASYNC110
+                while any(limiter.state.held for limiter in self.limiters):  # noqa: ASYNC110
                     await asyncio.sleep(0.02)
 
     async def aclose(self, *, exiting: bool = False) -> None:
-        """End all gates, at once."""
-        await asyncio.gather(*(self._end(gate, exiting=exiting) for gate in self.gates))
+        """End all limiters, at once."""
+        await asyncio.gather(*(self._end(limiter, exiting=exiting) for limiter in self.limiters))
 
-    async def _end(self, gate: Gate, *, exiting: bool) -> None:
-        with self._faults.spare("the end of a gate"):
-            await gate.aclose(exiting=exiting)
+    async def _end(self, limiter: Limiter, *, exiting: bool) -> None:
+        with self._faults.spare("the end of a limiter"):
+            await limiter.aclose(exiting=exiting)
 
     async def leave(self) -> None:
         """Say goodbye at the end of the process, which does not wait longer than :data:`PATIENCE_AT_EXIT`."""
@@ -108,13 +108,13 @@ class House:
     async def leave_from_outside(self) -> None:
         """The same from another event loop, over a connection of its own: the own one never runs again."""
         ledger = open_ledger(self.settings)
-        reports = [(gate.pool.name, gate.last_report()) for gate in self.gates]
+        reports = [(limiter.pool.name, limiter.last_report()) for limiter in self.limiters]
         await asyncio.gather(*(ledger.reconcile(*report) for report in reports), return_exceptions=True)
 
-    async def _left(self, gate: Gate) -> None:
-        """A gate has ended; with the last one ends all that was opened, and the next handshake opens a new house."""
-        del self._gates[gate.pool.name]
-        if self._gates:
+    async def _left(self, limiter: Limiter) -> None:
+        """A limiter has ended; with the last one ends all that was opened, and the next handshake opens a new house."""
+        del self._limiters[limiter.pool.name]
+        if self._limiters:
             return
         for loop in [loop for loop, house in list(_houses.items()) if house is self]:
             del _houses[loop]
@@ -125,7 +125,7 @@ class House:
             await self._ledger.aclose()
 
 
-_houses: dict[asyncio.AbstractEventLoop, House] = {}
+_houses: dict[asyncio.AbstractEventLoop, Registry] = {}
 _children: set[int] = set()
 """This process, where :func:`_leave_with_a_child` has prepared its end."""
 
@@ -134,10 +134,10 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_houses.clear)
 
 
-def gate_of(pool: str, send: Any = None) -> Gate:
-    """The running event loop's gate to ``pool``, opened at its first use; ``send`` tells the server.
+def limiter_of(pool: str, send: Any = None) -> Limiter:
+    """The running event loop's limiter to ``pool``, opened at its first use; ``send`` tells the server.
 
-    When the settings have changed since, a new gate takes over, and the old one ends with its last slot.
+    When the settings have changed since, a new limiter takes over, and the old one ends with its last slot.
     """
     loop = asyncio.get_running_loop()
     settings = conf.current()
@@ -148,20 +148,20 @@ def gate_of(pool: str, send: Any = None) -> Gate:
         for closed in [other for other in _houses if other.is_closed()]:
             del _houses[closed]
             reserve.close()
-        house = _houses[loop] = House(settings, name_of(send))
-    return house.gate(pool)
+        house = _houses[loop] = Registry(settings, name_of(send))
+    return house.limiter(pool)
 
 
-def open_gates() -> tuple[Gate, ...]:
-    """The gates of the running event loop, or where it has none, those of the whole process; opens none."""
+def open_limiters() -> tuple[Limiter, ...]:
+    """The limiters of the running event loop, or where it has none, those of the whole process; opens none."""
     with suppress(RuntimeError):
         if here := _houses.get(asyncio.get_running_loop()):
-            return here.gates
-    return tuple(gate for loop, house in list(_houses.items()) if not loop.is_closed() for gate in house.gates)
+            return here.limiters
+    return tuple(limiter for loop, house in list(_houses.items()) if not loop.is_closed() for limiter in house.limiters)
 
 
-async def close_gates(*, exiting: bool = False) -> None:
-    """Say goodbye for every gate of the running event loop; ``exiting`` at the end of its process."""
+async def close_limiters(*, exiting: bool = False) -> None:
+    """Say goodbye for every limiter of the running event loop; ``exiting`` at the end of its process."""
     house = _houses.pop(asyncio.get_running_loop(), None)
     if house is not None:
         await house.aclose(exiting=exiting)
@@ -206,7 +206,7 @@ def _leave_at_once() -> None:
         aside(lambda: asyncio.run(_all_leave(houses, here)), max(house.settings.ledger_timeout for _, house in houses))
 
 
-async def _all_leave(houses: list[tuple[asyncio.AbstractEventLoop, House]], stopped: Any) -> None:
+async def _all_leave(houses: list[tuple[asyncio.AbstractEventLoop, Registry]], stopped: Any) -> None:
     await asyncio.gather(
         *(
             asyncio.wrap_future(asyncio.run_coroutine_threadsafe(house.leave(), loop))

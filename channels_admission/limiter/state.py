@@ -1,6 +1,6 @@
 """A worker's own books for one pool: what it holds, what the ledger counts for it, what it may do alone.
 
-No I/O and no clock, so that the same rules run under a gate and under a simulated network. The
+No I/O and no clock, so that the same rules run under a limiter and under a simulated network. The
 rules that keep a worker's ledger count from ever being below what it holds:
 
 - A slot is taken only while ``held < allowance``, where ``allowance`` is what the ledger counts
@@ -41,7 +41,7 @@ from .elders import Elders
 
 
 class Calls:
-    """The exchanges of one gate with the ledger."""
+    """The exchanges of one limiter with the ledger."""
 
     def __init__(self) -> None:
         self.made = 0
@@ -69,8 +69,8 @@ class Calls:
         return {name: count for name, count in counters.items() if count}
 
 
-class Account:
-    """The gate's half of the ledger contract; all numbers are slots unless said otherwise."""
+class State:
+    """The limiter's half of the ledger contract; all numbers are slots unless said otherwise."""
 
     def __init__(self, pool: PoolSettings, worker: Worker, server: str = "") -> None:
         self.pool = pool
@@ -84,9 +84,9 @@ class Account:
         self.allowance = 0
         """What the ledger counts for this worker, at the least."""
         self.away = False
-        """Whether the last exchange failed: decisions are then this account's alone."""
+        """Whether the last exchange failed: decisions are then this state's alone."""
         self.retired = False
-        """Whether a gate with later settings has taken the place of this one."""
+        """Whether a limiter with later settings has taken the place of this one."""
         self.draining = False
         """Whether it takes no new connections any more."""
         self.controls = NOTHING_SET

@@ -1,4 +1,4 @@
-"""When a gate calls its ledger: at its beat, as soon as somebody waits, and a moment after a release."""
+"""When a limiter calls its ledger: at its beat, as soon as somebody waits, and a moment after a release."""
 
 import asyncio
 import random
@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from ..conf import Settings
-from .state import Account
+from .state import State
 
 CROWD_PAUSE = 0.005
 """Seconds from one call to the next for each handshake that the first one decided, if there were several."""
@@ -27,10 +27,10 @@ def crowd_pause(crowd: int, ledger_timeout: float) -> float:
 
 
 class Timetable:
-    """The next call of one gate. Belongs to one event loop, and all times are of its clock."""
+    """The next call of one limiter. Belongs to one event loop, and all times are of its clock."""
 
-    def __init__(self, account: Account, settings: Settings) -> None:
-        self._account = account
+    def __init__(self, state: State, settings: Settings) -> None:
+        self._state = state
         self._settings = settings
         self.loop = asyncio.get_running_loop()
         self._bell = asyncio.Event()
@@ -44,7 +44,7 @@ class Timetable:
     def report_soon(self) -> None:
         """Tell the ledger of what was taken or given back without it."""
         if self._report_at is None:
-            self._report_at = self.loop.time() + (0 if self._account.scarce else RELEASE_PAUSE)
+            self._report_at = self.loop.time() + (0 if self._state.scarce else RELEASE_PAUSE)
             self._bell.set()
 
     def report_now(self) -> None:
@@ -70,7 +70,7 @@ class Timetable:
         self._quiet_until = started + crowd_pause(crowd, self._settings.ledger_timeout)
 
     def await_beat(self, started: float) -> None:
-        self._beat_at = started + self._settings.beat * random.uniform(0.9, 1.0)
+        self._beat_at = started + self._settings.heartbeat * random.uniform(0.9, 1.0)
 
     def beat_now(self) -> None:
         self._beat_at = self.loop.time()
@@ -79,7 +79,7 @@ class Timetable:
         """A call has failed, perhaps the first one: try again after a while."""
         backoff = FIRST_PROBE if is_first else self._backoff
         self._beat_at = self.loop.time() + backoff * random.uniform(0.5, 1.5)
-        self._backoff = min(2 * backoff, self._settings.beat / 1.5)
+        self._backoff = min(2 * backoff, self._settings.heartbeat / 1.5)
 
     # Waiting for it
 
@@ -93,7 +93,7 @@ class Timetable:
 
     def _due(self, is_awaited: bool) -> float:
         due = self._beat_at
-        if not self._account.away:
+        if not self._state.away:
             if is_awaited:
                 due = min(due, self._quiet_until)
             if self._report_at is not None:

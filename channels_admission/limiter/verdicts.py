@@ -1,4 +1,4 @@
-"""What a gate answers: a slot or a refusal, each counted as it is given; and for how long one answers for others."""
+"""What a limiter answers: a slot or a refusal, each counted as it is given; and for how long one answers for others."""
 
 import random
 from itertools import zip_longest
@@ -7,10 +7,10 @@ from typing import Any
 from ..connections.slot import Slot
 from ..core.counters import ATTEMPTS, DRY, QUOTA, Reason
 from ..core.protocol import Ask, Refusal
-from ..core.rate import Schedule
-from ..events.log import Journal
+from ..core.rate import RetrySchedule
+from ..events.log import RefusalLog
 from ..quotas.requests import Rules
-from .state import Account
+from .state import State
 from .timetable import Timetable, crowd_pause
 
 FULL_FRESH = 0.02
@@ -44,14 +44,14 @@ class Fullness:
 
 
 class Verdicts:
-    """Gives the slots of ``gate``, and refuses. Belongs to one event loop."""
+    """Gives the slots of ``limiter``, and refuses. Belongs to one event loop."""
 
     def __init__(
-        self, gate: Any, account: Account, rules: Rules | None, schedule: Schedule, journal: Journal,
+        self, limiter: Any, state: State, rules: Rules | None, schedule: RetrySchedule, journal: RefusalLog,
         timetable: Timetable,
     ) -> None:  # fmt: skip
-        self._gate = gate
-        self._account = account
+        self._limiter = limiter
+        self._state = state
         self._rules = rules
         self._schedule = schedule
         self._journal = journal
@@ -59,16 +59,16 @@ class Verdicts:
         self._loop = timetable.loop
 
     def admit(self, ask: Ask | None = None) -> Slot:
-        slot = Slot(self._gate) if ask is None else Slot(self._gate, ask.claims, ask.group)
+        slot = Slot(self._limiter) if ask is None else Slot(self._limiter, ask.claims, ask.group)
         if ask is not None:
             self._date(slot)
-        self._account.admit(ask)  # nothing may go wrong from here on
+        self._state.admit(ask)  # nothing may go wrong from here on
         return slot
 
     def _date(self, slot: Slot) -> None:
         """Remember since when the slot is counted under its keys, where that matters."""
-        if self._account.elders is not None:
-            self._account.elders.note(slot, self._loop.time())
+        if self._state.elders is not None:
+            self._state.elders.note(slot, self._loop.time())
 
     def give(self, ask: Ask | None, slot: Slot | None) -> Slot:
         """A slot for what has been claimed, or ``slot`` with that as well."""
@@ -79,21 +79,21 @@ class Verdicts:
         return slot
 
     def _extend(self, slot: Slot, ask: Ask) -> None:
-        if slot.gate is None:  # its connection has ended meanwhile
+        if slot.limiter is None:  # its connection has ended meanwhile
             self.take_back(ask)
-        elif self._account.claims is not None:
-            self._account.claims.leave(slot.group)
-            self._account.claims.enter(ask.group)
+        elif self._state.claims is not None:
+            self._state.claims.leave(slot.group)
+            self._state.claims.enter(ask.group)
             # Two who asked at the same time were both granted what is kept once.
-            self._account.claims.give(tuple(old and new for old, new in zip(slot.claims, ask.claims, strict=False)))
+            self._state.claims.give(tuple(old and new for old, new in zip(slot.claims, ask.claims, strict=False)))
             slot.claims = tuple(new if old is None else old for old, new in zip_longest(slot.claims, ask.claims))
             slot.group = ask.group
             self._date(slot)
 
     def take_back(self, ask: Ask | None) -> None:
         """What was claimed for somebody who has gone is free again."""
-        if ask is not None and self._account.claims is not None:
-            self._account.claims.give(ask.claims)
+        if ask is not None and self._state.claims is not None:
+            self._state.claims.give(ask.claims)
 
     def refuse(
         self, reason: str, ask: Ask | None = None, slot: Slot | None = None, wait: float = 0.0
@@ -102,8 +102,8 @@ class Verdicts:
 
         ``wait`` is how long a client must leave off that tries too often.
         """
-        is_dry = self._account.dry_run and reason != Reason.DRAINING
-        self._account.refuse(f"{DRY}{reason}" if is_dry else reason)
+        is_dry = self._state.dry_run and reason != Reason.DRAINING
+        self._state.refuse(f"{DRY}{reason}" if is_dry else reason)
         self._journal.note()
         if is_dry:
             self._timetable.report_soon()
@@ -116,12 +116,12 @@ class Verdicts:
 
     def _turn(self, wait: float) -> float:
         """The hint to a client whose turn is so far away; beyond the bounds, a chance one in their upper half."""
-        low, high = self._account.terms.retry_after
+        low, high = self._state.terms.retry_after
         return max(low, wait) if wait < high else random.uniform((low + high) / 2, high)
 
     def over(self, ask: Ask | None, slot: Slot | None = None, *, is_asked: bool = False) -> Slot | Refusal | None:
-        """A refusal where the client tries too often, before anything is spent on it; see :meth:`.Account.over`."""
-        over = self._account.over(ask, self._loop.time(), is_asked=is_asked)
+        """A refusal where the client tries too often, before anything is spent on it; see :meth:`.State.over`."""
+        over = self._state.over(ask, self._loop.time(), is_asked=is_asked)
         return None if over is None else self.refuse(over.reason, ask, slot, over.wait)
 
     def turn_away(self, reason: str, ask: Ask) -> Slot | Refusal:
@@ -134,14 +134,14 @@ class Verdicts:
             return refused
         reason = None
         if slot is not None:
-            reason = self._account.claim_alone(ask)
+            reason = self._state.claim_alone(ask)
         elif not self.is_exempt(ask):
-            reason = self._account.refusal_alone(self._loop.time(), ask)
+            reason = self._state.refusal_alone(self._loop.time(), ask)
         return self._take(ask, slot) if reason is None else self.refuse(reason, ask, slot)
 
     def overdue(self, ask: Ask | None, slot: Slot | None) -> Slot | Refusal:
         """The verdict on who has waited for the ledger's word as long as anybody may."""
-        if self.is_exempt(ask) or (ask is None and self._account.has_room):
+        if self.is_exempt(ask) or (ask is None and self._state.has_room):
             return self.give(ask, slot)
         return self.refuse(Reason.LEDGER, ask, slot)
 
@@ -150,6 +150,6 @@ class Verdicts:
 
     def _take(self, ask: Ask | None, slot: Slot | None) -> Slot:
         """What is asked for, without the ledger's word."""
-        if ask is not None and self._account.claims is not None:
-            self._account.claims.take(ask.claims)
+        if ask is not None and self._state.claims is not None:
+            self._state.claims.take(ask.claims)
         return self.give(ask, slot)

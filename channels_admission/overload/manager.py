@@ -28,7 +28,7 @@ LOOK = 0.01
 """Seconds from one look at what newcomers have taken to the next, at the least, while nobody else may come."""
 
 
-class Pressure:
+class OverloadManager:
     """Reads the monitors while it is open, and says which handshakes to refuse. Belongs to one event loop.
 
     Threads read, one for the built-in monitors and one for each of the site's own; the event loop only
@@ -38,7 +38,7 @@ class Pressure:
     Every handshake holds a descriptor and takes memory, and a herd may take the last of them between
     two readings. So the descriptors are also read, on the event loop, each time that so many handshakes
     have arrived as would raise their reading by a hundredth, and the :class:`~.overload.room.Room` is asked as
-    often as it says. Each takes some ten microseconds. ``present`` tells the connections of all gates
+    often as it says. Each takes some ten microseconds. ``present`` tells the connections of all limiters
     of the event loop, and their handshakes that wait.
     """
 
@@ -72,8 +72,8 @@ class Pressure:
         # The first handshakes may all come before a thread has read anything.
         self._readings["memory"] = self._measured.read()
         self._ask_at = self._loop.time()
-        self._beat = settings.beat
-        self._shed_per_beat = self._shed_left = settings.shed_per_beat
+        self._beat = settings.heartbeat
+        self._shed_per_beat = self._shed_left = settings.shed_per_heartbeat
         self._shed_at = self._shed_until = self._measured_at = 0.0
         self._context = Context()
         self._is_closed = False
@@ -102,7 +102,7 @@ class Pressure:
         return any(use.firm >= trigger.saturation * use.allowed for use in self._memory.last[0])
 
     def to_shed(self) -> int:
-        """How many connections the worker's gates may close now, all together; none while memory suffices."""
+        """How many connections the worker's limiters may close now, all together; none while memory suffices."""
         if not self.out_of_memory:
             return 0
         if self._loop.time() >= self._shed_until:
@@ -111,7 +111,7 @@ class Pressure:
         return self._shed_left
 
     def shed(self, count: int) -> None:
-        """A gate has closed so many of them; there are more to close a beat after the last."""
+        """A limiter has closed so many of them; there are more to close a beat after the last."""
         if count:
             self._shed_left -= count
             self._shed_at = self._loop.time()

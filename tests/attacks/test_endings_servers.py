@@ -101,7 +101,7 @@ def stages(admission, prefix, redis_server):
         def start(**keys) -> list[Stage]:
             started = []
             for server in SERVERS:
-                own = {"LEDGER": redis_server.url, "BEAT": 0.5, "LEASE": 5, "PREFIX": f"{prefix}-{server}", **keys}
+                own = {"LEDGER": redis_server.url, "HEARTBEAT": 0.5, "LEASE": 5, "PREFIX": f"{prefix}-{server}", **keys}
                 started.append(Stage(server, admission(**own), own, redis_server.url, stack))
             return started
 

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.integration
 
 SERVERS = ("uvicorn", "daphne", "hypercorn", "granian")
 FILES, LIVE, LIMIT = 160, 3, 6
-BEAT, LEASE = 1, 6
+HEARTBEAT, LEASE = 1, 6
 ATTACK = 7.0
 """Seconds, more than a lease."""
 HANDSHAKE = (
@@ -99,7 +99,7 @@ class Siege:
 
     async def newcomer(self) -> Client:
         """The first client that is let in, of one each tenth of a second."""
-        deadline = time.monotonic() + 4 * BEAT
+        deadline = time.monotonic() + 4 * HEARTBEAT
         while not (client := await Client.enter(self.workers.origin)).is_open:
             assert time.monotonic() < deadline
             await client.leave()
@@ -108,7 +108,7 @@ class Siege:
 
 
 async def test_idle_connections_take_all_descriptors_and_harm_nothing_else(admission, prefix, redis_server):
-    keys = {"BEAT": BEAT, "LEASE": LEASE, "MAX_CONNECTIONS": LIMIT}
+    keys = {"HEARTBEAT": HEARTBEAT, "LEASE": LEASE, "MAX_CONNECTIONS": LIMIT}
     with ExitStack() as stack:
         ledger = stack.enter_context(Redis())  # of its own, since the channel layer is not to be cut
         sieges = []
@@ -116,4 +116,4 @@ async def test_idle_connections_take_all_descriptors_and_harm_nothing_else(admis
             own = {**keys, "PREFIX": f"{prefix}-{server}", "LEDGER": ledger.url}
             sieges.append(Siege(server, admission(**own), own, redis_server.url, stack))
         recovered = await asyncio.gather(*(siege.run() for siege in sieges))
-        assert max(recovered) <= 2 * BEAT, dict(zip(SERVERS, recovered, strict=True))
+        assert max(recovered) <= 2 * HEARTBEAT, dict(zip(SERVERS, recovered, strict=True))

@@ -20,7 +20,7 @@ HERD = 100
 FEW = 8
 """Let in of the first herd at the least: each may take 4 MiB below the first threshold, 85 % of some 120 MiB."""
 PATH = "/ws/hoard/"
-TERMS = {"MAX_CONNECTIONS": 500, "BEAT": 1, "LEASE": 10, "PRESSURE": {"lag": None}}
+TERMS = {"MAX_CONNECTIONS": 500, "HEARTBEAT": 1, "LEASE": 10, "PRESSURE": {"lag": None}}
 
 
 class Highest:

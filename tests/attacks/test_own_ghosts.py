@@ -15,21 +15,21 @@ from demo.servers import Workers
 
 pytestmark = pytest.mark.integration
 
-BEAT = 0.5
+HEARTBEAT = 0.5
 MOST = 2
 
 
 @pytest.mark.parametrize("server", ["uvicorn", "daphne", "hypercorn", "granian"])
 async def test_the_oldest_socket_is_closed_on_another_worker_within_a_heartbeat(redis_server, prefix, server):
     settings = {
-        "PREFIX": prefix, "BEAT": BEAT, "LEASE": 5, "MAX_CONNECTIONS": 10, "PRESSURE": {"lag": None},
+        "PREFIX": prefix, "HEARTBEAT": HEARTBEAT, "LEASE": 5, "MAX_CONNECTIONS": 10, "PRESSURE": {"lag": None},
         "QUOTAS": [{"key": "address", "max": MOST, "full": "oldest", "rate": 5, "burst": 20}],
     }  # fmt: skip
     with Workers(server, 2, redis_url=redis_server.url, settings=settings, shared_port=False) as workers:
         one, other = workers.origins
         for origin in workers.origins:  # both have met the ledger, which has settled
             await (await Client.enter(origin)).leave()
-        await asyncio.sleep(2 * BEAT)
+        await asyncio.sleep(2 * HEARTBEAT)
         ghosts = [await Client.enter(one) for _ in range(MOST)]
         assert all(ghost.is_open for ghost in ghosts)
         clients = []
@@ -40,7 +40,7 @@ async def test_the_oldest_socket_is_closed_on_another_worker_within_a_heartbeat(
             began = time.monotonic()
             with pytest.raises(ConnectionClosed) as closed:
                 await asyncio.wait_for(ghost.socket.recv(), 5)
-            assert time.monotonic() - began <= BEAT + 0.5
+            assert time.monotonic() - began <= HEARTBEAT + 0.5
             assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (REPLACED, "Replaced by a newer connection")
         assert all(client.is_open for client in clients)
         await leave_all(clients)
@@ -48,7 +48,7 @@ async def test_the_oldest_socket_is_closed_on_another_worker_within_a_heartbeat(
 
 async def test_two_clients_of_ours_do_not_close_each_other_for_ever(redis_server, prefix):
     settings = {
-        "PREFIX": prefix, "BEAT": 0.3, "LEASE": 3, "PRESSURE": {"lag": None}, "RETRY_AFTER": (0.5, 1),
+        "PREFIX": prefix, "HEARTBEAT": 0.3, "LEASE": 3, "PRESSURE": {"lag": None}, "RETRY_AFTER": (0.5, 1),
         "QUOTAS": [{"key": "address", "max": 1, "full": "oldest", "rate": 50, "burst": 100}],
     }  # fmt: skip
     with Workers("uvicorn", 2, redis_url=redis_server.url, settings=settings, shared_port=False) as workers:

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.integration
 
 MIB = 2**20
 LIMIT, FILE = 256 * MIB, 230 * MIB
-BEAT = 0.2
+HEARTBEAT = 0.2
 CLIENTS = 20
 READ = """
 import os, pathlib, sys
@@ -49,7 +49,7 @@ def group(prefix):
 
 @pytest.fixture
 def worker(admission, prefix, redis_server, group):
-    keys = {"LEDGER": redis_server.url, "PREFIX": prefix, "MAX_CONNECTIONS": 100, "BEAT": BEAT, "LEASE": 5}
+    keys = {"LEDGER": redis_server.url, "PREFIX": prefix, "MAX_CONNECTIONS": 100, "HEARTBEAT": HEARTBEAT, "LEASE": 5}
     keys["PRESSURE"] = {"lag": None}
     admission(**keys)
     with Workers("uvicorn", 1, redis_url=redis_server.url, settings=keys, launcher=group.launcher) as running:
@@ -65,7 +65,7 @@ async def test_a_file_that_is_read_closes_nobody_and_refuses_nobody(worker, grou
     assert group.cached() > 0.85 * (1 - before) * LIMIT
     for _ in range(10):
         assert await _memory() < 0.5
-        await asyncio.sleep(BEAT)
+        await asyncio.sleep(HEARTBEAT)
     newcomers = await enter_many(CLIENTS, [worker.origin])
     assert all(client.is_open for client in there + newcomers)
     pool = await look()

@@ -13,7 +13,7 @@ from demo.servers import Redis, Workers
 
 pytestmark = pytest.mark.integration
 
-QUICK = {"BEAT": 0.5, "LEASE": 4, "PRESSURE": {"lag": None}}
+QUICK = {"HEARTBEAT": 0.5, "LEASE": 4, "PRESSURE": {"lag": None}}
 KEY = "channels_admission:{default}:counts"
 
 
@@ -39,7 +39,7 @@ async def test_two_limits_are_one_and_told_once(server):
     redis_server, client = server
     with workers(redis_server, MAX_CONNECTIONS=10) as few, workers(redis_server, MAX_CONNECTIONS=100) as many:
         await eventually(lambda: client.hget(KEY, "#limit") == "10")
-        await asyncio.sleep(2 * QUICK["BEAT"])
+        await asyncio.sleep(2 * QUICK["HEARTBEAT"])
         clients = await enter_many(4, [few.origin]) + await enter_many(30, [many.origin])
         assert sum(each.is_open for each in clients) == 10
         limits = set()
@@ -60,7 +60,7 @@ async def test_two_limits_are_one_and_told_once(server):
 
 async def test_a_slow_heartbeat_is_waited_for_after_a_loss_of_data(server):
     redis_server, client = server
-    slow_terms = {"BEAT": 5, "LEASE": 40, "MAX_CONNECTIONS": 20, "EXPECTED_WORKERS": 2}
+    slow_terms = {"HEARTBEAT": 5, "LEASE": 40, "MAX_CONNECTIONS": 20, "EXPECTED_WORKERS": 2}
     fast_terms = {"MAX_CONNECTIONS": 20, "EXPECTED_WORKERS": 2}
     with workers(redis_server, **slow_terms) as slow, workers(redis_server, **fast_terms) as fast:
         held = await enter_many(1, [slow.origin])

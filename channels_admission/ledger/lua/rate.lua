@@ -24,8 +24,8 @@ end
 
 -- Pace time (as opposed to real time) that has passed, `elapsed` ms after the pace began.
 function rate.time(elapsed)
-  local ramp = report.ramp
-  return elapsed < ramp and elapsed * elapsed / (2 * ramp) or elapsed - ramp / 2
+  local slow_start = report.slow_start
+  return elapsed < slow_start and elapsed * elapsed / (2 * slow_start) or elapsed - slow_start / 2
 end
 
 -- Begin with one token in the bucket.
@@ -34,7 +34,7 @@ function rate.begin()
   rate.full_at = rate.speed > 0 and (rate.burst - 1) / rate.speed or 0
 end
 
--- Go on from what is stored. The pace starts anew, slowly, after a loss of data and, with a ramp, as an empty pool is
+-- Go on from what is stored. The pace starts anew, slowly, after a loss of data and, with a slow start, as an empty pool is
 -- entered.
 function rate.load(stored)
   rate.speed, rate.burst = report.rate, report.burst
@@ -53,7 +53,7 @@ function rate.tokens(wanted, room, is_empty)
   if rate.speed == 0 then return wanted end
   local missing = math.max(0, rate.full_at - rate.passed) * rate.speed
   local tokens = math.max(0, math.floor(rate.burst - missing + const.ROUNDING))
-  if report.ramp == 0 or not is_empty or math.min(wanted, room, tokens) <= 0 then return tokens end
+  if report.slow_start == 0 or not is_empty or math.min(wanted, room, tokens) <= 0 then return tokens end
   rate.begin()
   return 1
 end

@@ -28,7 +28,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 TRY_AGAIN_LATER = 1013
 RUSH = 0.5
 """Seconds within which the crowd arrives: all in the same instant, one worker would often win every slot."""
-BEAT = 0.5
+HEARTBEAT = 0.5
 """Seconds between the workers' reports, so short that ``ws_status`` soon knows of every refusal."""
 WATCH = 0.5
 """Seconds between two looks at whether the workers still run."""
@@ -83,7 +83,7 @@ class Command(BaseCommand):
     ) -> None:
         self.console.print(f"Starting Redis and {workers} {server} workers …", style="dim")
         herd = {"MAX_CONNECTIONS": herd_limit, "CONNECT_RATE": rate, "CONNECT_BURST": rate, "RETRY_AFTER": [0.5, 60]}
-        settings = {"MAX_CONNECTIONS": limit, "BEAT": BEAT, "POOLS": {HERD: herd}}
+        settings = {"MAX_CONNECTIONS": limit, "HEARTBEAT": HEARTBEAT, "POOLS": {HERD: herd}}
         more = {RESTARTER: str(os.getpid())}
         running = stack.enter_context(stage(server, workers, settings, port, more))
         stack.callback(_ignore_signals)
@@ -103,7 +103,7 @@ class Command(BaseCommand):
         )
         async with crowd(running.origin, "/ws/echo/", count, RUSH) as clients:
             self.console.print(_table(clients, running.pids))
-            await asyncio.sleep(2 * BEAT)
+            await asyncio.sleep(2 * HEARTBEAT)
             self.console.print("\n[bold]manage.py ws_status[/]\n")
             exit_code = await _ws_status(running)
             problems = list(_problems(clients, min(limit, count)))
