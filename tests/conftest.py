@@ -63,8 +63,8 @@ def admission(prefix: str) -> Iterator[object]:
     overrides = []
 
     def use(**keys: object) -> conf.Settings:
-        # A busy machine is no reason for a test to be refused.
-        defaults = {"LEDGER": "memory", "PREFIX": prefix, "PRESSURE": {"lag": None}}
+        # A busy machine is no reason for a test to be refused, or to be without its ledger.
+        defaults = {"LEDGER": "memory", "PREFIX": prefix, "PRESSURE": {"lag": None}, "LEDGER_TIMEOUT": 4}
         override = override_settings(CHANNELS_ADMISSION={**defaults, **keys})
         override.enable()
         overrides.append(override)

@@ -269,7 +269,8 @@ async def test_a_blow_that_passes(limiters, client, blow, caplog, figures):
 
 async def test_a_redis_that_refuses_tls(admission, server, figures):
     url = f"rediss://app:secret@{server.host}:{server.port}"
-    settings = admission(MAX_CONNECTIONS=LIMIT, EXPECTED_WORKERS=2, LEDGER=url, WHEN_LEDGER_DOWN="share")
+    keys = {"LEDGER_TIMEOUT": 0.25, "WHEN_LEDGER_DOWN": "share"}
+    settings = admission(MAX_CONNECTIONS=LIMIT, EXPECTED_WORKERS=2, LEDGER=url, **keys)
     ledger = open_ledger(settings)
     limiter = Limiter(settings.pool("default"), settings, ledger, Worker())
     loop = asyncio.get_running_loop()
