@@ -181,7 +181,7 @@ class Faults(RuleBasedStateMachine):
         if view is None or fate == "reply lost":
             state.fail(self.clock.now)
             return
-        with failing(state_module.policy, "share_of_free", fate == "fault in the settlement"):
+        with failing(state_module.levels, "share_of_free", fate == "fault in the settlement"):
             state.settle(report, view)
         if fate == "fault in the settlement":
             state.fail(self.clock.now)
