@@ -54,7 +54,7 @@ def simulate(admission, redis_server):
         settings = admission(
             LEDGER=redis_server.url if ledger == "redis" else "memory", LEASE=LEASE, HEARTBEAT=HEARTBEAT,
             MAX_CONNECTIONS=LIMIT, EXPECTED_WORKERS=WORKERS, WHEN_LEDGER_DOWN="freeze",
-            CONNECT_RATE=profile.rate,
+            CONNECT_RATE=profile.rate, LEDGER_TIMEOUT=0.25,  # of simulated time, in which no machine is busy
         )  # fmt: skip
         return Simulation(settings, profile, seed, **changes).run(calls, until_violated=until_violated)
 
