@@ -1,8 +1,4 @@
-"""The address of a client: its socket's peer, or what trusted proxies vouch for.
-
-Pure. Everything that comes from a client may be a lie, and what is no address is none: a header
-counts only as far as trusted proxies have written it, from the right.
-"""
+"""``TRUSTED_PROXIES`` read: which proxies are believed about the address of a client."""
 
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_network

@@ -1,8 +1,4 @@
-"""The rules by which a pool is shared, applied to a scope: what a handshake asks for.
-
-Keys come from clients, and may be long or private: what leaves this module is a keyed hash of
-fixed length, of the quota's name and the key.
-"""
+"""The classes and quotas of a pool as a ledger sees them, from its settings."""
 
 import math
 

@@ -82,11 +82,11 @@ def judge(buckets: Buckets, fair: Fair, now: float, debt: float) -> dict[int, Ov
     return {
         place: over
         for place, ask in enumerate(fair.asks)
-        if (over := _first(buckets, fair.quotas, ask.tries, now, debt)) is not None
+        if (over := first_over(buckets, fair.quotas, ask.tries, now, debt)) is not None
     }
 
 
-def _first(buckets: Buckets, quotas: Iterable[Bound], tries: Claimed, now: float, debt: float) -> Over | None:
+def first_over(buckets: Buckets, quotas: Iterable[Bound], tries: Claimed, now: float, debt: float) -> Over | None:
     """The first quota that refuses; with those after it the attempt is not counted."""
     for bound, key in zip(quotas, tries, strict=False):
         if key and bound.rate and (wait := buckets.take(key, now, bound.rate, bound.burst, debt)):

@@ -1,4 +1,4 @@
-"""The words of the package as values: what a limiter and a ledger say to each other, and what a handshake is told."""
+"""The names of what a worker counts: the reasons of refusals, and the other events of its connections."""
 
 from collections.abc import Mapping
 from enum import StrEnum

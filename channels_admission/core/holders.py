@@ -1,8 +1,7 @@
-"""The slots under a key, and since when each is held: for quotas whose oldest connection gives way.
+"""The slots of all workers under each key, and since when each is held: for quotas whose oldest connection gives way.
 
-Pure. A worker keeps :class:`Elders`, its own slots under each such key, and tells their ages whenever it tells how many
-they are. A ledger keeps :class:`Holders`, the same of all workers, and answers each worker how many of its oldest are
-to end. That is a state and no order: what is told twice, or not heard, changes nothing.
+Pure. Workers tell the ages of their own slots (``limiter.elders``). The answer to each is how many of its oldest are to
+end. That is a state and no order: what is told twice, or not heard, changes nothing.
 
 ``ledger/lua/holders.lua`` has the same rules, and one contract holds both.
 """

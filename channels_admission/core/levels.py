@@ -1,4 +1,4 @@
-"""Pure decisions: numbers in, answers out. No clock, no I/O, no settings read."""
+"""How near a pool is to its limit. Pure: numbers in, answers out."""
 
 from dataclasses import dataclass
 from enum import StrEnum

@@ -1,4 +1,4 @@
-"""The words of the package as values: what a limiter and a ledger say to each other, and what a handshake is told."""
+"""Overrides: the limits, pauses, dry runs and drains that operators have set for a pool."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime

@@ -1,4 +1,4 @@
-"""The words of the package as values: what a limiter and a ledger say to each other, and what a handshake is told."""
+"""What a limiter and a ledger tell each other: reports and views, and what handshakes ask for."""
 
 from dataclasses import dataclass, field
 from typing import NamedTuple

@@ -1,4 +1,4 @@
-"""The words of the package as values: what a limiter and a ledger say to each other, and what a handshake is told."""
+"""What a reader of the ledger sees: pools, workers, their monitors, and the past by seconds and minutes."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

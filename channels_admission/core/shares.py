@@ -1,4 +1,4 @@
-"""Pure decisions: numbers in, answers out. No clock, no I/O, no settings read."""
+"""Parts of a limit: quotas and classes as a ledger sees them. Pure: numbers in, answers out."""
 
 import math
 from dataclasses import dataclass

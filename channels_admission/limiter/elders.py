@@ -1,10 +1,8 @@
-"""The slots under a key, and since when each is held: for quotas whose oldest connection gives way.
+"""The slots of one worker under each key, and since when each is held: for quotas whose oldest connection gives way.
 
-Pure. A worker keeps :class:`Elders`, its own slots under each such key, and tells their ages whenever it tells how many
-they are. A ledger keeps :class:`Holders`, the same of all workers, and answers each worker how many of its oldest are
-to end. That is a state and no order: what is told twice, or not heard, changes nothing.
-
-``ledger/lua/holders.lua`` has the same rules, and one contract holds both.
+Pure. The worker tells the ages of these slots whenever it tells how many they are. The ledger keeps the same of all
+workers (:mod:`.holders`), and answers how many of the oldest are to end. That is a state and no order: what is told
+twice, or not heard, changes nothing.
 """
 
 from collections.abc import Callable, Iterable

@@ -1,11 +1,7 @@
-"""How often each key may try: buckets of attempts in bounded memory, for a ledger and for a worker by itself.
+"""The attempts that a worker decides by itself: its part of each rate, and the keys that it knows to be locked.
 
-Pure; all times are seconds of a clock that never runs backwards. Attempts that pass follow the generic cell rate
-algorithm, as in :mod:`.rate`. Refused attempts count as well: each is given the next free turn of its key, so that many
-clients behind one key come back one after the other at the rate. A key whose turns reach as far as the longest hint
-is locked: nothing passes until it leaves off for the time of one attempt.
-
-``reconcile.lua`` has the same rules in milliseconds, and one contract holds both.
+Pure; all times are seconds of a clock that never runs backwards. The buckets are those of ``core.attempts``. What is
+decided here is told to the ledger with the next report.
 """
 
 from collections import Counter, OrderedDict
@@ -14,13 +10,13 @@ from itertools import islice
 
 from ..conf import PoolSettings
 from ..conf.shares import bounds
-from ..core.attempts import FILLS_WITHIN, Buckets, Over, _first
+from ..core.attempts import FILLS_WITHIN, Buckets, Over, first_over
 from ..core.counters import ATTEMPTS
 from ..core.protocol import Claimed, Key, Tried
 from ..core.shares import Bound
 
 OWN_SETS = 256
-"""The same, of a worker that decides by itself."""
+"""Sets of buckets, of ``WAYS`` each, that a worker keeps."""
 MOST_KNOWN = 1000
 """Keys of which a worker remembers that they are locked, and as many whose attempts it has yet to tell."""
 TOLD_PER_CALL = 100
@@ -79,7 +75,7 @@ class Attempts:
         if over := self.known(tries, now):
             return over
         parts = [_part(bound, workers) for bound in self._quotas]
-        over = _first(self._buckets, parts, tries, now, self._debt)
+        over = first_over(self._buckets, parts, tries, now, self._debt)
         for place, key in enumerate(tries):
             if key:
                 self._note(place, key)

@@ -21,7 +21,6 @@ from .. import conf
 from ..conf import Settings
 from ..readiness import answer
 from ..status import cache, history
-from ..status.cache import look
 
 PERMISSION = "channels_admission.view_pool"
 TEXT = "text/plain; charset=utf-8"
@@ -100,7 +99,7 @@ def metrics(request: HttpRequest) -> HttpResponse:
 
 def feed(request: HttpRequest) -> JsonResponse:
     """This moment's :meth:`~.snapshot.Snapshot.as_dict`; that the ledger is down is a 200 which says so."""
-    return JsonResponse(look().now.as_dict())
+    return JsonResponse(cache.look().now.as_dict())
 
 
 def past(request: HttpRequest) -> JsonResponse:
