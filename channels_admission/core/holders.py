@@ -22,6 +22,7 @@ class Holders:
         self._since: dict[Key, dict[str, list[float]]] = {}
         self._most: dict[Key, int] = {}
         self._posted: dict[str, dict[Key, None]] = {}
+        self._dead: set[str] = set()
 
     def tell(self, worker: str, told: Iterable[Key], aged: Iterable[Aged], most: Mapping[int, int], now: float) -> None:
         """A worker says since when it holds its slots under the keys ``told``; ``most`` is each quota's maximum."""
@@ -34,7 +35,16 @@ class Holders:
     def forget(self, worker: str) -> None:
         """The worker is gone, and all that it held."""
         self._posted.pop(worker, None)
-        for key in list(self._since):
+        self._dead.discard(worker)
+        self.give_back(worker, list(self._since))
+
+    def bury(self, worker: str) -> None:
+        """The worker is gone, and its slots count until they are given back: nobody ends a connection for them."""
+        self._dead.add(worker)
+
+    def give_back(self, worker: str, keys: Iterable[Key]) -> None:
+        """The worker holds nothing more under these keys."""
+        for key in keys:
             self._drop(key, worker)
 
     def _drop(self, key: Key, worker: str) -> None:
@@ -69,7 +79,9 @@ class Holders:
     def _evicted(self, key: Key, counts: Mapping[Key, int]) -> Counter[str]:
         """Those beyond the maximum are the oldest ones: how many of each worker."""
         excess = counts.get(key, 0) - self._most.get(key, counts.get(key, 0))
-        if excess <= 0:
+        if excess <= 0 or key not in self._since:
             return Counter()
-        everyone = sorted((since, worker) for worker, each in self._since[key].items() for since in each)
-        return Counter(worker for _, worker in everyone[:excess])
+        held = self._since[key]
+        excess -= sum(len(each) for worker, each in held.items() if worker in self._dead)
+        living = sorted((since, worker) for worker, each in held.items() if worker not in self._dead for since in each)
+        return Counter(worker for _, worker in living[: max(0, excess)])

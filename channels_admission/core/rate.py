@@ -88,7 +88,7 @@ class Pace:
     def measure(self, clock: float, released: int, every: float) -> None:
         """Learn from the number of slots ever released how fast they become free, once in ``every`` seconds."""
         elapsed = clock - self._measured_at
-        if elapsed >= every:
+        if round(1000 * elapsed) >= round(1000 * every):  # in whole milliseconds, as Redis measures
             speed = max(0, released - self._measured) / elapsed
             self._outflow = (self._outflow + speed) / 2 if self._outflow else speed
             self._measured_at, self._measured = clock, released

@@ -12,8 +12,10 @@ its storage, it promises after every call:
 5. A worker unheard for ``lease`` seconds is forgotten by the next calls of others, a bounded
    number per call, and after as many calls as a pool has workers at the latest; a worker that says
    goodbye with nothing held, or whose neighbours report its process gone, at once. No jump of any
-   clock and no outage ages a lease by more than two beats.
-6. Counters add up over all workers that ever reported, each event once.
+   clock and no outage ages a lease by more than two beats. The pool's clock counts whole milliseconds: leases end,
+   and the outflow is measured, in the millisecond in which a lease or a beat has passed.
+6. Counters add up over all workers that ever reported, each event once. A counter that falls adds nothing, and its
+   later rises count from there.
 7. It remembers the last :data:`SECONDS` seconds and :data:`MINUTES` minutes of its wall clock: the most slots
    counted in each, the limit, and the handshakes decided in it, admitted or refused by reason, each once:
    evenly over the seconds since the worker's report before, at most :data:`SPREAD`, up to that in which
@@ -22,7 +24,8 @@ its storage, it promises after every call:
 8. Where a report is shared (:class:`~.protocol.Fair`), each key is counted by all workers together, with no key
    of nobody: a claim is granted only up to its quota, a class admitted only up to its share. Asks are decided in
    their order. A worker whose claims were lost is told to tell them all again; none is granted on top of what it
-   has meanwhile. Those of a forgotten worker are given back by the next calls, a bounded number in each.
+   has meanwhile. Those of a forgotten worker are given back by the next calls, a bounded number in each; until
+   then its reports raise :exc:`Forgotten` and change nothing.
    Attempts under a key with a rate are counted before all else, also those that are refused, in a bounded number of
    buckets (:mod:`~.attempts`), which are full where the ledger has lost its data.
    A quota whose oldest connection gives way is exceeded by as many as are known to be older, never twofold; each
@@ -64,6 +67,8 @@ LONGEST_MOMENT = 68
 """Bytes at most that a second or a minute takes as text; reasons for which there is no room share a name."""
 REAPED_PER_CALL = 100
 """Workers that one call forgets at the most."""
+SWEPT_PER_CALL = 200
+"""Keys under which one call gives back a dead worker's claims, about; ``books.lua`` has the same number."""
 EDGES_KEPT = 16
 """Changes of the level that wait to be told; the oldest beyond them are forgotten."""
 LATELY = 300

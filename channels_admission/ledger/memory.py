@@ -21,7 +21,7 @@ from ..core.quota import decide
 from ..core.rate import Pace
 from ..core.readings import Past, Reading, WorkerReading
 from ..core.shares import Bound
-from .base import EDGES_KEPT, LATELY, MINUTES, REAPED_PER_CALL, SECONDS, OutOfOrder
+from .base import EDGES_KEPT, LATELY, MINUTES, REAPED_PER_CALL, SECONDS, SWEPT_PER_CALL, Forgotten, OutOfOrder
 from .buckets import within
 from .history import Rings
 
@@ -30,8 +30,11 @@ from .history import Rings
 class _Entry:
     report: Report
     held: int
-    expires: float
+    expires: int
+    """When its lease ends, milliseconds of the pool's clock."""
     seen: float
+    since: int
+    """The report that began its claims."""
     claims: dict[Key, int] = field(default_factory=dict)
     classes: dict[str, int] = field(default_factory=dict)
 
@@ -41,11 +44,14 @@ class _Pool:
     entries: dict[str, _Entry] = field(default_factory=dict)
     counters: Counter[str] = field(default_factory=Counter)
     claims: Counter[Key] = field(default_factory=Counter)
+    dead: dict[str, dict[Key, int]] = field(default_factory=dict)
+    """The claims of forgotten workers that are still to be given back."""
     attempts: Buckets = field(default_factory=Buckets)
     holders: Holders = field(default_factory=Holders)
     version: int = 0
-    clock: float = 0.0
-    real: float = 0.0
+    milliseconds: int = 0
+    """The pool's clock, in whole milliseconds as Redis keeps it."""
+    real: int = 0
     pace: Pace | None = None
     past: Rings = field(default_factory=Rings)
     controls: Controls = NOTHING_SET
@@ -59,8 +65,13 @@ class _Pool:
         return drain if drain.version is not None else replace(drain, version=self.version, clock=self.milliseconds)
 
     @property
-    def milliseconds(self) -> int:
-        return round(1000 * self.clock)
+    def clock(self) -> float:
+        return self.milliseconds / 1000
+
+    @property
+    def heir(self) -> str:
+        """The dead worker whose claims are given back next: the last that died."""
+        return next(reversed(self.dead), "")
 
     @property
     def in_force(self) -> dict[str, float]:
@@ -147,6 +158,9 @@ class MemoryLedger:
         entry = entries.get(worker)
         if entry and report.seq <= entry.report.seq:
             raise OutOfOrder(f"report {report.seq} of {worker} comes after report {entry.report.seq}")
+        if report.fair and worker in pool.dead and worker not in entries:
+            raise Forgotten(f"the lease of {worker} had run out")
+        swept = self._sweep(pool, report.fair.sweep) if report.fair else ()
         self._reap(pool, report)
         if report.controls.version > pool.controls.version:
             pool.controls = report.controls
@@ -155,12 +169,13 @@ class MemoryLedger:
         others = sum(other.held for name, other in entries.items() if name != worker)
         claims = entry.claims if entry else {}
         pace = pool.pace = pool.pace or Pace(pool.clock, report.terms)
-        grant = self._grant(pool, pace, report, others + report.held, limit, claims)
+        grant = self._grant(pool, pace, report, others + report.held, limit, claims, swept)
         held = report.held + grant.slots
         total = others + held
         pool.version += 1
-        lease_ends = pool.clock + self._settings.lease
-        entries[worker] = _Entry(asked, held, lease_ends, self._clock(), claims, grant.classes)
+        lease_ends = pool.milliseconds + round(1000 * self._settings.lease)
+        since = entry.since if entry else report.seq
+        entries[worker] = _Entry(asked, held, lease_ends, self._clock(), since, claims, grant.classes)
         if report.goodbye and held == 0:
             self._forget(pool, worker)
         if report.beat:
@@ -187,7 +202,8 @@ class MemoryLedger:
             verdicts=grant.verdicts,
             waits=grant.waits,
             evicted=pool.holders.due(worker, pool.claims) if report.fair else (),
-            retell=report.fair is not None and entry is None and report.fair.heard > 0,
+            retell=report.fair is not None and 0 < report.fair.heard < since,
+            sweep=pool.heir if report.fair else "",
             settings=self._differing(pool, asked),
         )
 
@@ -210,7 +226,16 @@ class MemoryLedger:
     def _text(self, report: Report) -> str:
         return agreement.text_of(report, self._settings.lease, self._settings.heartbeat)
 
-    def _grant(self, pool: _Pool, pace: Pace, report: Report, held: int, limit: int, claims: dict[Key, int]) -> _Grant:
+    def _grant(
+        self,
+        pool: _Pool,
+        pace: Pace,
+        report: Report,
+        held: int,
+        limit: int,
+        claims: dict[Key, int],
+        swept: Iterable[Key],
+    ) -> _Grant:
         """What the report's worker is given, with ``held`` slots in the pool; its ``claims`` follow what it says."""
         paused, fair = pool.controls.paused is not None, report.fair
         if fair is None:
@@ -234,7 +259,7 @@ class MemoryLedger:
             for bound, key in zip(fair.quotas, ask.claims, strict=False):
                 if key and bound.oldest and not reason:
                     pool.holders.grant(report.worker, key, bound.most or 0, pool.clock)
-        pool.holders.post(told, pool.claims)
+        pool.holders.post([*told, *swept], pool.claims)
         return _Grant(
             decided.given, decided.refused(fair), decided.shortfall, decided.classes(fair), tuple(decided.verdicts),
             tuple(over[place].wait for place in sorted(over)),
@@ -250,7 +275,7 @@ class MemoryLedger:
     def _count_events(self, pool: _Pool, report: Report, entry: _Entry | None, total: int, limit: int) -> None:
         """Count what has happened since the report before, and note when."""
         before = entry.report.counters if entry else report.acknowledged
-        pool.counters.update({name: count - before.get(name, 0) for name, count in report.counters.items()})
+        pool.counters.update(_rises(report.counters, before))
         known = entry is not None or not report.version
         elapsed = self._clock() - entry.seen if entry else report.age
         decided = _decided(report.counters, before) if known else {}
@@ -272,7 +297,7 @@ class MemoryLedger:
 
     def _end_orders(self, pool: _Pool, total: int, limit: int) -> None:
         """Let go of what is done: see the contract."""
-        controls, heard_by_all = pool.controls, round(1000 * (pool.clock - self._settings.lease))
+        controls, heard_by_all = pool.controls, pool.milliseconds - round(1000 * self._settings.lease)
         if controls.limit and controls.limit.over is not None and total <= limit:
             controls = replace(controls, limit=replace(controls.limit, over=None))
         if not any(entry.report.draining for entry in pool.entries.values()):
@@ -288,12 +313,12 @@ class MemoryLedger:
         return drain.target == EVERYBODY or (":" in drain.target and drain.target not in pool.entries)
 
     def _advance(self, pool: _Pool) -> None:
-        now = self._clock()
-        pool.clock += min(max(now - pool.real, 0.0), 2 * self._settings.heartbeat)
+        now = round(1000 * self._clock())
+        pool.milliseconds += min(max(now - pool.real, 0), 2 * round(1000 * self._settings.heartbeat))
         pool.real = now
 
     def _reap(self, pool: _Pool, report: Report) -> None:
-        dead = [name for name, entry in pool.entries.items() if entry.expires <= pool.clock]
+        dead = [name for name, entry in pool.entries.items() if entry.expires <= pool.milliseconds]
         known_gone = [name for name in report.gone if name in pool.entries]
         for name in dead[:REAPED_PER_CALL] + known_gone:
             if name != report.worker:
@@ -301,9 +326,24 @@ class MemoryLedger:
 
     def _forget(self, pool: _Pool, worker: str) -> None:
         entry = pool.entries.pop(worker, None)
-        if entry is not None:
-            _count(pool.claims, entry.claims, [(key, 0) for key in entry.claims])
+        if entry is not None and entry.claims:
+            pool.dead[worker] = entry.claims
+            pool.holders.bury(worker)
+        elif entry is not None:
             pool.holders.forget(worker)
+
+    def _sweep(self, pool: _Pool, worker: str) -> tuple[Key, ...]:
+        """Give back claims of a dead worker whose turn it is; the keys under which fewer are counted now."""
+        if not worker or worker != pool.heir:
+            return ()
+        own = pool.dead[worker]
+        keys = tuple(own)[:SWEPT_PER_CALL]
+        _count(pool.claims, own, [(key, 0) for key in keys])
+        pool.holders.give_back(worker, keys)
+        if not own:
+            del pool.dead[worker]
+            pool.holders.forget(worker)
+        return keys
 
     def _neighbours(self, pool: _Pool, report: Report) -> tuple[Neighbour, ...]:
         return tuple(
@@ -379,7 +419,12 @@ def _count(sums: Counter[Key], own: dict[Key, int], claims: Iterable[tuple[Key, 
 
 def _decided(counters: Counters, before: Counters) -> dict[str, int]:
     """Handshakes decided since the counters ``before``, by their decision."""
-    rises = {name: count - before.get(name, 0) for name, count in counters.items() if is_decision(name)}
+    return {name: rise for name, rise in _rises(counters, before).items() if is_decision(name)}
+
+
+def _rises(counters: Counters, before: Counters) -> dict[str, int]:
+    """By how much each counter has risen; one that has fallen adds nothing, and counts from there."""
+    rises = {name: count - before.get(name, 0) for name, count in counters.items()}
     return {name: rise for name, rise in rises.items() if rise > 0}
 
 
