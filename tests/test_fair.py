@@ -190,7 +190,7 @@ async def test_a_worker_that_drains_asks_for_nobody_and_a_paused_pool_lets_in_no
         assert why(await enter_all(limiter, {"user": KIM}, {"rank": "exempt"})) == ["paused", "paused"]
         limiter.drain(0)
         assert why(await enter_all(limiter, {"user": KIM}, {"rank": "exempt"})) == ["draining", "draining"]
-        assert not limiter._handshakes.waiting
+        assert not limiter._queue.waiting
         assert claimed(limiter) == 0
 
 

@@ -92,7 +92,7 @@ async def test_a_retired_limiter_asks_for_all_who_wait_before_it_ends(opened):
         await counts(limiter, 0)
         limiter._ledger.delay = 0.02
         first = asyncio.ensure_future(limiter.acquire())
-        await eventually(lambda: limiter._reconciler._asking is not None and limiter._handshakes.waiting[0].is_asked)
+        await eventually(lambda: limiter._reconciler._asking is not None and limiter._queue.waiting[0].is_asked)
         second = asyncio.ensure_future(limiter.acquire())
         await asyncio.sleep(0)
         limiter.retire()
@@ -168,7 +168,7 @@ async def test_a_handshake_cancelled_in_the_moment_of_its_verdict_gives_the_slot
     async with opened() as limiter:
         waiting = asyncio.ensure_future(limiter.acquire())
         await asyncio.sleep(0)
-        handshake = limiter._handshakes.waiting.popleft()
+        handshake = limiter._queue.waiting.popleft()
         handshake.set_result(limiter._verdicts.admit())
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):

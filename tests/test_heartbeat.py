@@ -54,14 +54,14 @@ PARTS = {
     "the time of the report": lambda limiter: (limiter._timetable, "begin"),
     "the revival of monitors": lambda limiter: (limiter._pressure, "revive"),
     "shedding": lambda limiter: (limiter._pressure, "to_shed"),
-    "the batch": lambda limiter: (limiter._handshakes, "batch"),
+    "the batch": lambda limiter: (limiter._queue, "batch"),
     "the report": lambda limiter: (limiter.state, "report"),
     "the settlement": lambda limiter: (limiter.state, "settle"),
     "the hints": lambda limiter: (limiter._schedule, "renew"),
     "the look for neighbours": lambda limiter: (reconciler, "is_gone"),
     "the drains": lambda limiter: (limiter.drains, "follow"),
     "an enforced limit": lambda limiter: (limiter.drains, "enforce"),
-    "the answer": lambda limiter: (limiter._handshakes, "answer"),
+    "the answer": lambda limiter: (limiter._queue, "answer"),
     "the reserve": lambda limiter: (reserve, "fill"),
 }
 
@@ -291,7 +291,7 @@ async def test_a_verdict_that_cannot_be_made_is_a_refusal_and_keeps_no_claim(ope
 async def test_answers_that_fail_as_a_whole_give_back_what_was_claimed(opened):
     async with opened(QUOTAS=[{"key": f"{__name__}.client", "max": 3}]) as limiter:
         ask = limiter.rules.ask({})
-        with Broken((limiter._handshakes, "answer"), MemoryError) as broken:
+        with Broken((limiter._queue, "answer"), MemoryError) as broken:
             verdicts = await asyncio.gather(*(limiter.acquire(ask) for _ in range(3)))
             assert broken.raised
         assert {verdict.reason for verdict in verdicts} == {Reason.LEDGER}
@@ -309,7 +309,7 @@ async def test_whoever_waits_is_answered_although_a_look_at_them_fails(opened):
     async with opened() as limiter:
         limiter._ledger.silent = True
         with Broken((limiter._reconciler, "_look"), OSError), Broken((limiter._verdicts, "overdue"), OSError):
-            limiter._patience._watches[:] = [limiter._handshakes._look, limiter._reconciler._look]
+            limiter._patience._watches[:] = [limiter._queue._look, limiter._reconciler._look]
             assert await answered(limiter) == Refusal(Reason.LEDGER, limiter.pool.retry_after[1])
         limiter._ledger.silent = False
 

@@ -73,18 +73,16 @@ class Limiter:
         self._on_end = on_end
         self._loop = asyncio.get_running_loop()
         self._schedule = RetrySchedule(state.terms)
-        self._journal = RefusalLog(pool.name, state.counters)
+        self._log = RefusalLog(pool.name, state.counters)
         self._timetable = Timetable(state, settings)
         self._patience = Patience(settings.ledger_timeout, faults)
         self._fullness = Fullness(settings.ledger_timeout)
-        self._verdicts = Verdicts(self, state, self.rules, self._schedule, self._journal, self._timetable)
-        self._handshakes = Queue(
-            state, self.rules, self._verdicts, self._fullness, self._patience, self._timetable, faults
-        )
+        self._verdicts = Verdicts(self, state, self.rules, self._schedule, self._log, self._timetable)
+        self._queue = Queue(state, self.rules, self._verdicts, self._fullness, self._patience, self._timetable, faults)
         self.drains = Closer(state, self._schedule, self.connections, faults)
         self.lookout = Lookout(pool, self.connections, self.drains, faults)
         self._reconciler = Reconciler(
-            ledger, settings, state, pressure, self._handshakes, self._schedule, self.drains, self._timetable,
+            ledger, settings, state, pressure, self._queue, self._schedule, self.drains, self._timetable,
             self._patience, faults,
         )  # fmt: skip
         self._retired = False
@@ -101,7 +99,7 @@ class Limiter:
     @property
     def present(self) -> int:
         """Connections that hold a slot, and handshakes that wait for one."""
-        return self.state.held + len(self._handshakes.waiting)
+        return self.state.held + len(self._queue.waiting)
 
     @property
     def saturated(self) -> bool:
@@ -131,15 +129,15 @@ class Limiter:
         if state.away or self._parting:
             return self._verdicts.alone(ask)
         # A slot that is counted still. Where the pool is shared, the ledger alone knows who may have it.
-        if ask is None and state.has_room and not self._handshakes.waiting:
+        if ask is None and state.has_room and not self._queue.waiting:
             return self._verdicts.admit()
         until, why = self._fullness.until.get(group, NOT_FULL)
         if self._loop.time() < until and not is_exempt:
             self._fullness.turned_away += 1
             return refuse(why, ask)
-        if len(self._handshakes.waiting) >= MOST_WAITING and not is_exempt:
+        if len(self._queue.waiting) >= MOST_WAITING and not is_exempt:
             return refuse(Reason.CROWD, ask)
-        return await self._handshakes.verdict(ask)
+        return await self._queue.verdict(ask)
 
     async def claim(self, slot: Slot, ask: Ask) -> Refusal | None:
         """Let the connection that holds ``slot`` have what it asks for as well, or refuse it."""
@@ -147,7 +145,7 @@ class Limiter:
             verdict = self._verdicts.alone(ask, slot)
         else:
             refused = self._verdicts.over(ask, slot, is_asked=True)
-            verdict = refused or await self._handshakes.verdict(ask, slot)
+            verdict = refused or await self._queue.verdict(ask, slot)
         return verdict if isinstance(verdict, Refusal) else None
 
     def take_back(self, slot: Slot) -> None:
@@ -218,7 +216,7 @@ class Limiter:
     def drain(self, seconds: float) -> None:
         """Refuse newcomers, and end all connections within ``seconds``: the process is about to end."""
         self.drains.drain_for_good(seconds)
-        self._handshakes.turn_away(Reason.DRAINING)
+        self._queue.turn_away(Reason.DRAINING)
         self._timetable.report_soon()
 
     def retire(self) -> None:
@@ -249,7 +247,7 @@ class Limiter:
     async def _part(self) -> None:
         self._parting = True
         for end in (
-            self._patience.cancel, self._journal.close, self.drains.cancel, self._handshakes.answer_alone,
+            self._patience.cancel, self._log.close, self.drains.cancel, self._queue.answer_alone,
         ):  # fmt: skip
             with self.faults.spare("the end"):
                 end()

@@ -30,17 +30,17 @@ EXCHANGE = "the exchange with the ledger"
 
 
 class Reconciler:
-    """Asks ``ledger`` what ``handshakes`` wait for, and keeps to what it says. Belongs to one event loop."""
+    """Asks ``ledger`` what waits in ``queue``, and keeps to what it says. Belongs to one event loop."""
 
     def __init__(
-        self, ledger: Ledger, settings: Settings, state: State, pressure: OverloadManager | None, handshakes: Queue,
+        self, ledger: Ledger, settings: Settings, state: State, pressure: OverloadManager | None, queue: Queue,
         schedule: RetrySchedule, drains: Closer, timetable: Timetable, patience: Patience, faults: Faults,
     ) -> None:  # fmt: skip
         self._ledger = ledger
         self._settings = settings
         self._state = state
         self._pressure = pressure
-        self._handshakes = handshakes
+        self._queue = queue
         self._schedule = schedule
         self._drains = drains
         self._timetable = timetable
@@ -59,7 +59,7 @@ class Reconciler:
 
     def is_awaited(self) -> bool:
         """Whether the next call should not wait for the beat."""
-        return bool(self._handshakes.waiting or self._gone)
+        return bool(self._queue.waiting or self._gone)
 
     async def exchange(self) -> None:
         """One call, its answer to the waiting, and a second try where only the connection broke.
@@ -95,7 +95,7 @@ class Reconciler:
             self.lose(error)
 
     async def _call(self) -> None:
-        state, handshakes, timetable, started = self._state, self._handshakes, self._timetable, self._loop.time()
+        state, queue, timetable, started = self._state, self._queue, self._timetable, self._loop.time()
         is_beat, batch = timetable.is_beat(started), self._batch()
         report = state.report(
             batch.wanted,
@@ -116,7 +116,7 @@ class Reconciler:
             timetable.await_beat(started)
             if is_beat and self._pressure is not None:
                 self._pressure.meet(state.pool.name, len(view.neighbours))
-        if batch.wanted > 1 and (batch.asks is None or len(batch.asks) == len(handshakes.waiting)):
+        if batch.wanted > 1 and (batch.asks is None or len(batch.asks) == len(queue.waiting)):
             timetable.rest(started, batch.wanted)
         if was_away:
             with self._spare("the news of a regained ledger"):
@@ -139,7 +139,7 @@ class Reconciler:
 
     def _batch(self) -> Batch:
         with self._spare("the queue of handshakes"):
-            return self._handshakes.batch()
+            return self._queue.batch()
         return Batch([], None if self._state.claims is None else ())  # the report matters more
 
     def _load(self) -> tuple[Load, ...]:
@@ -149,10 +149,10 @@ class Reconciler:
 
     def _answer(self, batch: Batch, view: View, started: float) -> None:
         try:
-            self._handshakes.answer(batch, view, started)
+            self._queue.answer(batch, view, started)
         except Exception as error:
             self._faults.note("the answer to handshakes", error)
-            self._handshakes.take_back(batch, view)
+            self._queue.take_back(batch, view)
         else:
             self._faults.recover("the answer to handshakes")
 
@@ -197,7 +197,7 @@ class Reconciler:
                 self._tell_of_damage()
         if reason := self._state.closed:
             with self._spare("the refusal of all who wait"):
-                self._handshakes.turn_away(reason)
+                self._queue.turn_away(reason)
         for edge in view.edges:
             with self._spare("the alerts"):
                 self._alerts.tell(edge, self._state.worker.id)
@@ -264,7 +264,7 @@ class Reconciler:
             with self._spare("the hints without a ledger"):
                 self._schedule.go_alone(state.workers, now)
         with self._spare("the decision alone"):
-            self._handshakes.answer_alone()
+            self._queue.answer_alone()
 
     def _regain(self) -> None:
         logger.warning("Ledger regained for pool %r.", self._state.pool.name)

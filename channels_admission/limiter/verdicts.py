@@ -47,14 +47,14 @@ class Verdicts:
     """Gives the slots of ``limiter``, and refuses. Belongs to one event loop."""
 
     def __init__(
-        self, limiter: Any, state: State, rules: Rules | None, schedule: RetrySchedule, journal: RefusalLog,
+        self, limiter: Any, state: State, rules: Rules | None, schedule: RetrySchedule, log: RefusalLog,
         timetable: Timetable,
     ) -> None:  # fmt: skip
         self._limiter = limiter
         self._state = state
         self._rules = rules
         self._schedule = schedule
-        self._journal = journal
+        self._log = log
         self._timetable = timetable
         self._loop = timetable.loop
 
@@ -104,7 +104,7 @@ class Verdicts:
         """
         is_dry = self._state.dry_run and reason != Reason.DRAINING
         self._state.refuse(f"{DRY}{reason}" if is_dry else reason)
-        self._journal.note()
+        self._log.note()
         if is_dry:
             self._timetable.report_soon()
             return self._take(ask, slot)
