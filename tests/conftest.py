@@ -58,13 +58,15 @@ def _on_its_own(settings) -> None:
 
 
 @pytest.fixture
-def admission(prefix: str) -> Iterator[object]:
+def admission(request: pytest.FixtureRequest, prefix: str) -> Iterator[object]:
     """``admission(KEY=value, …)`` puts these settings in force until the test ends, and returns them read."""
     overrides = []
 
     def use(**keys: object) -> conf.Settings:
         # A busy machine is no reason for a test to be refused, or to be without its ledger.
-        defaults = {"LEDGER": "memory", "PREFIX": prefix, "PRESSURE": {"lag": None}, "LEDGER_TIMEOUT": 4}
+        defaults = {"LEDGER": "memory", "PREFIX": prefix, "PRESSURE": {"lag": None}}
+        if not request.node.get_closest_marker("integration"):  # where outages last as long as they do for a site
+            defaults["LEDGER_TIMEOUT"] = 4
         override = override_settings(CHANNELS_ADMISSION={**defaults, **keys})
         override.enable()
         overrides.append(override)

@@ -1,6 +1,7 @@
 """Whatever goes wrong in a heartbeat, once or for ever: the limiter lives, answers, tells of it and recovers."""
 
 import asyncio
+import errno
 import math
 import os
 import resource
@@ -38,7 +39,7 @@ from channels_admission.overload.sampler import PATIENCE, Reader, Sensor
 from channels_admission.runtime import faults, identity
 from channels_admission.runtime.faults import Faults, kind_of
 from channels_admission.runtime.identity import Worker, is_gone
-from channels_admission.runtime.reserve import SIZE, reserve
+from channels_admission.runtime.reserve import ACCEPT_FAILED, SIZE, accept_failures, reserve
 
 from conftest import eventually
 from faulty import FaultyLedger
@@ -471,6 +472,24 @@ assert len(reserve) == SIZE
 reserve.close()
 assert len(reserve) == 0
 """
+
+
+async def test_an_accept_that_fails_again_and_again_is_told_of_once_in_a_while(monkeypatch, caplog):
+    monkeypatch.setattr("channels_admission.runtime.reserve.TOLD_EVERY", 3600.0)
+    loop, failed = asyncio.get_running_loop(), {"message": ACCEPT_FAILED, "exception": OSError(errno.EMFILE, "full")}
+    monkeypatch.setattr(reserve, "_users", 0)  # tests before may have left event loops that they never closed
+    reserve.open()
+    try:
+        for _ in range(2):
+            monkeypatch.setattr(accept_failures, "_next", 0.0)
+            for _ in range(1024):
+                loop.call_exception_handler(failed)
+                loop.call_exception_handler({"message": "something else"})
+    finally:
+        reserve.close()
+    loop.call_exception_handler(failed)
+    lines = [record.getMessage().partition("\n")[0] for record in caplog.records if record.name == "asyncio"]
+    assert (lines.count(ACCEPT_FAILED), lines.count("something else")) == (3, 2048)
 
 
 def test_what_the_package_needs_itself_has_descriptors_when_all_others_are_taken():

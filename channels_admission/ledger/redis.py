@@ -213,6 +213,8 @@ class RedisLedger:
         for each in (pool, *(sentinel.connection_pool for sentinel in sentinels)):
             with suppress(Exception):  # the fault that led here is to be told, not what comes of it
                 await each.disconnect()
+        # Before the server accepts with what the connections have left.
+        reserve.fill()
 
 
 class RedisClusterLedger(RedisLedger):

@@ -5,14 +5,23 @@ which is filled again as soon as there is room.
 """
 
 import errno
+import logging
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import ParamSpec, TypeVar
 
 SIZE = 8
-"""Descriptors kept: a connection to Redis, the look-up of its name, and a file in each of a few threads."""
+"""Descriptors kept: connections to Redis, the look-up of its name, and a file in each of a few threads."""
+FOR_REDIS = 6
+"""Those of them that are lent to nothing else: a worker that cannot reach its ledger loses its place in the count."""
 EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE})
+
+ACCEPT_FAILED = "socket.accept() out of system resource"
+"""How asyncio's log begins to tell of each such accept."""
+TOLD_EVERY = 1.0
+"""Seconds from one line of that to the next."""
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
@@ -29,6 +38,30 @@ def _origins(error: BaseException | None) -> Iterator[BaseException]:
         seen.add(id(error))
         yield error
         error = error.__cause__ or error.__context__
+
+
+class AcceptFailures(logging.Filter):
+    """Let through one line in :data:`TOLD_EVERY` seconds of accepts that failed for want of a descriptor.
+
+    asyncio repeats such an accept up to its backlog, 2,048 times under uvicorn, and writes a traceback for each: the
+    event loop would stand for seconds, and the worker's lease run out.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._next = 0.0
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if not str(record.msg).startswith(ACCEPT_FAILED):
+            return True
+        now = time.monotonic()
+        if now < self._next:
+            return False
+        self._next = now + TOLD_EVERY
+        return True
+
+
+accept_failures = AcceptFailures()
 
 
 class Reserve:
@@ -49,6 +82,7 @@ class Reserve:
         """Keep descriptors from now on, as far as there are any."""
         with self._lock:
             self._users += 1
+            logging.getLogger("asyncio").addFilter(accept_failures)
             self.fill()
 
     def close(self) -> None:
@@ -56,6 +90,7 @@ class Reserve:
         with self._lock:
             self._users -= 1
             if not self._users:
+                logging.getLogger("asyncio").removeFilter(accept_failures)
                 self.let_go()
 
     def fill(self) -> None:
@@ -85,7 +120,8 @@ class Reserve:
     def lend(self, call: Callable[Arguments, Result], *args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
         """The result of ``call``, made again with the reserve where no file could be opened. It must not block.
 
-        The reserve is freed one by one: a server that accepts in another thread may take what is free meanwhile.
+        The reserve is freed one by one, down to :data:`FOR_REDIS`: a server that accepts in another thread may take
+        what is free meanwhile, and asyncio's tries 2,048 times in a row where no descriptor is left.
         """
         try:
             return call(*args, **kwargs)
@@ -95,7 +131,7 @@ class Reserve:
             exhausted = error
         with self._lock:
             try:
-                while self._kept:
+                while len(self._kept) > FOR_REDIS:
                     self.let_go(1)
                     try:
                         return call(*args, **kwargs)
