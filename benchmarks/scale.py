@@ -70,7 +70,7 @@ class Member:
 
     async def tell(self, wanted: int = 0, *, beat: bool = False) -> View:
         """Report, and let in whom the ledger grants."""
-        report = self.state.report(wanted, load=LOAD, beat=beat)
+        report = self.state.begin_report(wanted, load=LOAD, beat=beat)
         view = await self.ledger.reconcile(self.state.pool.name, replace(report, home=f"{self.worker.host:012x}"))
         self.state.settle(report, view)
         for _ in range(view.granted):

@@ -2,32 +2,19 @@
 
 import asyncio
 from collections.abc import Iterable
-from typing import Any
 from urllib.parse import urlparse
 
 from channels.exceptions import ChannelFull
 
 from . import conf
-from .connections import http2, refusal
-from .connections.connection import Connection
+from .connections import http2
+from .connections.asgi import Application, Receive, Scope, Send
 from .connections.http2 import HTTP_2
-from .connections.slot import Held, Slot
-from .core.counters import CHANNELS_FULL, DRY, OVERDUE
-from .core.protocol import Ask, Refusal
-from .limiter import hold
-from .limiter.limiter import Limiter
+from .connections.slot import KEY, Slot
+from .core.counters import CHANNELS_FULL
+from .core.protocol import Refusal
 from .limiter.registry import limiter_of
-from .quotas.requests import Rules, is_authenticated
-from .runtime import daphne
-from .runtime.servers import UVICORN, abort_later
-
-LINGER = 3.0
-"""Seconds in which a refused client has answered the close, under a server that would wait for longer."""
-KEY = "admission"
-"""Where the held slots travel in the scope: a :class:`~.connections.slot.Held`, which maps pools to slots."""
-POLICY_VIOLATION = 1008
-NOT_AUTHENTICATED = "Authentication Required"
-"""What a stranger sees at its deadline."""
+from .quotas.requests import is_authenticated
 
 
 class Admission:
@@ -38,19 +25,22 @@ class Admission:
 
     __slots__ = ("inner", "pool")
 
-    def __init__(self, inner: Any, pool: str) -> None:
+    def __init__(self, inner: Application, pool: str) -> None:
         self.inner = inner
         self.pool = pool
 
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        slot = None if passes(self.pool, scope) else await _slot(self.pool, scope, receive, send)
-        if slot is None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if passes(self.pool, scope):
             await self.inner(scope, receive, send)
             return
-        if isinstance(slot, Refusal):
+        if slot := scope.get(KEY, {}).get(self.pool):
+            await self._run_again(slot, scope, receive, send)
             return
-        limiter: Any = slot.limiter
-        connection = _enter(receive, send, slot, limiter, scope)
+        limiter = limiter_of(self.pool, send)
+        connection = await limiter.enter(scope, receive, send)
+        if isinstance(connection, Refusal):
+            await limiter.refuse(connection, scope, receive, send)
+            return
         try:
             running = self.inner(scope, connection.receive, connection.send)
             del self  # A mixin makes one for each connection, and it would be kept.
@@ -62,11 +52,20 @@ class Admission:
             limiter.state.counters[CHANNELS_FULL] += 1
             raise
         finally:
-            connection.leave()
-            limiter.connections.pop(connection, None)
-            slot.release()
+            limiter.leave(connection)
         if scope.get("http_version") == HTTP_2 and connection.is_closed_by_us:
             await http2.answered(receive)
+
+    async def _run_again(self, slot: Slot, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run ``inner`` with the slot that the connection has, if it may be counted for what the scope now tells."""
+        limiter = slot.limiter
+        if is_authenticated(scope):
+            slot.authenticated()
+        refusal = None if limiter is None else await limiter.claim(slot, scope)
+        if limiter is None or refusal is None:
+            await self.inner(scope, receive, send)
+        else:
+            await limiter.refuse(refusal, scope, receive, send)
 
 
 class AdmissionMiddleware(Admission):
@@ -78,12 +77,12 @@ class AdmissionMiddleware(Admission):
     An unknown pool is a :exc:`~.exceptions.ConfigurationError`.
     """
 
-    def __init__(self, inner: Any, pool: str = conf.DEFAULT_POOL) -> None:
+    def __init__(self, inner: Application, pool: str = conf.DEFAULT_POOL) -> None:
         super().__init__(inner, pool)
         conf.current().pool(pool)
 
 
-def passes(pool: str, scope: Any) -> bool:
+def passes(pool: str, scope: Scope) -> bool:
     """Whether the connection needs nothing of ``pool`` that it does not have, as far as its scope tells."""
     if scope["type"] != "websocket" or not conf.current().enabled:
         return True
@@ -91,86 +90,15 @@ def passes(pool: str, scope: Any) -> bool:
     return slot is not None and (slot.limiter is None or (slot.limiter.rules is None and slot.is_authenticated))
 
 
-def knows_all(pool: str, scope: Any) -> bool:
+def knows_all(pool: str, scope: Scope) -> bool:
     """Whether the connection has a slot of ``pool``, and its scope tells nothing that has yet to be claimed."""
-    slot = scope[KEY].get(pool) if KEY in scope else None
-    return slot is not None and _learned(slot, scope) is None
-
-
-async def _slot(pool: str, scope: Any, receive: Any, send: Any) -> Slot | Refusal | None:
-    """A new slot, or None where it has one and may go on; where it is refused, that has been told to its client."""
-    verdict: Slot | Refusal | None
-    if slot := scope.get(KEY, {}).get(pool):
-        limiter, ask = slot.limiter, _learned(slot, scope)
-        verdict = await limiter.claim(slot, ask) if ask else None
-        if verdict is not None:
-            slot.release()
-    else:
-        limiter = limiter_of(pool, send)
-        ask = None if limiter.rules is None else limiter.rules.ask(scope)
-        verdict = await limiter.acquire(ask)
-    if verdict is not None:
-        limiter.notices.tell(verdict, limiter.state.worker, ask)
-    if isinstance(verdict, Refusal):
-        await _refuse(verdict, limiter, scope, receive, send)
-    return verdict
-
-
-def _learned(slot: Slot, scope: Any) -> Ask | None:
-    """What is to be asked for beside the slot, from what its scope now tells."""
+    slot: Slot | None = scope[KEY].get(pool) if KEY in scope else None
+    if slot is None:
+        return False
     if is_authenticated(scope):
         slot.authenticated()
-    rules: Rules | None = slot.limiter and slot.limiter.rules
-    return None if rules is None else rules.ask_again(scope, slot.claims, slot.group)
-
-
-def _enter(receive: Any, send: Any, slot: Slot, limiter: Limiter, scope: Any) -> Connection:
-    """A connection that the limiter knows, with its slot in the scope; without a connection the slot is released."""
-    connection: Connection | None = None
-    try:
-        connection = Connection(receive, send, slot)
-        # Not in a copy of the scope, which would be most of what an open connection keeps in memory.
-        scope[KEY] = Held(slot, scope[KEY].values() if KEY in scope else ())
-        deadline = limiter.pool.pending_deadline
-        slot.is_authenticated = deadline is None or is_authenticated(scope)
-        if deadline is not None and not slot.is_authenticated:
-            connection.alarm(deadline, _end_a_stranger, slot, limiter)
-        limiter.connections[connection] = 0.0
-        limiter.lookout.note(connection, scope)
-    except BaseException:
-        if connection is not None:
-            connection.leave()
-            limiter.connections.pop(connection, None)
-        slot.release()
-        raise
-    return connection
-
-
-def _end_a_stranger(connection: Connection, slot: Slot, limiter: Limiter) -> None:
-    """End the connection of a stranger at ``PENDING_DEADLINE``: not of who is exempt by then, and none in a dry run."""
-    if slot.is_authenticated or (limiter.rules is not None and limiter.rules.is_exempt(slot.group)):
-        return
-    state = limiter.state
-    state.counters[f"{DRY}{OVERDUE}" if state.dry_run else OVERDUE] += 1
-    if not state.dry_run:
-        connection.end(POLICY_VIOLATION, NOT_AUTHENTICATED)
-
-
-async def _refuse(verdict: Refusal, limiter: Limiter, scope: Any, receive: Any, send: Any) -> None:
-    if daphne.is_loaded():
-        daphne.extend()
-    if (await receive())["type"] == "websocket.disconnect":
-        return
-    delay = hold.seconds(limiter, verdict.reason)
-    first, last = refusal.messages(scope, verdict.after(delay, limiter.pool.retry_after[0]), limiter.pool)
-    await send(first)
-    if delay and last["type"] == "websocket.close" and await hold.leaves_within(delay, limiter, receive):
-        return
-    await send(last)
-    if limiter.state.server == UVICORN:
-        abort_later(send, LINGER)
-    if scope.get("http_version") == HTTP_2:
-        await http2.answered(receive)
+    limiter = slot.limiter
+    return limiter is None or limiter.rules is None or not limiter.rules.ask_again(scope, slot.claims, slot.group)
 
 
 class ReadableOrigin:
@@ -181,10 +109,10 @@ class ReadableOrigin:
 
     __slots__ = ("inner",)
 
-    def __init__(self, inner: Any) -> None:
+    def __init__(self, inner: Application) -> None:
         self.inner = inner
 
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket" and not _is_readable(scope.get("headers") or ()):
             if (await receive())["type"] == "websocket.connect":
                 await send({"type": "websocket.close", "code": 1008})

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from channels_admission.conf import DEFAULT_POOL, Settings
 from channels_admission.ledger import open_ledger
 from channels_admission.limiter.limiter import Limiter, Slot
+from channels_admission.limiter.state import State
 from channels_admission.runtime.identity import Worker
 
 from conftest import eventually
@@ -95,7 +96,7 @@ async def churn(settings: Settings, limiters: int, clients: int) -> AsyncIterato
     """So many limiters, each with a ledger of its own, as in so many processes; and clients for each of them."""
     ledgers = [open_ledger(settings) for _ in range(limiters)]
     pool = settings.pool(DEFAULT_POOL)
-    churn = Churn([Limiter(pool, settings, ledger, Worker()) for ledger in ledgers], settings)
+    churn = Churn([Limiter(State(pool, Worker()), settings, ledger) for ledger in ledgers], settings)
     churn.come(clients)
     try:
         yield churn

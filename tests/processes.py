@@ -50,7 +50,7 @@ class Actor:
         self.process = process
         self.id = worker.id
         state = simulation.state(pool, worker)
-        self.limiter = Limiter(pool, simulation.settings, self, worker, on_end=process.part, state=state)
+        self.limiter = Limiter(state, simulation.settings, self, on_end=process.part)
         self.slots: list[Slot] = []
         self.sent = 0
         """The number of its newest report."""
@@ -139,12 +139,17 @@ class Process:
         """End at once, saying nothing to anybody."""
         if self.alive:
             for actor in self.actors:
-                actor.limiter._part = _say_nothing
+                actor.limiter.close = _do_nothing
+                actor.limiter.reconciler._say_goodbye = actor.limiter.end = _say_nothing
             self.alive, self.leaving = False, True
             for task in asyncio.all_tasks(self.loop):
                 task.cancel()
             self.loop.run_forever()
             self.loop.close()
+
+
+def _do_nothing() -> None:
+    pass
 
 
 async def _say_nothing() -> None:

@@ -22,7 +22,7 @@ from channels_admission.core.overrides import EVERYBODY, Drain
 from channels_admission.core.protocol import Neighbour, Report, View
 from channels_admission.exceptions import LedgerUnavailable
 from channels_admission.ledger.base import OutOfOrder
-from channels_admission.limiter import reconciler
+from channels_admission.limiter import limiter as limiter_module
 from channels_admission.limiter.state import State
 
 from judge import Judge, Outcome
@@ -141,7 +141,7 @@ class Simulation:
             stack.callback(setattr, logger, "disabled", logger.disabled)
             stack.callback(self.ledger.close)
             stack.callback(lambda: [process.kill() for process in self.processes])
-            stack.enter_context(mock.patch.object(reconciler, "is_gone", self.is_gone))
+            stack.enter_context(mock.patch.object(limiter_module, "is_gone", self.is_gone))
             logger.disabled = True
             random.seed(self.outcome.seed)
             yield

@@ -88,8 +88,8 @@ async def test_a_ledger_lost_and_regained_is_told_by_each_worker(admission):
     admission(HEARTBEAT=0.1, LEASE=1)
     heard = []
     limiter = limiter_of("default")
-    await eventually(lambda: limiter.state.controls is not None and limiter.calls)
-    real = limiter._ledger.reconcile
+    await eventually(lambda: limiter.state.controls is not None and limiter.state.calls.made)
+    real = limiter.reconciler.ledger.reconcile
 
     async def away(pool, report):
         raise LedgerUnavailable("the road is closed")
@@ -98,9 +98,9 @@ async def test_a_ledger_lost_and_regained_is_told_by_each_worker(admission):
         listening(signals.ledger_lost, lambda **facts: heard.append(("lost", facts["pool"], facts["error"]))),
         listening(signals.ledger_regained, lambda **facts: heard.append(("regained", facts["pool"]))),
     ):
-        limiter._ledger.reconcile = away
+        limiter.reconciler.ledger.reconcile = away
         await eventually(lambda: limiter.state.away)
-        limiter._ledger.reconcile = real
+        limiter.reconciler.ledger.reconcile = real
         await eventually(lambda: len(heard) == 2)
     assert heard == [("lost", "default", "the road is closed"), ("regained", "default")]
     await close_limiters()

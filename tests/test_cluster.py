@@ -84,10 +84,12 @@ async def test_a_pool_whose_keys_have_all_moved_is_served_before_its_slot_has(se
             servers.begin_to_move(slot, here, there)
             servers.move(here, there, *servers.keys(slot, here))
             await eventually(lambda: not any(limiters.is_away))
-            calls = [limiter.calls for limiter in limiters.limiters]
+            calls = [limiter.state.calls.made for limiter in limiters.limiters]
             await asyncio.sleep(2 * HEARTBEAT)
             assert not any(limiters.is_away)
-            assert all(limiter.calls > before for limiter, before in zip(limiters.limiters, calls, strict=True))
+            assert all(
+                limiter.state.calls.made > before for limiter, before in zip(limiters.limiters, calls, strict=True)
+            )
             assert servers.owner(slot) == here
             servers.end_move(slot, here, there)
         limiters.rest()

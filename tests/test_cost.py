@@ -188,8 +188,8 @@ async def test_a_refusal_takes_few_calls_and_none_of_the_application(admission, 
     async with at_rest(admission, ledgers, MAX_CONNECTIONS=0) as (limiter, _):
         application = AdmissionMiddleware(never)
         await limiter.acquire()
-        limiter._fullness.until[0] = float("inf"), "full"
-        limiter._verdicts.refuse("full")  # begins to wait for the next line of the log
+        limiter.decisions._shortage._until[0] = float("inf"), "full"
+        limiter.decisions._refuse("full")  # begins to wait for the next line of the log
         socket = Socket(CONNECT)
         with profiled() as calls:
             await serve(application, socket)

@@ -41,7 +41,7 @@ class Server:
     def call(self, wanted: int = 0, client: Key | None = None) -> None:
         state = self.state
         asks = tuple(Ask((client,)) for _ in range(wanted)) if state.claims else ()
-        report = state.report(wanted, asks=asks, beat=True)
+        report = state.begin_report(wanted, asks=asks, beat=True)
         view = self.world.ledger.apply(report)
         state.settle(report, view)
         self.world.healed += view.healed
@@ -300,7 +300,7 @@ async def test_a_limiter_that_hears_of_damage_counts_it_and_says_it_once_in_a_wh
         client = stack.enter_context(redis.Redis.from_url(redis_server.url))
         ledger = RedisLedger(settings)
         stack.push_async_callback(ledger.aclose)
-        limiter = Limiter(settings.pool("default"), settings, ledger, Worker())
+        limiter = Limiter(State(settings.pool("default"), Worker()), settings, ledger)
         stack.push_async_callback(limiter.aclose)
         await limiter.acquire()
         for times in (1, 2, 3):
@@ -330,5 +330,5 @@ def test_an_altered_birth_makes_no_neighbour_gone(create):
     server, neighbour, *_ = world.servers
     field = neighbour.state.worker.id.partition(":")[2]
     world.client.hset(home, field, b"9" + world.client.hget(home, field)[1:])
-    view = world.ledger.apply(server.state.report(beat=True))
+    view = world.ledger.apply(server.state.begin_report(beat=True))
     assert {each.worker for each in view.neighbours} == {other.state.worker.id for other in world.servers[2:]}

@@ -98,7 +98,7 @@ async def goes_on(scope, receive, send):
 
 async def by_age(limiter):
     for each in list(limiter.connections):
-        limiter.drains.grow_old(each)
+        limiter.closer.grow_old(each)
 
 
 async def by_a_drain(limiter):
@@ -110,7 +110,7 @@ async def by_an_enforced_limit(limiter):
 
 
 async def by_memory(limiter):
-    limiter.drains.shed(100, lambda connection: 1.0)
+    limiter.closer._end_least(100, None)
 
 
 async def by_the_deadline(limiter):

@@ -99,7 +99,7 @@ async def test_a_quota_has_no_schedule_and_keeps_nobody_else_waiting(opened):
     async with opened(QUOTAS=QUOTAS, CONNECT_RATE=10, CONNECT_BURST=50, RETRY_AFTER=(1, 60)) as limiter:
         await asyncio.sleep(0.3)
         await enter_all(limiter, *[{"user": KIM}] * 30)
-        assert limiter._schedule.owed == 0
+        assert limiter.retries.owed == 0
 
 
 async def test_classes_fill_the_pool_in_their_order(opened):
@@ -137,9 +137,9 @@ async def test_a_mixed_herd_is_exact(opened):
 async def test_the_exempt_are_admitted_while_the_ledger_is_away_and_in_trouble(opened):
     async with opened(MAX_CONNECTIONS=1, CLASSIFY=CLASSIFY, SHARES=SHARES, WHEN_LEDGER_DOWN="closed") as limiter:
         await enter(limiter, rank="staff")
-        limiter._reconciler.lose(LedgerUnavailable("gone"))
-        limiter._pressure.refusing = lambda: "memory"
-        limiter._pressure.saturated_ = True
+        limiter.reconciler._fail(LedgerUnavailable("gone"))
+        limiter.overload.refusing = lambda: "memory"
+        limiter.overload.saturated_ = True
         assert why(await enter_all(limiter, {"rank": "exempt"}, {"rank": "staff"})) == ["", "memory"]
         assert limiter.state.held == 2
 
@@ -156,14 +156,14 @@ async def test_the_exempt_are_admitted_while_the_ledger_is_away_and_in_trouble(o
 async def test_while_the_ledger_is_away_a_worker_keeps_quotas_by_itself(opened, policy, expected):
     async with opened(QUOTAS=QUOTAS, WHEN_LEDGER_DOWN=policy) as limiter:
         await limiter.acquire(limiter.rules.ask({}))
-        limiter._reconciler.lose(LedgerUnavailable("gone"))
+        limiter.reconciler._fail(LedgerUnavailable("gone"))
         assert why(await enter_all(limiter, *[{"user": KIM}] * 3)) == expected
 
 
 async def test_frozen_claims_may_be_taken_again(opened):
     async with opened(QUOTAS=QUOTAS, WHEN_LEDGER_DOWN="freeze") as limiter:
         kim, lee = await enter_all(limiter, {"user": KIM}, {"user": LEE})
-        limiter._reconciler.lose(LedgerUnavailable("gone"))
+        limiter.reconciler._fail(LedgerUnavailable("gone"))
         kim.release()
         lee.release()
         assert why(await enter_all(limiter, {"user": KIM}, {"user": KIM})) == ["", "quota:user"]
@@ -172,7 +172,7 @@ async def test_frozen_claims_may_be_taken_again(opened):
 async def test_while_the_ledger_is_away_a_class_keeps_to_its_share(opened):
     async with opened(MAX_CONNECTIONS=10, CLASSIFY=CLASSIFY, SHARES=SHARES) as limiter:
         await enter_all(limiter, *[{"rank": "anonymous"}] * 7)
-        limiter._reconciler.lose(LedgerUnavailable("gone"))
+        limiter.reconciler._fail(LedgerUnavailable("gone"))
         assert why(await enter_all(limiter, *[{"rank": "anonymous"}] * 2, {"rank": "staff"})) == ["", "share", ""]
 
 
@@ -190,7 +190,7 @@ async def test_a_worker_that_drains_asks_for_nobody_and_a_paused_pool_lets_in_no
         assert why(await enter_all(limiter, {"user": KIM}, {"rank": "exempt"})) == ["paused", "paused"]
         limiter.drain(0)
         assert why(await enter_all(limiter, {"user": KIM}, {"rank": "exempt"})) == ["draining", "draining"]
-        assert not limiter._queue.waiting
+        assert not limiter.decisions.queue.waiting
         assert claimed(limiter) == 0
 
 
@@ -223,7 +223,7 @@ async def test_a_dry_run_counts_claims_beyond_their_quota_and_gives_them_back(op
 
 async def test_claims_taken_while_the_ledger_is_away_are_told_when_it_is_back(opened):
     async with opened(QUOTAS=QUOTAS, HEARTBEAT=0.2, LEASE=2) as limiter:
-        limiter._reconciler.lose(LedgerUnavailable("gone"))
+        limiter.reconciler._fail(LedgerUnavailable("gone"))
         slots = await enter_all(limiter, {"user": KIM}, {"user": LEE}, {"user": LEE})
         assert why(slots) == [""] * 3
         slots.pop().release()
@@ -241,7 +241,7 @@ async def test_a_late_claim_that_is_cancelled_in_the_moment_of_its_verdict_costs
             limiter.claim(slot, limiter.rules.ask_again({"user": KIM}, slot.claims, slot.group))
         )
         await asyncio.sleep(0)
-        limiter._reconciler.lose(LedgerUnavailable("gone"))
+        limiter.reconciler._fail(LedgerUnavailable("gone"))
         late.cancel()
         await asyncio.gather(late, return_exceptions=True)
         assert late.cancelled()
@@ -284,7 +284,7 @@ async def test_two_late_claims_of_one_slot_at_the_same_time_leave_one(opened, us
 async def test_late_claims_are_decided_as_early_ones_while_the_ledger_is_away(opened, policy, expected):
     async with opened(QUOTAS=QUOTAS, WHEN_LEDGER_DOWN=policy) as limiter:
         slots = await enter_all(limiter, *[{}] * 3)
-        limiter._reconciler.lose(LedgerUnavailable("gone"))
+        limiter.reconciler._fail(LedgerUnavailable("gone"))
         late = [limiter.rules.ask_again({"user": KIM}, slot.claims, slot.group) for slot in slots]
         verdicts = [await limiter.claim(slot, ask) for slot, ask in zip(slots, late, strict=True)]
         assert [verdict and verdict.reason for verdict in verdicts] == expected

@@ -42,9 +42,9 @@ async def test_the_hint_grows_and_an_address_that_is_locked_needs_no_call(opened
         hints = [verdict.retry_after for verdict in verdicts[BURST:]]
         assert hints[:29] == pytest.approx([2.0 * number for number in range(1, 30)], abs=0.1)
         assert all(30 <= hint <= 60 for hint in hints[29:])
-        calls = limiter.calls
+        calls = limiter.state.calls.made
         hints = [(await enter(limiter, **at())).retry_after for _ in range(50)]
-        assert limiter.calls == calls
+        assert limiter.state.calls.made == calls
         assert all(30 <= hint <= 60 for hint in hints)
         assert limiter.state.counters[OVER] == 110
         assert why([await enter(limiter, **at(2))]) == [""]
@@ -56,7 +56,7 @@ async def test_tokens_are_for_those_who_come_as_often_as_they_may(opened):  # no
         await asyncio.sleep(1)
         await enter_all(limiter, *[at()] * 60)
         assert set(why(await enter_all(limiter, *map(at, range(2, 2 + 17))))) == {""}
-        assert limiter._schedule.owed == 0
+        assert limiter.retries.owed == 0
 
 
 @pytest.mark.parametrize("full", [0, 1])
@@ -69,7 +69,7 @@ async def test_a_full_or_paused_pool_gives_no_moment_to_those_who_try_too_often(
         verdicts = [await enter(limiter, **at()) for _ in range(2 * BURST + 20)]
         assert verdicts[0].reason == why_not
         assert verdicts[-1].reason == OVER
-        assert limiter._schedule.owed <= 2 * BURST
+        assert limiter.retries.owed <= 2 * BURST
 
 
 @pytest.mark.parametrize(
@@ -79,14 +79,14 @@ async def test_a_full_or_paused_pool_gives_no_moment_to_those_who_try_too_often(
 async def test_while_the_ledger_is_away_a_worker_has_its_part_of_the_rate(opened, policy, expected):  # noqa: F811
     async with opened(QUOTAS=[ADDRESS], WHEN_LEDGER_DOWN=policy) as limiter:
         await enter(limiter, **at(9))
-        limiter._reconciler.lose(LedgerUnavailable("gone"))
+        limiter.reconciler._fail(LedgerUnavailable("gone"))
         assert why(await enter_all(limiter, *[at()] * 5)) == expected
 
 
 async def test_what_was_tried_without_the_ledger_is_told_when_it_is_back(opened):  # noqa: F811
     async with opened(QUOTAS=[ADDRESS]) as limiter:
         await enter(limiter, **at(9))
-        limiter._reconciler.lose(LedgerUnavailable("gone"))
+        limiter.reconciler._fail(LedgerUnavailable("gone"))
         await enter_all(limiter, *[at()] * 50)
         await eventually(lambda: not limiter.state.away)
         assert why([await enter(limiter, **at())]) == [OVER]

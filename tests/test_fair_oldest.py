@@ -12,6 +12,7 @@ from channels_admission.exceptions import LedgerUnavailable
 from channels_admission.ledger import open_ledger
 from channels_admission.limiter.limiter import Limiter
 from channels_admission.limiter.registry import close_limiters, limiter_of
+from channels_admission.limiter.state import State
 from channels_admission.middleware import AdmissionMiddleware, _enter
 from channels_admission.runtime.identity import Worker
 from channels_admission.status.snapshot import collect
@@ -61,7 +62,7 @@ def opened(request, admission):
         url = request.getfixturevalue("redis_server").url if request.param == "redis" else "memory"
         settings = admission(**{**KEYS, "LEDGER": url, **keys})
         ledgers = [open_ledger(settings) for _ in range(count)]
-        limiters = [Limiter(settings.pool("default"), settings, ledger, Worker()) for ledger in ledgers]
+        limiters = [Limiter(State(settings.pool("default"), Worker()), settings, ledger) for ledger in ledgers]
         await eventually(lambda: all(limiter.state._met_settled for limiter in limiters))
         try:
             yield limiters
@@ -105,7 +106,7 @@ async def test_the_oldest_ends_on_another_worker_within_a_heartbeat(opened):
 async def test_nobody_ends_in_the_place_of_one_that_leaves_during_the_call(opened, monkeypatch):
     async with opened(1) as (limiter,):
         first, second = await come(limiter), await come(limiter, after=GAP)
-        told, reconcile = [], limiter._ledger.reconcile
+        told, reconcile = [], limiter.reconciler.ledger.reconcile
 
         async def leave_meanwhile(pool, report):
             view = await reconcile(pool, report)
@@ -114,7 +115,7 @@ async def test_nobody_ends_in_the_place_of_one_that_leaves_during_the_call(opene
                 first.slot.release()
             return view
 
-        monkeypatch.setattr(limiter._ledger, "reconcile", leave_meanwhile)
+        monkeypatch.setattr(limiter.reconciler.ledger, "reconcile", leave_meanwhile)
         third = await come(limiter, after=GAP)
         assert [each.number for each in told] == [1]
         await eventually(lambda: limiter.state.held == MOST and not limiter.state.unreported)
@@ -156,7 +157,7 @@ async def test_a_full_pool_lets_nobody_in_and_nobody_out(opened):
 async def test_while_the_ledger_is_away_the_quota_refuses(opened):
     async with opened(1) as (limiter,):
         seats = [await come(limiter) for _ in range(MOST)]
-        limiter._reconciler.lose(LedgerUnavailable("gone"))
+        limiter.reconciler._fail(LedgerUnavailable("gone"))
         assert await come(limiter) == OVER
         assert [seat.code for seat in seats] == [None] * MOST
 
@@ -165,9 +166,9 @@ async def test_a_dry_run_counts_whom_it_would_have_closed_and_closes_nobody(open
     async with opened(1, DRY_RUN=True) as (limiter,):
         seats = [await come(limiter) for _ in range(MOST + 1)]
         for _ in range(3):
-            calls = limiter.calls
-            limiter._timetable.report_now()
-            await eventually(lambda calls=calls: limiter.calls > calls)
+            calls = limiter.state.calls.made
+            limiter.reconciler.report_now()
+            await eventually(lambda calls=calls: limiter.state.calls.made > calls)
         assert [seat.code for seat in seats] == [None] * (MOST + 1)
         assert limiter.state.counters["dry:evicted"] == 1
         assert limiter.state.counters["evicted"] == 0

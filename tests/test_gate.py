@@ -14,10 +14,10 @@ from channels_admission.core.protocol import Refusal
 from channels_admission.events import log
 from channels_admission.exceptions import LedgerRefused, LedgerUnavailable
 from channels_admission.ledger.memory import MemoryLedger
-from channels_admission.limiter import limiter as limiter_module
-from channels_admission.limiter import registry
+from channels_admission.limiter import decisions, registry
 from channels_admission.limiter.limiter import Limiter, Slot
 from channels_admission.limiter.registry import close_limiters, limiter_of
+from channels_admission.limiter.state import State
 from channels_admission.runtime.identity import Worker
 
 from conftest import eventually
@@ -33,7 +33,7 @@ def opened(admission):
     @asynccontextmanager
     async def open_limiter(**keys):
         settings = admission(**{"MAX_CONNECTIONS": 10, "HEARTBEAT": 0.2, "LEASE": 2, "LEDGER_TIMEOUT": 0.1, **keys})
-        limiter = Limiter(settings.pool("default"), settings, FaultyLedger(MemoryLedger(settings)), Worker())
+        limiter = Limiter(State(settings.pool("default"), Worker()), settings, FaultyLedger(MemoryLedger(settings)))
         try:
             yield limiter
         finally:
@@ -44,7 +44,7 @@ def opened(admission):
 
 async def counted(limiter):
     """Slots the ledger counts for all workers, and the number of workers."""
-    (reading,) = await limiter._ledger.read(("default",))
+    (reading,) = await limiter.reconciler.ledger.read(("default",))
     return sum(worker.held for worker in reading.workers), len(reading.workers)
 
 
@@ -67,7 +67,7 @@ async def test_a_thousand_handshakes_at_once_cost_a_handful_of_calls(opened):
     async with opened(MAX_CONNECTIONS=600) as limiter:
         verdicts = await asyncio.gather(*(limiter.acquire() for _ in range(1000)))
         assert sum(isinstance(verdict, Slot) for verdict in verdicts) == 600
-        assert limiter.calls <= 3
+        assert limiter.state.calls.made <= 3
         assert limiter.state.counters == {"admitted": 600, "full": 400}
 
 
@@ -75,11 +75,11 @@ async def test_the_last_report_tells_how_many_calls_were_made_and_failed_and_how
     started = time.monotonic()
     async with opened() as limiter:
         await take(limiter, 2)
-        limiter._ledger.delay = 0.02
-        limiter._ledger.errors = [LedgerUnavailable("cut", reset=True)]
+        limiter.reconciler.ledger.delay = 0.02
+        limiter.reconciler.ledger.errors = [LedgerUnavailable("cut", reset=True)]
         (slot,) = await take(limiter, 1)
         slot.release()
-    *calls, goodbye = limiter._ledger.reports
+    *calls, goodbye = limiter.reconciler.ledger.reports
     assert goodbye.counters["ledger.calls"] == len(calls)
     assert goodbye.counters["ledger.errors"] == 1
     assert 20 <= goodbye.counters["ledger.ms"] <= 1000 * (time.monotonic() - started)
@@ -90,9 +90,9 @@ async def test_a_retired_limiter_asks_for_all_who_wait_before_it_ends(opened):
         (slot,) = await take(limiter, 1)
         slot.release()
         await counts(limiter, 0)
-        limiter._ledger.delay = 0.02
+        limiter.reconciler.ledger.delay = 0.02
         first = asyncio.ensure_future(limiter.acquire())
-        await eventually(lambda: limiter._reconciler._asking is not None and limiter._queue.waiting[0].is_asked)
+        await eventually(lambda: any(each.is_asked for each in limiter.decisions.queue.waiting))
         second = asyncio.ensure_future(limiter.acquire())
         await asyncio.sleep(0)
         limiter.retire()
@@ -102,7 +102,7 @@ async def test_a_retired_limiter_asks_for_all_who_wait_before_it_ends(opened):
 
 async def test_a_thousand_handshakes_one_after_the_other_in_a_second_share_calls(opened):
     async with opened(MAX_CONNECTIONS=1000, HEARTBEAT=1, LEASE=10) as limiter:
-        limiter._ledger.delay = 0.002
+        limiter.reconciler.ledger.delay = 0.002
 
         async def arrive(number):
             await asyncio.sleep(number / 2000)
@@ -110,7 +110,7 @@ async def test_a_thousand_handshakes_one_after_the_other_in_a_second_share_calls
 
         verdicts = await asyncio.gather(*(arrive(number) for number in range(1000)))
         assert all(isinstance(verdict, Slot) for verdict in verdicts)
-        assert limiter.calls <= 20
+        assert limiter.state.calls.made <= 20
 
 
 async def test_a_refusal_names_its_reason_and_a_hint_within_bounds(opened):
@@ -136,12 +136,12 @@ async def test_a_slot_is_given_back_once(opened):
 async def test_a_freed_slot_is_taken_again_without_asking(opened):
     async with opened(HEARTBEAT=5, LEASE=50) as limiter:
         (slot,) = await take(limiter, 1)
-        calls = limiter.calls
+        calls = limiter.state.calls.made
         for _ in range(100):
             slot.release()
             slot = await limiter.acquire()
             assert isinstance(slot, Slot)
-        assert limiter.calls == calls
+        assert limiter.state.calls.made == calls
 
 
 async def test_a_freed_slot_of_a_full_pool_is_reported_at_once(opened):
@@ -154,7 +154,7 @@ async def test_a_freed_slot_of_a_full_pool_is_reported_at_once(opened):
 @pytest.mark.parametrize("delay", [0.0, 0.05])
 async def test_cancelled_handshakes_cost_no_slot(opened, delay):
     async with opened() as limiter:
-        limiter._ledger.delay = delay
+        limiter.reconciler.ledger.delay = delay
         waiting = [asyncio.ensure_future(limiter.acquire()) for _ in range(30)]
         await asyncio.sleep(delay / 2)
         for handshake in waiting:
@@ -168,8 +168,8 @@ async def test_a_handshake_cancelled_in_the_moment_of_its_verdict_gives_the_slot
     async with opened() as limiter:
         waiting = asyncio.ensure_future(limiter.acquire())
         await asyncio.sleep(0)
-        handshake = limiter._queue.waiting.popleft()
-        handshake.set_result(limiter._verdicts.admit())
+        handshake = limiter.decisions.queue.waiting.popleft()
+        handshake.set_result(limiter.decisions.slots.admit())
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waiting
@@ -178,7 +178,7 @@ async def test_a_handshake_cancelled_in_the_moment_of_its_verdict_gives_the_slot
 
 async def test_a_handshake_never_waits_longer_than_the_timeout(opened):
     async with opened(LEDGER_TIMEOUT=0.1) as limiter:
-        limiter._ledger.delay = 0.08
+        limiter.reconciler.ledger.delay = 0.08
         loop = asyncio.get_running_loop()
 
         async def timed(number):
@@ -194,7 +194,7 @@ async def test_a_handshake_never_waits_longer_than_the_timeout(opened):
 async def test_during_an_outage_decisions_are_immediate(opened):
     async with opened() as limiter:
         await take(limiter, 3)
-        async with limiter._ledger.away(OUTAGE):
+        async with limiter.reconciler.ledger.away(OUTAGE):
             await eventually(lambda: limiter.state.away)
             acquiring = limiter.acquire()
             with pytest.raises(StopIteration):
@@ -207,7 +207,7 @@ async def test_during_an_outage_decisions_are_immediate(opened):
 async def test_what_a_lone_worker_may_admit_while_the_ledger_is_away(opened, policy, admitted):
     async with opened(WHEN_LEDGER_DOWN=policy) as limiter:
         slots = await take(limiter, 4)
-        async with limiter._ledger.away(OUTAGE):
+        async with limiter.reconciler.ledger.away(OUTAGE):
             await eventually(lambda: limiter.state.away)
             for slot in slots:
                 slot.release()
@@ -223,19 +223,20 @@ async def test_what_a_lone_worker_may_admit_while_the_ledger_is_away(opened, pol
 async def test_workers_together_stay_within_their_shares_of_the_free_room(admission, policy, each):
     settings = admission(MAX_CONNECTIONS=31, WHEN_LEDGER_DOWN=policy, HEARTBEAT=0.2, LEASE=2)
     limiters = [
-        Limiter(settings.pool("default"), settings, FaultyLedger(MemoryLedger(settings)), Worker()) for _ in range(2)
+        Limiter(State(settings.pool("default"), Worker()), settings, FaultyLedger(MemoryLedger(settings)))
+        for _ in range(2)
     ]
     for limiter in limiters:
         await take(limiter, 10)
     await eventually(lambda: all(limiter.state._total == 20 for limiter in limiters))
     for limiter in limiters:
-        limiter._ledger.error = OUTAGE
+        limiter.reconciler.ledger.error = OUTAGE
     await eventually(lambda: all(limiter.state.away for limiter in limiters))
     for limiter in limiters:
         for _ in range(30):
             await limiter.acquire()
         assert limiter.state.held == each
-        limiter._ledger.error = None
+        limiter.reconciler.ledger.error = None
     for limiter in limiters:
         await eventually(lambda limiter=limiter: not limiter.state.away)
         await limiter.aclose()
@@ -244,13 +245,13 @@ async def test_workers_together_stay_within_their_shares_of_the_free_room(admiss
 async def test_probes_do_not_give_back_what_an_outage_cannot_regain(opened):
     async with opened(WHEN_LEDGER_DOWN="freeze") as limiter:
         slots = await take(limiter, 5)
-        limiter._ledger.silent = True
+        limiter.reconciler.ledger.silent = True
         await eventually(lambda: limiter.state.away)
         for slot in slots:
             slot.release()
-        reports = len(limiter._ledger.reports)
-        await eventually(lambda: len(limiter._ledger.reports) >= reports + 3)
-        assert [report.held for report in limiter._ledger.reports[-3:]] == [5, 5, 5]
+        reports = len(limiter.reconciler.ledger.reports)
+        await eventually(lambda: len(limiter.reconciler.ledger.reports) >= reports + 3)
+        assert [report.held for report in limiter.reconciler.ledger.reports[-3:]] == [5, 5, 5]
         await take(limiter, 5)
         assert isinstance(await limiter.acquire(), Refusal)
 
@@ -260,7 +261,7 @@ async def test_a_lost_reply_never_leaves_the_ledger_below_the_truth(opened):
         slots = await take(limiter, 5)
         slots.pop().release()
         slots.pop().release()
-        limiter._ledger.silent = True
+        limiter.reconciler.ledger.silent = True
         await eventually(lambda: limiter.state.away)
         assert (await counted(limiter))[0] == 3
         assert isinstance(await limiter.acquire(), Refusal)
@@ -272,9 +273,9 @@ async def test_one_log_line_for_each_change_of_state(opened, caplog):
     async with opened(HEARTBEAT=0.1, LEASE=1) as limiter:
         await take(limiter, 1)
         for _ in range(2):
-            calls = len(limiter._ledger.reports)
-            async with limiter._ledger.away(OUTAGE):
-                await eventually(lambda calls=calls: len(limiter._ledger.reports) > calls + 4)
+            calls = len(limiter.reconciler.ledger.reports)
+            async with limiter.reconciler.ledger.away(OUTAGE):
+                await eventually(lambda calls=calls: len(limiter.reconciler.ledger.reports) > calls + 4)
                 await limiter.acquire()
             await eventually(lambda: not limiter.state.away)
     lines = [record.getMessage() for record in caplog.records if record.levelno > logging.INFO]
@@ -284,7 +285,7 @@ async def test_one_log_line_for_each_change_of_state(opened, caplog):
 
 async def test_a_permanent_refusal_is_an_error_in_the_log(opened, caplog):
     async with opened() as limiter:
-        async with limiter._ledger.away(LedgerRefused("WRONGPASS")):
+        async with limiter.reconciler.ledger.away(LedgerRefused("WRONGPASS")):
             await eventually(lambda: limiter.state.away)
         await eventually(lambda: not limiter.state.away)
     assert [record.levelno for record in caplog.records] == [logging.ERROR, logging.WARNING]
@@ -305,7 +306,7 @@ async def test_refusals_are_told_in_one_line_a_second(opened, caplog, monkeypatc
 
 
 async def test_a_bounded_number_of_handshakes_waits(opened, monkeypatch):
-    monkeypatch.setattr(limiter_module, "MOST_WAITING", 10)
+    monkeypatch.setattr(decisions, "MOST_WAITING", 10)
     async with opened(MAX_CONNECTIONS=50) as limiter:
         verdicts = await asyncio.gather(*(limiter.acquire() for _ in range(30)))
         assert sum(isinstance(verdict, Slot) for verdict in verdicts) == 10
@@ -313,29 +314,29 @@ async def test_a_bounded_number_of_handshakes_waits(opened, monkeypatch):
 
 
 async def test_an_outage_that_turns_into_a_refusal_is_said_once_more(opened, caplog):
-    async with opened(HEARTBEAT=0.1, LEASE=1) as limiter, limiter._ledger.away(OUTAGE):
+    async with opened(HEARTBEAT=0.1, LEASE=1) as limiter, limiter.reconciler.ledger.away(OUTAGE):
         await eventually(lambda: limiter.state.away)
-        async with limiter._ledger.away(LedgerRefused("WRONGPASS")):
+        async with limiter.reconciler.ledger.away(LedgerRefused("WRONGPASS")):
             await eventually(lambda: len(caplog.records) == 2)
-            calls = len(limiter._ledger.reports)
-            await eventually(lambda: len(limiter._ledger.reports) > calls + 2)
+            calls = len(limiter.reconciler.ledger.reports)
+            await eventually(lambda: len(limiter.reconciler.ledger.reports) > calls + 2)
     assert [record.levelno for record in caplog.records] == [logging.WARNING, logging.ERROR]
 
 
 async def test_a_broken_connection_is_tried_again_at_once_under_a_new_number(opened, caplog):
     async with opened() as limiter:
         await take(limiter, 1)
-        limiter._ledger.errors.append(LedgerUnavailable("reset", reset=True))
+        limiter.reconciler.ledger.errors.append(LedgerUnavailable("reset", reset=True))
         await take(limiter, 1)
         assert not limiter.state.away
         assert caplog.records == []
-        numbers = [report.seq for report in limiter._ledger.reports]
+        numbers = [report.seq for report in limiter.reconciler.ledger.reports]
         assert numbers == sorted(set(numbers))
 
 
 async def test_a_stall_of_the_loop_is_not_taken_for_an_outage(opened, caplog):
     async with opened(LEDGER_TIMEOUT=0.05) as limiter:
-        limiter._ledger.delay = 0.01
+        limiter.reconciler.ledger.delay = 0.01
         for _ in range(5):
             handshakes = [asyncio.ensure_future(limiter.acquire()) for _ in range(2)]
             await asyncio.sleep(0.005)
@@ -349,7 +350,7 @@ async def test_a_stall_of_the_loop_is_not_taken_for_an_outage(opened, caplog):
 async def test_two_workers_under_one_name_part_ways_and_both_count(admission):
     settings = admission(MAX_CONNECTIONS=10, HEARTBEAT=0.2, LEASE=2)
     worker = Worker()
-    limiters = [Limiter(settings.pool("default"), settings, MemoryLedger(settings), worker) for _ in range(2)]
+    limiters = [Limiter(State(settings.pool("default"), worker), settings, MemoryLedger(settings)) for _ in range(2)]
     verdicts = await asyncio.gather(*(limiter.acquire() for limiter in limiters for _ in range(12)))
     assert sum(isinstance(verdict, Slot) for verdict in verdicts) == 10
     await eventually(lambda: _agree(limiters))
@@ -397,7 +398,7 @@ async def test_other_settings_take_effect_at_the_next_handshake(admission):
     assert isinstance(await limiter_of("default").acquire(), Refusal)
     old.release()
     limiter = limiter_of("default")
-    await eventually(lambda: limiter._ledger._pools and limiter.state.held == 1)
+    await eventually(lambda: limiter.reconciler.ledger._pools and limiter.state.held == 1)
     await eventually(lambda: _is_counted(limiter, 1))
     new.release()
     await close_limiters()

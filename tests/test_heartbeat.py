@@ -29,7 +29,7 @@ from channels_admission.exceptions import LedgerError, LedgerUnavailable
 from channels_admission.ledger import open_ledger
 from channels_admission.ledger.memory import MemoryLedger
 from channels_admission.limiter import limiter as limiter_module
-from channels_admission.limiter import reconciler, timetable
+from channels_admission.limiter import reconciler
 from channels_admission.limiter.limiter import Limiter
 from channels_admission.limiter.registry import close_limiters, limiter_of
 from channels_admission.limiter.state import State
@@ -49,24 +49,23 @@ ERRORS = (OSError, ValueError, OverflowError, MemoryError, RuntimeError, Recursi
 HEARTBEAT = 0.02
 AWAY = LedgerUnavailable("away")
 PARTS = {
-    "the ledger": lambda limiter: (limiter._ledger, "reconcile"),
-    "the wait": lambda limiter: (limiter._timetable, "until_due"),
-    "the time of the beat": lambda limiter: (limiter._timetable, "await_beat"),
-    "the time of the report": lambda limiter: (limiter._timetable, "begin"),
-    "the revival of monitors": lambda limiter: (limiter._pressure, "revive"),
-    "shedding": lambda limiter: (limiter._pressure, "to_shed"),
-    "the batch": lambda limiter: (limiter._queue, "batch"),
-    "the report": lambda limiter: (limiter.state, "report"),
+    "the ledger": lambda limiter: (limiter.reconciler.ledger, "reconcile"),
+    "the wait": lambda limiter: (limiter.reconciler, "until_due"),
+    "the beginning of a report": lambda limiter: (limiter, "begin_report"),
+    "the revival of monitors": lambda limiter: (limiter.overload, "revive"),
+    "shedding": lambda limiter: (limiter.overload, "to_shed"),
+    "the batch": lambda limiter: (limiter.decisions.queue, "batch"),
+    "the report": lambda limiter: (limiter.state, "begin_report"),
     "the settlement": lambda limiter: (limiter.state, "settle"),
-    "the hints": lambda limiter: (limiter._schedule, "renew"),
-    "the look for neighbours": lambda limiter: (reconciler, "is_gone"),
-    "the drains": lambda limiter: (limiter.drains, "follow"),
-    "an enforced limit": lambda limiter: (limiter.drains, "enforce"),
-    "the answer": lambda limiter: (limiter._queue, "answer"),
+    "the hints": lambda limiter: (limiter.retries, "renew"),
+    "the look for neighbours": lambda limiter: (limiter_module, "is_gone"),
+    "the drains": lambda limiter: (limiter.closer, "follow"),
+    "an enforced limit": lambda limiter: (limiter.closer, "enforce"),
+    "the answer": lambda limiter: (limiter.decisions, "_share_out"),
     "the reserve": lambda limiter: (reserve, "fill"),
 }
 
-ESSENTIAL = {"the ledger", "the time of the beat", "the time of the report", "the report", "the settlement"}
+ESSENTIAL = {"the ledger", "the beginning of a report", "the report", "the settlement"}
 """Those without which there is no exchange: the limiter then decides alone. Without the others it reports as ever."""
 
 
@@ -96,8 +95,8 @@ class Broken:
 def _in_haste(monkeypatch):
     """Every fault is logged anew, and after one that leaves nothing in order the rest is short."""
     monkeypatch.setattr(faults, "AGAIN", 0.0)
-    monkeypatch.setattr(limiter_module, "REST", HEARTBEAT)
-    monkeypatch.setattr(timetable, "FIRST_PROBE", HEARTBEAT / 2)
+    monkeypatch.setattr(reconciler, "REST", HEARTBEAT)
+    monkeypatch.setattr(reconciler, "FIRST_PROBE", HEARTBEAT / 2)
 
 
 @pytest.fixture
@@ -109,9 +108,9 @@ def opened(admission):
         settings = admission(**{"MAX_CONNECTIONS": 3, "LEDGER_TIMEOUT": 0.1, "WHEN_LEDGER_DOWN": "freeze", **keys})
         settings = replace(settings, heartbeat=HEARTBEAT, lease=1.0)
         pressure, pool = OverloadManager(settings), settings.pool("default")
-        neighbour = State(pool, Worker()).report()
+        neighbour = State(pool, Worker()).begin_report()
         await MemoryLedger(replace(settings, lease=3600.0)).reconcile("default", neighbour)
-        limiter = Limiter(pool, settings, FaultyLedger(MemoryLedger(settings)), Worker(), pressure=pressure)
+        limiter = Limiter(State(pool, Worker()), settings, FaultyLedger(MemoryLedger(settings)), pressure)
         await eventually(lambda: limiter.state.workers == 2)
         try:
             yield limiter
@@ -132,7 +131,7 @@ async def answered(limiter):
 
 async def counted(limiter):
     """What the ledger counts for the limiter's worker."""
-    (reading,) = await limiter._ledger.read(("default",))
+    (reading,) = await limiter.reconciler.ledger.read(("default",))
     return {each.worker: each.held for each in reading.workers}.get(limiter.state.worker.id)
 
 
@@ -144,7 +143,7 @@ async def is_sound(limiter):
 
 async def is_told(limiter):
     """Whether the ledger knows what the limiter holds, and of all its faults."""
-    (reading,) = await limiter._ledger.read(("default",))
+    (reading,) = await limiter.reconciler.ledger.read(("default",))
     theirs = faults_in(limiter.state.counters)
     return await counted(limiter) == limiter.state.held and faults_in(reading.counters) == theirs
 
@@ -193,13 +192,13 @@ async def test_a_limiter_that_is_cancelled_takes_its_house_with_it_and_the_next_
     old.task.cancel()
     await eventually(old.task.done)
     assert len(reserve) == 0
-    assert old._pressure.load == tuple(Load(name, None, 0.0) for name in old.settings.pressure)
+    assert old.overload.load == tuple(Load(name, None, 0.0) for name in old.settings.pressure)
     limiter = limiter_of("default")
     assert limiter is not old
-    assert limiter._pressure is not old._pressure
-    assert limiter._ledger is not old._ledger
+    assert limiter.overload is not old.overload
+    assert limiter.reconciler.ledger is not old.reconciler.ledger
     assert isinstance(await limiter.acquire(), Slot)
-    await eventually(lambda: all(load.reading is not None for load in limiter._pressure.load))
+    await eventually(lambda: all(load.reading is not None for load in limiter.overload.load))
     await close_limiters()
     assert len(reserve) == 0
 
@@ -217,7 +216,7 @@ async def test_a_limiter_that_ends_before_it_begins_is_replaced(admission):
 
 async def test_an_alert_that_fails_ends_nothing_and_is_logged_once(opened, caplog):
     async with opened(MAX_CONNECTIONS=1) as limiter:
-        with Broken((limiter._reconciler._alerts, "tell"), OSError) as broken:
+        with Broken((limiter.alerts, "tell"), OSError) as broken:
             while broken.raised < 3:
                 slot = await answered(limiter)
                 await eventually(lambda: is_told(limiter))
@@ -230,7 +229,7 @@ async def test_an_alert_that_fails_ends_nothing_and_is_logged_once(opened, caplo
 
 async def test_monitors_that_cannot_be_heard_are_unknown_until_they_can(opened, caplog):
     async with opened() as limiter:
-        pressure = limiter._pressure
+        pressure = limiter.overload
         await eventually(lambda: all(load.reading is not None for load in pressure.load))
         with Broken((pressure, "_listen"), OverflowError) as broken:
             await eventually(lambda: broken.raised >= 3)
@@ -245,7 +244,7 @@ async def test_monitors_that_cannot_be_heard_are_unknown_until_they_can(opened, 
 async def test_a_look_at_the_event_loop_that_has_ended_is_begun_again_and_refuses_nobody(opened, monkeypatch):
     monkeypatch.setattr("channels_admission.overload.manager.MISSED", 0.1)
     async with opened() as limiter:
-        pressure = limiter._pressure
+        pressure = limiter.overload
         await eventually(lambda: all(load.reading is not None for load in pressure.load))
         pressure._ticker.cancel()
         ended = pressure._ticker
@@ -257,10 +256,10 @@ async def test_a_look_at_the_event_loop_that_has_ended_is_begun_again_and_refuse
 async def test_a_look_that_a_blocked_event_loop_made_late_has_not_ended(opened, monkeypatch):
     monkeypatch.setattr("channels_admission.overload.manager.MISSED", 0.1)
     async with opened() as limiter:
-        pressure = limiter._pressure
+        pressure = limiter.overload
         await eventually(lambda: all(load.reading is not None for load in pressure.load))
         asyncio.get_running_loop().call_soon(time.sleep, 0.5)
-        limiter._timetable.report_now()  # the limiter has its turn right after the block
+        limiter.reconciler.report_now()  # the limiter has its turn right after the block
         await asyncio.sleep(0)
         await eventually(lambda: any(load.name == "lag" and (load.longest or 0) >= 0.3 for load in pressure.load), 1)
 
@@ -281,7 +280,7 @@ def test_a_lag_is_unknown_when_no_tick_comes_any_more():
 async def test_a_verdict_that_cannot_be_made_is_a_refusal_and_keeps_no_claim(opened, error):
     async with opened(QUOTAS=[{"key": f"{__name__}.client", "max": 5}]) as limiter:
         ask = limiter.rules.ask({})
-        with Broken((limiter._verdicts, "give"), error):
+        with Broken((limiter.decisions.slots, "give"), error):
             verdicts = await asyncio.gather(*(limiter.acquire(ask) for _ in range(3)))
         assert verdicts == [Refusal(Reason.LEDGER, limiter.pool.retry_after[1])] * 3
         assert isinstance(await limiter.acquire(ask), Slot)
@@ -292,7 +291,7 @@ async def test_a_verdict_that_cannot_be_made_is_a_refusal_and_keeps_no_claim(ope
 async def test_answers_that_fail_as_a_whole_give_back_what_was_claimed(opened):
     async with opened(QUOTAS=[{"key": f"{__name__}.client", "max": 3}]) as limiter:
         ask = limiter.rules.ask({})
-        with Broken((limiter._queue, "answer"), MemoryError) as broken:
+        with Broken((limiter.decisions, "_answer_each"), MemoryError) as broken:
             verdicts = await asyncio.gather(*(limiter.acquire(ask) for _ in range(3)))
             assert broken.raised
         assert {verdict.reason for verdict in verdicts} == {Reason.LEDGER}
@@ -308,25 +307,24 @@ def client(scope):
 
 async def test_whoever_waits_is_answered_although_a_look_at_them_fails(opened):
     async with opened() as limiter:
-        limiter._ledger.silent = True
-        with Broken((limiter._reconciler, "_look"), OSError), Broken((limiter._verdicts, "overdue"), OSError):
-            limiter._patience._watches[:] = [limiter._queue._look, limiter._reconciler._look]
+        limiter.reconciler.ledger.silent = True
+        with Broken((limiter.decisions, "_decide_overdue"), OSError):
             assert await answered(limiter) == Refusal(Reason.LEDGER, limiter.pool.retry_after[1])
-        limiter._ledger.silent = False
+        limiter.reconciler.ledger.silent = False
 
 
 async def test_an_end_that_fails_keeps_no_other_connection_from_its_own(opened, caplog):
     async with opened(MAX_CONNECTION_AGE=1) as limiter:
         first = [Ending(fails=True), Ending(), Ending()]
         limiter.connections.update(dict.fromkeys(first, 0.0))
-        limiter.lookout._look()
+        limiter._lookout._look()
         assert [each.is_ending for each in first] == [False, True, True]
-        assert limiter.lookout._timer is not None
-        limiter.lookout._timer.cancel()
+        assert limiter._lookout._timer is not None
+        limiter._lookout._timer.cancel()
         second = [Ending(), Ending(fails=True), Ending()]
         limiter.connections.update(dict.fromkeys(second, math.inf))
         limiter.drain(0.05)
-        await eventually(limiter.drains._task.done)
+        await eventually(limiter.closer._task.done)
         assert [each.is_ending for each in second] == [True, False, True]
         assert (limiter.state.counters[AGED], limiter.state.counters[DRAINED]) == (2, 2)
         limiter.connections.clear()
@@ -604,7 +602,7 @@ async def test_a_limiter_that_cannot_be_opened_or_closed_stops_no_server(admissi
 
 async def test_a_connection_that_cannot_be_made_keeps_no_slot(admission, monkeypatch):
     admission(MAX_CONNECTIONS=1)
-    monkeypatch.setattr(middleware, "Connection", Broken((middleware, "Connection"), MemoryError, 1))
+    monkeypatch.setattr(limiter_module, "Connection", Broken((limiter_module, "Connection"), MemoryError, 1))
     application = middleware.AdmissionMiddleware(AsyncMock())
     scope = {"type": "websocket", "headers": []}
     with pytest.raises(MemoryError):

@@ -113,7 +113,7 @@ async def test_an_http_refusal_is_never_held(refusing):
 
 async def test_a_worker_in_trouble_holds_nobody(refusing, monkeypatch):
     refusing(MAX_CONNECTIONS=10)
-    monkeypatch.setattr(limiter_of("default")._pressure, "refusing", lambda: "descriptors")
+    monkeypatch.setattr(limiter_of("default").overload, "refusing", lambda: "descriptors")
     visitor = Visitor()
     await visitor.task
     assert visitor.held < 0.1

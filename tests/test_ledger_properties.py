@@ -27,8 +27,8 @@ from channels_admission.core.overrides import Controls, Order
 from channels_admission.core.protocol import KEY_BYTES, Ask, Report
 from channels_admission.ledger.base import Forgotten, OutOfOrder
 from channels_admission.limiter import state as state_module
+from channels_admission.limiter.slots import Slots
 from channels_admission.limiter.state import State
-from channels_admission.limiter.verdicts import Verdicts
 from channels_admission.quotas.requests import Rules
 from channels_admission.runtime.identity import Worker
 
@@ -84,7 +84,7 @@ class Actor:
     """One worker of the model, with what the ledger has heard of it."""
 
     state: State
-    verdicts: Verdicts
+    given: Slots
     alive: bool = True
     unheard: bool = True
     """Whether the ledger may have forgotten it since its last report arrived: lost data, or a lapse."""
@@ -145,9 +145,8 @@ class Faults(RuleBasedStateMachine):
 
     def start(self) -> Actor:
         state = State(self.settings.pool("default"), Worker())
-        limiter = SimpleNamespace(take_back=lambda slot: state.release(slot.claims, slot.group))
-        verdicts = Verdicts(limiter, state, self.rules, None, None, SimpleNamespace(loop=None))
-        actor = Actor(state, verdicts, silent_since=self.clock.now)
+        owner = SimpleNamespace(take_back=lambda slot: actor.given.take_back(slot))
+        actor = Actor(state, Slots(owner, state, self.clock), silent_since=self.clock.now)
         self.actors.append(actor)
         return actor
 
@@ -161,7 +160,7 @@ class Faults(RuleBasedStateMachine):
         state = actor.state
         report = None
         with failing(state_module, "home", fate == "fault in the report"):
-            report = state.report(wanted, asks=asks, beat=True)
+            report = state.begin_report(wanted, asks=asks, beat=True)
         if fate in ("request lost", "fault in the report"):
             state.fail(self.clock.now)
             return
@@ -189,7 +188,7 @@ class Faults(RuleBasedStateMachine):
         if fate == "fault in the answer":
             for ask, reason in zip(asks, view.verdicts, strict=True):
                 if not reason:
-                    actor.verdicts.take_back(ask)
+                    state.give_back(ask)
             return
         for ask, reason in zip(asks, view.verdicts, strict=True):
             if reason:
@@ -203,7 +202,7 @@ class Faults(RuleBasedStateMachine):
             state.refuse(Reason.FULL)
 
     def give(self, actor: Actor, ask: Ask | None = None, slot: Slot | None = None) -> None:
-        given = actor.verdicts.give(ask, slot)
+        given = actor.given.give(ask, slot)
         if slot is None:
             actor.slots.append(given)
 

@@ -23,10 +23,10 @@ class Obedient:
     def __init__(self, ledger, settings) -> None:
         self.ledger = ledger
         self.state = State(settings.pool("default"), Worker())
-        self.drains = Closer(self.state, RetrySchedule(self.state.terms), {}, Faults("a pool"))
+        self.drains = Closer(self.state, RetrySchedule(self.state.terms), Faults("a pool"))
 
     async def beat(self, **more):
-        report = self.state.report(beat=True, **more)
+        report = self.state.begin_report(beat=True, **more)
         view = await self.ledger.reconcile("default", report)
         self.state.settle(report, view)
         self.drains.follow(view)
@@ -71,7 +71,7 @@ class Site:
 
     async def end(self, worker: Obedient) -> None:
         self.workers.remove(worker)
-        await self.ledger.reconcile("default", worker.state.report(goodbye=True))
+        await self.ledger.reconcile("default", worker.state.begin_report(goodbye=True))
 
 
 @pytest.fixture(params=["memory", "redis"])

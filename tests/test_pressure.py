@@ -117,7 +117,7 @@ async def until_read(limiter, reading):
 
 
 def _load(limiter):
-    return next((load for load in limiter._pressure.load if load.name == "told"), None) or Load("told", None, 0.0)
+    return next((load for load in limiter.overload.load if load.name == "told"), None) or Load("told", None, 0.0)
 
 
 async def test_a_saturated_monitor_refuses_everybody_under_its_name_until_it_has_fallen(admission, monkeypatch):
@@ -148,7 +148,7 @@ async def test_between_its_thresholds_a_monitor_refuses_a_share(admission, monke
     READINGS["told"] = 0.85
     await eventually(lambda: _load(limiter).pressure > 0)
     monkeypatch.setattr(random, "random", iter([0.1, 0.58, 0.59, 0.9]).__next__)
-    assert [limiter._pressure.refusing() for _ in range(4)] == ["told", "told", None, None]
+    assert [limiter.overload.refusing() for _ in range(4)] == ["told", "told", None, None]
     await close_limiters()
 
 
@@ -165,9 +165,9 @@ async def test_a_monitor_without_thresholds_is_shown_and_refuses_nobody(admissio
 async def test_a_monitor_that_fails_is_unknown_and_told_of_once(admission, caplog):
     admission(PRESSURE={"broken": {"MONITOR": f"{__name__}.broken", "THRESHOLDS": (1, 2)}})
     limiter = limiter_of("default")
-    await eventually(lambda: len(limiter._pressure.load) == 5)
+    await eventually(lambda: len(limiter.overload.load) == 5)
     await asyncio.sleep(0.1)
-    assert Load("broken", None, 0.0) in limiter._pressure.load
+    assert Load("broken", None, 0.0) in limiter.overload.load
     assert [record.getMessage() for record in caplog.records if "broken" in record.getMessage()] == [
         "The monitor 'broken' gives no reading: RuntimeError('no such sensor')"
     ]
@@ -215,7 +215,7 @@ async def test_a_monitor_that_hangs_stops_no_other_one(admission, hanging, memor
         memory(used)
         READINGS["told"] = used
         expected = {Load("memory", used, pressure), Load("other_one", used, 0.0), Load("told", None, 0.0)}
-        await eventually(lambda expected=expected: expected <= set(limiter._pressure.load))
+        await eventually(lambda expected=expected: expected <= set(limiter.overload.load))
     await close_limiters()
 
 
@@ -246,14 +246,14 @@ async def test_a_blocked_loop_refuses_with_reason_lag_and_recovers(admission, mo
     while time.monotonic() < until:
         time.sleep(0.3)
         await asyncio.sleep(0.1)
-    lag = next(load for load in limiter._pressure.load if load.name == "lag")
+    lag = next(load for load in limiter.overload.load if load.name == "lag")
     assert lag.reading == pytest.approx(0.3, rel=0.2)
     assert 0.3 < lag.pressure < 0.8
     assert lag.median < lag.reading < lag.longest == pytest.approx(0.3, rel=0.2)
     verdicts = [await limiter.acquire() for _ in range(100)]
     assert 10 <= sum(not isinstance(verdict, Slot) for verdict in verdicts) <= 95
     assert limiter.state.counters["lag"] == sum(not isinstance(verdict, Slot) for verdict in verdicts)
-    await eventually(lambda: max(load.pressure for load in limiter._pressure.load) == 0, seconds=2 * STEADY + 0.5)
+    await eventually(lambda: max(load.pressure for load in limiter.overload.load) == 0, seconds=2 * STEADY + 0.5)
     await close_limiters()
 
 
@@ -278,7 +278,7 @@ def seldom(monkeypatch):
 async def test_a_herd_is_refused_before_it_takes_the_last_descriptors(admission, descriptors, seldom):
     admission()
     limiter = limiter_of("default")
-    await eventually(lambda: len(limiter._pressure.load) == 4)
+    await eventually(lambda: len(limiter.overload.load) == 4)
     verdicts = []
     while limiter.state.counters["descriptors"] == 0:
         descriptors.open += 1
@@ -295,10 +295,10 @@ async def test_a_herd_is_refused_before_it_takes_the_last_descriptors(admission,
 async def test_descriptors_that_are_only_shown_are_not_counted_at_a_handshake(admission, descriptors, seldom):
     admission(PRESSURE={"descriptors": None})
     limiter = limiter_of("default")
-    await eventually(lambda: len(limiter._pressure.load) == 4)
+    await eventually(lambda: len(limiter.overload.load) == 4)
     descriptors.open = 1000
-    assert [limiter._pressure.refusing() for _ in range(100)] == [None] * 100
-    assert Load("descriptors", 0.1, 0.0) in limiter._pressure.load
+    assert [limiter.overload.refusing() for _ in range(100)] == [None] * 100
+    assert Load("descriptors", 0.1, 0.0) in limiter.overload.load
     await close_limiters()
 
 
@@ -397,8 +397,8 @@ async def test_nothing_here_blocks_the_event_loop(admission, redis_server):
         await eventually(lambda: _load(limiter).pressure == 1)
         refused = [await limiter.acquire() for _ in range(20)]
         assert {verdict.reason for verdict in refused} == {"told"}
-        calls = limiter.calls
-        await eventually(lambda: limiter.calls >= calls + 3)
+        calls = limiter.state.calls.made
+        await eventually(lambda: limiter.state.calls.made >= calls + 3)
         for slot in slots:
             slot.release()
         await collect(settings)
@@ -446,7 +446,7 @@ async def test_the_readings_are_reported_with_the_beat(admission, redis_server):
     limiter = limiter_of("default")
 
     async def seen():
-        (reading,) = await limiter._ledger.read(("default",))
+        (reading,) = await limiter.reconciler.ledger.read(("default",))
         return {load.name: load for worker in reading.workers for load in worker.load}
 
     loads = await eventually(lambda: _complete(seen))
@@ -464,8 +464,8 @@ async def _complete(seen):
 async def test_the_monitors_end_with_the_limiters(admission):
     admission()
     limiter = limiter_of("default")
-    await eventually(lambda: limiter._pressure.load)
-    watching: OverloadManager = limiter._pressure
+    await eventually(lambda: limiter.overload.load)
+    watching: OverloadManager = limiter.overload
     await close_limiters()
     assert watching._ticker.cancelled()
     await eventually(lambda: not [each for each in threading.enumerate() if "admission monitors" in each.name])
@@ -531,7 +531,7 @@ async def test_where_memory_runs_out_the_youngest_are_closed_a_few_each_beat_unt
         assert re.fullmatch(r"Try Again Later; retry-after=\d+(\.\d)?", visitor.sent[-1]["reason"])
     await eventually(lambda: limiter.state.held == 11)
     memory(0.90)
-    await eventually(lambda: not limiter._pressure.out_of_memory)
+    await eventually(lambda: not limiter.overload.out_of_memory)
     held = limiter.state.held
     assert held in (11, 8)
     await asyncio.sleep(0.5)
@@ -605,7 +605,7 @@ async def test_nobody_is_closed_for_memory_that_the_kernel_can_take_back(admissi
     limiter = limiter_of("default")
     await eventually(lambda: limiter.state.held == 1)
     memory(1.0, firm=0.94)
-    await eventually(lambda: limiter._pressure.saturated)
+    await eventually(lambda: limiter.overload.saturated)
     assert (await limiter.acquire()).reason == "memory"
     await asyncio.sleep(0.3)
     assert limiter.state.held == 1
@@ -621,10 +621,10 @@ async def test_nobody_is_closed_twice_for_one_reading(admission, memory, seldom)
     limiter = limiter_of("default")
     visitors = [limiter.connections.__setitem__(each, None) or each for each in map(Ended, range(9))]
     await eventually(lambda: any(each.is_ending for each in visitors))
-    calls = limiter.calls
-    await eventually(lambda: limiter.calls >= calls + 4)
+    calls = limiter.state.calls.made
+    await eventually(lambda: limiter.state.calls.made >= calls + 4)
     assert [each.is_ending for each in visitors] == [False] * 6 + [True] * 3
-    limiter._pressure._ask_at = 0
+    limiter.overload._ask_at = 0
     await eventually(lambda: sum(each.is_ending for each in visitors) == 6)
     limiter.connections.clear()
     await close_limiters()

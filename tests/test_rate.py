@@ -10,6 +10,7 @@ from channels_admission.core.counters import Reason
 from channels_admission.exceptions import LedgerUnavailable
 from channels_admission.ledger import open_ledger
 from channels_admission.limiter.limiter import Limiter, Slot
+from channels_admission.limiter.state import State
 from channels_admission.runtime.identity import Worker
 
 from conftest import eventually
@@ -28,7 +29,7 @@ def opened(request, admission):
         url = request.getfixturevalue("redis_server").url if request.param == "redis" else "memory"
         settings = admission(**{**KEYS, "LEDGER": url, **keys})
         ledgers = [FaultyLedger(open_ledger(settings)) for _ in range(count)]
-        limiters = [Limiter(settings.pool("default"), settings, ledger, Worker()) for ledger in ledgers]
+        limiters = [Limiter(State(settings.pool("default"), Worker()), settings, ledger) for ledger in ledgers]
         await eventually(lambda: all(limiter.state._met_settled for limiter in limiters))
         await asyncio.sleep(BURST / RATE)
         try:
@@ -104,9 +105,9 @@ async def test_moments_given_without_asking_are_told_to_the_ledger(opened):
         await arrive(limiter, BURST + 10)
         quick = [await limiter.acquire() for _ in range(5)]
         assert {verdict.reason for verdict in quick} == {Reason.RATE}
-        assert limiter._schedule.owed == 5
+        assert limiter.retries.owed == 5
         last = max(verdict.retry_after for verdict in quick)
-        await eventually(lambda: limiter._schedule.owed == 0)
+        await eventually(lambda: limiter.retries.owed == 0)
         (verdict,) = await arrive(limiter, 1)
         if not isinstance(verdict, Slot):
             assert verdict.retry_after >= last - 0.3
@@ -114,7 +115,7 @@ async def test_moments_given_without_asking_are_told_to_the_ledger(opened):
 
 async def test_a_handshake_given_up_wastes_no_slot(opened):
     async with opened() as (limiter,):
-        limiter._ledger.delay = 0.05
+        limiter.reconciler.ledger.delay = 0.05
         waiting = [asyncio.ensure_future(limiter.acquire()) for _ in range(5)]
         await asyncio.sleep(0.02)
         waiting[0].cancel()
@@ -129,7 +130,7 @@ async def test_without_the_ledger_each_worker_keeps_its_part_of_the_rate(opened,
         slots = [slot for limiter in limiters for slot in admitted(await arrive(limiter, BURST // 2))]
         await eventually(lambda: all(limiter.state.workers == 2 for limiter in limiters))
         for limiter in limiters:
-            limiter._ledger.error = LedgerUnavailable("the road is closed")
+            limiter.reconciler.ledger.error = LedgerUnavailable("the road is closed")
         await eventually(lambda: all(limiter.state.away for limiter in limiters))
         for slot in slots:
             slot.release()
@@ -151,7 +152,7 @@ async def test_without_the_ledger_each_worker_keeps_its_part_of_the_rate(opened,
 
 async def test_alone_moments_are_paced_too(opened):
     async with opened(1) as (limiter,):
-        limiter._ledger.error = LedgerUnavailable("the road is closed")
+        limiter.reconciler.ledger.error = LedgerUnavailable("the road is closed")
         await eventually(lambda: limiter.state.away)
         verdicts = [await limiter.acquire() for _ in range(20)]
         moments = [verdict.retry_after for verdict in refused(verdicts)]
@@ -161,7 +162,7 @@ async def test_alone_moments_are_paced_too(opened):
 
 async def test_open_lets_everybody_in_whatever_the_rate(opened):
     async with opened(WHEN_LEDGER_DOWN="open") as (limiter,):
-        limiter._ledger.error = LedgerUnavailable("the road is closed")
+        limiter.reconciler.ledger.error = LedgerUnavailable("the road is closed")
         await eventually(lambda: limiter.state.away)
         assert len(admitted(await arrive(limiter, 100))) == 100
 

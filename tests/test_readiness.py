@@ -13,6 +13,7 @@ from channels_admission.exceptions import LedgerUnavailable
 from channels_admission.ledger import open_ledger
 from channels_admission.limiter.limiter import Limiter
 from channels_admission.limiter.registry import close_limiters, limiter_of, open_limiters
+from channels_admission.limiter.state import State
 from channels_admission.readiness import AdmissionReadiness, answer, standing
 from channels_admission.runtime.identity import Worker
 
@@ -55,9 +56,9 @@ async def test_asking_the_ledger_is_left_to_others(admission):
     admission(HEARTBEAT=600, LEASE=3600)
     limiter = limiter_of("default")
     await eventually(lambda: limiter.state.level)
-    calls = limiter.calls
+    calls = limiter.state.calls.made
     assert [says() for _ in range(100)] == [(200, "ready")] * 100
-    assert limiter.calls == calls
+    assert limiter.state.calls.made == calls
     await close_limiters()
 
 
@@ -85,7 +86,7 @@ async def test_a_saturated_monitor_is_no_reason_below_its_second_threshold(admis
     admission(PRESSURE=WATCHED)
     limiter = limiter_of("default")
     READINGS["told"] = 0.89
-    await eventually(lambda: any(load.pressure for load in limiter._pressure.load))
+    await eventually(lambda: any(load.pressure for load in limiter.overload.load))
     assert says() == (200, "ready")
     READINGS["told"] = 0.9
     await until("", 503, "saturated")
@@ -130,7 +131,9 @@ async def test_a_worker_is_ready_while_one_of_its_pools_is(admission, monkeypatc
 
 async def test_while_the_ledger_is_away_no_pool_is_full(admission):
     settings = admission(MAX_CONNECTIONS=1, HEARTBEAT=0.1, LEASE=3)
-    limiter = Limiter(settings.pool("default"), settings, ledger := FaultyLedger(open_ledger(settings)), Worker())
+    limiter = Limiter(
+        State(settings.pool("default"), Worker()), settings, ledger := FaultyLedger(open_ledger(settings))
+    )
     slot = await limiter.acquire()
     await eventually(lambda: standing([limiter]) == "full")
     async with ledger.away(LedgerUnavailable("the road is closed")):

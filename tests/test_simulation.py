@@ -39,9 +39,9 @@ FREE_TOKENS = {"rate.spend": "function() rate.full_at = 0 end"}
 class Trusting(State):
     """Takes the ledger to count what it last counted, whether or not a smaller report has arrived since."""
 
-    def report(self, *args, **kwargs):
+    def begin_report(self, *args, **kwargs):
         allowance = self.allowance
-        report = super().report(*args, **kwargs)
+        report = super().begin_report(*args, **kwargs)
         self.allowance = allowance
         return report
 

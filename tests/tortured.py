@@ -137,7 +137,7 @@ async def serve(cells: Cells, number: int, rng: random.Random) -> None:
     pool = settings.pool("default")
     worker = Worker()
     state = Borrower(pool, worker, cells, number)
-    limiter = Limiter(pool, settings, open_ledger(settings), worker, state=state)
+    limiter = Limiter(state, settings, open_ledger(settings))
     await asyncio.gather(*(Client(limiter, cells, number, rng).live() for _ in range(CLIENTS)))
     await asyncio.Event().wait()
 

@@ -247,7 +247,7 @@ class Connection:
         if limiter is not None and grace is not None:
             if end.alarm is not None:
                 end.alarm.cancel()
-            end.alarm = asyncio.get_running_loop().call_later(grace, limiter.drains.end_outlived, self)
+            end.alarm = asyncio.get_running_loop().call_later(grace, limiter.end_outlived, self)
 
     def _set_alarm(self, delay: float, call: Callable[..., None], *arguments: Any) -> None:
         """One timer at a time: the one before is of no more use."""
@@ -269,8 +269,7 @@ class Connection:
     def let_go(self) -> None:
         """Release the slot, whether or not the application runs on."""
         if self.slot is not None and self.slot.limiter is not None:
-            self.slot.limiter.connections.pop(self, None)
-            self.slot.release()
+            self.slot.limiter.forget(self)
 
     def _cancel(self) -> None:
         if self._task is not None:

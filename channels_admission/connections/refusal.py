@@ -2,18 +2,16 @@
 
 import math
 import re
-from typing import Any
 
 from ..conf import PoolSettings
 from ..conf.validators import REASON_BYTES
 from ..core.protocol import Refusal
+from .asgi import Message, Scope
 
 HTTP_EXTENSION = "websocket.http.response"
 
 TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 """What a subprotocol may be (RFC 6455, section 4.1); a server may fail to send another one."""
-
-Message = dict[str, Any]
 
 
 def close_reason(text: str, retry_after: float) -> str:
@@ -22,14 +20,14 @@ def close_reason(text: str, retry_after: float) -> str:
     return text.encode()[: REASON_BYTES - len(hint)].decode(errors="ignore") + hint
 
 
-def messages(scope: Message, refusal: Refusal, pool: PoolSettings) -> tuple[Message, Message]:
+def messages(scope: Scope, refusal: Refusal, pool: PoolSettings) -> tuple[Message, Message]:
     """What to send, in order, to refuse the handshake of ``scope``."""
     if pool.refuse_with == "http" and HTTP_EXTENSION in (scope.get("extensions") or ()):
         return _denial(refusal, pool)
     return _close(scope, refusal, pool)
 
 
-def _close(scope: Message, refusal: Refusal, pool: PoolSettings) -> tuple[Message, Message]:
+def _close(scope: Scope, refusal: Refusal, pool: PoolSettings) -> tuple[Message, Message]:
     # Browsers hide the code of a close before accept, and of a handshake that leaves
     # the subprotocols they asked for unanswered.
     requested = next(filter(TOKEN.fullmatch, scope.get("subprotocols") or ()), None)

@@ -1,9 +1,49 @@
 """What an admitted connection holds: a slot of a pool, and where it has several, one of each."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Protocol
 
-from ..core.protocol import Claimed
+from ..conf import PoolSettings, Settings
+from ..core.protocol import Claimed, Refusal
+from ..quotas.requests import Rules
+from ..runtime.faults import Faults
+from .asgi import Receive, Scope, Send
+
+if TYPE_CHECKING:
+    from .connection import Connection
+
+KEY = "admission"
+"""Where the slots of a connection stand in its scope: a :class:`Held`."""
+
+
+class Owner(Protocol):
+    """The limiter, as its slots and connections see it."""
+
+    pool: PoolSettings
+    settings: Settings
+    rules: Rules | None
+    faults: Faults
+
+    def take_back(self, slot: "Slot") -> None:
+        """The slot was released."""
+
+    def acquaint(self, slot: "Slot") -> None:
+        """The slot's connection has authenticated."""
+
+    async def claim(self, slot: "Slot", scope: Scope) -> Refusal | None:
+        """Count the slot under what the scope tells as well, or refuse it."""
+
+    async def refuse(self, refusal: Refusal, scope: Scope, receive: Receive, send: Send) -> None:
+        """Tell the client of a refusal."""
+
+    def forget(self, connection: "Connection") -> None:
+        """Release the connection's slot."""
+
+    def end_outlived(self, connection: "Connection") -> None:
+        """The application has gone on for too long after its client had left."""
+
+    def report_soon(self) -> None:
+        """Tell the ledger of what was taken or given back without it."""
 
 
 class Slot:
@@ -11,8 +51,8 @@ class Slot:
 
     __slots__ = ("claims", "group", "is_authenticated", "limiter")
 
-    def __init__(self, limiter: Any, claims: Claimed = (), group: int = 0) -> None:
-        self.limiter = limiter
+    def __init__(self, limiter: Owner, claims: Claimed = (), group: int = 0) -> None:
+        self.limiter: Owner | None = limiter
         """The :class:`~.limiter.limiter.Limiter` it came from, or None after the release."""
         self.claims = claims
         """What it is counted under, in a pool that has quotas."""
@@ -62,3 +102,9 @@ class Held(Mapping[str, Slot]):
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
+
+
+def keep(slot: Slot, scope: Scope) -> None:
+    """Put the slot into the scope of its connection, beside those of other pools."""
+    # Not in a copy of the scope, which would be most of what an open connection keeps in memory.
+    scope[KEY] = Held(slot, scope[KEY].values() if KEY in scope else ())

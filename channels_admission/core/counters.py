@@ -1,6 +1,7 @@
 """The names of what a worker counts: the reasons of refusals, and the other events of its connections."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from enum import StrEnum
 
 
@@ -90,3 +91,32 @@ def is_decision(counter: str) -> bool:
 def faults_in(counters: Counters) -> dict[str, int]:
     """The unexpected exceptions among ``counters``, by their kind."""
     return {name.removeprefix(FAULT): count for name, count in counters.items() if name.startswith(FAULT)}
+
+
+class Calls:
+    """The calls that one limiter has made to its ledger."""
+
+    def __init__(self) -> None:
+        self.made = 0
+        self.failed = 0
+        self.seconds = 0.0
+        """The time that all of them took."""
+
+    @contextmanager
+    def timing(self, clock: Callable[[], float]) -> Iterator[None]:
+        """Count the block as one call, which fails where it raises; ``clock`` gives seconds."""
+        self.made += 1
+        started = clock()
+        try:
+            yield
+        except Exception:
+            self.failed += 1
+            raise
+        finally:
+            self.seconds += clock() - started
+
+    @property
+    def counters(self) -> Counters:
+        """What a report tells of them."""
+        counters = {CALLS: self.made, ERRORS: self.failed, CALLS_TOOK: int(1000 * self.seconds)}
+        return {name: count for name, count in counters.items() if count}

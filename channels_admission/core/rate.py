@@ -16,6 +16,7 @@ contract holds both), a limiter keeps a :class:`RetrySchedule` of the moments it
 import math
 import random
 
+from .counters import ATTEMPTS, QUOTA
 from .protocol import Offer, Terms
 
 SCHEDULED = 0.97
@@ -143,6 +144,15 @@ class RetrySchedule:
                 slow_start / 2 + self._terms.retry_after[0], workers / (SCHEDULED * self._terms.rate), slow_start
             )
         self.renew(offer, 0, now)
+
+    def retry_after(self, reason: str, now: float, wait: float = 0.0) -> float:
+        """Seconds until a client refused for ``reason`` should come again, ``wait`` where its attempts are limited."""
+        low, high = self._terms.retry_after
+        if reason.startswith(QUOTA):
+            return self.chance()
+        if reason.startswith(ATTEMPTS):
+            return max(low, wait) if wait < high else random.uniform((low + high) / 2, high)
+        return self.next(now)
 
     def chance(self) -> float:
         """Seconds within the bounds, by lot: for whom no moment is any better than another."""

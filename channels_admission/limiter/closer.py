@@ -9,24 +9,28 @@ import asyncio
 import logging
 import math
 import random
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from contextvars import Context
 from heapq import nsmallest
 from itertools import islice
-from typing import Any
 
 from ..connections.connection import REPLACED, RESTART, Connection
 from ..connections.refusal import close_reason, messages
-from ..core.counters import AGED, DRAINED, DRY, EVICTED, OUTLIVED, SHED, UNACCEPTED
+from ..core.counters import AGED, DRAINED, DRY, EVICTED, OUTLIVED, OVERDUE, SHED, UNACCEPTED
 from ..core.overrides import Drain, Order
 from ..core.protocol import Refusal, View
 from ..core.rate import RetrySchedule
+from ..overload.manager import OverloadManager
+from ..quotas.requests import Rules
 from ..runtime.faults import Faults
 from .state import State
 
 logger = logging.getLogger("channels_admission")
 
 RESTART_REASON = "Service Restart"
+POLICY_VIOLATION = 1008
+NOT_AUTHENTICATED = "Authentication Required"
+"""The reason of a close at ``PENDING_DEADLINE``."""
 REPLACED_REASON = "Replaced by a newer connection"
 NARROWEST = 0.8
 """The shortest time between two ends, as a share of the mean: what a busy loop was late for is caught up slowly."""
@@ -50,12 +54,11 @@ async def spread(connections: Sequence[Connection], seconds: float) -> AsyncIter
 class Closer:
     """The connections of one limiter, and whoever ends them. Belongs to one event loop."""
 
-    def __init__(
-        self, state: State, schedule: RetrySchedule, connections: dict[Connection, Any], faults: Faults
-    ) -> None:
-        self._connections = connections
+    def __init__(self, state: State, retries: RetrySchedule, faults: Faults) -> None:
+        self.connections: dict[Connection, float] = {}
+        """The youngest last, each with when it ends at its maximum age, or 0."""
         self._state = state
-        self._schedule = schedule
+        self._retries = retries
         self._faults = faults
         self._loop = asyncio.get_running_loop()
         self._registered: int | None = None
@@ -109,7 +112,7 @@ class Closer:
         if order != self._enforced:
             self._enforced, self._enforced_by = order, self._loop.time() + order.over
         left = max(beat, self._enforced_by - self._loop.time())
-        ending = sum(each.is_ending for each in self._connections)
+        ending = sum(each.is_ending for each in self.connections)
         part = (state.held * (total - view.limit) / total - ending) * beat / left
         # By chance up or down: all workers together end as many as are due, at the mean.
         doomed = list(islice(self._youngest(), max(0, math.floor(part + random.random()))))
@@ -139,7 +142,7 @@ class Closer:
         doomed = elders.doomed(view.evicted, claims.released)
         if not doomed:
             return
-        for connection in self._connections:
+        for connection in self.connections:
             slot = connection.slot
             if slot not in doomed or connection.is_ending or slot in elders.spared:
                 continue
@@ -164,8 +167,15 @@ class Closer:
         connection.unanswered = None
         state.counters[f"{DRY}{UNACCEPTED}" if state.dry_run else UNACCEPTED] += 1
         if not state.dry_run:
-            late = Refusal(UNACCEPTED, self._schedule.next(self._loop.time()))
+            late = Refusal(UNACCEPTED, self._retries.next(self._loop.time()))
             connection.refuse(messages(scope, late, state.pool))
+
+    def end_unauthenticated(self, connection: Connection) -> None:
+        """Nobody has authenticated by ``PENDING_DEADLINE``. A dry run counts, and ends none."""
+        state = self._state
+        state.counters[f"{DRY}{OVERDUE}" if state.dry_run else OVERDUE] += 1
+        if not state.dry_run:
+            connection.end(POLICY_VIOLATION, NOT_AUTHENTICATED)
 
     def end_outlived(self, connection: Connection) -> None:
         """Its client has left, and its application has gone on for as long as it may. A dry run counts, once."""
@@ -175,31 +185,41 @@ class Closer:
             connection.let_go()
             connection.end_in(0)
 
-    def shed(self, most: int, share_of: Callable[[Connection], float]) -> int:
-        """End at once those of the class with the least share, and of one class the youngest: they lose the least.
+    def shed(self, overload: OverloadManager, rules: Rules | None) -> None:
+        """Where memory runs out, end at once as many connections as the worker may in this heartbeat."""
+        if not self._state.dry_run and (most := overload.to_shed()):
+            shares = None if rules is None else rules.shares
+            overload.shed(self._end_least(most, shares))
+
+    def _end_least(self, most: int, shares: Sequence[float] | None) -> int:
+        """End those of the class with the least share, and of one class the youngest: they lose the least.
 
         Gives their number.
         """
+
+        def share_of(connection: Connection) -> float:
+            return 1.0 if shares is None or connection.slot is None else shares[connection.slot.group]
+
         doomed = nsmallest(most, self._youngest(), key=share_of)
         if not doomed:
             return 0
         now, pool = self._loop.time(), self._state.pool
         for connection in doomed:
             with self._faults.spare("an end for want of memory"):
-                connection.end(pool.close_code, close_reason(pool.close_reason, self._schedule.next(now)))
+                connection.end(pool.close_code, close_reason(pool.close_reason, self._retries.next(now)))
         self._state.counters[SHED] += len(doomed)
         logger.warning("Memory runs out: pool %r closes %d of its connections.", pool.name, len(doomed))
         return len(doomed)
 
     def _youngest(self) -> Iterator[Connection]:
-        return (each for each in reversed(self._connections) if not each.is_ending)
+        return (each for each in reversed(self.connections) if not each.is_ending)
 
     def _drain(self, seconds: float) -> None:
         self._state.draining = True
-        self._begin(self._end_all(list(self._connections), seconds))
+        self._begin(self._end_all(list(self.connections), seconds))
         logger.warning(
             "Pool %r: this worker drains, %d connections in %g s.",
-            self._state.pool.name, len(self._connections), seconds,
+            self._state.pool.name, len(self.connections), seconds,
         )  # fmt: skip
 
     async def _end_all(self, connections: Sequence[Connection], seconds: float) -> None:
@@ -214,8 +234,8 @@ class Closer:
             self._end(connection, DRAINED)
 
     def _end(self, connection: Connection, why: str) -> None:
-        if connection in self._connections and not connection.is_ending:
-            hint = self._schedule.soon(self._loop.time())
+        if connection in self.connections and not connection.is_ending:
+            hint = self._retries.soon(self._loop.time())
             connection.end(RESTART, close_reason(RESTART_REASON, hint))
             self._state.counters[why] += 1
 

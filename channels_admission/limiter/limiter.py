@@ -1,269 +1,323 @@
-"""The limiter: one event loop's door to one pool.
-
-One task per limiter talks to the ledger, one call at a time. Handshakes that arrive while a call is
-under way share the next one, and releases ride along, so that a herd of a thousand costs a
-handful of calls. Nothing here waits on the ledger longer than ``LEDGER_TIMEOUT``.
-"""
+"""The limiter: what a worker's event loop knows of one pool, and does there."""
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable
-from contextvars import Context
 
-from ..conf import PoolSettings, Settings
+from ..conf import Settings
+from ..connections.asgi import Receive, Scope, Send
 from ..connections.connection import Connection
-from ..connections.slot import Slot
-from ..core.counters import Reason
-from ..core.protocol import Ask, Refusal, Report
+from ..connections.slot import Slot, keep
+from ..core.counters import HEALED, Reason
+from ..core.protocol import Ask, Refusal, Report, View
 from ..core.rate import RetrySchedule
-from ..events.log import RefusalLog
+from ..core.readings import Load
+from ..events import messages
+from ..events.alerts import Alerts
 from ..events.notices import Notices
+from ..exceptions import LedgerError, LedgerUnavailable
 from ..ledger.base import Ledger
 from ..overload.manager import OverloadManager
-from ..quotas.requests import Rules
+from ..quotas.requests import Rules, is_authenticated
 from ..runtime.faults import Faults
-from ..runtime.identity import Worker
+from ..runtime.identity import is_gone
 from ..runtime.reserve import reserve
 from .closer import Closer
+from .decisions import Decisions
 from .lookout import Lookout
-from .patience import Patience
-from .queue import Queue
+from .queue import Batch
 from .reconciler import Reconciler
+from .refusing import Refuser
 from .state import State
-from .timetable import Timetable
-from .verdicts import Fullness, Verdicts
 
-MOST_WAITING = 5000
-"""Handshakes that may wait in one limiter; a herd above it is refused without a thought."""
-REST = 1.0
-"""Seconds of rest after a turn in which the wait or the call raised; a beat where that is shorter."""
-PATIENCE_AT_EXIT = 0.1
-"""Seconds a last report waits for slots that are being released at the same time."""
-NOT_FULL = (0.0, "")
+DAMAGE_TOLD_EVERY = 5.0
+"""Seconds from one log line of damaged counts to the next, at the least."""
 
 
 class Limiter:
-    """A worker's slots in one pool, its waiting handshakes and its beat. Belongs to one event loop."""
+    """A worker's connections to one pool, from handshake to end. Belongs to one event loop.
+
+    ``settings`` are the worker's. No handshake waits for ``ledger`` longer than ``LEDGER_TIMEOUT``.
+    """
 
     def __init__(
         self,
-        pool: PoolSettings,
+        state: State,
         settings: Settings,
         ledger: Ledger,
-        worker: Worker,
-        server: str = "",
-        pressure: OverloadManager | None = None,
+        overload: OverloadManager | None = None,
         on_end: Callable[["Limiter"], Awaitable[None]] | None = None,
-        state: State | None = None,
     ) -> None:
-        self.pool = pool
+        self.pool = pool = state.pool
         self.settings = settings
-        self.state = state = state or State(pool, worker, server)
+        self.state = state
+        self.overload = overload
         self.faults = faults = Faults(f"pool {pool.name!r}", state.counters)
         self.rules = Rules(pool, settings) if pool.is_shared else None
         """What its handshakes must ask for; None where they ask for a slot and nothing else."""
         self.notices = Notices(pool)
-        self.refusals_held = 0
-        """Refused clients that are kept a while, now."""
-        self.connections: dict[Connection, float] = {}
-        """The connections that hold its slots, the youngest last, each with when it ends at its maximum age, if any."""
-        self._ledger = ledger
-        self._pressure = pressure
-        if pressure is not None:
-            pressure.faults.books.append(state.counters)
-        self._on_end = on_end
+        self.alerts = Alerts(pool.name, settings.alerts)
         self._loop = asyncio.get_running_loop()
-        self._schedule = RetrySchedule(state.terms)
-        self._log = RefusalLog(pool.name, state.counters)
-        self._timetable = Timetable(state, settings)
-        self._patience = Patience(settings.ledger_timeout, faults)
-        self._fullness = Fullness(settings.ledger_timeout)
-        self._verdicts = Verdicts(self, state, self.rules, self._schedule, self._log, self._timetable)
-        self._queue = Queue(state, self.rules, self._verdicts, self._fullness, self._patience, self._timetable, faults)
-        self.drains = Closer(state, self._schedule, self.connections, faults)
-        self.lookout = Lookout(pool, self.connections, self.drains, faults)
-        self._reconciler = Reconciler(
-            ledger, settings, state, pressure, self._queue, self._schedule, self.drains, self._timetable,
-            self._patience, faults,
-        )  # fmt: skip
-        self._retired = False
-        self._parting = False
-        self._exiting = False
-        # An empty context: the limiter outlives the handshake that opened it, and should keep nothing of it.
-        self.task = self._loop.create_task(self._run(), name=f"admission limiter {pool.name!r}", context=Context())
-
-    @property
-    def calls(self) -> int:
-        """Calls made to the ledger so far."""
-        return self.state.calls.made
+        self.retries = RetrySchedule(state.terms)
+        self.decisions = Decisions(self, state, self.retries, overload)
+        self.closer = Closer(state, self.retries, faults)
+        self._refuser = Refuser(state, frozenset(settings.pressure))
+        self._lookout = Lookout(pool, self.closer, faults)
+        self.reconciler = Reconciler(self, ledger, settings)
+        self._gone: tuple[str, ...] = ()
+        """Neighbours whose process has ended, to be told."""
+        self._refused_for_good = False
+        self._told_of_damage = -math.inf
+        self._on_end = on_end
+        if overload is not None:
+            overload.faults.books.append(state.counters)
+        self.task = self.reconciler.start()
 
     @property
     def present(self) -> int:
         """Connections that hold a slot, and handshakes that wait for one."""
-        return self.state.held + len(self._queue.waiting)
+        return self.state.held + len(self.decisions.queue)
 
     @property
     def saturated(self) -> bool:
-        """Whether this worker refuses every handshake for what its monitors read."""
-        return self._pressure is not None and self._pressure.saturated
+        """Whether this worker refuses every handshake because of a monitor."""
+        return self.overload is not None and self.overload.saturated
 
-    # For handshakes and connections
+    # Connections
+
+    @property
+    def connections(self) -> dict[Connection, float]:
+        """The open connections, the youngest last, each with when it ends at its maximum age, if any."""
+        return self.closer.connections
+
+    async def enter(self, scope: Scope, receive: Receive, send: Send) -> Connection | Refusal:
+        """Decide a handshake: its connection, which holds a slot until :meth:`leave`, or a refusal.
+
+        Cancelling it costs no slot.
+        """
+        ask = None if self.rules is None else self.rules.ask(scope)
+        verdict = await self.decisions.acquire(ask)
+        self.notices.tell(verdict, self.state.worker, ask)
+        return verdict if isinstance(verdict, Refusal) else self._connect(verdict, scope, receive, send)
+
+    async def refuse(self, refusal: Refusal, scope: Scope, receive: Receive, send: Send) -> None:
+        """Tell the client of a refusal."""
+        await self._refuser.refuse(refusal, scope, receive, send)
+
+    def leave(self, connection: Connection) -> None:
+        """The application of the connection has returned."""
+        connection.leave()
+        self.forget(connection)
+
+    def forget(self, connection: Connection) -> None:
+        """Release the slot of the connection, whether or not its application goes on."""
+        self.closer.connections.pop(connection, None)
+        if connection.slot is not None:
+            connection.slot.release()
+
+    async def claim(self, slot: Slot, scope: Scope) -> Refusal | None:
+        """Count ``slot`` under what the scope now tells as well. Where that is refused, the slot is released."""
+        ask = None if self.rules is None else self.rules.ask_again(scope, slot.claims, slot.group)
+        refusal = None if ask is None else await self.decisions.extend(slot, ask)
+        if refusal is not None:
+            self.notices.tell(refusal, self.state.worker, ask)
+            slot.release()
+        return refusal
+
+    def _connect(self, slot: Slot, scope: Scope, receive: Receive, send: Send) -> Connection:
+        connection = None
+        try:
+            connection = Connection(receive, send, slot)
+            keep(slot, scope)
+            deadline = self.pool.pending_deadline
+            slot.is_authenticated = deadline is None or is_authenticated(scope)
+            if deadline is not None and not slot.is_authenticated:
+                connection.alarm(deadline, self._end_unauthenticated)
+            self._lookout.note(connection, scope)
+        except BaseException:
+            if connection is not None:
+                self.leave(connection)
+            slot.release()
+            raise
+        return connection
+
+    def _end_unauthenticated(self, connection: Connection) -> None:
+        """``PENDING_DEADLINE`` has come."""
+        slot = connection.slot
+        if slot is not None and not (slot.is_authenticated or (self.rules and self.rules.is_exempt(slot.group))):
+            self.closer.end_unauthenticated(connection)
+
+    # Slots
 
     async def acquire(self, ask: Ask | None = None) -> Slot | Refusal:
-        """A slot, or a refusal, within ``LEDGER_TIMEOUT``. Cancelling it costs no slot.
-
-        ``ask`` comes from the pool's :class:`~.requests.Rules`, where it has any. The exempt are always admitted.
-        """
-        state, group, is_exempt = self.state, 0, False
-        if self.rules is not None:
-            ask = ask or Ask()
-            group = ask.group
-            is_exempt = self.rules.is_exempt(group)
-            if refused := self._verdicts.over(ask, is_asked=True):
-                return refused
-        refuse: Callable[..., Slot | Refusal] = self._verdicts.refuse if ask is None else self._verdicts.turn_away
-        reason: str | None = state.closed
-        if not reason and not is_exempt and self._pressure is not None:
-            reason = self._pressure.refusing()
-        if reason:
-            return refuse(reason, ask)
-        if state.away or self._parting:
-            return self._verdicts.alone(ask)
-        # A slot that is counted still. Where the pool is shared, the ledger alone knows who may have it.
-        if ask is None and state.has_room and not self._queue.waiting:
-            return self._verdicts.admit()
-        until, why = self._fullness.until.get(group, NOT_FULL)
-        if self._loop.time() < until and not is_exempt:
-            self._fullness.turned_away += 1
-            return refuse(why, ask)
-        if len(self._queue.waiting) >= MOST_WAITING and not is_exempt:
-            return refuse(Reason.CROWD, ask)
-        return await self._queue.verdict(ask)
-
-    async def claim(self, slot: Slot, ask: Ask) -> Refusal | None:
-        """Let the connection that holds ``slot`` have what it asks for as well, or refuse it."""
-        if self.state.away or self._parting:
-            verdict = self._verdicts.alone(ask, slot)
-        else:
-            refused = self._verdicts.over(ask, slot, is_asked=True)
-            verdict = refused or await self._queue.verdict(ask, slot)
-        return verdict if isinstance(verdict, Refusal) else None
+        """A slot, or a refusal; see :meth:`.Decisions.acquire`."""
+        return await self.decisions.acquire(ask)
 
     def take_back(self, slot: Slot) -> None:
         """The slot was released."""
-        if self.state.elders is not None:
-            self.state.elders.forget(slot)
-        self.state.release(slot.claims, slot.group)
-        self._timetable.report_soon()
+        self.decisions.slots.take_back(slot)
+        self.reconciler.report_soon()
 
     def acquaint(self, slot: Slot) -> None:
         """The slot's connection has authenticated."""
-        if self.rules is None or self.state.claims is None:
-            return
-        known = self.rules.without_pending(slot.claims)
-        if known != slot.claims:
-            self.state.claims.give(self.rules.pending)
-            slot.claims = known
-            self._timetable.report_soon()
+        if self.rules is not None and self.state.claims is not None:
+            known = self.rules.without_pending(slot.claims)
+            if known != slot.claims:
+                self.state.claims.give(self.rules.pending)
+                slot.claims = known
+                self.reconciler.report_soon()
 
-    # The beat
+    # Reports and replies
 
-    async def _run(self) -> None:
-        """Beat until the limiter is closed, or nobody is left of one that was retired; no exception ends it."""
+    def is_waiting(self) -> bool:
+        return bool(self.decisions.queue.waiting or self._gone)
+
+    def begin_report(self, now: float, *, heartbeat: bool) -> Batch:
+        batch = self.decisions.begin_batch(now)
+        load: tuple[Load, ...] = ()
+        with self.faults.spare("the readings"):
+            load = self.overload.load if self.overload else ()
+        batch.report = self.state.begin_report(
+            batch.wanted,
+            asks=batch.asks or (),
+            load=load,
+            owed=self.retries.owed,
+            gone=self._gone,
+            beat=heartbeat,
+            now=now,
+        )
+        return batch
+
+    def apply(self, batch: Batch, reply: View) -> None:
+        """Do what the reply to ``batch`` says, in this order. Only the books can fail it, and then nothing is done."""
+        state, report, was_away = self.state, batch.report, self.state.away
+        state.settle(report, reply)
+        self._gone = ()
+        self.retries.owed -= report.owed
+        if was_away:
+            self._do("the news of a regained ledger", self._tell_of_regained)
+        if reply.offer or reply.shortfall:
+            self._do("the retry times", self.retries.renew, reply.offer, batch.refused(reply), self._loop.time())
+        if report.beat or was_away:
+            self._do("the neighbours", self._meet, reply)
+        self._do("the news of the pool", self._tell_of_pool, report, reply)
+        for edge in reply.edges:
+            self._do("the alerts", self.alerts.tell, edge, state.worker.id)
+        self._do("the drains", self.closer.follow, reply)
+        self._do("the end of connections beyond a quota", self.closer.evict, reply)
+        if report.beat:
+            self._do("the end of connections beyond a limit", self.closer.enforce, reply, self.settings.heartbeat)
+        if state.closed:
+            self._do("the refusal of all that wait", self.decisions.refuse_waiting, state.closed)
+        self.decisions.answer(batch, reply)
+
+    def _do(self, part: str, step: Callable[..., object], *arguments: object) -> None:
+        """Make one step of :meth:`apply`; an exception ends no other."""
         try:
-            while not (self._retired and self.present == 0):
-                await self._turn()
-        finally:
-            await self._part()
+            step(*arguments)
+        except Exception as error:
+            self.faults.note(part, error)
+        else:
+            self.faults.recover(part)
 
-    async def _turn(self) -> None:
-        """Wait for the next call to be due, and make it, whatever goes wrong before; after a fault, take a rest."""
-        sound = 0
-        with self.faults.spare("the wait for the next call"):
-            await self._timetable.until_due(self._reconciler.is_awaited)
-            sound += 1
-        if self._pressure is not None:
+    def _tell_of_regained(self) -> None:
+        messages.regained(self.pool.name)
+        self.alerts.regain(self.state.worker.id)
+
+    def _meet(self, reply: View) -> None:
+        """Look which neighbours are gone."""
+        if self.overload is not None:
+            self.overload.meet(self.pool.name, len(reply.neighbours))
+        self._gone = tuple(each.worker for each in reply.neighbours if is_gone(each))
+
+    def _tell_of_pool(self, report: Report, reply: View) -> None:
+        pool, worker = self.pool.name, self.state.worker.id
+        if reply.lapsed and not reply.settling:  # else the ledger lost its data, and no lease ran out
+            messages.lapsed(pool, worker, report.held)
+        if report.settings != reply.settings:
+            settings = self.settings
+            messages.settings_in_force(pool, report, reply, lease=settings.lease, heartbeat=settings.heartbeat)
+        if reply.healed:
+            self.state.counters[HEALED] += 1
+            if self._loop.time() - self._told_of_damage >= DAMAGE_TOLD_EVERY:
+                self._told_of_damage = self._loop.time()
+                messages.damaged(pool)
+
+    # Without the ledger
+
+    def go_alone(self, error: LedgerError) -> None:
+        state, now, is_first = self.state, self._loop.time(), not self.state.away
+        for_good = not isinstance(error, LedgerUnavailable)
+        state.fail(now)
+        if is_first or (for_good and not self._refused_for_good):
+            messages.lost(self.pool.name, self.pool.when_ledger_down, error, for_good=for_good)
+        self._refused_for_good = for_good
+        if is_first:
+            with self.faults.spare("the news of a lost ledger"):
+                self.alerts.lose(state.worker.id, str(error))
+            with self.faults.spare("the retry times without a ledger"):
+                self.retries.go_alone(state.workers, now)
+        with self.faults.spare("the decision alone"):
+            self.decisions.decide_all()
+
+    # The task
+
+    def is_over(self) -> bool:
+        return self.state.retired and self.present == 0
+
+    def tend(self) -> None:
+        """Revive the monitors, end connections where memory runs out, and keep descriptors in reserve."""
+        if self.overload is not None:
             with self.faults.spare("the revival of the monitors"):
-                self._pressure.revive()
-        with self.faults.spare("the end of connections for want of memory"):
-            self._shed()
-        with self.faults.spare("the heartbeat"):
-            await self._reconciler.exchange()
-            sound += 1
+                self.overload.revive()
+            with self.faults.spare("the end of connections for want of memory"):
+                self.closer.shed(self.overload, self.rules)
         with self.faults.spare("the reserve of descriptors"):
             reserve.fill()
-        if sound < 2:
-            with self.faults.spare("the rest after a fault"):
-                await asyncio.sleep(min(REST, self.settings.heartbeat))
-
-    def _shed(self) -> None:
-        """Where memory runs out, end what the worker may of its connections in this beat.
-
-        Those of the class with the least share first, and of one class the youngest, which have the least to lose.
-        """
-        if self._pressure is None or self.state.dry_run:
-            return
-        if most := self._pressure.to_shed():
-            self._pressure.shed(self.drains.shed(most, self._share_of))
-
-    def _share_of(self, connection: Connection) -> float:
-        """The share of the pool that the connection's class may fill; without classes, the same for all."""
-        if self.rules is None or connection.slot is None:
-            return 1.0
-        return self.rules.shares[connection.slot.group]
-
-    # Parting
 
     def drain(self, seconds: float) -> None:
         """Refuse newcomers, and end all connections within ``seconds``: the process is about to end."""
-        self.drains.drain_for_good(seconds)
-        self._queue.turn_away(Reason.DRAINING)
-        self._timetable.report_soon()
+        self.closer.drain_for_good(seconds)
+        self.decisions.refuse_waiting(Reason.DRAINING)
+        self.reconciler.report_soon()
 
     def retire(self) -> None:
         """Stop when the last slot is released: other settings are in force, and another limiter serves them."""
-        self._retired = self.state.retired = True
-        self._timetable.report_now()
+        self.state.retired = True
+        self.reconciler.report_now()
 
     async def aclose(self, *, exiting: bool = False) -> None:
         """Say goodbye to the ledger; handshakes that come later are decided alone.
 
         ``exiting`` says that the process ends now, and with it every connection that still holds a slot.
         """
-        self._exiting = exiting
-        self.task.cancel()
-        try:
-            await asyncio.wait([self.task])
-        except asyncio.CancelledError:  # there is no time left
-            self.task.cancel()
-            raise
-        if not self.task.cancelled() and (fault := self.task.exception()):
-            raise fault
+        await self.reconciler.aclose(exiting=exiting)
 
     def last_report(self) -> Report:
-        """What is to be told of a process that ends at once, and with it all of its connections."""
+        """The goodbye of a process that ends at once, and with it all of its connections."""
         self.state.held = 0
-        return self.state.report(goodbye=True)
+        return self.state.begin_report(goodbye=True)
 
-    async def _part(self) -> None:
-        self._parting = True
-        for end in (
-            self._patience.cancel, self._log.close, self.drains.cancel, self._queue.answer_alone,
-        ):  # fmt: skip
-            with self.faults.spare("the end"):
-                end()
-        try:
-            with self.faults.spare("the goodbye"):
-                await self._say_goodbye()
-        finally:
-            if self._pressure is not None:
-                self._pressure.faults.leave_out(self.state.counters)
-            if self._on_end is not None:
-                await self._on_end(self)
+    # For the parts: see :class:`~.connections.slot.Owner` and :class:`.Client`
 
-    async def _say_goodbye(self) -> None:
-        patience = self._loop.time() + PATIENCE_AT_EXIT
-        while self.state.held and self._loop.time() < patience:  # noqa: ASYNC110
-            await asyncio.sleep(0.005)
-        if self._exiting:
-            self.state.held = 0
-        await self._reconciler.part()
+    def wake(self) -> None:
+        self.reconciler.wake()
+
+    def report_soon(self) -> None:
+        self.reconciler.report_soon()
+
+    def end_outlived(self, connection: Connection) -> None:
+        self.closer.end_outlived(connection)
+
+    def close(self) -> None:
+        self.decisions.close()
+        with self.faults.spare("the end"):
+            self.closer.cancel()
+
+    async def end(self) -> None:
+        if self.overload is not None:
+            self.overload.faults.leave_out(self.state.counters)
+        with self.faults.spare("the end of the alerts"):
+            await self.alerts.aclose()
+        if self._on_end is not None:
+            await self._on_end(self)

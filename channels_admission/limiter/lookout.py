@@ -5,7 +5,7 @@ A timer for each would be most of what an open connection keeps in memory.
 
 import asyncio
 import random
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterator
 from contextvars import Context
 from typing import Any
 
@@ -23,14 +23,12 @@ PERIOD = 1.0
 
 
 class Lookout:
-    """The youngest of ``connections`` is the last. Belongs to one event loop, and all times are of its clock."""
+    """Watches the connections of ``closer``. Belongs to one event loop, and all times are of its clock."""
 
-    def __init__(
-        self, pool: PoolSettings, connections: MutableMapping[Connection, float], drains: Closer, faults: Faults
-    ) -> None:
+    def __init__(self, pool: PoolSettings, closer: Closer, faults: Faults) -> None:
         self._pool = pool
-        self._connections = connections
-        self._drains = drains
+        self._closer = closer
+        self._connections = closer.connections
         self._faults = faults
         self._loop = asyncio.get_running_loop()
         self._pause = min(PERIOD, (pool.max_connection_age or PERIOD * LOOKS) / LOOKS)
@@ -38,10 +36,11 @@ class Lookout:
         self._timer: asyncio.TimerHandle | None = None
 
     def note(self, connection: Connection, scope: Any) -> None:
-        """It has its slot: end it at its maximum age, and unless its handshake is answered in time."""
-        pool, now = self._pool, self._loop.time()
+        """The connection has its slot: end it at its maximum age, and unless its handshake is answered in time."""
+        pool, now, age = self._pool, self._loop.time(), 0.0
         if pool.max_connection_age is not None:
-            self._connections[connection] = now + pool.max_connection_age * random.uniform(1 - SPREAD, 1 + SPREAD)
+            age = pool.max_connection_age * random.uniform(1 - SPREAD, 1 + SPREAD)
+        self._connections[connection] = now + age if age else 0.0
         connection.unanswered = now + (pool.accept_deadline or float("inf")), scope
         if self._timer is None:
             self._look_at_all = now + PERIOD
@@ -62,7 +61,7 @@ class Lookout:
         late = [each for each in self._connections if each.unanswered is not None and each.unanswered[0] <= now]
         for connection in late:
             with self._faults.spare("the deadline to accept"):
-                self._drains.refuse(connection)
+                self._closer.refuse(connection)
         busy = [each for each in self._connections if each.is_busy()]
         for connection in busy:
             with self._faults.spare("the look ahead"):
@@ -72,7 +71,7 @@ class Lookout:
         for connection in list(self._oldest(now + 2 * SPREAD * age)):
             if self._connections.get(connection, now) <= now:
                 with self._faults.spare("an end at the maximum age"):
-                    self._drains.grow_old(connection)
+                    self._closer.grow_old(connection)
 
     def _oldest(self, latest: float) -> Iterator[Connection]:
         """Connections that may be due. The first that is due after ``latest`` ends them: younger ones have time."""

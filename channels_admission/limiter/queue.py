@@ -1,202 +1,171 @@
-"""The handshakes that wait in a limiter for the ledger's word, in the order of arrival."""
+"""The handshakes of one limiter that wait for the ledger, in the order of arrival, and those that need not wait."""
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 
 from ..connections.slot import Slot
-from ..core.attempts import Over
 from ..core.counters import ATTEMPTS, QUOTA, Reason
-from ..core.protocol import Ask, Refusal, View
+from ..core.protocol import Ask, Refusal, Report, View
 from ..quotas.claims import first_asks
-from ..quotas.requests import Rules
 from ..runtime.faults import Faults
-from .patience import Patience
-from .state import State
-from .timetable import Timetable
-from .verdicts import Fullness, Verdicts
 
-NO_MOMENT = (QUOTA, ATTEMPTS)
-"""Begin the reasons for which no free moment of the pool is any better than another."""
+TICKS = 10
+"""Ticks in ``LEDGER_TIMEOUT``. A late tick counts once: a busy event loop is not a silent ledger."""
+FULL_FRESH = 0.02
+"""Seconds for which a pool that could not grant all is taken to have nothing left: at most 50 calls a second then."""
+CROWD_PAUSE = 0.005
+"""Seconds from one call to the next for each handshake that the first one decided, if there were several."""
+LONGEST_PAUSE = 0.4
+"""The most of ``LEDGER_TIMEOUT`` that such a pause may take: a large herd makes ten calls a second."""
+NO_RETRY_TIME = (QUOTA, ATTEMPTS)
+"""Prefixes of the reasons for which no free slot of the pool helps."""
 
 
-class Handshake(asyncio.Future["Slot | Refusal"]):
+def crowd_pause(crowd: int, ledger_timeout: float) -> float:
+    """Seconds from a call that decided so many handshakes to the next one."""
+    return min(CROWD_PAUSE * crowd, LONGEST_PAUSE * ledger_timeout)
+
+
+class Handshake(asyncio.Future[Slot | Refusal]):
     """A handshake that waits for its verdict."""
 
     overdue: int
-    """The tick at which it has waited its time."""
+    """The tick at which it has waited for ``LEDGER_TIMEOUT``."""
     ask: Ask | None = None
     slot: Slot | None = None
-    """What it has already, where it asks for more."""
+    """The slot it has already, where it asks for more."""
     is_asked = False
     """Whether a call has asked for it."""
 
 
 @dataclass(slots=True)
 class Batch:
-    """The handshakes whose verdicts one call brings."""
+    """The handshakes whose verdicts one call brings, and the report that asks for them."""
 
     handshakes: list[Handshake]
     asks: tuple[Ask, ...] | None
     """What each asks for, in a pool that is shared by quotas or classes."""
+    is_all: bool
+    """Whether no other handshake waited when the call was made."""
+    started: float
+    """The event loop's time when the call was made."""
+    report: Report = field(init=False)
     told: int = 0
-    """How many of them have been told, where each has a verdict of its own."""
+    """How many of them have their verdicts, in a pool that is shared."""
 
     @property
     def wanted(self) -> int:
         """Slots."""
         return len(self.handshakes) if self.asks is None else sum(not ask.late for ask in self.asks)
 
-    def refused(self, view: View) -> int:
-        """How many of those who want a slot may come again at a free moment; a quota has none."""
+    def refused(self, reply: View) -> int:
+        """How many of those that want a slot may come again when one is free."""
         if self.asks is None:
-            return self.wanted - view.granted
-        verdicts = zip(self.asks, view.verdicts, strict=True)
-        return sum(bool(reason) and not (ask.late or reason.startswith(NO_MOMENT)) for ask, reason in verdicts)
+            return self.wanted - reply.granted
+        return sum(may_retry(ask, reason) for ask, reason in zip(self.asks, reply.verdicts, strict=True))
+
+
+def may_retry(ask: Ask, reason: str) -> bool:
+    """Whether ``ask``, refused for ``reason``, wants a slot and may get one as soon as the pool has one."""
+    return bool(reason) and not (ask.late or reason.startswith(NO_RETRY_TIME))
 
 
 class Queue:
-    """The queue of one limiter. Belongs to one event loop."""
+    """Waiting handshakes. Decides nothing: ``expire`` is called with each that has waited for ``seconds``.
 
-    def __init__(
-        self, state: State, rules: Rules | None, verdicts: Verdicts, fullness: Fullness, patience: Patience,
-        timetable: Timetable, faults: Faults,
-    ) -> None:  # fmt: skip
+    Belongs to one event loop.
+    """
+
+    def __init__(self, seconds: float, expire: Callable[[Handshake], object], faults: Faults) -> None:
         self.waiting: deque[Handshake] = deque()
-        self._state = state
-        self._is_shared = rules is not None
-        self._verdicts = verdicts
-        self._fullness = fullness
-        self._patience = patience
-        self._timetable = timetable
+        self._seconds = seconds
+        self._expire = expire
         self._faults = faults
-        patience.watch(self._look)
+        self._loop = asyncio.get_running_loop()
+        self._tick = 0
+        self._timer: asyncio.TimerHandle | None = None
 
-    async def verdict(self, ask: Ask | None = None, slot: Slot | None = None) -> Slot | Refusal:
-        """A slot for ``ask``, or ``slot`` with that as well, or a refusal. Cancelling it costs no slot."""
-        handshake = self._join(ask, slot)
-        try:
-            return await handshake
-        except asyncio.CancelledError:
-            self._abandon(handshake)
-            raise
+    def __len__(self) -> int:
+        return len(self.waiting)
 
-    def _join(self, ask: Ask | None, slot: Slot | None) -> Handshake:
-        handshake = Handshake(loop=self._timetable.loop)
+    def join(self, ask: Ask | None, slot: Slot | None) -> Handshake:
+        """A handshake at the end of the queue."""
+        handshake = Handshake(loop=self._loop)
         handshake.ask, handshake.slot = ask, slot
-        handshake.overdue = self._patience.begin()
+        handshake.overdue = self._tick + TICKS
         self.waiting.append(handshake)
-        if len(self.waiting) == 1:
-            self._timetable.ring()
+        if self._timer is None:
+            self._start_timer()
         return handshake
 
-    def _abandon(self, handshake: Handshake) -> None:
-        """The handshake was cancelled, perhaps just after its slot was given."""
-        if handshake.done() and not handshake.cancelled():
-            verdict = handshake.result()
-            # One that had its slot before keeps it, for its connection may go on.
-            if isinstance(verdict, Slot) and handshake.slot is None:
-                verdict.release()
-
-    # What a call asks and answers
-
-    def batch(self) -> Batch:
-        """Those whom the next call asks for."""
+    def batch(self, now: float, *, shared: bool) -> Batch:
+        """The handshakes that a call ``now`` asks for."""
         waiting = [each for each in self.waiting if not each.done()]
-        if not self._is_shared:
+        if not shared:
             for each in waiting:
                 each.is_asked = True
-            return Batch(waiting, None)
+            return Batch(waiting, None, True, now)
         asks = [each.ask or Ask() for each in waiting]
         number = first_asks(asks)
-        return Batch(waiting[:number], tuple(asks[:number]))
+        return Batch(waiting[:number], tuple(asks[:number]), number == len(waiting), now)
 
-    def answer(self, batch: Batch, view: View, started: float) -> None:
-        """Tell the batch what the ledger said, in answer to a call that began at ``started``."""
-        if batch.asks is not None:
-            self._tell_each(batch, view)
-            return
-        if view.shortfall:
-            self._fullness.note_pool(view.shortfall, batch.refused(view), started)
-        self._share_out(view.shortfall or Reason.FULL)
-
-    def _share_out(self, shortfall: Reason) -> None:
-        """Admit in the order of arrival as far as slots are counted, then refuse those who were asked for."""
+    def take(self, is_next: Callable[[Handshake], bool] | None = None) -> Iterator[Handshake]:
+        """Remove and yield those that still wait, as long as the first one ``is_next``."""
         waiting = self.waiting
-        while waiting:
-            if waiting[0].done():
-                waiting.popleft()
-            elif self._state.has_room:
-                self._decide(waiting.popleft(), self._verdicts.admit)
-            elif waiting[0].is_asked:
-                self._decide(waiting.popleft(), self._verdicts.refuse, shortfall)
-            else:
-                break
-
-    def _tell_each(self, batch: Batch, view: View) -> None:
-        """What was granted to one who has gone meanwhile is free again."""
-        now, waits = self._timetable.loop.time(), iter(view.waits)
-        for handshake, ask, reason in zip(batch.handshakes, batch.asks or (), view.verdicts, strict=True):
-            batch.told += 1
-            if reason and not (ask.late or reason.startswith(NO_MOMENT)):
-                self._fullness.note_class(ask.group, reason, now)
-            wait = self._learn(reason, ask, next(waits, 0.0), now) if reason.startswith(ATTEMPTS) else 0.0
-            if handshake.done():
-                is_given = False
-            elif reason:
-                is_given = self._decide(handshake, self._verdicts.refuse, reason, ask, handshake.slot, wait)
-            else:
-                is_given = self._decide(handshake, self._verdicts.give, ask, handshake.slot)
-            if not (is_given or reason):
-                self._verdicts.take_back(ask)
-        while self.waiting and self.waiting[0].done():
-            self.waiting.popleft()
-
-    def _learn(self, reason: str, ask: Ask, wait: float, now: float) -> float:
-        """The client's next attempts need no call until it has waited so long."""
-        if self._state.attempts is not None:
-            self._state.attempts.learn(Over(reason, wait), ask.tries, now)
-        return wait
-
-    def take_back(self, batch: Batch, view: View) -> None:
-        """What the ledger granted to those of the batch who were not told of it is free again."""
-        if batch.asks is not None:
-            for ask, reason in list(zip(batch.asks, view.verdicts, strict=True))[batch.told :]:
-                if not reason:
-                    self._verdicts.take_back(ask)
-
-    def _decide(self, handshake: Handshake, verdict: Callable[..., Slot | Refusal], *args: Any) -> bool:
-        """Give one who waits the verdict, or where none can be made a refusal; whether it could be made."""
-        try:
-            handshake.set_result(verdict(*args))
-        except Exception as error:
-            self._faults.note("a verdict", error)
-            handshake.set_result(Refusal(Reason.LEDGER, self._state.terms.retry_after[1]))
-            return False
-        return True
-
-    # What needs no call
-
-    def answer_alone(self) -> None:
-        """Decide for all, since the ledger does not."""
-        while self.waiting:
-            handshake = self.waiting.popleft()
-            if not handshake.done():
-                self._decide(handshake, self._verdicts.alone, handshake.ask, handshake.slot)
-
-    def turn_away(self, reason: Reason) -> None:
-        """Refuse all who wait for a slot."""
-        for handshake in self.waiting:
-            if handshake.slot is None and not handshake.done():
-                self._decide(handshake, self._verdicts.refuse, reason, handshake.ask)
-
-    def _look(self) -> bool:
-        """Decide for those who have waited their time."""
-        waiting, now = self.waiting, self._patience.now
-        while waiting and (waiting[0].done() or waiting[0].overdue <= now):
+        while waiting and (waiting[0].done() or is_next is None or is_next(waiting[0])):
             handshake = waiting.popleft()
             if not handshake.done():
-                self._decide(handshake, self._verdicts.overdue, handshake.ask, handshake.slot)
-        return bool(waiting)
+                yield handshake
+
+    def close(self) -> None:
+        """Call ``expire`` no more."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _start_timer(self) -> None:
+        self._timer = self._loop.call_later(self._seconds / TICKS, self._count)
+
+    def _count(self) -> None:
+        self._timer = None
+        self._tick += 1
+        with self._faults.spare("the end of the wait"):
+            for handshake in self.take(lambda each: each.overdue <= self._tick):
+                self._expire(handshake)
+        if self.waiting:
+            self._start_timer()
+
+
+class Shortage:
+    """What the ledger has just refused: handshakes like those need not ask again for a moment.
+
+    Waiting for a refusal costs a worker four times what the refusal does. So the time is longer where a crowd knocks at
+    a full pool: as long as a herd pauses. Slots that the worker itself gets back are given away at once all the same,
+    until the ledger has heard of them; other workers see theirs when that time is over.
+    """
+
+    def __init__(self, ledger_timeout: float) -> None:
+        self._ledger_timeout = ledger_timeout
+        self._until: dict[int, tuple[float, str]] = {}
+        """For each class, until when it is taken to have no room, and why; in a pool without classes, for the first."""
+        self._refused = 0
+        """Handshakes that were refused for it since the ledger was last asked."""
+
+    def reason(self, group: int, now: float) -> str | None:
+        """Why a handshake of the class is refused without a call, if it is; it is counted."""
+        until, reason = self._until.get(group, (0.0, ""))
+        if now >= until:
+            return None
+        self._refused += 1
+        return reason
+
+    def note_class(self, group: int, reason: str, now: float) -> None:
+        """A handshake of the class was refused."""
+        self._until[group] = now + FULL_FRESH, reason
+
+    def note_pool(self, shortfall: Reason, refused: int, started: float) -> None:
+        """So many were refused in a pool without classes, by a call that began at ``started``."""
+        crowd, self._refused = refused + self._refused, 0
+        pause = crowd_pause(crowd, self._ledger_timeout) if shortfall is Reason.FULL else 0.0
+        self._until[0] = started + max(FULL_FRESH, pause), shortfall

@@ -1,76 +1,177 @@
-"""The reconciler of one limiter with its ledger: one call at a time, and what each answer brings about."""
+"""The exchange of one limiter with its ledger: one task, one call at a time.
+
+A call is made at every heartbeat, as soon as a handshake waits, and a moment after a release. Handshakes that arrive
+during a call share the next one, and releases are told with it, so that a herd of a thousand costs a handful of calls.
+"""
 
 import asyncio
-import logging
-import math
+import random
+from contextlib import suppress
+from contextvars import Context
+from typing import Protocol
 
 from ..conf import Settings
-from ..core.agreement import numbers_of, said, text_of
-from ..core.counters import HEALED
 from ..core.protocol import Report, View
-from ..core.rate import RetrySchedule
-from ..core.readings import Load
-from ..events.alerts import Alerts
+from ..events import messages
 from ..exceptions import LedgerError, LedgerUnavailable
 from ..ledger.base import Forgotten, Ledger, OutOfOrder
-from ..overload.manager import OverloadManager
 from ..runtime.faults import Faults
-from ..runtime.identity import is_gone
-from .closer import Closer
-from .patience import Patience
-from .queue import Batch, Queue
+from .queue import TICKS, Batch, crowd_pause
 from .state import State
-from .timetable import Timetable
 
-logger = logging.getLogger("channels_admission")
+RELEASE_PAUSE = 0.1
+"""Seconds a release waits for others while the pool has room: at most ten calls a second then, as for a herd.
 
-DAMAGE_TOLD_EVERY = 5.0
-"""Seconds from one log line of damaged counts to the next, at the least."""
+A handshake that comes meanwhile takes a slot that is still counted, and needs no call at all.
+"""
+FIRST_PROBE = 0.05
+"""Seconds until a lost ledger is asked again; doubles up to a heartbeat."""
+REST = 1.0
+"""Seconds of rest after a turn in which the wait or the call raised; a heartbeat where that is shorter."""
+PATIENCE_AT_EXIT = 0.1
+"""Seconds a last report waits for slots that are being released at the same time."""
 EXCHANGE = "the exchange with the ledger"
 
 
+class Client(Protocol):
+    """The limiter, as its reconciler sees it."""
+
+    state: State
+    faults: Faults
+
+    def is_over(self) -> bool:
+        """Whether no further call is needed."""
+
+    def is_waiting(self) -> bool:
+        """Whether the next call should not wait for the heartbeat."""
+
+    def tend(self) -> None:
+        """Do what is due before each call. Never fails."""
+
+    def begin_report(self, now: float, *, heartbeat: bool) -> Batch:
+        """The next report, with the handshakes it asks for."""
+
+    def apply(self, batch: Batch, reply: View) -> None:
+        """Do what the reply says."""
+
+    def go_alone(self, error: LedgerError) -> None:
+        """The call has failed: decide without the ledger."""
+
+    def close(self) -> None:
+        """No call is made any more: decide for all that wait."""
+
+    async def end(self) -> None:
+        """The goodbye is said, or could not be."""
+
+
 class Reconciler:
-    """Asks ``ledger`` what waits in ``queue``, and keeps to what it says. Belongs to one event loop."""
+    """Calls ``ledger`` for ``client``. Belongs to one event loop, and all times are of its clock."""
 
-    def __init__(
-        self, ledger: Ledger, settings: Settings, state: State, pressure: OverloadManager | None, queue: Queue,
-        schedule: RetrySchedule, drains: Closer, timetable: Timetable, patience: Patience, faults: Faults,
-    ) -> None:  # fmt: skip
-        self._ledger = ledger
+    def __init__(self, client: Client, ledger: Ledger, settings: Settings) -> None:
+        self.ledger = ledger
+        self._client = client
         self._settings = settings
-        self._state = state
-        self._pressure = pressure
-        self._queue = queue
-        self._schedule = schedule
-        self._drains = drains
-        self._timetable = timetable
-        self._patience = patience
-        self._faults = faults
-        self._spare = faults.spare
-        self._loop = timetable.loop
-        self._alerts = Alerts(state.pool.name, settings.alerts)
-        self._asking: asyncio.Task[View] | None = None
-        self._overdue = 0
-        self._gone: tuple[str, ...] = ()
-        """Neighbours whose process has ended, to be told."""
-        self._refused_for_good = False
-        self._told_of_damage = -math.inf
-        patience.watch(self._look)
+        self._state = client.state
+        self._faults = client.faults
+        self._loop = asyncio.get_running_loop()
+        self._wake = asyncio.Event()
+        self._heartbeat_at = self._loop.time()
+        self._quiet_until = 0.0
+        self._report_at: float | None = None
+        self._backoff = FIRST_PROBE
+        self._is_exiting = False
 
-    def is_awaited(self) -> bool:
-        """Whether the next call should not wait for the beat."""
-        return bool(self._queue.waiting or self._gone)
+    # When to call
+
+    def wake(self) -> None:
+        """A handshake waits."""
+        self._wake.set()
+
+    def report_soon(self) -> None:
+        """Tell the ledger of what was taken or given back without it."""
+        if self._report_at is None:
+            self._report_at = self._loop.time() + (0 if self._state.scarce else RELEASE_PAUSE)
+            self._wake.set()
+
+    def report_now(self) -> None:
+        """The same, whether or not the pool has room."""
+        self._report_at = self._loop.time()
+        self._wake.set()
+
+    async def until_due(self) -> None:
+        """Return when the next call should start."""
+        while (delay := self._due() - self._loop.time()) > 0:
+            self._wake.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(delay):
+                    await self._wake.wait()
+
+    def _due(self) -> float:
+        due = self._heartbeat_at
+        if not self._state.away:
+            if self._client.is_waiting():
+                due = min(due, self._quiet_until)
+            if self._report_at is not None:
+                due = min(due, max(self._report_at, self._quiet_until))
+        return due
+
+    # The task
+
+    def start(self) -> asyncio.Task[None]:
+        """Begin to make calls."""
+        # An empty context: the task outlives the handshake that opened the limiter, and keeps nothing of it.
+        name = f"admission limiter {self._state.pool.name!r}"
+        self.task = self._loop.create_task(self._run(), name=name, context=Context())
+        return self.task
+
+    async def aclose(self, *, exiting: bool = False) -> None:
+        """Say goodbye; ``exiting`` where every connection that still holds a slot ends with the process now."""
+        self._is_exiting = exiting
+        self.task.cancel()
+        try:
+            await asyncio.wait([self.task])
+        except asyncio.CancelledError:  # there is no time left
+            self.task.cancel()
+            raise
+        if not self.task.cancelled() and (fault := self.task.exception()):
+            raise fault
+
+    async def _run(self) -> None:
+        """Make calls until the client is over. No exception ends it."""
+        try:
+            while not self._client.is_over():
+                await self.turn()
+        finally:
+            self._client.close()
+            try:
+                with self._faults.spare("the goodbye"):
+                    await self._say_goodbye()
+            finally:
+                await self._client.end()
+
+    async def turn(self) -> None:
+        """Wait for the next call to be due and make it, whatever goes wrong before; after a fault, rest."""
+        is_sound = False
+        with self._faults.spare("the wait for the next call"):
+            await self.until_due()
+            is_sound = True
+        self._client.tend()
+        with self._faults.spare("the heartbeat"):
+            await self.exchange()
+            if is_sound:
+                return
+        with self._faults.spare("the rest after a fault"):
+            await asyncio.sleep(min(REST, self._settings.heartbeat))
+
+    # One exchange
 
     async def exchange(self) -> None:
-        """One call, its answer to the waiting, and a second try where only the connection broke.
-
-        Whatever goes wrong in it is one failed call.
-        """
+        """One call, and a second one where only the connection broke. Whatever goes wrong in it is one failed call."""
         try:
             await self._attempt()
         except Exception as error:
             self._faults.note(EXCHANGE, error)
-            self.lose(LedgerUnavailable(f"an unexpected {type(error).__name__}"))
+            self._fail(LedgerUnavailable(f"an unexpected {type(error).__name__}"))
         else:
             if not self._state.away:
                 self._faults.recover(EXCHANGE)
@@ -84,201 +185,67 @@ class Reconciler:
                     raise
                 await self._call()
         except Forgotten:
-            self._warn_of_lapse(self._state.held)
+            messages.lapsed(self._state.pool.name, self._state.worker.id, self._state.held)
             self._begin_anew()
         except OutOfOrder as error:
-            logger.warning(
-                "Another worker reports as %s (%s); going on under a new name.", self._state.worker.id, error
-            )
+            messages.taken_name(self._state.worker.id, error)
             self._begin_anew()
         except LedgerError as error:
-            self.lose(error)
+            self._fail(error)
 
     async def _call(self) -> None:
-        state, queue, timetable, started = self._state, self._queue, self._timetable, self._loop.time()
-        is_beat, batch = timetable.is_beat(started), self._batch()
-        report = state.report(
-            batch.wanted,
-            asks=batch.asks or (),
-            load=self._load(),
-            owed=self._schedule.owed,
-            gone=self._gone,
-            beat=is_beat,
-            now=started,
-        )
-        timetable.begin()
+        state, started = self._state, self._loop.time()
+        batch = self._client.begin_report(started, heartbeat=started >= self._heartbeat_at)
+        report, was_away = batch.report, state.away
+        self._report_at = None
         with state.calls.timing(self._loop.time):
-            view = await self._ask(report)
-        was_away = state.away
-        state.settle(report, view)
-        self._gone = ()
-        if is_beat or was_away:
-            timetable.await_beat(started)
-            if is_beat and self._pressure is not None:
-                self._pressure.meet(state.pool.name, len(view.neighbours))
-        if batch.wanted > 1 and (batch.asks is None or len(batch.asks) == len(queue.waiting)):
-            timetable.rest(started, batch.wanted)
+            reply = await self._ask(report)
+        self._client.apply(batch, reply)
+        if report.beat or was_away:
+            self._heartbeat_at = started + self._settings.heartbeat * random.uniform(0.9, 1.0)
         if was_away:
-            with self._spare("the news of a regained ledger"):
-                self._regain()
-        self._schedule.owed -= report.owed
-        if view.offer or view.shortfall:
-            with self._spare("the hints"):
-                self._schedule.renew(view.offer, batch.refused(view), self._loop.time())
-        if is_beat or was_away:
-            with self._spare("the look for neighbours that are gone"):
-                self._look_for_gone(view)
-        if view.lapsed and not view.settling:  # else the ledger lost its data, and no lease ran out
-            self._warn_of_lapse(report.held)
-        if report.settings != view.settings:
-            self._tell_of_settings(report, view)
-        self._obey(view, is_beat)
-        self._answer(batch, view, started)
-        if state.unreported or state.draining != report.draining:
-            timetable.report_soon()
-
-    def _batch(self) -> Batch:
-        with self._spare("the queue of handshakes"):
-            return self._queue.batch()
-        return Batch([], None if self._state.claims is None else ())  # the report matters more
-
-    def _load(self) -> tuple[Load, ...]:
-        with self._spare("the readings"):
-            return self._pressure.load if self._pressure else ()
-        return ()
-
-    def _answer(self, batch: Batch, view: View, started: float) -> None:
-        try:
-            self._queue.answer(batch, view, started)
-        except Exception as error:
-            self._faults.note("the answer to handshakes", error)
-            self._queue.take_back(batch, view)
-        else:
-            self._faults.recover("the answer to handshakes")
+            self.report_now()
+        elif state.unreported or state.draining != report.draining:
+            self.report_soon()
+        if report.wanted > 1 and batch.is_all:
+            self._quiet_until = started + crowd_pause(report.wanted, self._settings.ledger_timeout)
 
     async def _ask(self, report: Report) -> View:
-        """The ledger's answer, or :exc:`LedgerUnavailable` after ``LEDGER_TIMEOUT``."""
-        self._asking = call = self._loop.create_task(self._ledger.reconcile(self._state.pool.name, report))
+        """The ledger's reply, or :exc:`LedgerUnavailable` after ``LEDGER_TIMEOUT``."""
+        call = self._loop.create_task(self.ledger.reconcile(self._state.pool.name, report))
         try:
-            self._overdue = self._patience.begin()
-            # Shielded, since a call may answer its own cancellation with another error, and ours would be lost.
-            return await asyncio.shield(call)
-        except asyncio.CancelledError:
-            call.cancel()
-            if asyncio.current_task().cancelling():  # type: ignore[union-attr]
-                await asyncio.wait([call], timeout=self._settings.ledger_timeout)
-                raise
-            raise LedgerUnavailable(f"no answer within {self._settings.ledger_timeout:g} s") from None
-        except Exception:
-            call.cancel()  # unless it is over
-            raise
+            for _ in range(TICKS):
+                done, _ = await asyncio.wait((call,), timeout=self._settings.ledger_timeout / TICKS)
+                if done and not call.cancelled():
+                    return call.result()
+            raise LedgerUnavailable(f"no answer within {self._settings.ledger_timeout:g} s")
         finally:
-            self._asking = None
-
-    def _look(self) -> bool:
-        """Give up a call that has taken its time."""
-        if self._asking is None:
-            return False
-        if self._overdue <= self._patience.now:
-            self._asking.cancel()
-        return True
-
-    def _obey(self, view: View, is_beat: bool) -> None:
-        """Do what operators have set, and tell of the pool's level what is ours to tell."""
-        with self._spare("what operators have set"):
-            self._drains.follow(view)
-        with self._spare("the end of connections beyond a quota"):
-            self._drains.evict(view)
-        if is_beat:
-            with self._spare("what operators enforce"):
-                self._drains.enforce(view, self._settings.heartbeat)
-        if view.healed:
-            with self._spare("the news of damage"):
-                self._tell_of_damage()
-        if reason := self._state.closed:
-            with self._spare("the refusal of all who wait"):
-                self._queue.turn_away(reason)
-        for edge in view.edges:
-            with self._spare("the alerts"):
-                self._alerts.tell(edge, self._state.worker.id)
-
-    def _tell_of_settings(self, report: Report, view: View) -> None:
-        """Say once what other settings are in force than this worker's, and when its own are again."""
-        pool, settings = self._state.pool.name, self._settings
-        own = numbers_of(text_of(report, settings.lease, settings.heartbeat))
-        in_force = numbers_of(view.settings)
-        if not in_force:
-            logger.warning("Pool %r: all workers have the same settings again.", pool)
-            return
-        differing = [name for name, number in in_force.items() if number != own.get(name)]
-        logger.warning(
-            "Pool %r: workers have different settings, and the strictest are in force: %s. This one has: %s. "
-            "The workers on each side: manage.py ws_status --diagnose", pool,
-            ", ".join(said(name, in_force[name]) for name in differing),
-            ", ".join(said(name, own.get(name)) for name in differing),
-        )  # fmt: skip
-
-    def _look_for_gone(self, view: View) -> None:
-        self._gone = tuple(neighbour.worker for neighbour in view.neighbours if is_gone(neighbour))
-
-    # What may go wrong
-
-    def _tell_of_damage(self) -> None:
-        self._state.counters[HEALED] += 1
-        now = self._loop.time()
-        if now - self._told_of_damage >= DAMAGE_TOLD_EVERY:
-            self._told_of_damage = now
-            logger.warning(
-                "Counts of pool %r in the ledger were damaged and are counted anew; does something else write there?",
-                self._state.pool.name,
-            )
-
-    def _warn_of_lapse(self, held: int) -> None:
-        logger.warning(
-            "The lease of %s had run out: pool %r may have been above its limit by %d.",
-            self._state.worker.id, self._state.pool.name, held,
-        )  # fmt: skip
+            if not call.done():
+                # It may answer its cancellation with another error, or not at all.
+                call.add_done_callback(lambda over: over.cancelled() or over.exception())
+                call.cancel()
+                await asyncio.wait((call,), timeout=self._settings.ledger_timeout)
 
     def _begin_anew(self) -> None:
-        """Go on under another name, and make it known at once."""
+        """Go on under another name, and report at once."""
         self._state.rename()
-        self._timetable.beat_now()
+        self._heartbeat_at = self._loop.time()
 
-    def lose(self, error: LedgerError) -> None:
-        """Decide alone until the ledger answers again."""
-        state, now = self._state, self._loop.time()
-        for_good = not isinstance(error, LedgerUnavailable)
-        is_first = not state.away
-        state.fail(now)
-        self._timetable.await_probe(is_first=is_first)
-        if is_first or (for_good and not self._refused_for_good):
-            logger.log(
-                logging.ERROR if for_good else logging.WARNING,
-                "Ledger lost for pool %r, deciding alone (%s): %s",
-                state.pool.name, state.pool.when_ledger_down, error,
-            )  # fmt: skip
-        self._refused_for_good = for_good
-        if is_first:
-            with self._spare("the news of a lost ledger"):
-                self._alerts.lose(state.worker.id, str(error))
-            with self._spare("the hints without a ledger"):
-                self._schedule.go_alone(state.workers, now)
-        with self._spare("the decision alone"):
-            self._queue.answer_alone()
+    def _fail(self, error: LedgerError) -> None:
+        """Decide alone until the ledger answers again, and ask it again after a while."""
+        backoff = self._backoff if self._state.away else FIRST_PROBE
+        self._heartbeat_at = self._loop.time() + backoff * random.uniform(0.5, 1.5)
+        self._backoff = min(2 * backoff, self._settings.heartbeat / 1.5)
+        self._client.go_alone(error)
 
-    def _regain(self) -> None:
-        logger.warning("Ledger regained for pool %r.", self._state.pool.name)
-        self._alerts.regain(self._state.worker.id)
-        self._timetable.report_now()
-
-    async def part(self) -> None:
-        """Say goodbye, and leave those who are told of the pool a moment."""
-        try:
+    async def _say_goodbye(self) -> None:
+        """Make the last report, a moment after the last slots are released. Where it fails, the lease runs out."""
+        state, patience = self._state, self._loop.time() + PATIENCE_AT_EXIT
+        while state.held and self._loop.time() < patience:  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+        if self._is_exiting:
+            state.held = 0
+        with suppress(LedgerError, TimeoutError):
             async with asyncio.timeout(self._settings.ledger_timeout):
-                await self._ledger.reconcile(
-                    self._state.pool.name, self._state.report(goodbye=True, now=self._loop.time())
-                )
-        except (LedgerError, TimeoutError):
-            pass  # the lease tells it then
-        finally:
-            await self._alerts.aclose()
+                report = state.begin_report(goodbye=True, now=self._loop.time())
+                await self.ledger.reconcile(state.pool.name, report)

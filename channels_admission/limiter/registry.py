@@ -21,6 +21,7 @@ from ..runtime.reserve import reserve
 from ..runtime.servers import name_of
 from ..runtime.shutdown import aside, drain_first, leave_first
 from .limiter import Limiter
+from .state import State
 
 PATIENCE_AT_EXIT = 0.5
 """Seconds the end of the process waits for a goodbye."""
@@ -53,7 +54,7 @@ class Registry:
             drain_first(self.drain)
         leave_first(_leave_at_once)
         _leave_with_a_child()
-        self._pressure = OverloadManager(settings, self._present)
+        self._overload = OverloadManager(settings, self._present)
 
     @property
     def limiters(self) -> tuple[Limiter, ...]:
@@ -62,15 +63,8 @@ class Registry:
     def limiter(self, pool: str) -> Limiter:
         limiter = self._limiters.get(pool)
         if limiter is None or limiter.task.done():  # one may end before it has begun
-            limiter = Limiter(
-                self.settings.pool(pool),
-                self.settings,
-                self._ledger,
-                self._worker,
-                self._server,
-                self._pressure,
-                on_end=self._left,
-            )
+            state = State(self.settings.pool(pool), self._worker, self._server)
+            limiter = Limiter(state, self.settings, self._ledger, self._overload, on_end=self._left)
             self._limiters[pool] = limiter
         return limiter
 
@@ -120,7 +114,7 @@ class Registry:
             del _houses[loop]
         reserve.close()
         with self._faults.spare("the end of the monitors"):
-            await self._pressure.aclose()
+            await self._overload.aclose()
         with self._faults.spare("the end of the ledger"):
             await self._ledger.aclose()
 

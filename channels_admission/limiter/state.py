@@ -19,16 +19,16 @@ come for it, and the ledger alone knows whether it may. :class:`~.quotas.claims.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
+from itertools import zip_longest
 
 from ..conf import PoolSettings
 from ..conf.quotas import OLDEST
+from ..connections.slot import Slot
 from ..core import levels
 from ..core.agreement import numbers_of
 from ..core.attempts import Over
-from ..core.counters import ADMITTED, CALLS, CALLS_TOOK, ERRORS, RELEASED, Counters, Reason
+from ..core.counters import ADMITTED, RELEASED, Calls, Counters, Reason
 from ..core.levels import Level
 from ..core.overrides import NOTHING_SET
 from ..core.protocol import Ask, Claimed, Report, View
@@ -38,35 +38,6 @@ from ..quotas.attempts import Attempts
 from ..quotas.claims import Claims
 from ..runtime.identity import Worker, home
 from .elders import Elders
-
-
-class Calls:
-    """The exchanges of one limiter with the ledger."""
-
-    def __init__(self) -> None:
-        self.made = 0
-        self.failed = 0
-        self.seconds = 0.0
-        """That all of them took."""
-
-    @contextmanager
-    def timing(self, clock: Callable[[], float]) -> Iterator[None]:
-        """Count what is done inside as one exchange, which an exception ends as a failure."""
-        self.made += 1
-        started = clock()
-        try:
-            yield
-        except Exception:
-            self.failed += 1
-            raise
-        finally:
-            self.seconds += clock() - started
-
-    @property
-    def counters(self) -> Counters:
-        """What a report tells of them."""
-        counters = {CALLS: self.made, ERRORS: self.failed, CALLS_TOOK: int(1000 * self.seconds)}
-        return {name: count for name, count in counters.items() if count}
 
 
 class State:
@@ -172,6 +143,11 @@ class State:
             return None
         return self.attempts.alone(ask.tries, now, self.workers)
 
+    def learn(self, over: Over, ask: Ask, now: float) -> None:
+        """The ledger has refused an attempt: the next ones of the client need no call until it has waited."""
+        if self.attempts is not None:
+            self.attempts.learn(over, ask.tries, now)
+
     @property
     def _has_slot_alone(self) -> bool:
         """Whether one more slot may be taken, by ``WHEN_LEDGER_DOWN``."""
@@ -195,6 +171,16 @@ class State:
         """Slots the ledger counts for this worker and nobody holds, or claims that it should hear of."""
         return max(0, self.allowance - self.held) or int(self.claims is not None and self.claims.untold)
 
+    def take(self, ask: Ask | None) -> None:
+        """Claim what is asked for, without the ledger's word."""
+        if ask is not None and self.claims is not None:
+            self.claims.take(ask.claims)
+
+    def give_back(self, ask: Ask | None) -> None:
+        """What was claimed is free again, since the client has gone meanwhile."""
+        if ask is not None and self.claims is not None:
+            self.claims.give(ask.claims)
+
     def admit(self, ask: Ask | None = None) -> None:
         """Take a slot; the caller has seen that there is room, and taken the claims."""
         self.counters[ADMITTED] += 1
@@ -202,6 +188,18 @@ class State:
             self.claims.enter(ask.group)
         self.held += 1
         self._grants -= 1
+
+    def extend(self, slot: Slot, ask: Ask) -> None:
+        """Count ``slot`` under what was claimed for it as well."""
+        if slot.limiter is None:  # its connection has ended meanwhile
+            self.give_back(ask)
+        elif self.claims is not None:
+            self.claims.leave(slot.group)
+            self.claims.enter(ask.group)
+            # Where two asks for the slot were granted at the same time, the later claim is given back.
+            self.claims.give(tuple(old and new for old, new in zip(slot.claims, ask.claims, strict=False)))
+            slot.claims = tuple(new if old is None else old for old, new in zip_longest(slot.claims, ask.claims))
+            slot.group = ask.group
 
     def refuse(self, reason: str) -> None:
         self.counters[str(reason)] += 1
@@ -213,7 +211,7 @@ class State:
             self.claims.give(claims)
             self.claims.leave(group)
 
-    def report(
+    def begin_report(
         self,
         wanted: int = 0,
         *,
@@ -225,7 +223,10 @@ class State:
         goodbye: bool = False,
         now: float = 0.0,
     ) -> Report:
-        """The next report to send, ``now`` by the clock of :meth:`refusal_alone`."""
+        """The next report, to be sent or counted as failed; ``now`` by the clock of :meth:`refusal_alone`.
+
+        From here on no more is assumed of the ledger than that it counts what the report asserts.
+        """
         self._seq += 1
         self._grants = 0
         if self.away and not goodbye:

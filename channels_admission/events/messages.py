@@ -1,0 +1,49 @@
+"""What a worker writes to the log about one pool and its ledger."""
+
+import logging
+
+from ..core.agreement import numbers_of, said, text_of
+from ..core.protocol import Report, View
+from ..exceptions import LedgerError
+
+logger = logging.getLogger("channels_admission")
+
+
+def lost(pool: str, decides: str, error: LedgerError, *, for_good: bool) -> None:
+    """The ledger is away, or refuses what is asked of it ``for_good``; ``decides`` is ``WHEN_LEDGER_DOWN``."""
+    level = logging.ERROR if for_good else logging.WARNING
+    logger.log(level, "Ledger lost for pool %r, deciding alone (%s): %s", pool, decides, error)
+
+
+def regained(pool: str) -> None:
+    logger.warning("Ledger regained for pool %r.", pool)
+
+
+def lapsed(pool: str, worker: str, held: int) -> None:
+    logger.warning("The lease of %s had run out: pool %r may have been above its limit by %d.", worker, pool, held)
+
+
+def taken_name(worker: str, error: Exception) -> None:
+    logger.warning("Another worker reports as %s (%s); going on under a new name.", worker, error)
+
+
+def damaged(pool: str) -> None:
+    logger.warning(
+        "Counts of pool %r in the ledger were damaged and are counted anew; does something else write there?", pool
+    )
+
+
+def settings_in_force(pool: str, report: Report, reply: View, *, lease: float, heartbeat: float) -> None:
+    """Other settings than the worker's own are in force by ``reply``, or its own ones again."""
+    in_force = numbers_of(reply.settings)
+    if not in_force:
+        logger.warning("Pool %r: all workers have the same settings again.", pool)
+        return
+    own = numbers_of(text_of(report, lease, heartbeat))
+    differing = [name for name, number in in_force.items() if number != own.get(name)]
+    logger.warning(
+        "Pool %r: workers have different settings, and the strictest are in force: %s. This one has: %s. "
+        "The workers on each side: manage.py ws_status --diagnose", pool,
+        ", ".join(said(name, in_force[name]) for name in differing),
+        ", ".join(said(name, own.get(name)) for name in differing),
+    )  # fmt: skip

@@ -1,0 +1,233 @@
+"""Every yes and no of one limiter."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from ..connections.slot import Owner, Slot
+from ..core.attempts import Over
+from ..core.counters import ATTEMPTS, DRY, Reason
+from ..core.protocol import Ask, Refusal, View
+from ..core.rate import RetrySchedule
+from ..events.log import RefusalLog
+from ..overload.manager import OverloadManager
+from .queue import Batch, Handshake, Queue, Shortage, may_retry
+from .slots import Slots
+from .state import State
+
+MOST_WAITING = 5000
+"""Handshakes that may wait in one limiter; further ones are refused at once."""
+
+
+class Decider(Owner, Protocol):
+    """The limiter, as its decisions see it."""
+
+    def wake(self) -> None:
+        """Ask the ledger: a handshake waits."""
+
+
+class Decisions:
+    """Admits and refuses the handshakes of ``owner`` by its books, its monitors and the replies of its ledger.
+
+    Belongs to one event loop.
+    """
+
+    def __init__(self, owner: Decider, state: State, retries: RetrySchedule, overload: OverloadManager | None) -> None:
+        self._owner = owner
+        self._state = state
+        self._retries = retries
+        self._overload = overload
+        self._rules = owner.rules
+        self._faults = owner.faults
+        self._loop = asyncio.get_running_loop()
+        self.slots = Slots(owner, state, self._loop.time)
+        self.queue = Queue(owner.settings.ledger_timeout, self._expire, owner.faults)
+        self._shortage = Shortage(owner.settings.ledger_timeout)
+        self._log = RefusalLog(state.pool.name, state.counters)
+        self._is_closed = False
+
+    def close(self) -> None:
+        """Decide for all that wait, and from now on without the ledger."""
+        self._is_closed = True
+        for part in (self.queue.close, self._log.close, self.decide_all):
+            with self._faults.spare("the end"):
+                part()
+
+    async def acquire(self, ask: Ask | None = None) -> Slot | Refusal:
+        """A slot, or a refusal, within ``LEDGER_TIMEOUT``. Cancelling it costs no slot.
+
+        ``ask`` comes from :attr:`rules`, where the pool has any. The exempt are always admitted.
+        """
+        state, group, is_exempt = self._state, 0, False
+        if self._rules is not None:
+            ask = ask or Ask()
+            group, is_exempt = ask.group, self.is_exempt(ask)
+            if refusal := self._refuse_attempt(ask, is_asked=True):
+                return refusal
+        reason: str | None = state.closed
+        if not reason and not is_exempt and self._overload is not None:
+            reason = self._overload.refusing()
+        if reason:
+            return self._refuse_unasked(reason, ask)
+        if state.away or self._is_closed:
+            return self._decide_alone(ask)
+        # A slot that is counted still. In a shared pool, the ledger alone knows which client may have it.
+        if ask is None and state.has_room and not self.queue.waiting:
+            return self.slots.admit()
+        if not is_exempt:
+            if reason := self._shortage.reason(group, self._loop.time()):
+                return self._refuse_unasked(reason, ask)
+            if len(self.queue) >= MOST_WAITING:
+                return self._refuse_unasked(Reason.CROWD, ask)
+        return await self._wait(ask)
+
+    async def extend(self, slot: Slot, ask: Ask) -> Refusal | None:
+        """Count ``slot`` under what is asked for as well, or refuse that."""
+        if self._state.away or self._is_closed:
+            verdict = self._decide_alone(ask, slot)
+        else:
+            verdict = self._refuse_attempt(ask, slot, is_asked=True) or await self._wait(ask, slot)
+        return verdict if isinstance(verdict, Refusal) else None
+
+    async def _wait(self, ask: Ask | None, slot: Slot | None = None) -> Slot | Refusal:
+        """The ledger's verdict."""
+        handshake = self.queue.join(ask, slot)
+        if len(self.queue) == 1:
+            self._owner.wake()
+        try:
+            return await handshake
+        except asyncio.CancelledError:
+            if slot is None and handshake.done() and not handshake.cancelled():
+                verdict = handshake.result()
+                if isinstance(verdict, Slot):
+                    verdict.release()
+            raise
+
+    def _decide_alone(self, ask: Ask | None = None, slot: Slot | None = None) -> Slot | Refusal:
+        """The verdict without the ledger."""
+        if ask is not None and (refusal := self._refuse_attempt(ask, slot)):
+            return refusal
+        reason = None
+        if slot is not None:
+            reason = self._state.claim_alone(ask)
+        elif not self.is_exempt(ask):
+            reason = self._state.refusal_alone(self._loop.time(), ask)
+        return self.slots.take(ask, slot) if reason is None else self._refuse(reason, ask, slot)
+
+    def _decide_overdue(self, ask: Ask | None, slot: Slot | None) -> Slot | Refusal:
+        """The verdict on a handshake that has waited for the ledger for ``LEDGER_TIMEOUT``."""
+        if self.is_exempt(ask) or (ask is None and self._state.has_room):
+            return self.slots.give(ask, slot)
+        return self._refuse(Reason.LEDGER, ask, slot)
+
+    def is_exempt(self, ask: Ask | None) -> bool:
+        return ask is not None and self._rules is not None and self._rules.is_exempt(ask.group)
+
+    def _refuse(
+        self, reason: str, ask: Ask | None = None, slot: Slot | None = None, wait: float = 0.0
+    ) -> Slot | Refusal:
+        """A refusal; in a dry run what was asked for, except in a drain.
+
+        ``wait`` is how many seconds a client that tries too often must wait.
+        """
+        is_dry = self._state.dry_run and reason != Reason.DRAINING
+        self._state.refuse(f"{DRY}{reason}" if is_dry else reason)
+        self._log.note()
+        if is_dry:
+            self._owner.report_soon()
+            return self.slots.take(ask, slot)
+        return Refusal(reason, self._retries.retry_after(reason, self._loop.time(), wait))
+
+    def _refuse_unasked(self, reason: str, ask: Ask | None) -> Slot | Refusal:
+        """Refuse without the ledger. A client that tries too often gets no retry time of the schedule."""
+        if ask is not None and (refusal := self._refuse_attempt(ask)):
+            return refusal
+        return self._refuse(reason, ask)
+
+    def _refuse_attempt(self, ask: Ask, slot: Slot | None = None, *, is_asked: bool = False) -> Slot | Refusal | None:
+        """A refusal if the client tries too often, before anything is spent on it; see :meth:`.State.over`."""
+        over = self._state.over(ask, self._loop.time(), is_asked=is_asked)
+        return None if over is None else self._refuse(over.reason, ask, slot, over.wait)
+
+    def refuse_waiting(self, reason: Reason) -> None:
+        """Refuse every handshake that waits for a slot."""
+        for handshake in self.queue.waiting:
+            if handshake.slot is None and not handshake.done():
+                self._decide(handshake, self._carry_out, handshake.ask, reason, 0.0)
+
+    # With the ledger
+
+    def begin_batch(self, now: float) -> Batch:
+        """The handshakes that a call ``now`` asks for."""
+        with self._faults.spare("the queue of handshakes"):
+            return self.queue.batch(now, shared=self._rules is not None)
+        return Batch([], None if self._rules is None else (), True, now)  # the report matters more
+
+    def answer(self, batch: Batch, reply: View) -> None:
+        """Give the handshakes of ``batch`` the verdicts of the ledger. What was granted and cannot be given is free."""
+        try:
+            if batch.asks is None:
+                self._answer_all(batch, reply)
+            else:
+                self._answer_each(batch, reply)
+        except Exception as error:
+            self._faults.note("the answer to handshakes", error)
+            self._give_back_rest(batch, reply)
+        else:
+            self._faults.recover("the answer to handshakes")
+
+    def _answer_all(self, batch: Batch, reply: View) -> None:
+        if reply.shortfall:
+            self._shortage.note_pool(reply.shortfall, batch.refused(reply), batch.started)
+        self._share_out(reply.shortfall or Reason.FULL)
+
+    def _share_out(self, shortfall: Reason) -> None:
+        """Admit in the order of arrival while slots are counted, then refuse those that the call has asked for."""
+        for handshake in self.queue.take(lambda each: self._state.has_room or each.is_asked):
+            if self._state.has_room:
+                self._decide(handshake, lambda _: self.slots.admit())
+            else:
+                self._decide(handshake, lambda _: self._refuse(shortfall))
+
+    def _answer_each(self, batch: Batch, reply: View) -> None:
+        now, waits = self._loop.time(), iter(reply.waits)
+        for handshake, ask, reason in zip(batch.handshakes, batch.asks or (), reply.verdicts, strict=True):
+            batch.told += 1
+            if may_retry(ask, reason):
+                self._shortage.note_class(ask.group, reason, now)
+            wait = 0.0
+            if reason.startswith(ATTEMPTS):
+                wait = next(waits, 0.0)
+                self._state.learn(Over(reason, wait), ask, now)
+            is_given = not handshake.done() and self._decide(handshake, self._carry_out, ask, reason, wait)
+            if not (is_given or reason):
+                self._state.give_back(ask)
+
+    def _carry_out(self, handshake: Handshake, ask: Ask, reason: str, wait: float) -> Slot | Refusal:
+        """The ledger's verdict on one handshake."""
+        if reason:
+            return self._refuse(reason, ask, handshake.slot, wait)
+        return self.slots.give(ask, handshake.slot)
+
+    def _give_back_rest(self, batch: Batch, reply: View) -> None:
+        """What the ledger granted to handshakes that were not told of it is free again."""
+        for ask, reason in list(zip(batch.asks or (), reply.verdicts, strict=False))[batch.told :]:
+            if not reason:
+                self._state.give_back(ask)
+
+    def _decide(self, handshake: Handshake, verdict: Callable[..., Slot | Refusal], *arguments: Any) -> bool:
+        """Answer a handshake with the verdict, or where that raises with a refusal; tells whether it could be made."""
+        try:
+            handshake.set_result(verdict(handshake, *arguments))
+        except Exception as error:
+            self._faults.note("a verdict", error)
+            handshake.set_result(Refusal(Reason.LEDGER, self._state.terms.retry_after[1]))
+            return False
+        return True
+
+    def _expire(self, handshake: Handshake) -> None:
+        self._decide(handshake, lambda each: self._decide_overdue(each.ask, each.slot))
+
+    def decide_all(self) -> None:
+        for handshake in self.queue.take():
+            self._decide(handshake, lambda each: self._decide_alone(each.ask, each.slot))
