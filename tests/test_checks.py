@@ -98,7 +98,7 @@ def test_an_earlier_name_of_a_key_is_answered_with_the_one_it_has_now(settings, 
     settings.CHANNELS_ADMISSION = {**REDIS, old: 3}
     (message,) = messages()
     assert message.id == "channels_admission.E002"
-    assert f"has no key {old!r}: it is called {new!r} now." in message.msg
+    assert f"has no key {old!r}: it was renamed {new!r}." in message.msg
 
 
 @pytest.mark.parametrize(
@@ -144,7 +144,7 @@ def test_a_command_shows_message_hint_and_id(settings):
     told = str(caught.value)
     assert "(channels_admission.E002) CHANNELS_ADMISSION has no key 'MAX_CONNECTION'." in told
     assert "Did you mean 'MAX_CONNECTIONS'?" in told
-    assert "HINT: Keys: ACCEPT_DEADLINE, ALERTS, CLASSIFY, " in told
+    assert "HINT: Known keys: ACCEPT_DEADLINE, ALERTS, CLASSIFY, " in told
 
 
 # The memory ledger in production

@@ -156,12 +156,15 @@ BAD = {
         [0, 999, 1004, 1005, 1006, 1010, 1015, 2999, 5000, "1013", 1013.0, None, True],
     ),
     "CLOSE_REASON": (
-        "one printable line of at most 100 bytes (a close frame carries 123, the hint needs the rest)",
+        "one printable line of at most 100 bytes (a close frame carries 123 with the retry time)",
         ["a\nb", "\x00", "é" * 51, b"later", None, 5],
     ),
     "SHED_PER_HEARTBEAT": ("a whole number from 0 to 100000", [-1, 100_001, 1.5, "3", None, True]),
     "DRAIN_ON_STOP": ("None or a number of seconds from 0 to 3600", [-1, 3601, "3", True, NAN]),
-    "MEMORY_LIMIT": ("None or a whole number of bytes from a MiB on", [0, 2**20 - 1, 2**51, 1e9, "1G", True]),
+    "MEMORY_LIMIT": (
+        "None or a whole number of bytes, at least 1048576 (1 MiB)",
+        [0, 2**20 - 1, 2**51, 1e9, "1G", True],
+    ),
     "CONNECT_RATE": (
         "None or a number of admissions per second from 0.01 to 1000000",
         [0, 0.001, -5, 2e6, "60", True, NAN],
@@ -280,48 +283,58 @@ def test_thresholds_may_be_changed_switched_off_and_added(read):
 
 
 @pytest.mark.parametrize(
-    ("value", "must"),
+    ("value", "must", "why"),
     [
-        (None, "a dict from a monitor's name to (scaling, saturation) or None"),
-        ({1: (1, 2)}, "a dict from a monitor's name to (scaling, saturation) or None"),
-        ({"lag": 5}, "a dict in which 'lag' has (scaling, saturation), two numbers, or None to be shown only"),
-        ({"lag": (1,)}, "a dict in which 'lag' has (scaling, saturation), two numbers, or None to be shown only"),
-        ({"lag": ("1", 2)}, "a dict in which 'lag' has (scaling, saturation), two numbers, or None to be shown only"),
-        ({"lag": (2, 1)}, "a dict in which 'lag' has 0 < scaling < saturation"),
-        ({"lag": (0, 1)}, "a dict in which 'lag' has 0 < scaling < saturation"),
-        ({"lag": (NAN, 1)}, "a dict in which 'lag' has 0 < scaling < saturation"),
+        (None, "a dict from a monitor's name to (scaling, saturation) or None", ""),
+        ({1: (1, 2)}, "a dict from a monitor's name to (scaling, saturation) or None", ""),
+        ({"lag": 5}, "a dict in which 'lag' is (scaling, saturation), two numbers, or None to show it only", ""),
+        ({"lag": (1,)}, "a dict in which 'lag' is (scaling, saturation), two numbers, or None to show it only", ""),
+        ({"lag": ("1", 2)}, "a dict in which 'lag' is (scaling, saturation), two numbers, or None to show it only", ""),
+        ({"lag": (2, 1)}, "a dict in which 'lag' is (scaling, saturation) with 0 < scaling < saturation", ""),
+        ({"lag": (0, 1)}, "a dict in which 'lag' is (scaling, saturation) with 0 < scaling < saturation", ""),
+        ({"lag": (NAN, 1)}, "a dict in which 'lag' is (scaling, saturation) with 0 < scaling < saturation", ""),
         (
             {"memry": (1, 2)},
-            "a dict of lag, memory, descriptors, cpu, and 'memry' is none of them. Did you mean 'memory'? A monitor of "
-            "your own is written {'MONITOR': 'dotted.path', 'THRESHOLDS': (scaling, saturation)}",
+            "a dict of lag, memory, descriptors, cpu",
+            "'memry' is unknown. Did you mean 'memory'? Write a monitor of your own as "
+            "{'MONITOR': 'dotted.path', 'THRESHOLDS': (scaling, saturation)}.",
         ),
         (
             {"a|b": OWN},
-            "a dict whose names are a letter and at most 23 more of a-z, 0-9 and '_', and not 'a|b'",
+            "a dict from names of monitors: a letter and up to 23 of a-z, 0-9 and '_'",
+            "'a|b' is not valid.",
         ),
         (
             {"_queue": OWN},
-            "a dict whose names are a letter and at most 23 more of a-z, 0-9 and '_', and not '_queue'",
+            "a dict from names of monitors: a letter and up to 23 of a-z, 0-9 and '_'",
+            "'_queue' is not valid.",
         ),
         (
             {"queue": {**OWN, "MONITOR": "no.such.place"}},
-            "a dict whose every MONITOR is the dotted path of a function, and 'no.such.place' is none",
+            "a dict whose every MONITOR is the dotted path of a function",
+            "Nothing can be imported from 'no.such.place'.",
         ),
         (
             {"queue": {**OWN, "MONITOR": None}},
-            "a dict whose every MONITOR is the dotted path of a function, and None is none",
+            "a dict whose every MONITOR is the dotted path of a function",
+            "Nothing can be imported from None.",
         ),
         (
             {"queue": {**OWN, "MONITOR": f"{__name__}.OWN"}},
-            f"a dict whose every MONITOR can be called, and {f'{__name__}.OWN'!r} cannot",
+            "a dict whose every MONITOR is callable",
+            f"{f'{__name__}.OWN'!r} is not callable.",
         ),
-        ({"queue": {**OWN, "THRESHOLDS": (3, 3)}}, "a dict in which 'queue' has 0 < scaling < saturation"),
+        (
+            {"queue": {**OWN, "THRESHOLDS": (3, 3)}},
+            "a dict in which 'queue' is (scaling, saturation) with 0 < scaling < saturation",
+            "",
+        ),
     ],
 )
-def test_bad_pressure(problems, value, must):
+def test_bad_pressure(problems, value, must, why):
     ((check, message),) = problems(PRESSURE=value)
     assert check == "E026"
-    assert message.startswith(f"CHANNELS_ADMISSION['PRESSURE'] must be {must}")
+    assert message == f"CHANNELS_ADMISSION['PRESSURE'] must be {must}, not {value!r:.60}. {why}".rstrip()
 
 
 @pytest.mark.parametrize(
@@ -344,7 +357,8 @@ def test_bad_pressure(problems, value, must):
 def test_no_monitor_may_be_called_as_something_else_that_is_counted(problems, name):
     ((check, message),) = problems(PRESSURE={str(name): OWN})
     assert check == "E026"
-    assert f"must be a dict in which no monitor of your own is called '{name}', as something else is" in message
+    assert "must be a dict from unused names of monitors, not" in message
+    assert message.endswith(f" '{name}' is the name of another counter.")
 
 
 @pytest.mark.parametrize(("must", "value"), each(BAD_RETRY_AFTER))
@@ -401,7 +415,7 @@ def test_an_unknown_key_names_the_nearest(settings, key, end):
     (problem,) = conf.examine()[1]
     assert problem.id == "channels_admission.E002"
     assert problem.message == f"CHANNELS_ADMISSION has no key {key!r}.{end}"
-    assert problem.hint == "Keys: " + ", ".join(sorted([*IDS, "POOLS"]))
+    assert problem.hint == "Known keys: " + ", ".join(sorted([*IDS, "POOLS"]))
 
 
 # Lease and beat
@@ -424,7 +438,7 @@ def test_a_shorter_lease_is_refused_with_one_that_is_good(settings, read, lease,
         problem.message
         == f"CHANNELS_ADMISSION['LEASE'] ({lease:g} s) must be at least 6 times 'HEARTBEAT' ({beat:g} s)."
     )
-    assert problem.hint == f"With this beat, a lease of {good} s is a good one."
+    assert problem.hint == f"With this heartbeat, set a lease of {good} s."
     assert read(LEASE=float(good), HEARTBEAT=beat).lease == float(good)
 
 
@@ -481,8 +495,8 @@ def test_names_no_pool_can_have(settings, name):
     settings.CHANNELS_ADMISSION = {"POOLS": {name: {}}}
     (problem,) = conf.examine()[1]
     assert problem.id == "channels_admission.E018"
-    assert problem.message == f"CHANNELS_ADMISSION['POOLS'] has the name {name!r:.60}, which no pool can have."
-    assert problem.hint == "A pool's name is 1 to 40 of a-z, 0-9, '_' and '-'."
+    assert problem.message == f"CHANNELS_ADMISSION['POOLS'] has the invalid name {name!r:.60}."
+    assert problem.hint == "The name of a pool is 1 to 40 of a-z, 0-9, '_' and '-'."
 
 
 @pytest.mark.parametrize("pools", [None, [], ["chat"], "chat", {"chat": 5}, {"chat": None}])
@@ -496,7 +510,7 @@ def test_an_unknown_pool_names_the_nearest(read):
         found.pool("chats")
     assert str(caught.value) == (
         "There is no admission pool 'chats'. Did you mean 'chat'? "
-        "Declare it under CHANNELS_ADMISSION['POOLS'], as {'chats': {'MAX_CONNECTIONS': …}}."
+        "Declare it in CHANNELS_ADMISSION['POOLS'], as {'chats': {'MAX_CONNECTIONS': …}}."
     )
 
 
@@ -514,7 +528,7 @@ def test_all_problems_are_told_at_once(settings):
     assert [line.rpartition(" ")[2] for line in told] == [f"(channels_admission.{check})" for check in ids]
     assert told[1] == (
         "CHANNELS_ADMISSION['ENABLED'] must be True or False, not 1. "
-        "Whether anything is refused or counted at all. Default: True. (channels_admission.E003)"
+        "Whether connections are limited and counted. Default: True. (channels_admission.E003)"
     )
 
 
@@ -717,13 +731,13 @@ BAD_HOSTS = {
     "an option without a value": (f"redis://h?{SECRET}", URL),
     "a plus sign that would be a space": (f"redis://h?password={SECRET}+1", URL),
     "a socket with a host": (f"unix://{SECRET}/run/redis.sock", URL),
-    "a URL for a host": ({"host": f"redis://:{SECRET}@h"}, HOST + "(a host is a name or an address alone)"),
+    "a URL for a host": ({"host": f"redis://:{SECRET}@h"}, HOST + "(a host is only a name or an address)"),
     "a URL for a path": (
         {**SOCKET, "path": f"unix://:{SECRET}@/x"},
-        HOST + "(a path or the name of a master is no URL)",
+        HOST + "(a path or the name of a master is not a URL)",
     ),
     "a database of a dict in words": ({"host": "h", "db": SECRET}, HOST + "(a database is a number)"),
-    "an option of the URL": (f"redis://:{SECRET}@h?{SECRET}=x", HOST + "(redis-py has not all options of the URL)"),
+    "an option of the URL": (f"redis://:{SECRET}@h?{SECRET}=x", HOST + "(the URL has an option unknown to redis-py)"),
     "an option of a dict": ({"host": "h", "pasword": SECRET}, HOST + "(redis-py has no option 'pasword')"),
     "an option beside an address": (
         {"address": "redis://h", "pasword": SECRET},
@@ -731,25 +745,28 @@ BAD_HOSTS = {
     ),
     "too high a port": ({"host": "h", "port": 65536, "password": SECRET}, NO_PORT),
     "port 0": (("h", 0), NO_PORT),
-    "a port in words": (("h", SECRET), HOST + "(ValueError for what is there)"),
-    "a tuple of one": (("h",), HOST + "(IndexError for what is there)"),
-    "a tuple of hosts": (("redis://h", f"redis://:{SECRET}@h"), HOST + "(ValueError for what is there)"),
+    "a port in words": (("h", SECRET), HOST + "(redis-py raises ValueError for this value)"),
+    "a tuple of one": (("h",), HOST + "(redis-py raises IndexError for this value)"),
+    "a tuple of hosts": (("redis://h", f"redis://:{SECRET}@h"), HOST + "(redis-py raises ValueError for this value)"),
     "sentinels without a name": (
         {"sentinels": [("h", 1)], "password": SECRET},
         HOST + "(redis-py has no option 'sentinels')",
     ),
-    "a name without sentinels": ({"master_name": "m", "password": SECRET}, HOST + "(KeyError for what is there)"),
+    "a name without sentinels": (
+        {"master_name": "m", "password": SECRET},
+        HOST + "(redis-py raises KeyError for this value)",
+    ),
     "bytes": (f"redis://:{SECRET}@h".encode(), URL),
     "a number": (6379, None),
     "False": (False, None),
 }
 BACKENDS = "a dict whose 'BACKEND' is 'redis', 'memory' or the dotted path of a ledger"
-CLUSTERS = "a dict whose 'CLUSTER' is True or False, and True only where 'BACKEND' is 'redis'"
-NODES = "hosts of a cluster: no sentinels, no socket, no database but 0 "
+CLUSTERS = "a dict whose 'CLUSTER' is True or False, and True only with the 'BACKEND' 'redis'"
+NODES = "hosts of a cluster, without sentinels, sockets and databases other than 0 "
 BAD_LEDGERS = {
     "a misspelt key": (
         {"BACKEND": "redis", "HOST": SECRET},
-        "a dict of 'BACKEND', 'HOSTS' and 'CLUSTER'; 'HOST' is none of them. Did you mean 'HOSTS'?",
+        "a dict of 'BACKEND', 'HOSTS' and 'CLUSTER'. 'HOST' is unknown. Did you mean 'HOSTS'?",
     ),
     "a backend that is not there": ({"BACKEND": "no.such.Ledger", "HOSTS": [SECRET]}, BACKENDS),
     "a backend that is no ledger": ({"BACKEND": "os.path.join"}, BACKENDS),
@@ -761,11 +778,11 @@ BAD_LEDGERS = {
     "a cluster in memory": ({"BACKEND": "memory", "CLUSTER": True}, CLUSTERS),
     "a cluster with a database": (
         {"HOSTS": [f"redis://:{SECRET}@h/1"], "CLUSTER": True},
-        NODES + "(RedisClusterException for what is there)",
+        NODES + "(redis-py raises RedisClusterException for this value)",
     ),
     "a cluster with a socket": (
         {"HOSTS": ["unix:///run/redis.sock"], "CLUSTER": True},
-        NODES + "(RedisClusterException for what is there)",
+        NODES + "(redis-py raises RedisClusterException for this value)",
     ),
     "a cluster of sentinels": (
         {"HOSTS": [SENTINELS], "CLUSTER": True},
@@ -791,7 +808,7 @@ def test_bad_hosts(problems, form, wrapped):
 @pytest.mark.parametrize("form", BAD_LEDGERS)
 def test_bad_ledgers(problems, form):
     given, must = BAD_LEDGERS[form]
-    assert problems(LEDGER=given) == [("E004", f"CHANNELS_ADMISSION['LEDGER'] must be {must}.")]
+    assert problems(LEDGER=given) == [("E004", f"CHANNELS_ADMISSION['LEDGER'] must be {must}.".replace("?.", "?"))]
     assert not tells(SECRET)
 
 
@@ -803,7 +820,7 @@ def test_a_bad_host_of_the_channel_layer_is_told_as_such(settings, problems):
     assert problems() == [
         (
             "E004",
-            "CHANNELS_ADMISSION['LEDGER'] must be given, since the first host of CHANNEL_LAYERS['default'] is not "
+            "CHANNELS_ADMISSION['LEDGER'] must be set, or the first host of CHANNEL_LAYERS['default'] must be "
             f"{HOST_FORMS} ({UNREADABLE}).",
         )
     ]
