@@ -1,4 +1,4 @@
-"""Workers of one pool that have different settings: the strictest are in force, in every ledger there is."""
+"""Workers of one pool that have different settings: the strictest values are in force, in every ledger there is."""
 
 from dataclasses import replace
 

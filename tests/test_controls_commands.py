@@ -78,11 +78,11 @@ def test_a_pause_and_a_dry_run_are_told(shared):
     assert run("ws_dry_run", "on") == "Pool default: dry run from off by the settings to on\n"
     assert run("ws_dry_run", "chat").splitlines()[1].startswith("Pool chat: admissions paused, set by ann at")
     status = " ".join(run("ws_status").split())
-    assert "Paused: nobody is let in, set by ann at" in status
-    assert "Dry run: nobody is refused; 7 pool full would have been so far, set by ann at" in status
+    assert "Paused: new connections are refused, set by ann at" in status
+    assert "Dry run: no connection is refused; 7 pool full would have been so far, set by ann at" in status
     assert run("ws_pause", "chat", "--resume") == "Pool chat: admissions from paused to open\n"
     assert run("ws_dry_run", "off") == "Pool default: dry run from on to off\n"
-    assert "No dry run, whatever the settings say, set by ann" in " ".join(run("ws_status").split())
+    assert "No dry run, overriding the settings, set by ann" in " ".join(run("ws_status").split())
     assert run("ws_dry_run", "--reset") == "Pool default: dry run from off to off by the settings\n"
 
 
@@ -183,7 +183,7 @@ def test_a_date_that_none_of_ours_can_have_set_is_shown_as_one(shared, redis_ser
     date = "1970-01-01 00:00:00" if at == "0" else "9999-12-31 23:59:59"
     shown = f"set by a at {date} UTC"
     status = " ".join(run("ws_status").split())
-    for order in ("Limit 40 instead of 50", "Paused: nobody is let in", "Drain of host within 5 s"):
+    for order in ("Limit 40 instead of 50", "Paused: new connections are refused", "Drain of host within 5 s"):
         assert f"{order}, {shown}" in status
     assert f"Pool default: admissions paused, {shown}" in run("ws_limit")
     (pool,) = json.loads(run("ws_status", "--json"))["pools"]
@@ -205,7 +205,7 @@ def test_workers_with_different_settings_are_told_with_the_limit_in_force(shared
     settings = shared()
     tell(settings, 10)
     tell(settings, 5, nonce="cd", limit=500, warn_at=0.3)
-    line = "Workers have different settings, and the strictest are in force: "
+    line = "Workers have different settings, and the strictest values are in force: "
     line += "MAX_CONNECTIONS 50 and 500; WARN_AT 0.3 and 0.7"
     status = " ".join(run("ws_status").split())
     assert line in status
@@ -234,9 +234,9 @@ def test_a_diagnosis_says_who_has_set_what(shared):
         call_command("ws_status", "--diagnose", stdout=out, no_color=True)
     assert ended.value.code == 2
     text = " ".join(out.getvalue().split())
-    assert "Pool default is paused Critical Nobody is let in, set by ann at" in text
-    assert "Dry run: pool default refuses nobody" in text
-    assert "Workers of pool default drain: 1 of 1" in text
+    assert "Pool default is paused Critical New connections are refused, set by ann at" in text
+    assert "Dry run: pool default refuses no connection" in text
+    assert "Draining workers of pool default: 1 of 1" in text
     assert "The limit comes from ws_limit or the admin, set by ann at" in text
     assert "limit-differs" not in text
 

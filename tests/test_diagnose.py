@@ -75,7 +75,7 @@ async def test_a_sound_worker_has_no_finding_and_its_sockets_are_those_we_count(
         assert told["layer"] == {"backend": "channels_redis.core.RedisChannelLayer", "capacity": 100}
         done = await asyncio.to_thread(run, workers)
         assert (done.returncode, done.stderr) == (0, "")
-        assert "Nothing found that needs a hand." in done.stdout
+        assert "Nothing needs attention." in done.stdout
         assert max(map(len, done.stdout.splitlines())) <= WIDTH
         await leave_all(clients)
 
@@ -109,7 +109,7 @@ async def test_a_worker_that_stands_still(worker):
         finally:
             process.send_signal(signal.SIGCONT)
         assert told["exit_code"] == 2
-        assert told["findings"][0]["title"].endswith(f" {process.pid} does not report any more")
+        assert told["findings"][0]["title"].endswith(f" {process.pid} has stopped reporting")
         assert told["processes"][0]["silence"] > 1
         await leave_all(clients)
 
@@ -130,7 +130,7 @@ async def test_memory_nearly_used_up(worker):
     with worker(MEMORY_LIMIT=2**25) as workers:
         told = await diagnosed(workers, "memory-short")
         assert told["exit_code"] == 2
-        assert "MiB its own" in told["findings"][0]["detail"]
+        assert "MiB resident" in told["findings"][0]["detail"]
 
 
 async def test_a_herd(worker):

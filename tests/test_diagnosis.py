@@ -19,7 +19,7 @@ from channels_admission.core.levels import Level
 from channels_admission.core.readings import Load
 from channels_admission.diagnostics import WEIGHTS, Diagnosis, Limit, diagnose
 from channels_admission.diagnostics.finding import Finding, Severity
-from channels_admission.diagnostics.host import Facts, Layer, Origin, ProcessFacts, gather
+from channels_admission.diagnostics.host import HostInfo, Layer, Origin, ProcessInfo, gather
 from channels_admission.diagnostics.model import Process
 from channels_admission.management.commands.ws_status import Command
 from channels_admission.runtime.identity import host
@@ -33,7 +33,7 @@ from channels_admission.status.snapshot import (
     Snapshot,
     WorkerSnapshot,
 )
-from channels_admission.terminal.diagnosis import printout
+from channels_admission.terminal.diagnosis import render
 
 from screen import WIDTH, printed
 
@@ -68,19 +68,19 @@ def snapshot(*pools: PoolSnapshot, **changes) -> Snapshot:
     return replace(Snapshot(NOON, True, ledger, pools or (pool(),)), **changes)
 
 
-def facts(processes=None, limit=50, names=("default",)) -> Facts:
-    return Facts(3.0, processes or {}, {name: Origin(limit, SETTING) for name in names})
+def facts(processes=None, limit=50, names=("default",)) -> HostInfo:
+    return HostInfo(3.0, processes or {}, {name: Origin(limit, SETTING) for name in names})
 
 
-def found(seen: Snapshot, known: Facts | None = None) -> list[Finding]:
+def found(seen: Snapshot, known: HostInfo | None = None) -> list[Finding]:
     return list(diagnose(seen, known or facts()).findings)
 
 
-def ids(seen: Snapshot, known: Facts | None = None) -> list[str]:
+def ids(seen: Snapshot, known: HostInfo | None = None) -> list[str]:
     return [finding.id for finding in found(seen, known)]
 
 
-def only(seen: Snapshot, known: Facts | None = None) -> tuple[str, str, str, str]:
+def only(seen: Snapshot, known: HostInfo | None = None) -> tuple[str, str, str, str]:
     """The one finding, without its advice."""
     (finding,) = found(seen, known)
     assert finding.advice.endswith(".")
@@ -100,7 +100,7 @@ def test_a_ledger_that_is_down_is_all_there_is_to_say():
     assert only(snapshot(ledger=ledger, pools=())) == (
         "ledger-down",
         "critical",
-        "The ledger cannot be read, so nothing is known of the workers",
+        "The ledger cannot be read, so the workers are unknown",
         "redis at redis://h:1/0: ConnectionError: refused",
     )
 
@@ -186,9 +186,9 @@ def test_workers_with_different_settings_are_named_on_each_side():
         "settings-differ",
         "warning",
         "Workers of pool default have different settings",
-        "The strictest are in force, for all of them: MAX_CONNECTIONS 50 on web-1 42; "
+        "The strictest values are in force for all: MAX_CONNECTIONS 50 on web-1 42; "
         "MAX_CONNECTIONS 500 on web-2 0, web-2 1, web-2 2, web-2 3, web-2 4 and 2 more; "
-        "HEARTBEAT 10 s on none that is left; HEARTBEAT 0.5 s on web-2 0, web-2 1, web-2 2, web-2 3, web-2 4 "
+        "HEARTBEAT 10 s on workers that have ended; HEARTBEAT 0.5 s on web-2 0, web-2 1, web-2 2, web-2 3, web-2 4 "
         "and 3 more; "
         "CONNECT_RATE 2 on web-1 42; CONNECT_RATE unset on web-2 0, web-2 1, web-2 2, web-2 3, web-2 4 and 2 more.",
     )
@@ -203,7 +203,7 @@ def test_another_limit_in_force_than_here():
     assert only(snapshot(), facts(limit=70)) == (
         "limit-differs",
         "warning",
-        "Pool default has another limit than the settings here",
+        "The limit of pool default differs from the settings of this command",
         f"A worker reported 50; {SETTING} is 70.",
     )
 
@@ -239,11 +239,11 @@ def test_a_worker_that_is_silent_for_more_than_two_beats_and_a_second():
     assert only(seen) == (
         "worker-silent",
         "critical",
-        "web-1 43 does not report any more",
+        "web-1 43 has stopped reporting",
         "web-1 43: silent for 16.0 s; web-1 42: silent for 7.1 s; 7 s are allowed",
     )
     assert "py-spy dump --pid 43" in found(seen)[0].advice
-    assert ids(seen, replace(facts(), beat=8.0)) == []
+    assert ids(seen, replace(facts(), heartbeat=8.0)) == []
 
 
 def test_an_event_loop_is_silent_when_none_of_its_pools_reports():
@@ -278,23 +278,23 @@ def test_memory_by_the_shares_and_by_what_its_monitor_refuses(load, severity):
 
 
 def test_memory_with_what_the_process_itself_has():
-    known = facts({("web-1", 42): ProcessFacts(memory=300 * 2**20)})
+    known = facts({("web-1", 42): ProcessInfo(memory=300 * 2**20)})
     seen = snapshot(pool(worker(load=loads(memory=0.97)), worker(host="web-2", load=loads(memory=0.9))))
     assert only(seen, known) == (
         "memory-short",
         "critical",
-        "A worker nears the end of its memory",
-        "web-1 42: 97 % used, 300 MiB its own; web-2 42: 90 % used",
+        "A worker is short of memory",
+        "web-1 42: 97 % used, 300 MiB resident; web-2 42: 90 % used",
     )
 
 
 def test_descriptors_as_seen_now_where_they_can_be_seen():
-    known = facts({("web-1", 42): ProcessFacts(open_files=990, allowed_files=1024)})
+    known = facts({("web-1", 42): ProcessInfo(open_files=990, allowed_files=1024)})
     seen = snapshot(pool(worker(), worker(host="web-2", load=loads(descriptors=0.88))))
     assert only(seen, known) == (
         "descriptors-short",
         "critical",
-        "A worker nears the end of its file descriptors",
+        "A worker is short of file descriptors",
         "web-1 42: 990 of 1,024 open files; web-2 42: 88 % of the open files allowed",
     )
 
@@ -319,7 +319,7 @@ def test_a_lag_that_is_over_still_refuses_for_a_while():
     [(16, ["sockets-missing"]), (17, []), (20, []), (31, []), (32, ["sockets-beyond"]), (None, [])],
 )
 def test_sockets_that_differ_from_what_is_counted(sockets, expected):
-    known = facts({("web-1", 42): ProcessFacts(None if sockets is None else {8000: 10, 8001: sockets - 10})})
+    known = facts({("web-1", 42): ProcessInfo(None if sockets is None else {8000: 10, 8001: sockets - 10})})
     assert ids(snapshot(), known) == expected
     if expected:
         assert found(snapshot(), known)[0].detail == f"web-1 42: {sockets} established, 20 counted"
@@ -327,7 +327,7 @@ def test_sockets_that_differ_from_what_is_counted(sockets, expected):
 
 def test_a_connection_with_a_slot_in_two_pools_is_one_socket():
     seen = snapshot(pool(), pool(worker(held=15), name="chat"))
-    known = facts({("web-1", 42): ProcessFacts({8000: 20})}, names=("default", "chat"))
+    known = facts({("web-1", 42): ProcessInfo({8000: 20})}, names=("default", "chat"))
     diagnosis = diagnose(seen, known)
     (process,) = diagnosis.processes
     assert (process.held, process.connections, process.sockets) == (35, 20, 20)
@@ -381,7 +381,7 @@ def test_damaged_counts_that_were_put_right():
     assert only(snapshot(pool(healed=3)))[:3] == (
         "ledger-damaged",
         "warning",
-        "Counts of pool default in the ledger were damaged and put right 3 times so far",
+        "Damaged counts of pool default in the ledger were repaired 3 times so far",
     )
 
 
@@ -391,7 +391,7 @@ def test_unexpected_errors_name_the_worker_and_their_kinds():
     assert only(snapshot(pool(*loops, faulty, worker(pid=44)))) == (
         "heartbeat-errors",
         "warning",
-        "The heartbeat of web-1 43 has met unexpected errors",
+        "The heartbeat of web-1 43 has had unexpected errors",
         "web-1 43: 1,200 OSError, 2 OverflowError; web-1 42: 4 OSError, 1 ValueError; since the worker started",
     )
 
@@ -412,7 +412,7 @@ def test_the_gravest_comes_first_and_the_cause_before_what_it_causes():
     herd = Connects(850, 0, (Second(AT, 850),))
     busy = worker(load=(*loads(lag=0.4, memory=0.96, descriptors=0.96), Load("queue", 1.0, 0.5)))
     full = pool(busy, held=50, level=Level.FULL, refused={"full": 9}, connects=herd)
-    assert ids(snapshot(full), facts({("web-1", 42): ProcessFacts({80: 5})})) == [
+    assert ids(snapshot(full), facts({("web-1", 42): ProcessInfo({80: 5})})) == [
         "herd", "memory-short", "descriptors-short", "loop-blocked", "limit-reached",
         "monitor-refuses", "sockets-missing", "refusals",
     ]  # fmt: skip
@@ -423,7 +423,7 @@ def test_the_exit_code_is_that_of_the_gravest():
     assert diagnose(snapshot(pool(held=50, level=Level.FULL)), facts()).exit_code == 2
 
 
-# Facts
+# Host
 
 
 async def test_the_sockets_of_this_process_by_port(admission):
@@ -457,7 +457,7 @@ def test_what_the_kernel_does_not_tell_is_unknown(admission, monkeypatch):
     for name in ("net_connections", "num_fds", "memory_info"):
         monkeypatch.setattr(psutil.Process, name, denied)
     seen = gather(snapshot(pool(worker(host=host(), pid=os.getpid(), uptime=0.1))), admission())
-    assert list(seen.processes.values()) == [ProcessFacts()]
+    assert list(seen.processes.values()) == [ProcessInfo()]
 
 
 def test_where_a_limit_is_written(admission):
@@ -492,7 +492,7 @@ def test_the_channel_layer(admission, settings, configured, layer):
 
 
 def shown(diagnosis: Diagnosis, **options) -> str:
-    return printed(printout(diagnosis), **options)
+    return printed(render(diagnosis), **options)
 
 
 def test_the_sample_in_the_documents_is_what_is_printed_in_eighty_columns():
@@ -500,7 +500,7 @@ def test_the_sample_in_the_documents_is_what_is_printed_in_eighty_columns():
     ours = worker(held=310, load=loads(lag=0.004))
     theirs = worker(host="web-2", pid=7, held=290, load=loads(lag=0.003, memory=0.55, descriptors=0.3))
     full = pool(ours, theirs, held=600, limit=1000, refused={"lag": 212}, connects=connects)
-    known = facts({("web-1", 42): ProcessFacts({8000: 312}, 331, 1024, 64 * 2**20)}, limit=1000)
+    known = facts({("web-1", 42): ProcessInfo({8000: 312}, 331, 1024, 64 * 2**20)}, limit=1000)
     known = replace(known, layer=Layer("channels_redis.core.RedisChannelLayer", 100))
     text = shown(diagnose(snapshot(full), known))
     (sample,) = re.findall(r"^```\n(Diagnosis .*?)\n```", PAGE, re.MULTILINE | re.DOTALL)
@@ -509,13 +509,13 @@ def test_the_sample_in_the_documents_is_what_is_printed_in_eighty_columns():
 
 
 def test_each_port_has_its_line():
-    text = shown(diagnose(snapshot(), facts({("web-1", 42): ProcessFacts({8000: 19, 8001: 1})})))
+    text = shown(diagnose(snapshot(), facts({("web-1", 42): ProcessInfo({8000: 19, 8001: 1})})))
     assert "  42 8000      19 " in text
     assert [line.split() for line in text.splitlines() if " 8001 " in line] == [["8001", "1"]]
 
 
 def test_a_sound_site_is_told_so():
-    assert "Nothing found that needs a hand." in shown(diagnose(snapshot(), facts()))
+    assert "Nothing needs attention." in shown(diagnose(snapshot(), facts()))
 
 
 def test_what_the_ledger_says_is_neither_markup_nor_obeyed():
@@ -529,7 +529,7 @@ def test_what_the_ledger_says_is_neither_markup_nor_obeyed():
 
 
 def test_the_largest_numbers_fit():
-    known = ProcessFacts({65535: 1_000_000}, 1_000_000, 1_048_576, 2**40)
+    known = ProcessInfo({65535: 1_000_000}, 1_000_000, 1_048_576, 2**40)
     busy = worker(pid=4194304, held=10_000_000, load=loads(lag=123.456, memory=1, descriptors=1, cpu=12.34))
     text = shown(diagnose(snapshot(pool(busy)), facts({("web-1", 4194304): known})))
     assert max(map(len, text.splitlines())) <= WIDTH
@@ -564,7 +564,7 @@ def test_a_ledger_that_is_down_exits_with_2(admission):
     with pytest.raises(SystemExit) as caught:
         call_command("ws_status", "--diagnose", stdout=out)
     assert caught.value.code == 2
-    assert "1  The ledger cannot be read, so nothing is known of the workers" in out.getvalue()
+    assert "1  The ledger cannot be read, so the workers are unknown" in out.getvalue()
 
 
 @pytest.mark.parametrize("options", [[], ["--json"]])

@@ -103,7 +103,7 @@ def test_a_limit_of_nothing_is_critical():
         ({"enabled": False}, "ADMISSION UNKNOWN - admission is switched off, and nothing is counted"),
         (
             {"ledger": replace(LEDGER, kind="memory")},
-            "ADMISSION UNKNOWN - the counts are in the memory of the workers, and cannot be seen from here",
+            "ADMISSION UNKNOWN - the memory ledger keeps the counts inside each worker",
         ),
     ],
 )

@@ -73,7 +73,7 @@ def test_an_outage_is_a_gap_beside_the_last_numbers_and_ends():
     assert before[1:4] == [
         "The ledger at redis://127.0.0.1:6390/0 cannot be read: ConnectionError: nobody",
         "there",
-        "The numbers below are of 12:00:00 UTC.",
+        "The numbers below are from 12:00:00 UTC.",
     ]
     assert "25 of 50 slots held, 25 free" in before
     assert any(re.fullmatch(r"Ledger .* Down", line) for line in before)
@@ -261,7 +261,7 @@ def test_a_ledger_that_goes_and_comes_back_is_shown_as_such(prefix):
         screen.until("0 of 50 slots held")
         server.stop()
         screen.until("cannot be read: ConnectionError")
-        screen.until(r"The numbers below are of \d\d:\d\d:\d\d UTC")
+        screen.until(r"The numbers below are from \d\d:\d\d:\d\d UTC")
         server.start()
         screen.until(r"Ledger .* (OK|Settling)")
         os.write(screen.ours, b"\x03")

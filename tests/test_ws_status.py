@@ -123,8 +123,8 @@ def test_unexpected_errors_are_told_of_the_pool_and_of_each_worker():
     faulty = worker(faults={"OSError": 1200, "ValueError": 1})
     text = shown(snapshot(pool(faults={"OSError": 1300, "ValueError": 1}, workers=(worker(id="web-2:7:ab"), faulty))))
     assert "1,301 unexpected errors in heartbeats" in " ".join(text.split())
-    told = [line for line in lines(text) if "has met" in line]
-    assert told == ["web-1 4242 has met errors in its heartbeat: 1,200 OSError, 1 ValueError"]
+    told = [line for line in lines(text) if "has had" in line]
+    assert told == ["web-1 4242 has had errors in its heartbeat: 1,200 OSError, 1 ValueError"]
 
 
 def snapshot(*pools: PoolSnapshot, enabled: bool = True, health: Health = Health.OK) -> Snapshot:
@@ -313,8 +313,8 @@ def test_a_ledger_that_settles_says_so(admission, redis_server):
 def test_the_memory_ledger_says_that_its_counts_cannot_be_seen(admission):
     admission(LEDGER="memory")
     text = " ".join(status().split())
-    assert text.startswith("Ledger memory this process OK The memory ledger counts inside each worker process")
-    assert "a command cannot see the counts there" in text
+    assert text.startswith("Ledger memory this process OK With the memory ledger each worker process counts for itself")
+    assert "a command cannot read these counts" in text
     assert "slots held" not in text
     assert json.loads(status("--json"))["ledger"]["kind"] == "memory"
 

@@ -24,9 +24,9 @@ from ...status import history
 from ...status.history import History
 from ...status.snapshot import Health, Snapshot, WorkerSnapshot, collect
 from ...terminal import nagios, status
-from ...terminal.diagnosis import printout
+from ...terminal.diagnosis import render
 from ...terminal.nagios import State
-from ...terminal.schema import SHAPE
+from ...terminal.schema import SCHEMA
 from ...terminal.watch import EVERY, watch
 
 LEDGER_DOWN = 2
@@ -63,7 +63,7 @@ class Command(BaseCommand):
             raise
 
     def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
-        shape = {"epilog": SHAPE, "formatter_class": _Formatter, "allow_abbrev": False}
+        shape = {"epilog": SCHEMA, "formatter_class": _Formatter, "allow_abbrev": False}
         return super().create_parser(prog_name, subcommand, **shape, **kwargs)
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -141,7 +141,7 @@ class Command(BaseCommand):
         if options["as_json"]:
             self.stdout.write(json.dumps(diagnosis.as_dict(), indent=2))
         else:
-            self._console(options).print(printout(diagnosis))
+            self._console(options).print(render(diagnosis))
         if diagnosis.exit_code:
             sys.exit(diagnosis.exit_code)
 
