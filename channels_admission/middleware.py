@@ -110,7 +110,7 @@ async def _slot(pool: str, scope: Any, receive: Any, send: Any) -> Slot | Refusa
         ask = None if limiter.rules is None else limiter.rules.ask(scope)
         verdict = await limiter.acquire(ask)
     if verdict is not None:
-        limiter.notices.tell(verdict, limiter.state.worker, ask)
+        limiter.events.tell_verdict(verdict, limiter.state.worker, ask)
     if isinstance(verdict, Refusal):
         await _refuse(verdict, limiter, scope, receive, send)
     return verdict

@@ -1,21 +1,20 @@
-"""Who is told what of a pool: signals, the log, mail and a webhook."""
+"""Alerts of a pool's level and its ledger: their signals, their log lines, and the setting ``ALERTS``."""
 
-import json
-import logging
 import threading
+from collections import Counter
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
-from django.core import mail
 
 from channels_admission import signals
 from channels_admission.conf.alerts import Recipients, recipients
 from channels_admission.conf.validators import Wrong
 from channels_admission.core.levels import Edge, Level
-from channels_admission.events.alerts import Alerts
+from channels_admission.events.dispatch import Events
 from channels_admission.exceptions import LedgerUnavailable
 from channels_admission.limiter.registry import close_limiters, limiter_of
+from channels_admission.runtime.faults import Faults
+from channels_admission.runtime.identity import Worker
 
 from conftest import eventually
 
@@ -55,7 +54,7 @@ async def test_every_edge_has_its_signal_and_its_line(admission, caplog):
     await close_limiters()
 
 
-async def test_a_receiver_that_fails_or_blocks_harms_nobody(caplog):
+async def test_a_receiver_that_fails_or_blocks_harms_nobody(admission, caplog):
     heard, loop_thread = [], threading.current_thread()
     release = threading.Event()
 
@@ -69,17 +68,18 @@ async def test_a_receiver_that_fails_or_blocks_harms_nobody(caplog):
     async def listens(**facts):
         heard.append(facts["edge"])
 
-    alerts = Alerts("default", Recipients())
+    settings = admission()
+    events = Events(settings.pool("default"), settings.alerts, Counter(), Faults("a pool"))
     with (
         listening(signals.capacity_warning, fails),
         listening(signals.capacity_warning, blocks),
         listening(signals.capacity_warning, listens),
     ):
-        alerts.tell(WARNING, "w")
+        events.level(WARNING, Worker())
         await eventually(lambda: heard)
         release.set()
         await eventually(lambda: len(heard) == 2)
-        await alerts.aclose()
+        await events.aclose()
     assert {*heard} == {False, WARNING}
     assert caplog.messages[0] == "Pool 'default' is warning: 70 of 100 slots held."
 
@@ -104,63 +104,6 @@ async def test_a_ledger_lost_and_regained_is_told_by_each_worker(admission):
         await eventually(lambda: len(heard) == 2)
     assert heard == [("lost", "default", "the road is closed"), ("regained", "default")]
     await close_limiters()
-
-
-class Hook(BaseHTTPRequestHandler):
-    posted: list = []
-    status = 204
-
-    def do_POST(self):
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        self.posted.append((self.headers["Content-Type"], json.loads(body)))
-        self.send_response(self.status)
-        self.end_headers()
-
-    def log_message(self, *_):
-        pass
-
-
-@pytest.fixture
-def hook():
-    Hook.posted.clear()
-    with HTTPServer(("127.0.0.1", 0), Hook) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}/"
-        server.shutdown()
-        thread.join()
-
-
-async def test_a_webhook_gets_json_and_the_admins_a_mail(hook, admins):
-    alerts = Alerts("default", recipients({"MAIL_ADMINS": True, "WEBHOOK": hook}))
-    alerts.lose("web-1:7:ab", "gone")
-    alerts.tell(WARNING, "web-1:7:ab")
-    text = "Pool 'default' is warning: 70 of 100 slots held."
-    await eventually(lambda: Hook.posted and mail.outbox)
-    assert Hook.posted == [
-        ("application/json", {
-            "event": "capacity_warning", "pool": "default", "before": "calm", "level": "warning", "held": 70,
-            "limit": 100, "worker": "web-1:7:ab", "text": text,
-        })
-    ]  # fmt: skip
-    assert [message.subject for message in mail.outbox] == [f"[Django] {text}"]
-
-
-async def test_the_loss_of_the_ledger_is_sent_only_where_it_is_wanted(hook):
-    alerts = Alerts("default", recipients({"WEBHOOK": hook, "LEDGER": True}))
-    alerts.lose("web-1:7:ab", "gone")
-    alerts.regain("web-1:7:ab")
-    await eventually(lambda: len(Hook.posted) == 2)
-    assert [body["event"] for _, body in Hook.posted] == ["ledger_lost", "ledger_regained"]
-
-
-async def test_a_webhook_that_fails_is_logged_without_its_address_and_the_next_is_sent(hook, caplog, unused_tcp_port):
-    dead = f"http://127.0.0.1:{unused_tcp_port}/secret"
-    Alerts("default", Recipients(webhook=dead)).tell(WARNING, "w")
-    Alerts("default", Recipients(webhook=hook)).tell(WARNING, "w")
-    await eventually(lambda: Hook.posted)
-    (line,) = [record for record in caplog.records if record.levelno == logging.ERROR]
-    assert line.getMessage() == "An alert could not be sent: URLError"
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from channels_admission.connections.slot import Slot
 from channels_admission.core.counters import AGED, DRAINED, FAULT, Reason, faults_in, is_decision
 from channels_admission.core.protocol import Neighbour, Refusal
 from channels_admission.core.readings import Load
-from channels_admission.events.webhook import Webhook
+from channels_admission.events.webhook import Sender
 from channels_admission.exceptions import LedgerError, LedgerUnavailable
 from channels_admission.ledger import open_ledger
 from channels_admission.ledger.memory import MemoryLedger
@@ -217,7 +217,7 @@ async def test_a_limiter_that_ends_before_it_begins_is_replaced(admission):
 
 async def test_an_alert_that_fails_ends_nothing_and_is_logged_once(opened, caplog):
     async with opened(MAX_CONNECTIONS=1) as limiter:
-        with Broken((limiter._reconciler._alerts, "tell"), OSError) as broken:
+        with Broken((limiter.events, "level"), OSError) as broken:
             while broken.raised < 3:
                 slot = await answered(limiter)
                 await eventually(lambda: is_told(limiter))
@@ -384,12 +384,12 @@ def test_monitors_for_which_no_thread_can_be_started_are_unknown_after_a_while(m
 
 
 def test_an_alert_waits_where_no_thread_can_be_started_and_goes_with_the_next(admins, monkeypatch, caplog):
-    outbox, to = Webhook(), Recipients(mail_admins=True)
+    sender, to = Sender(), Recipients(mail_admins=True)
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", no_thread)
-        outbox.send(to, "first", {})
+        assert sender.send(to, "first", {})
     assert "no thread could be started: can't start new thread" in caplog.text
-    outbox.send(to, "second", {})
+    assert sender.send(to, "second", {})
     deadline = time.monotonic() + 5
     while len(mail.outbox) < 2:
         assert time.monotonic() < deadline

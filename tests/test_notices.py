@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from channels_admission.events import notices
+from channels_admission.events import dispatch
 from channels_admission.limiter.limiter import Slot
 from channels_admission.limiter.registry import close_limiters, limiter_of
 from channels_admission.middleware import AdmissionMiddleware
@@ -139,7 +139,7 @@ async def test_a_receiver_that_fails_breaks_no_handshake_and_is_logged(admission
 async def test_a_slow_receiver_holds_up_no_handshake_and_misses_what_is_too_much(
     admission, visitors, caplog, monkeypatch
 ):
-    monkeypatch.setattr(notices, "MOST_WAITING", 3)
+    monkeypatch.setattr(dispatch, "MOST_WAITING", 3)
     caplog.set_level(logging.WARNING, "channels_admission")
     admission(MAX_CONNECTIONS=1)
     told, go_on = [], threading.Event()
@@ -151,12 +151,13 @@ async def test_a_slow_receiver_holds_up_no_handshake_and_misses_what_is_too_much
     with listening((connection_refused, slow)):
         await visitors.come(8)
         go_on.set()
-        await eventually(lambda: limiter_of("default").notices._task is None)
+        await eventually(lambda: limiter_of("default").events._task is None)
         assert len(told) == 4
         await visitors.come()
         await eventually(lambda: len(told) == 5)
+    assert limiter_of("default").state.counters["events.dropped"] == 3
     assert [record.getMessage() for record in caplog.records if "too slow" in record.getMessage()] == [
-        "Receivers are too slow: verdicts of pool 'default' go untold with 3 waiting."
+        "Receivers of signals are too slow: events of pool 'default' are dropped."
     ]
 
 
@@ -165,8 +166,8 @@ async def test_where_nobody_listens_nothing_is_made(admission, monkeypatch):
     limiter = limiter_of("default")
     monkeypatch.setattr(type(limiter.state.worker), "id", property(lambda self: pytest.fail("asked for its name")))
     slot = Slot(limiter)
-    limiter.notices.tell(slot, limiter.state.worker)
-    assert (list(limiter.notices._waiting), limiter.notices._task) == ([], None)
+    limiter.events.tell_verdict(slot, limiter.state.worker)
+    assert (len(limiter.events._waiting), limiter.events._task) == (0, None)
     monkeypatch.undo()
     await close_limiters()
 

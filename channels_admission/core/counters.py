@@ -43,6 +43,8 @@ CHANNELS_FULL = "layer.full"
 """Connections whose consumer ended with ``ChannelFull``."""
 OVERDUE = "overdue"
 """Connections closed since nobody had authenticated by their deadline."""
+EVENTS_DROPPED = "events.dropped"
+"""Events of which no receiver or recipient was told, since too many waited."""
 UNACCEPTED = "unaccepted"
 """Connections refused after all, since their consumer had not accepted them by its deadline."""
 OUTLIVED = "outlived"
@@ -69,6 +71,7 @@ NO_HANDSHAKES = frozenset(
         CALLS_TOOK,
         HEALED,
         CHANNELS_FULL,
+        EVENTS_DROPPED,
         UNACCEPTED,
         OUTLIVED,
     }

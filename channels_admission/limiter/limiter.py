@@ -15,8 +15,7 @@ from ..connections.slot import Slot
 from ..core.counters import Reason
 from ..core.protocol import Ask, Refusal, Report
 from ..core.rate import RetrySchedule
-from ..events.log import RefusalLog
-from ..events.notices import Notices
+from ..events.dispatch import Events
 from ..ledger.base import Ledger
 from ..overload.manager import OverloadManager
 from ..quotas.requests import Rules
@@ -61,7 +60,7 @@ class Limiter:
         self.faults = faults = Faults(f"pool {pool.name!r}", state.counters)
         self.rules = Rules(pool, settings) if pool.is_shared else None
         """What its handshakes must ask for; None where they ask for a slot and nothing else."""
-        self.notices = Notices(pool)
+        self.events = events = Events(pool, settings.alerts, state.counters, faults)
         self.refusals_held = 0
         """Refused clients that are kept a while, now."""
         self.connections: dict[Connection, float] = {}
@@ -73,17 +72,16 @@ class Limiter:
         self._on_end = on_end
         self._loop = asyncio.get_running_loop()
         self._schedule = RetrySchedule(state.terms)
-        self._log = RefusalLog(pool.name, state.counters)
         self._timetable = Timetable(state, settings)
         self._patience = Patience(settings.ledger_timeout, faults)
         self._fullness = Fullness(settings.ledger_timeout)
-        self._verdicts = Verdicts(self, state, self.rules, self._schedule, self._log, self._timetable)
+        self._verdicts = Verdicts(self, state, self.rules, self._schedule, events, self._timetable)
         self._queue = Queue(state, self.rules, self._verdicts, self._fullness, self._patience, self._timetable, faults)
         self.drains = Closer(state, self._schedule, self.connections, faults)
         self.lookout = Lookout(pool, self.connections, self.drains, faults)
         self._reconciler = Reconciler(
             ledger, settings, state, pressure, self._queue, self._schedule, self.drains, self._timetable,
-            self._patience, faults,
+            self._patience, events, faults,
         )  # fmt: skip
         self._retired = False
         self._parting = False
@@ -247,7 +245,7 @@ class Limiter:
     async def _part(self) -> None:
         self._parting = True
         for end in (
-            self._patience.cancel, self._log.close, self.drains.cancel, self._queue.answer_alone,
+            self._patience.cancel, self.drains.cancel, self._queue.answer_alone, self.events.refusals.close,
         ):  # fmt: skip
             with self.faults.spare("the end"):
                 end()
@@ -266,4 +264,7 @@ class Limiter:
             await asyncio.sleep(0.005)
         if self._exiting:
             self.state.held = 0
-        await self._reconciler.part()
+        try:
+            await self._reconciler.part()
+        finally:
+            await self.events.aclose()

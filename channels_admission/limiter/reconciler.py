@@ -10,7 +10,7 @@ from ..core.counters import HEALED
 from ..core.protocol import Report, View
 from ..core.rate import RetrySchedule
 from ..core.readings import Load
-from ..events.alerts import Alerts
+from ..events.dispatch import Events
 from ..exceptions import LedgerError, LedgerUnavailable
 from ..ledger.base import Forgotten, Ledger, OutOfOrder
 from ..overload.manager import OverloadManager
@@ -34,7 +34,8 @@ class Reconciler:
 
     def __init__(
         self, ledger: Ledger, settings: Settings, state: State, pressure: OverloadManager | None, queue: Queue,
-        schedule: RetrySchedule, drains: Closer, timetable: Timetable, patience: Patience, faults: Faults,
+        schedule: RetrySchedule, drains: Closer, timetable: Timetable, patience: Patience, events: Events,
+        faults: Faults,
     ) -> None:  # fmt: skip
         self._ledger = ledger
         self._settings = settings
@@ -45,10 +46,10 @@ class Reconciler:
         self._drains = drains
         self._timetable = timetable
         self._patience = patience
+        self._events = events
         self._faults = faults
         self._spare = faults.spare
         self._loop = timetable.loop
-        self._alerts = Alerts(state.pool.name, settings.alerts)
         self._asking: asyncio.Task[View] | None = None
         self._overdue = 0
         self._gone: tuple[str, ...] = ()
@@ -200,7 +201,7 @@ class Reconciler:
                 self._queue.turn_away(reason)
         for edge in view.edges:
             with self._spare("the alerts"):
-                self._alerts.tell(edge, self._state.worker.id)
+                self._events.level(edge, self._state.worker)
 
     def _tell_of_settings(self, report: Report, view: View) -> None:
         """Say once what other settings are in force than this worker's, and when its own are again."""
@@ -260,7 +261,7 @@ class Reconciler:
         self._refused_for_good = for_good
         if is_first:
             with self._spare("the news of a lost ledger"):
-                self._alerts.lose(state.worker.id, str(error))
+                self._events.ledger_lost(str(error), state.worker)
             with self._spare("the hints without a ledger"):
                 self._schedule.go_alone(state.workers, now)
         with self._spare("the decision alone"):
@@ -268,11 +269,11 @@ class Reconciler:
 
     def _regain(self) -> None:
         logger.warning("Ledger regained for pool %r.", self._state.pool.name)
-        self._alerts.regain(self._state.worker.id)
+        self._events.ledger_regained(self._state.worker)
         self._timetable.report_now()
 
     async def part(self) -> None:
-        """Say goodbye, and leave those who are told of the pool a moment."""
+        """Say goodbye."""
         try:
             async with asyncio.timeout(self._settings.ledger_timeout):
                 await self._ledger.reconcile(
@@ -280,5 +281,3 @@ class Reconciler:
                 )
         except (LedgerError, TimeoutError):
             pass  # the lease tells it then
-        finally:
-            await self._alerts.aclose()

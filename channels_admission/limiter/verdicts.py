@@ -8,7 +8,7 @@ from ..connections.slot import Slot
 from ..core.counters import ATTEMPTS, DRY, QUOTA, Reason
 from ..core.protocol import Ask, Refusal
 from ..core.rate import RetrySchedule
-from ..events.log import RefusalLog
+from ..events.dispatch import Events
 from ..quotas.requests import Rules
 from .state import State
 from .timetable import Timetable, crowd_pause
@@ -47,14 +47,14 @@ class Verdicts:
     """Gives the slots of ``limiter``, and refuses. Belongs to one event loop."""
 
     def __init__(
-        self, limiter: Any, state: State, rules: Rules | None, schedule: RetrySchedule, log: RefusalLog,
+        self, limiter: Any, state: State, rules: Rules | None, schedule: RetrySchedule, events: Events,
         timetable: Timetable,
     ) -> None:  # fmt: skip
         self._limiter = limiter
         self._state = state
         self._rules = rules
         self._schedule = schedule
-        self._log = log
+        self._events = events
         self._timetable = timetable
         self._loop = timetable.loop
 
@@ -104,7 +104,7 @@ class Verdicts:
         """
         is_dry = self._state.dry_run and reason != Reason.DRAINING
         self._state.refuse(f"{DRY}{reason}" if is_dry else reason)
-        self._log.note()
+        self._events.refusals.note()
         if is_dry:
             self._timetable.report_soon()
             return self._take(ask, slot)
