@@ -377,6 +377,14 @@ def test_handlers_that_outlive_their_client():
     )
 
 
+def test_events_that_were_dropped():
+    assert only(snapshot(pool(events_dropped=1200)))[:3] == (
+        "events-dropped",
+        "warning",
+        "Workers have dropped 1,200 events of pool default so far",
+    )
+
+
 def test_damaged_counts_that_were_put_right():
     assert only(snapshot(pool(healed=3)))[:3] == (
         "ledger-damaged",

@@ -127,6 +127,12 @@ def test_unexpected_errors_are_told_of_the_pool_and_of_each_worker():
     assert told == ["web-1 4242 has had errors in its heartbeat: 1,200 OSError, 1 ValueError"]
 
 
+def test_events_that_were_dropped_are_told_of_the_pool():
+    text = " ".join(shown(snapshot(pool(events_dropped=1300))).split())
+    assert text.count("1,300 events dropped") == 1
+    assert "dropped" not in shown(snapshot(pool()))
+
+
 def snapshot(*pools: PoolSnapshot, enabled: bool = True, health: Health = Health.OK) -> Snapshot:
     ledger = LedgerSnapshot("redis", "redis://127.0.0.1:6390/0", health)
     return Snapshot(datetime.now(UTC), enabled, ledger, pools or (pool(),))
@@ -230,6 +236,7 @@ def test_json_has_the_documented_shape(shared, redis_server):
                 "refused": {"full": 5},
                 "shed": 0,
                 "healed": 0,
+                "events_dropped": 0,
                 "faults": {},
                 "channels_full": 0,
                 "classes": {},

@@ -61,6 +61,7 @@ WEIGHTS = (
     "counts-unseen",
     "dry-run",
     "ledger-damaged",
+    "events-dropped",
     "ledger-settling",
     "monitor-refuses",
     "limit-near",

@@ -242,9 +242,22 @@ def _damage(inputs: Inputs) -> Iterator[Finding]:
             )
 
 
+def _events(inputs: Inputs) -> Iterator[Finding]:
+    for pool in inputs.snapshot.pools:
+        if pool.events_dropped:
+            yield Finding(
+                "events-dropped",
+                Severity.WARNING,
+                f"Workers have dropped {pool.events_dropped:,} events of pool {pool.name} so far",
+                "Receivers of signals, or mail and webhook, were too slow. No connection was held up by it.",
+                "Let receivers pass on long work, to a task queue for instance, and set EMAIL_TIMEOUT for mail.",
+            )
+
+
 FINDERS: tuple[Finder, ...] = (
     _ledger,
     _damage,
+    _events,
     _switches,
     _controls,
     _limits,

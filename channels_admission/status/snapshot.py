@@ -23,6 +23,7 @@ from ..core.counters import (
     DRAINED,
     DRY,
     ERRORS,
+    EVENTS_DROPPED,
     EVICTED,
     HEALED,
     OUTLIVED,
@@ -134,6 +135,8 @@ class PoolSnapshot:
     """Handlers cancelled after their client left: not accepted by then, or still running after ``DISCONNECT_GRACE``."""
     healed: int = 0
     """Repairs of damaged counts."""
+    events_dropped: int = 0
+    """Signals, mails and webhooks that were dropped because too many waited."""
     channels_full: int = 0
     """Connections ended by a ``ChannelFull`` of their consumer."""
     calls: Calls = field(default_factory=Calls)
@@ -227,6 +230,7 @@ def _pool(pool: PoolSettings, reading: Reading) -> PoolSnapshot:
         unaccepted=counters.get(UNACCEPTED, 0),
         outlived=counters.get(OUTLIVED, 0),
         healed=counters.get(HEALED, 0),
+        events_dropped=counters.get(EVENTS_DROPPED, 0),
         faults=_most_first(faults_in(counters)),
         channels_full=counters.get(CHANNELS_FULL, 0),
         drained=counters.get(DRAINED, 0),

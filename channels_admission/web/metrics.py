@@ -99,6 +99,8 @@ def _events(pools: Sequence[PoolSnapshot]) -> Iterator[Metric]:
     yield each("ledger_errors", told, (pool.calls.failed for pool in pools))
     told = "Times that damaged counts in the ledger were put right."
     yield each("ledger_healed", told, (pool.healed for pool in pools))
+    told = "Signals, mails and webhooks that were dropped because too many waited."
+    yield each("events_dropped", told, (pool.events_dropped for pool in pools))
     told = "Unexpected exceptions in the workers' heartbeats, by kind. Their logs have the tracebacks."
     kinds = [((pool.name, kind), count) for pool in pools for kind, count in pool.faults.items()]
     yield _counter("heartbeat_errors", told, ("pool", "kind"), kinds)
