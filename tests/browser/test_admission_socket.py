@@ -6,20 +6,17 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.resources import files
-from pathlib import Path
 
 import pytest
 from websockets.asyncio.client import connect, process_exception
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect as connect_sync
 
-from clients import PATIENCE, Client
 from demo.consumers import PID
 from demo.servers import Workers
+from support import ROOT
+from support.clients import PATIENCE, Client
 
-pytestmark = [pytest.mark.integration, pytest.mark.browser]
-
-ROOT = Path(__file__).resolve().parent.parent
 TOLERANCE = 200
 """Milliseconds by which an attempt may come later than planned, on a busy machine."""
 

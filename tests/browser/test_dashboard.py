@@ -6,13 +6,12 @@ import time
 from collections import Counter
 from itertools import count
 
-import pytest
 from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver.support.wait import WebDriverWait
 
-from clients import Client
-from conftest import eventually
 from demo.stage import ADMINISTRATOR, PASSWORD, manage, stage
+from support.clients import Client
+from support.waiting import eventually
 
 LIMIT, MORE, CROWD = 50, 80, 30
 WORKERS = 4
@@ -36,8 +35,6 @@ ACTIONS = [
     *({"kind": kind, "pool": "default"} for kind in ("dry-run-on", "dry-run-off")),
     *({"kind": kind, "target": "vm", "over": "1"} for kind in ("drain", "cancel")),
 ]
-
-pytestmark = [pytest.mark.integration, pytest.mark.browser]
 
 
 class Crowd:

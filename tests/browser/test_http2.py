@@ -8,8 +8,6 @@ import trustme
 
 from demo.servers import Workers
 
-pytestmark = [pytest.mark.integration, pytest.mark.browser]
-
 LIMIT, SOCKETS, LOADS = 5, 8, 4
 OPEN = """
 globalThis.sockets = [];

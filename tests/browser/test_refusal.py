@@ -4,8 +4,6 @@ import pytest
 
 from demo.servers import Workers
 
-pytestmark = [pytest.mark.integration, pytest.mark.browser]
-
 OPEN_SOCKET = """
 const [protocols, done] = arguments;
 const seen = [];

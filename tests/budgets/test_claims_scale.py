@@ -7,8 +7,8 @@ import redis
 
 from channels_admission.core.protocol import KEY_BYTES
 
-from fair import Claimant, ask
-from reports import HEARTBEAT, LEASE
+from support.claimants import Claimant, ask
+from support.reports import HEARTBEAT, LEASE
 
 WORKERS, HELD, PER_CALL = 4, 25_000, 200
 BYTES = 200

@@ -27,8 +27,8 @@ from channels_admission.limiter import registry
 from channels_admission.limiter.registry import close_limiters, limiter_of
 from channels_admission.middleware import AdmissionMiddleware
 
-from conftest import eventually
-from faulty import FaultyLedger
+from support.faulty import FaultyLedger
+from support.waiting import eventually
 
 OURS = str(Path(channels_admission.__file__).parent)
 CONNECT = {"type": "websocket.connect"}
@@ -268,7 +268,7 @@ async def test_what_a_connection_claims_keeps_little(admission, redis_server):
         await close_limiters()
         return size
 
-    client = {"key": "test_cost.client_of", "max": 1}
+    client = {"key": f"{__name__}.client_of", "max": 1}
     none, first, second = [await kept_with(*quotas) for quotas in ([], [client], [client, {**client, "name": "other"}])]
     assert first - none <= FIRST_QUOTA
     assert second - first <= OTHER_QUOTA

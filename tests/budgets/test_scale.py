@@ -12,7 +12,7 @@ from channels_admission.core.protocol import View
 from channels_admission.core.readings import Load
 from channels_admission.ledger.redis import RedisLedger
 
-from reports import HEARTBEAT, LEASE, Reporter
+from support.reports import HEARTBEAT, LEASE, Reporter
 
 WORKERS, PER_HOST, FEW = 10_000, 100, 10
 REAPED_PER_CALL = 100

@@ -8,16 +8,14 @@ from itertools import count
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
-from test_ledger_claims import settled, stored  # noqa: F401
 
 from channels_admission.core.attempts import SETS, WAYS
 from channels_admission.core.protocol import KEY_BYTES, Ask, Terms, Tried
 from channels_admission.core.shares import Bound
 from channels_admission.ledger.memory import MemoryLedger
 
-from fair import PLACES, Claimant
-from reports import HEARTBEAT
-from test_ledger_contract import guarded_cluster, guarded_redis, ledger  # noqa: F401
+from support.claimants import PLACES, Claimant, settled
+from support.reports import HEARTBEAT
 
 RATE, BURST, HIGH = 2.0, 5, 60.0
 QUOTAS = (Bound("address", 1000, rate=RATE, burst=BURST), Bound("user", 1000), Bound("tenant", 1000, rate=1.0, burst=3))
@@ -34,7 +32,7 @@ def tries(address: str | None = None, tenant: str | None = None, **more) -> Ask:
 
 
 @pytest.fixture
-async def worker(ledger, clock):  # noqa: F811
+async def worker(ledger, clock):
     await settled(ledger, clock, limit=1000)
     return lambda nonce: Claimant(ledger, nonce, quotas=QUOTAS, limit=1000)
 
@@ -43,7 +41,7 @@ async def claim(worker, *asks, **changes):
     return await worker.claim(*asks, terms=TERMS, **changes)
 
 
-async def buckets_kept(ledger) -> int:  # noqa: F811
+async def buckets_kept(ledger) -> int:
     if isinstance(ledger, MemoryLedger):
         return len(ledger._pools[ledger._settings.prefix, "default"].attempts)
     sets = await ledger._redis.hgetall(ledger._key("default", "attempts"))
@@ -94,7 +92,7 @@ async def test_nothing_else_is_spent_on_an_attempt_too_many(worker, clock):
     assert (await a.claim(tries(None, "theirs"), tries(None, "theirs"), terms=terms)).verdicts == ("", OVER_TENANT)
 
 
-async def test_late_asks_and_full_pools_count_attempts_as_well(ledger, worker, clock):  # noqa: F811
+async def test_late_asks_and_full_pools_count_attempts_as_well(ledger, worker, clock):
     a = worker("a")
     view = await claim(a, *[tries(None, "theirs", late=True)] * 4)
     assert view.verdicts == ("", "", "", OVER_TENANT)
@@ -115,7 +113,7 @@ async def test_the_exempt_try_as_often_as_they_like(worker):
     assert set(view.verdicts) == {""}
 
 
-async def test_buckets_are_bounded(worker, ledger, clock):  # noqa: F811
+async def test_buckets_are_bounded(worker, ledger, clock):
     a = worker("a")
     for first in range(0, 60, 20):
         keys = [bytes([0, 7]) + bytes([number] * 13) for number in range(first, first + 20)]
@@ -131,12 +129,12 @@ async def test_buckets_are_bounded(worker, ledger, clock):  # noqa: F811
 
 
 @pytest.fixture
-async def in_redis(stored, clock):  # noqa: F811
+async def in_redis(stored, clock):
     await settled(stored, clock, limit=1000)
     return Claimant(stored, "a", quotas=QUOTAS, limit=1000)
 
 
-async def test_a_pool_that_lost_its_counts_begins_with_full_buckets(in_redis, stored, clock):  # noqa: F811
+async def test_a_pool_that_lost_its_counts_begins_with_full_buckets(in_redis, stored, clock):
     await claim(in_redis, *[tries("here")] * 50)
     assert await buckets_kept(stored) == 1
     await stored._redis.delete(stored._key("default", "counts"))
@@ -148,7 +146,7 @@ async def test_a_pool_that_lost_its_counts_begins_with_full_buckets(in_redis, st
     assert (await claim(in_redis, tries("here"))).verdicts == ("",)
 
 
-async def test_buckets_are_in_one_hash_that_expires_with_the_pool(in_redis, stored):  # noqa: F811
+async def test_buckets_are_in_one_hash_that_expires_with_the_pool(in_redis, stored):
     await claim(in_redis, tries=(Tried(0, bytes([4, 7]) + b"x" * 13, 1),))
     name = stored._key("default", "attempts")
     assert await stored._redis.hkeys(name) == [str((4 * 256 + 7) % SETS).encode()]
@@ -156,7 +154,7 @@ async def test_buckets_are_in_one_hash_that_expires_with_the_pool(in_redis, stor
 
 
 @pytest.mark.parametrize("quotas", [QUOTAS[1:2], QUOTAS])
-async def test_without_attempts_to_count_there_is_no_key(in_redis, stored, quotas):  # noqa: F811
+async def test_without_attempts_to_count_there_is_no_key(in_redis, stored, quotas):
     in_redis.quotas = quotas
     await claim(in_redis, *[Ask()] * 3)
     assert not await stored._redis.exists(stored._key("default", "attempts"))
@@ -171,14 +169,14 @@ DAMAGE = [
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-async def test_damage_makes_a_set_as_if_it_were_empty(in_redis, stored, damage):  # noqa: F811
+async def test_damage_makes_a_set_as_if_it_were_empty(in_redis, stored, damage):
     place, name = str(int.from_bytes(key("here")[:2], "big") % SETS), stored._key("default", "attempts")
     await stored._redis.hset(name, mapping={place: damage, "x": "y"})
     assert (await claim(in_redis, *[tries("here")] * 6)).verdicts == ("",) * BURST + (OVER,)
     assert len(await stored._redis.hget(name, place)) == KEY_BYTES + 16
 
 
-async def test_damaged_buckets_take_no_room_from_others(in_redis, stored):  # noqa: F811
+async def test_damaged_buckets_take_no_room_from_others(in_redis, stored):
     ours = [bytes([0, 7]) + bytes([number] * 13) for number in (1, 2)]
     damage = b"".join(struct.pack(f">{KEY_BYTES}sdd", bytes([0, 7, number]), 1e300, 1e300) for number in range(90, 98))
     await stored._redis.hset(stored._key("default", "attempts"), "7", damage)
@@ -201,7 +199,7 @@ _pools = count()
     )
 )
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-async def test_both_ledgers_decide_alike(stored, clock, rounds):  # noqa: F811
+async def test_both_ledgers_decide_alike(stored, clock, rounds):
     both = [stored, MemoryLedger(stored._settings, clock, clock)]
     pool = f"pool-{next(_pools)}"
     workers = {

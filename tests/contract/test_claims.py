@@ -7,26 +7,16 @@ from channels_admission.core.protocol import KEY_BYTES
 from channels_admission.ledger.base import Forgotten, OutOfOrder
 from channels_admission.ledger.memory import MemoryLedger
 
-from fair import Claimant, ask
-from reports import HEARTBEAT, LEASE, ClockedRedisLedger
-from test_ledger_contract import guarded_cluster, guarded_redis, ledger  # noqa: F401
+from support.claimants import Claimant, ask, settled
+from support.reports import HEARTBEAT, LEASE
 
 
 @pytest.fixture
-def worker(ledger):  # noqa: F811
+def worker(ledger):
     return lambda nonce, **options: Claimant(ledger, nonce, **options)
 
 
-async def settled(ledger, clock, limit: int = 10) -> Claimant:  # noqa: F811
-    """The pool some time after its first report; a worker of it that holds nothing."""
-    first = Claimant(ledger, "ffff", limit=limit)
-    await first.claim()
-    clock.now += 2 * HEARTBEAT
-    await first.claim()
-    return first
-
-
-async def keys_kept(ledger) -> int:  # noqa: F811
+async def keys_kept(ledger) -> int:
     """How many keys are counted, and in Redis also those of each worker."""
     if isinstance(ledger, MemoryLedger):
         return len(ledger._pools[ledger._settings.prefix, "default"].claims)
@@ -35,7 +25,7 @@ async def keys_kept(ledger) -> int:  # noqa: F811
     return sum(len(field) == KEY_BYTES for fields in hashes for field in fields)
 
 
-async def test_a_key_has_its_quota_over_all_workers(ledger, worker, clock):  # noqa: F811
+async def test_a_key_has_its_quota_over_all_workers(ledger, worker, clock):
     await settled(ledger, clock, 100)
     a, b = worker("a", limit=100), worker("b", limit=100)
     assert (await a.claim(*[ask("kim")] * 5)).verdicts == ("", "", "", "quota:user", "quota:user")
@@ -43,7 +33,7 @@ async def test_a_key_has_its_quota_over_all_workers(ledger, worker, clock):  # n
     assert (view.verdicts, view.granted, view.total) == (("quota:user", ""), 1, 4)
 
 
-async def test_what_is_given_back_may_be_claimed_elsewhere(ledger, worker, clock):  # noqa: F811
+async def test_what_is_given_back_may_be_claimed_elsewhere(ledger, worker, clock):
     await settled(ledger, clock, 100)
     a, b = worker("a", limit=100), worker("b", limit=100)
     await a.claim(*[ask("kim")] * 3)
@@ -58,7 +48,7 @@ async def test_what_is_given_back_may_be_claimed_elsewhere(ledger, worker, clock
     assert await keys_kept(ledger) == 0
 
 
-async def test_a_handshake_needs_room_under_each_of_its_keys(ledger, worker, clock):  # noqa: F811
+async def test_a_handshake_needs_room_under_each_of_its_keys(ledger, worker, clock):
     await settled(ledger, clock, 100)
     a = worker("a", limit=100)
     asks = [ask(f"user {number}", "here") for number in range(7)]
@@ -67,14 +57,14 @@ async def test_a_handshake_needs_room_under_each_of_its_keys(ledger, worker, clo
     assert (await a.claim(ask("user 1", "here"), ask("user 1", "here"))).verdicts == ("", "quota:address")
 
 
-async def test_a_refusal_creates_no_key(ledger, worker, clock):  # noqa: F811
+async def test_a_refusal_creates_no_key(ledger, worker, clock):
     await settled(ledger, clock, 0)
     a = worker("a", limit=0)
     assert (await a.claim(*[ask(f"user {number}") for number in range(9)])).verdicts == ("full",) * 9
     assert await keys_kept(ledger) == 0
 
 
-async def test_a_class_fills_the_pool_up_to_its_share(ledger, worker, clock):  # noqa: F811
+async def test_a_class_fills_the_pool_up_to_its_share(ledger, worker, clock):
     await settled(ledger, clock, 100)
     a, b = worker("a", limit=100), worker("b", limit=100)
     await a.claim(*[ask(group="anonymous")] * 85)
@@ -90,7 +80,7 @@ async def test_a_class_fills_the_pool_up_to_its_share(ledger, worker, clock):  #
     assert held["b"] == {"member": 15, "staff": 5, "exempt": 1}
 
 
-async def test_a_share_follows_the_limit(ledger, worker, clock):  # noqa: F811
+async def test_a_share_follows_the_limit(ledger, worker, clock):
     await settled(ledger, clock, 29)
     a = worker("a", limit=29)
     await a.claim(*[ask(pending=True)] * 9)
@@ -102,7 +92,7 @@ async def test_a_share_follows_the_limit(ledger, worker, clock):  # noqa: F811
     assert (await a.claim(*[ask(pending=True)] * 9)).granted == 5
 
 
-async def test_a_connection_may_claim_more_than_it_had(ledger, worker, clock):  # noqa: F811
+async def test_a_connection_may_claim_more_than_it_had(ledger, worker, clock):
     await settled(ledger, clock, 100)
     a = worker("a", limit=100)
     await a.claim(*[ask(address="here")] * 4)
@@ -110,7 +100,7 @@ async def test_a_connection_may_claim_more_than_it_had(ledger, worker, clock):  
     assert (view.verdicts, view.granted, view.total) == (("", "", "", "quota:user"), 0, 4)
 
 
-async def test_a_connection_that_comes_into_a_lesser_class_needs_room_there(ledger, worker, clock):  # noqa: F811
+async def test_a_connection_that_comes_into_a_lesser_class_needs_room_there(ledger, worker, clock):
     await settled(ledger, clock, 10)
     a = worker("a", limit=10)
     await a.claim(*[ask()] * 8)
@@ -124,7 +114,7 @@ async def test_a_connection_that_comes_into_a_lesser_class_needs_room_there(ledg
     assert view.verdicts == ("share", "", "")
 
 
-async def test_a_repeated_report_claims_nothing_twice(ledger, worker, clock):  # noqa: F811
+async def test_a_repeated_report_claims_nothing_twice(ledger, worker, clock):
     await settled(ledger, clock, 100)
     a = worker("a", limit=100)
     await a.claim(ask("kim"))
@@ -133,7 +123,7 @@ async def test_a_repeated_report_claims_nothing_twice(ledger, worker, clock):  #
     assert (await a.claim(*[ask("kim")] * 3)).verdicts == ("", "", "quota:user")
 
 
-async def test_claims_of_the_dead_return_within_the_lease(ledger, worker, clock):  # noqa: F811
+async def test_claims_of_the_dead_return_within_the_lease(ledger, worker, clock):
     b = await settled(ledger, clock, 1000)
     a = worker("a", limit=1000)
     for start in range(0, 450, 150):
@@ -147,7 +137,7 @@ async def test_claims_of_the_dead_return_within_the_lease(ledger, worker, clock)
     assert await keys_kept(ledger) == 0
 
 
-async def test_claims_of_several_dead_are_swept_up_one_after_the_other(ledger, worker, clock):  # noqa: F811
+async def test_claims_of_several_dead_are_swept_up_one_after_the_other(ledger, worker, clock):
     b = await settled(ledger, clock, 100)
     for nonce in "acde":
         await worker(nonce, limit=100).claim(ask("kim"), ask(nonce))
@@ -157,7 +147,7 @@ async def test_claims_of_several_dead_are_swept_up_one_after_the_other(ledger, w
     assert await keys_kept(ledger) == 0
 
 
-async def test_a_goodbye_gives_claims_back(ledger, worker, clock):  # noqa: F811
+async def test_a_goodbye_gives_claims_back(ledger, worker, clock):
     b = await settled(ledger, clock, 100)
     a = worker("a", limit=100)
     await a.claim(ask("kim"), ask("lee"))
@@ -168,7 +158,7 @@ async def test_a_goodbye_gives_claims_back(ledger, worker, clock):  # noqa: F811
     assert await keys_kept(ledger) == 0
 
 
-async def test_a_worker_that_was_forgotten_tells_all_of_it_again(ledger, worker, clock):  # noqa: F811
+async def test_a_worker_that_was_forgotten_tells_all_of_it_again(ledger, worker, clock):
     b = await settled(ledger, clock, limit=100)
     a = worker("a", limit=100)
     await a.claim(*[ask(f"user {number}") for number in range(50)])
@@ -182,13 +172,6 @@ async def test_a_worker_that_was_forgotten_tells_all_of_it_again(ledger, worker,
         pass
     assert (await b.claim(*[ask("user 7")] * 3)).verdicts == ("", "", "quota:user")
     assert await keys_kept(ledger) <= 51 * 2
-
-
-@pytest.fixture
-async def stored(admission, clock, redis_server):
-    place = ClockedRedisLedger(admission(LEASE=LEASE, HEARTBEAT=HEARTBEAT, LEDGER=redis_server.url), clock)
-    yield place
-    await place.aclose()
 
 
 @pytest.mark.parametrize("part", ["claims", "claims:host:1:a", "counts"])

@@ -17,10 +17,10 @@ from channels_admission.limiter.limiter import Limiter
 from channels_admission.limiter.state import State
 from channels_admission.runtime.identity import Worker
 
-from conftest import eventually
-from damage import FEW, VALUES, Place, one_of_each
-from reports import Clock, Reporter
-from stored import StoredInRedis
+from support.damage import FEW, VALUES, Place, one_of_each
+from support.reports import Clock, Reporter
+from support.stored import StoredInRedis
+from support.waiting import eventually
 
 LIMIT, WORKERS, HEARTBEAT, LEASE, QUOTA = 12, 4, 1.0, 10.0, 3
 STEPS_PER_BEAT = 2

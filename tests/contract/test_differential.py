@@ -18,8 +18,8 @@ from channels_admission.core.protocol import Terms, View
 from channels_admission.ledger.base import Forgotten, OutOfOrder
 from channels_admission.ledger.memory import MemoryLedger
 
-from fair import Claimant, ask
-from reports import HEARTBEAT, LEASE, Clock, ClockedRedisLedger, Reporter
+from support.claimants import Claimant, ask
+from support.reports import HEARTBEAT, LEASE, Clock, ClockedRedisLedger, Reporter
 
 TOLERANCE = 1e-6
 """Seconds: Redis reckons in milliseconds, and both in floating-point numbers."""

@@ -12,8 +12,8 @@ from channels_admission.ledger import open_ledger
 from channels_admission.status.snapshot import Health, collect
 
 from demo.servers import POLL, Redis, ServerFailed, end, find_redis, free_port, spawn
-from redises import AUTHORITY, certify, secret_cluster
-from reports import Reporter
+from support.redises import AUTHORITY, certify, secret_cluster
+from support.reports import Reporter
 
 USER = ("--user", "app", "on", ">secret", "~test-*", "+@all")
 

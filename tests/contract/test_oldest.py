@@ -6,16 +6,14 @@ from itertools import count, product
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
-from test_ledger_claims import settled, stored  # noqa: F401
 
 from channels_admission.core.protocol import Aged, Ask, Evicted
 from channels_admission.core.shares import Bound
 from channels_admission.ledger.memory import MemoryLedger
 
-from damage import VALUES
-from fair import Claimant, ask, key
-from reports import HEARTBEAT
-from test_ledger_contract import guarded_cluster, guarded_redis, ledger  # noqa: F401
+from support.claimants import Claimant, ask, key, settled
+from support.damage import VALUES
+from support.reports import HEARTBEAT
 
 MOST = 2
 QUOTAS = (Bound("user", MOST, oldest=True), Bound("address", 5))
@@ -25,7 +23,7 @@ OVER = "quota:user"
 class Obedient(Claimant):
     """A worker that knows since when it holds a slot under the user's key, and ends those it is told to."""
 
-    def __init__(self, ledger, nonce, clock, **options) -> None:  # noqa: F811
+    def __init__(self, ledger, nonce, clock, **options) -> None:
         super().__init__(ledger, nonce, quotas=QUOTAS, **{"limit": 100, **options})
         self.clock = clock
         self.open: dict[bytes, list[float]] = {}
@@ -56,7 +54,7 @@ class Obedient(Claimant):
 
 
 @pytest.fixture
-async def worker(ledger, clock):  # noqa: F811
+async def worker(ledger, clock):
     await settled(ledger, clock, limit=100)
     return lambda nonce, **options: Obedient(ledger, nonce, clock, **options)
 
@@ -163,7 +161,7 @@ async def test_the_dead_give_way_to_nobody_and_are_not_waited_for(worker, clock)
     assert len(b.open[key("kim")]) == MOST
 
 
-async def test_what_is_held_by_those_who_tell_no_ages_is_not_exceeded(worker, ledger):  # noqa: F811
+async def test_what_is_held_by_those_who_tell_no_ages_is_not_exceeded(worker, ledger):
     """As by workers of the deployment before, where the quota refused."""
     old, new = Claimant(ledger, "c", limit=100), worker("a")
     await old.claim(*[ask("kim")] * MOST)
@@ -175,7 +173,7 @@ async def test_what_is_held_by_those_who_tell_no_ages_is_not_exceeded(worker, le
     assert (view.verdicts, view.evicted) == (("",), (Evicted(key("kim"), 1),))
 
 
-async def test_the_dead_give_way_to_nobody_whatever_settings_the_worker_has_that_sweeps_up(worker, ledger, clock):  # noqa: F811
+async def test_the_dead_give_way_to_nobody_whatever_settings_the_worker_has_that_sweeps_up(worker, ledger, clock):
     a, b, old = worker("a"), worker("b"), Claimant(ledger, "c", limit=100)
     await a.claim(*[ask("kim")] * MOST)
     clock.now += 0.1
@@ -203,7 +201,7 @@ async def test_nobody_ends_for_what_the_same_worker_is_counted_for_under_another
     assert (await again.claim()).evicted == (Evicted(key("kim"), 1),)
 
 
-async def test_nothing_is_kept_of_those_who_have_left(worker, ledger, clock):  # noqa: F811
+async def test_nothing_is_kept_of_those_who_have_left(worker, ledger, clock):
     a, b = worker("a"), worker("b")
     await a.claim(*[ask("kim")] * MOST, ask("lee"))
     clock.now += 0.1
@@ -229,7 +227,7 @@ DAMAGE = [
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-async def test_damage_lets_nobody_give_way_and_nobody_in(stored, clock, damage):  # noqa: F811
+async def test_damage_lets_nobody_give_way_and_nobody_in(stored, clock, damage):
     await settled(stored, clock, limit=100)
     a = Obedient(stored, "a", clock)
     await a.claim(*[ask("kim")] * MOST)
@@ -246,7 +244,7 @@ async def test_damage_lets_nobody_give_way_and_nobody_in(stored, clock, damage):
     assert (await a.claim()).evicted == ()
 
 
-async def test_where_claims_begin_anew_ages_are_told_again(stored, clock):  # noqa: F811
+async def test_where_claims_begin_anew_ages_are_told_again(stored, clock):
     await settled(stored, clock, limit=100)
     a, b = Obedient(stored, "a", clock), Obedient(stored, "b", clock)
     await a.claim(*[ask("kim")] * MOST)
@@ -262,7 +260,7 @@ async def test_where_claims_begin_anew_ages_are_told_again(stored, clock):  # no
     assert (await a.claim()).evicted == (Evicted(key("kim"), 1),)
 
 
-async def test_whatever_stands_in_any_field_nobody_is_ended_for_it_and_no_call_fails(stored, clock):  # noqa: F811
+async def test_whatever_stands_in_any_field_nobody_is_ended_for_it_and_no_call_fails(stored, clock):
     await settled(stored, clock, limit=100)
     a, b = Obedient(stored, "a", clock), Obedient(stored, "b", clock)
     terms = Bound("user", MOST, rate=1000.0, burst=1000, oldest=True), QUOTAS[1]
@@ -286,7 +284,7 @@ async def test_whatever_stands_in_any_field_nobody_is_ended_for_it_and_no_call_f
     assert (a.evicted, b.evicted) == ({}, {})
 
 
-async def test_no_slot_of_the_dead_gives_way_once_claims_have_begun_anew(stored, clock):  # noqa: F811
+async def test_no_slot_of_the_dead_gives_way_once_claims_have_begun_anew(stored, clock):
     await settled(stored, clock, limit=100)
     b, dead = Obedient(stored, "b", clock), Obedient(stored, "c", clock)
     await dead.claim(*[ask("kim")] * MOST)
@@ -301,7 +299,7 @@ async def test_no_slot_of_the_dead_gives_way_once_claims_have_begun_anew(stored,
     assert (view.verdicts, view.evicted) == (("",), (Evicted(key("kim"), 1),))
 
 
-async def test_a_worker_is_told_of_a_key_once_however_many_come_and_of_none_when_it_is_dead(stored, clock):  # noqa: F811
+async def test_a_worker_is_told_of_a_key_once_however_many_come_and_of_none_when_it_is_dead(stored, clock):
     await settled(stored, clock, limit=100)
     a, b = Obedient(stored, "a", clock), Obedient(stored, "b", clock)
     await a.claim(*[ask("kim")] * MOST)
@@ -333,7 +331,7 @@ KEYS = ("kim", "lee")
     )
 )
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-async def test_both_ledgers_decide_alike_and_come_back_to_the_maximum(stored, clock, rounds):  # noqa: F811
+async def test_both_ledgers_decide_alike_and_come_back_to_the_maximum(stored, clock, rounds):
     """Workers ask, lose connections, do not hear answers; when all have reported twice, everything is exact."""
     both = [stored, MemoryLedger(stored._settings, clock, clock)]
     pool = f"pool-{next(_pools)}"

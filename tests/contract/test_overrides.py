@@ -1,4 +1,3 @@
-# ruff: noqa: F811 (fixtures of another module)
 """What the contract of a ledger says of operators' controls and of the pool's level, for every ledger there is."""
 
 import hashlib
@@ -13,8 +12,7 @@ from channels_admission.core.levels import Edge, Level
 from channels_admission.core.overrides import EVERYBODY, Controls, Drain, Order
 from channels_admission.ledger.overrides import controls_of, text
 
-from reports import HEARTBEAT, Reporter
-from test_ledger_contract import guarded_cluster, guarded_redis, ledger, worker  # noqa: F401
+from support.reports import HEARTBEAT, Reporter
 
 EIGHTY = Controls(limit=Order(80, "ann", 1_790_000_000.25))
 

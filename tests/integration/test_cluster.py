@@ -9,10 +9,10 @@ import pytest
 from channels_admission.exceptions import LedgerError, LedgerRefused, LedgerUnavailable
 from channels_admission.ledger import open_ledger
 
-from churn import churn
-from conftest import eventually
-from redises import SLOTS, Cluster, as_admission, cluster, replicated_cluster, rights
-from reports import Reporter
+from support.churn import churn
+from support.redises import SLOTS, Cluster, as_admission, cluster, replicated_cluster, rights
+from support.reports import Reporter
+from support.waiting import eventually
 
 LIMIT, HEARTBEAT, LEASE = 50, 0.4, 4
 GATES, CLIENTS = 4, 20
@@ -20,7 +20,7 @@ REGAINED = 12.0
 """Seconds from the end of a primary to every limiter's next success, at the most; the nodes wait two of them."""
 FIRST, SECOND, NEW = range(3)
 """The nodes; the new one has no slot at the start."""
-pytestmark = [pytest.mark.integration, pytest.mark.fault]
+pytestmark = pytest.mark.fault
 
 
 @pytest.fixture(scope="module")

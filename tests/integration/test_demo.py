@@ -8,8 +8,6 @@ import pytest
 
 from demo.servers import SERVING, TESTPROJECT
 
-pytestmark = pytest.mark.integration
-
 
 @pytest.mark.parametrize("server", SERVING)
 def test_the_demo_ends_by_itself_with_the_limit_held(server):

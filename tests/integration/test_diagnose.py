@@ -5,20 +5,17 @@ import json
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import psutil
 import pytest
 
 from channels_admission.diagnostics.pools import KNOWN
 
-from clients import enter_many, leave_all
-from conftest import eventually
 from demo.servers import TESTPROJECT, Workers
+from support import TESTS
+from support.clients import enter_many, leave_all
+from support.waiting import eventually
 
-pytestmark = pytest.mark.integration
-
-HERE = Path(__file__).resolve().parent
 WIDTH = 80
 
 
@@ -30,7 +27,7 @@ def worker(redis_server, prefix):
         settings = {"LEDGER": redis_server.url, "PREFIX": prefix, "HEARTBEAT": 0.2, "LEASE": 5, **keys}
         return Workers(
             "uvicorn", 1, redis_url=redis_server.url, settings=settings, application=application,
-            args=["--app-dir", str(HERE)],
+            args=["--app-dir", str(TESTS)],
         )  # fmt: skip
 
     return start
@@ -92,7 +89,7 @@ async def test_the_limit_reached(worker):
 
 
 async def test_a_blocked_event_loop(worker):
-    with worker("blocking:application") as workers:
+    with worker("support.blocking:application") as workers:
         told = await diagnosed(workers, "loop-blocked")
         assert told["exit_code"] == 2
         assert told["findings"][0]["title"].endswith(f" {workers.pids[0]} is blocked")

@@ -14,11 +14,11 @@ from channels_admission.controls import adrain
 from channels_admission.core.levels import Level
 from channels_admission.status.snapshot import Health, collect
 
-from clients import Client, enter_many, leave_all, look, shows
-from conftest import eventually
 from demo.servers import SERVING, Workers
+from support.clients import Client, enter_many, leave_all, look, shows
+from support.waiting import eventually
 
-pytestmark = [pytest.mark.integration, pytest.mark.fault]
+pytestmark = pytest.mark.fault
 
 KEYS = {"HEARTBEAT": 0.5, "LEASE": 5, "RETRY_AFTER": (1, 60), "MAX_CONNECTIONS": 2000}
 HELD_UP = {"uvicorn": True, "daphne": True, "hypercorn": False, "granian": False}

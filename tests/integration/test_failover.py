@@ -9,16 +9,16 @@ from contextlib import asynccontextmanager
 import pytest
 from redis import Redis as Client
 
-from clients import Crowd, look
-from conftest import eventually
 from demo.servers import Workers
-from redises import Cluster, replicated_cluster, watched
+from support.clients import Crowd, look
+from support.redises import Cluster, replicated_cluster, watched
+from support.waiting import eventually
 
 LIMIT, HEARTBEAT, LEASE = 40, 0.5, 5
 WORKERS, CLIENTS = 4, 80
 PATIENCE = 15.0
 """Seconds until the new primary answers, at the most."""
-pytestmark = [pytest.mark.integration, pytest.mark.fault]
+pytestmark = pytest.mark.fault
 
 
 @pytest.fixture

@@ -21,12 +21,12 @@ from redis.asyncio import Redis as Operator
 
 from channels_admission.conf import Settings
 
-from clients import Client, Crowd, enter_many, leave_all, look, shows
-from conftest import eventually
 from demo.servers import Redis, Workers
-from proxy import HARD, Proxy
+from support.clients import Client, Crowd, enter_many, leave_all, look, shows
+from support.proxy import HARD, Proxy
+from support.waiting import eventually
 
-pytestmark = [pytest.mark.integration, pytest.mark.fault, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [pytest.mark.fault, pytest.mark.asyncio(loop_scope="module")]
 
 LIMIT, HEARTBEAT, LEASE = 50, 0.25, 2.5
 TRIES = 30

@@ -6,14 +6,14 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
-from pathlib import Path
 
 import psutil
 import pytest
 import redis
 
-from clients import look
 from demo.servers import Workers
+from support import TESTS
+from support.clients import look
 
 LIMIT = 50
 KNOCKING = 10 * LIMIT
@@ -23,7 +23,7 @@ ECHOES = 4
 CALLS = 60
 """To the ledger, a second and worker."""
 GROWTH = 20 * 2**20
-LOAD = Path(__file__).with_name("load.py")
+LOAD = TESTS / "support" / "load.py"
 OURS = "admission: "
 LOGGING = {
     "version": 1,
@@ -38,7 +38,7 @@ LOGGING = {
         "channels_admission": {"level": "INFO", "handlers": ["ours"], "propagate": False},
     },
 }
-pytestmark = [pytest.mark.integration, pytest.mark.fault]
+pytestmark = pytest.mark.fault
 
 
 @contextmanager

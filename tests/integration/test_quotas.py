@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from pathlib import Path
 
 import pytest
 import redis
@@ -16,15 +15,16 @@ from websockets.exceptions import ConnectionClosed
 
 from channels_admission.core.protocol import KEY_BYTES
 
-from clients import Client
-from conftest import eventually
 from demo.servers import Workers, environment
+from support import TESTS
+from support.clients import Client
+from support.waiting import eventually
 
-pytestmark = [pytest.mark.integration, pytest.mark.fault]
+pytestmark = pytest.mark.fault
 
 USERS, SOCKETS, QUOTA = 50, 10, 3
 HEARTBEAT, LEASE = 0.5, 5.0
-LOGINS = Path(__file__).with_name("logins.py")
+LOGINS = TESTS / "support" / "logins.py"
 
 
 class Visits:

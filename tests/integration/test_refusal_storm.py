@@ -18,7 +18,7 @@ from demo.servers import Redis
 
 LIMIT = 10
 AT_ONCE = 1000
-pytestmark = [pytest.mark.integration, pytest.mark.fault]
+pytestmark = pytest.mark.fault
 
 
 class Lines(logging.Filter):

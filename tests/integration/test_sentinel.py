@@ -8,16 +8,16 @@ from redis.asyncio import Redis as Client
 
 from channels_admission.status.snapshot import collect
 
-from churn import Churn, churn
-from conftest import eventually
 from demo.servers import Redis
-from redises import watched
+from support.churn import Churn, churn
+from support.redises import watched
+from support.waiting import eventually
 
 LIMIT, HEARTBEAT, LEASE = 50, 0.4, 4
 GATES, CLIENTS = 4, 20
 REGAINED = 6.0
 """Seconds from the primary's end to every limiter's next success, at the most."""
-pytestmark = [pytest.mark.integration, pytest.mark.fault]
+pytestmark = pytest.mark.fault
 
 
 @pytest.fixture

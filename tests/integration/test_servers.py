@@ -11,19 +11,11 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
-from clients import Client, Crowd, enter_many, leave_all, look, shows
-from conftest import eventually
 from demo.servers import Redis, Workers
+from support.clients import Client, Crowd, enter_many, leave_all, look, shows
+from support.servers import SERVERS
+from support.waiting import eventually
 
-pytestmark = pytest.mark.integration
-
-SERVERS = {
-    "uvicorn-sansio": ("uvicorn", ["--ws", "websockets-sansio"]),
-    "uvicorn-wsproto": ("uvicorn", ["--ws", "wsproto"]),
-    "daphne": ("daphne", []),
-    "hypercorn": ("hypercorn", []),
-    "granian": ("granian", []),
-}
 LIMIT = 50
 HEARTBEAT = 0.5
 TERMS = {"HEARTBEAT": HEARTBEAT, "LEASE": 5}

@@ -18,12 +18,12 @@ from channels_admission.overload.manager import REFRESH, OverloadManager
 from channels_admission.overload.monitors import WINDOW
 from channels_admission.overload.trigger import STEADY
 
-from cgroups import control_group
-from clients import Client, enter_many, leave_all, look, shows
-from conftest import eventually
 from demo.servers import Workers
+from support.cgroups import control_group
+from support.clients import Client, enter_many, leave_all, look, shows
+from support.waiting import eventually
 
-pytestmark = [pytest.mark.integration, pytest.mark.fault]
+pytestmark = pytest.mark.fault
 
 HEARTBEAT = 0.2
 TERMS = {"MAX_CONNECTIONS": 5000, "HEARTBEAT": HEARTBEAT, "LEASE": 5}

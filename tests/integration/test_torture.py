@@ -5,10 +5,10 @@ from collections import Counter
 import pytest
 
 from demo.servers import Redis
-from proxy import Proxy
-from torture import NETWORK, Torture
+from support.proxy import Proxy
+from support.torture import NETWORK, Torture
 
-pytestmark = [pytest.mark.integration, pytest.mark.fault]
+pytestmark = pytest.mark.fault
 
 LIMIT, HEARTBEAT = 50, 0.5
 RUNS = [

@@ -18,7 +18,7 @@ from django.test import RequestFactory
 from django.utils.functional import SimpleLazyObject
 
 STATIC = Path(str(files("channels_admission"))) / "static" / "channels_admission"
-NODE_TESTS = sorted((Path(__file__).parent / "js").glob("*.test.mjs"))
+NODE_TESTS = sorted(Path(__file__).parent.glob("*.test.mjs"))
 CLASSIC = "/static/channels_admission/admission-socket.classic.js"
 
 

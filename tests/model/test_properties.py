@@ -32,9 +32,7 @@ from channels_admission.limiter.verdicts import Verdicts
 from channels_admission.quotas.requests import Rules
 from channels_admission.runtime.identity import Worker
 
-from reports import Clock, ClockedRedisLedger
-
-pytestmark = pytest.mark.simulation
+from support.reports import Clock, ClockedRedisLedger
 
 LIMIT, WORKERS, HEARTBEAT, LEASE = 12, 4, 1.0, 10.0
 RANKS = (None, "member", "staff", "anonymous")

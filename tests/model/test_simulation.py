@@ -10,9 +10,7 @@ import pytest
 
 from channels_admission.limiter.state import State
 
-from simulation import ALL, BIRTHS, EMBEDDED, FATES, LOSS, NET, ORDERS, RUSH, Simulation
-
-pytestmark = pytest.mark.simulation
+from support.simulation import ALL, BIRTHS, EMBEDDED, FATES, LOSS, NET, ORDERS, RUSH, Simulation
 
 LIMIT, WORKERS, HEARTBEAT, LEASE = 100, 8, 1.0, 10.0
 PROFILES = pytest.mark.parametrize(

@@ -1,11 +1,12 @@
 """The page of what admission costs, and the README's part of it, tell what was measured."""
 
 import json
-from pathlib import Path
 
 from benchmarks.report import BLOCK, README, Ratio, page, ratio, summary, up
 
-DOCS = Path(__file__).resolve().parent.parent / "docs"
+from support import ROOT
+
+DOCS = ROOT / "docs"
 
 
 def measured():

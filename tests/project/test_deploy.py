@@ -23,10 +23,9 @@ from channels_admission.client import Patience, connections
 from channels_admission.conf.sizing import HEADROOM, part
 from channels_admission.diagnostics.deploy import READ_TIMEOUT, advise, limits_conf, systemd
 
-from clients import Client, enter_many, leave_all, look, shows
-from conftest import eventually
 from demo.consumers import ADDRESS
-from deployment import (
+from support.clients import Client, enter_many, leave_all, look, shows
+from support.deployment import (
     BALANCERS,
     DEPLOY,
     UNIT,
@@ -40,6 +39,7 @@ from deployment import (
     unit,
     variable,
 )
+from support.waiting import eventually
 
 REFUSAL = re.compile(r"Try Again Later; retry-after=\d+(\.\d)?")
 

@@ -13,7 +13,8 @@ import channels_admission
 from channels_admission import conf
 from channels_admission.conf import sizing
 
-ROOT = Path(__file__).resolve().parent.parent
+from support import ROOT
+
 NEEDED = {
     "channels_admission/py.typed",
     "channels_admission/ledger/lua/main.lua",

@@ -1,14 +1,15 @@
 """The benchmark of many workers, at a small size; and what its page says of the large one."""
 
 import re
-from pathlib import Path
 
 import pytest
 
 from benchmarks import scale
 from channels_admission.ledger.redis import RedisLedger
 
-PAGE = Path(__file__).resolve().parent.parent / "docs" / "scaling.md"
+from support import ROOT
+
+PAGE = ROOT / "docs" / "scaling.md"
 SMALL = {"SIZES": (3, 30), "SLOTS": 5, "HERD": 600, "ROOM": 40, "SAMPLES": 30, "BEATS": 1, "HEARTBEAT": 0.2}
 
 

@@ -11,7 +11,7 @@ from channels_admission.ledger import open_ledger
 from channels_admission.limiter.limiter import Limiter, Slot
 from channels_admission.runtime.identity import Worker
 
-from conftest import eventually
+from support.waiting import eventually
 
 
 class Churn:

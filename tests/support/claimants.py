@@ -8,7 +8,7 @@ from dataclasses import replace
 from channels_admission.core.protocol import KEY_BYTES, Aged, Ask, Fair, Key, Tried, View
 from channels_admission.core.shares import Bound, Class
 
-from reports import Reporter
+from support.reports import HEARTBEAT, Reporter
 
 SHARES = {"anonymous": 0.8, "member": 0.95, "staff": 1.0}
 CLASSES = (Class("", 1.0), *(Class(name, share) for name, share in SHARES.items()), Class("exempt", math.inf))
@@ -74,3 +74,12 @@ class Claimant(Reporter):
         self.classes[each.group] -= 1
         self.claims.subtract(filter(None, each.claims))
         self.told |= {*filter(None, each.claims)}
+
+
+async def settled(ledger, clock, limit: int = 10) -> Claimant:
+    """The pool some time after its first report; a worker of it that holds nothing."""
+    first = Claimant(ledger, "ffff", limit=limit)
+    await first.claim()
+    clock.now += 2 * HEARTBEAT
+    await first.claim()
+    return first

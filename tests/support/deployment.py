@@ -20,7 +20,7 @@ import psutil
 import pytest
 
 from demo.servers import SERVING, TESTPROJECT, Redis, end, environment, free_port, spawn, wait_until
-from machines import Machine, machines
+from support.machines import Machine, machines
 
 DEPLOY = TESTPROJECT / "deploy"
 DRAIN, DRAINED = "0.4", "1"

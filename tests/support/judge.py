@@ -31,11 +31,11 @@ from typing import TYPE_CHECKING
 
 from channels_admission.core.protocol import Report, View
 
-from processes import Actor
-from stored import Stored
+from support.processes import Actor
+from support.stored import Stored
 
 if TYPE_CHECKING:
-    from simulation import Simulation
+    from support.simulation import Simulation
 
 SLACK = 0.01
 """Seconds that the ledger's whole milliseconds may make of a lease."""

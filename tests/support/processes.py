@@ -12,7 +12,7 @@ from channels_admission.limiter.limiter import Limiter, Slot
 from channels_admission.runtime.identity import Worker
 
 if TYPE_CHECKING:
-    from simulation import Simulation
+    from support.simulation import Simulation
 
 
 class _Selector(selectors.SelectSelector):

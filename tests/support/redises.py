@@ -11,6 +11,7 @@ from redis import Redis as Client
 from redis.exceptions import RedisError
 
 from demo.servers import POLL, Redis, find_redis, free_port
+from support import ROOT
 
 NAME = "main"
 """What the sentinels call their primary."""
@@ -26,7 +27,7 @@ PATIENCE = 20.0
 AUTHORITY = "authority.pem"
 """The file of :func:`certify` that a client needs."""
 
-SECURITY = Path(__file__).resolve().parent.parent / "SECURITY.md"
+SECURITY = ROOT / "SECURITY.md"
 
 
 def rights(*more: str, in_cluster: bool = False) -> tuple[str, ...]:

@@ -25,9 +25,9 @@ from channels_admission.ledger.base import OutOfOrder
 from channels_admission.limiter import reconciler
 from channels_admission.limiter.state import State
 
-from judge import Judge, Outcome
-from processes import Actor, Process
-from stored import Stored, StoredInMemory, StoredInRedis
+from support.judge import Judge, Outcome
+from support.processes import Actor, Process
+from support.stored import Stored, StoredInMemory, StoredInRedis
 
 Answer = asyncio.Future[View]
 

@@ -16,8 +16,8 @@ from channels_admission.ledger.overrides import controls_of, entries
 from channels_admission.ledger.redis import RedisLedger
 from channels_admission.runtime.identity import home
 
-from damage import VALUES, some
-from reports import ClockedRedisLedger
+from support.damage import VALUES, some
+from support.reports import ClockedRedisLedger
 
 NOW = "redis.call('GET', KEYS[2] .. ':now')"
 CONTROL = script.CONTROL.replace("redis.call('TIME')", f"{{math.floor({NOW} / 1000), ({NOW} % 1000) * 1000}}")

@@ -6,7 +6,7 @@ from contextlib import suppress
 
 import pytest
 
-from proxy import HOST, Proxy
+from support.proxy import HOST, Proxy
 
 
 @pytest.fixture

@@ -16,12 +16,12 @@ from subprocess import Popen
 
 import psutil
 
-import tortured
-from clients import look
-from conftest import eventually
 from demo.servers import Redis, end, environment, spawn
-from proxy import Proxy
-from tortured import WORKERS, Cells
+from support import tortured
+from support.clients import look
+from support.proxy import Proxy
+from support.tortured import WORKERS, Cells
+from support.waiting import eventually
 
 LATENCY = 0.1
 """Seconds each way: less than the ledger's timeout for a call, and more for a call over a new connection."""

@@ -1,6 +1,5 @@
 """The admin: who sees what, the feed, the panel, hostile content, a ledger that is away, the page in a browser."""
 
-import asyncio
 import json
 import os
 import re
@@ -9,7 +8,6 @@ import sys
 import time
 from dataclasses import replace
 from datetime import timedelta
-from html.parser import HTMLParser
 from importlib.resources import files
 from io import StringIO
 
@@ -22,24 +20,18 @@ from django.test import RequestFactory, override_settings
 from django.urls import include, path
 from selenium.webdriver.support.wait import WebDriverWait
 
-from channels_admission import conf
 from channels_admission.core.counters import OTHER, Reason
 from channels_admission.core.levels import Level
 from channels_admission.core.readings import Load
 from channels_admission.exceptions import LedgerUnavailable
-from channels_admission.ledger import open_ledger
 from channels_admission.ledger.memory import MemoryLedger
 from channels_admission.models import Pool
 from channels_admission.status import cache
 from channels_admission.status.snapshot import Health
 from channels_admission.templatetags import channels_admission as tags
 
-from reports import Reporter
+from support.pages import FEED, HISTORY, INDEX, PAGE, Page, report
 
-PAGE = "/admin/channels_admission/pool/"
-FEED = "/admin/channels_admission/pool/feed/"
-INDEX = "/admin/"
-HISTORY = "/admin/channels_admission/pool/history/"
 MONITORS = ("lag", "memory", "descriptors", "cpu")
 NOWHERE = "redis://127.0.0.1:1/0"
 
@@ -91,39 +83,11 @@ def as_viewer(client, viewer):
     return client
 
 
-def report(worker: str = "web-1:4242:ab12", held: int = 0, *, pool: str = "default", **changes) -> None:
-    """Let the memory ledger hear of ``worker``, ``host:pid:nonce``."""
-    limit = conf.current().pool(pool).max_connections
-    reporter = Reporter(open_ledger(conf.current()), worker.split(":")[-1], limit=limit, pool=pool)
-    reporter.last = replace(reporter.last, worker=worker, seq=time.monotonic_ns())
-    asyncio.run(reporter.say(held, **changes))
-
-
 def lose_ledger(monkeypatch) -> None:
     async def read(self, pools):
         raise LedgerUnavailable("ConnectionError: nobody there")
 
     monkeypatch.setattr(MemoryLedger, "read", read)
-
-
-class Page(HTMLParser):
-    """The elements of a page, each as its name and attributes, those inside templates included."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.feed(html)
-
-    def handle_starttag(self, name, attributes):
-        self.elements.append((name, dict(attributes)))
-
-    def shown(self, notice: str) -> bool:
-        (hidden,) = {"hidden" in given for _, given in self.elements if given.get("data-notice") == notice}
-        return not hidden
-
-    def board(self) -> dict[str, str | None]:
-        (given,) = (given for _, given in self.elements if "data-admission" in given)
-        return given
 
 
 def page(response) -> Page:

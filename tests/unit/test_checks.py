@@ -364,7 +364,7 @@ def test_a_ramp_or_a_burst_without_a_rate(settings, keys, expected):
     ("keys", "expected"),
     [
         ({"SHARES": {"member": 0.9}}, ["W010"]),
-        ({"SHARES": {"member": 0.9}, "CLASSIFY": "test_checks.ids"}, []),
+        ({"SHARES": {"member": 0.9}, "CLASSIFY": f"{__name__}.ids"}, []),
         ({"SHARES": {}}, []),
         ({"POOLS": {"chat": {"SHARES": {"member": 0.9}}}}, ["W010"]),
     ],

@@ -27,8 +27,8 @@ from channels_admission.runtime.faults import Faults
 from channels_admission.runtime.identity import Worker, host_name
 from channels_admission.status.snapshot import collect
 
-from clients import shows
-from conftest import eventually
+from support.clients import shows
+from support.waiting import eventually
 
 SPEED = {"HEARTBEAT": 0.1, "LEASE": 1, "RETRY_AFTER": (1, 60)}
 

@@ -16,8 +16,8 @@ from channels_admission.lifespan import admission as within
 from channels_admission.limiter import registry
 from channels_admission.limiter.registry import PATIENCE_AT_EXIT, limiter_of
 
-from conftest import eventually
 from demo.servers import TESTPROJECT, Redis, environment
+from support.waiting import eventually
 
 
 async def workers(settings, pool="default"):

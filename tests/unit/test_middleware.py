@@ -12,8 +12,8 @@ from channels_admission.ledger.memory import MemoryLedger
 from channels_admission.limiter.registry import close_limiters, limiter_of
 from channels_admission.middleware import AdmissionMiddleware
 
-from clients import shows
-from conftest import eventually
+from support.clients import shows
+from support.waiting import eventually
 
 CONNECT = {"type": "websocket.connect"}
 TEXT = {"type": "websocket.receive", "text": "hello"}

@@ -16,10 +16,10 @@ from channels_admission.limiter.registry import close_limiters, limiter_of, open
 from channels_admission.readiness import AdmissionReadiness, answer, standing
 from channels_admission.runtime.identity import Worker
 
-from clients import enter_many, leave_all
-from conftest import eventually
 from demo.servers import Workers
-from faulty import FaultyLedger
+from support.clients import enter_many, leave_all
+from support.faulty import FaultyLedger
+from support.waiting import eventually
 
 READINGS: dict[str, float] = {}
 WATCHED = {"told": {"MONITOR": f"{__name__}.told", "THRESHOLDS": (0.8, 0.9)}}

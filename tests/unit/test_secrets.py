@@ -21,8 +21,8 @@ from channels_admission.ledger import open_ledger
 from channels_admission.limiter.registry import close_limiters, limiter_of
 from channels_admission.status import cache
 
-from conftest import eventually
 from demo.servers import Redis
+from support.waiting import eventually
 
 CORE = "sEcr3t"
 """A part of every secret here, and of nothing else."""

@@ -9,16 +9,14 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
-import test_servers
-from test_servers import SERVERS
 
 import channels_admission
 
-from clients import look
-from conftest import eventually
 from demo.servers import Workers
-
-pytestmark = pytest.mark.integration
+from support import TESTS
+from support.clients import look
+from support.servers import SERVERS
+from support.waiting import eventually
 
 CLIENTS, AGE, GRACE, DEADLINE, LONG_DEADLINE = 5, 1, 1, 1, 8
 LOOK, LATE = 1, 2
@@ -40,11 +38,13 @@ class Stage:
 
     def __init__(self, server: str, settings, keys, redis_url: str, stack: ExitStack) -> None:
         name, args = SERVERS[server]
-        own = [Path(channels_admission.__file__).parent.parent, Path(test_servers.__file__).parent]
+        own = [Path(channels_admission.__file__).parent.parent, TESTS]
         here = {"PYTHONPATH": os.pathsep.join(map(str, own))}
         self.server, self.settings, self.stack = server, settings, stack
         self.workers = stack.enter_context(
-            Workers(name, 1, redis_url=redis_url, settings=keys, args=args, application="rude:application", env=here)
+            Workers(
+                name, 1, redis_url=redis_url, settings=keys, args=args, application="support.rude:application", env=here
+            )
         )
 
     def knock(self, path: str) -> socket.socket:

@@ -9,12 +9,10 @@ import pytest
 
 from channels_admission.ledger import open_ledger
 
-from clients import enter_many, look, shows
-from conftest import eventually
 from demo.servers import Workers
-from reports import Reporter
-
-pytestmark = pytest.mark.integration
+from support.clients import enter_many, look, shows
+from support.reports import Reporter
+from support.waiting import eventually
 
 LIMIT = 50
 PLAIN, MOUNTED, FULL = "project.plain:application", "project.mounted:application", "project.asgi:application"

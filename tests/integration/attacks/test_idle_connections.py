@@ -6,17 +6,14 @@ import time
 from contextlib import ExitStack
 
 import psutil
-import pytest
 import redis
 
 from channels_admission.core.levels import Level
 
-from clients import Client, enter_many, look
-from conftest import eventually
 from demo.consumers import PID
 from demo.servers import Redis, Workers
-
-pytestmark = pytest.mark.integration
+from support.clients import Client, enter_many, look
+from support.waiting import eventually
 
 SERVERS = ("uvicorn", "daphne", "hypercorn", "granian")
 FILES, LIVE, LIMIT = 160, 3, 6

@@ -6,11 +6,9 @@ import threading
 import psutil
 import pytest
 
-from clients import enter_many, leave_all, look
-from conftest import eventually
 from demo.servers import Workers
-
-pytestmark = pytest.mark.integration
+from support.clients import enter_many, leave_all, look
+from support.waiting import eventually
 
 MIB = 2**20
 MORE = 60 * MIB

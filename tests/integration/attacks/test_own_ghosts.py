@@ -10,10 +10,8 @@ from websockets.exceptions import ConnectionClosed
 from channels_admission.client import Ending, connections
 from channels_admission.connections.connection import REPLACED
 
-from clients import Client, leave_all
 from demo.servers import Workers
-
-pytestmark = pytest.mark.integration
+from support.clients import Client, leave_all
 
 HEARTBEAT = 0.5
 MOST = 2

@@ -6,12 +6,10 @@ import sys
 
 import pytest
 
-from cgroups import control_group
-from clients import enter_many, leave_all, look
-from conftest import eventually
 from demo.servers import Workers
-
-pytestmark = pytest.mark.integration
+from support.cgroups import control_group
+from support.clients import enter_many, leave_all, look
+from support.waiting import eventually
 
 MIB = 2**20
 LIMIT, FILE = 256 * MIB, 230 * MIB

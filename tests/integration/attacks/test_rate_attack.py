@@ -5,15 +5,12 @@ import os
 import time
 from dataclasses import dataclass, field
 
-import pytest
 from websockets.exceptions import ConnectionClosed
 
 from channels_admission.client import connections
 
-from clients import Client
 from demo.servers import Workers
-
-pytestmark = pytest.mark.integration
+from support.clients import Client
 
 GOOD = int(os.environ.get("ADMISSION_GOOD_CLIENTS", "60"))
 CONNECT_RATE, ATTACK = 40, 50

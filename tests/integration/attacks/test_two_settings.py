@@ -7,11 +7,9 @@ from collections import Counter
 import pytest
 import redis
 
-from clients import enter_many, leave_all
-from conftest import eventually
 from demo.servers import Redis, Workers
-
-pytestmark = pytest.mark.integration
+from support.clients import enter_many, leave_all
+from support.waiting import eventually
 
 QUICK = {"HEARTBEAT": 0.5, "LEASE": 4, "PRESSURE": {"lag": None}}
 KEY = "channels_admission:{default}:counts"

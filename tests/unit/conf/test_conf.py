@@ -665,8 +665,8 @@ def test_the_memory_ledger(read, value):
 
 
 def test_a_ledger_of_ones_own(read):
-    found = read(LEDGER={"BACKEND": "faulty.FaultyLedger", "HOSTS": ["redis://h"]})
-    assert found.ledger == LedgerSettings("faulty.FaultyLedger", {"address": "redis://h"})
+    found = read(LEDGER={"BACKEND": "support.faulty.FaultyLedger", "HOSTS": ["redis://h"]})
+    assert found.ledger == LedgerSettings("support.faulty.FaultyLedger", {"address": "redis://h"})
 
 
 @pytest.mark.parametrize("backend", ["RedisChannelLayer", "RedisPubSubLoopLayer"])

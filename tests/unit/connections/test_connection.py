@@ -16,9 +16,9 @@ from channels_admission.connections import connection
 from channels_admission.limiter.registry import close_limiters, limiter_of
 from channels_admission.middleware import AdmissionMiddleware
 
-from clients import enter_many, shows
-from conftest import eventually
 from demo.servers import SERVING, Workers
+from support.clients import enter_many, shows
+from support.waiting import eventually
 
 CLOSE = {"type": "websocket.close", "code": 1012, "reason": "Service Restart; retry-after=1"}
 

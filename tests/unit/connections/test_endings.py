@@ -18,7 +18,7 @@ from channels_admission.controls import achange
 from channels_admission.limiter.registry import close_limiters, limiter_of
 from channels_admission.middleware import AdmissionMiddleware
 
-from conftest import eventually
+from support.waiting import eventually
 
 SHORT = {"GRACE": 0.2, "CLOSING": 0.1, "ABANDONED": 0.05}
 BOUND = sum(SHORT.values())

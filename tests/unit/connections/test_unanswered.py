@@ -13,8 +13,8 @@ from channels_admission.limiter import lookout
 from channels_admission.limiter.registry import close_limiters, limiter_of
 from channels_admission.middleware import AdmissionMiddleware
 
-from clients import shows
-from conftest import eventually
+from support.clients import shows
+from support.waiting import eventually
 
 CONNECT = {"type": "websocket.connect"}
 DISCONNECT = {"type": "websocket.disconnect", "code": 1001}

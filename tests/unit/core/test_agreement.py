@@ -11,8 +11,8 @@ from channels_admission.core.protocol import Ask, Fair, Report, Terms
 from channels_admission.core.shares import Bound, Class
 from channels_admission.ledger.memory import MemoryLedger
 
-from fair import CLASSES, Claimant, ask, key
-from reports import HEARTBEAT, LEASE, ClockedRedisLedger, Reporter
+from support.claimants import CLASSES, Claimant, ask, key
+from support.reports import HEARTBEAT, LEASE, ClockedRedisLedger, Reporter
 
 SLOW = {"LEASE": 60.0, "HEARTBEAT": 10.0}
 REPORT = Report("host:1:a", 1, 0, 0, limit=50, version=0, allowance=0)

@@ -20,8 +20,8 @@ from channels_admission.diagnostics.deploy import advise, as_text
 from channels_admission.management.commands.ws_status import Command
 from channels_admission.overload.monitors import Descriptors
 
-from clients import Client
 from demo.servers import Workers, end, free_port, spawn, wait_until
+from support.clients import Client
 
 SYSCTL = "/etc/sysctl.d/admission.conf"
 UNIT, LIMITS, MAIN, HTTP, SERVER = (

@@ -7,7 +7,6 @@ import re
 import socket
 from dataclasses import fields, replace
 from datetime import UTC, datetime
-from pathlib import Path
 
 import psutil
 import pytest
@@ -35,9 +34,10 @@ from channels_admission.status.snapshot import (
 )
 from channels_admission.terminal.diagnosis import render
 
-from screen import WIDTH, printed
+from support import ROOT
+from support.screen import WIDTH, printed
 
-PAGE = (Path(__file__).resolve().parent.parent / "docs" / "operations.md").read_text()
+PAGE = (ROOT / "docs" / "operations.md").read_text()
 NOON = datetime(2026, 3, 1, 12, 3, 30, tzinfo=UTC)
 AT = int(NOON.timestamp()) - 23
 SETTING = "CHANNELS_ADMISSION['MAX_CONNECTIONS']"

@@ -16,7 +16,7 @@ from channels_admission.limiter.registry import close_limiters, limiter_of
 from channels_admission.runtime.faults import Faults
 from channels_admission.runtime.identity import Worker
 
-from conftest import eventually
+from support.waiting import eventually
 
 WARNING = Edge(Level.CALM, Level.WARNING, 70, 100)
 

@@ -5,7 +5,6 @@ import logging
 import re
 import threading
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 
@@ -15,11 +14,10 @@ from channels_admission.limiter.registry import close_limiters, limiter_of
 from channels_admission.middleware import AdmissionMiddleware
 from channels_admission.signals import connection_admitted, connection_refused
 
-from clients import enter_many, leave_all
-from conftest import eventually
 from demo.servers import Workers
-
-HERE = Path(__file__).resolve().parent
+from support import TESTS
+from support.clients import enter_many, leave_all
+from support.waiting import eventually
 
 
 @contextmanager
@@ -176,8 +174,8 @@ async def test_where_nobody_listens_nothing_is_made(admission, monkeypatch):
 async def test_a_real_worker_tells_its_receivers(admission, prefix, redis_server):
     keys = {"LEDGER": redis_server.url, "PREFIX": prefix, "MAX_CONNECTIONS": 3}
     with Workers(
-        "uvicorn", 1, redis_url=redis_server.url, settings=keys, application="listening:application",
-        args=["--app-dir", str(HERE)],
+        "uvicorn", 1, redis_url=redis_server.url, settings=keys, application="support.listening:application",
+        args=["--app-dir", str(TESTS)],
     ) as workers:  # fmt: skip
         clients = await enter_many(5, workers.origins)
         assert sorted(client.code or 0 for client in clients) == [0, 0, 0, 1013, 1013]

@@ -11,7 +11,7 @@ from channels_admission.limiter.state import State
 from channels_admission.runtime.faults import Faults
 from channels_admission.runtime.identity import Worker
 
-from reports import HEARTBEAT, LEASE, ClockedRedisLedger
+from support.reports import HEARTBEAT, LEASE, ClockedRedisLedger
 
 ALL = Drain(EVERYBODY, 5.0, "ann", 1.0)
 ENFORCED = Order(10, "ann", 1.0, 60.0)

@@ -41,9 +41,9 @@ from channels_admission.runtime.faults import Faults, kind_of
 from channels_admission.runtime.identity import Worker, is_gone
 from channels_admission.runtime.reserve import ACCEPT_FAILED, SIZE, accept_failures, reserve
 
-from conftest import eventually
-from faulty import FaultyLedger
-from reports import Clock, Reporter
+from support.faulty import FaultyLedger
+from support.reports import Clock, Reporter
+from support.waiting import eventually
 
 ERRORS = (OSError, ValueError, OverflowError, MemoryError, RuntimeError, RecursionError)
 HEARTBEAT = 0.02

@@ -20,8 +20,8 @@ from channels_admission.limiter.limiter import Limiter, Slot
 from channels_admission.limiter.registry import close_limiters, limiter_of
 from channels_admission.runtime.identity import Worker
 
-from conftest import eventually
-from faulty import FaultyLedger
+from support.faulty import FaultyLedger
+from support.waiting import eventually
 
 OUTAGE = LedgerUnavailable("the road is closed")
 

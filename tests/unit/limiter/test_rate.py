@@ -12,8 +12,8 @@ from channels_admission.ledger import open_ledger
 from channels_admission.limiter.limiter import Limiter, Slot
 from channels_admission.runtime.identity import Worker
 
-from conftest import eventually
-from faulty import FaultyLedger
+from support.faulty import FaultyLedger
+from support.waiting import eventually
 
 RATE, BURST = 50, 10
 KEYS = {"MAX_CONNECTIONS": 1000, "HEARTBEAT": 0.2, "LEASE": 2, "CONNECT_RATE": RATE, "CONNECT_BURST": BURST}

@@ -16,8 +16,8 @@ from channels_admission.ledger import open_ledger
 from channels_admission.limiter.limiter import Limiter, Slot
 from channels_admission.runtime.identity import Worker
 
-from conftest import eventually
 from demo.servers import Redis
+from support.waiting import eventually
 
 LIMIT, HEARTBEAT = 50, 0.2
 pytestmark = pytest.mark.fault

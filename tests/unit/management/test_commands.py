@@ -18,8 +18,8 @@ from channels_admission.ledger.overrides import MOST_BYTES, text
 from channels_admission.ledger.redis import RedisLedger
 from channels_admission.management import base
 
-from faulty import lose_changes
-from reports import Reporter
+from support.faulty import lose_changes
+from support.reports import Reporter
 
 
 @pytest.fixture

@@ -37,8 +37,8 @@ from channels_admission.status.snapshot import (
 from channels_admission.terminal import status as status_report
 
 from demo.servers import TESTPROJECT, Redis, environment, free_port
-from reports import Reporter
-from screen import WIDTH, printed
+from support.reports import Reporter
+from support.screen import WIDTH, printed
 
 ESCAPE = "\x1b"
 

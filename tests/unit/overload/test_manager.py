@@ -29,7 +29,7 @@ from channels_admission.overload.sampler import Reader, Sensor
 from channels_admission.overload.trigger import FLOOR, STEADY, Trigger
 from channels_admission.status.snapshot import collect
 
-from conftest import eventually
+from support.waiting import eventually
 
 READINGS: dict[str, float | None] = {}
 

@@ -13,7 +13,7 @@ import pytest
 from channels_admission.overload.memory import NO_LIMIT, Memory, Use
 from channels_admission.overload.monitors import WINDOW, Cpu, Descriptors, Lag
 
-from reports import Clock
+from support.reports import Clock
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 import asyncio
 
 import pytest
-from test_fair import KIM, LEE, NOBODY, Client, enter, enter_all, leave, opened, site, why  # noqa: F401
 
 from channels_admission.core.counters import ATTEMPTS
 from channels_admission.core.overrides import Controls, Order
@@ -13,7 +12,8 @@ from channels_admission.ledger.memory import MemoryLedger
 from channels_admission.limiter.registry import limiter_of
 from channels_admission.quotas.requests import AUTHENTICATED
 
-from conftest import eventually
+from support.users import KIM, LEE, NOBODY, Client, enter, enter_all, leave, site, why
+from support.waiting import eventually
 
 BURST = 3
 ADDRESS = {"key": "address", "rate": 0.5, "burst": BURST}
@@ -28,7 +28,7 @@ def attempts_known(limiter) -> int:
     return len(MemoryLedger._pools[limiter.settings.prefix, "default"].attempts)
 
 
-async def test_an_address_has_its_attempts_and_others_have_theirs(opened):  # noqa: F811
+async def test_an_address_has_its_attempts_and_others_have_theirs(opened):
     async with opened(QUOTAS=[ADDRESS]) as limiter:
         verdicts = await enter_all(limiter, *[at(1)] * 5, at(2))
         assert why(verdicts) == [""] * BURST + [OVER] * 2 + [""]
@@ -36,7 +36,7 @@ async def test_an_address_has_its_attempts_and_others_have_theirs(opened):  # no
         assert [verdict.retry_after for verdict in verdicts[3:5]] == pytest.approx([2.0, 4.0], abs=0.1)
 
 
-async def test_the_hint_grows_and_an_address_that_is_locked_needs_no_call(opened):  # noqa: F811
+async def test_the_hint_grows_and_an_address_that_is_locked_needs_no_call(opened):
     async with opened(QUOTAS=[ADDRESS], RETRY_AFTER=(1, 60)) as limiter:
         verdicts = await enter_all(limiter, *[at()] * (BURST + 60))
         hints = [verdict.retry_after for verdict in verdicts[BURST:]]
@@ -51,7 +51,7 @@ async def test_the_hint_grows_and_an_address_that_is_locked_needs_no_call(opened
         assert limiter.state.attempts.tell() == (), "the call for another has told of them"
 
 
-async def test_tokens_are_for_those_who_come_as_often_as_they_may(opened):  # noqa: F811
+async def test_tokens_are_for_those_who_come_as_often_as_they_may(opened):
     async with opened(QUOTAS=[ADDRESS], CONNECT_RATE=20, CONNECT_BURST=20, MAX_CONNECTIONS=100) as limiter:
         await asyncio.sleep(1)
         await enter_all(limiter, *[at()] * 60)
@@ -60,7 +60,7 @@ async def test_tokens_are_for_those_who_come_as_often_as_they_may(opened):  # no
 
 
 @pytest.mark.parametrize("full", [0, 1])
-async def test_a_full_or_paused_pool_gives_no_moment_to_those_who_try_too_often(opened, full):  # noqa: F811
+async def test_a_full_or_paused_pool_gives_no_moment_to_those_who_try_too_often(opened, full):
     async with opened(QUOTAS=[ADDRESS], MAX_CONNECTIONS=1 - full, CONNECT_RATE=1000, EXPECTED_WORKERS=1) as limiter:
         await enter(limiter, **at(9))
         if not full:
@@ -76,14 +76,14 @@ async def test_a_full_or_paused_pool_gives_no_moment_to_those_who_try_too_often(
     ("policy", "expected"),
     [("share", [""] * BURST + [OVER] * 2), ("open", [""] * 5), ("closed", ["ledger"] * BURST + [OVER] * 2)],
 )
-async def test_while_the_ledger_is_away_a_worker_has_its_part_of_the_rate(opened, policy, expected):  # noqa: F811
+async def test_while_the_ledger_is_away_a_worker_has_its_part_of_the_rate(opened, policy, expected):
     async with opened(QUOTAS=[ADDRESS], WHEN_LEDGER_DOWN=policy) as limiter:
         await enter(limiter, **at(9))
         limiter._reconciler.lose(LedgerUnavailable("gone"))
         assert why(await enter_all(limiter, *[at()] * 5)) == expected
 
 
-async def test_what_was_tried_without_the_ledger_is_told_when_it_is_back(opened):  # noqa: F811
+async def test_what_was_tried_without_the_ledger_is_told_when_it_is_back(opened):
     async with opened(QUOTAS=[ADDRESS]) as limiter:
         await enter(limiter, **at(9))
         limiter._reconciler.lose(LedgerUnavailable("gone"))
@@ -93,7 +93,7 @@ async def test_what_was_tried_without_the_ledger_is_told_when_it_is_back(opened)
         assert attempts_known(limiter) == 2
 
 
-async def test_those_who_have_authenticated_are_spared_what_their_neighbours_spend(opened):  # noqa: F811
+async def test_those_who_have_authenticated_are_spared_what_their_neighbours_spend(opened):
     user = {"key": "user", "rate": 1, "burst": 2}
     async with opened(QUOTAS=[ADDRESS, user]) as limiter:
         await enter_all(limiter, *[at()] * 50)
@@ -103,7 +103,7 @@ async def test_those_who_have_authenticated_are_spared_what_their_neighbours_spe
         assert why([await enter(limiter, **at(**{AUTHENTICATED: True}))]) == [""]
 
 
-async def test_only_the_address_spares_those_who_have_authenticated(opened):  # noqa: F811
+async def test_only_the_address_spares_those_who_have_authenticated(opened):
     tenant = {"key": f"{__name__}.tenant", "rate": 0.5, "burst": 1}
     async with opened(QUOTAS=[tenant]) as limiter:
         assert why(await enter_all(limiter, *[at(user=KIM)] * 2)) == ["", "attempts:tenant"]
@@ -113,7 +113,7 @@ def tenant(scope):
     return "one"
 
 
-async def test_a_quota_may_limit_both_and_without_a_maximum_no_slot_is_counted(opened):  # noqa: F811
+async def test_a_quota_may_limit_both_and_without_a_maximum_no_slot_is_counted(opened):
     both = {**ADDRESS, "max": 2}
     async with opened(QUOTAS=[both]) as limiter:
         verdicts = await enter_all(limiter, *[at()] * 5)
@@ -124,7 +124,7 @@ async def test_a_quota_may_limit_both_and_without_a_maximum_no_slot_is_counted(o
         assert limiter.state.claims._held == {}
 
 
-async def test_a_dry_run_lets_in_whoever_tries_too_often_and_counts_them(opened):  # noqa: F811
+async def test_a_dry_run_lets_in_whoever_tries_too_often_and_counts_them(opened):
     async with opened(QUOTAS=[ADDRESS], DRY_RUN=True) as limiter:
         slots = [*await enter_all(limiter, *[at()] * 5), await enter(limiter, **at())]
         assert why(slots) == [""] * 6
@@ -152,12 +152,12 @@ async def test_a_user_found_inside_has_attempts_of_its_own(admission):
     await leave(clients)
 
 
-async def test_who_is_exempt_tries_as_often_as_it_likes(opened):  # noqa: F811
-    async with opened(QUOTAS=[ADDRESS], CLASSIFY="test_fair.rank", SHARES={"staff": 1}) as limiter:
+async def test_who_is_exempt_tries_as_often_as_it_likes(opened):
+    async with opened(QUOTAS=[ADDRESS], CLASSIFY="support.users.rank", SHARES={"staff": 1}) as limiter:
         assert why(await enter_all(limiter, *[at(rank="exempt")] * 50)) == [""] * 50
 
 
-async def test_the_reason_is_of_its_own(opened):  # noqa: F811
+async def test_the_reason_is_of_its_own(opened):
     async with opened(QUOTAS=[ADDRESS]) as limiter:
         last = (await enter_all(limiter, *[at()] * (BURST + 1)))[-1]
         assert isinstance(last, Refusal)

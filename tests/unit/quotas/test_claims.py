@@ -1,16 +1,12 @@
 """Limiters, the middleware and the mixin in a pool that is shared by quotas and classes."""
 
 import asyncio
-from contextlib import asynccontextmanager
-from types import SimpleNamespace
 
 import pytest
-from channels.generic.websocket import AsyncWebsocketConsumer
 from channels.testing import WebsocketCommunicator
 
-from channels_admission.consumers import AdmissionMixin
 from channels_admission.core.overrides import Controls, Order
-from channels_admission.core.protocol import Ask, Refusal
+from channels_admission.core.protocol import Ask
 from channels_admission.exceptions import LedgerUnavailable
 from channels_admission.ledger.memory import MemoryLedger
 from channels_admission.limiter.limiter import Slot
@@ -19,45 +15,31 @@ from channels_admission.middleware import AdmissionMiddleware
 from channels_admission.quotas.claims import first_asks
 from channels_admission.status.snapshot import collect
 
-from conftest import eventually
+from support.users import (
+    KIM,
+    LEE,
+    NOBODY,
+    AsyncWebsocketAccept,
+    Client,
+    Echo,
+    enter,
+    enter_all,
+    leave,
+    open_all,
+    site,
+    why,
+)
+from support.waiting import eventually
 
-KIM, LEE, NOBODY = (SimpleNamespace(pk=pk, is_authenticated=pk is not None) for pk in (1, 2, None))
 QUOTAS = [{"key": "user", "max": 2}]
 SHARES = {"anonymous": 0.8, "member": 0.95, "staff": 1.0}
-
-
-def rank(scope):
-    return scope.get("rank")
 
 
 def by_user(scope):
     return None if "user" not in scope else "member" if scope["user"].pk else "anonymous"
 
 
-CLASSIFY = f"{__name__}.rank"
-
-
-@pytest.fixture
-async def opened(admission):
-    @asynccontextmanager
-    async def open_limiter(**keys):
-        admission(**keys)
-        yield limiter_of("default")
-        await close_limiters()
-
-    return open_limiter
-
-
-async def enter(limiter, **scope) -> Slot | Refusal:
-    return await limiter.acquire(limiter.rules.ask({"type": "websocket", **scope}))
-
-
-async def enter_all(limiter, *scopes) -> list[Slot | Refusal]:
-    return list(await asyncio.gather(*(enter(limiter, **scope) for scope in scopes)))
-
-
-def why(verdicts) -> list[str]:
-    return [verdict.reason if isinstance(verdict, Refusal) else "" for verdict in verdicts]
+CLASSIFY = "support.users.rank"
 
 
 def claimed(limiter) -> int:
@@ -293,54 +275,6 @@ async def test_late_claims_are_decided_as_early_ones_while_the_ledger_is_away(op
 # The user is known late
 
 
-class Echo(AdmissionMixin, AsyncWebsocketConsumer):
-    async def receive(self, text_data=None, bytes_data=None):
-        if text_data == "it is me":
-            self.admission_authenticated()
-        await self.send(text_data)
-
-
-def with_user(user, inner):
-    async def authenticate(scope, receive, send):
-        await inner({**scope, "user": user}, receive, send)
-
-    return authenticate
-
-
-class Client:
-    def __init__(self, application):
-        self.socket = WebsocketCommunicator(application, "/")
-
-    async def opens(self) -> bool:
-        """Whether it is admitted, and not closed with 1013 at once."""
-        accepted, _ = await self.socket.connect(5)
-        assert accepted
-        return await self.is_open()
-
-    async def is_open(self) -> bool:
-        """Whether it gets an echo, and not a close with 1013."""
-        await self.socket.send_to(text_data="are you there?")
-        answer = await self.socket.receive_output(5)
-        assert answer["type"] == "websocket.send" or answer["code"] == 1013
-        return answer["type"] == "websocket.send"
-
-
-def site(user, inner=None):
-    return AdmissionMiddleware(with_user(user, inner or Echo.as_asgi()))
-
-
-async def open_all(*users, inner=None) -> list[Client]:
-    """Those who are admitted."""
-    clients = [Client(site(user, inner)) for user in users]
-    return [client for client in clients if await client.opens()]
-
-
-async def leave(clients) -> None:
-    for client in clients:
-        await client.socket.disconnect()
-    await close_limiters()
-
-
 async def test_the_mixin_adds_the_claim_of_the_user(admission):
     admission(QUOTAS=QUOTAS)
     clients = await open_all(KIM, KIM, KIM, LEE, NOBODY, NOBODY, NOBODY)
@@ -377,14 +311,6 @@ async def test_who_is_refused_late_and_kept_a_while_holds_no_slot_meanwhile(admi
         await each.disconnect()
     await eventually(lambda: limiter.state.held == 0)
     await close_limiters()
-
-
-class AsyncWebsocketAccept:
-    async def __call__(self, scope, receive, send):
-        await receive()
-        await send({"type": "websocket.accept"})
-        while (await receive())["type"] != "websocket.disconnect":
-            await send({"type": "websocket.send", "text": "yes"})
 
 
 async def test_a_class_known_late_needs_room_in_its_share(admission):

@@ -4,7 +4,6 @@ import asyncio
 from contextlib import asynccontextmanager
 
 import pytest
-from test_fair import KIM, LEE, Client, Echo, enter, leave, site
 
 from channels_admission.connections.connection import REPLACED
 from channels_admission.connections.slot import Slot
@@ -16,7 +15,8 @@ from channels_admission.middleware import AdmissionMiddleware, _enter
 from channels_admission.runtime.identity import Worker
 from channels_admission.status.snapshot import collect
 
-from conftest import eventually
+from support.users import KIM, LEE, Client, Echo, enter, leave, site
+from support.waiting import eventually
 
 HEARTBEAT, MOST = 0.3, 2
 OLDEST = {"key": "user", "max": MOST, "full": "oldest", "rate": 50, "burst": 100}

@@ -27,8 +27,8 @@ from channels_admission.terminal.sparkline import Sparkline
 from channels_admission.terminal.watch import KEPT, Watch
 
 from demo.servers import TESTPROJECT, Redis, environment
-from reports import Reporter
-from screen import WIDTH, printed
+from support.reports import Reporter
+from support.screen import WIDTH, printed
 
 ENTER, LEAVE = "\x1b[?1049h", "\x1b[?1049l"
 HIDE, SHOW = "\x1b[?25l", "\x1b[?25h"

@@ -10,7 +10,6 @@ from django.contrib.admin.models import CHANGE, LogEntry
 from django.contrib.auth.models import Permission, User
 from django.test import Client
 from django.urls import include, path, reverse
-from test_admin import FEED, HISTORY, INDEX, PAGE, Page, report
 
 from channels_admission import conf, controls, urls
 from channels_admission.ledger import open_ledger
@@ -18,8 +17,9 @@ from channels_admission.ledger.memory import MemoryLedger
 from channels_admission.models import Pool
 from channels_admission.status import cache
 
-from faulty import lose_changes
-from reports import Reporter
+from support.faulty import lose_changes
+from support.pages import FEED, HISTORY, INDEX, PAGE, Page, report
+from support.reports import Reporter
 
 ACT = "/admin/channels_admission/pool/act/"
 WORKER = "web-1:4242:ab12"

@@ -7,7 +7,6 @@ import signal
 from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
@@ -26,13 +25,14 @@ from channels_admission.status.snapshot import (
 )
 from channels_admission.web.metrics import SnapshotCollector, exposition
 
-from clients import Client, enter_many
-from conftest import eventually
 from demo.servers import Workers
+from support import ROOT
+from support.clients import Client, enter_many
+from support.waiting import eventually
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 ADMITTED, FULL = ("admitted_total", ("default",)), ("refused_total", ("default", "", "full"))
-MONITORING = Path(__file__).resolve().parent.parent / "docs" / "monitoring"
+MONITORING = ROOT / "docs" / "monitoring"
 PREFIX = "channels_admission_"
 
 LOAD = (Load("lag", 0.012, 0.0, 0.002, 0.25), Load("memory", 0.914, 0.64), Load("descriptors", None, 0.0))
