@@ -9,7 +9,7 @@ import sys
 import psutil
 import pytest
 
-from channels_admission.diagnostics.pools import KNOWN
+from channels_admission.diagnostics.herd import KNOWN
 
 from demo.servers import TESTPROJECT, Workers
 from support import TESTS

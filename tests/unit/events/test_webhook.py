@@ -20,7 +20,7 @@ from channels_admission.events.webhook import sender
 from channels_admission.runtime.faults import Faults
 from channels_admission.runtime.identity import Worker
 
-from conftest import eventually
+from support.waiting import eventually
 
 WARNING = Edge(Level.CALM, Level.WARNING, 70, 100)
 WORKER = Worker()

@@ -16,7 +16,7 @@ from channels_admission.events.webhook import Sender
 from channels_admission.runtime.faults import Faults
 from channels_admission.runtime.identity import Worker
 
-from conftest import eventually
+from support.waiting import eventually
 
 WORKER = Worker()
 WARNING, FULL = Edge(Level.CALM, Level.WARNING, 7, 10), Edge(Level.WARNING, Level.FULL, 10, 10)
