@@ -249,8 +249,8 @@ def _events(inputs: Inputs) -> Iterator[Finding]:
                 "events-dropped",
                 Severity.WARNING,
                 f"Workers have dropped {pool.events_dropped:,} events of pool {pool.name} so far",
-                "Receivers of signals, or mail and webhook, were too slow. No connection was held up by it.",
-                "Let receivers pass on long work, to a task queue for instance, and set EMAIL_TIMEOUT for mail.",
+                "Receivers of signals, mail or the webhook were too slow. No connection was delayed.",
+                "Move long work of receivers into a task queue, and set EMAIL_TIMEOUT for mail.",
             )
 
 

@@ -136,7 +136,7 @@ class PoolSnapshot:
     healed: int = 0
     """Repairs of damaged counts."""
     events_dropped: int = 0
-    """Signals, mails and webhooks that were dropped because too many waited."""
+    """Signals, mails and webhooks dropped because the queue was full."""
     channels_full: int = 0
     """Connections ended by a ``ChannelFull`` of their consumer."""
     calls: Calls = field(default_factory=Calls)

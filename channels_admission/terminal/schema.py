@@ -64,8 +64,8 @@ SCHEMA = (
         at         Unix time
         handshakes admitted and refused in this second
     healed   repairs of damaged counts in the ledger so far
-    events_dropped  signals, mails and webhooks dropped so far, since
-             too many waited
+    events_dropped  signals, mails and webhooks dropped so far because
+             the queue was full
     faults   unexpected exceptions so far in the workers' heartbeats, by kind
     calls    the workers' calls to the ledger so far
       made   one call may decide many handshakes

@@ -70,9 +70,7 @@ def test_the_page_and_the_types_tell_every_option_of_the_client_with_its_default
 
 
 def test_the_readme_tells_every_check():
-    checks = (ROOT / "channels_admission" / "checks.py").read_text() + (
-        ROOT / "channels_admission" / "conf" / "__init__.py"
-    ).read_text()
+    checks = "".join(path.read_text() for path in (ROOT / "channels_admission").rglob("*.py"))
     ids = set(re.findall(r'"(?:channels_admission\.)?([EW]\d{3})"', checks))
     readme = (ROOT / "README.md").read_text()
     assert len(ids) > 15

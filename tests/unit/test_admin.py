@@ -439,7 +439,7 @@ def test_every_notice_has_its_occasion(as_viewer, admission, monkeypatch):
 
 @pytest.mark.parametrize("url", [INDEX, PAGE])
 def test_the_memory_ledger_is_said_to_be_this_process_only(as_viewer, admission, url):
-    told = "with the memory ledger every worker process counts for itself alone"
+    told = "with the memory ledger each worker process counts for itself"
     admission()
     assert told in as_viewer.get(url).content.decode()
     admission(LEDGER=NOWHERE)

@@ -168,7 +168,7 @@ def test_a_pool_has_no_advice_of_its_own(admission):
 def test_the_help_tells_of_it():
     text = " ".join(Command().create_parser("manage.py", "ws_status").format_help().split())
     assert "Print lines for systemd, limits.conf and nginx that fit the settings" in text
-    assert "--advise --json prints one object instead: the text of each file by its path." in text
+    assert "--advise --json prints one object: the text of each file by its path." in text
 
 
 # nginx

@@ -259,9 +259,9 @@ def test_a_diagnosis_says_who_has_set_what(shared):
         (("ws_drain", "--host", "hos?"), 1, "'hos?' is a pattern"),
         (("ws_drain", "--worker", "*:7"), 1, "'*:7' is a pattern"),
         (("ws_drain", "--host", ""), 1, "No host '' is known."),
-        (("ws_drain", "--worker", "7"), 1, "A worker has a colon in its name, host:pid, and a host has none."),
+        (("ws_drain", "--worker", "7"), 1, "A worker's name has a colon, host:pid; a host's name has none."),
         (("ws_drain", "--all", "--over", "90000"), 1, "A time is from 0 to 86,400 seconds, not 90000."),
-        (("ws_drain", "--all", "--over", "9", "--cancel"), 1, "--cancel takes no --over."),
+        (("ws_drain", "--all", "--over", "9", "--cancel"), 1, "--cancel does not go with --over."),
     ],
 )  # fmt: skip
 def test_what_cannot_be_set_is_said(shared, arguments, code, message):
@@ -290,7 +290,7 @@ def test_the_memory_ledger_of_another_process_cannot_be_reached(admission):
     admission()
     returncode, text = fails("ws_limit", "5")
     assert returncode == 1
-    assert text.startswith("The memory ledger is in the worker's own process")
+    assert text.startswith("The memory ledger is inside the worker's process")
 
 
 @pytest.mark.parametrize("name", ["ws_limit", "ws_pause", "ws_drain", "ws_dry_run"])
@@ -298,4 +298,4 @@ def test_help_tells_the_exit_code(name, capsys):
     with pytest.raises(SystemExit):
         call_command(name, "--help")
     text = " ".join(capsys.readouterr().out.split())
-    assert "The exit code is 0, 1 where it cannot be set, and 2 when the ledger" in text
+    assert "The exit code is 0, 1 if the change is refused, and 2 if the ledger" in text

@@ -196,12 +196,12 @@ def test_nothing_is_done_before_it_is_confirmed(operator, data):
 def test_the_question_says_from_what_to_what(operator):
     html = operator.post(ACT, ACTIONS["limit"]).content.decode()
     assert "Set the limit of the pool default from 50 to 80?" in html
-    assert "nobody new is let in" not in html
+    assert "new ones are refused" not in html
 
 
 def test_a_limit_below_what_is_held_is_warned_of(operator):
     html = operator.post(ACT, {**ACTIONS["limit"], "limit": "30"}).content.decode()
-    assert "40 connections are open. They stay, and nobody new is let in until there are fewer than 30." in html
+    assert "40 connections are open. They stay; new ones are refused until fewer than 30 are open." in html
     assert "They stay" not in operator.post(ACT, {**ACTIONS["limit"], "limit": "40"}).content.decode()
 
 
@@ -280,9 +280,9 @@ def test_the_button_beside_a_drain_of_all_ends_every_drain(operator):
         'name="target" value="*" data-target="target"><button type="submit">End' in operator.get(PAGE).content.decode()
     )
     html = operator.post(ACT, {"kind": "cancel", "target": "*"}).content.decode()
-    assert "End every drain, of workers, hosts and all?" in html
+    assert "End all drains of workers and hosts?" in html
     assert act(operator, {"kind": "cancel", "target": "*"}) == (
-        "Pool default: all workers take connections again. Pool default: all workers take connections again."
+        "Pool default: all workers admit connections again. Pool default: all workers admit connections again."
     )
     assert list(pool()["controls"]["drains"]) == []
 
@@ -301,7 +301,7 @@ def test_a_date_that_none_of_ours_can_have_set_is_no_error(client, db, admission
 
 
 def test_what_is_so_already_is_said_and_not_logged(operator):
-    assert act(operator, ACTIONS["resume"]) == "Nothing to change: it is so already."
+    assert act(operator, ACTIONS["resume"]) == "Nothing to change."
     assert logged() == []
 
 
