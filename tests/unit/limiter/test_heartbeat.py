@@ -475,7 +475,7 @@ assert len(reserve) == 0
 
 
 async def test_an_accept_that_fails_again_and_again_is_told_of_once_in_a_while(monkeypatch, caplog):
-    monkeypatch.setattr("channels_admission.runtime.reserve.TOLD_EVERY", 3600.0)
+    monkeypatch.setattr("channels_admission.runtime.reserve.LOGGED_EVERY", 3600.0)
     loop, failed = asyncio.get_running_loop(), {"message": ACCEPT_FAILED, "exception": OSError(errno.EMFILE, "full")}
     monkeypatch.setattr(reserve, "_users", 0)  # tests before may have left event loops that they never closed
     reserve.open()
