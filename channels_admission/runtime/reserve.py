@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import ParamSpec, TypeVar
 
 SIZE = 8
-"""Descriptors in the reserve: for connections to Redis, the look-up of its name, and a file in each of a few threads."""
+"""Descriptors in the reserve: for connections to Redis, the look-up of its name, and a file in each of some threads."""
 FOR_REDIS = 6
 """Descriptors of the reserve for Redis only, since a worker that cannot reach the ledger loses its lease."""
 EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE})

@@ -35,7 +35,7 @@ from channels_admission.limiter.registry import close_limiters, limiter_of
 from channels_admission.limiter.state import State
 from channels_admission.overload.manager import OverloadManager
 from channels_admission.overload.monitors import Lag
-from channels_admission.overload.sampler import PATIENCE, Reader, Sensor
+from channels_admission.overload.sampler import MOST_MISSED, Reader, Sensor
 from channels_admission.runtime import faults, identity
 from channels_admission.runtime.faults import Faults, kind_of
 from channels_admission.runtime.identity import Worker, is_gone
@@ -232,7 +232,7 @@ async def test_monitors_that_cannot_be_heard_are_unknown_until_they_can(opened, 
     async with opened() as limiter:
         pressure = limiter._pressure
         await eventually(lambda: all(load.reading is not None for load in pressure.load))
-        with Broken((pressure, "_listen"), OverflowError) as broken:
+        with Broken((pressure, "_take_readings"), OverflowError) as broken:
             await eventually(lambda: broken.raised >= 3)
             assert [load.reading for load in pressure.load] == [None] * 4
             assert not pressure.saturated
@@ -360,12 +360,12 @@ def test_a_thread_that_has_ended_is_started_again():
     first = reader._thread
     reader._questions.put(False)
     first.join(5)
-    while reader.hear():
+    while reader.take():
         pass
     reader.ask()
     assert reader._thread is not first
     deadline = time.monotonic() + 5
-    while (readings := reader.hear()) != {"told": 1.0}:
+    while (readings := reader.take()) != {"told": 1.0}:
         assert time.monotonic() < deadline, readings
     reader.close()
 
@@ -377,10 +377,10 @@ def no_thread(self):
 def test_monitors_for_which_no_thread_can_be_started_are_unknown_after_a_while(monkeypatch):
     reader = Reader(Sensor("told", lambda: 1.0))
     monkeypatch.setattr(threading.Thread, "start", no_thread)
-    for _ in range(PATIENCE):
-        assert reader.hear() == {}
+    for _ in range(MOST_MISSED):
+        assert reader.take() == {}
         reader.ask()
-    assert reader.hear() == {"told": None}
+    assert reader.take() == {"told": None}
 
 
 def test_an_alert_waits_where_no_thread_can_be_started_and_goes_with_the_next(admins, monkeypatch, caplog):

@@ -435,7 +435,7 @@ async def test_a_reading_that_is_no_number_is_unknown_and_told_of_once(admission
     assert await until_read(limiter, None) == 0.0
     await asyncio.sleep(0.05)
     assert [record.getMessage() for record in caplog.records if "told" in record.getMessage()] == [
-        f"The monitor 'told' gives no reading: {reading} is no number"
+        f"The monitor 'told' gives no reading: {reading} is not a finite number"
     ]
     await close_limiters()
 
