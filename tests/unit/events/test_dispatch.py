@@ -16,6 +16,7 @@ from channels_admission.events.webhook import Sender
 from channels_admission.runtime.faults import Faults
 from channels_admission.runtime.identity import Worker
 
+from support.signals import listening
 from support.waiting import eventually
 
 WORKER = Worker()
@@ -41,16 +42,11 @@ class Receiver:
 @pytest.fixture
 async def receiver():
     receiver = Receiver()
-    heard = [
-        getattr(signals, name) for name in dir(signals) if name.startswith(("capacity_", "ledger_", "connection_"))
-    ]
-    assert len(heard) == 8
-    for signal in heard:
-        signal.connect(receiver.hear)
-    yield receiver
-    receiver.may_go_on.set()
-    for signal in heard:
-        signal.disconnect(receiver.hear)
+    names = [name for name in dir(signals) if name.startswith(("capacity_", "ledger_", "connection_"))]
+    assert len(names) == 8
+    with listening(*((getattr(signals, name), receiver.hear) for name in names)):
+        yield receiver
+        receiver.may_go_on.set()
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ import logging
 import os
 import threading
 from collections import Counter
-from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -20,6 +19,7 @@ from channels_admission.events.webhook import sender
 from channels_admission.runtime.faults import Faults
 from channels_admission.runtime.identity import Worker
 
+from support.signals import listening
 from support.waiting import eventually
 
 WARNING = Edge(Level.CALM, Level.WARNING, 70, 100)
@@ -104,24 +104,13 @@ async def test_a_webhook_that_fails_is_logged_without_its_address_and_mail_and_t
     assert line.getMessage() == "An alert could not be sent: URLError"
 
 
-@contextmanager
-def listening(receiver, *heard):
-    for signal in heard:
-        signal.connect(receiver)
-    try:
-        yield
-    finally:
-        for signal in heard:
-            signal.disconnect(receiver)
-
-
 async def test_a_webhook_that_hangs_holds_up_no_signal(events, hook):
     events, told = events(WEBHOOK=f"{hook}/hang"), []
 
     def note(signal, **facts):
         told.append(facts.get("reason") or facts["edge"].level)
 
-    with listening(note, signals.capacity_warning, signals.connection_refused):
+    with listening((signals.capacity_warning, note), (signals.connection_refused, note)):
         events.level(WARNING, WORKER)
         await eventually(lambda: Hook.posted)
         events.tell_verdict(Refusal("full", 1.0), WORKER)

@@ -1,35 +1,32 @@
-"""Signals for single verdicts: what receivers are told, and that no handshake depends on them."""
+"""The signals of real limiters: what receivers are told, and that no handshake waits for them."""
 
 import asyncio
 import logging
 import re
 import threading
-from contextlib import contextmanager
+from collections import Counter
 
 import pytest
 
+from channels_admission import signals
+from channels_admission.core.levels import Edge, Level
 from channels_admission.events import dispatch
+from channels_admission.events.dispatch import Events
+from channels_admission.exceptions import LedgerUnavailable
 from channels_admission.limiter.limiter import Slot
 from channels_admission.limiter.registry import close_limiters, limiter_of
 from channels_admission.middleware import AdmissionMiddleware
+from channels_admission.runtime.faults import Faults
+from channels_admission.runtime.identity import Worker
 from channels_admission.signals import connection_admitted, connection_refused
 
 from demo.servers import Workers
 from support import TESTS
 from support.clients import enter_many, leave_all
+from support.signals import listening
 from support.waiting import eventually
 
-
-@contextmanager
-def listening(*receivers):
-    """Connect each of these pairs of a signal and a receiver, while it lasts."""
-    for signal, receiver in receivers:
-        signal.connect(receiver)
-    try:
-        yield
-    finally:
-        for signal, receiver in receivers:
-            signal.disconnect(receiver)
+WARNING = Edge(Level.CALM, Level.WARNING, 70, 100)
 
 
 class Visitors:
@@ -167,6 +164,80 @@ async def test_where_nobody_listens_nothing_is_made(admission, monkeypatch):
     limiter.events.tell_verdict(slot, limiter.state.worker)
     assert (len(limiter.events._waiting), limiter.events._task) == (0, None)
     monkeypatch.undo()
+    await close_limiters()
+
+
+async def test_every_edge_has_its_signal_and_its_line(admission, caplog):
+    admission(MAX_CONNECTIONS=10, HEARTBEAT=0.1, LEASE=1)
+    heard = []
+
+    def hear(name):
+        def receiver(sender, **facts):
+            heard.append((name, facts["pool"], facts["edge"], facts["worker"] == limiter.state.worker.id))
+
+        return getattr(signals, f"capacity_{name}"), receiver
+
+    limiter = limiter_of("default")
+    with listening(*map(hear, ("warning", "critical", "full", "recovered"))):
+        slots = [await limiter.acquire() for _ in range(10)]
+        await eventually(lambda: len(heard) == 3)
+        for slot in slots:
+            slot.release()
+        await eventually(lambda: heard[-1][0] == "recovered" and heard[-1][2].level is Level.CALM)
+    assert [name for name, *_ in heard[:3]] == ["warning", "critical", "full"]
+    assert {(pool, ours) for _, pool, _, ours in heard} == {("default", True)}
+    assert "Pool 'default' is warning: 7 of 10 slots held." in caplog.messages
+    assert "Pool 'default' is back at calm: 0 of 10 slots held." in caplog.messages
+    await close_limiters()
+
+
+async def test_a_receiver_that_fails_or_blocks_harms_nobody(admission, caplog):
+    heard, loop_thread = [], threading.current_thread()
+    release = threading.Event()
+
+    def fails(**facts):
+        raise ValueError("a receiver's own")
+
+    def blocks(**facts):
+        heard.append(threading.current_thread() is loop_thread)
+        release.wait(5)
+
+    async def listens(**facts):
+        heard.append(facts["edge"])
+
+    settings = admission()
+    events = Events(settings.pool("default"), settings.alerts, Counter(), Faults("a pool"))
+    with listening(*((signals.capacity_warning, each) for each in (fails, blocks, listens))):
+        events.level(WARNING, Worker())
+        await eventually(lambda: heard)
+        release.set()
+        await eventually(lambda: len(heard) == 2)
+        await events.aclose()
+    assert {*heard} == {False, WARNING}
+    assert caplog.messages[0] == "Pool 'default' is warning: 70 of 100 slots held."
+
+
+async def test_a_ledger_lost_and_regained_is_told_by_each_worker(admission):
+    admission(HEARTBEAT=0.1, LEASE=1)
+    heard = []
+    limiter = limiter_of("default")
+    await eventually(lambda: limiter.state.controls is not None and limiter.calls)
+    real = limiter._ledger.reconcile
+
+    async def away(pool, report):
+        raise LedgerUnavailable("the road is closed")
+
+    with (
+        listening(
+            (signals.ledger_lost, lambda **facts: heard.append(("lost", facts["pool"], facts["error"]))),
+            (signals.ledger_regained, lambda **facts: heard.append(("regained", facts["pool"]))),
+        ),
+    ):
+        limiter._ledger.reconcile = away
+        await eventually(lambda: limiter.state.away)
+        limiter._ledger.reconcile = real
+        await eventually(lambda: len(heard) == 2)
+    assert heard == [("lost", "default", "the road is closed"), ("regained", "default")]
     await close_limiters()
 
 
