@@ -216,12 +216,12 @@ def _held(found: Mapping[str, Any]) -> Iterator[str]:
     if found["held"] >= ENOUGH:
         yield (
             f"Figures are medians of {found['crowds']} crowds, each in new servers. Arenas that a herd has left half "
-            "empty are in it; `tests/test_cost.py` counts what is allocated."
+            "empty are in it; `tests/budgets/test_cost.py` counts what is allocated."
         )
     else:
         yield (
             f"With {found['held']:,} connections that is uncertain by a kibibyte and more for each, and holds us to "
-            "nothing; `tests/test_cost.py` counts what is allocated."
+            "nothing; `tests/budgets/test_cost.py` counts what is allocated."
         )
     yield ""
     yield "| a message, echoed | CPU | × bare |"
@@ -276,7 +276,7 @@ def summary(found: Mapping[str, Any]) -> str:
         "",
         f"A refusal by 1013 costs {refusal['middleware']} × an admission, and {refusal[FLOOR]} × an accept and a close",
         f"with nothing behind it. A herd of 1,000 makes {calls} ledger calls for each connection. A held slot takes at",
-        "most 1,024 bytes of the worker; a first quota adds 136 at the most and each other 96 (`tests/test_cost.py`).",
+        "most 1,024 bytes of the worker; a first quota adds at most 136, each other 96 (`tests/budgets/test_cost.py`).",
         f"Measured on {found['machine'].partition(' (')[0]} by `{found['command']}`;",
         "[all figures, the machine and the versions](docs/speed.md).",
         "",

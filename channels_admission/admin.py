@@ -1,4 +1,4 @@
-"""The admin: a status page in the place of a change list, its feeds and actions, and the panel on the start page."""
+"""The admin: a status page instead of a change list, with its feeds and actions."""
 
 from collections.abc import Callable
 from typing import Any
@@ -22,9 +22,9 @@ from .web.forms import ActionForm
 
 @admin.register(Pool)
 class PoolAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
-    """Pools and workers to look at, for users with the permission ``channels_admission.view_pool``.
+    """Pools and workers, for users with the permission ``channels_admission.view_pool``.
 
-    Those who also have ``channels_admission.change_pool`` may set limits, pause, try a dry run, and drain.
+    Setting limits, pausing, dry runs and drains also need ``channels_admission.change_pool``.
     """
 
     def has_add_permission(self, request: HttpRequest) -> bool:
@@ -37,7 +37,7 @@ class PoolAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         return False
 
     def get_urls(self) -> list[URLPattern]:
-        """The page, its feeds and its actions only: the other views of a model ask for a table, and there is none."""
+        """The page, its feeds and its actions only: a model's other views need a database table."""
         return [
             path("", self._guarded(self.changelist_view), name="channels_admission_pool_changelist"),
             path("feed/", self._guarded(self.feed_view), name="channels_admission_pool_feed"),
@@ -67,7 +67,7 @@ class PoolAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         return views.past(request)
 
     def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Who may change pools does not, for that alone, see them."""
+        """Require ``view_pool`` itself; Django would accept ``change_pool`` too."""
         return request.user.has_perm("channels_admission.view_pool")
 
     def may_act(self, request: HttpRequest) -> bool:
@@ -75,7 +75,7 @@ class PoolAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
 
     @method_decorator(require_POST)
     def act_view(self, request: HttpRequest) -> HttpResponse:
-        """Ask whether it is meant, and do what was confirmed."""
+        """Ask for confirmation, or carry out a confirmed action."""
         form = ActionForm(request.POST)
         if form.is_valid() and "confirmed" not in request.POST:
             return self._ask(request, form)
@@ -115,12 +115,12 @@ class PoolAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         if problem:
             messages.error(request, problem.translated() if isinstance(problem, ControlError) else str(problem))
         elif not changes:
-            messages.info(request, _("Nothing to change: it is so already."))
+            messages.info(request, _("Nothing to change."))
 
     def _guarded(
         self, view: Callable[..., HttpResponse], may: Callable[[HttpRequest], bool] | None = None
     ) -> Callable[..., HttpResponse]:
-        """``view`` for logged-in staff who may see it, or who ``may``; never cached."""
+        """``view`` for staff with the permission to view, or for whom ``may`` is true; never cached."""
         may = may or self.has_view_permission
 
         def look(request: HttpRequest) -> HttpResponse:

@@ -22,7 +22,7 @@ class ChannelsAdmissionConfig(AppConfig):
 
 
 def _show_panel() -> None:
-    """Give the default admin site a start page with the panel, unless it has a start page of its own."""
+    """Set the default admin site's index template to the one with the panel, unless the site has its own."""
     from django.contrib import admin
 
     if admin.site.index_template is None:

@@ -1,12 +1,12 @@
-"""What operators change while a site runs: the limit of a pool, its admissions, a dry run, drains.
+"""Set overrides while a site runs: a pool's limit, pause and dry run, and drains.
 
-The one way in, for commands and for views: each function gives the changes that it made, which say
-from what to what, and none where there was nothing to change. Every worker acts on them within a
-beat; a limit and a pause hold at once, since the ledger applies them. ``by`` is the name of who
-does it. Faults are :exc:`~.exceptions.ConfigurationError` for an unknown pool,
-:exc:`~.exceptions.ControlError` for what cannot be set, and :exc:`~.exceptions.LedgerError`.
+Commands and views call these functions. Each returns the changes that it made, or none if nothing
+changed. Workers act within a heartbeat; a limit and a pause take effect at once, since the ledger
+applies them. ``by`` is the operator's name. The functions raise
+:exc:`~.exceptions.ConfigurationError` for an unknown pool, :exc:`~.exceptions.ControlError` for a
+value that is refused, and :exc:`~.exceptions.LedgerError`.
 
-Each function is there twice: with an ``a`` before its name for coroutines, as Django names them.
+Each function exists twice, as in Django: the one with the prefix ``a`` is a coroutine.
 """
 
 import asyncio
@@ -31,9 +31,9 @@ from .ledger.overrides import LONGEST, MOST_BYTES, MOST_DRAINS, printable, signa
 from .runtime.identity import host_name
 
 TIMEOUT = 1.0
-"""Seconds an exchange with the ledger may take."""
+"""Seconds that a change may take in the ledger."""
 TRIES = 5
-"""How often a change is tried again because another one came between."""
+"""Most attempts at a change that conflicts with others."""
 
 
 class _Keep(Enum):
@@ -41,7 +41,7 @@ class _Keep(Enum):
 
 
 KEEP = _Keep.KEEP
-"""Leave it as it is."""
+"""Leave a value as it is."""
 
 
 class _All(Enum):
@@ -49,10 +49,10 @@ class _All(Enum):
 
 
 ALL_WORKERS = _All.ALL
-"""The target of a drain of all workers. No text means them, so that none that is typed or misread drains them."""
+"""The target for all workers. It is not a string, so that no typed or misread name drains them all."""
 PATTERN = frozenset("*?[]")
 
-# Translators: what an operator typed, or may have meant, is quoted already.
+# Translators: {name}, {near} and {pool} are in quotes already.
 LIMIT_RANGE = _("A limit is a whole number from 0 to {most}, not {limit}.")
 TIME_RANGE = _("A time is from 0 to {most} seconds, not {over}.")
 NO_PATTERN = _("{name} is a pattern: give the name of one worker or host.")
@@ -61,15 +61,15 @@ ALIKE = _("More than one worker is {name}; give its id: {ids}.")
 NO_HOST = _("No host {name} is known.")
 NO_WORKER = _("No worker {name} is known.")
 DID_YOU_MEAN = _("Did you mean {near}?")
-UNREACHABLE = _("The memory ledger is in the worker's own process, and no other can change anything there.")
+UNREACHABLE = _("The memory ledger is inside the worker's process; other processes cannot change it.")
 SET_LEDGER = _("Set {setting} to a Redis URL.")
 TOO_MANY = _("There are {most} drains already; cancel some, or drain hosts.")
-OTHERS = _("Others change the pool {pool} at the same time; try again.")
+OTHERS = _("Other operators are changing the pool {pool} at the same time; try again.")
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What was changed in a pool."""
+    """A change of a pool, in words."""
 
     pool: str
     what: str
@@ -81,7 +81,7 @@ class Change:
 
 
 Revision = Callable[[Controls, Reading], Controls]
-"""Makes other controls of a pool's own, knowing the pool."""
+"""Computes a pool's new overrides from the present ones and its reading."""
 
 
 async def achange(
@@ -93,9 +93,9 @@ async def achange(
     paused: bool | _Keep = KEEP,
     dry_run: bool | _Keep | None = KEEP,
 ) -> tuple[Change, ...]:
-    """Change a pool; None gives back to the settings.
+    """Change a pool; None restores the value of the settings.
 
-    Connections beyond a ``limit`` may stay, or are closed within ``over`` seconds.
+    Connections beyond ``limit`` stay, or are closed within ``over`` seconds if it is given.
     """
     if isinstance(limit, int) and not 0 <= limit <= MAX_LIMIT:
         raise ControlError(LIMIT_RANGE, most=f"{MAX_LIMIT:,}", limit=f"{limit:,}")
@@ -119,17 +119,16 @@ async def achange(
 
 
 async def adrain(target: str | _All, *, by: str, over: float) -> tuple[Change, ...]:
-    """Have a worker, the workers of a host, or :data:`ALL_WORKERS` close all connections within ``over`` seconds.
+    """Make a worker, the workers of a host, or :data:`ALL_WORKERS` close all connections within ``over`` seconds.
 
-    A worker is named by its id, or by its host and pid with a colon between them. A name that no registered worker
-    has, and a pattern, are refused.
+    A worker is named by its id or as ``host:pid``. Unknown names and patterns are refused.
     """
     _check_time(over)
     ids = await _workers()
     found = EVERYBODY if isinstance(target, _All) else _known(target, ids)
 
     def revise(controls: Controls, reading: Reading) -> Controls:
-        # The drains of workers that are no more have done their work.
+        # The drains of workers that have ended are complete.
         left = [each for each in controls.drains if ":" not in each.target or each.target in ids]
         drain = Drain(found, float(over), printable(by), reading.now)
         return replace(controls, drains=(*(each for each in left if each.target != found), drain))
@@ -138,7 +137,7 @@ async def adrain(target: str | _All, *, by: str, over: float) -> tuple[Change, .
 
 
 async def acancel(target: str | _All, *, by: str) -> tuple[Change, ...]:
-    """End the drains of a target, named as for :func:`adrain`; of :data:`ALL_WORKERS` every drain there is."""
+    """End the drain of a target, named as for :func:`adrain`; with :data:`ALL_WORKERS`, every drain."""
     if not isinstance(target, _All):
         check_name(target)
 
@@ -152,7 +151,7 @@ async def acancel(target: str | _All, *, by: str) -> tuple[Change, ...]:
 
 
 async def adescribe(pool: str) -> tuple[str, ...]:
-    """What is in force in a pool, a line for each thing, with who set it and when."""
+    """The values in force in a pool, a line for each, with the operator and the time of overrides."""
     settings = conf.current()
     found = settings.pool(pool)
     async with _opened(settings) as ledger:
@@ -174,7 +173,7 @@ def _check_time(over: float) -> None:
 
 
 def check_name(target: str) -> None:
-    """Refuse what looks like a pattern: the nearest name that a host can have would be another one."""
+    """Refuse a pattern; its nearest valid host name would name another host."""
     if PATTERN & {*target}:
         raise ControlError(NO_PATTERN, USE_ALL, name=repr(printable(target)))
 
@@ -193,7 +192,7 @@ def _known(target: str, ids: Iterable[str]) -> str:
 
 
 def _resolved(target: str, ids: Iterable[str]) -> str:
-    """The worker that ``host:pid`` means, where there is one; else the target, with its host named as workers do."""
+    """The id of the worker ``host:pid`` if there is one; else the target, with its host spelled as in ids."""
     target = _normal(target)
     return next(iter(_named(target, ids)), target)
 
@@ -204,12 +203,12 @@ def _normal(target: str) -> str:
 
 
 def _named(target: str, ids: Iterable[str]) -> list[str]:
-    """The workers that ``host:pid`` may mean."""
+    """The ids of the workers that match ``host:pid``."""
     return sorted(name for name in ids if target.count(":") == 1 and name.startswith(f"{target}:"))
 
 
 def _with(controls: Controls, name: str, order: Order | None) -> Controls:
-    """The controls with another order, or the same where it says no more than the one there is."""
+    """The controls with ``order``, or unchanged if the present order has the same value."""
     now: Order | None = getattr(controls, name)
     if now is not None and order is not None and (now.value, now.over) == (order.value, order.over):
         return controls
@@ -226,7 +225,7 @@ async def _workers() -> frozenset[str]:
 
 @asynccontextmanager
 async def _opened(settings: Settings) -> AsyncIterator[Ledger]:
-    """A ledger of our own, for so long as :data:`TIMEOUT`."""
+    """Open a ledger for at most :data:`TIMEOUT`."""
     ledger = open_ledger(settings)
     try:
         async with asyncio.timeout(TIMEOUT):
@@ -240,7 +239,7 @@ async def _opened(settings: Settings) -> AsyncIterator[Ledger]:
 async def _revise(
     pools: list[str], revise: Revision, told: Callable[[Change], bool] = lambda change: True
 ) -> tuple[Change, ...]:
-    """Change each of the pools, with the ledger's consent that nobody else did meanwhile; gives what is to be told."""
+    """Revise each pool, and return the changes that pass ``told``. The ledger refuses a change of an older version."""
     settings = conf.current()
     changes: list[Change] = []
     if settings.ledger.backend == MEMORY and not await _workers():

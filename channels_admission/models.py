@@ -1,19 +1,20 @@
-"""No table: a model only so that the admin has an entry to list and a permission to ask for."""
+"""A model without a table, which gives the admin an entry and permissions."""
 
 from django.db import models
 from django.utils.translation import gettext_lazy as _
 
 
 class _NoRows(models.Manager["Pool"]):
-    """Finds nothing without asking the database, so that ``dumpdata`` and the like pass over the model."""
+    """Returns no rows and never queries the database, so that ``dumpdata`` and similar commands work."""
 
     def get_queryset(self) -> models.QuerySet["Pool"]:
         return super().get_queryset().none()
 
 
 class Pool(models.Model):
-    """A connection pool, whose state lives in the ledger. Its permissions are ``channels_admission.view_pool`` and
-    ``channels_admission.change_pool``.
+    """A connection pool; its state is in the ledger.
+
+    Its permissions are ``channels_admission.view_pool`` and ``channels_admission.change_pool``.
     """
 
     name = models.CharField(max_length=40, primary_key=True)

@@ -1,4 +1,4 @@
-"""For ``path("admission/", include("channels_admission.urls"))``."""
+"""The URLs to include: ``path("admission/", include("channels_admission.urls"))``."""
 
 from django.urls import path
 

@@ -1,6 +1,5 @@
 """Fixtures that every test may use."""
 
-import asyncio
 import os
 import shutil
 import sys
@@ -17,11 +16,22 @@ from channels_admission import conf
 from channels_admission.ledger.memory import MemoryLedger
 
 from demo.servers import Redis
-from figures import Figures
-from reports import HEARTBEAT, LEASE, Clock, ClockedRedisLedger
+from support import ROOT, TESTS
+from support.figures import Figures
+from support.reports import HEARTBEAT, LEASE, Clock, ClockedRedisLedger
 
 # For the benchmarks; last, so that the installed package is the one that is tested.
-sys.path.append(str(Path(__file__).resolve().parent.parent))
+sys.path.append(str(ROOT))
+
+MARKERS = {"integration": ("integration",), "browser": ("browser", "integration"), "model": ("simulation",)}
+"""By the folder of a test."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        for marker in MARKERS.get(item.path.relative_to(TESTS).parts[0], ()):
+            item.add_marker(marker)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -116,21 +126,6 @@ def browser(request) -> Iterator[webdriver.Chrome]:
     driver.set_script_timeout(20)
     yield driver
     driver.quit()
-
-
-async def eventually(holds, seconds: float = 5.0, every: float = 0.01):
-    """Wait until ``holds()``, or the awaited result of it, is true; fail after ``seconds``."""
-    loop = asyncio.get_running_loop()
-    deadline = loop.time() + seconds
-    while True:
-        value = holds()
-        if asyncio.iscoroutine(value):
-            value = await value
-        if value:
-            return value
-        if loop.time() > deadline:
-            raise AssertionError(f"still not true after {seconds} s")
-        await asyncio.sleep(every)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Where the ledger is, read from ``LEDGER`` or from the hosts of the channel layer."""
+"""``LEDGER``: where the ledger is; by default on the first host of the channel layer."""
 
 import re
 from collections.abc import Mapping
@@ -29,9 +29,9 @@ URL = re.compile(
     r"(?:\?\w+=[^&#@+]*(?:&\w+=[^&#@+]*)*)?",
     re.IGNORECASE,
 )
-"""The URLs that redis-py reads as a person does.
+"""The URLs that redis-py cannot misread.
 
-It takes ``redis://:42/secret@host`` for port 42 of this machine, drops what it does not understand, and says nothing.
+It reads ``redis://:42/secret@host`` as port 42 of this machine, and silently drops what it does not understand.
 """
 UNREADABLE = (
     "a URL is redis://user:password@host:port/database with every special character of user and password "
@@ -41,16 +41,16 @@ UNREADABLE = (
 
 @dataclass(frozen=True, slots=True)
 class LedgerSettings:
-    """Which ledger, by dotted path, and where, in the words of channels_redis (None for memory)."""
+    """The dotted path of the ledger, and its host as channels_redis writes it (None for memory)."""
 
     backend: str
     host: Mapping[str, Any] | None = field(repr=False)
     nodes: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)
-    """Where it is a cluster: hosts of which any knows the others. ``host`` is the first of them."""
+    """The hosts of a cluster, any of which knows the others; ``host`` is the first."""
 
 
 def address_of(host: Mapping[str, Any]) -> str:
-    """Where a channels_redis host entry points, for people: no user, password or query."""
+    """The address of a channels_redis host, to be shown: without user, password and query."""
     if "address" in host:
         url = URL.fullmatch(str(host["address"]))
         if url is None:
@@ -64,7 +64,7 @@ def address_of(host: Mapping[str, Any]) -> str:
 
 
 def passwords_of(host: Mapping[str, Any]) -> frozenset[str]:
-    """Every text of a host entry that may be shown to nobody, as it is written and as it is meant."""
+    """Every text of a host that must never be shown, as written and percent-decoded."""
     found = {_text(value) for name, value in host.items() if "password" in name}
     if "address" in host:
         url = urlsplit(str(host["address"]))
@@ -82,7 +82,7 @@ def _text(value: Any) -> str:
 
 
 def _channel_layer_host() -> Mapping[str, Any] | None:
-    """The first host of the default channel layer where that is channels_redis, else None."""
+    """The first host of the default channel layer; None unless that is a channels_redis layer."""
     layer = getattr(django_settings, "CHANNEL_LAYERS", {}).get("default", {})
     if not str(layer.get("BACKEND", "")).startswith("channels_redis."):
         return None
@@ -90,11 +90,11 @@ def _channel_layer_host() -> Mapping[str, Any] | None:
     try:
         return _host(hosts[0] if isinstance(hosts, tuple | list) and hosts else DEFAULT_URL)
     except Wrong as wrong:
-        raise Wrong(f"given, since the first host of CHANNEL_LAYERS['default'] is not {wrong}") from None
+        raise Wrong(f"set, or the first host of CHANNEL_LAYERS['default'] must be {wrong}") from None
 
 
 def _host(entry: Any) -> Mapping[str, Any]:
-    """One channels_redis host entry as keyword arguments, tried by making a connection of it, which is not opened."""
+    """A channels_redis host as keyword arguments, tested by constructing a connection without opening it."""
     host: dict[str, Any] = {}
     try:
         host = decode_hosts([entry])[0]
@@ -117,26 +117,28 @@ def _is_readable(address: Any) -> bool:
 
 
 def _misplaced(host: Mapping[str, Any]) -> str:
-    """What is wrong with parts that are shown, and may be a whole URL by mistake; an empty text where nothing is."""
+    """The problem with a part that is shown and may be a whole URL by mistake, or an empty text."""
     name = host.get("host", "localhost")
     if not isinstance(name, str) or not re.fullmatch(HOST, name):
-        return "a host is a name or an address alone"
+        return "a host is only a name or an address"
     if any("://" in str(host.get(part, "")) for part in ("path", "master_name")):
-        return "a path or the name of a master is no URL"
+        return "a path or the name of a master is not a URL"
     return "" if re.fullmatch(r"\d{1,9}", str(host.get("db") or 0)) else "a database is a number"
 
 
 def _blame(error: Exception, host: Mapping[str, Any]) -> str:
-    """What is wrong with a host, not in the error's own words: they may quote a URL, and so a password."""
+    """The problem with a host. The error's own message is not used: it may quote a URL with its password."""
     unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
     if unknown is None:
-        return f"{type(error).__name__} for what is there"
+        return f"redis-py raises {type(error).__name__} for this value"
     # A name in a URL may be a part of a password.
-    return f"redis-py has no option {unknown[1]!r}" if unknown[1] in host else "redis-py has not all options of the URL"
+    return (
+        f"redis-py has no option {unknown[1]!r}" if unknown[1] in host else "the URL has an option unknown to redis-py"
+    )
 
 
 def _listed(hosts: Any) -> list[Any]:
-    """The hosts where one, or a list of them, is given; a list of a name and a port is one host."""
+    """A list of hosts from one host or a list; a list of a name and a port is one host."""
     if isinstance(hosts, list) and (len(hosts) != 2 or not isinstance(hosts[1], int)):
         return hosts or [DEFAULT_URL]
     return [hosts]
@@ -157,7 +159,7 @@ def _ledger_from_dict(value: Mapping[str, Any]) -> LedgerSettings:
     for key in value:
         if key not in PARTS:
             known = nearest(key, PARTS)
-            raise Wrong(f"a dict of 'BACKEND', 'HOSTS' and 'CLUSTER'; {misnamed(key, PARTS)} is none of them.{known}")
+            raise Wrong("a dict of 'BACKEND', 'HOSTS' and 'CLUSTER'", f"{misnamed(key, PARTS)} is unknown.{known}")
     backend = value.get("BACKEND", "redis")
     path = BACKENDS.get(backend, backend) if isinstance(backend, str) else ""
     try:
@@ -174,14 +176,14 @@ def _ledger_from_dict(value: Mapping[str, Any]) -> LedgerSettings:
 
 
 def _cluster(value: Mapping[str, Any], path: str) -> LedgerSettings:
-    """A cluster, tried by making a client of it, which connects to nothing."""
+    """A cluster, tested by constructing a client without connecting it."""
     if value["CLUSTER"] is not True or path != REDIS:
-        raise Wrong("a dict whose 'CLUSTER' is True or False, and True only where 'BACKEND' is 'redis'")
+        raise Wrong("a dict whose 'CLUSTER' is True or False, and True only with the 'BACKEND' 'redis'")
     hosts = tuple(_host(host) for host in _listed(value.get("HOSTS") or DEFAULT_URL))
     try:
         import_string(CLUSTER_CLIENT)(hosts)
     except Exception as error:
         raise Wrong(
-            f"hosts of a cluster: no sentinels, no socket, no database but 0 ({_blame(error, hosts[0])})"
+            f"hosts of a cluster, without sentinels, sockets and databases other than 0 ({_blame(error, hosts[0])})"
         ) from None
     return LedgerSettings(CLUSTER, hosts[0], hosts)

@@ -1,4 +1,4 @@
-"""What a setting's value may be: each function gives the value as we use it, or raises :exc:`Wrong`."""
+"""Validators of settings: each returns the converted value or raises :exc:`Wrong`."""
 
 import difflib
 import re
@@ -9,38 +9,44 @@ from typing import Any
 
 from django.utils.module_loading import import_string
 
+REASON_BYTES = 123
+"""The longest reason of a close frame, in bytes of UTF-8 (RFC 6455, section 5.5)."""
 MAX_AGE = 31_536_000
-"""Seconds, a year; a larger age is taken for a mistake."""
+"""Seconds (one year); a larger age is taken for a mistake."""
 MAX_RATE = 1_000_000
-"""Admissions per second; a higher rate is no limit."""
+"""Admissions per second; a higher rate is taken for a mistake."""
 SENDABLE_CODES = frozenset({1000, 1001, 1002, 1003, 1007, 1008, 1009, 1011, 1012, 1013, 1014, *range(3000, 5000)})
-"""Close codes that a server may send (RFC 6455, section 7.4, and IANA's registry); 1010 is the client's."""
+"""Close codes that a server may send (RFC 6455, section 7.4, and IANA's registry); 1010 is for clients."""
 
 
 class Wrong(Exception):
-    """A value is not what its key asks for; the message completes "must be …"."""
+    """A value is not valid for its key: ``must`` completes "must be …", ``why`` is a sentence about a part of it."""
+
+    def __init__(self, must: str, why: str = "") -> None:
+        super().__init__(must)
+        self.why = why
 
 
 def closest(name: object, known: Iterable[str]) -> str | None:
-    """The one of ``known`` that is spelt most like ``name``; None where none is like it."""
+    """The most similar of the ``known`` names, or None."""
     by_fold = {candidate.casefold(): candidate for candidate in known}
     close = difflib.get_close_matches(str(name).casefold(), by_fold, 1, 0.5)
     return by_fold[close[0]] if close else None
 
 
 def nearest(name: object, known: Iterable[str]) -> str:
-    """A question to end a message with, or nothing."""
+    """The question "Did you mean …?" for the end of a message, or an empty text."""
     close = closest(name, known)
     return f" Did you mean {close!r}?" if close is not None else ""
 
 
 def misnamed(name: object, known: Iterable[str]) -> str:
-    """A wrong key of a dict that may hold secrets, for people: by its name only where it is like a known one.
+    """An unknown key of a dict that may contain secrets, as shown in messages.
 
-    It is then written in capitals as well: letters of any case may be a secret that is like one by chance.
+    It is quoted only where it is similar to a known key and in capitals. Other keys may be secrets.
     """
     is_name = re.fullmatch(r"[A-Z_]{1,20}", str(name)) and nearest(name, known)
-    return repr(name) if is_name else "a key of it"
+    return repr(name) if is_name else "One of its keys"
 
 
 def _is_number(value: Any) -> bool:
@@ -48,20 +54,20 @@ def _is_number(value: Any) -> bool:
 
 
 def _is_async(found: Callable[..., Any]) -> bool:
-    """Whether a call of it, or of its ``__call__``, gives something to be awaited."""
+    """Whether its call returns an awaitable."""
     return iscoroutinefunction(found) or iscoroutinefunction(type(found).__call__)
 
 
 def function(path: object, named: str, called: str) -> Callable[..., Any]:
-    """What stands at a dotted path; ``named`` and ``called`` begin what is said where the path or its end is wrong."""
+    """The function at a dotted path. ``named`` and ``called`` say what it must be, in the messages of errors."""
     try:
         found = import_string(path)  # type: ignore[arg-type]
     except (ImportError, TypeError, AttributeError) as error:
-        raise Wrong(f"{named}, and {path!r:.60} is none") from error
+        raise Wrong(named, f"Nothing can be imported from {path!r:.60}.") from error
     if not callable(found):
-        raise Wrong(f"{called}, and {path!r:.60} cannot")
+        raise Wrong(called, f"{path!r:.60} is not callable.")
     if _is_async(found):
-        raise Wrong(f"{called} without await, and {path!r:.60} is an async function")
+        raise Wrong(f"{called} without await", f"{path!r:.60} is an async function.")
     return found  # type: ignore[no-any-return]
 
 
@@ -112,7 +118,7 @@ def prefix(value: Any) -> str:
 
 def reason(value: Any) -> str:
     if not isinstance(value, str) or not value.isprintable() or len(value.encode()) > 100:
-        raise Wrong("one printable line of at most 100 bytes (a close frame carries 123, the hint needs the rest)")
+        raise Wrong("one printable line of at most 100 bytes (a close frame carries 123 with the retry time)")
     return value
 
 
@@ -137,19 +143,13 @@ def age(value: Any) -> float | None:
     return None if value is None else float(value)
 
 
-def patience(low: float) -> Callable[[Any], float | None]:
+def optional_seconds(low: float) -> Callable[[Any], float | None]:
     def read(value: Any) -> float | None:
         if value is not None and (not _is_number(value) or not low <= value <= 3600):
             raise Wrong(f"None or a number of seconds from {low:g} to 3600")
         return None if value is None else float(value)
 
     return read
-
-
-def drain(value: Any) -> float | None:
-    if value is not None and (not _is_number(value) or not 0 <= value <= 3600):
-        raise Wrong("None or a number of seconds from 0 to 3600")
-    return None if value is None else float(value)
 
 
 def rate(value: Any) -> float | None:
@@ -172,9 +172,5 @@ def token(value: Any) -> str | None:
 
 def size(value: Any) -> int | None:
     if value is not None and (not isinstance(value, int) or isinstance(value, bool) or not 2**20 <= value <= 2**50):
-        raise Wrong("None or a whole number of bytes from a MiB on")
+        raise Wrong("None or a whole number of bytes, at least 1048576 (1 MiB)")
     return None if value is None else int(value)
-
-
-REASON_BYTES = 123
-"""The longest reason a close frame can carry, in bytes of UTF-8 (RFC 6455, section 5.5)."""

@@ -1,12 +1,12 @@
-"""The settings that all workers of a pool must have alike, and those that hold where they do not: the strictest.
+"""The settings that the workers of a pool must share. Where workers differ, the strictest value is in force.
 
 Settings are numbers by name: ``limit`` (slots), ``warn_at`` (a share), ``lease`` and ``beat`` (milliseconds), ``rate``
-(admissions a second) and ``burst``, ``quota:NAME`` (slots), ``attempts:NAME`` (attempts a second), ``at_once:NAME``
-(attempts), ``quota%:NAME`` and ``share:CLASS`` (shares of the limit).
-One that a worker does not have binds it nevertheless, where it can: a quota or a class binds those who have it.
+(admissions per second) and ``burst``, ``quota:NAME`` (slots), ``attempts:NAME`` (attempts per second),
+``at_once:NAME`` (attempts), ``quota%:NAME`` and ``share:CLASS`` (shares of the limit). A setting of one worker also
+binds workers without it; quotas and classes bind only workers that have them.
 
-As text they are ``NAME=NUMBER,…`` in the order of the settings, and the first eight digits of its SHA-1 are its
-fingerprint. ``ledger/lua/settings.lua`` has the same rules, and one contract holds both.
+As text, settings are ``NAME=NUMBER,…`` in this order. The fingerprint is the first eight digits of the text's SHA-1.
+``ledger/lua/settings.lua`` has the same rules; the contract tests cover both.
 """
 
 import hashlib
@@ -21,12 +21,12 @@ from .shares import Bound
 Numbers = Mapping[str, float]
 
 GREATEST = frozenset({"lease", "beat"})
-"""Of these the greatest is the strictest, of all others the smallest."""
+"""Settings whose greatest value is the strictest; of the others the smallest is."""
 DIGITS = 8
-"""Of the SHA-1 of a text, which are its fingerprint."""
+"""Hexadecimal digits of a fingerprint."""
 FINGERPRINT = rf"[0-9a-f]{{{DIGITS}}}"
 MOST_SETTINGS = 8
-"""Different settings of a pool that are told apart; of more the oldest two become the strictest of both."""
+"""Different sets of settings that a pool keeps; beyond these, the two oldest are merged into the strictest of both."""
 LONGEST = 4096
 """Bytes of one text."""
 NUMBER = re.compile(r"([a-z_]{1,8}%?(?::[a-z0-9_-]{1,32})?)=(\d{1,9}(?:\.\d{1,9})?)")
@@ -46,7 +46,7 @@ WORDS = {
 
 
 def text_of(report: Report, lease: float, beat: float) -> str:
-    """The settings of the worker that reports; its lease and beat in seconds."""
+    """The settings of the reporting worker as text; ``lease`` and ``beat`` in seconds."""
     fair = report.fair
     quotas, shares = (
         ((), ()) if fair is None else (fair.quotas, tuple((each.name, each.share) for each in fair.classes))
@@ -87,13 +87,13 @@ def fingerprint(text: str) -> str:
 
 
 def numbers_of(text: str) -> dict[str, float]:
-    """The numbers of a text; what is none of ours is left out."""
+    """The settings in a text; unknown parts are left out."""
     found = map(NUMBER.fullmatch, text[:LONGEST].split(","))
     return {match[1]: float(match[2]) for match in found if match}
 
 
 def strictest(settings: Iterable[Numbers]) -> dict[str, float]:
-    """What is in force where all these are about."""
+    """The settings in force among all these."""
     found: dict[str, float] = {}
     for numbers in settings:
         for name, number in numbers.items():
@@ -103,7 +103,7 @@ def strictest(settings: Iterable[Numbers]) -> dict[str, float]:
 
 
 def differences(settings: Iterable[Numbers]) -> dict[str, tuple[float | None, ...]]:
-    """The settings that are not everywhere the same, with their values: the smallest first, None where unset."""
+    """The settings that differ, with their values: the smallest first, None for unset last."""
     settings = tuple(settings)
     names = list(dict.fromkeys(name for numbers in settings for name in numbers))
     found = {name: {numbers.get(name) for numbers in settings} for name in names}
@@ -115,7 +115,7 @@ def differences(settings: Iterable[Numbers]) -> dict[str, tuple[float | None, ..
 
 
 def said(name: str, value: float | None) -> str:
-    """A setting for people: ``MAX_CONNECTIONS 500``, ``HEARTBEAT 0.5 s``, ``QUOTAS user 3``."""
+    """A setting as shown: ``MAX_CONNECTIONS 500``, ``HEARTBEAT 0.5 s``, ``QUOTAS user 3``."""
     return f"{_titled(name)} {_valued(name, value)}"
 
 
@@ -131,7 +131,7 @@ def _valued(name: str, value: float | None) -> str:
 
 
 def listed(differs: Mapping[str, Iterable[float | None]]) -> str:
-    """Settings with several values each, for people: ``MAX_CONNECTIONS 50 and 500; WARN_AT 0.3 and 0.7``."""
+    """Differing settings as shown: ``MAX_CONNECTIONS 50 and 500; WARN_AT 0.3 and 0.7``."""
     return "; ".join(
         f"{_titled(name)} {' and '.join(_valued(name, value) for value in values)}" for name, values in differs.items()
     )

@@ -1,11 +1,11 @@
-"""How often each key may try: buckets of attempts in bounded memory, for a ledger and for a worker by itself.
+"""Rates of attempts per key: token buckets in bounded memory, for a ledger and for a worker that decides alone.
 
-Pure; all times are seconds of a clock that never runs backwards. Attempts that pass follow the generic cell rate
-algorithm, as in :mod:`.rate`. Refused attempts count as well: each is given the next free turn of its key, so that many
-clients behind one key come back one after the other at the rate. A key whose turns reach as far as the longest hint
-is locked: nothing passes until it leaves off for the time of one attempt.
+Pure; all times are seconds of a monotonic clock. Attempts that pass follow the generic cell rate algorithm, as in
+:mod:`.rate`. Each refused attempt reserves the next free turn of its key, so that many clients behind one key return
+one after the other at the rate. A key whose turns reach as far as the longest retry time is locked: nothing passes
+until it pauses for the time of one attempt.
 
-``ledger/lua/attempts.lua`` has the same rules in milliseconds, and one contract holds both.
+``ledger/lua/attempts.lua`` has the same rules in milliseconds; the contract tests cover both.
 """
 
 import math
@@ -17,18 +17,18 @@ from .protocol import Claimed, Fair, Key
 from .shares import Bound
 
 SETS, WAYS = 1024, 8
-"""Buckets are kept in so many sets of so many. In a full set the one that lacks the fewest attempts makes room."""
+"""Number of sets, and buckets per set. In a full set the fullest bucket is dropped."""
 FILLS_WITHIN = 3600
-"""Seconds in which an empty bucket of attempts is full again at the latest."""
+"""Seconds within which an empty bucket fills."""
 LONGEST = FILLS_WITHIN + 3600.0
-"""Seconds that a bucket may lack at the most, the longest hint included; one that lacks more was damaged."""
+"""Most seconds until a bucket is full, the longest retry time included; a bucket with more is damaged."""
 ROUNDING = 1e-6
-"""Attempts that a sum of floating-point numbers may be above a whole one."""
+"""Tolerance for sums of floating-point numbers, in attempts."""
 
 
 @dataclass(frozen=True, slots=True)
 class Over:
-    """An attempt is refused."""
+    """A refused attempt."""
 
     reason: str
     """``attempts:NAME``."""
@@ -37,18 +37,18 @@ class Over:
 
 
 class Buckets:
-    """A bucket for each key, full at first; at most ``sets`` times :data:`WAYS` of them."""
+    """A bucket for each key, initially full; at most ``sets`` × :data:`WAYS` buckets."""
 
     def __init__(self, sets: int = SETS) -> None:
         self._number = sets
         self._sets: dict[int, dict[Key, tuple[float, float]]] = {}
-        """When each bucket is full again, and its last turn, of those that are not full or have turns to come."""
+        """For each bucket that is not full or has turns left: when it is full, and its last turn."""
 
     def __len__(self) -> int:
         return sum(map(len, self._sets.values()))
 
     def take(self, key: Key, now: float, rate: float, burst: int, debt: float, number: int = 1) -> float:
-        """Count so many attempts; 0 where the last one passes, else seconds until its turn, at most ``debt``."""
+        """Count ``number`` attempts; 0 if the last one passes, else the seconds until its turn, at most ``debt``."""
         place = int.from_bytes(key[:2], "big") % self._number
         alive = {key: both for key, both in self._sets.get(place, {}).items() if _is_alive(both, now)}
         full, turn = alive.pop(key, (now, now))
@@ -69,12 +69,12 @@ class Buckets:
 
 
 def _is_alive(both: tuple[float, float], now: float) -> bool:
-    """Whether a bucket is not full or has turns to come; one that was damaged is neither."""
+    """Whether a bucket is not full or has turns left, and is not damaged."""
     return any(each > now for each in both) and all(each <= now + LONGEST for each in both)
 
 
 def judge(buckets: Buckets, fair: Fair, now: float, debt: float) -> dict[int, Over]:
-    """Count the attempts of a report; for the asks that are refused, by their place, why."""
+    """Count the attempts of a report; the refused ones, by the index of their ask."""
     for each in fair.tries:
         bound = fair.quotas[each.quota]
         if bound.rate:
@@ -87,7 +87,7 @@ def judge(buckets: Buckets, fair: Fair, now: float, debt: float) -> dict[int, Ov
 
 
 def first_over(buckets: Buckets, quotas: Iterable[Bound], tries: Claimed, now: float, debt: float) -> Over | None:
-    """The first quota that refuses; with those after it the attempt is not counted."""
+    """The refusal by the first exceeded quota, if any; the attempt is not counted under later quotas."""
     for bound, key in zip(quotas, tries, strict=False):
         if key and bound.rate and (wait := buckets.take(key, now, bound.rate, bound.burst, debt)):
             return Over(f"{ATTEMPTS}{bound.name}", min(wait, debt))

@@ -1,4 +1,4 @@
-"""The names of what a worker counts: the reasons of refusals, and the other events of its connections."""
+"""Names of a worker's counters: the reasons of refusals, and other events of its connections."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -6,24 +6,24 @@ from enum import StrEnum
 
 
 class Reason(StrEnum):
-    """Why a handshake was refused. Counted by this name; the client is never told."""
+    """Why a handshake was refused. It is counted by this name, and never sent to the client."""
 
     FULL = "full"
     """Every slot of the pool is held."""
     SETTLING = "settling"
-    """The ledger has lost data, and lets the workers report before it grants freely."""
+    """The ledger has lost data, and waits for the reports of the workers before it grants freely."""
     RATE = "rate"
-    """More come at once than the pool admits in a second."""
+    """Connections come faster than ``CONNECT_RATE``."""
     CROWD = "crowd"
-    """More handshakes wait for the ledger already than a worker lets wait."""
+    """The worker's queue is full."""
     LEDGER = "ledger"
-    """The ledger is away, and this worker's own part of the pool is used up."""
+    """The ledger is away, and this worker's part of the pool is used up."""
     SHARE = "share"
-    """The pool is as full as the class of the connection may make it."""
+    """The pool is filled up to the share of the connection's class."""
     PAUSED = "paused"
     """An operator has paused the pool."""
     DRAINING = "draining"
-    """The worker closes the connections it has, and takes no new ones."""
+    """The worker drains, and admits no connections."""
 
 
 ADMITTED = "admitted"
@@ -33,30 +33,32 @@ DRAINED = "drained"
 AGED = "aged"
 EVICTED = "evicted"
 OTHER = "other"
-"""Slots taken and given back, and connections closed for want of memory, by a drain, at their maximum age, and for a
-newer one under their quota, beside the reasons in a worker's counters; and the reasons that a :class:`Moment` has no
-room to name."""
+"""Slots taken, slots released, and connections closed: out of memory, by a drain, at their maximum age, for a newer
+connection under their quota. ``other`` stands for further reasons in a full history bucket."""
 CALLS, ERRORS, CALLS_TOOK = "ledger.calls", "ledger.errors", "ledger.ms"
-"""Exchanges with the ledger that a worker has made, those that failed, and the milliseconds that all took."""
+"""Calls of the ledger, failed calls, and the milliseconds that all calls took."""
 HEALED = "ledger.healed"
-"""Times that the ledger found its data damaged and began to count anew, as the workers heard it that it told."""
+"""Times that a call of this worker found the ledger's data damaged, so that the ledger began to count anew."""
 CHANNELS_FULL = "layer.full"
 """Connections whose consumer ended with ``ChannelFull``."""
 OVERDUE = "overdue"
-"""Connections closed since nobody had authenticated by their deadline."""
+"""Connections closed because their client had not authenticated by ``PENDING_DEADLINE``."""
+EVENTS_DROPPED = "events.dropped"
+"""Signals, mails and webhooks that were dropped because too many waited."""
 UNACCEPTED = "unaccepted"
-"""Connections refused after all, since their consumer had not accepted them by its deadline."""
+"""Connections refused because their consumer had not accepted them by ``ACCEPT_DEADLINE``."""
 OUTLIVED = "outlived"
-"""Connections whose slot was taken back from an application that had not accepted when its client left, or went on for
-too long after that."""
+"""Connections whose client had left before the accept, or whose handler ran longer than ``DISCONNECT_GRACE`` after it;
+their slot was taken back."""
 QUOTA = "quota:"
-"""Begins the reason of a refusal by a quota; the quota's name follows."""
+"""Prefix of the reason of a refusal by a quota, followed by the quota's name."""
 ATTEMPTS = "attempts:"
-"""Begins the reason of a refusal by the rate of a quota; the quota's name follows."""
+"""Prefix of the reason of a refusal by the rate of a quota, followed by the quota's name."""
 DRY = "dry:"
-"""Begins the counter of those whom a dry run would have refused, or closed at their deadline; the reason follows."""
+"""Prefix of the counter of connections that a dry run would have refused, or closed at their deadline, followed by the
+reason."""
 FAULT = "fault:"
-"""Begins the counter of unexpected exceptions in a worker's heartbeat and what runs beside it; their kind follows."""
+"""Prefix of the counter of unexpected exceptions in a worker's own tasks, followed by their kind."""
 NO_HANDSHAKES = frozenset(
     {
         RELEASED,
@@ -70,26 +72,24 @@ NO_HANDSHAKES = frozenset(
         CALLS_TOOK,
         HEALED,
         CHANNELS_FULL,
+        EVENTS_DROPPED,
         UNACCEPTED,
         OUTLIVED,
     }
 )
-"""The counters that count something else than the decision of a handshake; those that begin with ``DRY`` or ``FAULT``
-do as well."""
+"""Counters that do not count decisions of handshakes; nor do counters with the prefixes ``DRY`` and ``FAULT``."""
 
 Counters = Mapping[str, int]
-"""Events since a worker started: ``admitted``, ``released``, ``shed``, ``drained``, ``aged``, ``evicted``, its
-exchanges with the ledger, an entry for each reason that occurred and each that a dry run would have had, and for each
-kind of fault."""
+"""Events since a worker started, by the names of this module. Names that did not occur are missing."""
 
 
 def is_decision(counter: str) -> bool:
-    """Whether a counter counts handshakes decided, each of which is in one such counter."""
+    """Whether a counter counts decided handshakes; each handshake is in exactly one such counter."""
     return counter not in NO_HANDSHAKES and not counter.startswith((DRY, FAULT))
 
 
 def faults_in(counters: Counters) -> dict[str, int]:
-    """The unexpected exceptions among ``counters``, by their kind."""
+    """Counts of unexpected exceptions by kind."""
     return {name.removeprefix(FAULT): count for name, count in counters.items() if name.startswith(FAULT)}
 
 

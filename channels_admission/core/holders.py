@@ -1,9 +1,9 @@
-"""The slots of all workers under each key, and since when each is held: for quotas whose oldest connection gives way.
+"""The ages of all slots under each key, for quotas that evict the oldest connection (``'full': 'oldest'``).
 
-Pure. Workers tell the ages of their own slots (``limiter.elders``). The answer to each is how many of its oldest are to
-end. That is a state and no order: what is told twice, or not heard, changes nothing.
+Pure. Workers report the ages of their slots (``limiter.elders``). The reply says how many of its oldest connections a
+worker must close. This is a state, not a command: a repeated or lost reply does no harm.
 
-``ledger/lua/holders.lua`` has the same rules, and one contract holds both.
+``ledger/lua/holders.lua`` has the same rules; the contract tests cover both.
 """
 
 from collections import Counter
@@ -12,11 +12,11 @@ from collections.abc import Iterable, Mapping
 from .protocol import Aged, Evicted, Key
 
 MOST_POSTED = 200
-"""Keys under which one worker is told to end connections, by one answer."""
+"""Most keys in one reply under which a worker must close connections."""
 
 
 class Holders:
-    """The slots of all workers under each key of such a quota."""
+    """The start times of slots, by key and worker."""
 
     def __init__(self) -> None:
         self._since: dict[Key, dict[str, list[float]]] = {}
@@ -25,7 +25,7 @@ class Holders:
         self._dead: set[str] = set()
 
     def tell(self, worker: str, told: Iterable[Key], aged: Iterable[Aged], most: Mapping[int, int], now: float) -> None:
-        """A worker says since when it holds its slots under the keys ``told``; ``most`` is each quota's maximum."""
+        """Replace what is known of a worker's slots under the keys ``told``; ``most`` is each quota's maximum."""
         for key in told:
             self._drop(key, worker)
         for each in aged:
@@ -33,17 +33,17 @@ class Holders:
             self._since.setdefault(each.key, {})[worker] = [now - age for age in each.ages]
 
     def forget(self, worker: str) -> None:
-        """The worker is gone, and all that it held."""
+        """Forget a worker and its slots."""
         self._posted.pop(worker, None)
         self._dead.discard(worker)
         self.give_back(worker, list(self._since))
 
     def bury(self, worker: str) -> None:
-        """The worker is gone, and its slots count until they are given back: nobody ends a connection for them."""
+        """Mark a worker as dead: its slots count until they are given back, and cannot be closed."""
         self._dead.add(worker)
 
     def give_back(self, worker: str, keys: Iterable[Key]) -> None:
-        """The worker holds nothing more under these keys."""
+        """Forget a worker's slots under these keys."""
         for key in keys:
             self._drop(key, worker)
 
@@ -52,16 +52,16 @@ class Holders:
             del self._since[key], self._most[key]
 
     def grant(self, worker: str, key: Key, most: int, now: float) -> None:
-        """One more slot."""
+        """Add one slot."""
         self._most[key] = most
         self._since.setdefault(key, {}).setdefault(worker, []).append(now)
 
     def number(self, key: Key) -> int:
-        """Slots that are known."""
+        """Known slots under a key."""
         return sum(map(len, self._since.get(key, {}).values()))
 
     def post(self, keys: Iterable[Key], counts: Mapping[Key, int]) -> None:
-        """Something may have changed under these keys: the workers that have to end connections are to be told."""
+        """Prepare evictions for the workers that must close connections under these keys."""
         for key in keys:
             for worker in self._evicted(key, counts):
                 posted = self._posted.setdefault(worker, {})
@@ -69,7 +69,7 @@ class Holders:
                     posted[key] = None
 
     def due(self, worker: str, counts: Mapping[Key, int]) -> tuple[Evicted, ...]:
-        """How many of its oldest connections a worker is to end, for each key."""
+        """How many of its oldest connections a worker must close, by key."""
         found = [(key, self._evicted(key, counts)[worker]) for key in self._posted.pop(worker, {})]
         due = tuple(Evicted(key, number) for key, number in found if number)
         if due:
@@ -77,7 +77,7 @@ class Holders:
         return due
 
     def _evicted(self, key: Key, counts: Mapping[Key, int]) -> Counter[str]:
-        """Those beyond the maximum are the oldest ones: how many of each worker."""
+        """How many of the oldest slots are above the maximum, by worker."""
         excess = counts.get(key, 0) - self._most.get(key, counts.get(key, 0))
         if excess <= 0 or key not in self._since:
             return Counter()

@@ -1,11 +1,11 @@
-"""How near a pool is to its limit. Pure: numbers in, answers out."""
+"""Levels: how near a pool is to its limit. Pure."""
 
 from dataclasses import dataclass
 from enum import StrEnum
 
 
 class Level(StrEnum):
-    """How near a pool is to its limit, from the lowest up."""
+    """How near a pool is to its limit, in rising order."""
 
     CALM = "calm"
     WARNING = "warning"
@@ -15,7 +15,7 @@ class Level(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """A pool went from one level to another, with so many slots held of so many."""
+    """A change of a pool's level, with the slots held and the limit at that time."""
 
     before: Level
     level: Level
@@ -27,17 +27,17 @@ CRITICAL_AT = 0.90
 """Share of the limit from which a pool is critical."""
 
 HYSTERESIS = 0.05
-"""Share of the limit by which a pool must fall below a level's threshold to leave it, where alerts are sent."""
+"""Share of the limit by which a pool must fall below a level's threshold before alerts see it leave the level."""
 
 NEAR_FULL = 0.05
-"""Share of the limit that must be free for a release to wait a moment for company."""
+"""Share of the limit that must be free for a release to wait for others, to be reported with them."""
 
 ROUNDING = 1e-6
-"""Slots that a product of floating-point numbers may be short of a whole one."""
+"""Tolerance for products of floating-point numbers, in slots."""
 
 
 def level(held: int, limit: int, warn_at: float) -> Level:
-    """How near ``held`` slots are to ``limit``; ``warn_at`` is a share of the limit."""
+    """The level of a pool with ``held`` slots; ``warn_at`` is a share of the limit."""
     if held >= limit:
         return Level.FULL
     if held >= CRITICAL_AT * limit:
@@ -48,7 +48,7 @@ def level(held: int, limit: int, warn_at: float) -> Level:
 
 
 def alert(held: int, limit: int, warn_at: float, before: Level) -> Level:
-    """The same for alerts: a level once reached is left only well below its threshold."""
+    """The same for alerts, with hysteresis: a level is left only well below its threshold."""
     levels = list(Level)
     for level, threshold in ((Level.FULL, 1.0), (Level.CRITICAL, CRITICAL_AT), (Level.WARNING, warn_at)):
         if levels.index(level) <= levels.index(before):
@@ -59,10 +59,10 @@ def alert(held: int, limit: int, warn_at: float, before: Level) -> Level:
 
 
 def share_of_free(total: int, limit: int, workers: int) -> int:
-    """One worker's whole-slot part of the free room, the parts of all together never above it."""
+    """One worker's part of the free slots, rounded down; the parts of all workers never exceed them."""
     return max(0, limit - total) // max(1, workers)
 
 
 def scarce(total: int, limit: int) -> bool:
-    """Whether a freed slot may be missed elsewhere and should be reported at once."""
+    """Whether free slots are few, so that a release must be reported at once."""
     return limit - total <= NEAR_FULL * limit

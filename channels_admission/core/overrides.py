@@ -1,26 +1,26 @@
-"""Overrides: the limits, pauses, dry runs and drains that operators have set for a pool."""
+"""Overrides: limits, pauses, dry runs and drains that operators have set for a pool."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 LATEST = 253_402_300_799.0
-"""The last second of the year 9999 in Unix time, which is the last that a date can tell."""
+"""The last second of the year 9999 in Unix time, the latest that a ``datetime`` can represent."""
 
 
 def utc(second: float) -> datetime:
-    """The date of a second of Unix time; the nearest that there is, for one that a ledger cannot have meant."""
+    """The date of a second of Unix time, limited to what a ``datetime`` can represent."""
     return datetime.fromtimestamp(min(max(0.0, second), LATEST), UTC)
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What an operator has set, who, and when: Unix time by the ledger."""
+    """One override: its value, the operator, and when it was set, in Unix time by the ledger."""
 
     value: int
     by: str
     at: float
     over: float | None = None
-    """For a limit: seconds in which connections beyond it are closed; None where they may stay."""
+    """For a limit: seconds in which connections above it are closed; None to keep them."""
 
 
 EVERYBODY = "*"
@@ -29,11 +29,11 @@ EVERYBODY = "*"
 
 @dataclass(frozen=True, slots=True)
 class Drain:
-    """A worker, a host or :data:`EVERYBODY` to be emptied in ``over`` seconds.
+    """Close the connections of a worker, a host or :data:`EVERYBODY` over ``over`` seconds.
 
-    A host is drained with the workers that start there later, until the drain is cancelled; of all workers those are
-    that had registered before it. It ends when nobody drains any more, and so does that of a worker. No time of any
-    clock is compared to tell who is meant: ``at`` is for people.
+    The drain of a host includes workers that start there later, until it is cancelled. The drain of
+    :data:`EVERYBODY` covers the workers that had registered before it. It ends with the last of them, and so does the
+    drain of a worker. ``at`` is only shown; targets are matched by the pool's version, not by time.
     """
 
     target: str
@@ -41,12 +41,12 @@ class Drain:
     by: str
     at: float
     version: int | None = None
-    """The pool's version when it was ordered; None before it is."""
+    """The pool's version when the drain was set; None before that."""
     clock: int = 0
-    """The time of the pool's clock then, milliseconds."""
+    """The pool's clock when the drain was set, in milliseconds."""
 
     def is_of(self, worker: str, registered: int | None) -> bool:
-        """Whether a worker is meant that registered at this version of the pool; None for one that has not yet."""
+        """Whether the drain covers a worker that registered at this version of the pool, None for not yet."""
         if self.target == EVERYBODY:
             return registered is not None and self.version is not None and registered <= self.version
         return self.target in (worker, worker.partition(":")[0])
@@ -54,10 +54,10 @@ class Drain:
 
 @dataclass(frozen=True, slots=True)
 class Controls:
-    """What operators have set for a pool; an order that is None leaves the settings in force.
+    """All overrides of a pool; with None the settings hold.
 
-    Of two the one with the higher version is the newer. Versions are milliseconds of the ledger's
-    time, so that one set after a loss of data is newer than what the workers remember.
+    The higher version is the newer. Versions are milliseconds of the ledger's time, so that overrides set after a loss
+    of data are newer than those that the workers remember.
     """
 
     version: int = 0

@@ -1,6 +1,6 @@
-"""The verdicts on what handshakes ask for, one after the other. Pure: counts in, reasons out.
+"""Verdicts on the asks of one report, in order. Pure: counts in, reasons out.
 
-``ledger/lua/grants.lua`` has the same rules, and one contract holds both.
+``ledger/lua/grants.lua`` has the same rules; the contract tests cover both.
 """
 
 import math
@@ -17,19 +17,19 @@ from .shares import ceiling, most
 
 @dataclass(slots=True)
 class Decision:
-    """What was granted to the asks of one report."""
+    """The verdicts on the asks of one report."""
 
     verdicts: list[str] = field(default_factory=list)
-    """For each ask the reason why not, or nothing."""
+    """For each ask the reason of its refusal; empty if granted."""
     used: int = 0
-    """Tokens that the admitted have used."""
+    """Tokens used."""
     given: int = 0
-    """Slots."""
+    """Slots granted."""
     claims: Counter[Key] = field(default_factory=Counter)
 
     @property
     def shortfall(self) -> Reason | None:
-        """Why fewer were admitted than asked for, as far as time may mend it: quotas it does not."""
+        """Why less was granted than asked for; refusals by quotas, which no waiting mends, are ignored."""
         if Reason.PAUSED in self.verdicts:
             return Reason.PAUSED
         if {Reason.FULL, Reason.SHARE} & set(self.verdicts):
@@ -37,14 +37,14 @@ class Decision:
         return Reason.RATE if Reason.RATE in self.verdicts else None
 
     def refused(self, fair: Fair) -> int:
-        """How many of those who want a slot have a moment to come again."""
+        """Refused handshakes that get a retry time from the pool's schedule."""
         return sum(
             reason in (Reason.FULL, Reason.SHARE, Reason.RATE, Reason.PAUSED) and not ask.late
             for ask, reason in zip(fair.asks, self.verdicts, strict=True)
         )
 
     def classes(self, fair: Fair) -> dict[str, int]:
-        """Slots that the worker holds now, by class; only those that have a name."""
+        """Slots that the worker holds now, by class; the nameless class is left out."""
         held = Counter({each.name: each.held for each in fair.classes})
         for ask, reason in zip(fair.asks, self.verdicts, strict=True):
             held[fair.classes[ask.group].name] += not reason and not ask.late
@@ -55,11 +55,11 @@ def decide(
     fair: Fair, limit: int, total: int, counts: Mapping[Key, int], tokens: float, *, paused: bool = False,
     over: Mapping[int, Over] = MappingProxyType({}), known: Callable[[Key], int] = lambda key: 0,
 ) -> Decision:  # fmt: skip
-    """Grant what may be granted, with ``total`` slots held and ``counts`` of them under the keys.
+    """Decide all asks of a report, with ``total`` slots held and ``counts`` of them by key.
 
-    In a ``paused`` pool nobody gets a slot, not even the exempt. The asks that are ``over``, by their place, are
-    refused for their attempts before all else. A quota whose oldest connection gives way is exceeded as far as it is
-    ``known`` who has to, and never twofold.
+    ``over`` has the refused attempts by the index of their ask; they are refused first. A ``paused`` pool grants no
+    slot, not even to the exempt class. A quota that evicts its oldest connection may be exceeded by the slots that are
+    ``known`` under the key, and by at most its maximum.
     """
     done = Decision()
     for place, ask in enumerate(fair.asks):

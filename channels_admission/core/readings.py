@@ -1,4 +1,4 @@
-"""What a reader of the ledger sees: pools, workers, their monitors, and the past by seconds and minutes."""
+"""What can be read from the ledger: pools, workers, their monitors, and the history by seconds and minutes."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,10 +10,10 @@ from .overrides import EVERYBODY, NOTHING_SET, Controls, Drain
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """One monitor of a worker: its reading, None where unknown, and the pressure that it makes, from 0 to 1.
+    """One monitor of a worker: its reading, None if unknown, and its pressure from 0 to 1.
 
-    The lag's reading is the 99th percentile of the delays in its window; ``median`` and ``longest``
-    say more of them. Other monitors have none.
+    The reading of the lag is the 99th percentile of the delays in its window; ``median`` and ``longest`` are those of
+    the same delays, and None for other monitors.
     """
 
     name: str
@@ -25,7 +25,7 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class WorkerReading:
-    """One registered worker as a reader of the ledger sees it; times in seconds."""
+    """One registered worker; times in seconds."""
 
     worker: str
     held: int
@@ -38,34 +38,34 @@ class WorkerReading:
     """Slots held, by the class of the connection."""
     draining: bool = False
     faults: Mapping[str, int] = field(default_factory=dict)
-    """Unexpected exceptions in its heartbeat and what runs beside it since it started, by kind."""
+    """Unexpected exceptions in its own tasks since it started, by kind."""
     settings: str = ""
-    """The fingerprint of its settings; nothing where it is not known."""
+    """The fingerprint of its settings; empty if unknown."""
 
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """A second or a minute of a pool's past, as the ledger remembers it."""
+    """A bucket of a pool's history: one second or one minute."""
 
     at: int
     """Its number since 1970."""
     held: int | None
-    """The most slots counted in it; None where no worker has reported."""
+    """The most slots held in it; None if no worker reported."""
     limit: int | None
-    """The limit at its end; None as well."""
+    """The limit at its end; None if no worker reported."""
     admitted: int
     refused: Mapping[str, int]
-    """By reason; those for which there was no room share the name :data:`OTHER`."""
+    """By reason; beyond the most reasons of a bucket, :data:`OTHER` counts the rest."""
 
     @property
     def handshakes(self) -> int:
-        """How many were decided in it, admitted or refused."""
+        """Decided handshakes, admitted or refused."""
         return self.admitted + sum(self.refused.values())
 
 
 @dataclass(frozen=True, slots=True)
 class Past:
-    """What a ledger remembers of a pool at the second ``now`` since 1970, but moments in which nobody reported."""
+    """The history of a pool at the second ``now`` since 1970, without buckets in which no worker reported."""
 
     now: int
     seconds: tuple[Moment, ...] = ()
@@ -74,26 +74,26 @@ class Past:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """A pool as a reader of the ledger sees it; workers that outlived their lease are left out."""
+    """A pool; workers whose lease has run out are left out."""
 
     limit: int | None
-    """The limit by the settings in force; None when the ledger knows no such pool."""
+    """The limit by the settings in force; None if the ledger does not know the pool."""
     settling: bool
     counters: Counters
     workers: tuple[WorkerReading, ...]
     seconds: Mapping[int, int] = field(default_factory=dict)
-    """Handshakes decided, by the second of Unix time, lately; seconds without any are left out."""
+    """Recently decided handshakes, by the second of Unix time; seconds without any are left out."""
     now: float = 0.0
     """Unix time by the ledger."""
     controls: Controls = NOTHING_SET
     level: Level = Level.CALM
-    """How near the pool is to its limit; falls five points later than it rises."""
+    """How near the pool is to its limit; it falls five points below the threshold at which it rises."""
     settings: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    """The settings that workers lately had, by fingerprint; of more than one the strictest are in force."""
+    """Settings that workers had recently, by fingerprint; of several the strictest values are in force."""
 
     @property
     def drains(self) -> tuple[Drain, ...]:
-        """Those that somebody may be left to be of: a host is, since workers may start there later."""
+        """The drains with workers left, and those of hosts, where workers may start later."""
         return tuple(drain for drain in self.controls.drains if self._lasts(drain))
 
     def _lasts(self, drain: Drain) -> bool:

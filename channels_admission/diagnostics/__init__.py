@@ -1,6 +1,6 @@
-"""The answer to "what is wrong here?": findings with what to do, and the numbers they come from.
+"""Find what is wrong on a site: findings with advice, and the numbers behind them.
 
-Pure: a snapshot and the facts of this machine in, one frozen :class:`Diagnosis` out.
+Pure: a snapshot and what the host shows go in, one frozen :class:`Diagnosis` comes out.
 """
 
 from dataclasses import asdict, dataclass
@@ -8,39 +8,39 @@ from datetime import datetime
 from typing import Any
 
 from ..status.snapshot import Connects, LedgerSnapshot, Snapshot
-from . import pools, workers
+from . import herd, pools, workers
 from .finding import Finding, Severity
-from .host import Facts, Layer
-from .model import Case, Process, open_case
+from .host import HostInfo, Layer
+from .model import Inputs, Process, inputs_of
 
-SHAPE = """\
---diagnose --json prints one object of the same kind:
+SCHEMA = """\
+--diagnose --json prints one object:
 
   taken, ledger   as above
   exit_code       0, 1 with a warning, 2 with something critical
   findings        a list, the cause first
-    id            what it is, always in the same word
+    id            a fixed identifier
     severity      "critical", "warning" or "note"
     title, detail, advice
-  limits          a list, one for each pool
+  limits          a list, one entry per pool
     pool, held, limit, connects  as above
-    setting       where the limit comes from
+    setting       where the limit is set
   processes       a list
     host, pid, server
-    held          slots of all pools
-    silence       seconds since the last beat
-    connections   connections that hold them, at the least
+    held          slots held in all pools
+    silence       seconds since its last report
+    connections   the least number of connections that hold these slots
     sockets       established TCP connections; null where unknown
-    ports         the same for each port
+    ports         sockets, by port
     open_files, allowed_files    null where unknown
     resident      bytes of memory; null where unknown
-    load          the worst reading of each monitor
+    load          the highest reading of each monitor
     faults        unexpected exceptions in its heartbeats, by kind
   layer           the default channel layer
     backend, capacity
 
-Its exit code is 0, 1 with a warning, and 2 with something critical, or where
-the settings are wrong: then nothing is printed but what is wrong with them.
+The exit code is 0, 1 with a warning, and 2 with something critical. It is also
+2 when the settings are wrong: then only their error is printed.
 """
 
 EXIT_CODES = {Severity.CRITICAL: 2, Severity.WARNING: 1, Severity.NOTE: 0}
@@ -61,6 +61,7 @@ WEIGHTS = (
     "counts-unseen",
     "dry-run",
     "ledger-damaged",
+    "events-dropped",
     "ledger-settling",
     "monitor-refuses",
     "limit-near",
@@ -73,12 +74,12 @@ WEIGHTS = (
     "handlers-outlive",
     "sockets-beyond",
 )
-"""Every finding there is. Of those equally severe, the one further up may be the cause of those further down."""
+"""The ids of all findings. Within one severity an earlier id may be the cause of a later one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """A pool's limit in force, where it is written, and how fast connections come."""
+    """A pool's limit in force, where it is set, and the recent handshakes."""
 
     pool: str
     held: int
@@ -101,27 +102,27 @@ class Diagnosis:
         return max((EXIT_CODES[finding.severity] for finding in self.findings), default=0)
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON: ``taken`` in ISO 8601, the rest as the fields say."""
+        """Plain values for JSON, ``taken`` in ISO 8601."""
         return {**asdict(self), "taken": self.taken.isoformat(timespec="milliseconds"), "exit_code": self.exit_code}
 
 
-def diagnose(snapshot: Snapshot, facts: Facts) -> Diagnosis:
-    """What the snapshot and the facts mean."""
-    case = open_case(snapshot, facts)
+def diagnose(snapshot: Snapshot, host: HostInfo) -> Diagnosis:
+    """Diagnose a snapshot together with what the host shows."""
+    inputs = inputs_of(snapshot, host)
     return Diagnosis(
         taken=snapshot.taken,
         ledger=snapshot.ledger,
-        findings=_findings(case),
+        findings=_findings(inputs),
         limits=tuple(
-            Limit(pool.name, pool.held, pool.limit, case.origin(pool), pool.connects) for pool in snapshot.pools
+            Limit(pool.name, pool.held, pool.limit, inputs.origin(pool), pool.connects) for pool in snapshot.pools
         ),
-        processes=case.processes,
-        layer=facts.layer,
+        processes=inputs.processes,
+        layer=host.layer,
     )
 
 
-def _findings(case: Case) -> tuple[Finding, ...]:
-    """Everything found, the gravest first, and of those equally grave the likeliest cause."""
-    grades = list(Severity)
-    found = [finding for finder in (*pools.FINDERS, *workers.FINDERS) for finding in finder(case)]
-    return tuple(sorted(found, key=lambda finding: (grades.index(finding.severity), WEIGHTS.index(finding.id))))
+def _findings(inputs: Inputs) -> tuple[Finding, ...]:
+    """All findings by severity, the likeliest cause first within each."""
+    severities = list(Severity)
+    found = [finding for finder in (*pools.FINDERS, *herd.FINDERS, *workers.FINDERS) for finding in finder(inputs)]
+    return tuple(sorted(found, key=lambda finding: (severities.index(finding.severity), WEIGHTS.index(finding.id))))

@@ -1,11 +1,11 @@
-"""One thing that is wrong, or worth a note, and what to do about it."""
+"""A finding: one problem or note, with advice."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
 from ..core.overrides import utc
-from .model import Case
+from .model import Inputs
 
 
 class Severity(StrEnum):
@@ -16,7 +16,7 @@ class Severity(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """``title`` says what is so, ``detail`` the numbers, ``advice`` what to do about it."""
+    """``title`` states the problem, ``detail`` the numbers, ``advice`` what to do."""
 
     id: str
     severity: Severity
@@ -25,10 +25,10 @@ class Finding:
     advice: str
 
 
-Finder = Callable[[Case], Iterator[Finding]]
-"""Looks for one thing, and finds it once or more, or not."""
+Finder = Callable[[Inputs], Iterator[Finding]]
+"""Yields the findings of one kind, if any."""
 
 
 def clock(second: float) -> str:
-    """A moment of Unix time as people say it."""
+    """A Unix time as a time of day."""
     return f"{utc(second):%H:%M:%S} UTC"

@@ -1,7 +1,7 @@
-"""What this machine says of the workers on it, and this project of its limits and its channel layer.
+"""What this host shows: the workers' processes, the limits in the settings, and the channel layer.
 
-The other half of a diagnosis, beside the ledger's snapshot. Looking changes nothing, and what
-cannot be known is None: other machines' processes, other users' without the right to see them.
+Reading changes nothing. What cannot be read is None, such as processes of other hosts, and those of
+other users without the right to see them.
 """
 
 import time
@@ -21,15 +21,15 @@ from ..runtime.identity import host
 from ..status.snapshot import Snapshot
 
 YOUNGER = 2.0
-"""Seconds by which a process may seem younger than its worker; more, and it is another one under an old number."""
+"""Seconds by which a process may seem younger than its worker. Beyond that its pid was reused by another process."""
 
 
 @dataclass(frozen=True, slots=True)
-class ProcessFacts:
-    """A worker's process as the kernel sees it."""
+class ProcessInfo:
+    """What the kernel shows of a worker's process."""
 
     sockets: Mapping[int, int] | None = None
-    """Established TCP connections, by the port on which the process accepts them; None where it has no such port."""
+    """Established TCP connections by listening port; None where the process listens on no port."""
     open_files: int | None = None
     allowed_files: int | None = None
     memory: int | None = None
@@ -38,7 +38,7 @@ class ProcessFacts:
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """A pool's limit as the settings here have it: ``setting`` is where it is written."""
+    """A pool's limit in the settings of this process; ``setting`` is where it is written."""
 
     limit: int
     setting: str
@@ -46,26 +46,26 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """The default channel layer: its class, or empty, and messages a channel may hold, None where that is no matter."""
+    """The default channel layer: its class, empty without a layer, and its messages per channel, None if unlimited."""
 
     backend: str = ""
     capacity: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
-    """``processes`` by host and pid, those of this machine only; ``origins`` by pool; ``beat`` in seconds."""
+class HostInfo:
+    """``heartbeat`` is in seconds; ``processes``, of this host only, go by host and pid; ``origins`` go by pool."""
 
-    beat: float
-    processes: Mapping[tuple[str, int], ProcessFacts] = field(default_factory=dict)
+    heartbeat: float
+    processes: Mapping[tuple[str, int], ProcessInfo] = field(default_factory=dict)
     origins: Mapping[str, Origin] = field(default_factory=dict)
     layer: Layer = Layer()
 
 
-def gather(snapshot: Snapshot, settings: Settings) -> Facts:
-    """Look at the processes of the snapshot's workers, and at the settings."""
-    return Facts(
-        beat=settings.heartbeat,
+def gather(snapshot: Snapshot, settings: Settings) -> HostInfo:
+    """Read the processes of the snapshot's workers, and the settings."""
+    return HostInfo(
+        heartbeat=settings.heartbeat,
         processes=dict(_processes(snapshot)),
         origins={
             name: Origin(pool.max_connections, conf.origin(name, "MAX_CONNECTIONS"))
@@ -75,7 +75,7 @@ def gather(snapshot: Snapshot, settings: Settings) -> Facts:
     )
 
 
-def _processes(snapshot: Snapshot) -> Iterator[tuple[tuple[str, int], ProcessFacts]]:
+def _processes(snapshot: Snapshot) -> Iterator[tuple[tuple[str, int], ProcessInfo]]:
     ours = {worker.pid: worker.uptime for pool in snapshot.pools for worker in pool.workers if worker.host == host()}
     for pid, uptime in ours.items():
         with suppress(psutil.Error):
@@ -84,7 +84,7 @@ def _processes(snapshot: Snapshot) -> Iterator[tuple[tuple[str, int], ProcessFac
                 yield (host(), pid), _process(process)
 
 
-def _process(process: psutil.Process) -> ProcessFacts:
+def _process(process: psutil.Process) -> ProcessInfo:
     open_files = allowed = memory = None
     with suppress(psutil.Error, AttributeError):
         memory = process.memory_info().rss
@@ -92,7 +92,7 @@ def _process(process: psutil.Process) -> ProcessFacts:
         open_files = process.num_fds()
         soft, _ = process.rlimit(psutil.RLIMIT_NOFILE)
         allowed = soft if soft > 0 else None
-    return ProcessFacts(_sockets(process), open_files, allowed, memory)
+    return ProcessInfo(_sockets(process), open_files, allowed, memory)
 
 
 def _sockets(process: psutil.Process) -> Mapping[int, int] | None:
@@ -108,11 +108,11 @@ def _sockets(process: psutil.Process) -> Mapping[int, int] | None:
 
 
 def _layer() -> Layer:
-    """The default channel layer, made but not used."""
+    """The default channel layer; it is created but not used."""
     configured = getattr(django_settings, "CHANNEL_LAYERS", {}).get(DEFAULT_CHANNEL_LAYER, {})
     backend = str(configured.get("BACKEND", ""))
     capacity = None
-    # A layer that cannot be made is for the server to complain of.
+    # The server itself reports a layer that cannot be created.
     with suppress(Exception):
         capacity = vars(channel_layers[DEFAULT_CHANNEL_LAYER]).get("capacity")
     return Layer(backend, capacity if isinstance(capacity, int) else None)

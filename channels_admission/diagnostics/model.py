@@ -1,4 +1,4 @@
-"""A case to diagnose: the ledger's snapshot and this machine's facts, brought together for each process."""
+"""The inputs of a diagnosis: the ledger's snapshot joined with what the host shows of each process."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -7,26 +7,26 @@ from dataclasses import dataclass, field, replace
 from ..core.overrides import utc
 from ..core.readings import Load
 from ..status.snapshot import PoolSnapshot, Snapshot, WorkerSnapshot
-from .host import Facts, ProcessFacts
+from .host import HostInfo, ProcessInfo
 
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """A worker's process: what we count in it, what the kernel sees, and the worst reading of its event loops."""
+    """A worker's process: its counts, what the kernel shows of it, and the highest readings of its event loops."""
 
     host: str
     pid: int
     server: str
     held: int
-    """Slots of all pools."""
+    """Slots held in all pools."""
     silence: float
-    """Seconds since the last beat, of the event loop whose last one was the longest ago."""
+    """Seconds since the last report; of several event loops, the longest."""
     connections: int
-    """Connections that hold them, at the least: one may hold a slot in each of several pools."""
+    """The least number of connections that hold these slots: one may hold a slot in each of several pools."""
     sockets: int | None
-    """Established, as the kernel sees them; None where that is unknown."""
+    """Established TCP connections; None where unknown."""
     ports: Mapping[int, int]
-    """The same for each port."""
+    """Sockets by port."""
     open_files: int | None
     allowed_files: int | None
     resident: int | None
@@ -39,41 +39,41 @@ class Process:
         return self.monitor(monitor).reading
 
     def monitor(self, name: str) -> Load:
-        """The load of this monitor; unknown where it is not among them."""
+        """The load of a monitor, with no reading if the worker does not report it."""
         return next((each for each in self.load if each.name == name), Load(name, None, 0.0))
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
-    """All that is known."""
+class Inputs:
+    """Everything that a finder may read."""
 
     snapshot: Snapshot
-    facts: Facts
+    host: HostInfo
     processes: tuple[Process, ...]
 
     def origin(self, pool: PoolSnapshot) -> str:
-        """Where a pool's limit comes from: the settings, or the operator who set it, and when."""
+        """Where a pool's limit is set: in the settings, or by an operator, with name and time."""
         if order := pool.controls.limit:
             when = f"{utc(order.at):%d %b %H:%M:%S} UTC"
             return f"ws_limit or the admin, set by {order.by or 'nobody named'} at {when}"
-        return self.facts.origins[pool.name].setting
+        return self.host.origins[pool.name].setting
 
 
-def open_case(snapshot: Snapshot, facts: Facts) -> Case:
-    return Case(snapshot, facts, _processes(snapshot, facts))
+def inputs_of(snapshot: Snapshot, host: HostInfo) -> Inputs:
+    return Inputs(snapshot, host, _processes(snapshot, host))
 
 
-def _processes(snapshot: Snapshot, facts: Facts) -> tuple[Process, ...]:
+def _processes(snapshot: Snapshot, host: HostInfo) -> tuple[Process, ...]:
     workers: dict[tuple[str, int], list[WorkerSnapshot]] = {}
     for pool in snapshot.pools:
         for worker in pool.workers:
             workers.setdefault((worker.host, worker.pid), []).append(worker)
     return tuple(
-        _process(theirs, facts.processes.get(place, ProcessFacts())) for place, theirs in sorted(workers.items())
+        _process(theirs, host.processes.get(place, ProcessInfo())) for place, theirs in sorted(workers.items())
     )
 
 
-def _process(workers: list[WorkerSnapshot], facts: ProcessFacts) -> Process:
+def _process(workers: list[WorkerSnapshot], info: ProcessInfo) -> Process:
     most: dict[str, int] = {}
     silence: dict[str, float] = {}
     for worker in workers:
@@ -86,13 +86,13 @@ def _process(workers: list[WorkerSnapshot], facts: ProcessFacts) -> Process:
         held=sum(worker.held for worker in workers),
         silence=max(silence.values()),
         connections=sum(most.values()),
-        sockets=None if facts.sockets is None else sum(facts.sockets.values()),
-        ports=facts.sockets or {},
-        open_files=facts.open_files,
-        allowed_files=facts.allowed_files,
-        resident=facts.memory,
+        sockets=None if info.sockets is None else sum(info.sockets.values()),
+        ports=info.sockets or {},
+        open_files=info.open_files,
+        allowed_files=info.allowed_files,
+        resident=info.memory,
         faults=_sum(worker.faults for worker in workers),
-        load=tuple(_fresh(load, facts) for load in _worst(load for worker in workers for load in worker.load)),
+        load=tuple(_fresh(load, info) for load in _worst(load for worker in workers for load in worker.load)),
     )
 
 
@@ -103,15 +103,15 @@ def _sum(counters: Iterable[Mapping[str, int]]) -> Mapping[str, int]:
     return dict(total.most_common())
 
 
-def _fresh(load: Load, facts: ProcessFacts) -> Load:
-    """The load with what is seen of it now, where that is more than was last reported."""
-    if load.name != "descriptors" or not facts.open_files or not facts.allowed_files:
+def _fresh(load: Load, info: ProcessInfo) -> Load:
+    """The load, with the open files counted now if they are more than was last reported."""
+    if load.name != "descriptors" or not info.open_files or not info.allowed_files:
         return load
-    return replace(load, reading=max(facts.open_files / facts.allowed_files, load.reading or 0))
+    return replace(load, reading=max(info.open_files / info.allowed_files, load.reading or 0))
 
 
 def _worst(loads: Iterable[Load]) -> Iterator[Load]:
-    """One load for each monitor, of the highest reading, pressure and delays."""
+    """One load for each monitor: its highest reading, pressure and delays."""
     by_name: dict[str, list[Load]] = {}
     for load in loads:
         by_name.setdefault(load.name, []).append(load)

@@ -1,50 +1,40 @@
-"""What comes at the site, and what is there to meet it: the ledger, the limits, herds and refusals."""
+"""Findings about the ledger and the pools: limits, overrides, refusals and ended connections."""
 
-import math
 from collections.abc import Iterator
 
 from ..core.agreement import said
 from ..core.counters import ATTEMPTS, QUOTA, Reason
 from ..core.levels import Level
-from ..ledger.base import LATELY
 from ..ledger.memory import MemoryLedger
 from ..ledger.overrides import signature, whom
-from ..status.snapshot import Connects, Health, PoolSnapshot, Second, Side
-from .finding import Finder, Finding, Severity, clock
-from .model import Case
+from ..status.snapshot import Health, PoolSnapshot, Side
+from .finding import Finder, Finding, Severity
+from .model import Inputs
 
-HERD = 50
-"""Handshakes in one second, the fewest that are a herd."""
-HERD_TIMES = 10
-"""How many times a usual second a herd is, at the least."""
-KNOWN = 30.0
-"""Seconds that must be known before one of them is called a herd, where the ledger has no median."""
 MOST_NAMED = 5
 """Workers or drains named in one finding."""
-HERD_GOES_ON = 60.0
-"""Seconds after which a herd explains the past only."""
 REFUSED = {
     Reason.FULL.value: "raise the limit, if there is room",
-    Reason.RATE.value: "CONNECT_RATE sets the pace; the hint says when to come again",
-    Reason.SETTLING.value: "see why Redis lost its data",
+    Reason.RATE.value: "CONNECT_RATE sets the pace; the hint says when to try again",
+    Reason.SETTLING.value: "find out why Redis lost its data",
     Reason.CROWD.value: "add workers, or set CONNECT_RATE",
-    Reason.LEDGER.value: "see why Redis was away",
+    Reason.LEDGER.value: "find out why Redis was unreachable",
     Reason.PAUSED.value: "an operator has paused the pool",
     Reason.DRAINING.value: "an operator drains the worker, or it is about to end",
     Reason.SHARE.value: "raise the share of the class, or the limit",
 }
-"""What to do about refusals, by their reason."""
+"""Advice by reason of refusal."""
 
 
-def _ledger(case: Case) -> Iterator[Finding]:
-    ledger = case.snapshot.ledger
+def _ledger(inputs: Inputs) -> Iterator[Finding]:
+    ledger = inputs.snapshot.ledger
     if ledger.health is Health.DOWN:
         yield Finding(
             "ledger-down",
             Severity.CRITICAL,
-            "The ledger cannot be read, so nothing is known of the workers",
+            "The ledger cannot be read, so the workers are unknown",
             f"{ledger.kind} at {ledger.address}: {ledger.error or 'no reason given'}",
-            "Bring Redis back, or mend its address, password or rights. Meanwhile workers decide alone, "
+            "Restore Redis, or correct its address, password or rights. Meanwhile each worker decides alone, "
             "by WHEN_LEDGER_DOWN.",
         )
     if ledger.health is Health.SETTLING:
@@ -52,13 +42,13 @@ def _ledger(case: Case) -> Iterator[Finding]:
             "ledger-settling",
             Severity.WARNING,
             "The ledger started empty or lost its data a moment ago",
-            "Until all workers have reported, one and a half beats, each is granted only what it already had.",
-            "Look again in a few seconds. If it stays, see whether Redis restarts, fails over or evicts keys.",
+            "Until all workers have reported, one and a half heartbeats, each is granted only what it already had.",
+            "Look again in a few seconds. If this stays, see whether Redis restarts, fails over or evicts keys.",
         )
 
 
-def _switches(case: Case) -> Iterator[Finding]:
-    if not case.snapshot.enabled:
+def _switches(inputs: Inputs) -> Iterator[Finding]:
+    if not inputs.snapshot.enabled:
         yield Finding(
             "admission-off",
             Severity.WARNING,
@@ -66,78 +56,30 @@ def _switches(case: Case) -> Iterator[Finding]:
             "ENABLED is False: no connection is refused, and none is counted.",
             "Set ENABLED to True.",
         )
-    elif case.snapshot.ledger.kind == MemoryLedger.kind:
+    elif inputs.snapshot.ledger.kind == MemoryLedger.kind:
         yield Finding(
             "counts-unseen",
             Severity.WARNING,
-            "The counts cannot be seen from here",
-            "The memory ledger counts inside each worker process, each with the whole limit to itself.",
-            "Set LEDGER to a Redis URL to share and see one count.",
+            "This command cannot read the counts",
+            "With the memory ledger each worker process counts for itself, up to the whole limit.",
+            "Set LEDGER to a Redis URL for one shared count.",
         )
-    elif case.snapshot.ledger.health is not Health.DOWN and not case.processes:
+    elif inputs.snapshot.ledger.health is not Health.DOWN and not inputs.processes:
         yield Finding(
             "no-worker",
             Severity.WARNING,
             "No worker is known",
-            "None runs, none has had a connection yet, or they report to another place.",
-            "See that the servers run, have AdmissionLifespan, and the same LEDGER and PREFIX as this command.",
+            "No worker runs, none has had a connection yet, or they report to another ledger.",
+            "Check that the servers run with AdmissionLifespan, and with the LEDGER and PREFIX of this command.",
         )
 
 
-def _herd(case: Case) -> Iterator[Finding]:
-    for pool in case.snapshot.pools:
-        now = case.snapshot.taken.timestamp()
-        usual = _usual(pool, now)
-        seconds = [each for each in pool.connects.worst if each.handshakes >= max(HERD, HERD_TIMES * max(1, usual))]
-        if not seconds:
-            continue
-        worst, latest = seconds[0], max(second.at for second in seconds)
-        goes_on = now - latest < HERD_GOES_ON
-        yield Finding(
-            "herd",
-            Severity.CRITICAL if goes_on else Severity.WARNING,
-            f"Herd at {clock(worst.at)}: {worst.handshakes:,} connects in 1 s, {_times(worst, usual, pool.connects)}",
-            f"Pool {pool.name}: {_worst_seconds(pool.connects)}.",
-            "Find what dropped them all at once: a deploy, a proxy, a network. Set CONNECT_RATE to what the site can "
-            "take, and use clients that keep to the hint, such as AdmissionSocket.",
-        )
-
-
-def _usual(pool: PoolSnapshot, now: float) -> float:
-    """Connects in a usual second; infinity where too few seconds are known to tell.
-
-    To the ledger's median a second before its first is one without connects. Where most seconds are,
-    the mean stands for it, of those seconds that can be known, without the worst.
-    """
-    connects = pool.connects
-    if connects.median:
-        return connects.median
-    ages = (now - each.at for each in connects.worst)
-    known = min(LATELY, max([*ages, *(worker.uptime for worker in pool.workers)], default=0.0))
-    if known < KNOWN:
-        return math.inf
-    others = connects.total - sum(each.handshakes for each in connects.worst)
-    return others / (known - len(connects.worst))
-
-
-def _times(worst: Second, usual: float, connects: Connects) -> str:
-    # A mean below a half says as much of the median.
-    if usual < 0.5:
-        return "and none in most seconds"
-    return f"{worst.handshakes / usual:,.0f} × the {'median' if connects.median else 'mean'}"
-
-
-def _worst_seconds(connects: Connects) -> str:
-    seconds = ", ".join(f"{each.handshakes:,} at {clock(each.at)}" for each in connects.worst)
-    return f"{connects.total:,} connects in 5 minutes, the most in one second {seconds}"
-
-
-def _limits(case: Case) -> Iterator[Finding]:
-    for pool in case.snapshot.pools:
-        origin = case.facts.origins[pool.name]
+def _limits(inputs: Inputs) -> Iterator[Finding]:
+    for pool in inputs.snapshot.pools:
+        origin = inputs.host.origins[pool.name]
         detail = (
             f"{pool.held:,} of {pool.limit:,} slots are held, workers: {len(pool.workers):,}. "
-            f"The limit comes from {case.origin(pool)}."
+            f"The limit comes from {inputs.origin(pool)}."
         )
         if pool.level is Level.FULL:
             yield Finding(
@@ -145,8 +87,8 @@ def _limits(case: Case) -> Iterator[Finding]:
                 Severity.CRITICAL,
                 f"Pool {pool.name} is full",
                 detail,
-                "Raise the limit if memory, descriptors and lag leave room, else add workers first. If the clients are "
-                "fewer than the slots, look for connections that never end (MAX_CONNECTION_AGE).",
+                "Raise the limit if memory, descriptors and lag leave room; else add workers first. If there are fewer "
+                "clients than slots, look for connections that never end (MAX_CONNECTION_AGE).",
             )
         elif pool.level is not Level.CALM:
             yield Finding(
@@ -163,9 +105,9 @@ def _limits(case: Case) -> Iterator[Finding]:
             yield Finding(
                 "limit-differs",
                 Severity.WARNING,
-                f"Pool {pool.name} has another limit than the settings here",
+                f"The limit of pool {pool.name} differs from the settings of this command",
                 f"A worker reported {reported:,}; {origin.setting} is {origin.limit:,}.",
-                "Restart workers that have older settings, or run this with the settings of the workers.",
+                "Restart workers that have older settings, or run this command with the settings of the workers.",
             )
 
 
@@ -177,36 +119,36 @@ def _differing(pool: PoolSnapshot) -> Finding:
         "settings-differ",
         Severity.WARNING,
         f"Workers of pool {pool.name} have different settings",
-        f"The strictest are in force, for all of them: {sides}.",
-        "A rolling deployment ends this by itself, within a LEASE of the last worker with old settings. Else two sites "
-        "share one PREFIX, which each needs for itself, or workers on a host have kept old settings: restart them.",
+        f"The strictest values are in force for all: {sides}.",
+        "During a rolling deployment this ends within a LEASE after the last worker with old settings. Otherwise two "
+        "sites share one PREFIX (give each its own), or a host's workers have kept old settings (restart them).",
     )
 
 
 def _counted(side: Side) -> str:
     names = [" ".join(name.split(":")[:2]) for name in side.workers]
     more = f" and {side.number - len(names):,} more" if side.number > len(names) else ""
-    return f"{', '.join(names)}{more}" if names else "none that is left"
+    return f"{', '.join(names)}{more}" if names else "workers that have ended"
 
 
-def _controls(case: Case) -> Iterator[Finding]:
-    for pool in case.snapshot.pools:
+def _controls(inputs: Inputs) -> Iterator[Finding]:
+    for pool in inputs.snapshot.pools:
         if paused := pool.controls.paused:
             yield Finding(
                 "paused",
                 Severity.CRITICAL,
                 f"Pool {pool.name} is paused",
-                f"Nobody is let in{signature(paused)}.",
-                f"When it is over: manage.py ws_pause {pool.name} --resume.",
+                f"New connections are refused{signature(paused)}.",
+                f"To resume: manage.py ws_pause {pool.name} --resume.",
             )
         if pool.dry_run:
             by = signature(pool.controls.dry_run) if pool.controls.dry_run else ", by DRY_RUN"
             yield Finding(
                 "dry-run",
                 Severity.WARNING,
-                f"Dry run: pool {pool.name} refuses nobody",
+                f"Dry run: pool {pool.name} refuses no connection",
                 f"{sum(pool.would_refuse.values()):,} connections would have been refused so far; dry run{by}.",
-                f"To refuse from now on: manage.py ws_dry_run {pool.name} off.",
+                f"To end it: manage.py ws_dry_run {pool.name} off.",
             )
         if any(worker.draining for worker in pool.workers):
             draining = [worker for worker in pool.workers if worker.draining]
@@ -214,18 +156,18 @@ def _controls(case: Case) -> Iterator[Finding]:
             yield Finding(
                 "draining",
                 Severity.WARNING if len(draining) == len(pool.workers) else Severity.NOTE,
-                f"Workers of pool {pool.name} drain: {len(draining):,} of {len(pool.workers):,}",
-                f"They take no new connections: {hosts}"
+                f"Draining workers of pool {pool.name}: {len(draining):,} of {len(pool.workers):,}",
+                f"They refuse new connections: {hosts}"
                 + "".join(
                     f"; drain of {whom(each.target)}{signature(each)}" for each in pool.controls.drains[:MOST_NAMED]
                 )
                 + ".",
-                "Workers that are about to end drain by themselves; else manage.py ws_drain --all --cancel.",
+                "A worker that shuts down drains by itself. To cancel the others: manage.py ws_drain --all --cancel.",
             )
 
 
-def _refusals(case: Case) -> Iterator[Finding]:
-    for pool in case.snapshot.pools:
+def _refusals(inputs: Inputs) -> Iterator[Finding]:
+    for pool in inputs.snapshot.pools:
         refused = sorted(((count, reason) for reason, count in pool.refused.items() if count), reverse=True)
         if refused:
             _, most = refused[0]
@@ -240,71 +182,84 @@ def _refusals(case: Case) -> Iterator[Finding]:
 
 def _advice(reason: str) -> str:
     if reason.startswith(QUOTA):
-        return "one client opens more than its quota allows; raise it if that is right"
+        return "a key has used up its quota; raise the quota if such use is legitimate"
     if reason.startswith(ATTEMPTS):
-        return "one client tries to connect too often; raise the quota's rate if many users share its key"
+        return "a key attempts to connect too often; raise the quota's rate if many users share the key"
     return REFUSED.get(reason, "a monitor refused; see the readings of the workers")
 
 
-def _channels(case: Case) -> Iterator[Finding]:
-    for pool in case.snapshot.pools:
+def _channels(inputs: Inputs) -> Iterator[Finding]:
+    for pool in inputs.snapshot.pools:
         if pool.channels_full:
             yield Finding(
                 "channels-full",
                 Severity.WARNING,
                 f"Full channels have ended {pool.channels_full:,} connections of pool {pool.name} so far",
-                "A consumer sent to a channel that held as many messages as the layer's capacity allows.",
-                "See which consumers are slow to take what is sent to them, raise the layer's capacity, or catch "
-                "ChannelFull where a message may be lost.",
+                "A consumer sent to a channel that already held as many messages as the layer's capacity.",
+                "Find the consumers that receive too slowly, raise the layer's capacity, or catch ChannelFull where a "
+                "message may be lost.",
             )
 
 
-def _unaccepted(case: Case) -> Iterator[Finding]:
-    for pool in case.snapshot.pools:
+def _unaccepted(inputs: Inputs) -> Iterator[Finding]:
+    for pool in inputs.snapshot.pools:
         if pool.unaccepted:
             yield Finding(
                 "accepts-late",
                 Severity.WARNING,
                 f"Consumers of pool {pool.name} have not accepted {pool.unaccepted:,} connections in time so far",
-                "They were refused at ACCEPT_DEADLINE, and their slots given back.",
-                "Sync consumers and database_sync_to_async share one thread of a worker, so that a single call that "
-                "blocks holds up every connect(): py-spy dump shows where it stands. Use async consumers, or "
-                "sync_to_async(…, thread_sensitive=False) for what may block. Else see what connect() waits for.",
+                "They were refused at ACCEPT_DEADLINE, and their slots released.",
+                "Sync consumers and database_sync_to_async share one thread per worker, so a single blocking call "
+                "delays every connect(): py-spy dump shows it. Use async consumers, or sync_to_async(…, "
+                "thread_sensitive=False) for calls that may block. Otherwise check what connect() waits for.",
             )
 
 
-def _outlived(case: Case) -> Iterator[Finding]:
-    for pool in case.snapshot.pools:
+def _outlived(inputs: Inputs) -> Iterator[Finding]:
+    for pool in inputs.snapshot.pools:
         if pool.outlived:
             yield Finding(
                 "handlers-outlive",
                 Severity.NOTE,
                 f"Handlers of pool {pool.name} have outlived their client {pool.outlived:,} times so far",
-                "They had not accepted when the client left, or went on for DISCONNECT_GRACE after that, and were "
-                "cancelled.",
-                "Move work that takes so long, or must be finished, into a task queue.",
+                "They were cancelled: they had not accepted when the client left, or still ran DISCONNECT_GRACE "
+                "seconds later.",
+                "Move work that takes that long, or that must finish, into a task queue.",
             )
 
 
-def _damage(case: Case) -> Iterator[Finding]:
-    for pool in case.snapshot.pools:
+def _damage(inputs: Inputs) -> Iterator[Finding]:
+    for pool in inputs.snapshot.pools:
         if pool.healed:
             yield Finding(
                 "ledger-damaged",
                 Severity.WARNING,
-                f"Counts of pool {pool.name} in the ledger were damaged and put right {pool.healed:,} times so far",
-                "Something else wrote, deleted or evicted a part of them. For one and a half heartbeats after each, "
-                "workers are granted only what they already had.",
-                "See what else writes to this PREFIX, and that Redis evicts nothing (maxmemory-policy noeviction).",
+                f"Damaged counts of pool {pool.name} in the ledger were repaired {pool.healed:,} times so far",
+                "Something else wrote, deleted or evicted some of them. For one and a half heartbeats after each "
+                "repair, workers are granted only what they already had.",
+                "Find what else writes to this PREFIX, and set maxmemory-policy noeviction so that Redis evicts "
+                "nothing.",
+            )
+
+
+def _events(inputs: Inputs) -> Iterator[Finding]:
+    for pool in inputs.snapshot.pools:
+        if pool.events_dropped:
+            yield Finding(
+                "events-dropped",
+                Severity.WARNING,
+                f"Workers have dropped {pool.events_dropped:,} events of pool {pool.name} so far",
+                "Receivers of signals, mail or the webhook were too slow. No connection was delayed.",
+                "Move long work of receivers into a task queue, and set EMAIL_TIMEOUT for mail.",
             )
 
 
 FINDERS: tuple[Finder, ...] = (
     _ledger,
     _damage,
+    _events,
     _switches,
     _controls,
-    _herd,
     _limits,
     _channels,
     _unaccepted,

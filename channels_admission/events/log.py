@@ -1,4 +1,4 @@
-"""Who was refused, in the log: one line a second at the most, however many there are."""
+"""The summary of refusals in the log: one line a second at the most, however many there are."""
 
 import asyncio
 import logging
@@ -10,11 +10,11 @@ from ..core.counters import ADMITTED, DRY, is_decision
 logger = logging.getLogger("channels_admission")
 
 PAUSE = 1.0
-"""Seconds between two log lines about refusals."""
+"""Seconds between two lines."""
 
 
 class RefusalLog:
-    """Writes down what ``counters`` count. Belongs to one event loop."""
+    """Logs the refusals that ``counters`` count. Belongs to one event loop."""
 
     def __init__(self, pool: str, counters: Counter[str]) -> None:
         self._pool = pool
@@ -23,12 +23,12 @@ class RefusalLog:
         self._timer: asyncio.TimerHandle | None = None
 
     def note(self) -> None:
-        """Somebody was refused, or would have been: say so before long."""
+        """A handshake was refused, or would have been: write a line within :data:`PAUSE`."""
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(PAUSE, self._write, context=Context())
 
     def close(self) -> None:
-        """Say now what there is to say."""
+        """Write the line that is due, now."""
         if self._timer is not None:
             self._timer.cancel()
             self._write()
@@ -39,10 +39,10 @@ class RefusalLog:
         self._written = self._counters.copy()
         refused = {name: count for name, count in news.items() if is_decision(name) and name != ADMITTED}
         spared = {name.removeprefix(DRY): count for name, count in news.items() if name.startswith(DRY)}
-        self._say("Pool %r refused %d connections: %s.", refused)
-        self._say("Dry run: pool %r would have refused %d connections, and let them in: %s.", spared)
+        self._log("Pool %r refused %d connections: %s.", refused)
+        self._log("Dry run: pool %r would have refused %d connections, and let them in: %s.", spared)
 
-    def _say(self, sentence: str, counts: dict[str, int]) -> None:
+    def _log(self, sentence: str, counts: dict[str, int]) -> None:
         if counts:
             reasons = ", ".join(f"{count} {name}" for name, count in counts.items())
             logger.info(sentence, self._pool, sum(counts.values()), reasons)

@@ -1,4 +1,4 @@
-"""Alerts on their way out of the process, by mail and to a webhook, in a thread that holds up nobody."""
+"""Alerts by mail and to a webhook, sent from one thread of the process."""
 
 import json
 import logging
@@ -7,7 +7,7 @@ import queue
 import threading
 import urllib.request
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.core.mail import mail_admins
 
@@ -19,47 +19,57 @@ logger = logging.getLogger("channels_admission")
 TIMEOUT = 5.0
 """Seconds that a webhook has to answer; for mail see Django's ``EMAIL_TIMEOUT``."""
 MOST_WAITING = 100
-"""Alerts that may wait; those beyond them are dropped, and the log says so."""
+"""Alerts that wait in the process, beside the one that is being sent; further ones are dropped."""
 
 
-class Webhook:
-    """Sends one after the other. The end of the process waits for none."""
+class Alert(NamedTuple):
+    """``text`` is for people, ``facts`` for the webhook."""
+
+    to: Recipients
+    text: str
+    facts: Mapping[str, Any]
+
+
+class Sender:
+    """Sends alerts one after the other. The end of the process does not wait for them."""
 
     def __init__(self) -> None:
-        self.forget()
+        self.begin()
 
-    def forget(self) -> None:
-        """Begin anew: a forked child has no threads of its parent, and sends none of its parent's alerts."""
-        self._waiting: queue.Queue[Callable[[], object]] = queue.Queue(MOST_WAITING)
+    def begin(self) -> None:
+        """Start with no alert and no thread, as in a forked child: its parent sends the parent's alerts."""
+        self._waiting: queue.Queue[Alert] = queue.Queue(MOST_WAITING)
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
 
-    def send(self, to: Recipients, subject: str, facts: Mapping[str, Any]) -> None:
-        """Send an alert to whoever of ``to`` there is; returns at once and never fails."""
-        if to.mail_admins:
-            self._put(lambda: mail_admins(subject, subject + "\n"))
-        if (url := to.webhook) is not None:
-            self._put(lambda: _post(url, facts))
-
-    def _put(self, job: Callable[[], object]) -> None:
+    def send(self, to: Recipients, text: str, facts: Mapping[str, Any]) -> bool:
+        """Send an alert soon; False if it was dropped. Returns at once and never fails."""
         try:
-            self._waiting.put_nowait(job)
+            self._waiting.put_nowait(Alert(to, text, facts))
         except queue.Full:
-            logger.error("An alert was dropped: %d others wait to be sent.", MOST_WAITING)
+            return False
         try:
             with self._lock:
                 self._thread = running(self._thread, self._run, name="admission alerts")
         except (RuntimeError, MemoryError) as error:
             logger.error("Alerts wait for the next one, since no thread could be started: %s", error)
+        return True
 
     def _run(self) -> None:
         while True:
-            job = self._waiting.get()
-            try:
-                job()
-            except Exception as error:
-                # Its own words only: a webhook's address may hold a secret.
-                logger.error("An alert could not be sent: %s", type(error).__name__)
+            alert = self._waiting.get()
+            if (url := alert.to.webhook) is not None:
+                _attempt(_post, url, alert.facts)
+            if alert.to.mail_admins:
+                _attempt(mail_admins, alert.text, alert.text + "\n")
+
+
+def _attempt(send: Callable[..., object], *args: Any) -> None:
+    try:
+        send(*args)
+    except Exception as error:
+        # The type only: a webhook's address may hold a secret.
+        logger.error("An alert could not be sent: %s", type(error).__name__)
 
 
 def _post(url: str, facts: Mapping[str, Any]) -> None:
@@ -70,7 +80,7 @@ def _post(url: str, facts: Mapping[str, Any]) -> None:
         pass
 
 
-outbox = Webhook()
+sender = Sender()
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=outbox.forget)
+    os.register_at_fork(after_in_child=sender.begin)

@@ -32,7 +32,9 @@ class Decisions:
     Belongs to one event loop.
     """
 
-    def __init__(self, owner: Decider, state: State, retries: RetrySchedule, overload: OverloadManager | None) -> None:
+    def __init__(
+        self, owner: Decider, state: State, retries: RetrySchedule, overload: OverloadManager | None, log: RefusalLog
+    ) -> None:
         self._owner = owner
         self._state = state
         self._retries = retries
@@ -43,7 +45,7 @@ class Decisions:
         self.slots = Slots(owner, state, self._loop.time)
         self.queue = Queue(owner.settings.ledger_timeout, self._expire, owner.faults)
         self._shortage = Shortage(owner.settings.ledger_timeout)
-        self._log = RefusalLog(state.pool.name, state.counters)
+        self._log = log
         self._is_closed = False
 
     def close(self) -> None:

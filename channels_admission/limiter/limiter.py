@@ -13,8 +13,7 @@ from ..core.protocol import Ask, Refusal, Report, View
 from ..core.rate import RetrySchedule
 from ..core.readings import Load
 from ..events import messages
-from ..events.alerts import Alerts
-from ..events.notices import Notices
+from ..events.dispatch import Events
 from ..exceptions import LedgerError, LedgerUnavailable
 from ..ledger.base import Ledger
 from ..overload.manager import OverloadManager
@@ -55,11 +54,10 @@ class Limiter:
         self.faults = faults = Faults(f"pool {pool.name!r}", state.counters)
         self.rules = Rules(pool, settings) if pool.is_shared else None
         """What its handshakes must ask for; None where they ask for a slot and nothing else."""
-        self.notices = Notices(pool)
-        self.alerts = Alerts(pool.name, settings.alerts)
+        self.events = Events(pool, settings.alerts, state.counters, faults)
         self._loop = asyncio.get_running_loop()
         self.retries = RetrySchedule(state.terms)
-        self.decisions = Decisions(self, state, self.retries, overload)
+        self.decisions = Decisions(self, state, self.retries, overload, self.events.refusals)
         self.closer = Closer(state, self.retries, faults)
         self._refuser = Refuser(state, frozenset(settings.pressure))
         self._lookout = Lookout(pool, self.closer, faults)
@@ -97,7 +95,7 @@ class Limiter:
         """
         ask = None if self.rules is None else self.rules.ask(scope)
         verdict = await self.decisions.acquire(ask)
-        self.notices.tell(verdict, self.state.worker, ask)
+        self.events.tell_verdict(verdict, self.state.worker, ask)
         return verdict if isinstance(verdict, Refusal) else self._connect(verdict, scope, receive, send)
 
     async def refuse(self, refusal: Refusal, scope: Scope, receive: Receive, send: Send) -> None:
@@ -120,7 +118,7 @@ class Limiter:
         ask = None if self.rules is None else self.rules.ask_again(scope, slot.claims, slot.group)
         refusal = None if ask is None else await self.decisions.extend(slot, ask)
         if refusal is not None:
-            self.notices.tell(refusal, self.state.worker, ask)
+            self.events.tell_verdict(refusal, self.state.worker, ask)
             slot.release()
         return refusal
 
@@ -202,7 +200,7 @@ class Limiter:
             self._do("the neighbours", self._meet, reply)
         self._do("the news of the pool", self._tell_of_pool, report, reply)
         for edge in reply.edges:
-            self._do("the alerts", self.alerts.tell, edge, state.worker.id)
+            self._do("the alert of a level", self.events.level, edge, state.worker)
         self._do("the drains", self.closer.follow, reply)
         self._do("the end of connections beyond a quota", self.closer.evict, reply)
         if report.beat:
@@ -222,7 +220,7 @@ class Limiter:
 
     def _tell_of_regained(self) -> None:
         messages.regained(self.pool.name)
-        self.alerts.regain(self.state.worker.id)
+        self.events.ledger_regained(self.state.worker)
 
     def _meet(self, reply: View) -> None:
         """Look which neighbours are gone."""
@@ -253,8 +251,7 @@ class Limiter:
             messages.lost(self.pool.name, self.pool.when_ledger_down, error, for_good=for_good)
         self._refused_for_good = for_good
         if is_first:
-            with self.faults.spare("the news of a lost ledger"):
-                self.alerts.lose(state.worker.id, str(error))
+            self.events.ledger_lost(str(error), state.worker)
             with self.faults.spare("the retry times without a ledger"):
                 self.retries.go_alone(state.workers, now)
         with self.faults.spare("the decision alone"):
@@ -317,7 +314,7 @@ class Limiter:
     async def end(self) -> None:
         if self.overload is not None:
             self.overload.faults.leave_out(self.state.counters)
-        with self.faults.spare("the end of the alerts"):
-            await self.alerts.aclose()
+        with self.faults.spare("the end of the events"):
+            await self.events.aclose()
         if self._on_end is not None:
             await self._on_end(self)

@@ -1,4 +1,4 @@
-"""What the commands that change something have in common: who runs them, and how they answer."""
+"""The base class of the commands that set overrides."""
 
 import getpass
 from collections.abc import Callable, Iterable
@@ -12,11 +12,11 @@ from ..exceptions import AdmissionError, LedgerError
 
 LEDGER_DOWN = 2
 """The exit code when the ledger cannot be reached."""
-EXIT_CODES = "The exit code is 0, 1 where it cannot be set, and 2 when the ledger cannot be reached."
+EXIT_CODES = "The exit code is 0, 1 if the change is refused, and 2 if the ledger cannot be reached."
 
 
 class ControlCommand(BaseCommand):
-    """A command that changes something for all workers, and says from what to what."""
+    """A command that changes a pool for all workers and prints what it changed."""
 
     requires_system_checks = []
 
@@ -27,11 +27,11 @@ class ControlCommand(BaseCommand):
         parser.add_argument("pool", nargs="?", default=DEFAULT_POOL, help="The pool; %(default)r unless given.")
 
     def carry_out(self, change: Callable[..., tuple[Change, ...]], *args: Any, unchanged: str, **kwargs: Any) -> None:
-        """Make the change in the name of whoever runs this, and print it."""
+        """Make the change in the name of the system user, and print it."""
         self.show(lambda: change(*args, by=_user(), **kwargs) or (unchanged,))
 
     def show(self, tell: Callable[..., Iterable[object]], *args: Any) -> None:
-        """Print what there is to tell, or fail with one line."""
+        """Print each line of ``tell``, or fail with one line."""
         try:
             for each in tell(*args):
                 self.stdout.write(str(each))

@@ -1,4 +1,4 @@
-"""Files in which the kernel tells of this process and of the control groups around it."""
+"""Files of the Linux kernel about this process and its control groups."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +9,7 @@ ROOT = Path("/")
 
 
 def control_groups(root: Path, controller: str) -> Iterator[tuple[Path, bool]]:
-    """The control groups this process is in, from its own outwards: folder, and whether it is of version 2."""
+    """The control groups of this process, from the innermost outwards: folder, and whether it is version 2."""
     for line in text(root / "proc/self/cgroup").splitlines():
         _, controllers, path = line.split(":", 2)
         if not controllers:
@@ -27,7 +27,7 @@ def control_groups(root: Path, controller: str) -> Iterator[tuple[Path, bool]]:
 
 
 def text(path: Path) -> str:
-    """What stands in a file, nothing where there is none; :exc:`OSError` only where no file can be opened."""
+    """The text of a file, empty if it cannot be read; :exc:`OSError` only if no descriptor is free."""
     try:
         return path.read_text().strip()
     except OSError as error:
@@ -37,11 +37,11 @@ def text(path: Path) -> str:
 
 
 def number(path: Path) -> int | None:
-    told = text(path)
-    return int(told) if told.isdecimal() else None
+    found = text(path)
+    return int(found) if found.isdecimal() else None
 
 
 def statistics(path: Path) -> dict[str, int]:
-    """The numbers in a file of the kernel's with a name and a number in each line, a unit left out."""
+    """The numbers in a file of lines with a name, a number and perhaps a unit."""
     fields = (line.split() for line in text(path).splitlines())
     return {field[0].rstrip(":"): int(field[1]) for field in fields if len(field) > 1 and field[1].isdecimal()}

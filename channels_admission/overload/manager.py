@@ -1,4 +1,4 @@
-"""The pressure on one event loop: its monitors, read a few times a second, and what they make of each handshake."""
+"""The overload manager of an event loop: reads monitors a few times a second, and refuses handshakes by them."""
 
 import asyncio
 import math
@@ -16,35 +16,30 @@ from .sampler import Reader, Sensor
 from .trigger import Trigger
 
 REFRESH = 0.25
-"""Seconds from one reading to the next."""
+"""Seconds between readings."""
 TICK = 0.02
-"""Seconds from one look at the event loop to the next, while it is late now and then; else half of :data:`REFRESH`."""
-
+"""Seconds between ticks while the event loop has recently been late; otherwise half of :data:`REFRESH`."""
 MISSED = 1.0
-"""Seconds that a look at the event loop is late, while that turns, when it is taken to have ended."""
-
-
+"""Seconds after which a late tick is taken to be lost, although the event loop runs."""
 LOOK = 0.01
-"""Seconds from one look at what newcomers have taken to the next, at the least, while nobody else may come."""
+"""Least seconds between two checks of memory and descriptors while no handshake may be admitted."""
 
 
 class OverloadManager:
-    """Reads the monitors while it is open, and says which handshakes to refuse. Belongs to one event loop.
+    """Reads the monitors while open, and decides which handshakes to refuse. Belongs to one event loop.
 
-    Threads read, one for the built-in monitors and one for each of the site's own; the event loop only
-    looks now and then at its own lag and at what was read, since each time that an idle worker wakes
-    costs more than what it then does.
+    One thread reads the built-in monitors, and one each of the site's own. The event loop only measures its lag and
+    takes over the readings a few times a second, since waking an idle worker costs more than the work itself.
 
-    Every handshake holds a descriptor and takes memory, and a herd may take the last of them between
-    two readings. So the descriptors are also read, on the event loop, each time that so many handshakes
-    have arrived as would raise their reading by a hundredth, and the :class:`~.overload.room.Room` is asked as
-    often as it says. Each takes some ten microseconds. ``present`` tells the connections of all limiters
-    of the event loop, and their handshakes that wait.
+    Every handshake takes a descriptor and memory, and a herd may take the last of them between two readings. So
+    descriptors are also read on the event loop, after as many handshakes as raise their reading by 0.01, and
+    :class:`~.overload.room.Room` is asked as often as it demands; each takes about ten microseconds. ``present``
+    returns the connections and waiting handshakes of all limiters of the event loop.
     """
 
     def __init__(self, settings: Settings, present: Callable[[], int] = int) -> None:
         self.load: tuple[Load, ...] = ()
-        """The latest reading of every monitor, with the pressure it makes."""
+        """The latest reading and pressure of every monitor."""
         self.faults = Faults("the monitors of this worker")
         self._loop = asyncio.get_running_loop()
         self._lag = Lag(TICK, REFRESH / 2)
@@ -61,7 +56,7 @@ class OverloadManager:
         self._median: float | None = 0.0
         self._longest: float | None = 0.0
         self._highest: tuple[float, str] = (0.0, "")
-        # Handshakes until what they take is looked at again; without thresholds it matters to none.
+        # Handshakes until the next check; without thresholds there is none.
         self._unlooked: float = 0 if {"descriptors", "memory"} & set(self._triggers) else math.inf
         self._look_at = 0.0
         self._has_room = True
@@ -69,7 +64,7 @@ class OverloadManager:
         self._room = Room(thresholds) if thresholds else None
         self._expected = sizing.workers(settings)
         self._neighbours: dict[str, int] = {}
-        # The first handshakes may all come before a thread has read anything.
+        # The first handshakes may come before a thread has read anything.
         self._readings["memory"] = self._measured.read()
         self._ask_at = self._loop.time()
         self._beat = settings.heartbeat
@@ -81,7 +76,7 @@ class OverloadManager:
         self._tick()
 
     def refusing(self) -> str | None:
-        """The monitor that refuses this handshake, by chance where the pressure is not yet whole."""
+        """The monitor that refuses this handshake, if any; a pressure below 1 refuses at random in that proportion."""
         self._unlooked -= 1
         if self._unlooked < 0 and (self._has_room or self._loop.time() >= self._look_at):
             self._look()
@@ -95,49 +90,49 @@ class OverloadManager:
 
     @property
     def out_of_memory(self) -> bool:
-        """Whether memory is past saturation by what the kernel cannot take back, so that refusing is not enough."""
+        """Whether memory that the kernel cannot reclaim has reached saturation, so that refusing is not enough."""
         trigger = self._triggers.get("memory")
         if trigger is None or self._readings["memory"] is None:
             return False
         return any(use.firm >= trigger.saturation * use.allowed for use in self._memory.last[0])
 
     def to_shed(self) -> int:
-        """How many connections the worker's limiters may close now, all together; none while memory suffices."""
+        """How many connections the worker's limiters must close now, all together."""
         if not self.out_of_memory:
             return 0
         if self._loop.time() >= self._shed_until:
-            # Not twice for one reading: it does not tell what the last ones closed have given back.
+            # A reading counts once: it does not show yet what the connections closed since have freed.
             self._shed_left = self._shed_per_beat if self._measured_at > self._shed_at else 0
         return self._shed_left
 
     def shed(self, count: int) -> None:
-        """A limiter has closed so many of them; there are more to close a beat after the last."""
+        """Note that a limiter has closed ``count`` connections; the next may close a heartbeat later."""
         if count:
             self._shed_left -= count
             self._shed_at = self._loop.time()
             self._shed_until = self._shed_at + self._beat
 
     def revive(self) -> None:
-        """Tick again where that has ended: to be called now and then by what runs on the same event loop."""
+        """Restart the ticks if they were lost. Call it regularly on the same event loop."""
         if not self._is_closed and self._loop.time() > self._tick_at + MISSED:
-            # After a block of the event loop it may only be late. Then it comes before this does.
+            # After a block of the event loop the tick may only be late, and then runs before this call.
             self._loop.call_later(TICK, self._begin_again, self._tick_at, context=self._context)
 
     def _begin_again(self, expected: float) -> None:
-        """Tick again, unless it was done since the tick that was expected then."""
+        """Restart the ticks, unless the tick ``expected`` at that time has run since."""
         if not self._is_closed and self._tick_at == expected:
             self._ticker.cancel()
             self._lag = Lag(TICK, REFRESH / 2)
-            self._go_blind()
+            self._forget_readings()
             self._tick()
 
     async def aclose(self) -> None:
-        """Read nothing any more, and refuse nobody."""
+        """Stop reading and refusing."""
         self._is_closed = True
         self._ticker.cancel()
         for reader in self._readers:
             reader.close()
-        self._go_blind()
+        self._forget_readings()
 
     def _open_readers(self, settings: Settings) -> Iterator[Reader]:
         yield Reader(self._measured, self._counted, Sensor("cpu", Cpu().read))
@@ -152,19 +147,19 @@ class OverloadManager:
         self._tick_at = self._loop.time() + pause
         self._ticker = self._loop.call_later(pause, self._tick, context=self._context)
         try:
-            self._listen()
+            self._take_readings()
         except Exception as error:
             self.faults.note("the readings", error)
-            self._go_blind()
+            self._forget_readings()
         else:
             self.faults.recover("the readings")
 
-    def _listen(self) -> None:
-        """Take what the threads have read meanwhile, and have them read again when it is time."""
+    def _take_readings(self) -> None:
+        """Take new readings from the threads, and have them read again when due."""
         now = self._loop.time()
-        news = {name: reading for reader in self._readers for name, reading in reader.hear().items()}
+        news = {name: reading for reader in self._readers for name, reading in reader.take().items()}
         is_due = now >= self._ask_at
-        # A monitor may take its time, and the lag shall not wait for it.
+        # The lag does not wait for a slow monitor.
         if news or (is_due and any(reader.is_reading for reader in self._readers)):
             self._readings.update(news)
             if "memory" in news:
@@ -176,16 +171,16 @@ class OverloadManager:
             for reader in self._readers:
                 reader.ask()
 
-    def _go_blind(self) -> None:
-        """Know of nothing: what was read once is no reading of now."""
+    def _forget_readings(self) -> None:
+        """Set all readings to unknown, since old readings say nothing of the present."""
         self._readings = dict.fromkeys(self._readings)
         self._highest, self._has_room = (0.0, ""), True
         self.load = tuple([Load(name, None, 0.0) for name in self._readings])
 
     def meet(self, pool: str, neighbours: int) -> None:
-        """So many other workers of the pool share the memory of this container or machine.
+        """Set how many other workers of the pool share the memory of this container or machine.
 
-        Those that start at the same time have not met when they are told for the first time.
+        Workers that start at the same time do not know each other at the first call, so that one assumes all expected.
         """
         is_first, self._neighbours[pool] = pool not in self._neighbours, neighbours
         if self._room is not None:
@@ -193,22 +188,22 @@ class OverloadManager:
             self._room.workers = max(met, self._expected) if is_first else met
 
     def _look(self) -> None:
-        """See what newcomers have taken, and how many more may come until it is looked at again."""
+        """Check memory and descriptors, and set how many handshakes may follow before the next check."""
         self._unlooked = math.inf
         if self._is_closed:
             return
         self._unlooked, self._look_at = 1, self._loop.time() + LOOK
-        with self.faults.spare("the look at what newcomers have taken"):
+        with self.faults.spare("the check of memory and descriptors"):
             few = self._fitting()
             if "descriptors" in self._triggers:
                 few = min(few, self._descriptors.step())
                 self._readings["descriptors"] = self._counted.read()
-            # One of them is whoever has this looked at.
+            # The present handshake is one of them.
             self._unlooked = few - 1
             self._judge()
 
     def _fitting(self) -> float:
-        """How many more may come by the memory there is, as far as that is known."""
+        """How many connections memory has room for; infinite if unknown."""
         if self._room is None:
             return math.inf
         uses, resident = self._memory.last

@@ -1,4 +1,4 @@
-"""The memory there is for a worker, and how much of it is used."""
+"""Memory available to a worker, and how much of it is used."""
 
 import mmap
 from collections.abc import Iterator
@@ -14,30 +14,29 @@ from . import kernel
 from .kernel import ROOT
 
 NO_LIMIT = 1 << 60
-"""Bytes; a limit of a control group from here on is none (version 1 writes a huge number)."""
+"""Bytes from which the limit of a control group stands for none (version 1 writes a huge number)."""
 READ = 200
-"""Bytes; a file of a few numbers is not longer."""
+"""Most bytes of a file of a few numbers."""
 
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """Memory in use, in bytes, where a limit of its own holds: a process, a control group, or the machine."""
+    """Memory of a process, a control group or the machine, in bytes, with its limit."""
 
     used: int
-    """Without page cache that can be dropped at once."""
+    """Used memory, without page cache that can be dropped at once."""
     allowed: int
     firm: int
-    """Without any memory that the kernel can take back, be it only after writing to a disk."""
+    """Used memory, without any that the kernel can reclaim, even by writing to a disk."""
     is_shared: bool = True
-    """Whether other processes may use it as well."""
+    """Whether other processes use it as well."""
 
 
 class Memory:
-    """The share used of the memory there is: of ``limit`` bytes by this process, and of its container or machine.
+    """The share of memory used: of ``limit`` by this process, or of its container or the machine if that is greater.
 
-    The tightest of them counts. The machine's share counts unless the container has a limit that is
-    below the machine's memory. Of a control group, clean page cache and reclaimable slab are not
-    counted as used, as the kernel does not count them in ``MemAvailable`` of the machine.
+    The machine counts unless the container has a limit below the machine's memory. Clean page cache and reclaimable
+    slab of a control group do not count as used, as in the machine's ``MemAvailable``.
     """
 
     def __init__(self, limit: int | None = None, root: Path = ROOT) -> None:
@@ -47,11 +46,11 @@ class Memory:
         self._resident = 0
         self._mapped = reserve.lend(self._of_process)["RssFile"] if limit else 0
         self.last: tuple[tuple[Use, ...], int] = (), 0
-        """What the last reading is made of, and the resident memory of this process then."""
+        """The uses behind the last reading, and the resident memory of this process at that time."""
 
     @cached_property
     def _folders(self) -> tuple[tuple[Path, bool], ...]:
-        # Found at the first reading, which is not made on an event loop.
+        # Cached at the first reading, which is made in a thread.
         return tuple(kernel.control_groups(self._root, "memory"))
 
     def read(self) -> float | None:
@@ -61,18 +60,18 @@ class Memory:
         return max((use.used / use.allowed for use in uses), default=None)
 
     def resident(self) -> int:
-        """Bytes of this process that are in memory, or were when they could last be read: without an open file, say."""
+        """Resident bytes of this process; if they cannot be read, for want of a descriptor say, the last known."""
         with suppress(OSError, psutil.Error):
             self._resident = _resident(self._root / "proc/self/statm") or self._process.memory_info().rss
         return self._resident
 
     def total(self) -> int:
-        """The bytes there are: the least of ``limit``, the container's and the machine's."""
+        """Bytes available: the least of ``limit``, the container's limit and the machine's memory."""
         groups = (allowed for *_, allowed in self._groups())
         return min([self._limit or NO_LIMIT, *groups, int(psutil.virtual_memory().total)])
 
     def measure(self) -> tuple[Use, ...]:
-        """Every use that has a limit and can be read."""
+        """Every readable use with a limit."""
         machine, groups = psutil.virtual_memory(), list(self._groups())
         uses = [self._use_of_process(self._limit)] if self._limit else []
         found = (self._use_of_group(*group) for group in groups)
@@ -83,47 +82,47 @@ class Memory:
         return tuple(uses)
 
     def _use_of_process(self, limit: int) -> Use:
-        """Of what is mapped from files, as much is firm as there was at the start: the program and its libraries."""
+        """Of memory mapped from files, as much is firm as was mapped at the start: the program and its libraries."""
         held = self._of_process()
         droppable = max(0, held["RssFile"] - self._mapped)
         return Use(held["VmRSS"], limit, held["VmRSS"] - droppable, is_shared=False)
 
     def _of_process(self) -> dict[str, int]:
         """``VmRSS`` and ``RssFile`` of this process, in bytes."""
-        told = kernel.statistics(self._root / "proc/self/status")
-        if "VmRSS" in told and "RssFile" in told:
-            return {name: 1024 * told[name] for name in ("VmRSS", "RssFile")}
+        found = kernel.statistics(self._root / "proc/self/status")
+        if "VmRSS" in found and "RssFile" in found:
+            return {name: 1024 * found[name] for name in ("VmRSS", "RssFile")}
         return {"VmRSS": self.resident(), "RssFile": 0}
 
     def _groups(self) -> Iterator[tuple[Path, bool, int]]:
-        """Folder, version 2 or not, and allowed bytes of each control group around this process that has a limit."""
+        """Each control group of this process with a limit: folder, whether it is version 2, and allowed bytes."""
         for folder, is_v2 in self._folders:
             allowed = kernel.number(folder / ("memory.max" if is_v2 else "memory.limit_in_bytes"))
             if allowed and allowed < NO_LIMIT:
                 yield folder, is_v2, allowed
 
     def _use_of_group(self, folder: Path, is_v2: bool, allowed: int) -> Use | None:
-        """None where it cannot be read; none of it is firm where its parts cannot.
+        """None if the group cannot be read; nothing is firm if its ``memory.stat`` cannot.
 
-        The lists ``active_file`` and ``inactive_file`` hold neither shared memory and tmpfs, which are on
-        those of anonymous memory, nor what is locked, which is unevictable. Their dirty pages have to be
-        written first. Version 1 counts the kernel's memory and does not tell which slab is reclaimable.
+        ``active_file`` and ``inactive_file`` contain neither shared memory and tmpfs, which are anonymous, nor locked
+        pages, which are unevictable. Their dirty pages must be written before they can be dropped. Version 1 includes
+        the kernel's memory, and does not tell which slab is reclaimable.
         """
         held = kernel.number(folder / ("memory.current" if is_v2 else "memory.usage_in_bytes"))
         if held is None:
             return None
-        told, total = kernel.statistics(folder / "memory.stat"), "" if is_v2 else "total_"
-        files = told.get(f"{total}active_file", 0) + told.get(f"{total}inactive_file", 0)
+        stat, total = kernel.statistics(folder / "memory.stat"), "" if is_v2 else "total_"
+        files = stat.get(f"{total}active_file", 0) + stat.get(f"{total}inactive_file", 0)
         names = ("file_dirty", "file_writeback") if is_v2 else ("total_dirty", "total_writeback")
-        unwritten = min(files, sum(told.get(name, 0) for name in names))
-        slab = told.get("slab_reclaimable", 0)
+        unwritten = min(files, sum(stat.get(name, 0) for name in names))
+        slab = stat.get("slab_reclaimable", 0)
         unknown = slab if is_v2 else kernel.number(folder / "memory.kmem.usage_in_bytes") or 0
-        firm = held - files - unknown if told else 0
+        firm = held - files - unknown if stat else 0
         return Use(max(0, held - files + unwritten - slab), allowed, max(0, firm))
 
 
 def _resident(statm: Path) -> int | None:
-    """Read on event loops, so without what else it takes to open a file of text."""
+    """Resident bytes from ``statm``. Unbuffered, since it is read on event loops."""
     with suppress(FileNotFoundError), open(statm, "rb", buffering=0) as file:
         return int(file.read(READ).split()[1]) * mmap.PAGESIZE
     return None

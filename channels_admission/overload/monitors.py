@@ -1,7 +1,6 @@
-"""What a worker feels: the lag of its event loop, and its use of file descriptors and CPU.
+"""Built-in monitors: the lag of the event loop, and the use of file descriptors and CPU.
 
-Each gives a reading, or None where its source is missing: unknown is never zero. Clocks and
-sources are arguments. A reading takes microseconds and opens no file descriptor that is kept.
+Each returns a reading, or None if its source is missing. A reading takes microseconds and keeps no descriptor.
 """
 
 import errno
@@ -19,18 +18,18 @@ from . import kernel
 from .kernel import ROOT
 
 WINDOW = 2.0
-"""Seconds over which the lag is read."""
+"""Seconds over which the lag is measured."""
 LOST = 5.0
-"""Seconds after which a tick that has not come is taken to be lost; the lag is unknown until one comes."""
+"""Seconds after which a late tick is taken to be lost; the lag is then unknown until the next tick."""
 
 
 class Lag:
-    """The delay, in seconds, that a share of the moments of the last :data:`WINDOW` would have met on the event loop.
+    """Percentiles of the delay, in seconds, of callbacks that became due on the event loop in the last :data:`WINDOW`.
 
-    The loop calls :meth:`tick` as it is told: every ``every`` seconds while it is late now and then,
-    every ``calm`` seconds while it is not, since each tick wakes an idle worker. A tick that comes late
-    shows that the loop was blocked, and whatever had become due at a moment in between waited until
-    then. Such a block is known within half of ``every``; the first one after a calm may seem shorter.
+    The loop calls :meth:`tick` in the interval that it returns: ``every`` seconds while ticks have recently been late,
+    otherwise ``calm`` seconds, since each tick wakes an idle worker. A late tick shows that the loop was blocked, and
+    that every callback due meanwhile waited until the end of the block. The length of a block is exact within half of
+    ``every``; the first block after a calm time may seem shorter.
     """
 
     def __init__(self, every: float, calm: float, clock: Callable[[], float] = time.monotonic) -> None:
@@ -41,7 +40,7 @@ class Lag:
         self._blocks: deque[tuple[float, float]] = deque()
 
     def tick(self) -> float:
-        """Note how late it is, and say in how many seconds to tick again."""
+        """Note how late this tick is, and return the seconds until the next one."""
         now = self._clock()
         if block := self._block(now):
             self._blocks.append((now, block))
@@ -51,14 +50,14 @@ class Lag:
         return pause
 
     def read(self) -> float | None:
-        """The delay that 99 of 100 moments stayed under; None where it is unknown."""
+        """The 99th percentile of the delay; None if unknown."""
         return self.percentiles(0.99)[0]
 
     def percentiles(self, *shares: float) -> tuple[float | None, ...]:
-        """The delays that these shares of the moments stayed under; 1.0 gives the longest. None where unknown.
+        """The delays at these shares of the window; 1.0 gives the longest. None if unknown.
 
-        A block is over when a tick comes. Without one for :data:`LOST` seconds, nothing is known: whoever asks runs on
-        the event loop, and so do the ticks, which come before most of what waits for a block to end.
+        A block ends with a tick. Without a tick for :data:`LOST` seconds the delays are unknown: the event loop runs
+        this method, so that it is not blocked.
         """
         now = self._clock()
         if now - self._due > LOST:
@@ -66,30 +65,30 @@ class Lag:
         while self._blocks and self._blocks[0][0] <= now - WINDOW:
             self._blocks.popleft()
         blocks = sorted([*(block for _, block in self._blocks), self._block(now)], reverse=True)
-        return tuple([_delay_passed_by((1 - share) * WINDOW, blocks) for share in shares])
+        return tuple([_delay_exceeded_for((1 - share) * WINDOW, blocks) for share in shares])
 
     def _block(self, now: float) -> float:
-        """The length of the block that makes a tick at ``now`` late; 0.0 for none. It began at some time before."""
+        """The estimated length of the block that makes a tick at ``now`` late; 0.0 for none."""
         late = now - self._due
         return late + self._every / 2 if late > self._every / 2 else 0.0
 
 
-def _delay_passed_by(moments: float, blocks: list[float]) -> float:
-    """The delay that so many seconds' worth of moments exceeded; in a block of ``b`` their delays fill 0 to b."""
+def _delay_exceeded_for(seconds: float, blocks: list[float]) -> float:
+    """The delay that was exceeded for ``seconds`` of the window; in a block of ``b`` seconds, delays go from 0 to b."""
     for count, block in enumerate(blocks, 1):
         shorter = blocks[count] if count < len(blocks) else 0.0
-        delay = (sum(blocks[:count]) - moments) / count
+        delay = (sum(blocks[:count]) - seconds) / count
         if delay >= shorter:
             return max(0.0, min(block, delay))
     return 0.0
 
 
 class Descriptors:
-    """The share of the open files allowed to this process that are open.
+    """The share of this process's allowed open files that are open.
 
-    A refused client counts as well until its socket is closed, and so does one that the server has
-    accepted and not read from yet. The server accepts all who wait at one turn of the event loop,
-    and nobody is asked before: a crowd that has more of them at one turn than are left fits nowhere.
+    Sockets count from the server's accept until they are closed, refused ones included. The server accepts all waiting
+    sockets in one turn of the event loop, before any handshake reaches the package. More of them than descriptors left
+    cannot be prevented.
     """
 
     def __init__(self, root: Path = ROOT) -> None:
@@ -102,7 +101,7 @@ class Descriptors:
         return None if used is None or not allowed else used / allowed
 
     def used(self) -> int | None:
-        """How many are open; the size of the folder, which Linux has told since 6.2, needs no look at each."""
+        """Open files; since Linux 6.2 the size of the folder tells it, without a listing."""
         try:
             return os.stat(self._folder).st_size or self._process.num_fds()
         except OSError as error:
@@ -111,19 +110,19 @@ class Descriptors:
             return None
 
     def step(self) -> int:
-        """How many more open files raise the reading by a hundredth."""
+        """Open files that raise the reading by 0.01."""
         return max(1, (self.allowed() or 0) // 100)
 
     def allowed(self) -> int | None:
-        """The soft limit; None where it is unknown, or none."""
+        """The soft limit; None if unknown or unlimited."""
         return self._limits()[0]
 
     def ceiling(self) -> int | None:
-        """The hard limit, which the soft one cannot pass; None where it is unknown, or none."""
+        """The hard limit, up to which the soft one can be raised; None if unknown or unlimited."""
         return self._limits()[1]
 
     def greatest(self) -> int | None:
-        """What no limit of any process can pass (``fs.nr_open``)."""
+        """The greatest limit that the system allows (``fs.nr_open``)."""
         return kernel.number(self._greatest)
 
     def _limits(self) -> tuple[int | None, int | None]:
@@ -137,8 +136,8 @@ class Descriptors:
 class Cpu:
     """CPU time of this process since the last reading, as a share of one core or, if less, of its container's quota.
 
-    One core is all that an event loop can use; threads may take the share above 1. Several workers in
-    one container each see their own part of its quota: all of it may be used while each is far below 1.
+    An event loop uses at most one core; threads may raise the share above 1. Each worker of a container measures only
+    itself: together they may use up the quota while each is far below 1.
     """
 
     def __init__(self, root: Path = ROOT, clock: Callable[[], float] = time.monotonic) -> None:
@@ -163,7 +162,7 @@ class Cpu:
 
 
 def _quotas(root: Path) -> Iterator[float]:
-    """Cores that each control group around this process may use, where limited."""
+    """The limits of this process's control groups, in cores."""
     for folder, *_ in kernel.control_groups(root, "cpu"):
         quota, _, period = kernel.text(folder / "cpu.max").partition(" ")
         if not quota:

@@ -1,4 +1,4 @@
-"""Monitors asked in threads of their own: one that fails, hangs or takes its time holds up nothing but itself."""
+"""Threads that read monitors, so that a monitor that fails, hangs or is slow delays nothing else."""
 
 import logging
 import math
@@ -12,19 +12,19 @@ from ..runtime.faults import running
 
 logger = logging.getLogger("channels_admission")
 
-PATIENCE = 8
-"""Questions without an answer after which what was read last is too old to go by."""
+MOST_MISSED = 8
+"""Requests without an answer after which the last readings are too old."""
 
 Readings = Mapping[str, float | None]
 
 
 class Sensor:
-    """A monitor that never fails: what it cannot tell is None, and the log hears of it once."""
+    """A monitor that never raises: a failed reading is None, and the first failure is logged."""
 
     def __init__(self, name: str, source: Source) -> None:
         self.name = name
         self._source = source
-        self._is_told_of = False
+        self._is_logged = False
 
     def read(self) -> float | None:
         try:
@@ -34,56 +34,53 @@ class Sensor:
             self.complain(repr(error))
             return None
         if number is not None and not math.isfinite(number):
-            self.complain(f"{number} is no number")
+            self.complain(f"{number} is not a finite number")
             return None
         return number
 
     def complain(self, why: str) -> None:
-        if not self._is_told_of:
-            self._is_told_of = True
+        if not self._is_logged:
+            self._is_logged = True
             logger.error("The monitor %r gives no reading: %s", self.name, why)
 
 
 class Reader:
-    """Reads sensors, one after the other, in a thread for which not even the end of the process waits.
-
-    Whoever asks it belongs to one event loop.
-    """
+    """Reads sensors one after the other in a daemon thread. Use it from one event loop."""
 
     def __init__(self, *sensors: Sensor) -> None:
         self._sensors = sensors
         self._questions: queue.SimpleQueue[bool] = queue.SimpleQueue()
         self._answers: queue.SimpleQueue[Readings] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
-        self._in_vain = 0
+        self._missed = 0
         self.is_reading = False
-        """Whether it was asked, and has not answered yet."""
+        """Whether a request has no answer yet."""
         self.close = weakref.finalize(self, self._questions.put, False)
-        """Have the thread end; so it does when nobody knows its reader any more."""
+        """End the thread; garbage collection of the reader does the same."""
         self.close.atexit = False
 
     def ask(self) -> None:
-        """Have all sensors read, unless they are being read."""
+        """Request readings of all sensors, unless a request runs."""
         thread = self._thread
         if self.is_reading and thread is not None and thread.is_alive():
-            self._in_vain += 1
+            self._missed += 1
             return
         try:
             args = (self._sensors, self._questions, self._answers)
             self._thread = running(thread, _read, *args, name="admission monitors")
         except (RuntimeError, MemoryError):
-            # Too many threads, or the end of the process: what was read last becomes too old.
-            self._in_vain += 1
+            # Too many threads, or the end of the process: the last readings become too old.
+            self._missed += 1
             return
         self._questions.put(True)
         self.is_reading = True
 
-    def hear(self) -> Readings:
-        """What was read since the last time; without an answer nothing, and after :data:`PATIENCE` all as unknown."""
+    def take(self) -> Readings:
+        """New readings; empty without any, and all unknown after :data:`MOST_MISSED` requests without an answer."""
         if not self._answers.empty():
-            self.is_reading, self._in_vain = False, 0
+            self.is_reading, self._missed = False, 0
             return self._answers.get()
-        if self._in_vain < PATIENCE:
+        if self._missed < MOST_MISSED:
             return {}
         for sensor in self._sensors:
             sensor.complain("it takes too long")

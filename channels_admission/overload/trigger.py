@@ -1,23 +1,23 @@
-"""From a reading to a pressure: a trigger that scales, and that does not flutter. Pure; times in seconds."""
+"""Triggers: the pressure of a reading, scaled and with hysteresis. Pure; times in seconds."""
 
 from ..conf.overload import Thresholds
 
 MARGIN = 0.2
-"""How far below scaling a reading must fall to release the trigger, as a share of the way from there to saturation.
+"""How far below scaling a reading must fall to end the refusals, as a share of the distance from scaling to saturation.
 
-Or of the way to 0 where that is shorter: the reading of a sound worker must get there.
+If the distance from scaling to 0 is shorter, it counts instead, so that a healthy worker's reading can fall so far.
 """
 STEADY = 2.0
-"""Seconds for which a trigger keeps its state, unless the reading passes saturation."""
+"""Least seconds between two changes of state, unless the reading reaches saturation."""
 FLOOR = 0.01
-"""The least share that is refused until it stops: one that fell to 0 and rose again would be a change of state."""
+"""Least pressure while a trigger refuses, so that it does not stop and start again."""
 
 
 class Trigger:
-    """The share of handshakes to refuse: it grows evenly from 0 at a lower mark to 1 at saturation.
+    """Envoy's scaled trigger with hysteresis: the share of handshakes to refuse.
 
-    It begins only when the reading passes scaling, with the share that is due there, and stops only
-    when the reading is under the lower mark (Envoy's scaled trigger, with hysteresis).
+    The share grows linearly from 0 at a lower mark to 1 at saturation. Refusals begin when the reading rises above
+    scaling, and end when it falls below the lower mark.
     """
 
     def __init__(self, thresholds: Thresholds) -> None:
@@ -26,11 +26,11 @@ class Trigger:
         span = thresholds.saturation - thresholds.scaling
         self._low = thresholds.scaling - MARGIN * min(span, thresholds.scaling)
         self.refuses = False
-        """Whether it has begun to refuse, and not stopped."""
+        """Whether the trigger refuses at present."""
         self._changed_at = float("-inf")
 
     def pressure(self, reading: float | None, now: float) -> float:
-        """From 0 to 1; an unknown reading is no pressure."""
+        """The pressure from 0 to 1; 0 for an unknown reading."""
         mark = self._low if self.refuses else self._high.scaling
         wants = reading is not None and reading > mark
         saturated = reading is not None and reading >= self._high.saturation

@@ -1,8 +1,8 @@
-"""Daphne, extended to send the registered close codes and reasons.
+"""Patch for Daphne, so that it sends registered close codes and reasons.
 
-Daphne hands an application's close code to Autobahn's public ``sendClose``, which takes only 1000
-and 3000 to 4999, and drops the reason (django/daphne#374, crossbario/autobahn-python#1642): 1013
-reaches the client as 1011. Autobahn's frame writer beneath has no such limit.
+Daphne passes the application's close code to Autobahn's ``sendClose``, which accepts only 1000 and 3000 to 4999, and
+drops the reason (django/daphne#374, crossbario/autobahn-python#1642): 1013 reaches the client as 1011. Autobahn's frame
+writer, ``sendCloseFrame``, has no such limit.
 """
 
 import asyncio
@@ -18,21 +18,21 @@ KNOWN_PARTS = ("serverClose", "sendCloseFrame", "handle_reply", "STATE_CONNECTIN
 
 
 def is_loaded() -> bool:
-    """Whether Daphne is in this process, be it as the server or as an installed app."""
+    """Whether this process has imported Daphne, as its server or as an installed app."""
     return "daphne.ws_protocol" in sys.modules
 
 
 def can_close_with_reason() -> bool:
-    """Whether the loaded Daphne passes codes and reasons on, by itself or because it was extended."""
+    """Whether the loaded Daphne sends codes and reasons, patched or not."""
     protocol = sys.modules["daphne.ws_protocol"].WebSocketProtocol
     close = getattr(protocol, "serverClose", None)
     return close is not None and "reason" in inspect.signature(close).parameters
 
 
 def extend() -> bool:
-    """Let the loaded Daphne pass on close codes and reasons; says whether it now does.
+    """Patch the loaded Daphne to send close codes and reasons; return whether it now does.
 
-    Leaves a Daphne alone that can do so by itself, or whose inner parts are not the known ones.
+    A Daphne that does so unpatched, or whose internals are unknown, is not changed.
     """
     if can_close_with_reason():
         return True
@@ -42,7 +42,7 @@ def extend() -> bool:
     handle_reply = protocol.handle_reply
 
     def server_close(self: Any, code: int | None = None, reason: str | None = None) -> None:
-        """Close with any code an application may send, and a reason of at most 123 bytes."""
+        """Close with any sendable code, and a reason of at most 123 bytes."""
         if code is not None and code not in SENDABLE_CODES:
             raise ValueError(f"invalid close code {code}")
         text = (reason or "").encode()[:REASON_BYTES].decode(errors="ignore").encode()
@@ -60,7 +60,7 @@ def extend() -> bool:
 
 
 def before_exit(farewell: Callable[[], Awaitable[None]]) -> None:
-    """Have the running Daphne wait for ``farewell`` while it ends its applications; it knows no lifespan."""
+    """Have the running Daphne await ``farewell`` during its shutdown, since it has no lifespan."""
     from twisted.internet import defer, reactor
 
     def say() -> Any:

@@ -1,6 +1,6 @@
-"""Unexpected exceptions: counted, logged once with their traceback, and the end of nothing that a worker does for long.
+"""Unexpected exceptions: counted, logged once with their traceback, and contained.
 
-What runs for as long as a worker does keeps going through :meth:`Faults.spare`. Only cancellation passes.
+Tasks that must run as long as the worker use :meth:`Faults.spare`. Only cancellation passes it.
 """
 
 import asyncio
@@ -18,19 +18,19 @@ from ..core.counters import FAULT
 logger = logging.getLogger("channels_admission")
 
 AGAIN = 5.0
-"""Seconds in which a kind of error in one part is logged once, even if the part has worked meanwhile."""
+"""Seconds in which a type of exception in one part is logged at most once, even if the part has worked in between."""
 
 
 def kind_of(error: BaseException) -> str:
-    """The nearest of Python's own exceptions: a few dozen names, whatever a library raises."""
+    """The nearest built-in class of ``error``, so that libraries cannot create any number of counters."""
     names = (each.__name__ for each in type(error).__mro__ if getattr(builtins, each.__name__, None) is each)
     return next(names, Exception.__name__)
 
 
 class Faults:
-    """The unexpected exceptions in the parts of ``whole``, each counted in all ``books`` as ``fault:KIND``.
+    """Unexpected exceptions in the parts of ``whole``, each counted in all ``books`` as ``fault:KIND``.
 
-    A part logs an exception type again only after it has worked in between.
+    A part logs a type of exception again only after it has worked in between.
     """
 
     def __init__(self, whole: str, *books: Counter[str]) -> None:
@@ -40,12 +40,12 @@ class Faults:
         self._logged_at: dict[tuple[str, type[BaseException]], float] = {}
 
     def leave_out(self, book: Counter[str]) -> None:
-        """Count in ``book`` no more."""
+        """Stop counting in ``book``."""
         self.books = [each for each in self.books if each is not book]
 
     @contextmanager
     def spare(self, part: str) -> Iterator[None]:
-        """Let no :exc:`Exception` out of the block, which is ``part``; the cancellation of its task passes."""
+        """Contain every :exc:`Exception` of the block, named ``part``; the cancellation of its task passes."""
         try:
             yield
         except asyncio.CancelledError as error:
@@ -59,8 +59,8 @@ class Faults:
             self.recover(part)
 
     def note(self, part: str, error: BaseException) -> None:
-        """Count ``error``, and log it with its traceback unless that was done. Never fails."""
-        # Where memory has run out, or the stack, even this may go wrong.
+        """Count ``error``, and log it with its traceback unless already logged. Never fails."""
+        # Without memory or stack, even this may raise.
         with suppress(Exception):
             for book in self.books:
                 book[f"{FAULT}{kind_of(error)}"] += 1
@@ -70,7 +70,7 @@ class Faults:
                 self._log(part, error)
 
     def recover(self, part: str) -> None:
-        """``part`` has worked."""
+        """Note that ``part`` works again."""
         if self._failing and part in self._failing:
             del self._failing[part]
 
@@ -84,7 +84,7 @@ class Faults:
 
 
 def running(thread: threading.Thread | None, target: Callable[..., None], *args: Any, name: str) -> threading.Thread:
-    """``thread`` while it runs, else a new daemon thread; :exc:`RuntimeError` where none can be started."""
+    """``thread`` if it runs, else a new daemon thread; :exc:`RuntimeError` if none can be started."""
     if thread is not None and thread.is_alive():
         return thread
     thread = threading.Thread(target=target, args=args, name=name, daemon=True)

@@ -1,4 +1,4 @@
-"""Who a worker is, and whether a neighbour's process is still there."""
+"""The identity of a worker, and whether the process of a neighbour still runs."""
 
 import hashlib
 import os
@@ -17,57 +17,57 @@ from ..core.protocol import Neighbour
 from .reserve import is_exhausted, reserve
 
 HOST_LENGTH = 32
-TAIL_LENGTH = 8
+HASH_LENGTH = 8
 MOST_PID = 2**31 - 1
-"""No system has a process with a greater number."""
+"""The greatest process id of any system."""
 
 
 @cache
 def host() -> str:
-    """This machine's name, as :func:`host_name` makes it."""
+    """The name of this machine, as :func:`host_name` returns it."""
     return host_name(socket.gethostname())
 
 
 def host_name(name: str) -> str:
-    """A machine's name as workers bear it: at most 32 letters, digits, dots, dashes and underscores.
+    """A machine's name as used in workers' ids: at most 32 letters, digits, dots, dashes and underscores.
 
-    A longer name ends in a hash of the whole, since the names of pods begin alike. What is such a name stays as it is.
+    A longer name is cut and ends with a hash of the whole, since the names of pods begin alike. Idempotent.
     """
     safe = re.sub(r"[^A-Za-z0-9._-]", "_", name)
     if len(safe) <= HOST_LENGTH:
         return safe or "unknown"
-    tail = hashlib.blake2s(name.encode(errors="surrogateescape"), digest_size=TAIL_LENGTH // 2).hexdigest()
-    return f"{safe[: HOST_LENGTH - TAIL_LENGTH - 1]}-{tail}"
+    digest = hashlib.blake2s(name.encode(errors="surrogateescape"), digest_size=HASH_LENGTH // 2).hexdigest()
+    return f"{safe[: HOST_LENGTH - HASH_LENGTH - 1]}-{digest}"
 
 
 @cache
 def home() -> str:
-    """A token that two workers share only when they have one host name, and each can see the other's process.
+    """A token that two workers share only if they have the same host name and see each other's processes.
 
-    Containers may share a host name and not a process namespace, so on Linux the boot id and the
-    namespace go into it; elsewhere the boot time.
+    Containers may share a host name without a process namespace. The token therefore includes the boot id and the
+    namespace on Linux, and the boot time elsewhere.
     """
-    place = reserve.lend(_place)
-    return hashlib.blake2s(f"{host()} {place}".encode(), digest_size=6).hexdigest()
+    namespace = reserve.lend(_namespace)
+    return hashlib.blake2s(f"{host()} {namespace}".encode(), digest_size=6).hexdigest()
 
 
-def _place() -> str:
+def _namespace() -> str:
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text() + os.readlink("/proc/self/ns/pid")
     except OSError as error:
-        if is_exhausted(error):  # another token would be another home
+        if is_exhausted(error):  # the boot time would give another token
             raise
         return f"{psutil.boot_time():.0f}"
 
 
 def birth(process: psutil.Process) -> int:
-    """When ``process`` started, in hundredths of a second after boot: untouched by clock changes."""
+    """When ``process`` started, in hundredths of a second after boot; independent of clock changes."""
     after_boot: float = process.create_time() - psutil.boot_time()
     return round(after_boot * 100)
 
 
 def is_gone(neighbour: Neighbour) -> bool:
-    """Whether the process of a worker of this home has ended for certain; doubt, or an error, counts as alive."""
+    """Whether the process of a worker with the same :func:`home` has certainly ended; after an error, False."""
     try:
         pid = int(neighbour.worker.split(":")[1])
         return 0 < pid <= MOST_PID and reserve.lend(_has_ended, pid, neighbour.born)
@@ -84,7 +84,7 @@ def _has_ended(pid: int, born: int) -> bool:
 
 
 def _is_hidden(pid: int) -> bool:
-    """Whether the process exists although /proc does not show it to us (mount option hidepid)."""
+    """Whether the process exists although /proc does not show it (mount option hidepid)."""
     if sys.platform == "win32":
         return False
     try:
@@ -114,9 +114,9 @@ class Worker:
         return f"{host()}:{self.pid}:{self.nonce}"
 
     def renamed(self) -> "Worker":
-        """The same worker under a fresh nonce, for when another one answers to its name."""
+        """The same worker with a fresh nonce, for use when another worker has the same id."""
         return Worker(self.started, self.pid, self.born)
 
     def age(self) -> float:
-        """Seconds since it started."""
+        """Seconds since the worker started."""
         return time.monotonic() - self.started

@@ -1,7 +1,7 @@
-"""A few file descriptors that a process keeps for the package's own needs, for when clients have taken all others.
+"""A reserve of file descriptors, for use when clients have taken all others.
 
-Redis must be reached, monitors read and neighbours looked at even then. A call that meets the limit uses the reserve,
-which is filled again as soon as there is room.
+With it the package can still reach Redis, read monitors and look at neighbours' processes. A call that fails with
+``EMFILE`` or ``ENFILE`` uses the reserve, which is filled again as soon as descriptors are free.
 """
 
 import errno
@@ -13,22 +13,22 @@ from collections.abc import Callable, Iterator
 from typing import ParamSpec, TypeVar
 
 SIZE = 8
-"""Descriptors kept: connections to Redis, the look-up of its name, and a file in each of a few threads."""
+"""Descriptors in the reserve: for connections to Redis, the look-up of its name, and a file in each of some threads."""
 FOR_REDIS = 6
-"""Those of them that are lent to nothing else: a worker that cannot reach its ledger loses its place in the count."""
+"""Descriptors of the reserve for Redis only, since a worker that cannot reach the ledger loses its lease."""
 EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE})
 
 ACCEPT_FAILED = "socket.accept() out of system resource"
-"""How asyncio's log begins to tell of each such accept."""
-TOLD_EVERY = 1.0
-"""Seconds from one line of that to the next."""
+"""Prefix of asyncio's log message for an accept without a free descriptor."""
+LOGGED_EVERY = 1.0
+"""Seconds between two such messages."""
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
 
 def is_exhausted(error: BaseException | None) -> bool:
-    """Whether ``error``, or what it comes from, says that no file can be opened any more."""
+    """Whether ``error`` or one of its causes says that no descriptor is free."""
     return any(isinstance(each, OSError) and each.errno in EXHAUSTED for each in _origins(error))
 
 
@@ -41,10 +41,10 @@ def _origins(error: BaseException | None) -> Iterator[BaseException]:
 
 
 class AcceptFailures(logging.Filter):
-    """Let through one line in :data:`TOLD_EVERY` seconds of accepts that failed for want of a descriptor.
+    """Logging filter that passes one message about a failed accept in :data:`LOGGED_EVERY` seconds.
 
-    asyncio repeats such an accept up to its backlog, 2,048 times under uvicorn, and writes a traceback for each: the
-    event loop would stand for seconds, and the worker's lease run out.
+    asyncio repeats a failed accept up to its backlog, 2,048 times under uvicorn, and logs a traceback for each. This
+    would block the event loop for seconds, until the worker's lease runs out.
     """
 
     def __init__(self) -> None:
@@ -57,7 +57,7 @@ class AcceptFailures(logging.Filter):
         now = time.monotonic()
         if now < self._next:
             return False
-        self._next = now + TOLD_EVERY
+        self._next = now + LOGGED_EVERY
         return True
 
 
@@ -65,7 +65,7 @@ accept_failures = AcceptFailures()
 
 
 class Reserve:
-    """The descriptors of one process, kept while anybody has :meth:`open` ed it. Threads may share it."""
+    """The reserve of one process, kept from the first :meth:`open` to the last :meth:`close`. Thread-safe."""
 
     def __init__(self) -> None:
         self._begin()
@@ -79,14 +79,14 @@ class Reserve:
         return len(self._kept)
 
     def open(self) -> None:
-        """Keep descriptors from now on, as far as there are any."""
+        """Add a user; the first one fills the reserve, as far as descriptors are free."""
         with self._lock:
             self._users += 1
             logging.getLogger("asyncio").addFilter(accept_failures)
             self.fill()
 
     def close(self) -> None:
-        """One user less; the last one lets go of them."""
+        """Remove a user; the last one frees the reserve."""
         with self._lock:
             self._users -= 1
             if not self._users:
@@ -94,7 +94,7 @@ class Reserve:
                 self.let_go()
 
     def fill(self) -> None:
-        """Take back what was let go, as far as there is room. Never fails."""
+        """Fill the reserve, as far as descriptors are free. Never fails."""
         if len(self._kept) == SIZE or not self._users:
             return
         with self._lock:
@@ -105,23 +105,23 @@ class Reserve:
                 pass
 
     def let_go(self, most: int = SIZE) -> None:
-        """Free so many of them for what is about to be opened, until :meth:`fill`."""
+        """Free up to ``most`` descriptors, to open others, until :meth:`fill`."""
         with self._lock:
             for _ in range(min(most, len(self._kept))):
                 os.close(self._kept.pop())
 
     def forget(self) -> None:
-        """Begin anew in a forked child, which has none of its parent's event loops and threads."""
+        """Empty the reserve and its users in a forked child, which has no event loops and threads of its parent."""
         kept = self._kept
         self._begin()
         for descriptor in kept:
             os.close(descriptor)
 
     def lend(self, call: Callable[Arguments, Result], *args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
-        """The result of ``call``, made again with the reserve where no file could be opened. It must not block.
+        """Call ``call``, and again with a freed descriptor while none is left. ``call`` must not block.
 
-        The reserve is freed one by one, down to :data:`FOR_REDIS`: a server that accepts in another thread may take
-        what is free meanwhile, and asyncio's tries 2,048 times in a row where no descriptor is left.
+        Descriptors are freed one by one, down to :data:`FOR_REDIS`: a server that accepts in another thread may take
+        any that are free, and asyncio tries 2,048 times in a row.
         """
         try:
             return call(*args, **kwargs)

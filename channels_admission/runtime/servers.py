@@ -1,4 +1,4 @@
-"""What differs between ASGI servers beyond their messages."""
+"""Differences between ASGI servers beyond their messages: names and transports."""
 
 import asyncio
 from collections.abc import Iterator
@@ -9,13 +9,13 @@ from typing import Any
 from weakref import WeakMethod
 
 MOST_WRAPPED = 8
-"""Objects through which a ``send`` is followed to its transport."""
+"""Most wrappers through which a ``send`` is followed to its transport."""
 UVICORN = "uvicorn"
 KNOWN = frozenset({"daphne", "granian", "hypercorn", UVICORN})
 
 
 def name_of(send: Any) -> str:
-    """The server whose ``send`` this is, or an empty string when it is wrapped or unknown."""
+    """The name of the server of this ``send``; empty if it is wrapped or unknown."""
     while isinstance(send, partial):
         send = send.func
     owner = getattr(send, "__self__", send)
@@ -25,10 +25,10 @@ def name_of(send: Any) -> str:
 
 
 def abort(send: Any) -> bool:
-    """Close the transport beneath a server's ``send`` at once, whatever is left to write; says whether it could.
+    """Close the transport of a server's ``send`` at once, without writing what is left; return whether it was possible.
 
-    Knows uvicorn, Daphne and hypercorn, also behind what wraps a ``send`` in an object of its own. Granian keeps its
-    sockets to itself, and a stream of HTTP/2 shares its transport with others.
+    Supports uvicorn, Daphne and hypercorn, also behind objects that wrap a ``send``. Granian does not expose its
+    transport, and a stream of HTTP/2 shares its transport with others.
     """
     for owner in _owners(send):
         if type(owner).__name__ == "H2Protocol":
@@ -42,7 +42,7 @@ def abort(send: Any) -> bool:
 
 
 def _owners(send: Any) -> Iterator[Any]:
-    """The objects that a ``send`` leads through, from the outside to the server's own."""
+    """The objects that a ``send`` is bound to, from the outermost wrapper to the server's own."""
     for _ in range(MOST_WRAPPED):
         owner = send.args[0] if isinstance(send, partial) and send.args else getattr(send, "__self__", None)
         if owner is None:
@@ -52,11 +52,11 @@ def _owners(send: Any) -> Iterator[Any]:
 
 
 def abort_later(send: Any, seconds: float) -> None:
-    """Close the transport beneath uvicorn's ``send`` after so many seconds. A connection that is over keeps nothing.
+    """Close the transport of uvicorn's ``send`` after ``seconds``, unless the connection is over by then.
 
-    uvicorn gives a client ten seconds to answer a close, and its descriptor and memory with them.
+    uvicorn waits ten seconds for a client to answer a close, which costs a descriptor and memory.
     """
-    with suppress(TypeError):  # where it is wrapped in a function
+    with suppress(TypeError):  # a function that wraps the send cannot be referenced weakly
         left = WeakMethod(send)
         asyncio.get_running_loop().call_later(seconds, _abort_what_is_left, left, context=Context())
 

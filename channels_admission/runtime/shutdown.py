@@ -1,11 +1,11 @@
-"""A worker that is asked to stop drains first, where its server lets it.
+"""Signal handlers: drain before a worker stops, where its server allows it.
 
-A server that handles SIGTERM by a function of Python's ``signal`` (uvicorn, daphne) has it called
-when the drain is over, or at once where the signal comes again. One that handles it in its event
-loop (hypercorn, granian) cannot be held up, and stops as it always does.
+Where a server handles SIGTERM with a Python signal handler (uvicorn, daphne), :func:`drain_first` calls that handler
+after the drain, or at once if the signal comes again. A server that handles SIGTERM in its event loop (hypercorn,
+granian) cannot be delayed, and stops as usual.
 
-Where nobody handles SIGTERM (hypercorn's second and further processes, Daphne in a test) it kills the process at once,
-and a goodbye must come first: :func:`leave_first`.
+Without a handler (hypercorn's second and further processes, Daphne in a test) SIGTERM kills the process at once.
+:func:`leave_first` lets the worker say goodbye before that.
 """
 
 import _thread
@@ -18,16 +18,16 @@ from types import FrameType
 from typing import Any
 
 OF_EVENT_LOOPS = ("asyncio", "uvloop")
-"""Modules whose handlers stand for one that the event loop calls by itself."""
+"""Modules whose signal handlers are placeholders for those that the event loop calls."""
 
 
 def drain_first(drain: Callable[[], Awaitable[None]]) -> bool:
-    """Have SIGTERM begin ``drain`` on the running event loop, and only then do what it did; whether that is possible.
+    """Have SIGTERM run ``drain`` on the running event loop before its handler; return whether that is possible.
 
-    Where it was so prepared before, the newer drain takes the place of the older.
+    A second call replaces the earlier ``drain``.
     """
     handler = signal.getsignal(signal.SIGTERM)
-    if isinstance(handler, _Patience):
+    if isinstance(handler, _DrainFirst):
         handler.drain, handler.loop = drain, asyncio.get_running_loop()
         return True
     module = str(getattr(handler, "__module__", None))
@@ -35,12 +35,12 @@ def drain_first(drain: Callable[[], Awaitable[None]]) -> bool:
         return False
     if threading.current_thread() is not threading.main_thread():
         return False
-    signal.signal(signal.SIGTERM, _Patience(handler, drain))
+    signal.signal(signal.SIGTERM, _DrainFirst(handler, drain))
     return True
 
 
-class _Patience:
-    """A handler that lets a drain come before another handler."""
+class _DrainFirst:
+    """A signal handler that drains before it calls another handler."""
 
     def __init__(self, handler: Callable[[int, FrameType | None], Any], drain: Callable[[], Awaitable[None]]) -> None:
         self.drain = drain
@@ -67,7 +67,7 @@ class _Patience:
 
 
 def leave_first(say: Callable[[], object]) -> bool:
-    """Where SIGTERM kills the process at once, have it call ``say`` before; whether it did, and that is possible."""
+    """Have SIGTERM call ``say`` before it kills the process; False if another handler exists or none can be set."""
     handler = signal.getsignal(signal.SIGTERM)
     if isinstance(handler, _Goodbye):
         return True
@@ -78,9 +78,9 @@ def leave_first(say: Callable[[], object]) -> bool:
 
 
 class _Goodbye:
-    """A handler after which a signal does what it does by default.
+    """A signal handler that calls ``say``, and then raises the signal with its default action.
 
-    While it says its word it pays no heed to the signal: ``multiprocessing`` sends it to its daemons a second time.
+    It ignores the signal while ``say`` runs: ``multiprocessing`` sends it to its daemons a second time.
     """
 
     def __init__(self, say: Callable[[], object]) -> None:
@@ -99,9 +99,9 @@ class _Goodbye:
 
 
 def aside(work: Callable[[], object], seconds: float) -> None:
-    """Do ``work`` in a thread, and wait for at most ``seconds``; for signal handlers.
+    """Run ``work`` in a thread, and wait for at most ``seconds``; for signal handlers.
 
-    ``threading`` would take locks that the code which the signal interrupted may hold.
+    ``threading`` would take locks that the interrupted code may hold.
     """
     done = _thread.allocate_lock()
     done.acquire()

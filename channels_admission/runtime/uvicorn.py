@@ -1,8 +1,7 @@
-"""Uvicorn, whose processes end by the signal that stopped them, so that nothing runs after its shutdown.
+"""Hook into uvicorn's shutdown, the last code that runs in its processes.
 
-Once it has shut down it restores the handlers it found and raises the signal again: neither ``atexit`` nor the end of
-the event loop comes. Its own shutdown, after which no connection is left, is the last that happens there; gunicorn's
-workers of it do the same.
+After its shutdown uvicorn restores the signal handlers and raises the signal again, so that neither ``atexit`` nor the
+end of the event loop is reached. No connection is left at that point. The same holds for gunicorn's uvicorn workers.
 """
 
 import asyncio
@@ -12,13 +11,13 @@ from typing import Any
 
 NAME = "uvicorn"
 SERVER = "uvicorn.server"
-"""The module of the class that serves."""
+"""The module of the ``Server`` class."""
 
 
 def before_exit(farewell: Callable[[], Awaitable[None]]) -> bool:
-    """Have the uvicorn of this event loop wait for ``farewell`` when it has shut down; whether there is one.
+    """Have the uvicorn of this event loop await ``farewell`` after its shutdown; return whether there is one.
 
-    Where it already does so, it goes on with the ``farewell`` of before.
+    A second call changes nothing: the first ``farewell`` is kept.
     """
     server = _server()
     if server is None:
@@ -38,7 +37,7 @@ def before_exit(farewell: Callable[[], Awaitable[None]]) -> bool:
 
 
 def _server() -> Any:
-    """The server that this event loop runs, found in the task that serves; None where there is none."""
+    """The uvicorn server that runs on this event loop, found in the frames of its tasks; None without one."""
     for task in asyncio.all_tasks():
         for frame in _frames(task.get_coro()):
             server = frame.f_locals.get("self") if frame.f_code.co_name == "serve" else None
@@ -48,7 +47,7 @@ def _server() -> Any:
 
 
 def _frames(coroutine: Any) -> Iterator[Any]:
-    """The frames of a coroutine and of those that it waits for, the outermost first."""
+    """The frames of a coroutine and of those that it awaits, the outermost first."""
     while isinstance(coroutine, CoroutineType):
         if coroutine.cr_frame is not None:
             yield coroutine.cr_frame

@@ -1,4 +1,4 @@
-"""A look at the ledger from a synchronous view, beside the last good one that this process remembers."""
+"""Read the ledger from a synchronous view, and remember the last snapshot that succeeded."""
 
 from dataclasses import dataclass
 
@@ -11,11 +11,11 @@ from .snapshot import Health, Snapshot, collect
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What was found just now, and the newest numbers there are: the same unless the ledger is down."""
+    """The snapshot taken now, and the newest one with numbers: the same object unless the ledger is down."""
 
     now: Snapshot
     numbers: Snapshot | None
-    """None when the ledger is down and this process has not seen it up with these settings."""
+    """None when the ledger is down and this process has never read it with these settings."""
 
     @property
     def is_stale(self) -> bool:
@@ -31,7 +31,7 @@ _remembered: tuple[Settings, Snapshot] | None = None
 
 
 def look() -> Look:
-    """Collect a snapshot, which takes at most :data:`~.status.snapshot.READ_TIMEOUT` seconds."""
+    """Collect a snapshot, in at most :data:`~.status.snapshot.READ_TIMEOUT` seconds."""
     global _remembered
     settings = conf.current()
     now = async_to_sync(collect)(settings)

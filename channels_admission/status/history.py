@@ -1,4 +1,4 @@
-"""A pool's past, collected once into frozen series that charts are drawn from. Looking never writes."""
+"""The history of a pool, read from the ledger into frozen series for charts. Reading never writes."""
 
 import asyncio
 from collections.abc import Mapping
@@ -16,28 +16,28 @@ from .snapshot import READ_TIMEOUT
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """Points at equal distances, of which the last still runs."""
+    """Points at equal intervals. The last interval is not over yet."""
 
     step: int
     """Seconds from one point to the next."""
     start: int = 0
-    """Unix time at which the first one begins."""
+    """Unix time at which the first point begins."""
     held: tuple[int | None, ...] = ()
-    """The most slots held in each; None where no worker had been heard for a lease."""
+    """Most slots held during each point; None where no worker had reported for a lease."""
     limit: tuple[int | None, ...] = ()
     admitted: tuple[int, ...] = ()
-    """Connections admitted in each."""
+    """Connections admitted during each point."""
     refused: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    """The same of those refused, by reason."""
+    """Connections refused during each point, by reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """The last quarter of an hour in seconds, and the last day in minutes; both empty where the ledger is down."""
+    """The last 15 minutes by second and the last 24 hours by minute; both are empty when the ledger is down."""
 
     pool: str
     now: int
-    """Unix time by the ledger."""
+    """Unix time by the ledger's clock."""
     seconds: Series
     minutes: Series
     error: str | None = None
@@ -48,9 +48,10 @@ class History:
 
 
 async def collect(pool: str, settings: Settings | None = None, *, minutes: bool = True) -> History:
-    """Look at what the ledger remembers of a pool, over a connection of its own; its ``minutes`` only if wanted.
+    """Read a pool's history over a connection of its own. Without ``minutes`` only the seconds are read.
 
-    A ledger that is down is a fact, not an exception. An unknown pool is a :exc:`~.exceptions.ConfigurationError`.
+    A ledger that is down sets ``error`` and raises nothing. An unknown pool raises
+    :exc:`~.exceptions.ConfigurationError`.
     """
     settings = settings or conf.current()
     settings.pool(pool)
@@ -72,7 +73,7 @@ async def collect(pool: str, settings: Settings | None = None, *, minutes: bool 
 
 
 def _series(moments: tuple[Moment, ...], now: int, step: int, size: int, lease: float) -> Series:
-    """The ``size`` points that end with ``now``; a worker is believed for its lease, and so is what was held."""
+    """The ``size`` points that end with ``now``. ``held`` stays valid for a lease, as a worker's report does."""
     of = {moment.at: moment for moment in moments}
     places = range(now - size + 1, now + 1)
     found = [of.get(at) for at in places]
@@ -91,7 +92,7 @@ def _series(moments: tuple[Moment, ...], now: int, step: int, size: int, lease: 
 
 
 def _heard(moments: list[Moment | None], for_points: float) -> list[Moment | None]:
-    """Each moment in which a worker was heard, in the places after it for so long."""
+    """The buckets with a worker's report, each repeated for up to ``for_points`` places after it."""
     heard: list[Moment | None] = []
     last, age = None, 0
     for moment in moments:

@@ -1,4 +1,4 @@
-"""Everything shown to people and programs, collected once into one frozen value and rendered many ways."""
+"""The state of all pools and workers as one frozen value, which every view, command and metric renders."""
 
 import asyncio
 from collections import Counter
@@ -23,6 +23,7 @@ from ..core.counters import (
     DRAINED,
     DRY,
     ERRORS,
+    EVENTS_DROPPED,
     EVICTED,
     HEALED,
     OUTLIVED,
@@ -40,18 +41,16 @@ from ..ledger import open_ledger
 from ..ledger.base import LATELY
 
 READ_TIMEOUT = 1.0
-"""Seconds a look at the ledger may take; no handshake waits for it."""
-
-
+"""Seconds that reading the ledger may take; no handshake waits for it."""
 WORST_SHOWN = 3
 SIDES_NAMED = 5
-"""Workers named of those that have one value of a setting in which workers differ."""
+"""Workers named for each value of a setting in which workers differ."""
 
 
 class Health(StrEnum):
     OK = "ok"
     SETTLING = "settling"
-    """It has lost data a moment ago and lets the workers report before it grants freely."""
+    """It started empty or lost data, and waits for the workers' reports before it grants freely."""
     DOWN = "down"
 
 
@@ -69,23 +68,23 @@ class WorkerSnapshot:
     load: tuple[Load, ...] = ()
     draining: bool = False
     faults: Mapping[str, int] = field(default_factory=dict)
-    """Unexpected exceptions since it started, by kind, in its heartbeat and what runs beside it."""
+    """Unexpected exceptions in its heartbeat and background tasks since it started, by kind."""
 
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """A value that some workers have of a setting in which workers differ, None where they have none."""
+    """One value of a setting in which workers differ, and the workers that have it; None where it is unset."""
 
     value: float | None
     number: int
-    """How many workers; 0 where the last of them has been gone for less than a lease."""
+    """Number of workers; 0 when the last of them has gone but its lease still runs."""
     workers: tuple[str, ...]
-    """The first few of them."""
+    """The ids of the first few."""
 
 
 @dataclass(frozen=True, slots=True)
 class Second:
-    """A second of Unix time, and the handshakes decided in it, admitted or refused."""
+    """The handshakes decided, admitted or refused, in one second of Unix time."""
 
     at: int
     handshakes: int
@@ -93,18 +92,18 @@ class Second:
 
 @dataclass(frozen=True, slots=True)
 class Connects:
-    """The handshakes of the last five minutes, each in the second of its decision as far as the ledger can tell."""
+    """The handshakes of the last five minutes, counted by the second in which the ledger heard of them."""
 
     total: int = 0
     median: float = 0.0
-    """Handshakes in a second, half of all seconds having fewer."""
+    """Median handshakes in one second."""
     worst: tuple[Second, ...] = ()
-    """The seconds with the most handshakes, the worst first."""
+    """The seconds with the most handshakes, the busiest first."""
 
 
 @dataclass(frozen=True, slots=True)
 class Calls:
-    """The workers' exchanges with the ledger: made so far, those of them that failed, and the seconds all took."""
+    """The workers' calls to the ledger so far: their number, how many failed, and the seconds that all took."""
 
     made: int = 0
     failed: int = 0
@@ -113,7 +112,7 @@ class Calls:
 
 @dataclass(frozen=True, slots=True)
 class PoolSnapshot:
-    """One pool. ``share`` is held slots over the limit, and may pass 1 after the limit was lowered."""
+    """One pool. ``share`` is held slots over the limit; it may exceed 1 after the limit was lowered."""
 
     name: str
     held: int
@@ -129,41 +128,43 @@ class PoolSnapshot:
     workers: tuple[WorkerSnapshot, ...]
     connects: Connects = field(default_factory=Connects)
     faults: Mapping[str, int] = field(default_factory=dict)
-    """The same of all workers that ever reported, the most frequent first."""
+    """Unexpected exceptions of all workers that ever reported, by kind, the most frequent first."""
     unaccepted: int = 0
-    """Connections refused after all, since their consumer had not accepted them by its deadline."""
+    """Connections refused because their consumer had not accepted by ``ACCEPT_DEADLINE``."""
     outlived: int = 0
-    """Connections taken back from a handler that had not accepted when its client left, or went on for too long."""
+    """Handlers cancelled after their client left: not accepted by then, or still running after ``DISCONNECT_GRACE``."""
     healed: int = 0
-    """Times that damaged counts were put right."""
+    """Repairs of damaged counts."""
+    events_dropped: int = 0
+    """Signals, mails and webhooks dropped because the queue was full."""
     channels_full: int = 0
-    """Connections whose consumer ended because a channel was full."""
+    """Connections ended by a ``ChannelFull`` of their consumer."""
     calls: Calls = field(default_factory=Calls)
     classes: Mapping[str, int] = field(default_factory=dict)
-    """Slots held by the connections of each class that has a share, and by the exempt."""
+    """Slots held by each class that has a share, and by exempt connections."""
     overdue: int = 0
-    """Connections closed since nobody had authenticated by their deadline."""
+    """Connections closed unauthenticated at their deadline."""
     configured: int = 0
-    """The limit by the settings; ``limit`` is the one in force."""
+    """The limit in the settings; ``limit`` is the one in force."""
     paused: bool = False
     dry_run: bool = False
     would_refuse: Mapping[str, int] = field(default_factory=dict)
-    """Those whom a dry run admitted and would have refused, by reason."""
+    """Connections admitted by a dry run that would have been refused, by reason."""
     drained: int = 0
     aged: int = 0
     evicted: int = 0
-    """Connections closed since a newer one took their place under a quota."""
+    """Connections closed for a newer one under the same quota."""
     controls: Controls = NOTHING_SET
-    """What operators have set, who, and when."""
+    """Overrides: what operators have set, with name and time."""
     alert: Level = Level.CALM
-    """The level as alerts tell it: it falls five points later than it rises."""
+    """The level for alerts: it falls five percentage points below where it rises."""
     differs: Mapping[str, tuple[Side, ...]] = field(default_factory=dict)
-    """The settings in which workers differ, named as in :mod:`.core.agreement`: the strictest value is in force."""
+    """Settings in which workers differ, by their names in :mod:`.core.agreement`; the strictest value is in force."""
 
 
 @dataclass(frozen=True, slots=True)
 class LedgerSnapshot:
-    """Which ledger, where, and how it is; ``error`` is None unless it is down."""
+    """The ledger's kind, address and health; ``error`` is None unless it is down."""
 
     kind: str
     address: str
@@ -173,7 +174,7 @@ class LedgerSnapshot:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The state of all pools at ``taken`` (UTC). With the ledger down there are no pools."""
+    """The state of all pools at ``taken`` (UTC); no pools when the ledger is down."""
 
     taken: datetime
     enabled: bool
@@ -181,12 +182,12 @@ class Snapshot:
     pools: tuple[PoolSnapshot, ...]
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON: ``taken`` in ISO 8601, the rest as the fields say."""
+        """Plain values for JSON, ``taken`` in ISO 8601."""
         return {**asdict(self), "taken": self.taken.isoformat(timespec="milliseconds")}
 
 
 async def collect(settings: Settings | None = None) -> Snapshot:
-    """Look at the ledger over a connection of its own. A ledger that is down is a fact, not an exception."""
+    """Read the ledger over a connection of its own. A ledger that is down is part of the value and raises nothing."""
     settings = settings or conf.current()
     ledger = open_ledger(settings)
     names = tuple(settings.pools)
@@ -229,6 +230,7 @@ def _pool(pool: PoolSettings, reading: Reading) -> PoolSnapshot:
         unaccepted=counters.get(UNACCEPTED, 0),
         outlived=counters.get(OUTLIVED, 0),
         healed=counters.get(HEALED, 0),
+        events_dropped=counters.get(EVENTS_DROPPED, 0),
         faults=_most_first(faults_in(counters)),
         channels_full=counters.get(CHANNELS_FULL, 0),
         drained=counters.get(DRAINED, 0),

@@ -1,8 +1,8 @@
-"""The client's script, the panel for an admin's start page, and how numbers and names are written in the templates.
+"""Template tags for the client's script and the admin panel, and filters for numbers and names.
 
-``{% load channels_admission %}{% admission_socket %}`` gives a page the class ``AdmissionSocket``.
-``{% admission_panel %}`` puts the panel into the start page of an admin site with an index
-template of its own.
+``{% load channels_admission %}{% admission_socket %}`` loads the class ``AdmissionSocket``.
+``{% admission_panel %}`` shows the panel on the start page of an admin site with its own index
+template.
 """
 
 import json
@@ -66,7 +66,7 @@ NAMES: Mapping[str, Mapping[str, Any]] = {
         Health.DOWN: pgettext_lazy("health of the ledger", "down"),
     },
 }
-"""What people read for the words of a snapshot; a reason not in here is shown as it is."""
+"""Translated names of a snapshot's words; any other word is shown as it is."""
 
 DURATIONS = (
     (86400, pgettext_lazy("days", "%s d")),
@@ -74,7 +74,7 @@ DURATIONS = (
     (60, pgettext_lazy("minutes", "%s min")),
     (1, pgettext_lazy("seconds", "%s s")),
 )
-"""Units of time in seconds, from the longest, and how a whole number of each is written, unbroken."""
+"""Units of time in seconds, from the longest, and the format of a whole number of each."""
 
 MILLISECONDS = pgettext_lazy("milliseconds", "%s ms")
 PERCENT = pgettext_lazy("percent", "%s %%")
@@ -84,14 +84,14 @@ READINGS: Mapping[str, tuple[int, Any]] = {
     "descriptors": (100, PERCENT),
     "cpu": (100, PERCENT),
 }
-"""By what the reading of a monitor is multiplied, and how the whole number is then written."""
+"""The factor of a monitor's reading, and the format of the product."""
 
 # Translators: a reason for refusals, {name} is the name of a quota.
 QUOTA_REASON = _("over the quota {name}")
-# Translators: the same, of attempts to connect.
+# Translators: a reason for refusals, {name} is the name of a quota with a rate of attempts to connect.
 ATTEMPTS_REASON = _("above the attempt rate of {name}")
 NAMED_REASONS: Mapping[str, Any] = {QUOTA: QUOTA_REASON, ATTEMPTS: ATTEMPTS_REASON}
-"""By how a reason begins that has the name of a quota."""
+"""Names of the reasons with a quota, by the reason's prefix."""
 CHART: Mapping[str, Any] = {
     "admitted": pgettext_lazy("connections", "admitted"),
     # Translators: {time} is a time of day, {held} and {limit} are numbers, {admitted} one per second.
@@ -100,7 +100,7 @@ CHART: Mapping[str, Any] = {
     "summary": _("At most {most} held; {admitted} admitted and {refused} refused."),
 }
 
-# Translators: what operators have set. {value}, {configured} and {over} are numbers, {target} is a worker or a host.
+# Translators: overrides set by operators. {value}, {configured} and {over} are numbers, {target} is a worker or a host.
 ORDERS: Mapping[str, Any] = {
     "limit": _("Limit {value} instead of {configured}"),
     "paused": pgettext_lazy("a pool", "Paused"),
@@ -120,7 +120,7 @@ CHANGE = _("Pool {pool}: {level}. {held} of {limit} slots held.")
 
 @dataclass(frozen=True, slots=True)
 class OrderShown:
-    """Something that an operator has set, as it is shown; a drain has a target."""
+    """An override in words; a drain has a target."""
 
     key: str
     what: str
@@ -148,7 +148,7 @@ BLANKS: Mapping[str, PoolSnapshot | WorkerSnapshot | OrderShown | Load | Second]
     "load": Load("", None, 0.0),
     "second": Second(0, 0),
 }
-"""Forms without content, from which the script makes what was not there when the page was rendered."""
+"""Empty values for the templates from which the script adds elements to the page."""
 
 
 @register.filter
@@ -192,7 +192,7 @@ def _count(units: int, written: object) -> str:
 
 @register.filter
 def reading(load: Load) -> str:
-    """What a monitor reads, a question mark where that is unknown."""
+    """A monitor's reading, or a question mark if unknown."""
     if load.reading is None:
         return "?"
     if load.name not in READINGS:
@@ -203,7 +203,7 @@ def reading(load: Load) -> str:
 
 @register.filter
 def orders(pool: PoolSnapshot) -> list[OrderShown]:
-    """What operators have set for a pool, who, and when."""
+    """The overrides of a pool, with operator and time."""
     controls, words = pool.controls, {name: str(text) for name, text in ORDERS.items()}
     shown = []
     if (order := controls.limit) is not None:
@@ -227,7 +227,7 @@ def _who(order: Order | Drain) -> str:
 
 @register.filter
 def unless(pool: PoolSnapshot, state: str) -> bool:
-    """Whether a pool is not ``limited`` by operators, ``paused`` or on a ``dry`` run."""
+    """Whether a pool is not in a state: ``limited`` by an operator, ``paused``, or ``dry`` for a dry run."""
     return not {"limited": pool.controls.limit, "paused": pool.paused, "dry": pool.dry_run}[state]
 
 
@@ -239,7 +239,7 @@ def clock(second: int) -> str:
 
 @register.filter
 def length_of(share: float) -> str:
-    """A share as a length in an SVG, at most the whole."""
+    """A share as a length in an SVG, at most 100 %."""
     return f"{100 * min(share, 1):.1f}%"
 
 
@@ -251,25 +251,25 @@ def total(counters: Mapping[str, int]) -> int:
 
 @register.filter
 def listed(counters: Mapping[str, int]) -> str:
-    """What was counted, each with its number: ``3 OSError, 1 ValueError``."""
+    """Counts in one line: ``3 OSError, 1 ValueError``."""
     return ", ".join(f"{number(count)} {name}" for name, count in counters.items())
 
 
 @register.filter
 def gauge(pool: PoolSnapshot) -> str:
-    """What the bar shows, in words."""
+    """The gauge in words."""
     return str(GAUGE).format(held=number(pool.held), limit=number(pool.limit))
 
 
 @register.filter
 def pairs(counters: Mapping[str, int]) -> Iterable[tuple[str, int]]:
-    """Each name with its number. In a template ``counters.items`` is the number of a class called ``items``."""
+    """The items of a mapping. In a template ``counters.items`` would be the count of a class named ``items``."""
     return counters.items()
 
 
 @register.simple_tag
 def admission_words() -> str:
-    """The names, units and sentences above as JSON, for the script that keeps the page fresh."""
+    """The names, units and sentences above as JSON, for the script that updates the page."""
     words = {
         **NAMES,
         "durations": DURATIONS,
@@ -292,15 +292,14 @@ def admission_blank(kind: str) -> PoolSnapshot | WorkerSnapshot | OrderShown | L
 
 @register.simple_tag(takes_context=True)
 def admission_socket(context: Context, nonce: object = None) -> SafeString:
-    """A script tag after which the class ``AdmissionSocket`` is there.
+    """A script tag that defines the class ``AdmissionSocket``.
 
-    It has the ``nonce`` given, or the one that Django's or django-csp's middleware has made for
-    the response, if any.
+    Its nonce is ``nonce``, or else that of Django's or django-csp's middleware for the response, if any.
     """
     url = static(SCRIPT)
     if nonce is None:
         nonce = context.get("csp_nonce", getattr(context.get("request"), "csp_nonce", None))
-    # A nonce that nobody has used yet is false, and made by reading it.
+    # An unused nonce is falsy; str() creates it.
     if written := "" if nonce is None else str(nonce):
         return format_html('<script src="{}" nonce="{}"></script>', url, written)
     return format_html('<script src="{}"></script>', url)
@@ -308,7 +307,7 @@ def admission_socket(context: Context, nonce: object = None) -> SafeString:
 
 @register.inclusion_tag("channels_admission/panel.html", takes_context=True)
 def admission_panel(context: Context) -> dict[str, Any]:
-    """Live counts of all pools, for users who may view them; nothing for others and on sites without the page."""
+    """Live counts of all pools. Empty without the permission to view, and on sites without the page."""
     request = context.get("request")
     if request is None or not request.user.has_perm("channels_admission.view_pool"):
         return {}

@@ -1,4 +1,4 @@
-"""A diagnosis for people at a terminal, as rich renderables: whole at 80 columns, readable without colour."""
+"""A diagnosis as rich renderables: complete at 80 columns, readable without colour."""
 
 from collections.abc import Iterator
 
@@ -14,17 +14,17 @@ from ..diagnostics.model import Process
 from .status import ends, plain
 
 STYLES = {Severity.CRITICAL: "bold red", Severity.WARNING: "bold yellow", Severity.NOTE: "bold"}
-SOUND = "Nothing found that needs a hand."
-UNSEEN = "A question mark is what cannot be seen from here, such as the sockets of workers on other hosts."
+SOUND = "Nothing needs attention."
+UNSEEN = "A question mark marks what this host cannot read, such as the sockets of workers on other hosts."
 FULL_CHANNELS = (
-    "Connections that ChannelFull ended are counted. What a group could not deliver is not known: the layer tells "
-    "only, at level INFO, the logger channels_redis.core, with the group's name."
+    "Connections ended by ChannelFull are counted. Messages that a group could not deliver are not: the layer only "
+    "logs them, with the group's name, at level INFO to channels_redis.core."
 )
 INDENT = 3
 
 
-def printout(diagnosis: Diagnosis) -> RenderableType:
-    """All of it: what was found, then the numbers."""
+def render(diagnosis: Diagnosis) -> RenderableType:
+    """Render the findings, then the numbers."""
     return Group(
         ends(Text("Diagnosis", "bold"), Text(clock(diagnosis.taken.timestamp()))),
         *(_finding(number, finding) for number, finding in enumerate(diagnosis.findings, 1)),

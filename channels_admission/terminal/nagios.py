@@ -1,6 +1,6 @@
-"""``ws_status --check``: one line for Nagios, Icinga and their like, by the Monitoring Plugins guidelines.
+"""``ws_status --check``: one line by the Monitoring Plugins guidelines, for Nagios, Icinga and others.
 
-The worst pool decides. Performance data has each pool, ``'pool NAME'=held;warning;critical;0;limit``.
+The worst pool decides. The performance data has an entry ``'pool NAME'=held;warning;critical;0;limit`` per pool.
 """
 
 from collections.abc import Iterable
@@ -12,11 +12,11 @@ from ..status.snapshot import Health, PoolSnapshot, Snapshot
 from .status import plain, problem
 
 CRITICAL_AT = 90.0
-"""Per cent of the limit from which a pool is critical, unless told otherwise."""
+"""Default per cent of the limit from which a pool is critical."""
 
 
 class State(IntEnum):
-    """What a check finds; its number is the exit code, and UNKNOWN is the worst by no means."""
+    """The result of a check, and its exit code. UNKNOWN has the highest number but is not the worst."""
 
     OK = 0
     WARNING = 1
@@ -26,20 +26,20 @@ class State(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Thresholds:
-    """Per cent of the limit; without ``warning`` each pool's own ``WARN_AT``."""
+    """Per cent of the limit; ``warning`` defaults to each pool's ``WARN_AT``."""
 
     warning: float | None = None
     critical: float = CRITICAL_AT
 
     def of(self, pool: PoolSnapshot) -> tuple[float, float]:
-        """Slots from which the pool is a warning, and from which it is critical."""
+        """Slots from which the pool is in warning, and from which it is critical."""
         warning = 100 * pool.warn_at if self.warning is None else self.warning
         return (round(pool.limit * min(warning, self.critical) / 100, 3), round(pool.limit * self.critical / 100, 3))
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """The state of all that was checked, and the line that tells it."""
+    """The worst state, and the text of the line."""
 
     state: State
     text: str
@@ -50,18 +50,18 @@ class Finding:
 
 
 def unknown(text: str) -> Finding:
-    """Nothing can be said, for the reason given."""
+    """The state is unknown, for the reason in ``text``."""
     return Finding(State.UNKNOWN, plain(text).replace("|", "/"))
 
 
 def check(snapshot: Snapshot, thresholds: Thresholds) -> Finding:
-    """The pools of the snapshot against the thresholds."""
+    """Compare the pools with the thresholds."""
     if snapshot.ledger.health is Health.DOWN:
         return unknown(problem(snapshot.ledger))
     if not snapshot.enabled:
         return unknown("admission is switched off, and nothing is counted")
     if snapshot.ledger.kind == MemoryLedger.kind:
-        return unknown("the counts are in the memory of the workers, and cannot be seen from here")
+        return unknown("the memory ledger keeps the counts inside each worker")
     states = {pool.name: _state(pool, thresholds) for pool in snapshot.pools}
     worst = max(states.values())
     told = [pool for pool in snapshot.pools if states[pool.name] is worst]
@@ -79,12 +79,12 @@ def _state(pool: PoolSnapshot, thresholds: Thresholds) -> State:
 
 
 def _is_closed(pool: PoolSnapshot) -> bool:
-    """Whether nobody is let in whatever there is room for."""
+    """Whether every new connection is refused, even with free slots."""
     return _drains(pool) or (pool.paused and not pool.dry_run)
 
 
 def _drains(pool: PoolSnapshot) -> bool:
-    """Whether every worker there is drains."""
+    """Whether all workers drain."""
     return bool(pool.workers) and all(worker.draining for worker in pool.workers)
 
 
@@ -96,7 +96,7 @@ def _told(pools: Iterable[PoolSnapshot]) -> str:
 
 
 def _orders(pool: PoolSnapshot) -> str:
-    """What makes a pool let nobody in, or everybody, in words."""
+    """What makes a pool refuse or admit every connection."""
     told = {"paused": pool.paused, "all workers draining": _drains(pool), "dry run": pool.dry_run}
     return "".join(f", {words}" for words, holds in told.items() if holds)
 

@@ -1,4 +1,4 @@
-"""A row of small bars, the latest last, as a rich renderable of the width there is."""
+"""A row of small bars as wide as the console, the latest value last."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ ASCII_BARS = "_.:-=+*#"
 
 @dataclass(frozen=True, slots=True)
 class Sparkline:
-    """``values`` from 0 to ``top``, which alone, or more, is a whole bar; None is a gap."""
+    """``values`` from 0 to ``top``. Only a value of ``top`` or more is a whole bar; None is a gap."""
 
     values: Sequence[float | None]
     top: float

@@ -1,6 +1,6 @@
-"""A snapshot for people at a terminal, as rich renderables: whole at 80 columns, readable without colour.
+"""A snapshot as rich renderables: complete at 80 columns, readable without colour.
 
-What a ledger says is shown as text: never taken for markup, and without control characters.
+Text from the ledger is never read as markup and never printed with control characters.
 """
 
 from collections.abc import Iterator, Mapping
@@ -46,30 +46,28 @@ REASONS = {
     "descriptors": "descriptors short",
     "cpu": "CPU short",
 }
-"""What people read for a reason; one not in here is shown as it is."""
+"""The words for each reason; any other reason is shown as it is."""
 
 OFF = f"Admission is switched off: {NAME}['ENABLED'] is False. No connection is refused, and none is counted."
 UNSEEN = (
-    "The memory ledger counts inside each worker process, each with the whole limit to itself, and a command "
-    f"cannot see the counts there. Set {NAME}['LEDGER'] to a Redis URL to share and see one count."
+    "With the memory ledger each worker process counts for itself, up to the whole limit, and a command cannot read "
+    f"these counts. Set {NAME}['LEDGER'] to a Redis URL for one shared count."
 )
-LOST = (
-    "The ledger started empty or lost its data a moment ago, and the workers are telling it again: counts may be low."
-)
+LOST = "The ledger started empty or lost its data a moment ago: counts may be low until all workers have reported."
 NOBODY = "No worker is known: none runs, or none has had a connection yet."
 
 DURATIONS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 """Units of time in seconds, from the longest."""
 FRACTIONS_UNTIL = 10
-"""Seconds from which tenths are no longer shown."""
+"""Seconds from which tenths are not shown."""
 DRAINS_SHOWN = 10
-"""Drains that a status shows of a pool, which may have more."""
+"""Most drains shown of a pool."""
 
 
 def status(snapshot: Snapshot, trends: Mapping[str, RenderableType] = MappingProxyType({})) -> RenderableType:
-    """All of it: the ledger, what must be known to read the numbers, and every pool with its workers.
+    """Render the ledger, notes on the numbers, and every pool with its workers.
 
-    ``trends`` stand below the numbers of the pools that they are named by.
+    ``trends`` go by pool, and stand below the pool's numbers.
     """
     pools = () if snapshot.ledger.kind == MemoryLedger.kind else snapshot.pools
     return Group(_ledger(snapshot.ledger), *_notes(snapshot), *(_pool(pool, trends.get(pool.name)) for pool in pools))
@@ -81,12 +79,12 @@ def problem(ledger: LedgerSnapshot) -> str:
 
 
 def plain(text: str) -> str:
-    """``text`` on one line, with a question mark for whatever a terminal might obey instead of showing it."""
+    """``text`` on one line, with a question mark for every character that is not printable."""
     return "".join(character if character.isprintable() else "?" for character in " ".join(text.split()))
 
 
 def duration(seconds: float) -> str:
-    """A time span in its longest unit and the one after it: ``2 h 5 min``; tenths where it is short."""
+    """A time span in its longest unit and the next one: ``2 h 5 min``; short ones with tenths of a second."""
     for (size, unit), (smaller, smaller_unit) in pairwise(DURATIONS):
         if seconds >= size:
             return f"{int(seconds // size)} {unit} {int(seconds % size // smaller)} {smaller_unit}"
@@ -95,7 +93,7 @@ def duration(seconds: float) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Gauge:
-    """A bar of the width there is. Never empty while a slot is held, never whole while one is free."""
+    """A bar as wide as the console. It is empty only with no slot held, and whole only with none free."""
 
     held: int
     limit: int
@@ -148,21 +146,21 @@ def _pool(pool: PoolSnapshot, trend: RenderableType | None) -> RenderableType:
 
 
 def orders(pool: PoolSnapshot) -> Iterator[str]:
-    """What is not as the settings say, or keeps them from being felt: a sentence for each."""
+    """One sentence per override, and per deviation from the settings."""
     controls = pool.controls
     if pool.differs:
         differs = {name: [side.value for side in sides] for name, sides in pool.differs.items()}
-        yield f"Workers have different settings, and the strictest are in force: {plain(listed(differs))}"
+        yield f"Workers have different settings, and the strictest values are in force: {plain(listed(differs))}"
     if order := controls.limit:
         enforced = "" if order.over is None else f", enforced within {order.over:g} s"
         yield f"Limit {order.value:,} instead of {pool.configured:,}{enforced}{signature(order)}"
     if controls.paused:
-        yield f"Paused: nobody is let in{signature(controls.paused)}"
+        yield f"Paused: new connections are refused{signature(controls.paused)}"
     if pool.dry_run:
         by = signature(controls.dry_run) if controls.dry_run else ", by the settings"
-        yield f"Dry run: nobody is refused; {_reasons(pool.would_refuse) or 'none'} would have been so far{by}"
+        yield f"Dry run: no connection is refused; {_reasons(pool.would_refuse) or 'none'} would have been so far{by}"
     elif controls.dry_run:
-        yield f"No dry run, whatever the settings say{signature(controls.dry_run)}"
+        yield f"No dry run, overriding the settings{signature(controls.dry_run)}"
     for drain in controls.drains[:DRAINS_SHOWN]:
         yield f"Drain of {plain(whom(drain.target))} within {drain.over:g} s{signature(drain)}"
     if (more := len(controls.drains) - DRAINS_SHOWN) > 0:
@@ -178,21 +176,22 @@ def _reasons(counts: Mapping[str, int]) -> str:
 def _events(pool: PoolSnapshot) -> str:
     reasons = _reasons(pool.refused)
     detail = f" ({reasons})" if reasons else ""
-    shed = f", {pool.shed:,} closed for want of memory" if pool.shed else ""
+    shed = f", {pool.shed:,} closed for lack of memory" if pool.shed else ""
     why = (
         (pool.drained, "closed by a drain"),
         (pool.aged, "closed at their maximum age"),
         (pool.evicted, "closed for a newer one under their quota"),
-        (pool.overdue, "closed before they had authenticated"),
-        (pool.unaccepted, "refused since they were not accepted in time"),
-        (pool.outlived, "taken back from handlers that outlived their client"),
+        (pool.overdue, "closed unauthenticated at their deadline"),
+        (pool.unaccepted, "refused as not accepted in time"),
+        (pool.outlived, "handlers cancelled after their client left"),
     )
     ended = "".join(f", {count:,} {how}" for count, how in why if count)
-    healed = f", damaged counts put right {pool.healed:,} times" if pool.healed else ""
+    healed = f", damaged counts repaired {pool.healed:,} times" if pool.healed else ""
+    dropped = f", {pool.events_dropped:,} events dropped" if pool.events_dropped else ""
     count = sum(pool.faults.values())
     faults = f", {count:,} unexpected errors in heartbeats" if count else ""
     told = f"{pool.admitted:,} admitted and {sum(pool.refused.values()):,} refused so far"
-    return f"{told}{detail}{shed}{ended}{healed}{faults}"
+    return f"{told}{detail}{shed}{ended}{healed}{dropped}{faults}"
 
 
 def _reason(reason: str) -> str:
@@ -230,7 +229,7 @@ def _workers(workers: tuple[WorkerSnapshot, ...]) -> RenderableType:
 
 
 def _loads(worker: WorkerSnapshot) -> Iterator[Text]:
-    """The four built-in readings, each in the colour of its pressure; a question mark where one is unknown."""
+    """The readings of the four built-in monitors, in the colour of their pressure; a question mark if unknown."""
     load = {each.name: each for each in worker.load}
     for name, written in (("lag", _milliseconds), ("memory", _percent), ("descriptors", _percent), ("cpu", _percent)):
         each = load.get(name, Load(name, None, 0.0))
@@ -243,15 +242,15 @@ def _is_pressed(worker: WorkerSnapshot) -> bool:
 
 
 def _pressed(worker: WorkerSnapshot) -> Text:
-    """Which monitors of a worker refuse, and how much of what comes."""
+    """The monitors that refuse on a worker, and the share of handshakes that each refuses."""
     parts = [f"{100 * each.pressure:.0f} % for {plain(each.name)}" for each in worker.load if each.pressure]
     return Text(f"{plain(worker.host)} {worker.pid} refuses {', '.join(parts)}", "bold yellow")
 
 
 def _faulty(worker: WorkerSnapshot) -> Text:
-    """What went wrong in a worker, unexpectedly; its log has the tracebacks."""
+    """The unexpected errors of a worker; its log has the tracebacks."""
     kinds = ", ".join(f"{count:,} {plain(kind)}" for kind, count in worker.faults.items())
-    return Text(f"{plain(worker.host)} {worker.pid} has met errors in its heartbeat: {kinds}", "bold yellow")
+    return Text(f"{plain(worker.host)} {worker.pid} has had errors in its heartbeat: {kinds}", "bold yellow")
 
 
 def _milliseconds(seconds: float) -> str:
@@ -263,7 +262,7 @@ def _percent(share: float) -> str:
 
 
 def ends(left: RenderableType, right: RenderableType) -> RenderableType:
-    """Two things at both ends of a line."""
+    """A line with one renderable at each end."""
     line = Table.grid(expand=True, padding=(0, 2, 0, 0))
     line.add_column(ratio=1, overflow="fold")
     line.add_column(justify="right", no_wrap=True)

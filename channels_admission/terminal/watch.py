@@ -1,7 +1,7 @@
-"""``ws_status --watch``: the status again and again, with what came before. For a terminal, or a pipe.
+"""``ws_status --watch``: repeat the status, with sparklines of what came before.
 
-On a terminal it takes the whole screen and gives it back; elsewhere it prints one frame after the
-other. Ctrl-C is the way to end it, and no failure.
+On a terminal it uses the whole screen and restores it at the end; elsewhere it prints one frame
+after another. Ctrl-C ends it with exit code 0.
 """
 
 import asyncio
@@ -23,13 +23,13 @@ from .sparkline import Sparkline
 from .status import LEVELS, ends, problem, status
 
 EVERY = 2.0
-"""Seconds from one look to the next, unless told otherwise."""
+"""Default seconds from one reading to the next."""
 KEPT = 500
-"""Looks that are remembered: more than any terminal is wide."""
+"""Samples kept per pool: more than a terminal is wide."""
 MINUTE = 60
-"""Seconds between looks from which on the past is told in minutes."""
+"""Seconds between readings from which the history is taken by the minute."""
 ENDS = {signal.SIGINT: 0, signal.SIGTERM: 128 + signal.SIGTERM}
-"""The signals that end it, and the exit code of each."""
+"""Exit codes by the signal that ends it."""
 
 Look = Callable[[], Awaitable[Snapshot]]
 Recall = Callable[[str], Awaitable[History]]
@@ -37,7 +37,7 @@ Recall = Callable[[str], Awaitable[History]]
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What one look saw of a pool."""
+    """A pool's counts at one time."""
 
     at: float
     held: int
@@ -46,7 +46,7 @@ class Sample:
 
 @dataclass(slots=True)
 class Trend:
-    """The latest looks at one pool; None where the ledger was down."""
+    """The latest samples of a pool; None where the ledger was down."""
 
     samples: deque[Sample | None] = field(default_factory=lambda: deque(maxlen=KEPT))
 
@@ -54,14 +54,14 @@ class Trend:
         return [None if sample is None else sample.held for sample in self.samples]
 
     def refused(self) -> list[float | None]:
-        """Refusals per second since the look before; None where it is unknown, as after a loss of data."""
+        """Refusals per second since the sample before; None where unknown, as after a loss of data."""
         return [_rate(before, after) for before, after in pairwise([None, *self.samples])]
 
 
 def _samples(series: Series, every: float, refused: int) -> Iterator[Sample | None]:
-    """What looks would have seen, ``every`` so many seconds but no oftener than the points are, up to the last one.
+    """The samples that the history stands for, one every ``every`` seconds or every point, whichever is longer.
 
-    ``refused`` is how many have been in all.
+    ``refused`` is the number of refusals so far.
     """
     size = max(1, round(every / series.step))
     counts = [sum(each) for each in zip(*series.refused.values(), strict=True)] or [0] * len(series.held)
@@ -82,7 +82,7 @@ def _most(values: Iterable[float | None]) -> float:
 
 
 class Watch:
-    """What has been seen so far, and how to show it."""
+    """The samples so far, and the frames made of them."""
 
     def __init__(self, every: float = EVERY) -> None:
         self._every = every
@@ -90,17 +90,17 @@ class Watch:
         self._numbers: Snapshot | None = None
 
     def knows(self, pool: str) -> bool:
-        """Whether it has seen or recalled anything of the pool."""
+        """Whether the pool has a trend."""
         return pool in self._trends
 
     def recall(self, pool: PoolSnapshot, past: History) -> None:
-        """Begin the pool's bars with what the ledger remembers, as if it had been looked at all the time."""
+        """Begin the pool's trend with its history from the ledger."""
         series = past.minutes if self._every >= MINUTE else past.seconds
         samples = _samples(series, self._every, sum(pool.refused.values()))
         self._trends[pool.name] = Trend(deque(dropwhile(lambda sample: sample is None, samples), KEPT))
 
     def frame(self, now: Snapshot) -> RenderableType:
-        """Take note of a look, and show it beside the ones before."""
+        """Add a snapshot to the trends, and render all."""
         self._note(now)
         heading = ends(Text(f"Every {self._every:g} s, Ctrl-C to end", "dim"), Text(clock(now.taken.timestamp())))
         if self._numbers is None:
@@ -122,7 +122,7 @@ class Watch:
     def _outage(self, now: Snapshot) -> Iterator[RenderableType]:
         if self._numbers is not None and self._numbers is not now:
             yield Text(problem(now.ledger), "bold red")
-            yield Text(f"The numbers below are of {clock(self._numbers.taken.timestamp())}.", "bold")
+            yield Text(f"The numbers below are from {clock(self._numbers.taken.timestamp())}.", "bold")
 
     def _shown(self, pool: PoolSnapshot) -> RenderableType:
         trend = self._trends[pool.name]
@@ -138,9 +138,9 @@ class Watch:
 
 
 async def watch(console: Console, look: Look, recall: Recall, every: float = EVERY) -> int:
-    """Show what ``look`` gives every so many seconds, until a signal ends it; its exit code.
+    """Show a snapshot from ``look`` every ``every`` seconds until a signal arrives; return the exit code.
 
-    ``recall`` gives the past of a pool, with which its bars begin.
+    ``recall`` returns a pool's history, with which its sparklines begin.
     """
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
     told: list[signal.Signals] = []

@@ -1,4 +1,4 @@
-"""What an operator asks for in the admin: read from a form, put as a question, and done by controls."""
+"""The form for an operator's actions in the admin: its question, its message, and the call of ``controls``."""
 
 from typing import Any, NamedTuple
 
@@ -15,25 +15,25 @@ from ..status.snapshot import PoolSnapshot, Snapshot
 
 # Translators: {pool} is a name, {limit} and {now} are numbers.
 LIMIT = _("Set the limit of the pool {pool} from {now} to {limit}?")
-RESET = _("Give the limit of the pool {pool}, which is {now}, back to the settings?")
-PAUSE = _("Pause the pool {pool}? Nobody new is let in; open connections stay.")
+RESET = _("Reset the limit of the pool {pool} from {now} to the settings?")
+PAUSE = _("Pause the pool {pool}? New connections are refused; open connections stay.")
 RESUME = _("Let the pool {pool} admit connections again?")
-DRY_RUN_ON = _("Begin a dry run of the pool {pool}? Whom it would refuse is counted, and let in.")
+DRY_RUN_ON = _("Begin a dry run of the pool {pool}? Connections that it would refuse are counted and admitted.")
 DRY_RUN_OFF = _("End the dry run of the pool {pool}? It refuses connections from then on.")
 # Translators: {target} is the name of a worker or a host, {over} a number of seconds.
-DRAIN = _("Drain {target}? It takes no new connections, and closes those it has within {over} s.")
-CANCEL = _("End the drain of {target}? It takes new connections again.")
-CANCEL_ALL = _("End every drain, of workers, hosts and all? They take new connections again.")
+DRAIN = _("Drain {target}? It refuses new connections and closes its own within {over} s.")
+CANCEL = _("End the drain of {target}? It admits new connections again.")
+CANCEL_ALL = _("End all drains of workers and hosts? They admit new connections again.")
 
 LIMIT_SET = _("Pool {pool}: the limit is {limit} now.")
-LIMIT_RESET = _("Pool {pool}: the limit is that of the settings again.")
-PAUSED = _("Pool {pool}: nobody new is let in.")
-RESUMED = _("Pool {pool}: connections are let in again.")
+LIMIT_RESET = _("Pool {pool}: the limit of the settings is in force again.")
+PAUSED = _("Pool {pool}: new connections are refused.")
+RESUMED = _("Pool {pool}: connections are admitted again.")
 DRY_RUN_BEGUN = _("Pool {pool}: the dry run has begun.")
 DRY_RUN_ENDED = _("Pool {pool}: the dry run has ended.")
 DRAINED = _("Pool {pool}: {target} closes its connections within {over} s.")
-CANCELLED = _("Pool {pool}: {target} takes connections again.")
-CANCELLED_ALL = _("Pool {pool}: all workers take connections again.")
+CANCELLED = _("Pool {pool}: {target} admits connections again.")
+CANCELLED_ALL = _("Pool {pool}: all workers admit connections again.")
 
 
 class Action(NamedTuple):
@@ -53,14 +53,14 @@ ACTIONS = {
     "drain": Action(DRAIN, DRAINED, ("target", "over")),
     "cancel": Action(CANCEL, CANCELLED, ("target",)),
 }
-"""What can be asked for, the question before it is done, and what is said afterwards of each pool that it changed."""
+"""The actions: the question before each, and the message afterwards for every pool that it changed."""
 
 # Translators: {held} and {limit} are numbers.
-BELOW_USE = _("{held} connections are open. They stay, and nobody new is let in until there are fewer than {limit}.")
+BELOW_USE = _("{held} connections are open. They stay; new ones are refused until fewer than {limit} are open.")
 
 
 class ActionForm(forms.Form):
-    """One of :data:`ACTIONS`, with the fields that it needs."""
+    """One of :data:`ACTIONS` with its fields."""
 
     kind = forms.ChoiceField(choices=[(kind, kind) for kind in ACTIONS], label=_("Action"))
     pool = forms.CharField(max_length=40, required=False, label=_("Pool"))
@@ -83,7 +83,7 @@ class ActionForm(forms.Form):
 
     @property
     def given(self) -> dict[str, Any]:
-        """The fields that the action needs, for a form that asks again."""
+        """The fields of the action, for the confirmation form."""
         data = self.cleaned_data
         return {name: data[name] for name in ("kind", *ACTIONS[data["kind"]].needs)}
 
@@ -95,12 +95,12 @@ class ActionForm(forms.Form):
         return self._said(self._action.question, self.cleaned_data["pool"], now)
 
     def done(self, pool: str) -> str:
-        """What is said of a pool that was changed."""
+        """The message for a changed pool."""
         return self._said(CANCELLED_ALL if self._is_every_drain else self._action.done, pool)
 
     @property
     def _is_every_drain(self) -> bool:
-        """Whether the button beside a drain of all workers was pressed; its target is no text to be typed."""
+        """Whether this is the button that ends a drain of all workers, whose target cannot be typed."""
         return (self.cleaned_data["kind"], self.cleaned_data["target"]) == ("cancel", EVERYBODY)
 
     @property
@@ -118,7 +118,7 @@ class ActionForm(forms.Form):
         )
 
     def warning(self, snapshot: Snapshot) -> str:
-        """What must be known before the limit is lowered below what is held."""
+        """A warning if the new limit is below the slots held, else empty."""
         pool, limit = self._pool(snapshot), self.cleaned_data["limit"]
         if pool is None or self.cleaned_data["kind"] != "limit" or pool.held <= limit:
             return ""
@@ -129,7 +129,7 @@ class ActionForm(forms.Form):
         return next((pool for pool in snapshot.pools if pool.name == self.cleaned_data["pool"]), None)
 
     def act(self, by: str) -> tuple[controls.Change, ...]:
-        """Do it. Faults are those of :mod:`.controls`."""
+        """Carry out the action; raises what :mod:`.controls` raises."""
         data = self.cleaned_data
         match data["kind"]:
             case "drain":

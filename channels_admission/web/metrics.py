@@ -1,7 +1,7 @@
-"""A snapshot for Prometheus. The only module that imports ``prometheus_client``.
+"""A snapshot as Prometheus metrics. The only module that imports ``prometheus_client``.
 
-The counters are the ledger's: sums over all workers that ever reported, so that they only grow
-while workers come and go, and whichever worker is asked. They start over when the ledger loses its data.
+Counters are the ledger's sums over all workers that ever reported: they are the same at every
+worker, and never fall while workers start and end. They restart when the ledger loses its data.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -18,11 +18,11 @@ from ..status.snapshot import Health, PoolSnapshot, Snapshot, WorkerSnapshot
 PREFIX = "channels_admission_"
 
 Sample = tuple[Sequence[str], float]
-"""The values of the labels, and the number."""
+"""Label values, and the number."""
 
 
 def exposition(snapshot: Snapshot, accept: str) -> tuple[bytes, str]:
-    """The metrics in the format that suits the header ``Accept``, and its content type."""
+    """The metrics in the best format for the header ``Accept``, and their content type."""
     registry = CollectorRegistry()
     registry.register(SnapshotCollector(snapshot))
     encode, content_type = choose_encoder(accept)
@@ -30,7 +30,7 @@ def exposition(snapshot: Snapshot, accept: str) -> tuple[bytes, str]:
 
 
 class SnapshotCollector(Collector):
-    """The metrics of one snapshot. Of a ledger that is down it tells that, and no number."""
+    """The metrics of one snapshot. With the ledger down there is ``ledger_up 0`` and no numbers of pools."""
 
     def __init__(self, snapshot: Snapshot) -> None:
         self._snapshot = snapshot
@@ -44,9 +44,9 @@ class SnapshotCollector(Collector):
 
 def _site(snapshot: Snapshot) -> Iterator[Metric]:
     health = snapshot.ledger.health
-    yield _gauge("enabled", "Whether anything is counted or refused.", (), [((), snapshot.enabled)])
+    yield _gauge("enabled", "Whether admission is switched on.", (), [((), snapshot.enabled)])
     yield _gauge("ledger_up", "Whether the ledger can be read.", (), [((), health is not Health.DOWN)])
-    told = "Whether the ledger started empty or lost its data a moment ago, so that numbers may be low."
+    told = "Whether the ledger started empty or lost its data a moment ago: numbers may be low."
     yield _gauge("ledger_settling", told, (), [((), health is Health.SETTLING)])
 
 
@@ -58,17 +58,17 @@ def _slots(pools: Sequence[PoolSnapshot]) -> Iterator[Metric]:
     yield each("limit", "Slots in the pool.", (pool.limit for pool in pools))
     yield each("free", "Slots left.", (pool.free for pool in pools))
     yield each("limit_configured", "Slots in the pool by the settings.", (pool.configured for pool in pools))
-    told = "Settings in which workers differ; of each the strictest value is in force."
+    told = "Settings in which workers differ; the strictest values are in force."
     yield each("settings_differing", told, (len(pool.differs) for pool in pools))
-    yield each("paused", "Whether an operator lets nobody in.", (pool.paused for pool in pools))
-    yield each("dry_run", "Whether nobody is refused.", (pool.dry_run for pool in pools))
-    told = "The level as alerts tell it, which falls five points later than it rises: numbered as the level."
+    yield each("paused", "Whether an operator has paused admissions.", (pool.paused for pool in pools))
+    yield each("dry_run", "Whether a dry run refuses no connection.", (pool.dry_run for pool in pools))
+    told = "The level for alerts, numbered as the level: it falls five percentage points below where it rises."
     yield each("alert_level", told, (list(Level).index(pool.alert) for pool in pools))
-    told = "How near the pool is to its limit: 0 calm, 1 warning, 2 critical, 3 full."
+    told = "The level of the pool: 0 calm, 1 warning, 2 critical, 3 full."
     yield each("level", told, (list(Level).index(pool.level) for pool in pools))
-    yield each("workers", "Workers whose lease runs.", (len(pool.workers) for pool in pools))
+    yield each("workers", "Workers with a running lease.", (len(pool.workers) for pool in pools))
     draining = (sum(worker.draining for worker in pool.workers) for pool in pools)
-    yield each("workers_draining", "Workers that close their connections and take no others.", draining)
+    yield each("workers_draining", "Workers that refuse new connections and close their own.", draining)
     classes = [((pool.name, name), held) for pool in pools for name, held in pool.classes.items()]
     yield _gauge("class_held", "Slots held by the connections of a class.", ("pool", "class"), classes)
 
@@ -77,36 +77,38 @@ def _events(pools: Sequence[PoolSnapshot]) -> Iterator[Metric]:
     def each(name: str, told: str, numbers: Iterable[float]) -> Metric:
         return _counter(name, told, ("pool",), zip(((pool.name,) for pool in pools), numbers, strict=True))
 
-    yield each("admitted", "Connections let in.", (pool.admitted for pool in pools))
+    yield each("admitted", "Connections admitted.", (pool.admitted for pool in pools))
     labels = ("pool", "reason", "quota")
     yield _counter("refused", "Connections refused.", labels, _refusals(pools))
     would = [(pool, pool.would_refuse) for pool in pools]
-    told = "Connections that a dry run let in, and would have refused."
+    told = "Connections admitted by a dry run that would have been refused."
     yield _counter("would_refuse", told, labels, (sample for pool, each in would for sample in _by_reason(pool, each)))
     yield each("shed", "Connections closed because memory ran out.", (pool.shed for pool in pools))
-    yield each("channels_full", "Connections that a full channel ended.", (pool.channels_full for pool in pools))
+    yield each("channels_full", "Connections ended by a full channel.", (pool.channels_full for pool in pools))
     yield each("drained", "Connections closed by a drain.", (pool.drained for pool in pools))
     yield each("aged", "Connections closed at their maximum age.", (pool.aged for pool in pools))
-    told = "Connections closed since a newer one took their place under a quota."
+    told = "Connections closed for a newer one under the same quota."
     yield each("evicted", told, (pool.evicted for pool in pools))
-    told = "Connections closed since nobody had authenticated by their deadline."
+    told = "Connections closed unauthenticated at their deadline."
     yield each("overdue", told, (pool.overdue for pool in pools))
-    told = "Connections refused after all, since their consumer had not accepted them by its deadline."
+    told = "Connections refused at ACCEPT_DEADLINE, since their consumer had not accepted them."
     yield each("unaccepted", told, (pool.unaccepted for pool in pools))
-    told = "Connections taken back from a handler that had not accepted when its client left, or went on for too long."
+    told = "Handlers cancelled after their client left: not accepted by then, or still running after DISCONNECT_GRACE."
     yield each("outlived", told, (pool.outlived for pool in pools))
-    told = "Exchanges of the workers with the ledger that failed."
+    told = "Calls of the workers to the ledger that failed."
     yield each("ledger_errors", told, (pool.calls.failed for pool in pools))
-    told = "Times that damaged counts in the ledger were put right."
+    told = "Repairs of damaged counts in the ledger."
     yield each("ledger_healed", told, (pool.healed for pool in pools))
-    told = "Unexpected exceptions in the workers' heartbeats, by kind. Their logs have the tracebacks."
+    told = "Signals, mails and webhooks dropped because the queue was full."
+    yield each("events_dropped", told, (pool.events_dropped for pool in pools))
+    told = "Unexpected exceptions in the workers' heartbeats, by kind. The workers' logs have the tracebacks."
     kinds = [((pool.name, kind), count) for pool in pools for kind, count in pool.faults.items()]
     yield _counter("heartbeat_errors", told, ("pool", "kind"), kinds)
     yield _calls(pools)
 
 
 def _calls(pools: Iterable[PoolSnapshot]) -> Metric:
-    told = "Exchanges of the workers with the ledger. Handshakes are decided together: divide their number by this one."
+    told = "Calls of the workers to the ledger, in seconds. One call may decide many handshakes."
     family = SummaryMetricFamily(f"{PREFIX}ledger_call_seconds", told, labels=["pool"])
     for pool in pools:
         family.add_metric([pool.name], pool.calls.made, pool.calls.seconds)
@@ -115,7 +117,7 @@ def _calls(pools: Iterable[PoolSnapshot]) -> Metric:
 
 def _refusals(pools: Iterable[PoolSnapshot]) -> Iterator[Sample]:
     for pool in pools:
-        # A counter that is there from the start shows its first event as an increase.
+        # Counters start at zero so that their first event is an increase.
         yield from _by_reason(pool, {**dict.fromkeys(map(str, Reason), 0), **pool.refused})
 
 
@@ -127,29 +129,29 @@ def _by_reason(pool: PoolSnapshot, counters: Mapping[str, int]) -> Iterator[Samp
 
 
 def _workers(pools: Iterable[PoolSnapshot]) -> Iterator[Metric]:
-    seats = [(pool.name, worker) for pool in pools for worker in pool.workers]
-    held = [((pool, worker.id), worker.held) for pool, worker in seats]
+    pairs = [(pool.name, worker) for pool in pools for worker in pool.workers]
+    held = [((pool, worker.id), worker.held) for pool, worker in pairs]
     yield _gauge("worker_held", "Slots held by a worker.", ("pool", "worker"), held)
-    workers = _latest(worker for _, worker in seats).values()
+    workers = _latest(worker for _, worker in pairs).values()
     silence = [((worker.id,), worker.last_beat) for worker in workers]
     yield _gauge("worker_silence_seconds", "Seconds since the last report of a worker.", ("worker",), silence)
     loads = [((worker.id, load.name), load) for worker in workers for load in worker.load]
-    told = "What a monitor of a worker reads: seconds for the lag, a share for the rest; left out where it is unknown."
+    told = "The reading of a monitor: seconds for the lag, a share for the rest; absent where unknown."
     readings = [(labels, load.reading) for labels, load in loads if load.reading is not None]
     yield _gauge("worker_reading", told, ("worker", "monitor"), readings)
     lags = [(worker, load) for worker in workers for load in worker.load]
     medians = [((worker.id,), load.median) for worker, load in lags if load.median is not None]
-    told = "Half of the delays of the worker's event loop in the last two seconds were shorter than this."
+    told = "The median delay of the worker's event loop in the last two seconds."
     yield _gauge("worker_lag_median_seconds", told, ("worker",), medians)
     longest = [((worker.id,), load.longest) for worker, load in lags if load.longest is not None]
-    told = "The longest of those delays; their 99th percentile is the reading of the lag."
+    told = "The longest delay of the worker's event loop in the last two seconds; the reading has the 99th percentile."
     yield _gauge("worker_lag_longest_seconds", told, ("worker",), longest)
     pressures = [(labels, load.pressure) for labels, load in loads]
     yield _gauge("worker_pressure", "The share of handshakes that a monitor refuses.", ("worker", "monitor"), pressures)
 
 
 def _latest(workers: Iterable[WorkerSnapshot]) -> Mapping[str, WorkerSnapshot]:
-    """Each worker once, as the pool shows it that heard of it last."""
+    """Each worker once, from the pool that it reported to last."""
     latest: dict[str, WorkerSnapshot] = {}
     for worker in workers:
         known = latest.get(worker.id)

@@ -1,7 +1,7 @@
-"""What is asked by URL, of balancers, of programs and of Prometheus. See :mod:`.urls`.
+"""Views for load balancers, programs and Prometheus; :mod:`.urls` has their paths.
 
-All but the readiness is for users with the permission ``channels_admission.view_pool``, and for
-whoever has the token ``STATUS_TOKEN`` and sends it as ``Authorization: Bearer TOKEN``.
+Readiness is public. The others need the permission ``channels_admission.view_pool``, or the header
+``Authorization: Bearer TOKEN`` with the ``STATUS_TOKEN`` of the settings.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ from ..status import cache, history
 PERMISSION = "channels_admission.view_pool"
 TEXT = "text/plain; charset=utf-8"
 LIBRARY_MISSING = (
-    "The metrics need the library prometheus_client, which is not installed here: "
+    "The metrics need the library prometheus_client, which is not installed: "
     "pip install 'channels-admission[prometheus]'\n"
 )
 
@@ -33,7 +33,7 @@ View = Callable[[HttpRequest], HttpResponse]
 
 
 def _plain(response: HttpResponse) -> HttpResponse:
-    """``response`` as what it says it is, whatever the middleware of the site."""
+    """Forbid content sniffing, whatever middleware the site has."""
     response.headers["X-Content-Type-Options"] = "nosniff"
     return response
 
@@ -42,13 +42,13 @@ def _plain(response: HttpResponse) -> HttpResponse:
 @require_safe
 @cache_control(no_store=True)
 async def readiness(request: HttpRequest) -> HttpResponse:
-    """Whether the worker that answers should be sent new WebSockets; for everybody, in one word."""
+    """Whether the answering worker should get new WebSockets, in one word. Public."""
     status, text = answer(request.META["QUERY_STRING"])
     return _plain(HttpResponse(f"{text}\n", content_type=TEXT, status=status))
 
 
 def _guarded(view: View) -> View:
-    """``view`` for those who may look; 401 for strangers, 403 for users without the permission; never stored."""
+    """Require the permission or the token: 401 if unauthenticated, 403 without the permission. Never cached."""
 
     @login_not_required
     @require_safe
@@ -82,13 +82,13 @@ def _unauthorized(error: str = "") -> HttpResponse:
 
 @_guarded
 def status(request: HttpRequest) -> JsonResponse:
-    """This moment's snapshot, as ``ws_status --json`` prints it; that the ledger is down is a 200 which says so."""
+    """The current snapshot, as ``ws_status --json`` prints it. A ledger that is down is part of it, with status 200."""
     return feed(request)
 
 
 @_guarded
 def metrics(request: HttpRequest) -> HttpResponse:
-    """The same for Prometheus, in the format that it asks for."""
+    """The current snapshot as metrics, in the format of the ``Accept`` header."""
     try:
         from .metrics import exposition
     except ImportError:
@@ -98,12 +98,12 @@ def metrics(request: HttpRequest) -> HttpResponse:
 
 
 def feed(request: HttpRequest) -> JsonResponse:
-    """This moment's :meth:`~.snapshot.Snapshot.as_dict`; that the ledger is down is a 200 which says so."""
+    """The current snapshot as JSON. A ledger that is down is part of it, with status 200."""
     return JsonResponse(cache.look().now.as_dict())
 
 
 def past(request: HttpRequest) -> JsonResponse:
-    """Each pool's :meth:`~.history.History.as_dict`, without the minutes where ``?minutes`` does not ask for them."""
+    """Each pool's history as JSON; the minutes only with ``?minutes``."""
     minutes = "minutes" in request.GET
     pools = async_to_sync(_past)(conf.current(), minutes)
     if not minutes:

@@ -1,4 +1,4 @@
-"""``manage.py ws_drain``: empty a worker, a host, or all, at a steady pace."""
+"""``manage.py ws_drain``: drain a worker, a host, or all workers."""
 
 from typing import Any
 
@@ -8,34 +8,34 @@ from ... import controls
 from ..base import ControlCommand
 
 OVER = 60.0
-"""Seconds that a drain takes, unless told."""
+"""Default seconds that a drain takes."""
 
 
 class Command(ControlCommand):
     help = (
-        "Have workers refuse new connections and close those they have, in all pools, evenly over a time: with 1012 "
-        "and a hint when to come back. A host stays drained, with the workers that start there later, until the drain "
-        "is cancelled. --all drains the workers that run now. A name is no pattern: '*' is an error."
+        "Make workers refuse new connections and close their own at a steady pace, in all pools, with code 1012 and a "
+        "hint when to reconnect. The drain of a host also holds for workers that start there later, until it is "
+        "cancelled. --all drains the workers that run now. Patterns such as '*' are errors."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
-        whom = parser.add_mutually_exclusive_group(required=True)
-        whom.add_argument("--worker", metavar="ID", help="This worker: host:pid, or its whole id.")
-        whom.add_argument("--host", metavar="HOST", help="The workers of this host, as ws_status names it.")
-        whom.add_argument("--all", action="store_true", help="All workers.")
+        target = parser.add_mutually_exclusive_group(required=True)
+        target.add_argument("--worker", metavar="ID", help="This worker: host:pid, or its whole id.")
+        target.add_argument("--host", metavar="HOST", help="The workers of this host, as ws_status names it.")
+        target.add_argument("--all", action="store_true", help="All workers.")
         parser.add_argument(
-            "--over", type=float, metavar="SECONDS", help=f"Seconds until all are closed; {OVER:g} unless given."
+            "--over", type=float, metavar="SECONDS", help=f"Seconds until all are closed; default {OVER:g}."
         )
-        parser.add_argument("--cancel", action="store_true", help="Admit again. With --all, ends every drain.")
+        parser.add_argument("--cancel", action="store_true", help="End the drain; with --all, every drain.")
 
     def handle(
         self, *, worker: str | None, host: str | None, all: bool, over: float | None, cancel: bool, **_: Any
     ) -> None:
         target = controls.ALL_WORKERS if all else worker or host or ""
         if cancel and over is not None:
-            raise CommandError("--cancel takes no --over.")
+            raise CommandError("--cancel does not go with --over.")
         if (worker is not None and ":" not in worker) or (host is not None and ":" in host):
-            raise CommandError("A worker has a colon in its name, host:pid, and a host has none.")
+            raise CommandError("A worker's name has a colon, host:pid; a host's name has none.")
         if cancel:
             self.carry_out(controls.cancel, target, unchanged="There is no such drain.")
         else:

@@ -1,4 +1,4 @@
-"""``manage.py ws_dry_run``: decide and count everything, and refuse nobody."""
+"""``manage.py ws_dry_run``: decide and count, but refuse no connection."""
 
 from typing import Any
 
@@ -13,8 +13,8 @@ SWITCH = {"on": True, "off": False}
 
 class Command(ControlCommand):
     help = (
-        "Have a pool decide and count everything, and refuse nobody, by all workers, whatever DRY_RUN says; the pool "
-        "may then pass its limit. Without on or off, show it."
+        "Make all workers decide and count, but refuse no connection of a pool; overrides DRY_RUN. The pool may then "
+        "exceed its limit. Without on, off or --reset, show what is set."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -22,9 +22,9 @@ class Command(ControlCommand):
             "words",
             nargs="*",
             metavar="[POOL] [on|off]",
-            help=f"The pool, {DEFAULT_POOL!r} unless given, and on or off.",
+            help=f"The pool, default {DEFAULT_POOL!r}, and on or off.",
         )
-        parser.add_argument("--reset", action="store_true", help="Go back to DRY_RUN of the settings.")
+        parser.add_argument("--reset", action="store_true", help="Use DRY_RUN of the settings again.")
 
     def handle(self, *, words: list[str], reset: bool, **_: Any) -> None:
         pools = [word for word in words if word not in SWITCH]
@@ -33,8 +33,8 @@ class Command(ControlCommand):
             raise CommandError("Give at most one pool, and one of on, off and --reset.")
         pool = (pools or [DEFAULT_POOL])[0]
         if reset or switches:
-            is_so = "as the settings say" if reset else "on" if switches[0] else "off"
-            unchanged = f"The dry run of pool {pool} is {is_so} already."
+            state = "as in the settings" if reset else "on" if switches[0] else "off"
+            unchanged = f"The dry run of pool {pool} is {state} already."
             self.carry_out(controls.change, pool, dry_run=None if reset else switches[0], unchanged=unchanged)
         else:
             self.show(controls.describe, pool)

@@ -1,4 +1,4 @@
-"""``manage.py ws_limit``: another limit for a pool, at once and for all workers."""
+"""``manage.py ws_limit``: set the limit of a pool for all workers."""
 
 from typing import Any
 
@@ -11,24 +11,26 @@ from ..base import ControlCommand
 
 MOST_DIGITS = 12
 OVER = 10.0
-"""Seconds in which a lowered limit is enforced, unless told."""
+"""Default seconds in which a lowered limit is enforced."""
 
 
 class Command(ControlCommand):
     help = (
-        "Set the limit of a pool for all workers, at once, until it is reset; without a value, show it. A lowered "
-        "limit closes nobody, and lets nobody in until the pool is under it."
+        "Set the limit of a pool for all workers, at once, until it is reset; without a value, show what is set. With "
+        "a limit below the connections held, these stay, and new ones are refused until the pool is below the limit."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument(
             "words", nargs="*", metavar="[POOL] [VALUE]",
-            help=f"The pool, {DEFAULT_POOL!r} unless given, and the slots it is to have.",
+            help=f"The pool, default {DEFAULT_POOL!r}, and its slots.",
         )  # fmt: skip
-        parser.add_argument("--reset", action="store_true", help="Go back to the limit of the settings.")
-        parser.add_argument("--enforce", action="store_true", help="Close the connections beyond the limit, steadily.")
+        parser.add_argument("--reset", action="store_true", help="Use the limit of the settings again.")
         parser.add_argument(
-            "--over", type=float, metavar="SECONDS", help=f"Seconds that --enforce takes; {OVER:g} unless given."
+            "--enforce", action="store_true", help="Close the connections beyond the limit at a steady pace."
+        )
+        parser.add_argument(
+            "--over", type=float, metavar="SECONDS", help=f"Seconds that --enforce takes; default {OVER:g}."
         )
 
     def handle(self, *, words: list[str], reset: bool, enforce: bool, over: float | None, **_: Any) -> None:

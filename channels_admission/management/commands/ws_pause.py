@@ -1,4 +1,4 @@
-"""``manage.py ws_pause``: let nobody into a pool, at once and by all workers, until it is resumed."""
+"""``manage.py ws_pause``: refuse all new connections of a pool until it is resumed."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from ..base import ControlCommand
 
 
 class Command(ControlCommand):
-    help = "Let nobody into a pool, at once and by all workers, until it is resumed. Who is in stays in."
+    help = "Make all workers refuse new connections of a pool, at once, until it is resumed. Open connections stay."
 
     def add_arguments(self, parser: CommandParser) -> None:
         self.add_pool(parser)

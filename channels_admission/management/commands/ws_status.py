@@ -1,7 +1,6 @@
-"""``manage.py ws_status``: the pools and workers as the ledger knows them, for people and for programs.
+"""``manage.py ws_status``: show pools and workers as the ledger has them, for people and programs.
 
-It reads what was asked, and lets the modules behind it answer: ``render`` and ``watch`` the status,
-``plugin`` a check of it, ``printout`` a diagnosis, ``advice`` lines for the configurations of servers.
+It parses the arguments and collects the snapshot; :mod:`channels_admission.terminal` prints it.
 """
 
 import asyncio
@@ -24,28 +23,28 @@ from ...status import history
 from ...status.history import History
 from ...status.snapshot import Health, Snapshot, WorkerSnapshot, collect
 from ...terminal import nagios, status
-from ...terminal.diagnosis import printout
+from ...terminal.diagnosis import render
 from ...terminal.nagios import State
-from ...terminal.schema import SHAPE
+from ...terminal.schema import SCHEMA
 from ...terminal.watch import EVERY, watch
 
 LEDGER_DOWN = 2
 """The exit code when the ledger cannot be read."""
 UNDIAGNOSED = 2
-"""The exit code when a diagnosis cannot be made: 1 would say that it has found no more than warnings."""
+"""The exit code when a diagnosis cannot be made; 1 would mean warnings only."""
 USAGE = 2
-"""The exit code when nothing can be made of the arguments."""
+"""The exit code for wrong arguments."""
 
 ADVISE = (
-    "Print lines for systemd, limits.conf and nginx that fit the settings, ready to be pasted, instead of the status. "
-    "Asks no ledger."
+    "Print lines for systemd, limits.conf and nginx that fit the settings, ready to paste, instead of the status. Does "
+    "not read the ledger."
 )
 CONFLICTS = {"pool": {"diagnose", "advise"}, "host": {"diagnose", "advise", "check"}, "as_json": {"watch", "check"}}
-"""Options, and those that they do not go with."""
+"""Options, and the options that each excludes."""
 
 
 class _Formatter(DjangoHelpFormatter, RawDescriptionHelpFormatter):
-    """Django's order of options, with the text after them left as it is."""
+    """Keeps Django's order of options, and the line breaks of the text below them."""
 
 
 class Command(BaseCommand):
@@ -53,7 +52,7 @@ class Command(BaseCommand):
     requires_system_checks = []
 
     def run_from_argv(self, argv: list[str]) -> None:
-        """A monitoring plugin that is asked wrongly must not look like one that found something."""
+        """With ``--check``, give wrong arguments the exit code of UNKNOWN instead of a finding's."""
         self._understood = False
         try:
             super().run_from_argv(argv)
@@ -63,35 +62,35 @@ class Command(BaseCommand):
             raise
 
     def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
-        shape = {"epilog": SHAPE, "formatter_class": _Formatter, "allow_abbrev": False}
+        shape = {"epilog": SCHEMA, "formatter_class": _Formatter, "allow_abbrev": False}
         return super().create_parser(prog_name, subcommand, **shape, **kwargs)
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("--json", action="store_true", dest="as_json", help="Print JSON, in the shape told below.")
+        parser.add_argument("--json", action="store_true", dest="as_json", help="Print JSON, as described below.")
         parser.add_argument("--pool", metavar="NAME", help="Show this pool only.")
         parser.add_argument(
             "--host",
             metavar="NAME",
-            help="Show the workers of this host only; a pool's numbers stay those of all.",
+            help="Show the workers of this host only; a pool's numbers stay those of all workers.",
         )
         instead = parser.add_mutually_exclusive_group()
         instead.add_argument(
             "--watch", nargs="?", metavar="SECONDS", const=EVERY, type=_number("seconds", 0.1, 3600),
-            help="Show the status again and again, every two seconds unless told otherwise, until Ctrl-C.",
+            help="Repeat the status every so many seconds, default 2, until Ctrl-C.",
         )  # fmt: skip
-        instead.add_argument("--check", action="store_true", help="Be a monitoring plugin, as told below.")
-        instead.add_argument("--diagnose", action="store_true", help="Say what is wrong, and what to do about it.")
+        instead.add_argument("--check", action="store_true", help="Act as a monitoring plugin, as described below.")
+        instead.add_argument("--diagnose", action="store_true", help="Find what is wrong, with advice.")
         instead.add_argument("--advise", action="store_true", help=ADVISE)
         per_cent = _number("per cent", 0, 100)
         parser.add_argument(
-            "--warn", metavar="PERCENT", type=per_cent, help="With --check: warn from here on; WARN_AT if not given."
+            "--warn", metavar="PERCENT", type=per_cent, help="With --check: the warning threshold; default WARN_AT."
         )
         parser.add_argument(
-            "--critical", metavar="PERCENT", type=per_cent, help="With --check: critical from here on; 90 if not given."
+            "--critical", metavar="PERCENT", type=per_cent, help="With --check: the critical threshold; default 90."
         )
 
     def handle(self, **options: Any) -> None:
-        _agree(options)
+        _check_options(options)
         self._understood = True
         if options["advise"]:
             self.stdout.write(_advice(options["as_json"]), ending="\n" if options["as_json"] else "")
@@ -110,7 +109,7 @@ class Command(BaseCommand):
         if options["as_json"]:
             self.stdout.write(json.dumps(snapshot.as_dict(), indent=2))
         elif not is_down:
-            _meet(options["host"], snapshot)
+            _require_host(options["host"], snapshot)
             self._console(options).print(status.status(snapshot))
         if is_down:
             raise CommandError(status.problem(snapshot.ledger), returncode=LEDGER_DOWN)
@@ -141,12 +140,12 @@ class Command(BaseCommand):
         if options["as_json"]:
             self.stdout.write(json.dumps(diagnosis.as_dict(), indent=2))
         else:
-            self._console(options).print(printout(diagnosis))
+            self._console(options).print(render(diagnosis))
         if diagnosis.exit_code:
             sys.exit(diagnosis.exit_code)
 
     def _console(self, options: Mapping[str, Any]) -> Console:
-        """A console on this command's stdout, in colour when Django would colour: on a terminal, or when told to."""
+        """A console on this command's stdout, with Django's rules for colour."""
         is_terminal, force_color = self.stdout.isatty(), options["force_color"]
         colors: Literal["auto", "standard"] | None = "auto" if is_terminal and not options["no_color"] else None
         return Console(
@@ -159,7 +158,7 @@ class Command(BaseCommand):
 
 
 def _number(what: str, low: float, high: float) -> Callable[[str], float]:
-    """What argparse asks: a number in these bounds, or why it is none."""
+    """A type for argparse: a number between ``low`` and ``high``."""
 
     def read(text: str) -> float:
         try:
@@ -173,8 +172,8 @@ def _number(what: str, low: float, high: float) -> Callable[[str], float]:
     return read
 
 
-def _agree(options: Mapping[str, Any]) -> None:
-    """Raise :exc:`CommandError` where options are given that do not go together."""
+def _check_options(options: Mapping[str, Any]) -> None:
+    """Raise :exc:`CommandError` for options that exclude each other."""
     given = {name for name, value in options.items() if value is not None and value is not False}
     for option in given & set(CONFLICTS):
         for other in given & CONFLICTS[option]:
@@ -193,7 +192,7 @@ def _critical(options: Mapping[str, Any]) -> float:
 
 
 def _settings(pool: str | None = None) -> conf.Settings:
-    """The settings in force; :exc:`CommandError` when they are wrong, or name no such pool."""
+    """The settings in force; :exc:`CommandError` if they are wrong or lack the pool."""
     try:
         settings = conf.current()
         if pool is not None:
@@ -209,7 +208,7 @@ def _advice(as_json: bool) -> str:
 
 
 def _look(pool: str | None, host: str | None = None) -> Snapshot:
-    """The state of all pools, or of one, with the workers of all hosts, or of one."""
+    """A snapshot of all pools or of one, with the workers of all hosts or of one."""
     return _only(pool, host, asyncio.run(collect(_settings(pool))))
 
 
@@ -222,8 +221,8 @@ def _of_host(host: str | None, workers: tuple[WorkerSnapshot, ...]) -> tuple[Wor
     return tuple(worker for worker in workers if host in (None, worker.host))
 
 
-def _meet(host: str | None, snapshot: Snapshot) -> None:
-    """Raise :exc:`CommandError` where no worker of the host is known."""
+def _require_host(host: str | None, snapshot: Snapshot) -> None:
+    """Raise :exc:`CommandError` if the host has no known worker."""
     if host is not None and not any(pool.workers for pool in snapshot.pools):
         raise CommandError(f"No worker of the host {host!r:.80} is known.")
 

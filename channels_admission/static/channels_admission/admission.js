@@ -100,6 +100,7 @@
     "pool.outlived": ({ outlived }) => number(outlived),
     "pool.evicted": ({ evicted }) => number(evicted),
     "pool.healed": ({ healed }) => number(healed),
+    "pool.events_dropped": ({ events_dropped }) => number(events_dropped),
     "reason.name": ({ name }, words) => reasonOf(name, words),
     "reason.count": ({ count }) => number(count),
     "order.what": ({ what }) => what,
@@ -223,6 +224,7 @@
       this.notice("outlived", pool.outlived > 0, element);
       this.notice("evicted", pool.evicted > 0, element);
       this.notice("healed", pool.healed > 0, element);
+      this.notice("events_dropped", pool.events_dropped > 0, element);
       const { worst } = pool.connects;
       this.arrange(element, "worst", worst, "at", (row, second) => this.write(row, "second", second));
       this.notice("worst", worst.length > 0, element);

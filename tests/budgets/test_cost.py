@@ -1,0 +1,336 @@
+"""What a handshake, a message and an open connection may cost, in calls and bytes, on any machine.
+
+The seconds are measured by ``python -m benchmarks``; here stands what they are made of.
+"""
+
+import asyncio
+import contextvars
+import gc
+import sys
+import tracemalloc
+from collections import Counter
+from contextlib import asynccontextmanager, contextmanager
+from itertools import count
+from pathlib import Path
+
+import pytest
+from channels.consumer import AsyncConsumer
+from channels.exceptions import StopConsumer
+
+import channels_admission
+from channels_admission.connections.connection import Connection
+from channels_admission.connections.slot import Held, Slot
+from channels_admission.consumers import AdmissionMixin
+from channels_admission.core.counters import Reason
+from channels_admission.ledger.memory import MemoryLedger
+from channels_admission.limiter import registry
+from channels_admission.limiter.registry import close_limiters, limiter_of
+from channels_admission.middleware import AdmissionMiddleware
+
+from support.faulty import FaultyLedger
+from support.waiting import eventually
+
+OURS = str(Path(channels_admission.__file__).parent)
+CONNECT = {"type": "websocket.connect"}
+DISCONNECT = {"type": "websocket.disconnect", "code": 1000}
+SCOPE = {
+    "type": "websocket", "asgi": {}, "http_version": "1.1", "scheme": "ws", "server": None, "client": ("127.0.0.1", 1),
+    "root_path": "", "path": "/", "raw_path": b"/", "query_string": b"", "headers": [], "subprotocols": [], "state": {},
+    "extensions": {},
+}  # fmt: skip
+TERMS = {"MAX_CONNECTIONS": 10_000, "HEARTBEAT": 600, "LEASE": 3600, "PRESSURE": {"lag": None}}
+"""Nobody is refused for the lag that a collection of garbage makes."""
+PATIENT = {"LEDGER_TIMEOUT": 4}
+"""For a Redis, which all who come at once ask, while their memory is traced."""
+EVERYTHING = {"MAX_CONNECTION_AGE": 3600, "CONNECT_RATE": 100_000, "CONNECT_BURST": 100_000}
+ADMISSION, REFUSAL = 30, 22
+"""Calls of our own functions for each, those for the messages included."""
+KEPT = 1024
+"""Bytes of a connection that waits for a message, beyond what it takes without us."""
+FIRST_QUOTA, OTHER_QUOTA = 136, 96
+"""More, for each quota under which it is counted."""
+SEVERAL = 500
+_clients = count()
+
+
+class Socket:
+    """A server's half of a connection, whose client has said all that it ever will."""
+
+    def __init__(self, *events):
+        self.events = list(reversed(events))
+        self.sent = 0
+        self.leaving = asyncio.Event()
+
+    async def receive(self):
+        if self.events:
+            return self.events.pop()
+        await self.leaving.wait()
+        return DISCONNECT
+
+    async def send(self, message):
+        self.sent += 1
+
+
+async def listener(scope, receive, send):
+    """Accepts, and answers every message."""
+    await receive()
+    await send({"type": "websocket.accept"})
+    while (await receive())["type"] != "websocket.disconnect":
+        await send({"type": "websocket.send", "text": ""})
+
+
+async def serve(application, socket):
+    await application(dict(SCOPE), socket.receive, socket.send)
+
+
+@contextmanager
+def profiled():
+    """Counts the calls of our own functions, by their names."""
+    calls = Counter()
+
+    def note(frame, event, _):
+        if event == "call" and frame.f_code.co_filename.startswith(OURS):
+            calls[frame.f_code.co_qualname] += 1
+
+    sys.setprofile(note)
+    try:
+        yield calls
+    finally:
+        sys.setprofile(None)
+
+
+@contextmanager
+def untraced():
+    """Whoever measures coverage looks away: each frame that is traced takes memory of its own."""
+    tracer = sys.gettrace()
+    sys.settrace(None)
+    try:
+        yield
+    finally:
+        sys.settrace(tracer)
+
+
+@pytest.fixture
+def ledgers(monkeypatch):
+    """The ledgers that limiters open, each of which notes its reports."""
+    opened = []
+
+    def open_ledger(settings):
+        opened.append(FaultyLedger(MemoryLedger(settings)))
+        return opened[-1]
+
+    monkeypatch.setattr(registry, "open_ledger", open_ledger)
+    return opened
+
+
+@asynccontextmanager
+async def at_rest(admission, ledgers, **keys):
+    """A limiter that has made its first report, and makes no other unless asked; and the reports from there on."""
+    admission(**{**TERMS, **keys})
+    limiter = limiter_of("default")
+    (ledger,) = ledgers
+    await eventually(lambda: limiter.state.workers and ledger.reports and limiter.state._met_settled)
+    ledger.reports.clear()
+    try:
+        yield limiter, ledger.reports
+    finally:
+        await close_limiters()
+
+
+async def test_a_herd_of_a_thousand_makes_one_call_to_come_and_one_to_go(admission, ledgers):
+    async with at_rest(admission, ledgers) as (limiter, reports):
+        slots = await asyncio.gather(*(limiter.acquire() for _ in range(1000)))
+        assert [report.wanted for report in reports] == [1000]
+        for slot in slots:
+            slot.release()
+        await eventually(lambda: len(reports) == 2)
+        assert [report.held for report in reports] == [0, 0]
+
+
+async def test_those_who_come_one_after_another_share_a_call(admission, ledgers):
+    async with at_rest(admission, ledgers) as (limiter, reports):
+        for _ in range(1000):
+            (await limiter.acquire()).release()
+        assert len(reports) == 1
+
+
+async def test_one_who_comes_alone_makes_a_call_to_come_and_one_to_go(admission, ledgers):
+    async with at_rest(admission, ledgers) as (limiter, reports):
+        for number in range(3):
+            (await limiter.acquire()).release()
+            await eventually(lambda: len(reports) == 2 * (number + 1))  # noqa: B023
+
+
+async def test_the_refused_of_a_full_pool_make_fifty_calls_a_second_at_the_most(admission, ledgers):
+    async with at_rest(admission, ledgers, MAX_CONNECTIONS=0) as (limiter, reports):
+        began, loop = limiter._loop.time(), limiter._loop
+        for _ in range(1000):
+            await limiter.acquire()
+        assert len(reports) <= 1 + 50 * (loop.time() - began)
+
+
+async def test_an_admission_takes_few_calls(admission, ledgers):
+    async with at_rest(admission, ledgers, **EVERYTHING) as (limiter, reports):
+        application = AdmissionMiddleware(listener)
+        await asyncio.gather(*(limiter.acquire() for _ in range(2)))
+        limiter.state.allowance, limiter.state._grants = 10, 10
+        socket = Socket(CONNECT, DISCONNECT)
+        with profiled() as calls:
+            await serve(application, socket)
+        assert calls.total() <= ADMISSION, calls
+        assert len(reports) == 1
+
+
+async def test_a_refusal_takes_few_calls_and_none_of_the_application(admission, ledgers):
+    async def never(scope, receive, send):
+        raise AssertionError("the application ran")
+
+    async with at_rest(admission, ledgers, MAX_CONNECTIONS=0) as (limiter, _):
+        application = AdmissionMiddleware(never)
+        await limiter.acquire()
+        limiter.decisions._shortage._until[0] = float("inf"), "full"
+        limiter.decisions._refuse("full")  # begins to wait for the next line of the log
+        socket = Socket(CONNECT)
+        with profiled() as calls:
+            await serve(application, socket)
+        assert socket.sent == 2
+        assert calls.total() <= REFUSAL, calls
+
+
+async def test_a_message_takes_two_calls(admission, ledgers):
+    async with at_rest(admission, ledgers, **EVERYTHING):
+        application = AdmissionMiddleware(listener)
+
+        async def calls_for(messages):
+            socket = Socket(CONNECT, *[{"type": "websocket.receive"}] * messages, DISCONNECT)
+            with profiled() as calls:
+                await serve(application, socket)
+            return calls
+
+        few, many = await calls_for(0), await calls_for(100)
+        # One comes on a slot that is still counted, and one perhaps not.
+        of_messages = {name: count - few[name] for name, count in many.items() if count - few[name] > 10}
+        assert of_messages == {"Connection.receive": 100, "Connection.send": 100}
+
+
+class Consumer(AsyncConsumer):
+    async def websocket_connect(self, message):
+        await self.send({"type": "websocket.accept"})
+
+    async def websocket_disconnect(self, message):
+        raise StopConsumer
+
+
+class Limited(AdmissionMixin, Consumer):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("bare", "ours"),
+    [
+        (listener, AdmissionMiddleware(listener)),
+        (Consumer.as_asgi(), Limited.as_asgi()),
+        (Consumer.as_asgi(), AdmissionMiddleware(Limited.as_asgi())),
+    ],
+    ids=["the middleware", "the mixin", "both"],
+)
+async def test_an_open_connection_keeps_little_memory(admission, ledgers, bare, ours):
+    async with at_rest(admission, ledgers, **EVERYTHING):
+        # Where a herd waits for its verdict before any consumer has run, CPython gives each a dict of its own.
+        await serve(ours, Socket(CONNECT, DISCONNECT))
+        with untraced():
+            # The least of some: now and then a table grows that all of them share.
+            before, after = [min([await kept(each) for _ in range(6)]) for each in (bare, ours)]
+        assert after - before <= KEPT
+
+
+async def test_who_has_claimed_all_keeps_no_more_by_the_mixin(admission, ledgers):
+    async with at_rest(admission, ledgers, QUOTAS=[{"key": "address", "max": 10_000}]):
+        applications = [AdmissionMiddleware(each.as_asgi()) for each in (Consumer, Limited)]
+        with untraced():
+            sizes = [min([await kept(each) for _ in range(3)]) for each in applications]
+        assert sizes[1] - sizes[0] <= 48
+
+
+def client_of(scope):
+    """Another one for every handshake."""
+    return str(next(_clients))
+
+
+async def test_what_a_connection_claims_keeps_little(admission, redis_server):
+    async def kept_with(*quotas):
+        admission(**{**TERMS, **PATIENT, "LEDGER": redis_server.url, "QUOTAS": quotas})
+        limiter = limiter_of("default")
+        await eventually(lambda: limiter.state.calls.made)
+        with untraced():
+            size = await kept(AdmissionMiddleware(listener), by_us)
+        assert not +Counter({name: limiter.state.counters[name] for name in Reason})
+        await close_limiters()
+        return size
+
+    client = {"key": f"{__name__}.client_of", "max": 1}
+    none, first, second = [await kept_with(*quotas) for quotas in ([], [client], [client, {**client, "name": "other"}])]
+    assert first - none <= FIRST_QUOTA
+    assert second - first <= OTHER_QUOTA
+
+
+async def test_a_deadline_that_was_met_keeps_nothing(admission, ledgers):
+    async def known(scope, receive, send):
+        for slot in scope["admission"].values():
+            slot.authenticated()
+        await listener(scope, receive, send)
+
+    sizes = []
+    for keys in ({}, {"PENDING_DEADLINE": 0.1}):
+        async with at_rest(admission, ledgers, **keys):
+            with untraced():
+                sizes.append(min([await kept(AdmissionMiddleware(known)) for _ in range(3)]))
+        ledgers.clear()
+    assert sizes[1] - sizes[0] <= 48, sizes
+
+
+async def test_connections_that_have_ended_leave_nothing(admission, ledgers):
+    def alive():
+        gc.collect()
+        return [each for each in gc.get_objects() if isinstance(each, Connection | Slot | Held)]
+
+    async with at_rest(admission, ledgers, **EVERYTHING) as (limiter, _):
+        # An exception that another test keeps may hold some of its own.
+        others = alive()
+        await kept(AdmissionMiddleware(listener))
+        assert [each for each in alive() if not any(each is other for other in others)] == []
+        assert not limiter.connections
+
+
+def by_all() -> int:
+    """Bytes allocated since they are traced."""
+    return tracemalloc.get_traced_memory()[0]
+
+
+def by_us() -> int:
+    """The same in our own lines: what CPython keeps of freed tasks and contexts is not in it."""
+    ours = tracemalloc.Filter(True, f"{OURS}/*")
+    return sum(trace.size for trace in tracemalloc.take_snapshot().filter_traces([ours]).traces)
+
+
+async def kept(application, allocated=by_all) -> float:
+    """Bytes of each of several connections that wait for a message."""
+    was_tracing = tracemalloc.is_tracing()
+    if not was_tracing:
+        tracemalloc.start()
+    gc.collect()
+    before = allocated()
+    sockets = [Socket(CONNECT) for _ in range(SEVERAL)]
+    # asgiref copies each variable that other tests have left in this test's context into those of its threads' callers.
+    create = asyncio.get_running_loop().create_task
+    tasks = [create(serve(application, socket), context=contextvars.Context()) for socket in sockets]
+    await eventually(lambda: all(socket.sent for socket in sockets))
+    await asyncio.sleep(0.2)
+    gc.collect()
+    size = allocated() - before
+    if not was_tracing:
+        tracemalloc.stop()
+    for socket in sockets:
+        socket.leaving.set()
+    await asyncio.gather(*tasks)
+    return size / SEVERAL

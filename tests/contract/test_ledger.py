@@ -1,0 +1,560 @@
+"""One suite that every ledger passes: the contract of ledger/base.py, line by line."""
+
+import asyncio
+import random
+from dataclasses import astuple, replace
+
+import pytest
+
+from channels_admission.conf import MAX_LIMIT
+from channels_admission.core.counters import NO_HANDSHAKES, Reason
+from channels_admission.core.protocol import Neighbour, Terms
+from channels_admission.core.rate import Pace
+from channels_admission.core.readings import Moment, Past
+from channels_admission.ledger.base import LATELY, LONGEST_MOMENT, MINUTES, SECONDS, SPREAD, OutOfOrder
+from channels_admission.ledger.memory import MemoryLedger
+
+from support.reports import HEARTBEAT, HOME, LEASE, Reporter
+
+
+async def test_grants_up_to_the_limit_and_no_further(worker):
+    a, b = worker("a"), worker("b")
+    assert (await a.say(wanted=7)).granted == 7
+    view = await b.say(wanted=7)
+    assert (view.granted, view.total, view.limit, view.workers) == (3, 10, 10, 2)
+    assert (await a.say(held=7, wanted=1)).granted == 0
+
+
+async def test_counts_what_the_latest_report_held(worker):
+    a, b = worker("a"), worker("b")
+    await a.say(wanted=10)
+    assert (await a.say(held=4)).total == 4
+    assert (await b.say(wanted=10)).granted == 6
+
+
+async def test_a_limit_lowered_below_the_total_grants_nothing_until_it_is_under_again(worker):
+    a = worker("a")
+    await a.say(wanted=10)
+    lowered = {"limit": 5}
+    view = await a.say(held=10, wanted=2, **lowered)
+    assert (view.granted, view.total, view.limit) == (0, 10, 5)
+    assert (await a.say(held=5, wanted=2)).granted == 0
+    assert (await a.say(held=4, wanted=2)).granted == 1
+
+
+async def test_a_report_repeated_or_overtaken_changes_nothing(worker):
+    a = worker("a")
+    first = await a.say(wanted=3)
+    with pytest.raises(OutOfOrder):
+        await a.repeat()
+    await a.say(held=1)
+    with pytest.raises(OutOfOrder):
+        await a.ledger.reconcile("default", replace(a.last, seq=1, held=9))
+    assert first.total == 3
+    assert (await a.say(held=1)).total == 1
+
+
+async def test_a_silent_worker_is_forgotten_after_its_lease_and_not_before(worker, clock):
+    a, b = worker("a"), worker("b")
+    await a.say(wanted=4)
+    for _ in range(5):
+        clock.now += 1
+        assert (await b.say()).total == 4
+    clock.now += 0.9
+    assert (await b.say()).total == 4
+    clock.now += 0.1
+    view = await b.say()
+    assert (view.total, view.workers) == (0, 1)
+
+
+async def test_a_worker_that_returns_after_its_lease_is_told(worker, clock):
+    a, b = worker("a"), worker("b")
+    await a.say(wanted=4)
+    for _ in range(7):
+        clock.now += 1
+        await b.say(held=0)
+    assert (await b.say(wanted=8)).granted == 8
+    view = await a.say(held=4, wanted=2)
+    assert (view.lapsed, view.granted, view.total) == (True, 0, 12)
+    assert (await a.say(held=4)).lapsed is False
+
+
+async def test_a_first_report_is_not_a_lapse(worker):
+    assert (await worker("a").say()).lapsed is False
+
+
+@pytest.mark.parametrize("jump", [3600.0, -3600.0])
+async def test_a_clock_jump_forgets_nobody_and_keeps_nobody(worker, clock, jump):
+    a, b, dead = worker("a"), worker("b"), worker("c")
+    await dead.say(wanted=1)
+    await a.say(wanted=4)
+    clock.now += jump
+    assert (await b.say(wanted=9)).granted == 5
+    held_b = 5
+    for _ in range(6):
+        clock.now += 1
+        await a.say(held=4)
+        view = await b.say(held=held_b)
+    assert (view.total, view.workers) == (9, 2)
+
+
+async def test_an_outage_longer_than_the_lease_forgets_nobody(worker, clock):
+    a, b = worker("a"), worker("b")
+    await a.say(wanted=4)
+    await b.say(wanted=4)
+    clock.now += 10 * LEASE
+    assert (await b.say(held=4, wanted=9)).granted == 2
+    assert (await a.say(held=4)).lapsed is False
+
+
+async def test_reaping_is_bounded_per_call_and_complete_after_a_few(worker, clock):
+    for number in range(250):
+        await worker(f"{number:x}", limit=1000).say(wanted=1)
+    last = worker("fff", limit=1000)
+    for _ in range(6):
+        clock.now += 1
+        view = await last.say()
+    totals = [view.total]
+    while totals[-1]:
+        totals.append((await last.say()).total)
+    assert totals == [150, 50, 0]
+
+
+async def test_one_dead_worker_of_many_is_forgotten_within_a_call_for_each(worker, clock):
+    dead, *others = [worker(f"{number:x}", limit=1000) for number in range(50)]
+    await dead.say(wanted=1)
+    for other in others:
+        await other.say(wanted=1)
+    for _ in range(5):
+        clock.now += 1
+        for other in others:
+            await other.say(held=1)
+    clock.now += 1
+    totals = [(await other.say(held=1)).total for other in others]
+    assert (totals[-1], totals) == (49, sorted(totals, reverse=True))
+    assert (await others[0].say(held=1)).workers == 49
+
+
+async def test_goodbye_with_nothing_held_is_at_once(worker):
+    a, b = worker("a"), worker("b")
+    await a.say(wanted=4)
+    await b.say()
+    view = await a.say(held=0, goodbye=True)
+    assert (view.total, view.workers) == (0, 1)
+    assert (await b.say()).workers == 1
+
+
+async def test_goodbye_with_slots_held_keeps_them_until_the_lease_ends(worker):
+    a, b = worker("a"), worker("b")
+    await a.say(wanted=4)
+    await a.say(held=4, goodbye=True)
+    assert (await b.say()).total == 4
+
+
+async def test_goodbye_of_a_worker_never_seen_leaves_nothing(worker):
+    a, b = worker("a"), worker("b")
+    assert (await a.say(goodbye=True)).workers == 0
+    assert (await b.say()).workers == 1
+
+
+async def test_neighbours_are_the_other_workers_of_the_same_home(worker):
+    a, b, other = worker("a", pid=11), worker("b", pid=12), worker("c", home="bbbbbbbbbbbb")
+    await b.say()
+    await other.say()
+    assert (await a.say()).neighbours == ()
+    assert (await a.say(beat=True)).neighbours == (Neighbour("host:12:b", 7),)
+
+
+async def test_a_neighbour_reported_gone_is_forgotten_at_once(worker):
+    a, b = worker("a"), worker("b")
+    await b.say(wanted=6)
+    view = await a.say(gone=("host:1:b",))
+    assert (view.total, view.workers) == (0, 1)
+    assert (await a.say(beat=True)).neighbours == ()
+
+
+async def test_a_worker_cannot_report_itself_gone(worker):
+    a = worker("a")
+    assert (await a.say(held=2, gone=("host:1:a",))).total == 2
+
+
+async def test_a_worker_that_was_reported_gone_by_mistake_heals_itself(worker):
+    a, b = worker("a"), worker("b")
+    await b.say(wanted=6)
+    await a.say(gone=("host:1:b",))
+    view = await b.say(held=6)
+    assert (view.total, view.workers, view.lapsed) == (6, 2, True)
+
+
+async def test_counters_add_up_each_event_once(worker, clock, ledger):
+    a, b = worker("a"), worker("b")
+    await a.say(counters={"admitted": 5, "full": 2})
+    await a.say(counters={"admitted": 6, "full": 2}, acknowledged={"admitted": 5, "full": 2})
+    await b.say(counters={"admitted": 1})
+    (reading,) = await ledger.read(("default",))
+    assert reading.counters == {"admitted": 7, "full": 2}
+    for _ in range(7):
+        clock.now += 1
+        await b.say(counters={"admitted": 1}, acknowledged={"admitted": 1})
+    await a.say(counters={"admitted": 8, "full": 3}, acknowledged={"admitted": 6, "full": 2})
+    (reading,) = await ledger.read(("default",))
+    assert reading.counters == {"admitted": 9, "full": 3}
+
+
+async def seconds(ledger, pool: str = "default") -> dict[int, int]:
+    (reading,) = await ledger.read((pool,))
+    return dict(reading.seconds)
+
+
+async def test_handshakes_add_up_in_the_second_in_which_the_report_came_each_once(worker, clock, ledger):
+    a, b = worker("a"), worker("b")
+    clock.now = start = 10.0 + int(clock.now)
+    await a.say(counters={"admitted": 5, "full": 2})
+    clock.now += 0.9
+    others = dict.fromkeys(NO_HANDSHAKES, 4)
+    await b.say(counters={"admitted": 1, **others})
+    with pytest.raises(OutOfOrder):
+        await b.repeat()
+    assert await seconds(ledger) == {start: 8}
+    clock.now += 0.2
+    await b.say(counters={"admitted": 1, **others, "released": 9})
+    assert await seconds(ledger) == {start: 8}
+    await b.say(counters={"admitted": 1, "lag": 850}, acknowledged={"admitted": 1})
+    assert await seconds(ledger) == {start: 8, start + 1: 850}
+
+
+async def test_what_a_beat_or_an_outage_held_back_is_spread_over_the_seconds_since_the_report_before(
+    worker, clock, ledger
+):
+    a, b = worker("a"), worker("b")
+    clock.now = start = 10.5 + int(clock.now)
+    await a.say(counters={"lag": 1})
+    await b.say()
+    clock.now += 3
+    await a.say(counters={"lag": 12})
+    begun = int(start)
+    assert await seconds(ledger) == {begun: 1, begun + 1: 3, begun + 2: 4, begun + 3: 4}
+    await b.say(counters={"admitted": 2})
+    assert await seconds(ledger) == {begun: 1, begun + 1: 3, begun + 2: 5, begun + 3: 5}
+    clock.now += 2 * SECONDS
+    await a.say(counters={"lag": 12 + SPREAD})
+    assert sorted((await seconds(ledger)).values()) == [1] * SPREAD
+
+
+async def test_handshakes_of_a_new_worker_are_spread_over_its_life(worker, clock, ledger):
+    clock.now = start = 10.5 + int(clock.now)
+    await worker("a").say(counters={"ledger": 4}, age=2.0)
+    assert await seconds(ledger) == {int(start) - 1: 2, int(start): 2}
+
+
+async def test_handshakes_of_a_worker_that_was_forgotten_have_no_second(worker, clock, ledger):
+    a, b = worker("a"), worker("b")
+    clock.now = start = 10.0 + int(clock.now)
+    await a.say(counters={"admitted": 5})
+    await b.say(gone=("host:1:a",))
+    await a.say(counters={"admitted": 7}, acknowledged={"admitted": 5})
+    assert await seconds(ledger) == {start: 5}
+    await a.say(counters={"admitted": 8}, acknowledged={"admitted": 7})
+    assert await seconds(ledger) == {start: 6}
+
+
+async def test_a_loss_of_data_is_no_herd(worker, clock, ledger):
+    a = worker("a")
+    clock.now = start = 10.0 + int(clock.now)
+    # The ledger is empty, and the worker has told of five hundred before it was.
+    await a.say(counters={"admitted": 503}, acknowledged={"admitted": 500}, version=9)
+    assert await seconds(ledger) == {}
+    await a.say(counters={"admitted": 507})
+    assert await seconds(ledger) == {start: 4}
+
+
+async def test_a_reading_has_the_handshakes_of_the_last_five_minutes_and_no_more(worker, clock, ledger):
+    a = worker("a")
+    clock.now = start = 10.0 + int(clock.now)
+    for number in range(LATELY + 50):
+        await a.say(counters={"admitted": number + 1})
+        clock.now += 1
+    clock.now -= 1
+    await a.say(counters={"admitted": LATELY + 50})
+    kept = await seconds(ledger)
+    assert kept == dict.fromkeys(range(int(start) + 50, int(start) + 50 + LATELY), 1)
+    clock.now += LATELY - 1
+    await a.say(counters={"admitted": LATELY + 50})
+    assert await seconds(ledger) == {start + 49 + LATELY: 1}
+    clock.now += 1
+    await a.say(counters={"admitted": LATELY + 57})
+    assert await seconds(ledger) == {start + 49 + 2 * LATELY: 7}
+
+
+def on_the_minute(clock) -> int:
+    """Let a minute begin, and return the second."""
+    clock.now = 60.0 * (int(clock.now) // 60 + 2)
+    return int(clock.now)
+
+
+async def test_a_moment_is_the_most_held_the_last_limit_and_what_was_decided_by_reason(worker, clock, ledger):
+    a, b = worker("a", limit=20), worker("b", limit=20)
+    start = on_the_minute(clock)
+    await a.say(wanted=7, counters={"lag": 2})
+    await b.say(wanted=9, counters={"admitted": 1, "rate": 4, "released": 1, "shed": 2})
+    await a.say(held=1, limit=15, counters={"admitted": 7, "lag": 3})
+    past = await ledger.past("default")
+    assert past.now == start
+    assert past.seconds == (Moment(start, 16, 15, 8, {"lag": 3, "rate": 4}),)
+    assert past.minutes == (Moment(start // 60, 16, 15, 8, {"lag": 3, "rate": 4}),)
+    assert await ledger.past("default", minutes=False) == replace(past, minutes=())
+    clock.now += 1
+    await b.say(held=2, limit=15)
+    past = await ledger.past("default")
+    assert past.seconds[1:] == (Moment(start + 1, 3, 15, 0, {}),)
+    assert past.minutes == (Moment(start // 60, 16, 15, 8, {"lag": 3, "rate": 4}),)
+    clock.now += 60
+    await b.say(held=2, limit=15)
+    past = await ledger.past("default")
+    assert past.minutes[1:] == (Moment(start // 60 + 1, 3, 15, 0, {}),)
+
+
+async def test_what_is_told_late_is_spread_over_both_minutes_and_leaves_unknown_what_was_held(worker, clock, ledger):
+    a = worker("a")
+    start = on_the_minute(clock)
+    clock.now = start - 2.0
+    await a.say()
+    clock.now = start + 1.0
+    await a.say(held=3, counters={"admitted": 3, "full": 4})
+    past = await ledger.past("default")
+    assert past.seconds == (
+        Moment(start - 2, 0, 10, 0, {}),
+        Moment(start - 1, None, None, 1, {"full": 1}),
+        Moment(start, None, None, 1, {"full": 1}),
+        Moment(start + 1, 3, 10, 1, {"full": 2}),
+    )
+    assert past.minutes == (
+        Moment(start // 60 - 1, 0, 10, 1, {"full": 1}),
+        Moment(start // 60, 3, 10, 2, {"full": 3}),
+    )
+
+
+async def test_the_past_is_remembered_for_as_long_as_it_says_and_no_longer(worker, clock, ledger):
+    a = worker("a")
+    start = on_the_minute(clock)
+    await a.say(counters={"full": 1})
+    for steps, expected in ((SECONDS - 1, 1), (1, 0)):
+        clock.now += steps
+        await a.say(counters={"full": 1})
+        assert [each.at for each in (await ledger.past("default")).seconds].count(start) == expected
+    for ends, expected in ((0, 1), (60, 0)):
+        clock.now = start + 60.0 * (MINUTES - 1) + ends
+        await a.say(counters={"full": 1})
+        assert [each.at for each in (await ledger.past("default")).minutes].count(start // 60) == expected
+
+
+async def test_the_rarest_reasons_share_a_name_where_a_moment_has_no_room_and_none_is_lost(worker, clock, ledger):
+    a, b = worker("a"), worker("b")
+    start = on_the_minute(clock)
+    many = {f"quota:{'customer' * 3}{number}": 10 + number for number in range(40)}
+    await a.say(counters={"full": 500, "lag": 400, "admitted": 9, **many})
+    await b.say(counters={"other": 7, "full": 1, "m" * 64: 1000, "rate": 1})
+    (moment,) = (await ledger.past("default")).minutes
+    assert (moment.at, moment.admitted) == (start // 60, 9)
+    assert moment.refused == {"full": 501, "lag": 400, "rate": 1, "other": sum(many.values()) + 1007}
+    (told,) = (await ledger.read(("default",)))[0].seconds.values()
+    assert told == moment.handshakes
+
+
+async def test_looking_at_the_past_changes_nothing(worker, clock, ledger):
+    a = worker("a")
+    view = await a.say(wanted=3)
+    assert await ledger.past("default") == await ledger.past("default")
+    assert await ledger.past("nobody") == Past(int(clock.now))
+    assert (await a.say(held=3)).version == view.version + 1
+
+
+async def test_pools_have_seconds_of_their_own(ledger, clock):
+    clock.now = start = 10.0 + int(clock.now)
+    await Reporter(ledger, "a", pool="chat").say(counters={"full": 3})
+    assert await seconds(ledger, "chat") == {start: 3}
+    assert await seconds(ledger) == {}
+
+
+async def test_every_report_leaves_all_keys_of_its_pool(in_redis, clock):
+    parts = ("counts", "leases", f"home:{HOME}", "seconds", "controls", "minutes")
+    keys = [in_redis._key("default", part) for part in parts]
+    a = Reporter(in_redis, "a")
+    await a.say()
+    assert await in_redis._redis.exists(*keys) == len(keys)
+    left = await in_redis._redis.pttl(keys[0])
+    assert all([0 < await in_redis._redis.pttl(key) <= left for key in keys])
+    for key in keys:
+        await in_redis._redis.delete(key)
+        await a.say()
+        assert await in_redis._redis.exists(*keys) == len(keys)
+
+
+async def test_the_past_outlives_counts_that_were_lost(in_redis, clock):
+    a = Reporter(in_redis, "a")
+    start = on_the_minute(clock)
+    await a.say(counters={"full": 6})
+    await in_redis._redis.delete(in_redis._key("default", "counts"))
+    await a.say(counters={"full": 7}, acknowledged={"full": 6})
+    assert (await in_redis.past("default")).minutes == (Moment(start // 60, 0, 10, 0, {"full": 6}),)
+
+
+@pytest.mark.parametrize("reasons", [
+    {"full": 98_765, "rate": 45_678, "lag": 1_234, "quota:address": 5_678, "crowd": 12},
+    {f"quota:customer-{number}-of-those-who-come-in-great-numbers": 10**9 + number for number in range(9)},
+], ids=["a busy site", "many long names"])  # fmt: skip
+async def test_a_day_takes_at_most_200_kilobytes_and_a_quarter_of_an_hour_less(in_redis, clock, reasons):
+    a = Reporter(in_redis, "a", limit=10_000_000)
+    start = on_the_minute(clock)
+    counters = dict.fromkeys(["admitted", *reasons], 0)
+    keys = [in_redis._key("default", part) for part in ("minutes", "seconds")]
+    for step, count, size in ((60, MINUTES, MINUTES), (1, SECONDS + 7, SECONDS)):
+        for number in range(count):
+            clock.now += step
+            counters = {name: counters[name] + {"admitted": 123_456, **reasons}[name] + number for name in counters}
+            await a.say(held=9_000_000 + number, counters=counters)
+        assert await in_redis._redis.hlen(keys[0] if step == 60 else keys[1]) == size
+    assert clock.now > start
+    sizes = [await in_redis._redis.memory_usage(key, samples=0) for key in keys]
+    assert max(sizes) == sizes[0] <= 200_000
+    for key in keys:
+        assert max(map(len, await in_redis._redis.hvals(key))) <= LONGEST_MOMENT
+
+
+async def test_what_no_ledger_can_have_written_is_no_past(in_redis, clock):
+    a = Reporter(in_redis, "a")
+    start = on_the_minute(clock)
+    await a.say(counters={"full": 6})
+    key, seconds_key = (in_redis._key("default", part) for part in ("minutes", "seconds"))
+    (place,) = await in_redis._redis.hkeys(key)
+    good = (Moment(start // 60, 0, 10, 0, {"full": 6}),)
+    alien = {
+        "a": "", "b": "\xff", "c": "1|2|3", "d": f"{start // 60 + 1}|0|10|0|", "e": f"{start // 60}|0|-10|0|",
+        "f": f"{start // 60}|0|10|0|{'x' * 64}=1,{'y' * 64}=2", "g": f"{start // 60 - MINUTES}|1|1|1|",
+    }  # fmt: skip
+    await in_redis._redis.hset(key, mapping=alien)
+    assert (await in_redis.past("default")).minutes == good
+    await in_redis._redis.hset(key, place, f"{start // 60}|99999999|99999999|0|<b>=3,full=4")
+    assert (await in_redis.past("default")).minutes == (Moment(start // 60, MAX_LIMIT, MAX_LIMIT, 0, {"full": 4}),)
+    for strange in ("?", f"{start // 60}|{'9' * 60}|1|{'9' * 60}|full={'9' * 60}"):
+        await in_redis._redis.hset(key, place, strange)
+        await in_redis._redis.hset(seconds_key, str(start % SECONDS), strange)
+        await a.say(held=1, counters={"full": a.last.counters["full"] + 1})
+    assert len((await in_redis.past("default")).minutes) <= 1
+
+
+async def test_pools_do_not_mix(ledger):
+    chat, feed = Reporter(ledger, "a", pool="chat"), Reporter(ledger, "a", pool="feed")
+    await chat.say(wanted=10)
+    assert (await feed.say(wanted=10)).granted == 10
+    readings = await ledger.read(("chat", "feed", "none"))
+    assert [sum(worker.held for worker in reading.workers) for reading in readings] == [10, 10, 0]
+    assert [reading.limit for reading in readings] == [10, 10, None]
+
+
+async def test_a_reading_changes_nothing(worker, ledger):
+    a = worker("a")
+    view = await a.say(wanted=3)
+    readings = [await ledger.read(("default", "other")) for _ in range(3)]
+    assert [[worker.held for worker in default.workers] for default, _ in readings] == [[3]] * 3
+    assert (await a.say(held=3)).version == view.version + 1
+
+
+async def test_concurrent_reports_never_pass_the_limit(ledger):
+    workers = [Reporter(ledger, f"{number:x}", limit=50) for number in range(20)]
+    views = await asyncio.gather(*(worker.say(wanted=7) for worker in workers))
+    assert sum(view.granted for view in views) == 50
+    assert max(view.total for view in views) == 50
+
+
+async def test_closing_twice_is_harmless(ledger):
+    await ledger.aclose()
+    await ledger.aclose()
+
+
+TERMS = Terms(rate=10.0, burst=5, retry_after=(1.0, 60.0))
+
+
+async def test_a_rate_admits_its_burst_and_then_as_fast_as_it_is(worker, clock):
+    a, b = worker("a", limit=100), worker("b", limit=100)
+    view = await a.say(wanted=4, terms=TERMS)
+    assert (view.granted, view.shortfall) == (1, Reason.RATE)
+    clock.now += 1.0
+    view = await b.say(wanted=9, terms=TERMS)
+    assert (view.granted, view.shortfall) == (5, Reason.RATE)
+    clock.now += 0.2
+    assert (await a.say(held=1, wanted=1, terms=TERMS)).granted == 1
+    view = await b.say(held=5, wanted=1, terms=TERMS)
+    assert (view.granted, view.shortfall) == (1, None)
+    assert (await b.say(held=6, wanted=1, terms=TERMS)).granted == 0
+
+
+async def test_a_ledger_that_lost_data_has_no_tokens_to_give(worker, clock, ledger):
+    a = worker("a", limit=100)
+    await a.say(terms=TERMS)
+    clock.now += 1.0
+    view = await a.say(wanted=9, terms=TERMS, version=a.last.version + 5)
+    # The memory ledger loses nothing while its process lives.
+    assert (view.granted, view.shortfall) == (5 if isinstance(ledger, MemoryLedger) else 0, Reason.RATE)
+
+
+async def test_a_full_pool_is_told_apart_from_a_rate(worker, clock):
+    a = worker("a", limit=3)
+    await a.say(terms=TERMS)
+    clock.now += 1.0
+    view = await a.say(wanted=5, terms=TERMS)
+    assert (view.granted, view.shortfall) == (3, Reason.FULL)
+    assert (await a.say(held=3, terms=TERMS)).shortfall is None
+
+
+async def test_refusals_get_moments_one_after_the_other_whichever_worker_asks(worker, clock):
+    a, b = worker("a", limit=100), worker("b", limit=100)
+    await a.say(wanted=1, terms=TERMS)
+    first = (await a.say(held=1, wanted=10, terms=TERMS)).offer
+    second = (await b.say(wanted=10, terms=TERMS)).offer
+    third = (await a.say(held=1, wanted=1, owed=4, terms=TERMS)).offer
+    step = 1 / (0.97 * 10)
+    assert first.step == pytest.approx(step)
+    assert first.first - first.elapsed == pytest.approx(1.0)
+    assert second.first - first.first == pytest.approx(10 * step)
+    assert third.first - second.first == pytest.approx(14 * step)
+    assert (await a.say(held=1, terms=TERMS, owed=0)).offer is None
+
+
+async def test_those_who_leave_a_full_pool_set_the_pace(worker, clock):
+    a = worker("a")
+    await a.say(wanted=10)
+    assert (await a.say(held=10, wanted=1)).offer is None
+    clock.now += 1.5
+    view = await a.say(held=10, wanted=3, counters={"admitted": 16, "released": 6})
+    assert view.offer.step == pytest.approx(1 / (0.97 * 4))
+    assert view.offer.first - view.offer.elapsed == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("seed", range(5))
+async def test_the_pace_is_that_of_the_rules(worker, clock, seed):
+    """A thousand reports of four workers, held against the rules as Python has them."""
+    rng = random.Random(seed)
+    terms = Terms(rate=rng.choice([3.0, 40.0]), burst=rng.choice([1, 7]), slow_start=rng.choice([0.0, 6.0]))
+    workers = [worker(str(number), limit=60) for number in range(4)]
+    clock.now, elapsed, pace, held, released = 1000.0, 0.0, None, [0] * 4, 0
+    for step in range(1000):
+        number, wanted, owed = step % 4, rng.choice([0, 0, 1, 30]), rng.choice([0, 0, 0, 2])
+        leaving = rng.randint(0, held[number]) if rng.random() < 0.3 else 0
+        held[number] -= leaving
+        released += leaving
+        pause = rng.choice([0, 0.001, 0.053, 0.51, 1.53])
+        clock.now, elapsed = clock.now + pause, elapsed + pause
+        pace = pace or Pace(elapsed, terms)
+        room = min(wanted, 60 - sum(held))
+        expected = pace.admit(room, elapsed, terms, empty=sum(held) == 0)
+        pace.measure(elapsed, released, every=HEARTBEAT)
+        refused = wanted - expected
+        offer = pace.offer(elapsed, terms, refused, owed, full=refused > 0 and expected == room)
+        counters = {"released": workers[number].last.counters.get("released", 0) + leaving}
+        view = await workers[number].say(held[number], wanted, terms=terms, owed=owed, counters=counters)
+        assert view.granted == expected
+        assert (view.offer is None) == (offer is None)
+        if offer is not None:
+            assert astuple(view.offer) == pytest.approx(astuple(offer), abs=0.002)
+        held[number] += view.granted

@@ -1,0 +1,140 @@
+"""``manage.py ws_status --diagnose`` beside real workers: the cause comes first."""
+
+import asyncio
+import json
+import signal
+import subprocess
+import sys
+
+import psutil
+import pytest
+
+from channels_admission.diagnostics.herd import KNOWN
+
+from demo.servers import TESTPROJECT, Workers
+from support import TESTS
+from support.clients import enter_many, leave_all
+from support.waiting import eventually
+
+WIDTH = 80
+
+
+@pytest.fixture
+def worker(redis_server, prefix):
+    """``worker(**settings)``: one uvicorn worker with short beats."""
+
+    def start(application="project.asgi:application", **keys):
+        settings = {"LEDGER": redis_server.url, "PREFIX": prefix, "HEARTBEAT": 0.2, "LEASE": 5, **keys}
+        return Workers(
+            "uvicorn", 1, redis_url=redis_server.url, settings=settings, application=application,
+            args=["--app-dir", str(TESTS)],
+        )  # fmt: skip
+
+    return start
+
+
+def run(workers: Workers, *args: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "manage.py", "ws_status", "--diagnose", *args]
+    env = {**workers.env, "COLUMNS": str(WIDTH)}
+    return subprocess.run(command, cwd=TESTPROJECT, env=env, capture_output=True, text=True, timeout=30)
+
+
+async def diagnosed(workers: Workers, first: str, seconds: float = 10) -> dict:
+    """The diagnosis as soon as its first finding is ``first``, with the exit code it ended with."""
+
+    async def look():
+        done = await asyncio.to_thread(run, workers, "--json")
+        told = json.loads(done.stdout)
+        assert done.returncode == told["exit_code"], done.stderr
+        found = told["findings"]
+        return told if found and found[0]["id"] == first else None
+
+    return await eventually(look, seconds)
+
+
+async def test_a_sound_worker_has_no_finding_and_its_sockets_are_those_we_count(worker):
+    with worker(MAX_CONNECTIONS=50) as workers:
+        clients = await enter_many(7, workers.origins)
+
+        async def sound():
+            done = await asyncio.to_thread(run, workers, "--json")
+            told = json.loads(done.stdout)
+            return told if not told["findings"] else None
+
+        told = await eventually(sound, seconds=10)
+        (process,) = told["processes"]
+        assert told["exit_code"] == 0
+        assert (process["pid"], process["held"], process["sockets"]) == (workers.pids[0], 7, 7)
+        assert process["ports"] == {str(workers.port): 7}
+        assert process["open_files"] > 7
+        assert told["limits"][0]["setting"] == "CHANNELS_ADMISSION['MAX_CONNECTIONS']"
+        assert told["limits"][0]["connects"]["total"] == 7
+        assert told["layer"] == {"backend": "channels_redis.core.RedisChannelLayer", "capacity": 100}
+        done = await asyncio.to_thread(run, workers)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "Nothing needs attention." in done.stdout
+        assert max(map(len, done.stdout.splitlines())) <= WIDTH
+        await leave_all(clients)
+
+
+async def test_the_limit_reached(worker):
+    with worker(MAX_CONNECTIONS=10) as workers:
+        clients = await enter_many(15, workers.origins)
+        told = await diagnosed(workers, "limit-reached")
+        assert told["exit_code"] == 2
+        assert told["findings"][0]["detail"] == (
+            "10 of 10 slots are held, workers: 1. The limit comes from CHANNELS_ADMISSION['MAX_CONNECTIONS']."
+        )
+        await leave_all(clients)
+
+
+async def test_a_blocked_event_loop(worker):
+    with worker("support.blocking:application") as workers:
+        told = await diagnosed(workers, "loop-blocked")
+        assert told["exit_code"] == 2
+        assert told["findings"][0]["title"].endswith(f" {workers.pids[0]} is blocked")
+        assert told["processes"][0]["load"][0]["reading"] > 0.1
+
+
+async def test_a_worker_that_stands_still(worker):
+    with worker() as workers:
+        clients = await enter_many(1, workers.origins)
+        process = psutil.Process(workers.pids[0])
+        process.send_signal(signal.SIGSTOP)
+        try:
+            told = await diagnosed(workers, "worker-silent")
+        finally:
+            process.send_signal(signal.SIGCONT)
+        assert told["exit_code"] == 2
+        assert told["findings"][0]["title"].endswith(f" {process.pid} has stopped reporting")
+        assert told["processes"][0]["silence"] > 1
+        await leave_all(clients)
+
+
+async def test_descriptors_nearly_used_up(worker):
+    with worker() as workers:
+        clients = await enter_many(30, workers.origins)
+        process = psutil.Process(workers.pids[0])
+        allowed = process.num_fds() + 1
+        process.rlimit(psutil.RLIMIT_NOFILE, (allowed, allowed))
+        told = await diagnosed(workers, "descriptors-short")
+        assert told["exit_code"] == 2
+        assert told["findings"][0]["detail"].endswith(f" of {allowed} open files")
+        await leave_all(clients)
+
+
+async def test_memory_nearly_used_up(worker):
+    with worker(MEMORY_LIMIT=2**25) as workers:
+        told = await diagnosed(workers, "memory-short")
+        assert told["exit_code"] == 2
+        assert "MiB resident" in told["findings"][0]["detail"]
+
+
+async def test_a_herd(worker):
+    with worker(MAX_CONNECTIONS=100) as workers:
+        clients = await enter_many(200, workers.origins)
+        told = await diagnosed(workers, "herd", KNOWN + 10)
+        assert told["exit_code"] == 2
+        assert told["limits"][0]["connects"]["total"] == 200
+        assert "limit-reached" in [finding["id"] for finding in told["findings"]]
+        await leave_all(clients)

@@ -1,0 +1,435 @@
+"""The files in testproject/deploy/: they fit the settings, the programs take them, and workers work behind them."""
+
+import asyncio
+import io
+import json
+import re
+import shutil
+import subprocess
+import sys
+import time
+import urllib.request
+from collections import Counter
+from contextlib import aclosing, suppress
+from pathlib import Path
+
+import pytest
+from django.core.management import call_command
+from websockets.asyncio.client import ClientConnection
+from websockets.exceptions import ConnectionClosed
+
+from channels_admission import readiness
+from channels_admission.client import Patience, connections
+from channels_admission.conf.sizing import HEADROOM, part
+from channels_admission.diagnostics.deploy import READ_TIMEOUT, advise, limits_conf, systemd
+
+from demo.consumers import ADDRESS
+from support.clients import Client, enter_many, leave_all, look, shows
+from support.deployment import (
+    BALANCERS,
+    DEPLOY,
+    UNIT,
+    Backend,
+    Haproxy,
+    Nginx,
+    Site,
+    find,
+    settings_of_the_files,
+    site,
+    unit,
+    variable,
+)
+from support.waiting import eventually
+
+REFUSAL = re.compile(r"Try Again Later; retry-after=\d+(\.\d)?")
+
+
+# They fit the settings
+
+
+@pytest.fixture
+def fitting(admission):
+    """The settings that the files are written for."""
+    return admission(**json.loads(settings_of_the_files()))
+
+
+def instructions(text: str) -> Counter[str]:
+    """Lines that are neither comments, nor the beginning or end of a block, nor an address of a worker."""
+    lines = [line.strip() for line in text.splitlines()]
+    return Counter(line for line in lines if line and line[0] not in "#}" and line[-1] != "{" and "server " not in line)
+
+
+def test_what_ws_status_advises_for_nginx_stands_in_its_files(fitting):
+    files = {path.name: text for path, text in ((Path(name), text) for name, text in advise(fitting).items())}
+    ours = "".join(path.read_text() for path in sorted((DEPLOY / "nginx").rglob("*.conf")))
+    nginx = "".join(text for name, text in advise(fitting).items() if "nginx" in name)
+    assert files.keys() == {"admission.conf", "nginx.conf"}
+    assert set(instructions(nginx)) - set(instructions(ours)) == set()
+
+
+def test_the_numbers_of_haproxy_are_those_of_nginx(fitting):
+    text = (DEPLOY / "haproxy" / "haproxy.cfg").read_text()
+    (outer,) = set(re.findall(r"limit_conn admission (\d+);", "".join(advise(fitting).values())))
+    whole, front, *servers = map(int, re.findall(r"maxconn (\d+)", text))
+    assert (front, servers) == (int(outer), [part(fitting.pool("default")) + HEADROOM] * 2)
+    assert whole >= front + 512
+    timeouts = dict(re.findall(r"timeout (\S+)\s+(\d+)s", text))
+    assert {timeouts[name] for name in ("client", "server", "tunnel")} == {str(READ_TIMEOUT)}
+    assert (timeouts["connect"], timeouts["http-request"]) == ("5", "10")
+
+
+def test_haproxy_asks_for_readiness_where_no_host_is_refused():
+    (asked,) = re.findall(r"presetenv READINESS (\S+)\?", (DEPLOY / "haproxy" / "haproxy.cfg").read_text())
+    assert asked == readiness.PATH
+
+
+def test_what_ws_status_advises_for_systemd_and_logins_stands_in_its_files(fitting):
+    (drop_in,) = (text for name, text in advise(fitting).items() if "systemd" in name)
+    assert set(instructions(drop_in)) <= set(instructions(UNIT.read_text()))
+    assert f"LimitNOFILE={unit()['LimitNOFILE']}" == systemd(fitting)
+    assert tuple(instructions((DEPLOY / "limits.conf").read_text())) == limits_conf(fitting)
+
+
+def test_a_unit_has_the_time_for_a_drain_of_either_kind(fitting):
+    """A worker hears of the one that the unit orders within a beat; the other it begins by itself."""
+    drain, drained = float(variable("DRAIN")), float(variable("DRAINED"))
+    assert drain + fitting.heartbeat < drained < float(unit()["TimeoutStopSec"])
+    assert fitting.drain_on_stop == drain
+
+
+def test_the_readme_names_every_file():
+    text = (DEPLOY / "README.md").read_text()
+    files = [path.relative_to(DEPLOY) for path in DEPLOY.rglob("*") if path.is_file() and path.name != "README.md"]
+    assert [str(file) for file in files if str(file) not in text and f"{file.parts[0]}/" not in text] == []
+
+
+# The programs take them
+
+
+@pytest.mark.integration
+def test_haproxy_takes_its_file():
+    command = [find("haproxy"), "-c", "-f", str(DEPLOY / "haproxy" / "haproxy.cfg")]
+    told = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (told.returncode, told.stderr) == (0, "")
+
+
+@pytest.mark.integration
+def test_nginx_takes_its_files():
+    told = subprocess.run(
+        [find("nginx"), "-t", "-g", "error_log stderr;", "-c", str(DEPLOY / "nginx" / "nginx.conf")],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert "syntax is ok" in told.stderr
+    assert re.findall(r"\[(?:warn|emerg)\].*", told.stderr) == []
+
+
+def test_systemd_takes_the_unit(tmp_path):
+    """Where there is no systemd, the unit is at least whole."""
+    assert unit().keys() >= {"ExecStart", "EnvironmentFile", "User", "WorkingDirectory", "KillSignal", "WantedBy"}
+    if not (verify := shutil.which("systemd-analyze")):
+        return
+    (tmp_path / "units").mkdir()
+    shutil.copy(UNIT, tmp_path / "units")
+    text = UNIT.read_text().replace("/srv/site/.venv/bin/python", sys.executable)
+    there = tmp_path / "units" / "site@8001.service"
+    there.write_text(text)
+    told = subprocess.run([verify, "verify", "--man=no", str(there)], capture_output=True, text=True, check=False)
+    assert (told.returncode, [line for line in told.stderr.splitlines() if "site@" in line]) == (0, [])
+
+
+# Three workers on two hosts behind each of them
+
+LIMIT = 6
+FAIR = 2
+"""Connections that an address may have in the pool of the herd."""
+HERD = {"MAX_CONNECTIONS": 2 * FAIR + 1, "QUOTAS": [{"key": "address", "max": FAIR}]}
+SETTINGS = {"MAX_CONNECTIONS": LIMIT, "EXPECTED_WORKERS": 3, "HEARTBEAT": 0.5, "LEASE": 5, "POOLS": {"herd": HERD}}
+CHECKED_EVERY = 0.5
+"""Seconds, by HAProxy's file."""
+ONE, OTHER = "127.0.0.5", "127.0.0.6"
+"""Addresses of clients."""
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory):
+    with site(tmp_path_factory.mktemp("site"), SETTINGS) as running:
+        yield running
+
+
+@pytest.fixture
+def seen(admission, running):
+    """The settings in force here are those of the workers, as for ``ws_status``."""
+    return admission(**SETTINGS, LEDGER=running.redis.url, PREFIX="channels_admission")
+
+
+@pytest.fixture(params=BALANCERS)
+def balancer(request, running, tmp_path):
+    with BALANCERS[request.param](running, tmp_path) as balancer:
+        yield balancer
+
+
+async def shows_nobody() -> bool:
+    return await shows(lambda pool: pool.held == 0)
+
+
+def by_worker(clients: list[Client]) -> Counter[int]:
+    return Counter(client.pid for client in clients if client.is_open)
+
+
+async def address_seen(client: Client) -> str:
+    await client.socket.send(ADDRESS)
+    return await client.socket.recv()
+
+
+@pytest.mark.integration
+async def test_the_limit_is_one_and_its_refusal_passes_through(running: Site, balancer: Nginx | Haproxy, seen):
+    await eventually(shows_nobody)
+    inside = [await Client.enter(balancer.origin) for _ in range(LIMIT)]
+    assert by_worker(inside) == dict.fromkeys(running.pids, 2)
+    outside = await enter_many(6, [balancer.origin])
+    assert {client.code for client in outside} == {1013}
+    assert all(REFUSAL.fullmatch(client.reason) for client in outside)
+    pool = await look()
+    assert (pool.held, {worker.held for worker in pool.workers}) == (LIMIT, {2})
+    assert Counter(worker.host for worker in pool.workers) == Counter(each.machine.name for each in running.backends)
+    await leave_all([*inside, *outside])
+
+
+@pytest.mark.integration
+async def test_a_worker_sees_the_client_s_own_address_and_believes_no_client(balancer: Nginx | Haproxy, seen):
+    await eventually(shows_nobody)
+    for address in (ONE, OTHER):
+        lie = {"additional_headers": {"X-Forwarded-For": "203.0.113.7"}, "local_addr": (address, 0)}
+        client = await Client.enter(balancer.origin, **lie)
+        assert await address_seen(client) == address
+        await client.leave()
+
+
+@pytest.mark.integration
+async def test_a_quota_of_an_address_is_one_for_all_workers(running: Site, balancer: Nginx | Haproxy, seen):
+    await eventually(lambda: shows(lambda pool: pool.held == 0, "herd"))
+    clients = [
+        await Client.enter(balancer.origin, "/ws/herd/", local_addr=(address, 0))
+        for address in (ONE, OTHER)
+        for _ in range(FAIR + 1)
+    ]
+    assert [client.code for client in clients] == [None, None, 1013, None, None, 1013]
+    assert len(by_worker(clients)) == len(running.backends)
+    await eventually(lambda: shows(lambda pool: pool.refused.get("quota:address", 0) >= 2, "herd"))
+    await leave_all(clients)
+
+
+@pytest.mark.integration
+async def test_nginx_sends_an_address_to_one_worker_where_it_is_to_be_sticky(running: Site, tmp_path, seen):
+    await eventually(shows_nobody)
+    with Nginx(running, tmp_path) as nginx:
+        clients = [await Client.enter(nginx.origin, "/sticky/ws/echo/") for _ in range(4)]
+        assert list(by_worker(clients).values()) == [4]
+        await leave_all(clients)
+
+
+ADDRESS_MAY_HAVE = 500
+FLOOD = """
+import socket, sys
+request = (
+    "GET /ws/echo/ HTTP/1.1", "Host: 127.0.0.1", "Origin: http://127.0.0.1", "Upgrade: websocket",
+    "Connection: Upgrade", "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==", "Sec-WebSocket-Version: 13", "", "",
+)
+clients = []
+for _ in range(int(sys.argv[3])):
+    clients.append(socket.create_connection(("127.0.0.1", int(sys.argv[1])), source_address=(sys.argv[2], 0)))
+    clients[-1].sendall("\\r\\n".join(request).encode())
+    print(clients[-1].recv(12).decode()[9:12])
+"""
+"""Handshakes whose connections stay, one after the other; prints what HTTP says to each."""
+
+
+@pytest.mark.integration
+async def test_the_outer_ring_stops_an_address_that_floods(balancer: Nginx | Haproxy, seen):
+    """Far beyond what one client does, and with 503; the workers themselves answer with 101, and then close."""
+    await eventually(shows_nobody)
+    flood = [sys.executable, "-c", FLOOD, str(balancer.port), "127.0.0.9", str(ADDRESS_MAY_HAVE + 10)]
+    process = await asyncio.create_subprocess_exec(*flood, stdout=subprocess.PIPE)
+    told, _ = await process.communicate()
+    assert told.decode().split() == ["101"] * ADDRESS_MAY_HAVE + ["503"] * 10
+    client = await Client.enter(balancer.origin, local_addr=(ONE, 0))
+    await client.leave()
+
+
+@pytest.mark.integration
+async def test_a_worker_leaves_rotation_before_its_sockets_are_closed(running: Site, balancer: Nginx | Haproxy, seen):
+    await eventually(shows_nobody)
+    leaving = running.backends[2]
+    before = [await admitted(balancer.origin) for _ in range(3)]
+    assert by_worker(before) == dict.fromkeys(running.pids, 1)
+    balancer.drain(leaving)
+    await eventually(lambda: sends_nobody_to(leaving, balancer), seconds=10)
+    after = [await admitted(balancer.origin) for _ in range(3)]
+    assert leaving.pid not in by_worker(after)
+    (its,) = (client for client in before if client.pid == leaving.pid)
+    await its.socket.send("still here")
+    assert await its.socket.recv() == "still here"
+    await asyncio.to_thread(leaving.stop)
+    await its.socket.wait_closed()
+    assert its.socket.close_code == 1012
+    assert re.fullmatch(r"Service Restart; retry-after=[\d.]+", its.socket.close_reason)
+    assert all(client.is_open for client in [*before, *after] if client is not its)
+    leaving.start()
+    balancer.renew(leaving)
+    await leave_all([*before, *after])
+
+
+@pytest.mark.integration
+async def test_full_pools_are_no_reason_for_haproxy_to_answer_itself(running: Site, tmp_path, seen):
+    await eventually(shows_nobody)
+    await eventually(lambda: shows(lambda pool: pool.held == 0, "herd"))
+    with Haproxy(running, tmp_path) as haproxy:
+        inside = [await admitted(haproxy.origin) for _ in range(LIMIT)]
+        for address in (ONE, ONE, OTHER, OTHER, "127.0.0.7"):
+            inside.append(await Client.enter(haproxy.origin, "/ws/herd/", local_addr=(address, 0)))
+        assert all(client.is_open for client in inside)
+        until = time.monotonic() + 5 * CHECKED_EVERY
+        while time.monotonic() < until:
+            outside = await Client.enter(haproxy.origin)
+            assert outside.code == 1013
+            await outside.leave()
+            await asyncio.sleep(CHECKED_EVERY / 10)
+        await leave_all(inside)
+
+
+def status_of(url: str) -> int:
+    with urllib.request.urlopen(url, timeout=5) as response:
+        return response.status
+
+
+@pytest.mark.integration
+async def test_workers_of_whom_none_is_ready_answer_all_the_same(running: Site, tmp_path, seen, monkeypatch):
+    """HAProxy by itself would say 503 to everybody."""
+    await eventually(lambda: shows(lambda pool: pool.held == 0, "herd"))
+    monkeypatch.setenv("READINESS", "/readiness/?pool=herd")
+    with Haproxy(running, tmp_path) as haproxy:
+        addresses = (ONE, ONE, OTHER, OTHER, "127.0.0.7")
+        inside = [await Client.enter(haproxy.origin, "/ws/herd/", local_addr=(each, 0)) for each in addresses]
+        await eventually(lambda: all(map(haproxy.is_down, running.backends)))
+        outside = await enter_many(6, [haproxy.origin], path="/ws/herd/")
+        assert {client.code for client in outside} == {1013}
+        assert all(REFUSAL.fullmatch(client.reason) for client in outside)
+        assert await asyncio.to_thread(status_of, f"{haproxy.origin}/blank/") == 200
+        await leave_all([*inside, *outside])
+        await eventually(lambda: not any(map(haproxy.is_down, running.backends)))
+
+
+@pytest.mark.integration
+async def test_haproxy_sends_nobody_to_a_worker_that_drains(running: Site, tmp_path, seen):
+    await eventually(shows_nobody)
+    leaving = running.backends[0]
+    order = {"worker": f"{leaving.machine.name}:{leaving.pid}", "stdout": io.StringIO()}
+    with Haproxy(running, tmp_path) as haproxy:
+        clients = [await admitted(haproxy.origin) for _ in range(3)]
+        (its,) = (client for client in clients if client.pid == leaving.pid)
+        await asyncio.to_thread(call_command, "ws_drain", over=600.0, **order)
+        await eventually(lambda: haproxy.is_down(leaving))
+        assert its.is_open
+        clients += [await admitted(haproxy.origin) for _ in range(3)]
+        assert by_worker(clients)[leaving.pid] == 1
+        await asyncio.to_thread(call_command, "ws_drain", cancel=True, **order)
+        await eventually(lambda: not haproxy.is_down(leaving))
+        await leave_all(clients)
+
+
+@pytest.mark.integration
+async def test_a_host_that_drains_is_sent_nobody_while_the_others_are(running: Site, tmp_path, seen):
+    await eventually(shows_nobody)
+    host = running.hosts[0].name
+    theirs = [backend for backend in running.backends if backend.machine.name == host]
+    with Haproxy(running, tmp_path) as haproxy:
+        clients = [await admitted(haproxy.origin) for _ in range(3)]
+        await leave_all(clients)
+        await asyncio.to_thread(call_command, "ws_drain", host=host, over=1.0, stdout=io.StringIO())
+        await eventually(lambda: all(map(haproxy.is_down, theirs)))
+        assert not any(haproxy.is_down(backend) for backend in running.backends if backend not in theirs)
+        await asyncio.to_thread(call_command, "ws_drain", host=host, cancel=True, stdout=io.StringIO())
+        await eventually(lambda: not any(map(haproxy.is_down, theirs)))
+
+
+async def admitted(origin: str) -> Client:
+    """A client that is let in, perhaps not at once: a worker that was just full believes so for a moment."""
+    while True:
+        client = await Client.enter(origin)
+        if client.is_open:
+            return client
+        await client.leave()
+
+
+async def sends_nobody_to(backend: Backend, balancer: Nginx | Haproxy) -> bool:
+    """As far as three clients that are let in can tell; a balancer that is told so may take a moment."""
+    clients = [await admitted(balancer.origin) for _ in range(3)]
+    await leave_all(clients)
+    return backend.pid not in {client.pid for client in clients}
+
+
+PATIENCE = Patience(first_retry_window=1.0)
+
+
+class Faithful:
+    """Clients that stay for as long as they may, and come back as the server says."""
+
+    def __init__(self, origin: str, count: int) -> None:
+        self.open_now = self.most = self.losses = 0
+        self.late: list[float] = []
+        """Seconds by which a return took longer than the client was told to wait."""
+        self._told, self._lost_at = [0.0] * count, [0.0] * count
+        self._tasks = [asyncio.ensure_future(self._live(origin, number)) for number in range(count)]
+
+    async def leave(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _live(self, origin: str, number: int) -> None:
+        options = {"origin": origin, "compression": None, "ping_interval": None}
+        uri = origin.replace("http", "ws") + "/ws/echo/"
+
+        def wait(wait) -> None:
+            self._told[number] += wait.seconds
+
+        async with aclosing(connections(uri, patience=PATIENCE, on_wait=wait, **options)) as sockets:
+            async for socket in sockets:
+                with suppress(ConnectionClosed):
+                    await self._stay(socket, number)
+
+    async def _stay(self, socket: ClientConnection, number: int) -> None:
+        """Until the end of the connection, if it is one that lets us in."""
+        now = asyncio.get_running_loop().time
+        await socket.send("in")
+        await socket.recv()
+        self.open_now += 1
+        self.most = max(self.most, self.open_now)
+        if self._lost_at[number]:
+            self.late.append(now() - self._lost_at[number] - self._told[number])
+        self._told[number] = 0.0
+        try:
+            await socket.wait_closed()
+        finally:
+            self.open_now -= 1
+        self.losses += 1
+        self._lost_at[number] = now()
+
+
+@pytest.mark.integration
+async def test_a_deployment_of_all_workers_loses_nobody_for_longer_than_told(running: Site, balancer, seen):
+    await eventually(shows_nobody)
+    clients = Faithful(balancer.origin, LIMIT)
+    await eventually(lambda: clients.open_now == LIMIT, seconds=10)
+    for backend in running.backends:
+        balancer.drain(backend)
+        await asyncio.to_thread(backend.stop)
+        await asyncio.to_thread(backend.start)
+        balancer.renew(backend)
+        await eventually(lambda: clients.open_now == LIMIT, seconds=10)
+    await eventually(lambda: len(clients.late) == clients.losses)
+    assert clients.losses >= LIMIT
+    assert clients.most == LIMIT
+    assert max(clients.late) < 1.0
+    assert (await look()).held == LIMIT
+    await clients.leave()

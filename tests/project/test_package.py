@@ -1,0 +1,119 @@
+"""What is installed, and what the documents say of it."""
+
+import re
+from configparser import ConfigParser
+from importlib.metadata import distribution
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+from packaging.version import Version
+
+import channels_admission
+from channels_admission import conf
+from channels_admission.conf import sizing
+
+from support import ROOT
+
+NEEDED = {
+    "channels_admission/py.typed",
+    "channels_admission/ledger/lua/main.lua",
+    "channels_admission/templates/channels_admission/status.html",
+    "channels_admission/static/channels_admission/admission.js",
+    "channels_admission/static/channels_admission/admission.css",
+    "channels_admission/static/channels_admission/charts.js",
+    "channels_admission/static/channels_admission/admission-socket.classic.js",
+    "channels_admission/static/channels_admission/admission-socket.d.ts",
+    "channels_admission/static/channels_admission/admission-socket.js",
+    "channels_admission/locale/id/LC_MESSAGES/django.mo",
+    "channels_admission/management/commands/ws_status.py",
+}
+
+
+def installed() -> set[str]:
+    return {str(path) for path in distribution("channels-admission").files or ()}
+
+
+def test_the_wheel_holds_what_is_needed_and_nothing_of_the_tests():
+    files = installed()
+    if not distribution("channels-admission").read_text("RECORD") or any("__editable__" in name for name in files):
+        pytest.skip("installed in place; tox installs the wheel")
+    assert files >= NEEDED
+    tops = {name.partition("/")[0] for name in files}
+    assert {top for top in tops if not top.endswith(".dist-info")} == {"channels_admission"}
+
+
+def test_the_versions_agree():
+    assert distribution("channels-admission").version == channels_admission.__version__
+    assert f"## {channels_admission.__version__}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_the_readme_tells_every_setting_with_its_default():
+    table = dict(re.findall(r"^\| `([A-Z_]+)` \| ([^|]+) \|", (ROOT / "README.md").read_text(), re.MULTILINE))
+    assert set(table) == {key.name for key in conf.KEYS} | {"POOLS"}
+    for key in conf.KEYS:
+        if key.name != "LEDGER":
+            assert table[key.name].strip() == f"`{key.default!r}`".replace("'", '"')
+
+
+def test_the_page_and_the_types_tell_every_option_of_the_client_with_its_default():
+    static = Path(str(files("channels_admission"))) / "static" / "channels_admission"
+    block = re.search(r"const DEFAULTS = \{\n(.*?)\n  \};", (static / "admission-socket.classic.js").read_text(), re.S)
+    options = dict(re.findall(r"^ +(\w+)(?:: ([^,]+))?, //", block[1], re.MULTILINE))
+    assert len(options) > 10
+    page = (ROOT / "docs" / "clients.md").read_text()
+    table = dict(re.findall(r"^\| `([a-z]\w+)` \| `([^`]+)` \|", page, re.MULTILINE))
+    assert table == {name: value.replace("_", "") or f"AdmissionSocket.{name}" for name, value in options.items()}
+    types = re.search(r"interface AdmissionOptions \{\n(.*?)\n\}", (static / "admission-socket.d.ts").read_text(), re.S)
+    told = re.findall(r"^  (?:/\*\* .*: (.*)\. \*/\n  )?(\w+)\?:", types[1], re.MULTILINE)
+    assert {name: value.replace(",", "").strip("`") or "{}" for value, name in told} == table
+
+
+def test_the_readme_tells_every_check():
+    checks = "".join(path.read_text() for path in (ROOT / "channels_admission").rglob("*.py"))
+    ids = set(re.findall(r'"(?:channels_admission\.)?([EW]\d{3})"', checks))
+    readme = (ROOT / "README.md").read_text()
+    assert len(ids) > 15
+    assert [check for check in sorted(ids) if f"`{check}`" not in readme] == []
+
+
+def test_the_readme_tells_what_a_connection_was_measured_to_take():
+    readme = (ROOT / "README.md").read_text()
+    assert f"at {sizing.CONNECTION_KIB} KiB a connection" in readme
+    assert f"; {sizing.HEADROOM} files are added" in readme
+
+
+def test_ci_runs_the_command_that_the_readme_names():
+    (command,) = re.findall(r"^## Tests\n\n```console\n(.*)\n```", (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert (ROOT / ".ci" / "run").read_text().splitlines()[-1] == command
+
+
+def test_every_link_of_the_documents_leads_somewhere():
+    documents = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
+    links = [(page, *re.match(r"([^#]*)#?(.*)", to).groups()) for page in documents for to in links_of(page)]
+    assert len(links) > 30
+    for page, path, anchor in links:
+        target = page.parent / path if path else page
+        assert target.exists(), (page, path)
+        assert not anchor or anchor in anchors_of(target), (page, path, anchor)
+
+
+def links_of(page: Path) -> list[str]:
+    return [to for to in re.findall(r"\]\(([^)\s]+)\)", page.read_text()) if not to.startswith("http")]
+
+
+def anchors_of(page: Path) -> set[str]:
+    """The names that a page's headings have as places to go to."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_the_oldest_versions_that_are_tested_are_those_that_are_allowed():
+    config = ConfigParser(interpolation=None)
+    config.read(ROOT / "setup.cfg")
+    allowed = dict(line.split(">=") for line in config["options"]["install_requires"].split())
+    lines = (ROOT / "tests" / "oldest.txt").read_text().splitlines()
+    tested = dict(line.split("==") for line in lines if not line.startswith("#"))
+    assert tested.keys() == allowed.keys()
+    for name, version in tested.items():
+        assert Version(version) == Version(allowed[name]), name

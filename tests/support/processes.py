@@ -1,0 +1,156 @@
+"""Server processes of a simulation: an event loop in virtual time, with the product's limiters on it."""
+
+import asyncio
+import math
+import selectors
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from channels_admission.conf import PoolSettings
+from channels_admission.core.protocol import Report, View
+from channels_admission.limiter.limiter import Limiter, Slot
+from channels_admission.runtime.identity import Worker
+
+if TYPE_CHECKING:
+    from support.simulation import Simulation
+
+
+class _Selector(selectors.SelectSelector):
+    """Waits for nothing: stops the loop when there is nothing left to do now, noting until when."""
+
+    loop: "VirtualLoop"
+
+    def select(self, timeout: float | None = None) -> list[Any]:
+        if timeout is None or timeout > 0:
+            self.loop.due = math.inf if timeout is None else self.loop.time() + timeout
+            self.loop.stop()
+        return []
+
+
+class VirtualLoop(asyncio.SelectorEventLoop):
+    """An event loop whose time is given, run one turn at a time."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        selector = _Selector()
+        selector.loop = self
+        self.time = clock
+        self.due = 0.0
+        """When it next has something to do."""
+        super().__init__(selector)
+
+
+class Actor:
+    """A limiter with its link to the ledger, and what the ledger knows of it."""
+
+    kind = address = "simulated"
+
+    def __init__(self, process: "Process", pool: PoolSettings) -> None:
+        simulation = process.simulation
+        worker = Worker(pid=process.pid, born=1, nonce=f"{next(simulation.numbers):08x}")
+        self.process = process
+        self.id = worker.id
+        state = simulation.state(pool, worker)
+        self.limiter = Limiter(state, simulation.settings, self, on_end=process.part)
+        self.slots: list[Slot] = []
+        self.sent = 0
+        """The number of its newest report."""
+        self.applied = 0
+        """The number of its newest report that the ledger ever applied."""
+        self.heard = False
+        """Whether the ledger got its newest report, or an older one that counts as much, and has not lost it since."""
+        self.leased_at = 0.0
+        """When its lease was last renewed, on the pool's clock."""
+        self.born = 0.0
+
+    @property
+    def held(self) -> int:
+        return self.limiter.state.held
+
+    async def reconcile(self, pool: str, report: Report) -> View:
+        self.sent = report.seq
+        answer = self.process.loop.create_future()
+        self.process.simulation.send(self, report, answer)
+        return await answer
+
+    async def connect(self) -> None:
+        verdict = await self.limiter.acquire()
+        if isinstance(verdict, Slot):
+            self.slots.append(verdict)
+
+    async def aclose(self) -> None:
+        pass
+
+
+class Process:
+    """A server process: an event loop with a limiter, and retired limiters beside it while they hold slots."""
+
+    def __init__(self, simulation: "Simulation", pool: PoolSettings) -> None:
+        self.simulation = simulation
+        self.pid = next(simulation.numbers)
+        self.loop = VirtualLoop(simulation.time)
+        self.actors: list[Actor] = []
+        self.alive = True
+        self.leaving = False
+        self.paused = False
+        self.do(lambda: self.configure(pool))
+
+    @property
+    def due(self) -> float:
+        return math.inf if self.paused else self.loop.due
+
+    def do(self, action: Callable[[], object]) -> None:
+        """Have it do something in its next turn, which comes at once unless it is paused."""
+        if self.alive:
+            self.loop.call_soon(action)
+            self.loop.due = 0.0
+
+    def configure(self, pool: PoolSettings) -> None:
+        """A new limiter serves from now on, as when settings have changed."""
+        for actor in self.actors:
+            actor.limiter.retire()
+        actor = Actor(self, pool)
+        self.actors.append(actor)
+        self.simulation.judge.see_birth(actor)
+
+    def open(self, handshakes: int, patience: float | None) -> None:
+        """So many handshakes arrive together; one client goes away after ``patience`` seconds."""
+        if self.actors and not self.leaving:
+            tasks = [self.loop.create_task(self.actors[-1].connect()) for _ in range(handshakes)]
+            if patience is not None:
+                self.simulation.later(patience, lambda: self.do(tasks[0].cancel))
+
+    def shut(self, connections: int) -> None:
+        """So many connections end, any of them."""
+        owners = [actor for actor in self.actors for _ in actor.slots]
+        for actor in self.simulation.rng.sample(owners, min(connections, len(owners))):
+            actor.slots.pop().release()
+
+    async def part(self, limiter: Limiter) -> None:
+        self.actors = [actor for actor in self.actors if actor.limiter is not limiter]
+
+    async def leave(self) -> None:
+        """End in good order."""
+        self.shut(10**6)
+        for actor in list(self.actors):
+            await actor.limiter.aclose()
+        self.simulation.later(0, lambda: self.simulation.end(self, 1.0))
+
+    def kill(self) -> None:
+        """End at once, saying nothing to anybody."""
+        if self.alive:
+            for actor in self.actors:
+                actor.limiter.close = _do_nothing
+                actor.limiter.reconciler._say_goodbye = actor.limiter.end = _say_nothing
+            self.alive, self.leaving = False, True
+            for task in asyncio.all_tasks(self.loop):
+                task.cancel()
+            self.loop.run_forever()
+            self.loop.close()
+
+
+def _do_nothing() -> None:
+    pass
+
+
+async def _say_nothing() -> None:
+    pass

@@ -1,0 +1,425 @@
+"""Limiters, the middleware and the mixin in a pool that is shared by quotas and classes."""
+
+import asyncio
+
+import pytest
+from channels.testing import WebsocketCommunicator
+
+from channels_admission.core.overrides import Controls, Order
+from channels_admission.core.protocol import Ask
+from channels_admission.exceptions import LedgerUnavailable
+from channels_admission.ledger.memory import MemoryLedger
+from channels_admission.limiter.limiter import Slot
+from channels_admission.limiter.registry import close_limiters, limiter_of
+from channels_admission.middleware import AdmissionMiddleware
+from channels_admission.quotas.claims import first_asks
+from channels_admission.status.snapshot import collect
+
+from support.users import (
+    KIM,
+    LEE,
+    NOBODY,
+    AsyncWebsocketAccept,
+    Client,
+    Echo,
+    enter,
+    enter_all,
+    leave,
+    open_all,
+    site,
+    why,
+)
+from support.waiting import eventually
+
+QUOTAS = [{"key": "user", "max": 2}]
+SHARES = {"anonymous": 0.8, "member": 0.95, "staff": 1.0}
+
+
+def by_user(scope):
+    return None if "user" not in scope else "member" if scope["user"].pk else "anonymous"
+
+
+CLASSIFY = "support.users.rank"
+
+
+def claimed(limiter) -> int:
+    return len(MemoryLedger._pools[limiter.settings.prefix, "default"].claims)
+
+
+async def test_each_user_has_a_quota_of_its_own(opened):
+    async with opened(QUOTAS=QUOTAS) as limiter:
+        verdicts = await enter_all(limiter, *[{"user": KIM}] * 4, {"user": LEE}, {"user": NOBODY}, {})
+        assert why(verdicts) == ["", "", "quota:user", "quota:user", "", "", ""]
+        assert limiter.state.counters["quota:user"] == 2
+        verdicts[0].release()
+        assert why(await enter_all(limiter, {"user": KIM}, {"user": KIM})) == ["", "quota:user"]
+
+
+async def test_of_nobody_no_key_is_kept(opened):
+    async with opened(QUOTAS=QUOTAS) as limiter:
+        slots = await enter_all(limiter, {"user": KIM}, {"user": LEE})
+        assert claimed(limiter) == 2
+        for slot in slots:
+            slot.release()
+            slot.release()
+        await eventually(lambda: claimed(limiter) == 0)
+        assert limiter.state.claims._held == {}
+
+
+async def test_a_handshake_cancelled_while_it_waits_leaves_no_claim(opened):
+    async with opened(QUOTAS=QUOTAS) as limiter:
+        tasks = [asyncio.ensure_future(enter(limiter, user=KIM)) for _ in range(2)]
+        await asyncio.sleep(0)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await eventually(lambda: claimed(limiter) == 0)
+        assert why(await enter_all(limiter, {"user": KIM}, {"user": KIM})) == ["", ""]
+
+
+async def test_a_quota_has_no_schedule_and_keeps_nobody_else_waiting(opened):
+    async with opened(QUOTAS=QUOTAS, CONNECT_RATE=10, CONNECT_BURST=50, RETRY_AFTER=(1, 60)) as limiter:
+        await asyncio.sleep(0.3)
+        await enter_all(limiter, *[{"user": KIM}] * 30)
+        assert limiter.retries.owed == 0
+
+
+async def test_classes_fill_the_pool_in_their_order(opened):
+    async with opened(MAX_CONNECTIONS=20, CLASSIFY=CLASSIFY, SHARES=SHARES) as limiter:
+        slots = await enter_all(limiter, *[{"rank": "anonymous"}] * 20)
+        assert why(slots) == [""] * 16 + ["share"] * 4
+        assert why(await enter_all(limiter, {"rank": "anonymous"})) == ["share"]
+        assert why(await enter_all(limiter, *[{"rank": "member"}] * 5)) == [""] * 3 + ["share"] * 2
+        assert why(await enter_all(limiter, {"rank": "anonymous"}, {"rank": "staff"})) == ["share", ""]
+        assert why(await enter_all(limiter, {"rank": "staff"}, {"rank": "exempt"}, {})) == ["full", "", "full"]
+        (pool,) = (await collect()).pools
+        assert pool.classes == {"anonymous": 16, "member": 3, "staff": 1, "exempt": 1}
+        assert pool.refused["share"] == 4 + 1 + 2 + 1
+
+
+@pytest.mark.parametrize(
+    ("claims", "number"),
+    [((b"key", *[None] * 7), 200), ((None,) * 8, 200), ((), 200), ((b"key", None, b"other"), 100), ((b"key",) * 3, 66)],
+)
+def test_a_call_asks_for_so_many_claims_and_a_quota_that_does_not_apply_is_none(claims, number):
+    assert first_asks([Ask(claims)] * 400) == number
+    assert first_asks([Ask(claims)] * 7) == 7
+
+
+async def test_a_mixed_herd_is_exact(opened):
+    async with opened(MAX_CONNECTIONS=100, CLASSIFY=CLASSIFY, SHARES=SHARES) as limiter:
+        herd = [{"rank": rank} for rank in ("anonymous", "member", "staff", "exempt") for _ in range(100)]
+        verdicts = await enter_all(limiter, *herd)
+        admitted = [
+            sum(isinstance(each, Slot) for each in verdicts[start : start + 100]) for start in (0, 100, 200, 300)
+        ]
+        assert admitted == [80, 15, 5, 100]
+
+
+async def test_the_exempt_are_admitted_while_the_ledger_is_away_and_in_trouble(opened):
+    async with opened(MAX_CONNECTIONS=1, CLASSIFY=CLASSIFY, SHARES=SHARES, WHEN_LEDGER_DOWN="closed") as limiter:
+        await enter(limiter, rank="staff")
+        limiter.reconciler._fail(LedgerUnavailable("gone"))
+        limiter.overload.refusing = lambda: "memory"
+        limiter.overload.saturated_ = True
+        assert why(await enter_all(limiter, {"rank": "exempt"}, {"rank": "staff"})) == ["", "memory"]
+        assert limiter.state.held == 2
+
+
+@pytest.mark.parametrize(
+    ("policy", "expected"),
+    [
+        ("share", ["", "", "quota:user"]),
+        ("freeze", ["ledger", "ledger", "ledger"]),
+        ("open", ["", "", ""]),
+        ("closed", ["ledger", "ledger", "ledger"]),
+    ],
+)
+async def test_while_the_ledger_is_away_a_worker_keeps_quotas_by_itself(opened, policy, expected):
+    async with opened(QUOTAS=QUOTAS, WHEN_LEDGER_DOWN=policy) as limiter:
+        await limiter.acquire(limiter.rules.ask({}))
+        limiter.reconciler._fail(LedgerUnavailable("gone"))
+        assert why(await enter_all(limiter, *[{"user": KIM}] * 3)) == expected
+
+
+async def test_frozen_claims_may_be_taken_again(opened):
+    async with opened(QUOTAS=QUOTAS, WHEN_LEDGER_DOWN="freeze") as limiter:
+        kim, lee = await enter_all(limiter, {"user": KIM}, {"user": LEE})
+        limiter.reconciler._fail(LedgerUnavailable("gone"))
+        kim.release()
+        lee.release()
+        assert why(await enter_all(limiter, {"user": KIM}, {"user": KIM})) == ["", "quota:user"]
+
+
+async def test_while_the_ledger_is_away_a_class_keeps_to_its_share(opened):
+    async with opened(MAX_CONNECTIONS=10, CLASSIFY=CLASSIFY, SHARES=SHARES) as limiter:
+        await enter_all(limiter, *[{"rank": "anonymous"}] * 7)
+        limiter.reconciler._fail(LedgerUnavailable("gone"))
+        assert why(await enter_all(limiter, *[{"rank": "anonymous"}] * 2, {"rank": "staff"})) == ["", "share", ""]
+
+
+async def test_a_class_without_a_share_is_told_of_once(opened, caplog):
+    async with opened(CLASSIFY=CLASSIFY, SHARES=SHARES) as limiter:
+        assert why(await enter_all(limiter, *[{"rank": "stranger"}] * 3)) == [""] * 3
+    assert [record.getMessage() for record in caplog.records] == [
+        "Pool 'default' has no share for the class 'stranger'."
+    ]
+
+
+async def test_a_worker_that_drains_asks_for_nobody_and_a_paused_pool_lets_in_none_of_the_exempt(opened):
+    async with opened(QUOTAS=QUOTAS, CLASSIFY=CLASSIFY, SHARES=SHARES) as limiter:
+        limiter.state.controls = Controls(paused=Order(1, "ann", at=0.0))
+        assert why(await enter_all(limiter, {"user": KIM}, {"rank": "exempt"})) == ["paused", "paused"]
+        limiter.drain(0)
+        assert why(await enter_all(limiter, {"user": KIM}, {"rank": "exempt"})) == ["draining", "draining"]
+        assert not limiter.decisions.queue.waiting
+        assert claimed(limiter) == 0
+
+
+async def test_who_waits_as_a_drain_begins_is_refused_and_leaves_no_claim(opened):
+    async with opened(QUOTAS=QUOTAS) as limiter:
+        await enter_all(limiter, {})
+        waiting = [asyncio.ensure_future(enter(limiter, user=KIM)) for _ in range(2)]
+        await asyncio.sleep(0)
+        limiter.drain(0)
+        assert why(await asyncio.gather(*waiting)) == ["draining", "draining"]
+        await eventually(lambda: claimed(limiter) == 0 and not limiter.state.unreported)
+        assert limiter.state.claims._held == {}
+
+
+async def test_a_dry_run_counts_claims_beyond_their_quota_and_gives_them_back(opened):
+    async with opened(QUOTAS=QUOTAS, DRY_RUN=True) as limiter:
+        slots = await enter_all(limiter, *[{"user": KIM}] * 4, *[{}] * 2)
+        assert why(slots) == [""] * 6
+        for slot in slots[4:]:
+            assert await limiter.claim(slot, limiter.rules.ask_again({"user": KIM}, slot.claims, slot.group)) is None
+        assert limiter.state.counters["dry:quota:user"] == 4
+        assert list(limiter.state.claims._held.values()) == [6]
+        await eventually(lambda: not limiter.state.unreported)
+        assert list(MemoryLedger._pools[limiter.settings.prefix, "default"].claims.values()) == [6]
+        for slot in slots:
+            slot.release()
+        await eventually(lambda: claimed(limiter) == 0)
+        assert limiter.state.claims._held == {}
+
+
+async def test_claims_taken_while_the_ledger_is_away_are_told_when_it_is_back(opened):
+    async with opened(QUOTAS=QUOTAS, HEARTBEAT=0.2, LEASE=2) as limiter:
+        limiter.reconciler._fail(LedgerUnavailable("gone"))
+        slots = await enter_all(limiter, {"user": KIM}, {"user": LEE}, {"user": LEE})
+        assert why(slots) == [""] * 3
+        slots.pop().release()
+        await eventually(lambda: not limiter.state.away and not limiter.state.unreported)
+        assert list(MemoryLedger._pools[limiter.settings.prefix, "default"].claims.values()) == [1, 1]
+        for slot in slots:
+            slot.release()
+        await eventually(lambda: claimed(limiter) == 0)
+
+
+async def test_a_late_claim_that_is_cancelled_in_the_moment_of_its_verdict_costs_the_slot_nothing(opened):
+    async with opened(QUOTAS=QUOTAS) as limiter:
+        (slot,) = await enter_all(limiter, {})
+        late = asyncio.ensure_future(
+            limiter.claim(slot, limiter.rules.ask_again({"user": KIM}, slot.claims, slot.group))
+        )
+        await asyncio.sleep(0)
+        limiter.reconciler._fail(LedgerUnavailable("gone"))
+        late.cancel()
+        await asyncio.gather(late, return_exceptions=True)
+        assert late.cancelled()
+        assert slot.pool == "default"
+        assert limiter.state.held == 1
+        slot.release()
+        await eventually(lambda: claimed(limiter) == 0)
+
+
+async def test_a_late_claim_of_a_slot_that_was_released_meanwhile_is_given_back(opened):
+    async with opened(QUOTAS=QUOTAS, CLASSIFY=CLASSIFY, SHARES=SHARES) as limiter:
+        (slot,) = await enter_all(limiter, {})
+        late = asyncio.ensure_future(
+            limiter.claim(slot, limiter.rules.ask_again({"user": KIM, "rank": "staff"}, slot.claims, slot.group))
+        )
+        await asyncio.sleep(0)
+        slot.release()
+        assert await late is None
+        await eventually(lambda: claimed(limiter) == 0)
+        assert limiter.state.claims._held == {}
+        assert +limiter.state.claims._groups == {}
+
+
+@pytest.mark.parametrize("users", [(KIM, KIM), (KIM, LEE)])
+async def test_two_late_claims_of_one_slot_at_the_same_time_leave_one(opened, users):
+    async with opened(QUOTAS=QUOTAS, CLASSIFY=CLASSIFY, SHARES=SHARES) as limiter:
+        (slot,) = await enter_all(limiter, {})
+        late = [limiter.rules.ask_again({"user": user, "rank": "staff"}, slot.claims, slot.group) for user in users]
+        assert await asyncio.gather(*(limiter.claim(slot, ask) for ask in late)) == [None, None]
+        assert slot.claims == late[0].claims
+        assert limiter.state.claims._held == {late[0].claims[0]: 1}
+        assert +limiter.state.claims._groups == {late[0].group: 1}
+        slot.release()
+        assert limiter.state.claims._held == {}
+        assert set(limiter.state.claims._groups.values()) == {0}
+        await eventually(lambda: claimed(limiter) == 0)
+
+
+@pytest.mark.parametrize(("policy", "expected"), [("open", [None] * 3), ("share", [None, None, "quota:user"])])
+async def test_late_claims_are_decided_as_early_ones_while_the_ledger_is_away(opened, policy, expected):
+    async with opened(QUOTAS=QUOTAS, WHEN_LEDGER_DOWN=policy) as limiter:
+        slots = await enter_all(limiter, *[{}] * 3)
+        limiter.reconciler._fail(LedgerUnavailable("gone"))
+        late = [limiter.rules.ask_again({"user": KIM}, slot.claims, slot.group) for slot in slots]
+        verdicts = [await limiter.claim(slot, ask) for slot, ask in zip(slots, late, strict=True)]
+        assert [verdict and verdict.reason for verdict in verdicts] == expected
+
+
+# The user is known late
+
+
+async def test_the_mixin_adds_the_claim_of_the_user(admission):
+    admission(QUOTAS=QUOTAS)
+    clients = await open_all(KIM, KIM, KIM, LEE, NOBODY, NOBODY, NOBODY)
+    limiter = limiter_of("default")
+    assert len(clients) == 6
+    assert limiter.state.held == 6
+    assert limiter.state.counters["quota:user"] == 1
+    assert claimed(limiter) == 2
+    await leave(clients)
+
+
+async def test_a_middleware_inside_adds_it_as_well(admission):
+    admission(QUOTAS=QUOTAS)
+    clients = await open_all(KIM, KIM, KIM, inner=AdmissionMiddleware(AsyncWebsocketAccept()))
+    assert len(clients) == 2
+    await clients[0].socket.disconnect()
+    limiter = limiter_of("default")
+    await eventually(lambda: limiter.state.held == 1)
+    clients[:1] = await open_all(KIM, inner=AdmissionMiddleware(AsyncWebsocketAccept()))
+    assert len(clients) == 2
+    await leave(clients)
+
+
+async def test_who_is_refused_late_and_kept_a_while_holds_no_slot_meanwhile(admission):
+    admission(QUOTAS=[{"key": "user", "max": 1}], REFUSAL_HOLD=30)
+    socket = WebsocketCommunicator(site(KIM), "/")
+    await socket.connect()
+    limiter = limiter_of("default")
+    refused = WebsocketCommunicator(site(KIM), "/")
+    assert (await refused.connect())[0]
+    await eventually(lambda: limiter.refusals_held == 1)
+    assert limiter.state.held == 1
+    for each in (refused, socket):
+        await each.disconnect()
+    await eventually(lambda: limiter.state.held == 0)
+    await close_limiters()
+
+
+async def test_a_class_known_late_needs_room_in_its_share(admission):
+    admission(MAX_CONNECTIONS=10, CLASSIFY=f"{__name__}.by_user", SHARES={"anonymous": 0.5, "member": 1.0})
+    clients = await open_all(*[NOBODY] * 7, *[KIM] * 6)
+    limiter = limiter_of("default")
+    assert limiter.state.held == 10
+    assert limiter.state.counters == {"admitted": 12, "share": 2, "full": 1, "released": 2}
+    await eventually(lambda: len(clients) == 10)
+    await leave(clients)
+
+
+async def test_claims_of_a_limiter_whose_settings_have_changed_stay_with_it(admission):
+    admission(QUOTAS=QUOTAS)
+    clients = await open_all(KIM)
+    old = limiter_of("default")
+    admission(QUOTAS=[])
+    assert limiter_of("default") is not old
+    await leave(clients)
+    assert old.state.held == 0
+
+
+# Strangers
+
+DEADLINE = 1.0
+"""Seconds, enough to come in even on a busy machine."""
+
+
+async def test_strangers_hold_their_share_and_no_more(admission):
+    admission(MAX_CONNECTIONS=10, PENDING_SHARE=0.3)
+    clients = await open_all(*[NOBODY] * 5)
+    limiter = limiter_of("default")
+    assert len(clients) == 3
+    assert limiter.state.counters["quota:pending"] == 2
+    await clients[0].socket.send_to(text_data="it is me")
+    assert await clients[0].socket.receive_from() == "it is me"
+    clients += await open_all(NOBODY, NOBODY)
+    assert len(clients) == 4
+    await leave(clients)
+
+
+async def test_a_user_is_no_stranger_for_long(admission):
+    admission(MAX_CONNECTIONS=10, PENDING_SHARE=0.1, PENDING_DEADLINE=0.5)
+    clients = await open_all(KIM, KIM, LEE)
+    assert len(clients) == 3
+    await asyncio.sleep(0.6)
+    assert all([await client.is_open() for client in clients])
+    await eventually(lambda: claimed(limiter_of("default")) == 0)
+    await leave(clients)
+
+
+@pytest.mark.parametrize("keys", [{}, {"PENDING_SHARE": 0.5}])
+async def test_who_is_a_stranger_at_the_deadline_is_closed(admission, keys):
+    admission(PENDING_DEADLINE=DEADLINE, **keys)
+    stranger, known, flagged = (
+        Client(site(NOBODY)),
+        Client(site(NOBODY)),
+        Client(AdmissionMiddleware(mark(Echo.as_asgi()))),
+    )
+    loop = asyncio.get_running_loop()
+    for client in (stranger, known, flagged):
+        assert await client.opens()
+    opened = loop.time()
+    await known.socket.send_to(text_data="it is me")
+    await known.socket.receive_from()
+    closed = await stranger.socket.receive_output(5)
+    assert (closed["code"], closed["reason"]) == (1008, "Authentication Required")
+    await asyncio.sleep(opened + DEADLINE + 0.2 - loop.time())
+    assert await known.is_open()
+    assert await flagged.is_open()
+    limiter = limiter_of("default")
+    assert limiter.state.counters["overdue"] == 1
+    await leave([known, flagged])
+
+
+async def test_a_dry_run_counts_strangers_at_their_deadline_and_closes_none(admission):
+    admission(PENDING_DEADLINE=0.2, DRY_RUN=True)
+    clients = await open_all(NOBODY, NOBODY, KIM)
+    limiter = limiter_of("default")
+    await eventually(lambda: limiter.state.counters["dry:overdue"] == 2)
+    assert limiter.state.counters == {"admitted": 3, "dry:overdue": 2}
+    assert [await client.is_open() for client in clients] == [True] * 3
+    await leave(clients)
+
+
+async def test_the_exempt_have_no_deadline_wherever_they_are_known(admission):
+    admission(PENDING_DEADLINE=0.2, CLASSIFY=CLASSIFY, SHARES=SHARES)
+    early, late, other = (
+        Client(with_rank("exempt", site(NOBODY))),
+        Client(AdmissionMiddleware(with_rank("exempt", Echo.as_asgi()))),
+        Client(with_rank("staff", site(NOBODY))),
+    )
+    assert [await client.opens() for client in (early, late, other)] == [True] * 3
+    assert (await other.socket.receive_output(5))["code"] == 1008
+    await asyncio.sleep(0.4)
+    assert [await client.is_open() for client in (early, late)] == [True] * 2
+    assert limiter_of("default").state.counters["overdue"] == 1
+    await leave([early, late])
+
+
+def with_rank(name, inner):
+    async def classify(scope, receive, send):
+        await inner({**scope, "rank": name}, receive, send)
+
+    return classify
+
+
+def mark(inner):
+    async def authenticate(scope, receive, send):
+        await inner({**scope, "admission_authenticated": True}, receive, send)
+
+    return authenticate

@@ -1,0 +1,335 @@
+"""What operators set, as a limiter obeys it: drains, pauses, limits and dry runs."""
+
+import asyncio
+import itertools
+import logging
+import re
+from dataclasses import replace
+
+import pytest
+
+from channels_admission import controls
+from channels_admission.connections.connection import Connection
+from channels_admission.controls import ALL_WORKERS, acancel, achange, adrain
+from channels_admission.core.counters import Reason
+from channels_admission.core.overrides import Controls, Order
+from channels_admission.core.protocol import View
+from channels_admission.core.rate import RetrySchedule
+from channels_admission.exceptions import ConfigurationError, ControlError
+from channels_admission.ledger.overrides import whom
+from channels_admission.limiter import closer
+from channels_admission.limiter.closer import Closer
+from channels_admission.limiter.limiter import Slot
+from channels_admission.limiter.registry import close_limiters, limiter_of
+from channels_admission.limiter.state import State
+from channels_admission.middleware import AdmissionMiddleware
+from channels_admission.runtime.faults import Faults
+from channels_admission.runtime.identity import Worker, host_name
+from channels_admission.status.snapshot import collect
+
+from support.clients import shows
+from support.waiting import eventually
+
+SPEED = {"HEARTBEAT": 0.1, "LEASE": 1, "RETRY_AFTER": (1, 60)}
+
+
+class Crowd:
+    """Connections through the middleware, and when each was closed, with the code and the hint."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.closed: list[tuple[float, int, str]] = []
+        self.tasks: list[asyncio.Task[None]] = []
+
+    async def _inner(self, scope, receive, send):
+        await receive()
+        await send({"type": "websocket.accept"})
+        while (await receive())["type"] != "websocket.disconnect":
+            pass
+
+    async def _one(self) -> None:
+        events = iter([{"type": "websocket.connect"}])
+
+        async def receive():
+            for event in events:
+                return event
+            return await asyncio.Event().wait()
+
+        async def send(message):
+            if message["type"] == "websocket.close":
+                self.closed.append((self.loop.time(), message["code"], message["reason"]))
+
+        await AdmissionMiddleware(self._inner)({"type": "websocket", "path": "/"}, receive, send)
+
+    async def enter(self, number: int) -> None:
+        limiter, before = limiter_of("default"), limiter_of("default").state.held
+        self.tasks += [asyncio.create_task(self._one()) for _ in range(number)]
+        await eventually(lambda: len(limiter.connections) == before + number)
+
+    async def leave(self) -> None:
+        for task in self.tasks:
+            task.cancel()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
+        await close_limiters()
+
+
+@pytest.fixture
+async def crowd():
+    crowd = Crowd()
+    yield crowd
+    await crowd.leave()
+
+
+def place(limiter) -> str:
+    return limiter.state.worker.id.rpartition(":")[0]
+
+
+async def test_a_drain_closes_evenly_with_1012_and_a_hint_and_refuses_newcomers(admission, crowd):
+    admission(**SPEED, MAX_CONNECTIONS=500)
+    await crowd.enter(200)
+    limiter = limiter_of("default")
+    began = crowd.loop.time()
+    (change,) = await adrain(place(limiter), by="ann", over=2.0)
+    assert str(change) == f"Pool default: drain of {limiter.state.worker.id} from none to 2 s"
+    await eventually(lambda: limiter.state.draining, 1)
+    assert (await limiter.acquire()).reason == Reason.DRAINING
+    await eventually(lambda: limiter.state.held == 0, 5)
+    assert crowd.loop.time() - began < 2.5
+    times = [at for at, _, _ in crowd.closed]
+    assert len(times) == 200
+    most = max(sum(start <= at < start + 1 for at in times) for start in times)
+    assert most <= 1.3 * 100
+    gaps = [later - earlier for earlier, later in itertools.pairwise(times)]
+    # They end two at a time, 20 ms apart in the mean; by chance one in three of these is longer by a fifth.
+    assert sum(gap > 1.2 * 0.02 for gap in gaps) > 10
+    assert sum(0.01 < gap < 0.9 * 0.02 for gap in gaps) > 10
+    assert {code for _, code, _ in crowd.closed} == {1012}
+    hints = {float(re.fullmatch(r"Service Restart; retry-after=([\d.]+)", reason)[1]) for _, _, reason in crowd.closed}
+    assert 1 <= min(hints) < max(hints) <= 2
+    await eventually(lambda: shows(lambda pool: (pool.drained, pool.held) == (200, 0)))
+    (pool,) = (await collect()).pools
+    assert (pool.held, pool.refused, pool.shed) == (0, {"draining": 1}, 0)
+    (worker,) = pool.workers
+    assert worker.draining
+
+
+async def test_a_host_with_a_long_name_is_drained_by_it_and_so_is_its_worker(admission, monkeypatch):
+    admission(**SPEED)
+    raw = f"{'pod-' * 12}example.org"
+    monkeypatch.setattr("channels_admission.runtime.identity.host", lambda: host_name(raw))
+    slot = await limiter_of("default").acquire()
+    worker = limiter_of("default").state.worker
+    for target, known in (
+        (raw, host_name(raw)),
+        (f"{raw}:{worker.pid}", worker.id),
+        (f"{raw}:{worker.id.partition(':')[2]}", worker.id),
+    ):
+        (change,) = await adrain(target, by="ann", over=60)
+        assert change.what == f"drain of {whom(known)}"
+        assert len(await acancel(target, by="ann")) == 1
+    with pytest.raises(ControlError, match="No worker"):
+        await adrain(f"{raw[:40]}:{worker.pid}", by="ann", over=60)
+    slot.release()
+    await close_limiters()
+
+
+async def test_a_drain_that_is_cancelled_closes_no_more_and_admits_again(admission, crowd):
+    admission(**SPEED, MAX_CONNECTIONS=500)
+    await crowd.enter(50)
+    limiter = limiter_of("default")
+    await adrain(ALL_WORKERS, by="ann", over=20.0)
+    await eventually(lambda: len(crowd.closed) >= 3)
+    (change,) = await acancel(ALL_WORKERS, by="bob")
+    assert str(change) == "Pool default: drain of all workers from 20 s to none"
+    await eventually(lambda: not limiter.state.draining and limiter.state.held == 50 - len(crowd.closed), 1)
+    left = limiter.state.held
+    await crowd.enter(1)
+    await asyncio.sleep(0.5)
+    assert limiter.state.held == left + 1
+    assert await acancel(ALL_WORKERS, by="bob") == ()
+
+
+async def test_of_all_workers_those_are_drained_that_run_and_of_a_host_those_that_come_later(admission, crowd):
+    admission(**SPEED)
+    await crowd.enter(1)
+    host = limiter_of("default").state.worker.id.partition(":")[0]
+    await adrain(ALL_WORKERS, by="ann", over=0)
+    await eventually(lambda: limiter_of("default").state.held == 0)
+    await close_limiters()
+    slot = await limiter_of("default").acquire()
+    assert isinstance(slot, Slot)
+    await adrain(host, by="ann", over=0)
+    await eventually(lambda: limiter_of("default").state.draining)
+    slot.release()
+    await close_limiters()
+    assert (await limiter_of("default").acquire()).reason == Reason.DRAINING
+
+
+@pytest.mark.parametrize("target", ["*", "", "?", "[a-z]*", "*:*"])
+async def test_no_text_means_all_workers(admission, crowd, target):
+    admission(**SPEED)
+    await crowd.enter(1)
+    with pytest.raises(ControlError, match=r"is a pattern|is known"):
+        await adrain(target, by="ann", over=0)
+    (pool,) = (await collect()).pools
+    assert (pool.controls.drains, limiter_of("default").state.draining) == ((), False)
+
+
+async def test_a_pause_refuses_and_closes_nobody(admission, crowd, caplog):
+    admission(**SPEED)
+    await crowd.enter(3)
+    limiter = limiter_of("default")
+    (change,) = await achange("default", paused=True, by="ann")
+    assert str(change) == "Pool default: admissions from open to paused"
+    assert (await limiter.acquire()).reason == Reason.PAUSED
+    await eventually(lambda: limiter.state.closed)
+    assert (await limiter.acquire()).reason == Reason.PAUSED
+    assert limiter.state.held == 3
+    (pool,) = (await collect()).pools
+    assert (pool.paused, pool.controls.paused.by) == (True, "ann")
+    assert await achange("default", paused=True, by="bob") == ()
+    await achange("default", paused=False, by="bob")
+    await eventually(lambda: not limiter.state.closed)
+    await crowd.enter(1)
+
+
+async def test_a_lowered_limit_closes_nobody_unless_it_is_enforced(admission, crowd):
+    admission(**SPEED, MAX_CONNECTIONS=100)
+    await crowd.enter(60)
+    limiter = limiter_of("default")
+    (change,) = await achange("default", limit=40, by="ann")
+    assert str(change) == "Pool default: limit from 100 by the settings to 40"
+    await asyncio.sleep(0.4)
+    assert limiter.state.held == 60
+    assert (await limiter.acquire()).reason == Reason.FULL
+    (change,) = await achange("default", limit=40, over=0.5, by="ann")
+    assert str(change) == "Pool default: limit from 40 to 40 (enforced within 0.5 s)"
+    await eventually(lambda: limiter.state.held == 40, 3)
+    await asyncio.sleep(0.3)
+    assert limiter.state.held == 40
+    (pool,) = (await collect()).pools
+    assert (pool.limit, pool.configured, pool.held, pool.drained) == (40, 100, 40, 20)
+    await eventually(lambda: limiter.state.controls.limit.over is None)  # it is done, and ends nobody any more
+    await achange("default", limit=None, by="ann")
+    await crowd.enter(30)
+
+
+async def test_who_has_left_since_the_report_is_not_ended_once_more(admission, monkeypatch):
+    settings = admission(MAX_CONNECTIONS=100)
+    monkeypatch.setattr(closer.random, "random", lambda: 0.999)
+    state = State(settings.pool("default"), Worker())
+    state.controls = Controls(limit=Order(40, "ann", at=0.0, over=1.0))
+    state.held, state.allowance = 40, 41
+    drains = Closer(state, RetrySchedule(state.terms), Faults("a pool"))
+    drains.connections[Connection(None, None)] = 0.0
+    view = View(0, total=41, limit=40, workers=1, version=1, settling=False, lapsed=False, now=10.0)
+    drains.enforce(view, beat=0.1)
+    assert drains._task is None
+    state.held = 41
+    drains.enforce(view, beat=0.1)
+    assert drains._task is not None
+    drains.cancel()
+
+
+async def test_an_enforced_limit_takes_its_time_whatever_the_clock_of_redis_says(admission, monkeypatch):
+    settings = admission(MAX_CONNECTIONS=100)
+    monkeypatch.setattr(closer.random, "random", lambda: 0.999)
+    state = State(settings.pool("default"), Worker())
+    state.controls = Controls(limit=Order(40, "ann", at=1000.0, over=60.0))
+    state.held = state.allowance = 100
+    drains = Closer(state, RetrySchedule(state.terms), Faults("a pool"))
+    drains.connections.update((Connection(None, None), 0.0) for _ in range(100))
+    ended = []
+    monkeypatch.setattr(drains, "_end_all", lambda doomed, seconds: ended.append(len(doomed)) or asyncio.sleep(0))
+    view = View(0, total=100, limit=40, workers=1, version=1, settling=False, lapsed=False)
+    for now in (1000.0, 4600.0, 970.0, 9e11):
+        drains.enforce(replace(view, now=now), beat=1.0)
+        await drains._task
+    assert ended == [1] * 4
+    drains.cancel()
+
+
+async def test_a_dry_run_counts_whom_it_would_refuse_and_lets_them_in(admission, crowd, caplog):
+    caplog.set_level(logging.INFO, "channels_admission")
+    admission(**SPEED, MAX_CONNECTIONS=5, DRY_RUN=True)
+    await crowd.enter(12)
+    limiter = limiter_of("default")
+    assert limiter.state.held == 12
+    await eventually(lambda: limiter.state.unreported == 0 and limiter.state.allowance == 12)
+    (pool,) = (await collect()).pools
+    assert (pool.held, pool.limit, pool.dry_run) == (12, 5, True)
+    assert (pool.admitted, pool.refused, pool.would_refuse) == (12, {}, {"full": 7})
+    assert pool.connects.total == 12
+    await eventually(lambda: "Dry run: pool 'default' would have refused 7 connections, and let them in: 7 full."
+                     in caplog.messages)  # fmt: skip
+    (change,) = await achange("default", dry_run=False, by="ann")
+    assert str(change) == "Pool default: dry run from on by the settings to off"
+    await eventually(lambda: not limiter.state.dry_run)
+    assert (await limiter.acquire()).reason == Reason.FULL
+    await achange("default", dry_run=True, paused=True, by="ann")
+    await eventually(lambda: limiter.state.dry_run)
+    await crowd.enter(1)
+    await adrain(ALL_WORKERS, by="ann", over=0)
+    await eventually(lambda: limiter.state.held == 0)
+    assert (await limiter.acquire()).reason == Reason.DRAINING
+
+
+@pytest.mark.parametrize("limit", [-1, 10_000_001])
+async def test_a_limit_out_of_range_is_refused(admission, limit):
+    admission()
+    with pytest.raises(ControlError, match="A limit is a whole number from 0 to 10,000,000"):
+        await achange("default", limit=limit, by="ann")
+
+
+async def test_what_cannot_be_reached_or_is_unknown_is_said(admission, redis_server):
+    admission(POOLS={"chat": {}})
+    with pytest.raises(ControlError, match="The memory ledger is in the worker's own process"):
+        await achange("chat", limit=5, by="ann")
+    admission(LEDGER=redis_server.url, POOLS={"chat": {}})
+    with pytest.raises(ConfigurationError, match="Did you mean 'chat'"):
+        await achange("chatt", limit=5, by="ann")
+    with pytest.raises(ControlError, match="No host 'web-9' is known"):
+        await adrain("web-9", by="ann", over=5)
+    with pytest.raises(ControlError, match="A time is from 0 to 86,400 seconds"):
+        await adrain(ALL_WORKERS, by="ann", over=-1)
+    assert {str(change) for change in await adrain(ALL_WORKERS, by="x" * 99, over=5)} == {
+        f"Pool {name}: drain of all workers from none to 5 s" for name in ("default", "chat")
+    }
+    assert re.fullmatch(
+        r"Pool chat: drain of all workers 5 s, set by x{40} at [-\d]+ [:\d]+ UTC",
+        (await controls.adescribe("chat"))[-1],
+    )
+
+
+async def test_changes_at_the_same_time_are_all_made(admission, redis_server):
+    admission(LEDGER=redis_server.url)
+    await asyncio.gather(
+        achange("default", limit=5, by="a"), achange("default", paused=True, by="b"),
+        achange("default", dry_run=True, by="c"),
+    )  # fmt: skip
+    (pool,) = (await collect()).pools
+    assert (pool.limit, pool.paused, pool.dry_run) == (5, True, True)
+
+
+async def test_many_connections_are_ended_some_at_a_time(monkeypatch):
+    loop = asyncio.get_running_loop()
+    began, seen = loop.time(), []
+    async for each in closer.spread(list(range(3000)), 1.0):
+        seen.append((each, loop.time() - began))
+    assert [each for each, _ in seen] == list(range(3000))
+    assert seen[-1][1] < 1.3
+    for start in (0.0, 0.25, 0.5, 0.7):
+        assert sum(start <= at < start + 0.25 for _, at in seen) <= 1.3 * 750 + 60
+
+
+async def test_a_pool_that_is_switched_off_costs_nothing(admission):
+    admission(ENABLED=False, DRY_RUN=True, DRAIN_ON_STOP=5)
+    seen = []
+
+    async def inner(*arguments):
+        seen.append(arguments)
+
+    arguments = ({"type": "websocket"}, object(), object())
+    await AdmissionMiddleware(inner)(*arguments)
+    assert all(ours is theirs for ours, theirs in zip(seen[0], arguments, strict=True))
+    assert asyncio.all_tasks() == {asyncio.current_task()}
