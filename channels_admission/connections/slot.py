@@ -102,9 +102,3 @@ class Held(Mapping[str, Slot]):
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
-
-
-def keep(slot: Slot, scope: Scope) -> None:
-    """Put the slot into the scope of its connection, beside those of other pools."""
-    # Not in a copy of the scope, which would be most of what an open connection keeps in memory.
-    scope[KEY] = Held(slot, scope[KEY].values() if KEY in scope else ())

@@ -70,7 +70,7 @@ class Decisions:
         if not reason and not is_exempt and self._overload is not None:
             reason = self._overload.refusing()
         if reason:
-            return self._refuse_unasked(reason, ask)
+            return self._refuse(reason) if ask is None else self._refuse_unasked(reason, ask)
         if state.away or self._is_closed:
             return self._decide_alone(ask)
         # A slot that is counted still. In a shared pool, the ledger alone knows which client may have it.
@@ -78,9 +78,9 @@ class Decisions:
             return self.slots.admit()
         if not is_exempt:
             if reason := self._shortage.reason(group, self._loop.time()):
-                return self._refuse_unasked(reason, ask)
+                return self._refuse(reason) if ask is None else self._refuse_unasked(reason, ask)
             if len(self.queue) >= MOST_WAITING:
-                return self._refuse_unasked(Reason.CROWD, ask)
+                return self._refuse(Reason.CROWD) if ask is None else self._refuse_unasked(Reason.CROWD, ask)
         return await self._wait(ask)
 
     async def extend(self, slot: Slot, ask: Ask) -> Refusal | None:
@@ -133,18 +133,17 @@ class Decisions:
         ``wait`` is how many seconds a client that tries too often must wait.
         """
         is_dry = self._state.dry_run and reason != Reason.DRAINING
-        self._state.refuse(f"{DRY}{reason}" if is_dry else reason)
+        self._state.counters[f"{DRY}{reason}" if is_dry else str(reason)] += 1
         self._log.note()
         if is_dry:
             self._owner.report_soon()
             return self.slots.take(ask, slot)
-        return Refusal(reason, self._retries.retry_after(reason, self._loop.time(), wait))
+        now = self._loop.time()
+        return Refusal(reason, self._retries.next(now) if ask is None else self._retries.retry_after(reason, now, wait))
 
-    def _refuse_unasked(self, reason: str, ask: Ask | None) -> Slot | Refusal:
+    def _refuse_unasked(self, reason: str, ask: Ask) -> Slot | Refusal:
         """Refuse without the ledger. A client that tries too often gets no retry time of the schedule."""
-        if ask is not None and (refusal := self._refuse_attempt(ask)):
-            return refusal
-        return self._refuse(reason, ask)
+        return self._refuse_attempt(ask) or self._refuse(reason, ask)
 
     def _refuse_attempt(self, ask: Ask, slot: Slot | None = None, *, is_asked: bool = False) -> Slot | Refusal | None:
         """A refusal if the client tries too often, before anything is spent on it; see :meth:`.State.over`."""

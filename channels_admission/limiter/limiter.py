@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from ..conf import Settings
 from ..connections.asgi import Receive, Scope, Send
 from ..connections.connection import Connection
-from ..connections.slot import Slot, keep
+from ..connections.slot import KEY, Held, Slot
 from ..core.counters import HEALED, Reason
 from ..core.protocol import Ask, Refusal, Report, View
 from ..core.rate import RetrySchedule
@@ -60,6 +60,7 @@ class Limiter:
         self.decisions = Decisions(self, state, self.retries, overload, self.events.refusals)
         self.closer = Closer(state, self.retries, faults)
         self._refuser = Refuser(state, frozenset(settings.pressure))
+        self.refuse = self._refuser.refuse
         self._lookout = Lookout(pool, self.closer, faults)
         self.reconciler = Reconciler(self, ledger, settings)
         self._gone: tuple[str, ...] = ()
@@ -98,14 +99,12 @@ class Limiter:
         self.events.tell_verdict(verdict, self.state.worker, ask)
         return verdict if isinstance(verdict, Refusal) else self._connect(verdict, scope, receive, send)
 
-    async def refuse(self, refusal: Refusal, scope: Scope, receive: Receive, send: Send) -> None:
-        """Tell the client of a refusal."""
-        await self._refuser.refuse(refusal, scope, receive, send)
-
     def leave(self, connection: Connection) -> None:
         """The application of the connection has returned."""
         connection.leave()
-        self.forget(connection)
+        self.closer.connections.pop(connection, None)
+        if connection.slot is not None:
+            connection.slot.release()
 
     def forget(self, connection: Connection) -> None:
         """Release the slot of the connection, whether or not its application goes on."""
@@ -126,7 +125,8 @@ class Limiter:
         connection = None
         try:
             connection = Connection(receive, send, slot)
-            keep(slot, scope)
+            # Not in a copy of the scope, which would be most of what an open connection keeps in memory.
+            scope[KEY] = Held(slot, scope[KEY].values() if KEY in scope else ())
             deadline = self.pool.pending_deadline
             slot.is_authenticated = deadline is None or is_authenticated(scope)
             if deadline is not None and not slot.is_authenticated:
@@ -153,7 +153,9 @@ class Limiter:
 
     def take_back(self, slot: Slot) -> None:
         """The slot was released."""
-        self.decisions.slots.take_back(slot)
+        if self.state.elders is not None:
+            self.state.elders.forget(slot)
+        self.state.release(slot.claims, slot.group)
         self.reconciler.report_soon()
 
     def acquaint(self, slot: Slot) -> None:

@@ -1,4 +1,4 @@
-"""The slots of one limiter: given, counted under further keys, and taken back, with the books kept in step."""
+"""The slots of one limiter: given, and counted under further keys, with the books kept in step."""
 
 from collections.abc import Callable
 
@@ -18,7 +18,8 @@ class Slots:
     def admit(self, ask: Ask | None = None) -> Slot:
         """A slot for what has been claimed."""
         slot = Slot(self._owner) if ask is None else Slot(self._owner, ask.claims, ask.group)
-        self._note_age(slot)
+        if self._state.elders is not None:
+            self._state.elders.note(slot, self._clock())
         self._state.admit(ask)  # nothing may go wrong from here on
         return slot
 
@@ -28,21 +29,11 @@ class Slots:
             return self.admit(ask)
         if ask is not None:
             self._state.extend(slot, ask)
-            self._note_age(slot)
+            if self._state.elders is not None and slot.limiter is not None:
+                self._state.elders.note(slot, self._clock())
         return slot
 
     def take(self, ask: Ask | None, slot: Slot | None) -> Slot:
         """The same, and claim it without the ledger's word."""
         self._state.take(ask)
         return self.give(ask, slot)
-
-    def take_back(self, slot: Slot) -> None:
-        """The slot was released."""
-        if self._state.elders is not None:
-            self._state.elders.forget(slot)
-        self._state.release(slot.claims, slot.group)
-
-    def _note_age(self, slot: Slot) -> None:
-        """Remember since when the slot is counted under its keys, where that matters."""
-        if self._state.elders is not None and slot.limiter is not None:
-            self._state.elders.note(slot, self._clock())

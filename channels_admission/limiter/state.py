@@ -201,9 +201,6 @@ class State:
             slot.claims = tuple(new if old is None else old for old, new in zip_longest(slot.claims, ask.claims))
             slot.group = ask.group
 
-    def refuse(self, reason: str) -> None:
-        self.counters[str(reason)] += 1
-
     def release(self, claims: Claimed = (), group: int = 0) -> None:
         self.held -= 1
         self.counters[RELEASED] += 1

@@ -143,7 +143,7 @@ class Faults(RuleBasedStateMachine):
 
     def start(self) -> Actor:
         state = State(self.settings.pool("default"), Worker())
-        owner = SimpleNamespace(take_back=lambda slot: actor.given.take_back(slot))
+        owner = SimpleNamespace(take_back=lambda slot: state.release(slot.claims, slot.group))
         actor = Actor(state, Slots(owner, state, self.clock), silent_since=self.clock.now)
         self.actors.append(actor)
         return actor
@@ -190,14 +190,14 @@ class Faults(RuleBasedStateMachine):
             return
         for ask, reason in zip(asks, view.verdicts, strict=True):
             if reason:
-                state.refuse(reason)
+                state.counters[reason] += 1
             else:
                 self.give(actor, ask, slot)
         while wanted and not asks and state.has_room:
             self.give(actor)
             wanted -= 1
         for _ in range(0 if asks else wanted):
-            state.refuse(Reason.FULL)
+            state.counters[Reason.FULL] += 1
 
     def give(self, actor: Actor, ask: Ask | None = None, slot: Slot | None = None) -> None:
         given = actor.given.give(ask, slot)

@@ -221,7 +221,7 @@ async def test_a_ledger_lost_and_regained_is_told_by_each_worker(admission):
     admission(HEARTBEAT=0.1, LEASE=1)
     heard = []
     limiter = limiter_of("default")
-    await eventually(lambda: limiter.state.controls is not None and limiter.calls)
+    await eventually(lambda: limiter.state.controls is not None and limiter.state.calls.made)
     real = limiter.reconciler.ledger.reconcile
 
     async def away(pool, report):

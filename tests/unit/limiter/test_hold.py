@@ -53,7 +53,7 @@ async def test_a_refused_client_is_kept_between_half_of_the_hold_and_all_of_it(r
     await asyncio.gather(*(visitor.task for visitor in visitors))
     assert all(0.19 <= visitor.held <= 0.6 for visitor in visitors)
     assert len({round(visitor.held, 3) for visitor in visitors}) > 5
-    assert limiter_of("default").refusals_held == 0
+    assert limiter_of("default")._refuser.held == 0
     await close_limiters()
 
 
@@ -62,7 +62,7 @@ async def test_at_most_so_many_are_kept_and_the_others_closed_at_once(refusing):
     visitors = [Visitor() for _ in range(10)]
     done, waiting = await asyncio.wait([visitor.task for visitor in visitors], timeout=0.15)
     assert (len(done), len(waiting)) == (7, 3)
-    assert limiter_of("default").refusals_held == 3
+    assert limiter_of("default")._refuser.held == 3
     await asyncio.wait(waiting)
     await close_limiters()
 
@@ -75,7 +75,7 @@ async def test_what_a_held_client_sends_is_thrown_away_and_when_it_leaves_it_is_
     visitor.events.put_nowait({"type": "websocket.disconnect", "code": 1001})
     await asyncio.wait_for(visitor.task, 2)
     assert visitor.types == ["websocket.accept"]
-    assert limiter_of("default").refusals_held == 0
+    assert limiter_of("default")._refuser.held == 0
     await close_limiters()
 
 
@@ -95,11 +95,11 @@ async def test_a_cancelled_hold_is_counted_no_more(refusing):
     refusing(REFUSAL_HOLD=30)
     visitor = Visitor()
     await asyncio.sleep(0.05)
-    assert limiter_of("default").refusals_held == 1
+    assert limiter_of("default")._refuser.held == 1
     visitor.task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await visitor.task
-    assert limiter_of("default").refusals_held == 0
+    assert limiter_of("default")._refuser.held == 0
     await close_limiters()
 
 

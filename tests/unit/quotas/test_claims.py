@@ -192,7 +192,8 @@ async def test_a_dry_run_counts_claims_beyond_their_quota_and_gives_them_back(op
         slots = await enter_all(limiter, *[{"user": KIM}] * 4, *[{}] * 2)
         assert why(slots) == [""] * 6
         for slot in slots[4:]:
-            assert await limiter.claim(slot, limiter.rules.ask_again({"user": KIM}, slot.claims, slot.group)) is None
+            ask = limiter.rules.ask_again({"user": KIM}, slot.claims, slot.group)
+            assert await limiter.decisions.extend(slot, ask) is None
         assert limiter.state.counters["dry:quota:user"] == 4
         assert list(limiter.state.claims._held.values()) == [6]
         await eventually(lambda: not limiter.state.unreported)
@@ -220,7 +221,7 @@ async def test_a_late_claim_that_is_cancelled_in_the_moment_of_its_verdict_costs
     async with opened(QUOTAS=QUOTAS) as limiter:
         (slot,) = await enter_all(limiter, {})
         late = asyncio.ensure_future(
-            limiter.claim(slot, limiter.rules.ask_again({"user": KIM}, slot.claims, slot.group))
+            limiter.decisions.extend(slot, limiter.rules.ask_again({"user": KIM}, slot.claims, slot.group))
         )
         await asyncio.sleep(0)
         limiter.reconciler._fail(LedgerUnavailable("gone"))
@@ -237,7 +238,9 @@ async def test_a_late_claim_of_a_slot_that_was_released_meanwhile_is_given_back(
     async with opened(QUOTAS=QUOTAS, CLASSIFY=CLASSIFY, SHARES=SHARES) as limiter:
         (slot,) = await enter_all(limiter, {})
         late = asyncio.ensure_future(
-            limiter.claim(slot, limiter.rules.ask_again({"user": KIM, "rank": "staff"}, slot.claims, slot.group))
+            limiter.decisions.extend(
+                slot, limiter.rules.ask_again({"user": KIM, "rank": "staff"}, slot.claims, slot.group)
+            )
         )
         await asyncio.sleep(0)
         slot.release()
@@ -252,7 +255,7 @@ async def test_two_late_claims_of_one_slot_at_the_same_time_leave_one(opened, us
     async with opened(QUOTAS=QUOTAS, CLASSIFY=CLASSIFY, SHARES=SHARES) as limiter:
         (slot,) = await enter_all(limiter, {})
         late = [limiter.rules.ask_again({"user": user, "rank": "staff"}, slot.claims, slot.group) for user in users]
-        assert await asyncio.gather(*(limiter.claim(slot, ask) for ask in late)) == [None, None]
+        assert await asyncio.gather(*(limiter.decisions.extend(slot, ask) for ask in late)) == [None, None]
         assert slot.claims == late[0].claims
         assert limiter.state.claims._held == {late[0].claims[0]: 1}
         assert +limiter.state.claims._groups == {late[0].group: 1}
@@ -268,7 +271,7 @@ async def test_late_claims_are_decided_as_early_ones_while_the_ledger_is_away(op
         slots = await enter_all(limiter, *[{}] * 3)
         limiter.reconciler._fail(LedgerUnavailable("gone"))
         late = [limiter.rules.ask_again({"user": KIM}, slot.claims, slot.group) for slot in slots]
-        verdicts = [await limiter.claim(slot, ask) for slot, ask in zip(slots, late, strict=True)]
+        verdicts = [await limiter.decisions.extend(slot, ask) for slot, ask in zip(slots, late, strict=True)]
         assert [verdict and verdict.reason for verdict in verdicts] == expected
 
 
@@ -305,7 +308,7 @@ async def test_who_is_refused_late_and_kept_a_while_holds_no_slot_meanwhile(admi
     limiter = limiter_of("default")
     refused = WebsocketCommunicator(site(KIM), "/")
     assert (await refused.connect())[0]
-    await eventually(lambda: limiter.refusals_held == 1)
+    await eventually(lambda: limiter._refuser.held == 1)
     assert limiter.state.held == 1
     for each in (refused, socket):
         await each.disconnect()

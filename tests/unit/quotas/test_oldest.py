@@ -12,7 +12,7 @@ from channels_admission.ledger import open_ledger
 from channels_admission.limiter.limiter import Limiter
 from channels_admission.limiter.registry import close_limiters, limiter_of
 from channels_admission.limiter.state import State
-from channels_admission.middleware import AdmissionMiddleware, _enter
+from channels_admission.middleware import AdmissionMiddleware
 from channels_admission.runtime.identity import Worker
 from channels_admission.status.snapshot import collect
 
@@ -40,13 +40,11 @@ class Seat:
         async def send(message):
             self.sent.append(message)
 
-        connection = _enter(receive, send, self.slot, limiter, {"type": "websocket"})
+        connection = limiter._connect(self.slot, {"type": "websocket"}, receive, send)
         try:
             await connection.receive()
         finally:
-            connection.leave()
-            del limiter.connections[connection]
-            self.slot.release()
+            limiter.leave(connection)
 
     @property
     def code(self):
