@@ -24,7 +24,7 @@ class Standing(StrEnum):
     """A monitor refuses every handshake."""
     PAUSED = "paused"
     FULL = "full"
-    """Every slot of the pool is held, or was and less than a twentieth is free since, so that the state is steady."""
+    """Every slot of the pool is held. The state lasts until a twentieth of the slots is free."""
     READY = "ready"
     IDLE = "idle"
     """The process has had no WebSocket yet, or serves none."""

@@ -10,8 +10,8 @@ capacity_critical = Signal()
 capacity_full = Signal()
 """Every slot of a pool is held. Arguments as for :data:`capacity_warning`."""
 capacity_recovered = Signal()
-"""A pool has fallen five points below the threshold of its level; ``edge.level`` is the new one. Arguments as for
-:data:`capacity_warning`."""
+"""A pool has fallen five points below the threshold of its former level; ``edge.level`` is the new one. Arguments as
+for :data:`capacity_warning`."""
 
 ledger_lost = Signal()
 """A worker decides alone because the ledger is away. Arguments: ``pool``, ``worker`` and ``error``."""

@@ -138,7 +138,7 @@ class Connection:
             await self._send(message)
 
     async def is_over(self) -> bool:
-        """Whether only the package has cancelled the task; if so, send the close. Call it in the ``except`` block.
+        """Whether only the package has cancelled the task; if so, send the close. Call it after the CancelledError.
 
         Returns within :data:`CLOSING` seconds, or is cancelled again.
         """
