@@ -1,4 +1,4 @@
-"""System checks: one per setting, and the mistakes that only show under load."""
+"""System checks: one per setting, and others for mistakes that only show under load."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -40,7 +40,7 @@ MIXIN_ON_THE_RIGHT = "channels_admission.E020"
 
 
 def register() -> None:
-    """Add the checks of this module to Django's."""
+    """Register the checks of this module."""
     for check in (
         check_settings, check_ledger, check_pace, check_shares, check_quotas, check_descriptors,
         check_channel_layer, check_layer_in_memory, check_mixin_order, check_daphne, check_metrics,
@@ -50,32 +50,32 @@ def register() -> None:
 
 
 def check_settings(app_configs: list[AppConfig] | None, **_: Any) -> list[checks.CheckMessage]:
-    """Every problem of ``CHANNELS_ADMISSION``, each under the id of its key."""
+    """Report every problem of ``CHANNELS_ADMISSION`` under the id of its key."""
     return [checks.Error(problem.message, hint=problem.hint, id=problem.id) for problem in conf.examine()[1]]
 
 
 def check_ledger(app_configs: list[AppConfig] | None, **_: Any) -> list[checks.CheckMessage]:
-    """Warn when every worker would count for itself alone on a site in production."""
+    """Warn of a site in production whose workers each count alone."""
     settings = _in_production()
     if settings is None or settings.ledger.backend != MEMORY:
         return []
     return [
         checks.Warning(
-            "Connections are counted in each process by itself: with the memory ledger every worker process has "
-            "the whole limit, and ws_status sees none of them.",
-            hint=f"Set {conf.NAME}['LEDGER'] to a Redis URL, or use a channels_redis channel layer, "
-            "whose Redis is then used.",
+            "With the memory ledger every worker process has the whole limit for itself, and ws_status sees none of "
+            "them.",
+            hint=f"Set {conf.NAME}['LEDGER'] to a Redis URL, or use a channels_redis channel layer: its Redis is the "
+            "default.",
             id=MEMORY_IN_PRODUCTION,
         )
     ]
 
 
 def check_pace(app_configs: list[AppConfig] | None, **_: Any) -> list[checks.CheckMessage]:
-    """Warn of pools whose slow start or burst changes nothing, since they have no rate."""
+    """Warn of pools with a slow start or a burst, but without a rate."""
     return [
         checks.Warning(
-            f"The pool {pool.name!r} has a SLOW_START or a CONNECT_BURST and no CONNECT_RATE: they change nothing.",
-            hint="Set CONNECT_RATE to the admissions per second that the site can take, or remove them.",
+            f"SLOW_START and CONNECT_BURST have no effect in the pool {pool.name!r}, which has no CONNECT_RATE.",
+            hint="Set CONNECT_RATE to the admissions per second that the site can take, or remove the others.",
             id=PACE_WITHOUT_RATE,
         )
         for pool in _pools()
@@ -84,10 +84,10 @@ def check_pace(app_configs: list[AppConfig] | None, **_: Any) -> list[checks.Che
 
 
 def check_shares(app_configs: list[AppConfig] | None, **_: Any) -> list[checks.CheckMessage]:
-    """Warn of pools that have shares for classes to which nobody is assigned."""
+    """Warn of pools with shares, but without a function that classifies connections."""
     return [
         checks.Warning(
-            f"The pool {pool.name!r} has SHARES and no CLASSIFY: nobody is of any of its classes.",
+            f"SHARES has no effect in the pool {pool.name!r}, which has no CLASSIFY.",
             hint="Set CLASSIFY to the dotted path of a function from a scope to the name of a class, or remove SHARES.",
             id=SHARES_WITHOUT_CLASSES,
         )
@@ -97,17 +97,17 @@ def check_shares(app_configs: list[AppConfig] | None, **_: Any) -> list[checks.C
 
 
 def _pools() -> Iterable[conf.PoolSettings]:
-    """Every pool, where the settings are right."""
+    """Every pool; none if the settings have problems."""
     settings, _problems = conf.examine()
     return settings.pools.values() if settings else ()
 
 
 def check_quotas(app_configs: list[AppConfig] | None, **_: Any) -> list[checks.CheckMessage]:
-    """Warn of quotas under which one client may close connections as fast as it can open others."""
+    """Warn of quotas that close the oldest connection, and limit no attempts."""
     return [
         checks.Warning(
             f"The quota {quota.name!r} of the pool {pool.name!r} closes the oldest connection for each new one, and "
-            "limits no attempts: one client that opens connections without end has the workers close as many.",
+            "limits no attempts: a client that keeps opening connections makes the workers close as many.",
             hint="Give the quota a 'rate', such as {'key': 'user', 'max': 3, 'full': 'oldest', 'rate': 1}.",
             id=OLDEST_WITHOUT_RATE,
         )
@@ -118,7 +118,7 @@ def check_quotas(app_configs: list[AppConfig] | None, **_: Any) -> list[checks.C
 
 
 def check_descriptors(app_configs: list[AppConfig] | None, **_: Any) -> list[checks.CheckMessage]:
-    """Warn when a worker on a site in production may not open as many files as its part of the limit takes."""
+    """Warn of a site in production where a worker may open too few files for its part of the limit."""
     settings = _in_production()
     if settings is None:
         return []
@@ -126,36 +126,38 @@ def check_descriptors(app_configs: list[AppConfig] | None, **_: Any) -> list[che
     if soft is None or soft >= needed:
         return []
     takes = (
-        f"a worker needs {needed:,} for its part of the limit, {sizing.connections(settings):,} connections: "
-        "it refuses clients while the pool has room."
+        f"a worker needs {needed:,} for its part of the limit, {sizing.connections(settings):,} connections. "
+        "It will refuse clients while the pool has room."
     )
     hint = _raise_limit(settings)
     if hard is None or hard >= needed:
         return [
-            checks.Warning(f"A process may open {soft:,} files here, and {takes}", hint=hint, id=SOFT_LIMIT_TOO_LOW)
+            checks.Warning(
+                f"A process may open at most {soft:,} files here, but {takes}", hint=hint, id=SOFT_LIMIT_TOO_LOW
+            )
         ]
-    message = f"No process may open more than {hard:,} files here, not even by raising its soft limit, and {takes}"
+    message = f"A process may open at most {hard:,} files here, even with its soft limit raised, but {takes}"
     return [checks.Warning(message, hint=_raise_greatest(settings) + hint, id=HARD_LIMIT_TOO_LOW)]
 
 
 def _raise_greatest(settings: conf.Settings) -> str:
-    """What comes before raising a limit where the system itself has one below it."""
+    """The first step if the system's own limit is too low."""
     line = greatest_files(settings)
     return f"Set {line} with sysctl first. " if line else ""
 
 
 def _raise_limit(settings: conf.Settings) -> str:
-    """The lines to write, and how to know that they help."""
+    """How to raise a worker's limit of open files."""
     soft, hard = (f"'{line}'" for line in limits_conf(settings))
     return (
-        f"Write {systemd(settings)} under [Service] of the workers' systemd unit, or {soft} and {hard} in "
-        "/etc/security/limits.conf where they are started from a login; EXPECTED_WORKERS must be the number you run. "
-        "Each process has limits of its own: run this check the way that the workers are run."
+        f"Write {systemd(settings)} under [Service] in the workers' systemd unit, or {soft} and {hard} in "
+        "/etc/security/limits.conf if they are started from a login. Set EXPECTED_WORKERS to the number that you run. "
+        "Then run this check in the same way as the workers, since each process has limits of its own."
     )
 
 
 def check_memory(app_configs: list[AppConfig] | None, **_: Any) -> list[checks.CheckMessage]:
-    """Warn of a limit that the memory of a worker's container, or of the machine, cannot carry."""
+    """Warn of a site in production where a worker has too little memory for its part of the limit."""
     settings = _in_production()
     if settings is None:
         return []
@@ -167,19 +169,19 @@ def check_memory(app_configs: list[AppConfig] | None, **_: Any) -> list[checks.C
     return [
         checks.Warning(
             f"{each} needs about {_mebibytes(needed)} for its part of the limit, {part:,} connections of "
-            f"{sizing.CONNECTION_KIB} KiB and more{together}, and there are {_mebibytes(there_is)} here.",
-            hint="Give the workers more memory, run more of them on further machines and count them in "
-            f"EXPECTED_WORKERS, or lower {conf.NAME}['MAX_CONNECTIONS'].",
+            f"at least {sizing.CONNECTION_KIB} KiB{together}, but {_mebibytes(there_is)} are available here.",
+            hint="Give the workers more memory, or run workers on more machines and raise EXPECTED_WORKERS, or lower "
+            f"{conf.NAME}['MAX_CONNECTIONS'].",
             id=MEMORY_TOO_SMALL,
         )
     ]
 
 
 def _share_a_machine(workers: int) -> tuple[str, str]:
-    """Who needs what is told, and what so many workers need together."""
+    """The subject of the message, and an addition about workers on one machine."""
     if workers == 1:
         return "A worker", ""
-    return f"Each of {workers:,} workers", f", {workers:,} times that where they share a machine"
+    return f"Each of {workers:,} workers", f" ({workers:,} times that if they share a machine)"
 
 
 def _mebibytes(size: int) -> str:
@@ -187,20 +189,20 @@ def _mebibytes(size: int) -> str:
 
 
 def _in_production() -> conf.Settings | None:
-    """The settings where they are right, and limit something on a site in production."""
+    """The settings of a site in production; None if they have problems, or limit nothing."""
     settings, _problems = conf.examine()
     return settings if settings and settings.enabled and not django_settings.DEBUG else None
 
 
 def check_layer_in_memory(app_configs: list[AppConfig] | None, **_: Any) -> list[checks.CheckMessage]:
-    """Warn of channel layers on a site in production whose groups end at each worker's process."""
+    """Warn of a site in production with several workers and a channel layer in memory."""
     settings, _problems = conf.examine()
     if settings is None or django_settings.DEBUG or all(p.expected_workers == 1 for p in settings.pools.values()):
         return []
     return [
         checks.Warning(
-            f"CHANNEL_LAYERS[{alias!r}] is in memory, and more than one worker is expected: what one sends to a group "
-            "reaches no connection of another.",
+            f"CHANNEL_LAYERS[{alias!r}] is in memory, but more than one worker is expected: a message to a group "
+            "reaches only connections of the same worker.",
             hint="Use channels_redis.core.RedisChannelLayer or channels_redis.pubsub.RedisPubSubChannelLayer.",
             id=LAYER_IN_MEMORY,
         )
@@ -210,7 +212,7 @@ def check_layer_in_memory(app_configs: list[AppConfig] | None, **_: Any) -> list
 
 
 def check_channel_layer(app_configs: list[AppConfig] | None, **_: Any) -> list[checks.CheckMessage]:
-    """Warn of a channel layer whose reads time out as soon as its waits do (django/channels_redis#422)."""
+    """Warn of a channel layer whose socket timeout is as short as its waits (django/channels_redis#422)."""
     layer = getattr(django_settings, "CHANNEL_LAYERS", {}).get("default", {})
     if layer.get("BACKEND") != "channels_redis.core.RedisChannelLayer" or int(version("redis").split(".")[0]) < 8:
         return []
@@ -219,8 +221,8 @@ def check_channel_layer(app_configs: list[AppConfig] | None, **_: Any) -> list[c
         return []
     return [
         checks.Warning(
-            "channels_redis waits five seconds for a message and redis-py 8 gives up reading after five: "
-            "every consumer that is idle for so long is disconnected.",
+            "channels_redis waits five seconds for a message, and redis-py 8 stops reading after five: every consumer "
+            "that is idle for five seconds is disconnected.",
             hint="Write the hosts of CHANNEL_LAYERS as {'address': 'redis://…', 'socket_timeout': None}, "
             "or use channels_redis.pubsub.RedisPubSubChannelLayer, or redis<8.",
             id=LAYER_WITHOUT_TIMEOUT,
@@ -235,16 +237,16 @@ def _has_own_timeout(host: Any) -> bool:
 
 
 def check_mixin_order(app_configs: list[AppConfig] | None, **_: Any) -> list[checks.CheckMessage]:
-    """Find consumers whose own ``__call__`` hides the mixin's, so that nothing limits them."""
+    """Report consumers whose ``__call__`` hides the mixin's, so that they are not limited."""
     if getattr(django_settings, "ASGI_APPLICATION", None):
-        # What keeps it from being imported is for the server to say, not for every command.
+        # The server reports an error of this import; other commands need not.
         with suppress(Exception):
             get_default_application()
     return [
         checks.Error(
-            f"{consumer.__module__}.{consumer.__qualname__} is not limited: "
-            "AdmissionMixin stands right of the consumer class.",
-            hint=f"Write class {consumer.__name__}(AdmissionMixin, …Consumer), the mixin first.",
+            f"{consumer.__module__}.{consumer.__qualname__} is not limited: AdmissionMixin comes after the consumer "
+            "class.",
+            hint=f"Write class {consumer.__name__}(AdmissionMixin, …Consumer), with the mixin first.",
             id=MIXIN_ON_THE_RIGHT,
         )
         for consumer in dict.fromkeys(_subclasses(AdmissionMixin))
@@ -254,20 +256,21 @@ def check_mixin_order(app_configs: list[AppConfig] | None, **_: Any) -> list[che
 
 
 def check_metrics(app_configs: list[AppConfig] | None, **_: Any) -> list[checks.CheckMessage]:
-    """Warn where the metrics have a URL, and the library that writes them is missing."""
+    """Warn of a URL for metrics without the library that writes them."""
     if find_spec("prometheus_client") or not _has_url("channels_admission:metrics"):
         return []
     return [
         checks.Warning(
-            "channels_admission.urls is included, and its metrics need the library prometheus_client: they answer 501.",
-            hint="pip install 'channels-admission[prometheus]', or pay it no mind where nothing asks for them.",
+            "The metrics of channels_admission.urls answer 501: the library prometheus_client is not installed.",
+            hint="Install it with: pip install 'channels-admission[prometheus]'. If you do not use the metrics, add "
+            f"{METRICS_WITHOUT_LIBRARY!r} to SILENCED_SYSTEM_CHECKS.",
             id=METRICS_WITHOUT_LIBRARY,
         )
     ]
 
 
 def _has_url(name: str) -> bool:
-    # A URLconf that cannot be imported is for Django's own checks to tell.
+    # Django's own checks report a URLconf that cannot be imported.
     with suppress(Exception):
         return bool(reverse(name))
     return False
@@ -280,14 +283,14 @@ def _subclasses(cls: type[AdmissionMixin]) -> Iterator[type[AdmissionMixin]]:
 
 
 def check_daphne(app_configs: list[AppConfig] | None, **_: Any) -> list[checks.CheckMessage]:
-    """Warn when clients of the loaded Daphne would see 1011 instead of the refusal."""
+    """Warn of a loaded Daphne whose clients get 1011 instead of the refusal."""
     if not daphne.is_loaded() or daphne.extend():
         return []
     return [
         checks.Warning(
-            f"Daphne {version('daphne')} cannot be taught to send close code 1013: clients see 1011 without a reason.",
-            hint=f"Set {conf.NAME}['CLOSE_CODE'] to a private code such as 4013, which this Daphne can send, "
-            "and treat it alike in the client.",
+            f"Daphne {version('daphne')} cannot be patched to send close code 1013: clients get 1011 without a reason.",
+            hint=f"Set {conf.NAME}['CLOSE_CODE'] to a private code that this Daphne can send, such as 4013, and treat "
+            "it like 1013 in the client.",
             id=DAPHNE_NOT_EXTENDED,
         )
     ]

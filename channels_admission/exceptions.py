@@ -1,13 +1,13 @@
-"""The faults this package raises; a refused connection is a value (:class:`~.core.protocol.Refusal`), not a fault.
+"""Exceptions. A refused connection is a value (:class:`~.types.Refusal`), not an exception.
 
 ::
 
     AdmissionError
     ├── ConfigurationError      CHANNELS_ADMISSION is wrong (also a Django ImproperlyConfigured)
-    ├── ControlError            what an operator wants to set cannot be set
-    └── LedgerError             an exchange with the ledger failed
-        ├── LedgerUnavailable   an outage: heals by itself, worth asking again
-        └── LedgerRefused       a permanent refusal: somebody must change a password, an ACL or a key
+    ├── ControlError            an override cannot be set
+    └── LedgerError             a call of the ledger failed
+        ├── LedgerUnavailable   an outage: temporary, worth a retry
+        └── LedgerRefused       permanent: a password, an ACL or a key must be changed
 """
 
 from typing import Any
@@ -17,10 +17,10 @@ from django.utils import translation
 
 
 class AdmissionError(Exception):
-    """The root of every exception of this package."""
+    """The base of every exception of this package."""
 
     made: tuple[Any, ...] = ()
-    """The :class:`~.controls.Change` of each pool that had been changed before another one could not be."""
+    """The :class:`~.controls.Change` of each pool that was changed before the exception."""
 
 
 class ConfigurationError(AdmissionError, ImproperlyConfigured):
@@ -28,10 +28,9 @@ class ConfigurationError(AdmissionError, ImproperlyConfigured):
 
 
 class ControlError(AdmissionError):
-    """What an operator wants to set cannot be set; the message says why, and what could be meant.
+    """An override cannot be set; the message says why, and suggests what may be meant.
 
-    ``text`` and ``hint`` are marked for translation and take ``values``. The message itself is in English, for
-    terminals and logs.
+    ``text`` and ``hint`` are translatable formats of ``values``. The message itself is English, for terminals and logs.
     """
 
     def __init__(self, text: str, hint: str = "", **values: object) -> None:
@@ -40,19 +39,18 @@ class ControlError(AdmissionError):
         self._values = values
 
     def translated(self) -> str:
-        """The message in the language that is active."""
+        """The message in the active language."""
         return " ".join(translation.gettext(part).format(**self._values) for part in self._parts)
 
 
 class LedgerError(AdmissionError):
-    """An exchange with the ledger failed; the message never holds a password."""
+    """A call of the ledger failed; the message never contains a password."""
 
 
 class LedgerUnavailable(LedgerError):
-    """The ledger cannot be reached or asks to be left alone for now.
+    """The ledger cannot be reached, or is temporarily unable to serve.
 
-    ``reset`` is true where the connection broke under the call, so that one more try over a new
-    connection may well succeed at once.
+    ``reset`` is true if the connection broke during the call, so that a retry on a new connection may succeed at once.
     """
 
     def __init__(self, message: str, *, reset: bool = False) -> None:
@@ -61,4 +59,4 @@ class LedgerUnavailable(LedgerError):
 
 
 class LedgerRefused(LedgerError):
-    """The ledger answers, but will go on refusing until its set-up or ours is changed."""
+    """The ledger refuses every call until the configuration is changed."""

@@ -1,4 +1,4 @@
-"""The worker's first and last word, for servers that speak ASGI's lifespan protocol (uvicorn, hypercorn, granian)."""
+"""Start and end of a worker by ASGI's lifespan protocol (uvicorn, hypercorn, granian)."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -12,14 +12,14 @@ FAULTS = Faults("the lifespan")
 
 
 class AdmissionLifespan:
-    """Open the limiters to all pools when the server starts, and say goodbye for them when it stops.
+    """ASGI application: open the limiters of all pools at startup, and close them at shutdown.
 
     ::
 
         ProtocolTypeRouter({"lifespan": AdmissionLifespan(), "http": …, "websocket": …})
 
-    Nothing depends on it: without it a limiter opens at the first handshake, and the worker says goodbye at its end
-    all the same. With it ``ws_status`` shows a worker from its start on.
+    It is optional: ``ws_status`` then shows a worker from its start on. Without it a limiter opens at the first
+    handshake, and the worker says goodbye at the end of its process.
     """
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -36,7 +36,7 @@ class AdmissionLifespan:
 
 @asynccontextmanager
 async def admission() -> AsyncIterator[None]:
-    """The same within the lifespan of another framework, which does not pass it on to what is mounted in it.
+    """The same for another framework, whose lifespan is not passed on to mounted applications.
 
     ::
 
@@ -56,14 +56,14 @@ async def admission() -> AsyncIterator[None]:
 
 
 def _open(send: Any = None) -> None:
-    """Open the limiters to all pools, where admission is on."""
+    """Open the limiters of all pools, unless ``ENABLED`` is false."""
     settings = conf.current()
     for pool in settings.pools if settings.enabled else ():
-        with FAULTS.spare("the opening of a limiter"):  # the first handshake opens it then
+        with FAULTS.spare("the opening of a limiter"):  # else the first handshake opens it
             limiter_of(pool, send)
 
 
 async def _close() -> None:
-    """Say goodbye for all limiters."""
-    with FAULTS.spare("the goodbye"):  # the leases tell it then
+    """Close all limiters."""
+    with FAULTS.spare("the goodbye"):  # else the leases run out
         await close_limiters(exiting=True)

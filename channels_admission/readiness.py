@@ -1,4 +1,4 @@
-"""Whether a worker should be sent new WebSockets: asked by load balancers, answered without the ledger."""
+"""Readiness for load balancers: whether a worker should get new WebSockets. Answered without the ledger."""
 
 from collections.abc import Iterable
 from enum import StrEnum
@@ -13,29 +13,29 @@ from .limiter.registry import open_limiters
 
 PATH = "/readiness/"
 LONGEST_QUERY = 2048
-"""Characters: every stranger may ask."""
+"""Characters, since anyone may send a query."""
 
 
 class Standing(StrEnum):
-    """What a worker says of itself, in one word; the gravest first."""
+    """The readiness of a worker, in one word; the gravest first."""
 
     DRAINING = "draining"
     SATURATED = "saturated"
     """A monitor refuses every handshake."""
     PAUSED = "paused"
     FULL = "full"
-    """Every slot of the pool is held. Once it is, until a twentieth of them is free: who comes back should stay."""
+    """Every slot of the pool is held. The state lasts until a twentieth of the slots is free."""
     READY = "ready"
     IDLE = "idle"
-    """Nothing is known against it, for it has had no WebSocket yet, or this process serves none."""
+    """The process has had no WebSocket yet, or serves none."""
 
 
 REASONS = frozenset({Standing.DRAINING, Standing.SATURATED, Standing.PAUSED, Standing.FULL})
-"""Why a worker is not ready."""
+"""The reasons why a worker is not ready."""
 
 
 def standing(limiters: Iterable[Limiter], ignored: frozenset[str] = frozenset()) -> Standing:
-    """The standing of the worker with these limiters. It is ready while one of its pools is."""
+    """The standing of the worker with these limiters: ready if any of its pools is."""
     found = {_standing(limiter, ignored) for limiter in limiters}
     if Standing.READY in found:
         return Standing.READY
@@ -47,20 +47,19 @@ def _standing(limiter: Limiter, ignored: frozenset[str]) -> Standing:
     reasons = {
         *([Standing(state.closed)] if state.closed else []),
         *([Standing.SATURATED] if limiter.saturated else []),
-        # While the ledger is away nobody knows, and all workers would leave at once.
+        # While the ledger is away the level is unknown, and all workers would become unready at once.
         *([Standing.FULL] if state.level is Level.FULL and not state.away else []),
     }
     if state.dry_run:
-        reasons &= {Standing.DRAINING}  # nobody is refused for the others
+        reasons &= {Standing.DRAINING}  # a dry run refuses for no other reason
     return next((each for each in Standing if each in reasons - ignored), Standing.READY)
 
 
 def answer(query: str) -> tuple[HTTPStatus, str]:
-    """The answer to a balancer: 200 or 503, and one word.
+    """The response to a load balancer: 200 or 503, and one word.
 
-    The query may have ``pool=NAME``, to ask for one pool, and ``ignore=full,paused``, reasons not to
-    go by. An unknown pool is a 404, an unknown reason a 400, and so is a query of more than
-    ``LONGEST_QUERY`` characters, which is not read.
+    The query may have ``pool=NAME``, to ask for one pool, and ``ignore=full,paused``, reasons to ignore. An unknown
+    pool is a 404. An unknown reason is a 400, and so is a query of more than ``LONGEST_QUERY`` characters.
     """
     if len(query) > LONGEST_QUERY:
         return HTTPStatus.BAD_REQUEST, "the query is too long"
@@ -76,7 +75,7 @@ def answer(query: str) -> tuple[HTTPStatus, str]:
 
 
 class AdmissionReadiness:
-    """Answer ``path`` ahead of Django, whatever the Host header, and pass all else on to ``inner``.
+    """ASGI middleware: answer ``path`` before Django, for any Host header, and pass all else on to ``inner``.
 
     ::
 

@@ -1,26 +1,26 @@
-"""Django signals: what a site may want to be told of. They have no sender; a receiver that fails harms nobody."""
+"""Django signals for the events of pools, ledger and connections. They have no sender; failing receivers do no harm."""
 
 from django.dispatch import Signal
 
 capacity_warning = Signal()
-"""A pool is filled from ``WARN_AT`` on. With ``pool``, its name, ``edge``, an :class:`~.levels.Edge`, and ``worker``,
-the id of the one that tells: one of all workers, once for each edge."""
+"""A pool has reached ``WARN_AT``. Arguments: ``pool``, its name; ``edge``, an :class:`~.types.Edge`; ``worker``, the id
+of the worker that sends it. One of all workers sends each edge, once."""
 capacity_critical = Signal()
-"""A pool is filled from 0.9 on; as :data:`capacity_warning`."""
+"""A pool has reached 0.9 of its limit. Arguments as for :data:`capacity_warning`."""
 capacity_full = Signal()
-"""Every slot of a pool is held; as :data:`capacity_warning`."""
+"""Every slot of a pool is held. Arguments as for :data:`capacity_warning`."""
 capacity_recovered = Signal()
-"""A pool is five points below the threshold of the level that it had; ``edge.level`` says where it is now. Otherwise
-as :data:`capacity_warning`."""
+"""A pool has fallen five points below the threshold of its former level; ``edge.level`` is the new one. Arguments as
+for :data:`capacity_warning`."""
 
 ledger_lost = Signal()
-"""A worker decides alone, since the ledger is away. With ``pool``, ``worker`` and ``error``."""
+"""A worker decides alone because the ledger is away. Arguments: ``pool``, ``worker`` and ``error``."""
 ledger_regained = Signal()
-"""The ledger answers a worker again. With ``pool`` and ``worker``."""
+"""A worker has reached the ledger again. Arguments: ``pool`` and ``worker``."""
 
 connection_admitted = Signal()
-"""A handshake got a slot. With ``pool``, its name, ``worker``, the id of the one that decided, and
-``class_name``, that of its class, or None where it has none."""
+"""A handshake was admitted. Arguments: ``pool``, its name; ``worker``, the id of the worker that decided;
+``class_name``, the name of its class or None."""
 connection_refused = Signal()
-"""A handshake got none. With ``pool``, ``worker``, ``class_name``, ``reason``, a :class:`~.counters.Reason`,
-``quota:NAME``, ``attempts:NAME`` or the name of a monitor, and ``retry_after``, the client's hint in seconds."""
+"""A handshake was refused. Arguments: ``pool``, ``worker`` and ``class_name`` as above; ``reason``, a
+:class:`~.types.Reason`, ``quota:NAME``, ``attempts:NAME`` or the name of a monitor; ``retry_after`` in seconds."""

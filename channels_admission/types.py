@@ -1,4 +1,4 @@
-"""The values that users meet: in signals, in the answers of :mod:`.controls`, and in functions of their own."""
+"""Public types: the values in signals, in the results of :mod:`.controls`, and in functions of sites."""
 
 from .core.counters import Reason
 from .core.levels import Edge, Level

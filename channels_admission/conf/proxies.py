@@ -22,7 +22,7 @@ class Proxies:
 
 
 def trusted_proxies(value: Any) -> Proxies:
-    """``TRUSTED_PROXIES``: a number of proxies, or a list of their networks."""
+    """Validate ``TRUSTED_PROXIES``: a number of proxies, or a list of their networks."""
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST_PROXIES:
         return Proxies(hops=value)
     if isinstance(value, list | tuple):

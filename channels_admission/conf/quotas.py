@@ -54,7 +54,7 @@ class Quota:
 
 
 def quotas(value: Any) -> tuple[Quota, ...]:
-    """``QUOTAS``."""
+    """Validate ``QUOTAS``."""
     if not isinstance(value, list | tuple) or len(value) > MOST_QUOTAS:
         raise Wrong(f"a list of at most {MOST_QUOTAS} quotas, each {{'key': …, 'max': …}}")
     read = tuple(map(_quota, value))
@@ -129,7 +129,7 @@ def _function(path: Any, what: str) -> Function:
 
 
 def classify(value: Any) -> Function | None:
-    """``CLASSIFY``."""
+    """Validate ``CLASSIFY``."""
     if value is None:
         return None
     must = "None or the dotted path of a function"
@@ -137,7 +137,7 @@ def classify(value: Any) -> Function | None:
 
 
 def shares(value: Any) -> Mapping[str, float]:
-    """``SHARES``."""
+    """Validate ``SHARES``."""
     if not isinstance(value, dict) or len(value) > MOST_CLASSES:
         raise Wrong(f"a dict of at most {MOST_CLASSES} classes, each with its share of the limit")
     for name, share in value.items():
@@ -149,14 +149,14 @@ def shares(value: Any) -> Mapping[str, float]:
 
 
 def part(value: Any) -> float | None:
-    """``PENDING_SHARE``."""
+    """Validate ``PENDING_SHARE``."""
     if value is not None and (not _is_number(value) or not 0 < value <= 1):
         raise Wrong("None or a share of the limit above 0 and at most 1, such as 0.2")
     return None if value is None else float(value)
 
 
 def deadline(value: Any) -> float | None:
-    """``PENDING_DEADLINE``."""
+    """Validate ``PENDING_DEADLINE``."""
     if value is not None and (not _is_number(value) or not 0.1 <= value <= 3600):
         raise Wrong("None or a number of seconds from 0.1 to 3600")
     return None if value is None else float(value)

@@ -1,4 +1,4 @@
-"""What a server has at hand for an application that does not listen, read ahead to hear the end of the connection."""
+"""Read-ahead: receive messages for an application that does not, to notice the end of the connection."""
 
 import asyncio
 from collections import deque
@@ -6,15 +6,15 @@ from collections.abc import Callable
 from typing import Any
 
 MOST_EVENTS = 16
-"""Messages read ahead; hypercorn hears nothing of the end while ten wait."""
+"""Most messages read ahead; hypercorn does not notice the end of a connection while ten messages wait."""
 MOST_BYTES = 65_536
-"""No further message is read ahead once those that wait have so many bytes of text or data."""
+"""Size of the messages read ahead from which no further one is read."""
 
 
 class Ahead:
     """A bounded buffer between a server's ``receive`` and an application. Belongs to one event loop.
 
-    Messages keep their order and none is lost, also where a :meth:`receive` is cancelled.
+    Messages keep their order, and none is lost if a :meth:`receive` is cancelled.
     """
 
     __slots__ = ("_drained", "_ended", "_events", "_is_over", "_reading", "_receive", "_size", "_waiter")
@@ -22,9 +22,9 @@ class Ahead:
     def __init__(self, receive: Any, ended: Callable[[], None], drained: Callable[[Any], None]) -> None:
         self._receive = receive
         self._ended = ended
-        """Called once with the end of the connection heard."""
+        """Called when the end of the connection was read."""
         self._drained = drained
-        """Called with the server's ``receive`` when the application has all there is, and may listen to that again."""
+        """Called with the server's ``receive`` when the buffer is empty, so that the application may use it again."""
         self._events: deque[Any] = deque()
         self._size = 0
         self._is_over = False
@@ -32,12 +32,12 @@ class Ahead:
         self._waiter: asyncio.Future[None] | None = None
 
     def read(self) -> None:
-        """Read the next message, unless one is being read, or enough are; tell of an end that nobody has heard."""
+        """Read the next message, unless one is being read or the buffer is full; report an end already read."""
         if self._is_over:
             self._ended()
         elif self._reading is None and len(self._events) < MOST_EVENTS and self._size < MOST_BYTES:
             self._reading = asyncio.ensure_future(self._receive())
-            self._reading.add_done_callback(self._hear)
+            self._reading.add_done_callback(self._buffer)
 
     async def receive(self) -> Any:
         """The next message, for the application."""
@@ -59,12 +59,12 @@ class Ahead:
         return event
 
     def stop(self) -> None:
-        """The application listens no more: read nothing from now on."""
-        self._size = MOST_BYTES  # one that has just been read may not have been heard yet
+        """Stop reading, since the application has returned."""
+        self._size = MOST_BYTES  # the callback of a finished read may still be due
         if self._reading is not None:
             self._reading.cancel()
 
-    def _hear(self, reading: asyncio.Future[Any]) -> None:
+    def _buffer(self, reading: asyncio.Future[Any]) -> None:
         self._reading = None
         if not reading.cancelled():
             event = reading.exception() or reading.result()
@@ -81,5 +81,5 @@ class Ahead:
 
 
 def _size(event: Any) -> int:
-    """Bytes of data or characters of text in a message."""
+    """The bytes of data or characters of text in a message."""
     return 0 if isinstance(event, BaseException) else len(event.get("text") or event.get("bytes") or "")

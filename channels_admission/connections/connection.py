@@ -1,6 +1,6 @@
-"""An admitted connection: the package can end it, and hears its end for an application that does not listen.
+"""An admitted connection, which the package can close, and whose end it notices even if the application does not.
 
-Whatever stands here is paid for every message of every connection, or kept for as long as one is open.
+This code runs for every message of every connection, and its attributes exist as long as the connection.
 """
 
 import asyncio
@@ -15,36 +15,36 @@ from .slot import Slot
 logger = logging.getLogger("channels_admission")
 
 RESTART = 1012
-"""Service Restart: come back, to another worker perhaps (IANA's registry of WebSocket close codes)."""
+"""Service Restart: reconnect, perhaps to another worker (IANA's registry of WebSocket close codes)."""
 REPLACED = 4409
-"""A newer connection took the place of this one under a quota. Clients of ours do not come back by themselves after it:
-two pages of one user would close each other's connections for ever."""
-UNSAID = 1006
-"""What an application hears where the client is told no code: it gets an HTTP response."""
+"""A newer connection has replaced this one under a quota. The package's clients do not reconnect after it, since two
+pages of one user would close each other's connections forever."""
+NO_CODE = 1006
+"""The code that an application receives if the client gets an HTTP response, which has no close code."""
 GRACE = 10.0
-"""Seconds that an application which does not listen has left before it is cancelled."""
+"""Seconds after which an application that does not receive is cancelled."""
 CLOSING = 2.0
-"""Seconds that a server has to send a close: a client that does not read can hold it up for ever."""
+"""Seconds for the server to send a close, since a client that does not read may block it forever."""
 ABANDONED = 0.5
-"""Seconds after :data:`CLOSING` when the slot of an application that was cancelled is free, whatever it does."""
+"""Seconds after :data:`CLOSING` when the slot of a cancelled application is released, even if it still runs."""
 BUSY: Any = object()
-"""Stands for the listener of an application that did not listen when it was last looked at."""
+"""Stands for the listener while an application does not receive."""
 OPEN, CLOSED, LEFT = range(3)
-"""Which side has closed it: none, ours, the client."""
+"""The states: open, closed by this side, closed by the client."""
 
 
 class End:
-    """How a connection comes to its end from our side; few have one, and it would be paid for in each."""
+    """The closing of a connection by the package, in an object of its own since few connections need it."""
 
     messages: Sequence[Any] | None = None
-    """What ends it, once it is ending; the last one has the code that the application hears."""
+    """The messages that close the connection, once it is closing; the last one has the close code."""
     alarm: asyncio.TimerHandle | None = None
     cancels = 0
-    """How often its task was cancelled from our side."""
+    """How often the package has cancelled the task."""
 
 
 class Connection:
-    """One connection between its server and its application. Belongs to the task that made it."""
+    """One connection between its server and its application. Belongs to the task that created it."""
 
     __slots__ = (
         "_end", "_listener", "_receive", "_send", "_state", "_task", "slot", "unanswered",
@@ -54,37 +54,36 @@ class Connection:
         self._receive = receive
         self._send = send
         self._state: Any = OPEN
-        """That, or who has closed it: CLOSED, LEFT, or the future that sends what ends it."""
+        """OPEN, CLOSED, LEFT, or the future that sends the closing messages."""
         self.slot = slot
         self._end: End | None = None
         self._listener: asyncio.Task[Any] | None = None
-        """The task that waits for a message, until it is interrupted."""
+        """The task that receives, until it is interrupted."""
         self._task = asyncio.current_task()
         self.unanswered: tuple[float, Any] | None = None
-        """Until when the application must answer the handshake, in the loop's time, and its scope, until it has."""
+        """Until the application answers the handshake: its deadline, in the loop's time, and the scope."""
 
     @property
     def is_ending(self) -> bool:
-        """Whether it was ended from our side."""
+        """Whether the package is closing the connection."""
         return self._end is not None and self._end.messages is not None
 
     @property
     def real_send(self) -> Any:
-        """The ``send`` beneath it, named as Channels names it, for what looks for the transport."""
+        """The server's ``send``, named as Channels names it, for :func:`~.runtime.servers.abort`."""
         return self._send
 
     @property
     def is_closed_by_us(self) -> bool:
-        """Whether the close came from our side, the application's included."""
+        """Whether the package or the application has closed the connection."""
         return self._state is CLOSED or isinstance(self._state, asyncio.Future)
 
     def end(self, code: int, reason: str) -> None:
-        """Close it, once; ``reason`` has at most 123 bytes.
+        """Close the connection, once; ``reason`` has at most 123 bytes.
 
-        The application hears ``websocket.disconnect`` when it listens next, as if the client had
-        left; one that does not listen within :data:`GRACE` is cancelled. The slot is released
-        within ``GRACE + CLOSING + ABANDONED`` seconds, even if the server's ``send`` never returns
-        and the application ignores its cancellation.
+        The application receives ``websocket.disconnect``, as if the client had left. If it does not receive within
+        :data:`GRACE` seconds it is cancelled. The slot is released within ``GRACE + CLOSING + ABANDONED`` seconds, even
+        if the server's ``send`` never returns and the application ignores its cancellation.
         """
         if not self.is_ending:
             self._ending.messages = ({"type": "websocket.close", "code": code, "reason": reason},)
@@ -92,9 +91,10 @@ class Connection:
             self._interrupt()
 
     def refuse(self, messages: Sequence[Any]) -> None:
-        """Refuse it after all with ``messages``, once, since its application has not answered the handshake.
+        """Refuse the connection with ``messages``, once, because its application has not answered the handshake.
 
-        They are sent at once. An application that listens hears ``websocket.disconnect``; another one is cancelled.
+        The messages are sent at once. If the application receives, it gets ``websocket.disconnect``; otherwise it is
+        cancelled.
         """
         if not self.is_ending:
             self._ending.messages = messages
@@ -106,14 +106,14 @@ class Connection:
                 self._cancel()
 
     def end_in(self, seconds: float) -> None:
-        """Cancel its application after so many seconds, if it runs then."""
+        """Cancel the application after ``seconds``, if it still runs."""
         self._set_alarm(seconds, self._cancel)
 
     async def receive(self) -> Any:
-        # What asyncio.timeout does, without its cost for each message: end() cancels whoever listens.
+        # Like asyncio.timeout, but cheaper per message: end() cancels the task that receives.
         self._listener = listener = asyncio.current_task()
         cancelling = listener.cancelling()  # type: ignore[union-attr]
-        if self._end is not None and self._end.messages is not None:  # what the server has at hand comes first
+        if self._end is not None and self._end.messages is not None:  # after a message that the server has ready
             asyncio.get_running_loop().call_soon(self._interrupt)
         try:
             event = await self._receive()
@@ -124,7 +124,7 @@ class Connection:
             if self._listener is None:
                 listener.uncancel()  # type: ignore[union-attr]
             if event["type"] == "websocket.disconnect":
-                self._hear_end(is_told=True)
+                self._note_end(is_told=True)
             return event
         finally:
             self._listener = None
@@ -138,9 +138,9 @@ class Connection:
             await self._send(message)
 
     async def is_over(self) -> bool:
-        """Whether the package alone cancelled its task; then send the close. Call it where the cancellation is caught.
+        """Whether only the package has cancelled the task; if so, send the close. Call it after the CancelledError.
 
-        Returns within :data:`CLOSING`, or is cancelled again.
+        Returns within :data:`CLOSING` seconds, or is cancelled again.
         """
         if not self._is_our_cancellation():
             return False
@@ -152,11 +152,12 @@ class Connection:
         return True
 
     def alarm(self, delay: float, call: Callable[..., None], *arguments: Any) -> None:
-        """Have ``call`` made with it and ``arguments`` after ``delay`` seconds if its application runs then, once."""
+        """Call ``call`` with the connection and ``arguments`` after ``delay`` seconds, unless the application has
+        returned."""
         self._set_alarm(delay, self._ring, call, arguments)
 
     def leave(self) -> None:
-        """The application has returned; nothing is cancelled from now on."""
+        """Note that the application has returned, so that its task is not cancelled any more."""
         self._task = None
         if self._end is not None and self._end.alarm is not None:
             self._end.alarm.cancel()
@@ -165,9 +166,9 @@ class Connection:
             ahead.stop()
 
     async def hang_up(self) -> Any:
-        """Close it towards the client as :meth:`end` was told; gives what the application hears.
+        """Send the close of :meth:`end` to the client; return the message for the application.
 
-        Returns within :data:`CLOSING`. Where the close cannot be sent in that time, the transport is aborted.
+        Returns within :data:`CLOSING` seconds. If the close cannot be sent in that time, the transport is aborted.
         """
         end = self._ending
         if end.messages is None:
@@ -178,26 +179,26 @@ class Connection:
                 await asyncio.wait({self._state}, timeout=CLOSING)
             finally:
                 self._give_up(self._state)
-        return {"type": "websocket.disconnect", "code": end.messages[-1].get("code", UNSAID)}
+        return {"type": "websocket.disconnect", "code": end.messages[-1].get("code", NO_CODE)}
 
     @property
     def _ending(self) -> End:
-        """How it ends, for what is to be noted of that."""
+        """The :class:`End`, created when first needed."""
         if self._end is None:
             self._end = End()
         return self._end
 
     def _close(self) -> None:
-        """Begin to send what ends it, in a task of its own, since a send may ignore its cancellation."""
+        """Start to send the closing messages, in a task of their own, since a send may ignore its cancellation."""
         if self._state is OPEN and self._end is not None and self._end.messages is not None:
-            self._state = asyncio.ensure_future(self._say(self._end.messages))
+            self._state = asyncio.ensure_future(self._send_all(self._end.messages))
 
-    async def _say(self, messages: Sequence[Any]) -> None:
+    async def _send_all(self, messages: Sequence[Any]) -> None:
         for message in messages:
             await self._send(message)
 
     def _give_up(self, closing: asyncio.Future[Any]) -> None:
-        """Abort the transport, unless the close has been sent."""
+        """Abort the transport unless the close has been sent."""
         if closing.done() and not closing.cancelled():
             if (fault := closing.exception()) is None:
                 return
@@ -207,15 +208,15 @@ class Connection:
             closing.cancel()
         abort(self._send)
 
-    # What is heard while the application does not listen
+    # Noticing the end while the application does not receive
 
     @property
     def _is_listening(self) -> bool:
         return self._listener is not None and self._listener is not BUSY
 
     def is_busy(self) -> bool:
-        """Whether its application has not listened since this was asked last."""
-        if self.is_ending or self._state is LEFT:  # an interrupted listener may not know it yet
+        """Whether the application has not received since the last call."""
+        if self.is_ending or self._state is LEFT:  # an interrupted listener may not have run yet
             return False
         if self._listener is None:
             self._listener = BUSY
@@ -223,26 +224,26 @@ class Connection:
         return self._listener is BUSY
 
     def listen_ahead(self) -> None:
-        """Read ahead, to hear the end, for an application that does not listen."""
+        """Read ahead for an application that does not receive, to notice the end of the connection."""
         ahead = getattr(self._receive, "__self__", None)
         if not isinstance(ahead, Ahead):
-            ahead = Ahead(self._receive, self._hear_end, self._listen_again)
+            ahead = Ahead(self._receive, self._note_end, self._restore_receive)
             self._receive = ahead.receive
         ahead.read()
 
-    def _listen_again(self, receive: Any) -> None:
+    def _restore_receive(self, receive: Any) -> None:
         self._receive = receive
 
-    def _hear_end(self, *, is_told: bool = False) -> None:
-        """The client has left: bound what its application may still do, once. ``is_told``: the application knows it."""
+    def _note_end(self, *, is_told: bool = False) -> None:
+        """Limit the time of the application once the client has left; ``is_told``: the application knows of it."""
         end = self._end = self._end or End()
         if self._state is LEFT or end.messages is not None:
             return
         limiter = None if self.slot is None else self.slot.limiter
         grace = None if limiter is None else limiter.pool.disconnect_grace
         if self.unanswered is not None and not is_told and limiter is not None:
-            grace = 0.0  # nobody is there for the answer that it works on
-        if is_told or grace is not None:  # else an error of the server's send may be all that ends it
+            grace = 0.0  # no client is left for the answer to the handshake
+        if is_told or grace is not None:  # else only an error of the server's send may end the application
             self._state = LEFT
         if limiter is not None and grace is not None:
             if end.alarm is not None:
@@ -250,7 +251,7 @@ class Connection:
             end.alarm = asyncio.get_running_loop().call_later(grace, limiter.end_outlived, self)
 
     def _set_alarm(self, delay: float, call: Callable[..., None], *arguments: Any) -> None:
-        """One timer at a time: the one before is of no more use."""
+        """Set the timer of the connection, instead of the one before."""
         end = self._ending
         if end.alarm is not None:
             end.alarm.cancel()
@@ -258,7 +259,7 @@ class Connection:
 
     def _ring(self, call: Callable[..., None], arguments: tuple[Any, ...]) -> None:
         if self._end is not None and not self._end.cancels and not self.is_ending:
-            self._end = None  # or it would be kept for as long as the connection is open
+            self._end = None  # saves memory while the connection is open
         call(self, *arguments)
 
     def _interrupt(self) -> None:
@@ -267,7 +268,7 @@ class Connection:
             listener.cancel()  # type: ignore[union-attr]
 
     def let_go(self) -> None:
-        """Release the slot, whether or not the application runs on."""
+        """Release the slot, even if the application still runs."""
         if self.slot is not None and self.slot.limiter is not None:
             self.slot.limiter.forget(self)
 
@@ -278,7 +279,7 @@ class Connection:
             self._set_alarm(CLOSING + ABANDONED, self._abandon)
 
     def _abandon(self) -> None:
-        """The task goes on though it was cancelled: take its slot and its socket, and cancel it again."""
+        """Take the slot and the socket of a task that has ignored its cancellation, and cancel it again."""
         self._ending.alarm = None
         self.let_go()
         abort(self._send)
@@ -287,7 +288,7 @@ class Connection:
             self._task.cancel()
 
     def _is_our_cancellation(self) -> bool:
-        """Take back the cancellations that are ours, and say whether there was one, and no other."""
+        """Undo the package's cancellations of the task; return whether there were any, and no others."""
         end = self._end or End()
         ours, end.cancels = end.cancels, 0
         left = 0

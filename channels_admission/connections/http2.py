@@ -1,7 +1,7 @@
-"""What is left to do where our side has closed a stream of HTTP/2.
+"""Workaround for hypercorn after the package has closed a stream of HTTP/2.
 
-hypercorn forgets a stream as soon as its application returns, and ends the whole connection, with all the other
-WebSockets of that browser, when the client's answer to the close comes after that.
+hypercorn forgets a stream when its application returns. If the client answers the close after that, hypercorn ends the
+whole connection, with all other WebSockets of that browser.
 """
 
 import asyncio
@@ -9,15 +9,15 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 HTTP_2 = "2"
-"""Its ``http_version`` in a scope."""
-PATIENCE = 2.0
-"""Seconds in which a client answers a close."""
+"""The ``http_version`` of HTTP/2 in a scope."""
+ANSWER_TIMEOUT = 2.0
+"""Seconds for a client to answer a close."""
 
 
 async def answered(receive: Callable[[], Awaitable[Any]]) -> None:
-    """Return once the client has answered our close, or has had :data:`PATIENCE` to; what else it says is dropped."""
+    """Wait for the client's answer to a close, for at most :data:`ANSWER_TIMEOUT` seconds; drop its other messages."""
     try:
-        async with asyncio.timeout(PATIENCE) as limit:
+        async with asyncio.timeout(ANSWER_TIMEOUT) as limit:
             while (await receive())["type"] != "websocket.disconnect":
                 pass
     except TimeoutError:

@@ -1,4 +1,4 @@
-"""A refusal as ASGI messages. The only module that knows how servers differ in sending one."""
+"""Refusals as ASGI messages. Only this module knows how servers differ in sending them."""
 
 import math
 import re
@@ -11,25 +11,25 @@ from .asgi import Message, Scope
 HTTP_EXTENSION = "websocket.http.response"
 
 TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-"""What a subprotocol may be (RFC 6455, section 4.1); a server may fail to send another one."""
+"""The syntax of a subprotocol (RFC 6455, section 4.1); a server may fail to send another one."""
 
 
 def close_reason(text: str, retry_after: float) -> str:
-    """``text; retry-after=SECONDS`` in tenths, the text cut so that all of it fits into a close frame."""
+    """``text; retry-after=SECONDS``, in tenths; the text is cut so that the whole fits into a close frame."""
     hint = f"; retry-after={math.ceil(10 * retry_after) / 10:g}"
     return text.encode()[: REASON_BYTES - len(hint)].decode(errors="ignore") + hint
 
 
 def messages(scope: Scope, refusal: Refusal, pool: PoolSettings) -> tuple[Message, Message]:
-    """What to send, in order, to refuse the handshake of ``scope``."""
+    """The messages that refuse the handshake of ``scope``, in order."""
     if pool.refuse_with == "http" and HTTP_EXTENSION in (scope.get("extensions") or ()):
         return _denial(refusal, pool)
     return _close(scope, refusal, pool)
 
 
 def _close(scope: Scope, refusal: Refusal, pool: PoolSettings) -> tuple[Message, Message]:
-    # Browsers hide the code of a close before accept, and of a handshake that leaves
-    # the subprotocols they asked for unanswered.
+    # Browsers hide the close code if the close comes before the accept, or if the accept selects none of the requested
+    # subprotocols.
     requested = next(filter(TOKEN.fullmatch, scope.get("subprotocols") or ()), None)
     reason = close_reason(pool.close_reason, refusal.retry_after)
     return (
@@ -41,7 +41,7 @@ def _close(scope: Scope, refusal: Refusal, pool: PoolSettings) -> tuple[Message,
 def _denial(refusal: Refusal, pool: PoolSettings) -> tuple[Message, Message]:
     headers = [
         (b"content-type", b"text/plain; charset=utf-8"),
-        # It has whole seconds (RFC 9110, section 10.2.3).
+        # Whole seconds (RFC 9110, section 10.2.3).
         (b"retry-after", b"%d" % math.ceil(refusal.retry_after)),
     ]
     body = close_reason(pool.close_reason, refusal.retry_after).encode()

@@ -1,4 +1,4 @@
-"""What an admitted connection holds: a slot of a pool, and where it has several, one of each."""
+"""The slots of an admitted connection, one for each of its pools."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Protocol
@@ -53,13 +53,13 @@ class Slot:
 
     def __init__(self, limiter: Owner, claims: Claimed = (), group: int = 0) -> None:
         self.limiter: Owner | None = limiter
-        """The :class:`~.limiter.limiter.Limiter` it came from, or None after the release."""
+        """The :class:`~.limiter.limiter.Limiter` of the slot, or None after the release."""
         self.claims = claims
-        """What it is counted under, in a pool that has quotas."""
+        """The keys under which the slot is counted, in a pool with quotas."""
         self.group = group
-        """The place of its class."""
+        """The index of the connection's class."""
         self.is_authenticated = False
-        """Whether its client is known, as far as anybody has said."""
+        """Whether :meth:`authenticated` was called, or the scope said so."""
 
     @property
     def pool(self) -> str | None:
@@ -67,23 +67,20 @@ class Slot:
         return self.limiter.pool.name if self.limiter else None
 
     def release(self) -> None:
-        """Give the slot back. Synchronous, repeatable, and cannot fail; the ledger hears of it shortly."""
+        """Give the slot back. Synchronous and idempotent, and never fails; the ledger gets a report shortly after."""
         limiter, self.limiter = self.limiter, None
         if limiter is not None:
             limiter.take_back(self)
 
     def authenticated(self) -> None:
-        """Count its connection no longer among those who have yet to authenticate. Synchronous and repeatable."""
+        """Count the connection as authenticated from now on. Synchronous and idempotent."""
         self.is_authenticated = True
         if self.limiter is not None:
             self.limiter.acquaint(self)
 
 
 class Held(Mapping[str, Slot]):
-    """The slots that one connection holds, by the names of their pools, in less memory than a dict takes.
-
-    Those that were released are among them no more.
-    """
+    """The unreleased slots of one connection by the names of their pools, in less memory than a dict."""
 
     __slots__ = ("_first", "_others")
 

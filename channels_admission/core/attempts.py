@@ -2,8 +2,8 @@
 
 Pure; all times are seconds of a monotonic clock. Attempts that pass follow the generic cell rate algorithm, as in
 :mod:`.rate`. Each refused attempt reserves the next free turn of its key, so that many clients behind one key return
-one after the other at the rate. A key whose turns reach as far as the longest retry time is locked: nothing passes
-until it pauses for the time of one attempt.
+one after the other at the rate. A key with turns reserved up to the longest retry time is locked: no attempt passes
+until none is made for the time of one attempt.
 
 ``ledger/lua/attempts.lua`` has the same rules in milliseconds; the contract tests cover both.
 """

@@ -33,12 +33,13 @@ DRAINED = "drained"
 AGED = "aged"
 EVICTED = "evicted"
 OTHER = "other"
-"""Slots taken, slots released, and connections closed: out of memory, by a drain, at their maximum age, for a newer
-connection under their quota. ``other`` stands for further reasons in a full history bucket."""
+"""The first two count slots taken and released. The next four count connections closed: to free memory, by a drain, at
+their maximum age, and for a newer connection under their quota. ``other`` stands for the reasons that a history bucket
+has no room for."""
 CALLS, ERRORS, CALLS_TOOK = "ledger.calls", "ledger.errors", "ledger.ms"
 """Calls of the ledger, failed calls, and the milliseconds that all calls took."""
 HEALED = "ledger.healed"
-"""Times that a call of this worker found the ledger's data damaged, so that the ledger began to count anew."""
+"""Calls of this worker that found the ledger's data damaged, so that the ledger began to count anew."""
 CHANNELS_FULL = "layer.full"
 """Connections whose consumer ended with ``ChannelFull``."""
 OVERDUE = "overdue"

@@ -32,8 +32,8 @@ class Drain:
     """Close the connections of a worker, a host or :data:`EVERYBODY` over ``over`` seconds.
 
     The drain of a host includes workers that start there later, until it is cancelled. The drain of
-    :data:`EVERYBODY` covers the workers that had registered before it. It ends with the last of them, and so does the
-    drain of a worker. ``at`` is only shown; targets are matched by the pool's version, not by time.
+    :data:`EVERYBODY` covers the workers that had registered before it, by the pool's version. It ends with the last of
+    them, as the drain of a worker ends with that worker. ``at`` is only shown.
     """
 
     target: str
@@ -54,7 +54,7 @@ class Drain:
 
 @dataclass(frozen=True, slots=True)
 class Controls:
-    """All overrides of a pool; with None the settings hold.
+    """All overrides of a pool; where one is None, the settings hold.
 
     The higher version is the newer. Versions are milliseconds of the ledger's time, so that overrides set after a loss
     of data are newer than those that the workers remember.

@@ -1,11 +1,11 @@
 """The scripts that Redis runs, joined from their parts in ``lua/``.
 
-Each part is one local table of functions, which may use the parts before it, and ``main`` calls them in the order of
-the contract. Before all stands the table ``const``, the numbers and names that Python knows as well.
+Each part is one table of functions, which may use the parts before it, and ``main`` calls them in the order of the
+contract. Numbers and names that Python knows as well stand in the parts as ``const.NAME``; the script has their values.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -26,15 +26,33 @@ from .codec import FIRST_QUOTA, FIRST_RATE, GRANTED, KEYS, LONGEST_TEXT, POOL, R
 from .overrides import LATEST_VERSION, MOST_BYTES
 
 PARTS = (
-    "codec", "report", "settings", "clock", "records", "overrides", "host", "leases", "rate", "pool", "levels",
-    "history", "books", "claims", "quotas", "attempts", "holders", "grants", "reply", "main",
+    "codec", "report", "agreement", "settings", "clock", "records", "orders", "overrides", "host", "leases", "rate",
+    "pool", "levels", "history", "books", "claims", "quotas", "attempts", "holders", "grants", "reply", "main",
 )  # fmt: skip
 SHARED = ("books", "claims", "quotas", "attempts", "holders")
 """The parts that are run only for a pool that is shared; they stand together. To any other they are empty tables."""
+READ = {**dict.fromkeys(("held", "seq", "seen", "ends", "started"), "%d+"), "counters": "[^|]*", "draining": "[01]"}
+"""The parts of a worker's record that the script reads, and as what; what only a shared pool has is read as one."""
+
+
+def _read(name: str) -> str:
+    return f"({READ[name]})" if name in READ else "[^|]*"
+
+
+def _places(names: Iterable[str]) -> dict[str, int]:
+    return {name: place for place, name in enumerate(names, 1)}
+
+
+RARE = ("agreement", "orders")
+"""The parts that few calls use; each is made when a call first does."""
 CONSTANTS: Mapping[str, Any] = {
-    "KEYS": KEYS,
+    "KEY": _places(KEYS),
     "POOL": POOL,
+    "FIELD": _places(name.removeprefix("#") for name in POOL),
+    "POOL_FIELDS": tuple(text for name in POOL for text in (name, "")),
     "RECORD": RECORD,
+    "RECORD_READ": "|".join(_read(name) for name in RECORD[:-2]).join(("^", "(.*)$")),
+    "PART": _places((*(name for name in RECORD if name in READ), "rest")),
     "SEAL": SEAL,
     "FINGERPRINT": DIGITS,
     "RECORD_BYTES": LONGEST_TEXT,
@@ -71,31 +89,34 @@ CONSTANTS: Mapping[str, Any] = {
     "VERDICTS": {"admitted": GRANTED, **{reason.value: letter for letter, reason in VERDICTS.items()}},
 }
 DEFINED = re.compile(r"^function (\w+\.\w+)\(", re.MULTILINE)
+NAMED = re.compile(r"\bconst\.(\w+)(?:\.(\w+))?")
 
 
 def reconcile(replaced: Mapping[str, str] = {}) -> str:
     """The script that applies a report.
 
     For tests, functions may be ``replaced``: ``{"clock.wall": "function() return 0 end"}``. Each must be there.
+    The functions are made within others, which hand them the tables that they use. Lua would look up each of these
+    tables again for every function that it made beside them.
     """
     if unknown := set(replaced) - set(DEFINED.findall("".join(map(part, PARTS)))):
         raise ValueError(f"the script has no function {', '.join(sorted(unknown))}")
-    others = [_roomy(name) for name in PARTS if name not in SHARED]
-    tables = f"local {', '.join(SHARED)} = {', '.join('{}' for _ in SHARED)}"
-    shared = "\n".join(_roomy(name).replace(f"local {name} =", f"{name} =", 1) for name in SHARED)
-    first = [name for name in PARTS if name not in SHARED].index("grants")
-    changed = (f"{name} = {body}" for name, body in replaced.items())
-    return "\n".join(
-        (
-            _head(), *others[:first], tables, f"if report.shared then\n{shared}\nend", *others[first:-1], *changed,
-            others[-1],
-        )
-    )  # fmt: skip
+    tables = [name for name in PARTS if name not in ("report", "main")]
+    always, shared = ([_made(name, replaced) for name in tables if (name in SHARED) is each] for each in (False, True))
+    return "\n".join((
+        _literal(part("report")),
+        f"local {', '.join(tables)}",
+        "local function make()", *always, "end",
+        "local function make_shared()", *shared, "end",
+        f"if report.shared then make_shared() else {', '.join(SHARED)} = {', '.join('{}' for _ in SHARED)} end",
+        "make()",
+        _literal(part("main")),
+    ))  # fmt: skip
 
 
 def control() -> str:
     """The script that sets what operators set."""
-    return f"{_head()}\n{part('control')}"
+    return _literal(part("control"))
 
 
 @cache
@@ -103,14 +124,27 @@ def part(name: str) -> str:
     return files(__package__).joinpath("lua", f"{name}.lua").read_text()
 
 
-def _roomy(name: str) -> str:
-    """A part whose table has room for all its functions from the start: Lua copies one that grows, in every call."""
+def _made(name: str, replaced: Mapping[str, str]) -> str:
+    """A part whose table is declared before, with those of its functions that are ``replaced``.
+
+    The table has room for all its functions from the start: Lua copies one that grows, in every call.
+    """
     rooms = "".join(f"{each.partition('.')[2]} = 0, " for each in DEFINED.findall(part(name)))
-    return part(name).replace(f"local {name} = {{", f"local {name} = {{{rooms}", 1)
+    changed = (f"{each} = {body}" for each, body in replaced.items() if each.startswith(f"{name}."))
+    made = "\n".join((part(name).replace(f"local {name} = {{", f"{name} = {{{rooms}", 1), *changed))
+    if name in RARE:
+        made = f"{name} = setmetatable({{}}, {{__index = function(_, name)\n{made}\nreturn {name}[name]\nend}})"
+    return _literal(made)
 
 
-def _head() -> str:
-    return f"local const = {_lua(CONSTANTS)}\n"
+def _literal(source: str) -> str:
+    """The source with the constants in their places; one that is a table is a new table in each."""
+    return NAMED.sub(_constant, source)
+
+
+def _constant(match: re.Match[str]) -> str:
+    value = CONSTANTS[match[1]]
+    return _lua(value[match[2]] if match[2] else value)
 
 
 def _lua(value: Any) -> str:
@@ -120,7 +154,7 @@ def _lua(value: Any) -> str:
     if isinstance(value, tuple):
         return f"{{{', '.join(map(_lua, value))}}}"
     if isinstance(value, str):
-        if not re.fullmatch(r"[\w#:.*-]*", value):
+        if not re.fullmatch(r"[\w#:.*^$%+()|\[\]-]*", value):
             raise ValueError(f"a text that Lua might read otherwise: {value!r}")
         return f"'{value}'"
     return str(value).lower() if isinstance(value, bool) else repr(value)

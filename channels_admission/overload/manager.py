@@ -20,7 +20,7 @@ REFRESH = 0.25
 TICK = 0.02
 """Seconds between ticks while the event loop has recently been late; otherwise half of :data:`REFRESH`."""
 MISSED = 1.0
-"""Seconds after which a late tick is taken to be lost, although the event loop runs."""
+"""Seconds after which a late tick counts as lost, if the event loop runs."""
 LOOK = 0.01
 """Least seconds between two checks of memory and descriptors while no handshake may be admitted."""
 

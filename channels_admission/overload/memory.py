@@ -50,7 +50,6 @@ class Memory:
 
     @cached_property
     def _folders(self) -> tuple[tuple[Path, bool], ...]:
-        # Cached at the first reading, which is made in a thread.
         return tuple(kernel.control_groups(self._root, "memory"))
 
     def read(self) -> float | None:

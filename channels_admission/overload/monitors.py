@@ -56,8 +56,8 @@ class Lag:
     def percentiles(self, *shares: float) -> tuple[float | None, ...]:
         """The delays at these shares of the window; 1.0 gives the longest. None if unknown.
 
-        A block ends with a tick. Without a tick for :data:`LOST` seconds the delays are unknown: the event loop runs
-        this method, so that it is not blocked.
+        A block ends with a tick. Without a tick for :data:`LOST` seconds the delays are unknown: the event loop is not
+        blocked then, since it runs this method.
         """
         now = self._clock()
         if now - self._due > LOST:

@@ -1,7 +1,7 @@
-"""The address of a client: its socket's peer, or what trusted proxies vouch for.
+"""The address of a client: the peer of its socket, or the address that trusted proxies report.
 
-Pure. Everything that comes from a client may be a lie, and what is no address is none: a header
-counts only as far as trusted proxies have written it, from the right.
+Pure. A client may forge any header, so a header counts only as far as trusted proxies have written it, from the right.
+Anything that is not an address is ignored.
 """
 
 import re
@@ -13,17 +13,17 @@ from typing import Any
 from ..conf.proxies import Network, Proxies
 
 MOST_HOPS = 20
-"""A header that names more is not believed."""
+"""Most addresses in a header; a longer header is ignored."""
 LONGEST_HEADER = 4096
-"""Bytes of all its lines; of a longer one only its end is read, which the nearest proxies wrote."""
+"""Bytes of all lines of a header; of a longer one only the end is read, which the nearest proxies wrote."""
 SITE_PREFIX = 64
-"""Bits of an IPv6 address that are the client's site; the rest it chooses itself."""
+"""Bits of an IPv6 address that identify the client's network; the client chooses the rest."""
 
 Address = IPv4Address | IPv6Address
 
 
 def client_of(scope: Any, proxies: Proxies = Proxies()) -> str | None:
-    """The client's address, or the /64 network of it where it is IPv6; None where there is none to know."""
+    """The client's IPv4 address, or the /64 network of its IPv6 address; None if unknown."""
     address = _client(scope, proxies)
     if isinstance(address, IPv6Address):
         return str(ip_network((address, SITE_PREFIX), strict=False))
@@ -35,7 +35,7 @@ def _client(scope: Any, proxies: Proxies) -> Address | None:
     peer = parse(client[0]) if client and isinstance(client[0], str) else None
     if not proxies:
         return peer
-    # Only a proxy on this machine comes through a Unix socket; with networks to go by, nobody knows which.
+    # A peer without an address is a proxy on a Unix socket, which no list of networks can match.
     if peer is None and (not proxies.hops or (client and client[0])):
         return None
     hops = _hops(scope)
@@ -62,7 +62,8 @@ def _is_in(address: Address, networks: Iterable[Network]) -> bool:
 
 
 def _hops(scope: Any) -> list[str]:
-    """What proxies have written, the nearest last. Where both headers come they must agree: one may be the client's."""
+    """The addresses that proxies have written, the nearest last. If both headers exist they must agree, since a client
+    may have written one."""
     elements, plain = _elements(scope, b"forwarded"), _elements(scope, b"x-forwarded-for")
     if max(len(elements), len(plain)) > MOST_HOPS:
         return []
@@ -73,17 +74,17 @@ def _hops(scope: Any) -> list[str]:
 
 
 def _elements(scope: Any, name: bytes) -> list[str]:
-    """All lines of a header as one list, of which no more is made than shows that it is too long."""
+    """The elements of all lines of a header, at most one more than :data:`MOST_HOPS`."""
     lines = [value for header, value in scope.get("headers", ()) if header.lower() == name]
     whole = b",".join(lines)
-    # What the cut goes through is none of the elements.
+    # An element that is cut in two is dropped.
     read = whole if len(whole) <= LONGEST_HEADER else whole[-LONGEST_HEADER:].partition(b",")[2]
     elements = filter(None, map(str.strip, read.decode("latin-1").split(",")))
     return list(islice(elements, MOST_HOPS + 1))
 
 
 def _for(element: str) -> str:
-    """The ``for`` of one element of Forwarded (RFC 7239), without its quotes."""
+    """The ``for`` of one element of Forwarded (RFC 7239), without quotes."""
     for pair in element.split(";"):
         name, _, value = pair.strip().partition("=")
         if name.lower() == "for":
@@ -92,7 +93,7 @@ def _for(element: str) -> str:
 
 
 def parse(text: str) -> Address | None:
-    """An address without its brackets, port and zone; IPv4 where it is mapped into IPv6; None for anything else."""
+    """The address in a text, without brackets, port and zone; IPv4 if mapped into IPv6; None for anything else."""
     if match := re.fullmatch(r"\[([^\]]*)\](?::\d{1,5})?", text) or re.fullmatch(r"([^:]*):\d{1,5}", text):
         text = match[1]
     try:

@@ -1,7 +1,7 @@
-"""The attempts that a worker decides by itself: its part of each rate, and the keys that it knows to be locked.
+"""Attempts that a worker decides alone: its part of each rate, and the keys that it knows to be locked.
 
-Pure; all times are seconds of a clock that never runs backwards. The buckets are those of ``core.attempts``. What is
-decided here is told to the ledger with the next report.
+Pure; all times are seconds of a monotonic clock. The buckets are those of ``core.attempts``. The next report tells the
+ledger of these attempts.
 """
 
 from collections import Counter, OrderedDict
@@ -16,17 +16,17 @@ from ..core.protocol import Claimed, Key, Tried
 from ..core.shares import Bound
 
 OWN_SETS = 256
-"""Sets of buckets, of ``WAYS`` each, that a worker keeps."""
+"""Sets of a worker's buckets, each with ``WAYS`` buckets."""
 MOST_KNOWN = 1000
-"""Keys of which a worker remembers that they are locked, and as many whose attempts it has yet to tell."""
+"""Most locked keys that a worker remembers, and most keys with unreported attempts."""
 TOLD_PER_CALL = 100
-"""Keys whose attempts one report tells."""
+"""Most keys whose attempts one report contains."""
 MOST_TOLD = 1000
-"""Attempts that are told of one key."""
+"""Most attempts of one key in a report."""
 
 
 class Attempts:
-    """A worker's part: what it knows to be over its rate, and what it decides where the ledger is not asked."""
+    """The attempts of one worker in one pool, as far as they are decided without the ledger."""
 
     def __init__(self, pool: PoolSettings) -> None:
         self._quotas = bounds(pool)
@@ -34,18 +34,18 @@ class Attempts:
         self._debt = pool.retry_after[1]
         self._buckets = Buckets(OWN_SETS)
         self._until: OrderedDict[Key, float] = OrderedDict()
-        """Until when a key is refused without asking; the one refused last is the last."""
+        """The end of the lock of each known key, the latest refusal last."""
         self._untold: Counter[tuple[int, Key]] = Counter()
 
     def learn(self, over: Over, tries: Claimed, now: float) -> None:
-        """The ledger has refused an attempt: a key that is locked needs no call until it leaves off."""
+        """Remember the key of an attempt that the ledger has refused, if it is locked: it then needs no call."""
         place = self._places.get(over.reason)
         key = tries[place] if place is not None and place < len(tries) else None
         if key:
             self._bar(key, over.wait, 1 / (self._quotas[place or 0].rate or 1.0), now)
 
     def _bar(self, key: Key, wait: float, step: float, now: float) -> None:
-        """Refuse a key whose last turn is so far away without asking, for as long as it is locked."""
+        """Remember until when a key is locked, whose last turn is ``wait`` seconds away."""
         locked = min(wait, wait + step - self._debt)
         if locked > 0:
             self._until[key] = now + locked
@@ -56,7 +56,7 @@ class Attempts:
             self._until.popitem(last=False)
 
     def known(self, tries: Claimed, now: float) -> Over | None:
-        """Why the ledger would refuse, as far as is known; the attempt is counted then."""
+        """The refusal of an attempt under a key known to be locked, counted; None if no key is."""
         for place, key in enumerate(tries):
             if key and (until := self._until.get(key)) is not None:
                 bound = self._quotas[place]
@@ -69,7 +69,7 @@ class Attempts:
         return None
 
     def alone(self, tries: Claimed, now: float, workers: int) -> Over | None:
-        """Decide one attempt by this worker's part of each rate, and count it."""
+        """Decide and count one attempt by this worker's part of each rate."""
         if not any(tries):
             return None
         if over := self.known(tries, now):
@@ -88,13 +88,13 @@ class Attempts:
             self._untold[place, key] = min(self._untold[place, key] + 1, MOST_TOLD)
 
     def tell(self) -> tuple[Tried, ...]:
-        """What a report says of them, once: one that is lost is not told again."""
+        """The attempts for the next report; they are not repeated if it is lost."""
         places = list(islice(self._untold, TOLD_PER_CALL))
         return tuple(Tried(place, key, self._untold.pop((place, key))) for place, key in places)
 
 
 def _part(bound: Bound, workers: int) -> Bound:
-    """A worker's part of a rate, with a bucket that fills within :data:`FILLS_WITHIN` as every other does."""
+    """A worker's part of a rate, at least as much as fills its bucket within :data:`FILLS_WITHIN`."""
     if not bound.rate:
         return bound
     parts = max(1, workers)

@@ -1,9 +1,8 @@
-"""A worker's own book of claims: under which keys its slots are counted, and what the ledger knows of it.
+"""A worker's claims: the keys under which its slots are counted, and what the ledger knows of them.
 
-No I/O and no clock. A key of which the ledger's count may differ from ours is *untold*: it is
-reported, absolute, until a reply says that the report was applied. As with slots, the ledger
-counts no less than is held: a claim is taken only when it has been granted, and while the ledger
-is away the reports assert what it had counted, so that nobody else gets what may be taken again.
+Pure. A key whose count in the ledger may differ is *untold*: reports contain its absolute count until a reply confirms
+one. As with slots, the ledger never counts less than is held: a claim is taken only after a grant. While the ledger is
+away, reports repeat the ledger's old count, so that no other worker gets slots that may be taken again here.
 """
 
 from collections import Counter
@@ -17,9 +16,9 @@ from ..core.protocol import Ask, Claimed, Fair, Key, Tried, View
 from ..core.shares import Class
 
 TOLD_PER_CALL = 200
-"""Keys reported in one call, so that none keeps Redis busy for long."""
+"""Most keys in one report, so that no call keeps Redis busy for long."""
 ASKED_PER_CALL = 200
-"""Claims that the handshakes of one call may ask for; the others wait for the next one."""
+"""Most claims that the asks of one call contain; further asks wait for the next call."""
 
 
 class Claims:
@@ -32,28 +31,28 @@ class Claims:
         self._groups: Counter[int] = Counter()
         self._held: Counter[Key] = Counter()
         self._untold: dict[Key, int] = {}
-        """What the ledger counts at the least, where that may differ from what is held."""
+        """The least that the ledger counts, for keys where that may differ from what is held."""
         self._sent: dict[Key, int] = {}
         self.sweep = ""
-        """A dead worker whose claims are to be swept up."""
+        """A dead worker whose claims must be removed."""
 
     @property
     def untold(self) -> bool:
-        """Whether there is something that the ledger should hear of soon."""
+        """Whether the ledger should get a report soon."""
         return bool(self._untold or self.sweep)
 
     def released(self, key: Key) -> int:
-        """Slots that the ledger counts under the key, as far as is known, and that are held no more."""
+        """Slots that the ledger still counts under the key, and that are no longer held."""
         return max(0, self._untold.get(key, 0) - self._held[key])
 
     def take(self, claims: Claimed) -> None:
-        """A slot is taken, or a late ask granted; the ledger may not know."""
+        """Add the claims of a taken slot, or of a granted late ask."""
         for key in filter(None, claims):
             self._mark(key)
             self._held[key] += 1
 
     def give(self, claims: Claimed) -> None:
-        """What was claimed is free."""
+        """Remove claims."""
         for key in filter(None, claims):
             self._mark(key)
             self._held[key] -= 1
@@ -70,14 +69,14 @@ class Claims:
         self._untold.setdefault(key, self._held[key])
 
     def forget(self) -> None:
-        """The ledger knows nothing of it any more."""
+        """Note that the ledger has lost all claims of this worker."""
         self._untold = dict.fromkeys(self._held, 0)
         self.sweep = ""
 
     def refusal_alone(self, ask: Ask, limit: int, others: int, held: int) -> str | None:
-        """Why ``ask`` may not be granted without the ledger's word; ``others`` is what the rest was last seen to hold.
+        """Why ``ask`` is refused while the ledger is away; ``others`` is the last known count of all other workers.
 
-        Quotas then hold for the worker's own connections, with ``freeze`` for those that the ledger counts.
+        A quota then limits this worker's own connections; with ``freeze``, to those that the ledger counts.
         """
         share = self._classes[ask.group].share
         if ask.bounded and others + held + (not ask.late) > shares.ceiling(share, limit):
@@ -93,7 +92,7 @@ class Claims:
         return None
 
     def say(self, asks: tuple[Ask, ...], *, away: bool, heard: int, parts: int, tries: tuple[Tried, ...] = ()) -> Fair:
-        """What a report says of claims."""
+        """The part of a report about claims."""
         asked = dict.fromkeys(key for ask in asks for key in filter(None, ask.claims))
         for key in asked:
             self._mark(key)
@@ -119,7 +118,7 @@ class Claims:
         return max(self._held[key], self._untold[key]) if away else self._held[key]
 
     def settle(self, asks: tuple[Ask, ...], view: View) -> None:
-        """The ledger answered what was last said; what it granted is taken."""
+        """Apply the reply to the last report, and take the granted claims."""
         granted = [ask for ask, reason in zip(asks, view.verdicts, strict=True) if not reason]
         counted = Counter(self._sent)
         for ask in granted:
@@ -135,12 +134,12 @@ class Claims:
                 self._untold[key] = counted[key]
         self._sent = {}
         if not self._untold:
-            self._untold = {}  # a dict keeps the room that a herd once needed
+            self._untold = {}  # a dict never shrinks, and a herd may have enlarged it
         self.sweep = view.sweep
 
 
 def first_asks(asks: Iterable[Ask]) -> int:
-    """How many of ``asks`` one call may carry."""
+    """How many of ``asks`` fit into one call."""
     number = claims = 0
     for ask in asks:
         claims += max(1, len(ask.claims) - ask.claims.count(None), len(ask.tries) - ask.tries.count(None))

@@ -1,7 +1,7 @@
-"""The rules by which a pool is shared, applied to a scope: what a handshake asks for.
+"""The asks of handshakes: the quotas and classes of a pool applied to a scope.
 
-Keys come from clients, and may be long or private: what leaves this module is a keyed hash of
-fixed length, of the quota's name and the key.
+Keys come from clients, and may be long or private. This module returns only keyed hashes of fixed length, of the
+quota's name and the key.
 """
 
 import hashlib
@@ -20,13 +20,13 @@ from .address import client_of
 logger = logging.getLogger("channels_admission")
 
 AUTHENTICATED = "admission_authenticated"
-"""Where a scope may say by a true value that somebody has authenticated."""
+"""Key of a scope with a true value if its client has authenticated."""
 MOST_UNKNOWN = 20
-"""Names of classes without a share that are told of in the log."""
+"""Most names of unknown classes that are logged."""
 
 
 class Rules:
-    """The quotas, classes and strangers of one pool."""
+    """The quotas and classes of one pool, unauthenticated connections included."""
 
     def __init__(self, pool: PoolSettings, settings: Settings) -> None:
         self.pool = pool
@@ -39,15 +39,15 @@ class Rules:
             built_in[quota.key] if isinstance(quota.key, str) else quota.key for quota in pool.quotas
         ]
         self.pending: Claimed = (*[None] * len(pool.quotas), self._hash(PENDING, ""))
-        """What those claim as well who have yet to authenticate."""
+        """The claim of unauthenticated connections."""
         self._places = {each.name: place for place, each in enumerate(classes(pool))}
         self.shares = [each.share for each in classes(pool)]
-        """Of the limit, for each class."""
+        """The share of the limit of each class."""
         self._has_rates = any(quota.rate for quota in pool.quotas)
         self._unknown: set[str] = set()
 
     def ask(self, scope: Any) -> Ask:
-        """What a handshake asks for, as far as its scope tells."""
+        """The ask of a handshake, by its scope."""
         group = self._group(scope)
         if self.is_exempt(group):
             return Ask(group=group)
@@ -58,7 +58,7 @@ class Rules:
         return Ask(claims, group, tries=self._tries(keys, authenticated=authenticated))
 
     def ask_again(self, scope: Any, known: Claimed, before: int) -> Ask | None:
-        """What a connection of the class ``before`` asks for beside ``known``, if its scope tells anything new."""
+        """The late ask of a connection of the class ``before``, if its scope has new keys or another class."""
         group = self._group(scope) or before
         keys = () if self.is_exempt(group) else self._keys_of(scope, known)
         if not any(keys) and group == before:
@@ -68,14 +68,14 @@ class Rules:
         return Ask(self._claims(keys), group, late=True, bounded=bounded, tries=tries)
 
     def without_pending(self, claims: Claimed) -> Claimed:
-        """The same, the user having been found."""
+        """The claims of a connection once it has authenticated."""
         return claims[: len(self.pool.quotas)]
 
     def is_exempt(self, group: int) -> bool:
         return group == self._places[EXEMPT]
 
     def _keys_of(self, scope: Any, known: Claimed = ()) -> Claimed:
-        """For each quota the scope's key, but None where one is ``known`` already."""
+        """The scope's key for each quota; None where a key is ``known``."""
         quotas = zip(self.pool.quotas, self._keys, chain(known, repeat(None)), strict=False)
         return tuple(self._key(scope, quota, function) if key is None else None for quota, function, key in quotas)
 
@@ -94,8 +94,7 @@ class Rules:
     def _tries(self, keys: Claimed, *, authenticated: bool) -> Claimed:
         """The keys under which an attempt counts.
 
-        A client that has authenticated may share its address with an attacker, and is not counted under the address. A
-        client that proves by other means that its turn has come belongs here as well.
+        An authenticated client is not counted under its address, which an attacker may share.
         """
         if not self._has_rates or not any(keys):
             return ()
@@ -114,17 +113,17 @@ class Rules:
             return 0
         place = self._places.get(name)
         if place is None:
-            self._tell_of(str(name))
+            self._log_unknown(str(name))
         return place or 0
 
-    def _tell_of(self, name: str) -> None:
+    def _log_unknown(self, name: str) -> None:
         if len(self._unknown) < MOST_UNKNOWN and name not in self._unknown:
             self._unknown.add(name)
-            logger.warning("Pool %r has no share for the class %r.", self.pool.name, name[:40])
+            logger.warning("The pool %r has no share for the class %r.", self.pool.name, name[:40])
 
 
 def user_of(scope: Any) -> str | None:
-    """The primary key of the scope's user, if there is one who has authenticated."""
+    """The primary key of the scope's user; None if unauthenticated."""
     user = scope.get("user")
     if user is None or not getattr(user, "is_authenticated", False) or user.pk is None:
         return None
@@ -132,5 +131,5 @@ def user_of(scope: Any) -> str | None:
 
 
 def is_authenticated(scope: Any) -> bool:
-    """Whether somebody has authenticated, as the auth middleware or the scope itself says."""
+    """Whether the client has authenticated, by the scope's user or by :data:`AUTHENTICATED`."""
     return bool(scope.get(AUTHENTICATED)) or user_of(scope) is not None

@@ -7,10 +7,10 @@ follows the server's hint. So it can be run one client at a time, or for a milli
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from channels_admission.client import Patience
+from channels_admission.client import RetryPolicy
 
 CAP = 60.0
-PATIENCE = Patience()
+POLICY = RetryPolicy()
 
 Bounds = tuple[float, float]
 
@@ -32,7 +32,7 @@ class Rule:
     def wait(self, failures: int, hint: float | None, draw: float) -> float:
         """The wait after so many failed attempts; ``draw`` is a random number from 0 to 1."""
         if self.follows_hint and hint is not None:
-            return max(PATIENCE.floor, hint)
+            return max(POLICY.floor, hint)
         shortest, longest = self.bounds(failures)
         return shortest + draw * (longest - shortest)
 
@@ -56,9 +56,9 @@ RULES = {
     for rule in (
         Rule(
             "spread", "the server's hint; the first attempt within five seconds, as our clients do after a loss",
-            PATIENCE.bounds, first=PATIENCE.bounds(1, was_up=True), follows_hint=True,
+            POLICY.bounds, first=POLICY.bounds(1, was_up=True), follows_hint=True,
         ),
-        Rule("hint", "the server's hint; the first attempt at once", PATIENCE.bounds, follows_hint=True),
+        Rule("hint", "the server's hint; the first attempt at once", POLICY.bounds, follows_hint=True),
         Rule("full-jitter", "at random up to 1, 2, 4 … 60 s", _full_jitter),
         Rule("doubling", "1, 2, 4 … 60 s and up to one more; starts over on open", _doubling, resets_on_open=True),
         Rule("patient-doubling", "the same, but does not start over on open", _doubling),

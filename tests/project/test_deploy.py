@@ -19,7 +19,7 @@ from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
 from channels_admission import readiness
-from channels_admission.client import Patience, connections
+from channels_admission.client import RetryPolicy, connections
 from channels_admission.conf.sizing import HEADROOM, part
 from channels_admission.diagnostics.deploy import READ_TIMEOUT, advise, limits_conf, systemd
 
@@ -368,7 +368,7 @@ async def sends_nobody_to(backend: Backend, balancer: Nginx | Haproxy) -> bool:
     return backend.pid not in {client.pid for client in clients}
 
 
-PATIENCE = Patience(first_retry_window=1.0)
+POLICY = RetryPolicy(first_retry_window=1.0)
 
 
 class Faithful:
@@ -393,7 +393,7 @@ class Faithful:
         def wait(wait) -> None:
             self._told[number] += wait.seconds
 
-        async with aclosing(connections(uri, patience=PATIENCE, on_wait=wait, **options)) as sockets:
+        async with aclosing(connections(uri, policy=POLICY, on_wait=wait, **options)) as sockets:
             async for socket in sockets:
                 with suppress(ConnectionClosed):
                     await self._stay(socket, number)

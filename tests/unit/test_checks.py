@@ -246,8 +246,8 @@ def test_the_mixin_on_the_right_limits_nothing(classes, consumer):
     (message,) = messages()
     assert message.id == "channels_admission.E020"
     assert message.is_serious()
-    assert message.msg == "shop.consumers.Chat is not limited: AdmissionMixin stands right of the consumer class."
-    assert message.hint == "Write class Chat(AdmissionMixin, …Consumer), the mixin first."
+    assert message.msg == "shop.consumers.Chat is not limited: AdmissionMixin comes after the consumer class."
+    assert message.hint == "Write class Chat(AdmissionMixin, …Consumer), with the mixin first."
     del message
 
 
@@ -341,8 +341,8 @@ def test_another_daphne_is_told(protocol, missing):
     (message,) = messages()
     assert message.id == "channels_admission.W003"
     assert not message.is_serious()
-    assert message.msg == ("Daphne 9.9.9 cannot be taught to send close code 1013: clients see 1011 without a reason.")
-    assert "['CLOSE_CODE'] to a private code such as 4013" in message.hint
+    assert message.msg == "Daphne 9.9.9 cannot be patched to send close code 1013: clients get 1011 without a reason."
+    assert "['CLOSE_CODE'] to a private code that this Daphne can send, such as 4013" in message.hint
 
 
 @pytest.mark.parametrize(
@@ -424,11 +424,11 @@ def test_the_hint_has_the_lines_to_write(monkeypatch):
     (message,) = messages()
     assert not message.is_serious()
     assert message.msg == (
-        "A process may open 1,024 files here, and a worker needs 6,018 for its part of the limit, 5,000 connections: "
-        "it refuses clients while the pool has room."
+        "A process may open at most 1,024 files here, but a worker needs 6,018 for its part of the limit, 5,000 "
+        "connections. It will refuse clients while the pool has room."
     )
     assert message.hint.startswith(
-        "Write LimitNOFILE=6144 under [Service] of the workers' systemd unit, or 'www-data soft nofile 6144' and "
+        "Write LimitNOFILE=6144 under [Service] in the workers' systemd unit, or 'www-data soft nofile 6144' and "
         "'www-data hard nofile 6144' in /etc/security/limits.conf"
     )
 
@@ -441,7 +441,7 @@ def test_a_hard_limit_may_have_one_of_the_system_above_it(monkeypatch, greatest,
     allow(monkeypatch, 1024, 4096, greatest)
     (message,) = messages()
     assert message.msg.startswith(
-        "No process may open more than 4,096 files here, not even by raising its soft limit, and a worker needs 6,018"
+        "A process may open at most 4,096 files here, even with its soft limit raised, but a worker needs 6,018"
     )
     assert message.hint.startswith(first)
 
@@ -497,10 +497,10 @@ def test_the_memory_that_is_missing_is_told(total):
     (message,) = messages(deploy=True)
     assert not message.is_serious()
     assert message.msg == (
-        "A worker needs about 544 MiB for its part of the limit, 5,000 connections of 81 KiB and more, "
-        "and there are 256 MiB here."
+        "A worker needs about 544 MiB for its part of the limit, 5,000 connections of at least 81 KiB, "
+        "but 256 MiB are available here."
     )
-    assert "run more of them" in message.hint
+    assert "run workers on more machines" in message.hint
 
 
 def test_workers_that_share_a_machine_need_as_much_each(settings, total):
@@ -508,8 +508,8 @@ def test_workers_that_share_a_machine_need_as_much_each(settings, total):
     settings.CHANNELS_ADMISSION = {**REDIS, "EXPECTED_WORKERS": 5}
     (message,) = messages(deploy=True)
     assert message.msg == (
-        "Each of 5 workers needs about 171 MiB for its part of the limit, 1,000 connections of 81 KiB and more, "
-        "5 times that where they share a machine, and there are 150 MiB here."
+        "Each of 5 workers needs about 171 MiB for its part of the limit, 1,000 connections of at least 81 KiB "
+        "(5 times that if they share a machine), but 150 MiB are available here."
     )
 
 

@@ -11,7 +11,7 @@ from websockets.asyncio.client import connect
 from websockets.asyncio.server import serve
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from channels_admission.client import Ending, Patience, Retries, connections
+from channels_admission.client import Ending, Retries, RetryPolicy, connections
 from channels_admission.connections.connection import REPLACED
 
 from demo.servers import Workers
@@ -22,7 +22,7 @@ UP = 60.0
 
 def waits(*endings, draw=1.0):
     """The waits after each ending, every random draw being the same."""
-    retries = Retries(Patience(), lambda: draw)
+    retries = Retries(RetryPolicy(), lambda: draw)
     return [retries.after(ending) for ending in endings]
 
 

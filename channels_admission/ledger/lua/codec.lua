@@ -11,6 +11,12 @@ function codec.number(text, most)
   return number and number <= (most or codec.LARGEST) and number or nil
 end
 
+-- The same for a text that a pattern has found to be digits.
+function codec.digits(text, most)
+  local number = #text <= 15 and tonumber(text)
+  return number and number <= (most or codec.LARGEST) and number or nil
+end
+
 -- A number that '%.17g' has written, not below 0.
 function codec.decimal(text)
   local number = text and #text <= 24 and string.find(text, '^%d[%d.e+-]*$') and tonumber(text)

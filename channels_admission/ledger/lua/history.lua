@@ -4,7 +4,7 @@
 -- minute since 1970, held and limit are '' where nobody has reported in it. It has at most so many bytes that 1,440
 -- take less than 200 kB: the rarest reasons share a name where there is no room.
 
-local history = {}
+local history = {NO_HANDSHAKES = const.NO_HANDSHAKES}
 
 -- Counters that have risen since they were `before`, and by how much.
 function history.rises_since(before)
@@ -19,7 +19,7 @@ function history.rises_since(before)
 end
 
 function history.is_decision(name)
-  if const.NO_HANDSHAKES[name] then return false end
+  if history.NO_HANDSHAKES[name] then return false end
   return string.sub(name, 1, #const.DRY) ~= const.DRY and string.sub(name, 1, #const.FAULT) ~= const.FAULT
 end
 
@@ -84,9 +84,9 @@ end
 function history.entry(text, at, news, held)
   text = text and #text <= const.LONGEST_MOMENT and text or ''
   local when, most, bound, admitted, reasons = string.match(text, '^(%d+)|(%d*)|(%d*)|(%d+)|(.*)$')
-  admitted = codec.number(admitted)
-  local is_known = codec.number(when) == at and admitted
-  most, bound = codec.number(is_known and most, const.MAX_LIMIT), codec.number(is_known and bound, const.MAX_LIMIT)
+  admitted = admitted and codec.digits(admitted)
+  local is_known = admitted and codec.digits(when) == at
+  most, bound = codec.digits(is_known and most or '', const.MAX_LIMIT), codec.digits(is_known and bound or '', const.MAX_LIMIT)
   if not is_known then admitted, reasons = 0, '' end
   local is_new = not is_known or next(news)
   if held and (held > (most or -1) or pool.limit ~= bound) then

@@ -2,7 +2,7 @@
 
 local leases = {
   LOOKED_AT = 4,  -- more, where one of them has run out
-  looks = {}, with_claims = {}, gone = {[report.worker] = true}, freed = 0, leaving = 0, drained = 0,
+  ends = {}, with_claims = {}, gone = {[report.worker] = true}, freed = 0, leaving = 0, drained = 0,
 }
 
 function leases.load()
@@ -10,13 +10,15 @@ function leases.load()
   leases.looked_at = redis.call('LRANGE', key.leases, 0, leases.LOOKED_AT - 1)
 end
 
--- Look at the records of the first in the queue, at a `time` of the pool's clock; whether all are as they were written.
--- The first is compared with its seal, the others only where their lease may have run out.
+-- Look at the records of the first in the queue, which stand in `sealed` after this worker's, at a `time` of the pool's
+-- clock; whether all are as they were written. The first is compared with its seal, the others only where their lease may
+-- have run out.
 function leases.look(sealed, time)
   local is_whole = true
   for i, name in ipairs(leases.looked_at) do
-    leases.looks[i] = i > 1 and time and records.lives(sealed[i], time) or records.parse(name, sealed[i])
-    if sealed[i] and not leases.looks[i] then is_whole = false end
+    local theirs = sealed[1 + i]
+    leases.ends[i] = i > 1 and time and records.lives(theirs, time) or records.ends(name, theirs)
+    if theirs and not leases.ends[i] then is_whole = false end
   end
   return is_whole
 end
@@ -32,7 +34,7 @@ end
 function leases.dead()
   local dead = {}
   for i, name in ipairs(leases.looked_at) do
-    if not leases.looks[i] or leases.looks[i].ends <= clock.time then dead[#dead + 1] = name end
+    if not leases.ends[i] or leases.ends[i] <= clock.time then dead[#dead + 1] = name end
   end
   if #dead == 0 then return dead end
   local looked_at = leases.looked_at

@@ -1,30 +1,35 @@
 -- pool: the pool's own fields, const.POOL, which the last of them seals, and this worker's record before this call.
 
-local pool = {is_healed = false}
+local pool = {FIELDS = const.POOL, is_healed = false}
 
-function pool.is_sealed(values)
-  return codec.seal('', table.concat(values, '\n', 1, #const.POOL - 1), 8) == values[#const.POOL]
+-- Whether `values`, of which `before` are no fields of the pool, are sealed.
+function pool.is_sealed(values, before)
+  local last = before + #pool.FIELDS
+  return codec.seal('', table.concat(values, '\n', before + 1, last - 1), 8) == values[last]
 end
 
 -- Whether there are as many records as workers in the queue.
 function pool.is_complete(length)
-  return length == leases.workers + #const.POOL
+  return length == leases.workers + #pool.FIELDS
 end
 
--- The fields, if all of them are there and as they were written.
-function pool.parse(values)
-  local texts, stored = {}, {}
-  for i, name in ipairs(const.POOL) do
-    if not values[i] then return nil end
-    texts[name] = values[i]
+-- The fields, which stand in `values` after `before` others, if all of them are there and as they were written.
+function pool.parse(values, before)
+  for place = before + 1, before + #pool.FIELDS do
+    if not values[place] then return nil end
   end
-  stored.counters, stored.alert, stored.pace = texts['#counters'], texts['#alert'], rate.parse(texts['#pace'])
-  if #stored.counters > codec.COUNTERS_BYTES or #stored.alert > 4096 or not stored.pace then return nil end
-  for _, name in ipairs({'total', 'version', 'clock', 'real', 'settled', 'limit', 'draining'}) do
-    stored[name] = codec.number(texts['#' .. name])
-    if not stored[name] then return nil end
-  end
-  return pool.is_sealed(values) and stored or nil
+  local number = codec.number
+  local stored = {
+    total = number(values[before + const.FIELD.total]), version = number(values[before + const.FIELD.version]),
+    clock = number(values[before + const.FIELD.clock]), real = number(values[before + const.FIELD.real]),
+    settled = number(values[before + const.FIELD.settled]), draining = number(values[before + const.FIELD.draining]),
+    counters = values[before + const.FIELD.counters], alert = values[before + const.FIELD.alert],
+    pace = rate.parse(values[before + const.FIELD.pace]),
+  }
+  local is_whole = stored.total and stored.version and stored.clock and stored.real and stored.settled
+    and stored.draining and stored.pace and number(values[before + const.FIELD.limit])
+  if not is_whole or #stored.counters > codec.COUNTERS_BYTES or #stored.alert > 4096 then return nil end
+  return pool.is_sealed(values, before) and stored or nil
 end
 
 -- Read the pool's own fields, this worker's record, and those of the next to be looked at.
@@ -32,12 +37,12 @@ function pool.read()
   leases.load()
   local fields, others = {report.worker}, #leases.looked_at
   for i, name in ipairs(leases.looked_at) do fields[i + 1] = name end
-  for i, name in ipairs(const.POOL) do fields[others + 1 + i] = name end
+  for i, name in ipairs(pool.FIELDS) do fields[others + 1 + i] = name end
   local found = redis.call('HMGET', key.counts, unpack(fields))
-  local stored = pool.parse({unpack(found, others + 2, #fields)})
+  local stored = pool.parse(found, others + 1)
   local length, record = redis.call('HLEN', key.counts), records.parse(report.worker, found[1])
   settings.load(found[#fields - 1])
-  local is_whole = leases.look({unpack(found, 2, others + 1)}, stored and stored.clock)
+  local is_whole = leases.look(found, stored and stored.clock)
   is_whole = is_whole and stored and pool.is_complete(length) and (record or not found[1])
   if is_whole and (not record or leases.has_own()) then return stored, record end
   pool.is_healed = length + leases.workers > 0
@@ -49,7 +54,7 @@ function pool.start_over()
   redis.call('DEL', key.counts, key.leases)
   leases.workers, leases.looked_at = 0, {}
   return {
-    total = 0, version = overrides.last_order(), clock = clock.now, real = clock.now, settled = clock.now,
+    total = 0, version = orders.last(overrides.set), clock = clock.now, real = clock.now, settled = clock.now,
     counters = '', draining = 0, alert = '0|',
   }
 end
@@ -104,18 +109,17 @@ function pool.record(classes, claimed)
 end
 
 function pool.write(alert, classes, claimed)
-  local whole, values, fields = codec.whole, {}, {}
-  local texts = {
-    ['#total'] = whole(pool.total), ['#version'] = whole(pool.version), ['#clock'] = whole(clock.time),
-    ['#real'] = whole(clock.now), ['#settled'] = whole(clock.settled), ['#limit'] = whole(pool.configured),
-    ['#counters'] = pool.counters, ['#draining'] = whole(pool.draining), ['#alert'] = alert, ['#pace'] = rate.text(),
-    ['#settings'] = settings.stored_text(clock.time),
-  }
-  for i, name in ipairs(const.POOL) do values[i] = texts[name] end
-  values[#const.POOL] = codec.seal('', table.concat(values, '\n'), 8)
-  for i, name in ipairs(const.POOL) do fields[2 * i - 1], fields[2 * i] = name, values[i] end
+  local whole, values, fields = codec.whole, const.POOL, const.POOL_FIELDS  -- tables with room for all
+  values[const.FIELD.total], values[const.FIELD.version] = whole(pool.total), whole(pool.version)
+  values[const.FIELD.clock], values[const.FIELD.real] = whole(clock.time), whole(clock.now)
+  values[const.FIELD.settled], values[const.FIELD.limit] = whole(clock.settled), whole(pool.configured)
+  values[const.FIELD.counters], values[const.FIELD.draining] = pool.counters, whole(pool.draining)
+  values[const.FIELD.alert], values[const.FIELD.pace] = alert, rate.text()
+  values[const.FIELD.settings] = settings.stored_text(clock.time)
+  values[const.FIELD.check] = codec.seal('', table.concat(values, '\n', 1, #pool.FIELDS - 1), 8)
+  for place, value in ipairs(values) do fields[2 * place] = value end
   if pool.stays then
-    fields[#fields + 1], fields[#fields + 2] = report.worker, pool.record(classes, claimed)
+    fields[2 * #pool.FIELDS + 1], fields[2 * #pool.FIELDS + 2] = report.worker, pool.record(classes, claimed)
   end
   redis.call('HSET', key.counts, unpack(fields))
 end

@@ -8,14 +8,21 @@ local rate = {
 }
 
 function rate.parse(text)
-  local parts = {}
   if #text > 200 then return nil end
-  for part in string.gmatch(text, '[^|]+') do parts[#parts + 1] = codec.decimal(part) end
-  return #parts == #rate.FIELDS and parts or nil
+  rate.stored_text = text
+  local parts = {string.match(text, '^([^|]+)|([^|]+)|([^|]+)|([^|]+)|([^|]+)|([^|]+)|([^|]+)$')}
+  for i = 1, #rate.FIELDS do
+    parts[i] = codec.decimal(parts[i])
+    if not parts[i] then return nil end
+  end
+  return parts
 end
 
 function rate.text()
-  local parts = {}
+  local is_new = not rate.stored
+  for i = 1, is_new and 0 or #rate.FIELDS do is_new = is_new or rate.stored[i] ~= rate[rate.FIELDS[i]] end
+  if not is_new then return rate.stored_text end
+  local parts = {unpack(rate.FIELDS)}
   for i, name in ipairs(rate.FIELDS) do
     parts[i] = string.format('%.17g', math.max(0, math.min(rate[name], codec.LARGEST)))
   end
@@ -42,6 +49,7 @@ function rate.load(stored)
     rate.speed, rate.burst = settings.in_force.rate / 1000, settings.in_force.burst or report.burst
   end
   rate.outflow, rate.measured_at, rate.measured = 0, clock.time, 0
+  rate.stored = stored
   if not stored then rate.begin() end
   for i, name in ipairs(stored and rate.FIELDS or {}) do rate[name] = stored[i] end
   rate.passed = rate.time(clock.time - rate.began)

@@ -9,34 +9,41 @@ end
 -- A worker's record by its fields; nil where it is not as the script has written it.
 function records.parse(name, sealed)
   if not sealed or #sealed > const.RECORD_BYTES then return nil end
-  local text, record, place = codec.unsealed(sealed), {}, 0
+  local text = codec.unsealed(sealed)
   if not records.is_sealed(name, text, sealed) then return nil end
-  for part in string.gmatch(text .. '|', '([^|]*)|') do
-    place = place + 1
-    record[const.RECORD[place] or ''] = part
-  end
-  record.held, record.seq = codec.number(record.held, const.MAX_LIMIT), codec.number(record.seq)
-  record.seen, record.ends = codec.number(record.seen), codec.number(record.ends)
-  record.started, record.draining = codec.number(record.started), codec.number(record.draining, 1)
-  record.claimed = codec.number(record.claimed or '0')
-  for _, field in ipairs({'held', 'seq', 'seen', 'ends', 'started', 'draining', 'claimed'}) do
-    if not record[field] then return nil end
-  end
-  return record
+  local parts = {string.match(text, const.RECORD_READ)}
+  local rest = parts[const.PART.rest]
+  local claimed = rest == '' and '0' or string.match(rest or '', '^|[^|]*|(%d+)$')
+  if not claimed then return nil end
+  -- Made with its fields at once: a table that gets them one by one is copied at each doubling.
+  local record = {
+    held = codec.digits(parts[const.PART.held], const.MAX_LIMIT), seq = codec.digits(parts[const.PART.seq]),
+    seen = codec.digits(parts[const.PART.seen]), ends = codec.digits(parts[const.PART.ends]),
+    started = codec.digits(parts[const.PART.started]), draining = tonumber(parts[const.PART.draining]),
+    counters = parts[const.PART.counters], claimed = codec.digits(claimed),
+  }
+  local is_whole = record.held and record.seq and record.seen and record.ends and record.started and record.claimed
+  return is_whole and record or nil
 end
 
--- When the lease of the worker ends, read without its seal; nil where that may be wrong or soon.
+-- When the lease of the worker ends.
+function records.ends(name, sealed)
+  local record = records.parse(name, sealed)
+  return record and record.ends
+end
+
+-- The same read without the seal; nil where that may be wrong or soon.
 -- No altered end keeps a dead worker for longer than a lease: one that is later than this worker's own would be is
 -- compared with its seal.
 function records.lives(sealed, time)
   local ends = sealed and #sealed <= const.RECORD_BYTES and string.match(sealed, '^%d+|%d+|%d+|(%d+)|')
-  ends = codec.number(ends)
-  return ends and ends > time + 2 * report.heartbeat and ends <= time + report.lease and {ends = ends}
+  ends = ends and codec.digits(ends)
+  return ends and ends > time + 2 * report.heartbeat and ends <= time + report.lease and ends
 end
 
 function records.text(name, record)
-  local parts = {}
-  for place, field in ipairs(const.RECORD) do parts[place] = record[field] end
+  local parts = const.RECORD
+  for place, field in ipairs(parts) do parts[place] = record[field] end
   local text = table.concat(parts, '|')
   return text .. codec.seal(name, text)
 end

@@ -3,9 +3,9 @@
 -- Times are milliseconds, and rates are per millisecond. `key` holds the names of the pool's keys, and `shared` what a
 -- worker says in a pool that is shared by quotas or classes.
 
-local report, key = cmsgpack.unpack(ARGV[1]), {}
+local report, key = cmsgpack.unpack(ARGV[1]), const.KEY
 local shared = report.shared or {}
 
-for place, name in ipairs(const.KEYS) do key[name] = KEYS[place] end
+for name, place in pairs(key) do key[name] = KEYS[place] end
 report.rate = (report.rate or 0) / 1000
 report.is_last = report.goodbye or report.retired

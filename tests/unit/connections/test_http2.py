@@ -61,7 +61,7 @@ async def test_a_refusal_over_http_2_waits_for_the_answer(refusing):
 
 
 async def test_it_waits_no_longer_than_its_patience(refusing, monkeypatch):
-    monkeypatch.setattr(http2, "PATIENCE", 0.3)
+    monkeypatch.setattr(http2, "ANSWER_TIMEOUT", 0.3)
     seconds, _ = await last_words(closes, "2")
     assert seconds >= 0.25
 

@@ -101,9 +101,17 @@ def test_no_constant_can_end_its_text(text):
 
 
 def test_constants_are_as_python_has_them(client):
-    (head,) = re.findall(r"^local const = .*$", script.reconcile(), re.MULTILINE)
-    read = f"{head}\nreturn {{#const.KEYS, const.KEYS[1], const.POOL[12], tostring(const.ROUNDING), const.SECONDS}}"
-    assert client.eval(read, 0) == [11, b"counts", b"#check", b"1e-06", 900]
-    assert client.eval(
-        f"{head}\nreturn {{const.NO_HANDSHAKES.C and 1, const.NO_HANDSHAKES['ledger.calls'] or 0}}", 0
-    ) == [1, 0]
+    read = (
+        "return {const.SEAL, const.KEY.own, const.POOL[12], tostring(const.ROUNDING), #const.POOL, const.VERDICTS.full}"
+    )
+    assert client.eval(script._literal(read.replace("const.POOL[", "(const.POOL)[")), 0) == [
+        3, 8, b"#check", b"1e-06", 12, b"f",
+    ]  # fmt: skip
+    read = "return {(const.NO_HANDSHAKES).C and 1, (const.NO_HANDSHAKES)['ledger.calls'] or 0, '#const.SEAL'}"
+    assert client.eval(script._literal(read), 0) == [1, 0, b"#3"]
+
+
+def test_no_constant_is_left_without_its_value():
+    with pytest.raises(KeyError):
+        script._literal("return const.NONE")
+    assert "const" not in code(script.RECONCILE) + code(script.CONTROL)

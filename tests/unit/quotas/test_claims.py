@@ -162,7 +162,7 @@ async def test_a_class_without_a_share_is_told_of_once(opened, caplog):
     async with opened(CLASSIFY=CLASSIFY, SHARES=SHARES) as limiter:
         assert why(await enter_all(limiter, *[{"rank": "stranger"}] * 3)) == [""] * 3
     assert [record.getMessage() for record in caplog.records] == [
-        "Pool 'default' has no share for the class 'stranger'."
+        "The pool 'default' has no share for the class 'stranger'."
     ]
 
 
