@@ -1,4 +1,4 @@
-"""Measurements to run by hand, from the root of the repository: ``python -m benchmarks.herd``."""
+"""Measurements to run by hand from the root of the repository: ``python -m benchmarks``."""
 
 import sys
 from pathlib import Path

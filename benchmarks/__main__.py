@@ -1,4 +1,4 @@
-"""All of it: ``python -m benchmarks`` measures for ten minutes, and writes a page, its figures and a picture."""
+"""``python -m benchmarks``: measure for ten minutes, and write a page, its figures and a picture."""
 
 import argparse
 import asyncio
@@ -30,7 +30,7 @@ def _loops() -> list[str]:
 
 
 async def measure(quick: bool) -> dict[str, Any]:
-    """Every figure, as it stands in the JSON file."""
+    """Every figure, as in the JSON file."""
     shakes, held = (handshakes.QUICK, holdings.QUICK) if quick else (handshakes.FULL, holdings.FULL)
     found: dict[str, Any] = {
         "command": "python -m benchmarks" + (" --quick" if quick else ""),
@@ -73,8 +73,8 @@ def _allow_sockets(clients: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure what admission costs.")
-    parser.add_argument("--quick", action="store_true", help="few rounds, for a look: four minutes")
-    parser.add_argument("--folder", type=Path, default=DOCS, help="where speed.json, .md and .png go (%(default)s)")
+    parser.add_argument("--quick", action="store_true", help="fewer rounds: four minutes")
+    parser.add_argument("--folder", type=Path, default=DOCS, help="folder of speed.json, .md and .png (%(default)s)")
     parser.add_argument("--render", action="store_true", help="measure nothing; write the page from speed.json again")
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)

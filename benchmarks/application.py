@@ -1,4 +1,4 @@
-"""The application of one server: that of the contender whose name is in the environment."""
+"""The application of one server: the contender named in the environment."""
 
 import asyncio
 import logging
@@ -16,12 +16,12 @@ from channels_admission.lifespan import AdmissionLifespan  # noqa: E402
 from .contenders import CONTENDERS  # noqa: E402
 
 STARTED = 0.3
-"""Seconds after which a server has said that it serves."""
+"""Seconds after which a server has logged that it serves."""
 contender = CONTENDERS[os.environ["BENCH_CONTENDER"]]
 
 
 async def lifespan(scope: Any, receive: Any, send: Any) -> None:
-    """Let no server write a line for each connection, which would be a part of what the bare one costs."""
+    """Silence the log line per connection, which would add to the cost of the bare consumer."""
     asyncio.get_running_loop().call_later(STARTED, logging.getLogger("uvicorn.error").setLevel, logging.WARNING)
     if contender.ours:
         await AdmissionLifespan()(scope, receive, send)

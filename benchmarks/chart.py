@@ -1,4 +1,4 @@
-"""The picture of what a handshake costs: the CPU of each contender against the bare consumer's."""
+"""The picture of the cost of a handshake: the CPU of each contender against the bare consumer's."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,7 +1,7 @@
-"""What the servers serve: an echo without any limit, and the ways to limit it that one finds in the wild.
+"""The consumers that the servers run: an echo without a limit, and with the usual ways to limit it.
 
-Each is written as well as it can be: a Redis client for the whole process with the compiled parser
-and room for every connection, no look-up and no channel layer beside what is measured.
+Each is as fast as possible: one Redis client per process with the compiled parser and room for every
+connection, and no look-up or channel layer beside what is measured.
 """
 
 import os
@@ -15,12 +15,12 @@ from channels.generic.websocket import AsyncWebsocketConsumer
 from channels_admission.consumers import AdmissionMixin
 
 LIMIT = int(os.environ.get("BENCH_LIMIT", "100000"))
-"""Connections; 0 where every handshake is to be refused."""
+"""Connections; 0 to refuse every handshake."""
 KEY = "recipe:" + os.environ.get("BENCH_CONTENDER", "")
 CLIENTS = 10_000
-"""Connections that one process may have to Redis, so that none ever waits for one."""
+"""Connections of one process to Redis, so many that none waits for one."""
 EXPIRES = 60.0
-"""Seconds for which a holder of the semaphore is believed."""
+"""Seconds after which a holder of the semaphore expires."""
 ENTER = """
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', ARGV[2] - ARGV[4])
 if redis.call('ZCARD', KEYS[1]) >= tonumber(ARGV[3]) then return 0 end
@@ -37,7 +37,7 @@ class Echo(AsyncWebsocketConsumer):
 
 
 class Mixin(AdmissionMixin, Echo):
-    """Ours."""
+    """This package's mixin."""
 
 
 class LocalCounter(Echo):
@@ -59,7 +59,7 @@ class LocalCounter(Echo):
 
 
 class IncrDecr(Echo):
-    """A number in Redis, which every handshake and every end of a connection changes."""
+    """A number in Redis, changed at every start and end of a connection."""
 
     async def connect(self) -> None:
         client = _client()
@@ -76,7 +76,7 @@ class IncrDecr(Echo):
 
 
 class Semaphore(Echo):
-    """A sorted set in Redis, of the connections by the time they came, so that those of dead workers expire."""
+    """A sorted set in Redis of the connections by their start, so that those of dead workers expire."""
 
     async def connect(self) -> None:
         self.name = str(uuid.uuid4())
@@ -93,7 +93,7 @@ _clients: list[Any] = []
 
 
 def _client() -> Any:
-    """The process's client, made at the first use."""
+    """The process's client, created at the first use."""
     if not _clients:
         client = redis.Redis.from_url(os.environ["REDIS_URL"], protocol=2, max_connections=CLIENTS)
         _clients.extend([client, client.register_script(ENTER)])

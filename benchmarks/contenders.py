@@ -1,11 +1,11 @@
-"""The contenders: what each server of the benchmark does with a handshake."""
+"""The contenders: how each server of the benchmark handles a handshake."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 REASON = "Try Again Later; retry-after=60"
-"""As long as ours."""
+"""As long as the package's reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,9 +13,9 @@ class Contender:
     name: str
     title: str
     build: Callable[[], Any]
-    """Makes its ASGI application, in the server's process."""
+    """Creates its ASGI application, in the server's process."""
     seen: str = "open"
-    """What its clients see: ``open``, a close code, or an HTTP status."""
+    """The result for its clients: ``open``, a close code, or an HTTP status."""
     ours: bool = False
     settings: Mapping[str, Any] = field(default_factory=dict)
 
@@ -49,7 +49,7 @@ async def _floor(scope: Any, receive: Any, send: Any) -> None:
 
 
 def class_of(scope: Any) -> str:
-    """Everybody is a member."""
+    """The class of every connection: ``member``."""
     return "member"
 
 

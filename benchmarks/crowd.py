@@ -1,4 +1,4 @@
-"""The clients: WebSockets as cheap as can be, so that the servers have the machine."""
+"""The clients: WebSockets as cheap as possible, to leave the machine to the servers."""
 
 import asyncio
 import base64
@@ -10,16 +10,16 @@ from dataclasses import dataclass
 
 HOST = "127.0.0.1"
 BACKLOG = 500
-"""Clients that connect in one turn, at most."""
+"""Most clients that connect in one turn of the event loop."""
 PATIENCE = 60.0
-"""Seconds until a crowd that is not through has failed."""
+"""Seconds after which an unfinished crowd has failed."""
 FINAL, TEXT, CLOSE, MASKED = 0x80, 1, 8, 0x80
 NORMAL = 1000
 OPEN = "open"
 
 
 def _frame(opcode: int, payload: bytes) -> bytes:
-    """A client's frame, of a short payload, masked with zeros."""
+    """A client's frame with a short payload, masked with zeros."""
     return struct.pack(">BBI", FINAL | opcode, MASKED | len(payload), 0) + payload
 
 
@@ -27,7 +27,7 @@ LEAVE = _frame(CLOSE, struct.pack(">H", NORMAL))
 
 
 class Client(asyncio.Protocol):
-    """One WebSocket. ``told`` is what it saw first: ``open``, a close code or an HTTP status, or ``lost``."""
+    """One WebSocket. ``told`` is its first result: ``open``, a close code, an HTTP status, or ``lost``."""
 
     def __init__(self, request: bytes, hopes: bool) -> None:
         loop = asyncio.get_running_loop()
@@ -90,7 +90,7 @@ class Client(asyncio.Protocol):
         await self._answer
 
     async def leave(self) -> str:
-        """End it, and say how it began and ended."""
+        """Close it; return its first result and its last."""
         seen = await self.told
         if seen == OPEN:
             self._transport.write(LEAVE)
@@ -107,7 +107,7 @@ def _request(port: int) -> bytes:
 
 
 async def connect(port: int, hopes: bool = True) -> Client:
-    """A client on its way in; one that ``hopes`` takes a 101 for admission, and else waits for the close."""
+    """Connect a client. With ``hopes`` a 101 counts as admitted; otherwise it waits for the close."""
     request = _request(port)
     _, client = await asyncio.get_running_loop().create_connection(lambda: Client(request, hopes), HOST, port)
     return client
@@ -115,7 +115,7 @@ async def connect(port: int, hopes: bool = True) -> Client:
 
 @dataclass(frozen=True, slots=True)
 class Rush:
-    """What a crowd saw, and how long it took in all, in seconds."""
+    """The results of a crowd, and the seconds that it took."""
 
     seen: Counter[str]
     seconds: float
@@ -126,7 +126,7 @@ class Rush:
 
 
 async def rush(port: int, count: int, in_flight: int, hopes: bool, pause: float = 0.0) -> Rush:
-    """Let ``count`` clients come and go, so many at a time; each waits ``pause`` seconds after the one before."""
+    """Connect and close ``count`` clients, so many at a time, each ``pause`` seconds after the one before."""
     seen: Counter[str] = Counter()
     left = count
 
@@ -147,7 +147,7 @@ async def rush(port: int, count: int, in_flight: int, hopes: bool, pause: float 
 
 
 async def enter(port: int, count: int) -> list[Client]:
-    """Let ``count`` clients come at once and stay."""
+    """Connect ``count`` clients at once, and keep them."""
     clients: list[Client] = []
     for start in range(0, count, BACKLOG):
         clients += await asyncio.gather(*(connect(port) for _ in range(min(BACKLOG, count - start))))
@@ -159,6 +159,6 @@ async def enter(port: int, count: int) -> list[Client]:
 
 
 async def leave(clients: list[Client]) -> Counter[str]:
-    """Let them all go at once."""
+    """Close them all at once."""
     async with asyncio.timeout(PATIENCE):
         return Counter(await asyncio.gather(*(client.leave() for client in clients)))

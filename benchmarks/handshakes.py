@@ -1,6 +1,6 @@
-"""What a handshake costs: the CPU time of the server's process for each connection, from its coming to its going.
+"""The cost of a handshake: the CPU time of the server's process per connection, from start to end.
 
-All contenders are measured in turn, in another order each time, and compared within a turn.
+All contenders are measured in turn, in a new order each round, and compared within a round.
 """
 
 import random
@@ -14,7 +14,7 @@ from .stage import WARM_UP, Stage, stage
 
 @dataclass(frozen=True, slots=True)
 class Pattern:
-    """How clients come: so many in all, so many at a time, and a pause of so many seconds after each."""
+    """How clients arrive: their number, how many at a time, and the pause in seconds after each."""
 
     count: int
     in_flight: int
@@ -30,10 +30,10 @@ class Plan:
 FULL = Plan({"herd": Pattern(1000, 200), "trickle": Pattern(300, 1)}, 9)
 QUICK = Plan({"herd": Pattern(400, 200), "trickle": Pattern(100, 1)}, 3)
 SPARSE = {"sparse": Pattern(20, 1, 0.2)}
-"""One at a time, so far apart that no call to the ledger serves two of them."""
+"""One at a time, so far apart that no call to the ledger serves two."""
 
 Times = dict[str, dict[str, list[float]]]
-"""By contender: ``cpu``, microseconds a connection, and ``rate``, connections a second, one of each for a round."""
+"""By contender: ``cpu``, microseconds per connection, and ``rate``, connections per second, of each round."""
 
 
 async def measure(names: Sequence[str], loop: str, plan: Plan) -> dict[str, Times]:
@@ -56,7 +56,7 @@ async def measure(names: Sequence[str], loop: str, plan: Plan) -> dict[str, Time
 
 async def _one(scene: Stage, name: str, pattern: Pattern) -> tuple[float, float]:
     server = scene.servers[name]
-    before = cpu_time(server.pid)  # it has rested since it was last measured
+    before = cpu_time(server.pid)  # idle since its last measurement
     seen = await rush(server.port, pattern.count, pattern.in_flight, not server.contender.refuses, pattern.pause)
     used = await server.cpu() - before
     if set(seen.seen) != {server.contender.seen}:

@@ -1,4 +1,4 @@
-"""How herds come back, simulated: ``python -m benchmarks.herd`` prints tables and draws the README's picture."""
+"""``python -m benchmarks.herd``: simulate returning herds, print tables, and draw the README's picture."""
 
 import argparse
 import time
@@ -13,7 +13,7 @@ DOCS = Path(__file__).resolve().parent.parent / "docs"
 SIZES = {10_000: 200.0, 1_000_000: 20_000.0}
 """Clients, and the admissions per second of their pool: fifty seconds for either herd."""
 TOO_MANY = {"naive": 100_000}
-"""From so many clients on, a rule's attempts are too many to simulate."""
+"""Number of clients from which a rule makes too many attempts to simulate."""
 
 
 def table(returns: list[Return]) -> Iterator[str]:

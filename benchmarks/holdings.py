@@ -1,6 +1,6 @@
-"""What open connections cost: memory of the worker, CPU while they are idle, and CPU for each message.
+"""The cost of open connections: memory of the worker, CPU while idle, and CPU per message.
 
-And what the ledger is asked for as they come and go: calls, and bytes on the wire.
+Also the load on the ledger as connections start and end: calls, and bytes on the wire.
 """
 
 import asyncio
@@ -16,10 +16,10 @@ from .machine import cpu_time
 from .stage import WARM_UP, Server, stage
 
 ALL_AT_ONCE = 1000
-"""Clients of the herd of which the calls are counted; each stays until all are in."""
+"""Clients of the herd whose calls are counted; each stays until all are admitted."""
 FEW = 20
 CALM = 1.5
-"""Seconds after which all has been told to the ledger."""
+"""Seconds after which everything has been reported to the ledger."""
 TEXT = b"a message of thirty-two letters."
 SPEAKERS = 20
 
@@ -41,7 +41,7 @@ QUICK = Plan(held=1000, idle=3.0, crowds=1, messages=2_000, rounds=3)
 
 
 async def measure_memory(names: Sequence[str], loop: str, plan: Plan) -> dict[str, dict[str, float]]:
-    """Of each contender: ``worker`` bytes without connections, ``slot`` bytes for each, ``idle`` CPU ms a minute."""
+    """By contender: ``worker`` bytes without connections, ``slot`` bytes per connection, ``idle`` CPU ms per minute."""
     crowds = [await _hold_each(names, loop, plan) for _ in range(plan.crowds)]
     return {
         name: {what: statistics.median(crowd[name][what] for crowd in crowds) for what in crowds[0][name]}
@@ -50,7 +50,7 @@ async def measure_memory(names: Sequence[str], loop: str, plan: Plan) -> dict[st
 
 
 async def _hold_each(names: Sequence[str], loop: str, plan: Plan) -> dict[str, dict[str, float]]:
-    """In new servers, in which only few have been: what a crowd leaves behind would hide what the next one takes."""
+    """Measure in new servers: memory that an earlier crowd has left would hide what the next one takes."""
     with stage(names, loop) as scene:
         return {name: await _hold(server, plan) for name, server in scene.servers.items()}
 
@@ -71,7 +71,7 @@ async def _hold(server: Server, plan: Plan) -> dict[str, float]:
 
 
 async def measure_messages(names: Sequence[str], loop: str, plan: Plan) -> dict[str, list[float]]:
-    """Microseconds of the server's CPU for each message that is echoed, a figure for each round."""
+    """Microseconds of the server's CPU per echoed message, one figure per round."""
     with stage(names, loop) as scene:
         speakers = {name: await enter(server.port, SPEAKERS) for name, server in scene.servers.items()}
         found: dict[str, list[float]] = {name: [] for name in names}
@@ -96,9 +96,9 @@ async def _speak(server: Server, clients: list[Client], messages: int) -> float:
 
 
 async def measure_calls(loop: str) -> dict[str, Any]:
-    """Ledger calls and bytes for each connection of ours, and the ledger's memory with and without connections.
+    """Ledger calls and bytes per connection, and the ledger's memory with and without connections.
 
-    Beats are half a minute apart, so that all that is counted was made by connections.
+    Heartbeats are half a minute apart, so that only connections cause the calls.
     """
     with stage(["middleware"], loop, HEARTBEAT=30, LEASE=180) as scene:
         (server,) = scene.servers.values()

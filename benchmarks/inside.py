@@ -1,6 +1,6 @@
-"""Where our own time goes: ``python -m benchmarks.inside`` profiles handshakes and refusals in this process, as JSON.
+"""``python -m benchmarks.inside``: profile handshakes and refusals in this process, and print JSON.
 
-No server, no sockets and a ledger in memory: what is left is the package.
+There is no server and no socket, and the ledger is in memory: only the package is measured.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ EVENTS = ({"type": "websocket.connect"}, {"type": "websocket.disconnect", "code"
 
 
 class Socket:
-    """A server's half of a connection whose client comes and goes."""
+    """A server's side of a connection whose client connects and leaves."""
 
     def __init__(self) -> None:
         self._events = iter(EVENTS)
@@ -76,7 +76,7 @@ async def _profile() -> dict[str, Any]:
 
 
 def profile() -> dict[str, Any]:
-    """The same, from a process of its own."""
+    """The same, in a process of its own."""
     command = [sys.executable, "-m", "benchmarks.inside"]
     return json.loads(subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, check=True).stdout)
 

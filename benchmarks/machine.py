@@ -1,4 +1,4 @@
-"""The machine: CPU clocks of other processes, cores, and what it is made of."""
+"""The machine: CPU clocks of other processes, cores, and its description."""
 
 import os
 import platform
@@ -14,7 +14,7 @@ PACKAGES = (
     "django", "channels", "redis", "hiredis", "uvicorn", "uvloop", "httptools", "websockets",
 )  # fmt: skip
 SCHEDULED_TIME = 2
-"""Which clock of a process (Linux, ``CPUCLOCK_SCHED``): the time of all its threads, also of those that ended."""
+"""The clock of a process (Linux, ``CPUCLOCK_SCHED``): the time of all its threads, including ended ones."""
 
 
 def cpu_time(pid: int) -> float:
@@ -23,7 +23,7 @@ def cpu_time(pid: int) -> float:
 
 
 def pin(pid: int, core: int) -> None:
-    """Let the process run on one core only, so that nothing moves while it is measured."""
+    """Pin the process to one core."""
     psutil.Process(pid).cpu_affinity([core])
 
 

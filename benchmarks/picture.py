@@ -1,4 +1,4 @@
-"""The picture of a herd's return: how soon it is back, and what it asks of the servers meanwhile."""
+"""The picture of a herd's return: the clients back over time, and their attempts."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,10 +14,10 @@ from .simulation import Return
 SHOWN = 100
 """Seconds."""
 FEWEST = 5
-"""Attempts in a second."""
+"""Attempts per second."""
 INK, SOFT, LINE = "#1b2533", "#596779", "#e3e8ee"
 HINT, JITTER, DOUBLING, PATIENT, NAIVE = "#007a5e", "#0072b2", "#b3541e", "#a0487d", "#6f7681"
-"""Told apart also by those who see few colours, and by their labels by everybody."""
+"""Distinguishable with colour blindness, and by their labels."""
 
 STYLE = {
     "font.family": ["DejaVu Sans"],

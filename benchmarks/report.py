@@ -1,4 +1,4 @@
-"""The figures as a page in Markdown, and the README's part of it. Nothing is rounded in anybody's favour."""
+"""The figures as a Markdown page, and the README's part of it. Rounding is never in the package's favour."""
 
 import math
 import re
@@ -15,7 +15,7 @@ BLOCK = re.compile(r"(?<=<!-- measured -->\n).*?(?=<!-- end of measured -->)", r
 FLOOR, BARE = "floor", "bare"
 KIB = 1024
 ENOUGH = 5000
-"""Idle connections from which the pages that a process has tell what each takes."""
+"""Idle connections from which the memory per connection is reliable."""
 PATTERNS = {
     "herd": "200 in flight",
     "trickle": "one at a time",
@@ -26,7 +26,7 @@ LOOPS = {"asyncio": "plain asyncio", "uvloop": "uvloop"}
 
 @dataclass(frozen=True, slots=True)
 class Ratio:
-    """Of two contenders in the same round: the median of all rounds, and the quarter and three quarters of them."""
+    """The ratio of two contenders in the same round: the median of all rounds, and the quartiles."""
 
     median: float
     low: float
@@ -37,7 +37,7 @@ class Ratio:
 
 
 def up(value: float) -> str:
-    """Two decimals, rounded up, since more is worse for us."""
+    """Two decimals, rounded up, since more is worse."""
     return f"{math.ceil(round(value * 100, 6)) / 100:.2f}"
 
 
@@ -52,7 +52,7 @@ def cpu(found: Mapping[str, Any], loop: str, pattern: str, name: str, base: str 
 
 
 def _best_loop(found: Mapping[str, Any]) -> str:
-    """The loop on which all else is cheapest, and ours so weighs most."""
+    """The event loop on which everything else is cheapest, and admission so weighs most."""
     return list(found["handshakes"])[-1]
 
 
@@ -77,7 +77,7 @@ def _short(value: float) -> str:
 
 
 def targets(found: Mapping[str, Any]) -> Iterator[Target]:
-    """What we want to be held to, each with what was measured."""
+    """The targets, each with the measured value."""
     for loop in found["handshakes"]:
         on = f", {LOOPS[loop]}"
         for pattern, bound in (("herd", 1.05), ("trickle", 1.15)):
@@ -114,12 +114,12 @@ INTRODUCTION = """\
 Measured on {taken} by `{command}` (extra `bench`, or `tox -e bench`) in {seconds} s, on {machine}, with {packages}.
 
 All contenders run at the same time, each in a uvicorn process of its own, pinned to one core; their clients and one
-Redis have the other. They are measured in turn, in another order in each of {rounds} rounds. A figure is the CPU time
-of the server's process for each connection, from its coming to its going, by the process's own clock; a ratio is the
-median of those within each round, and in brackets are its quartiles. Ratios are rounded up. Whatever would make the
-bare connection dearer, and ours so look cheaper, is left out: no compression, no session or user, no channel layer, no
-pings, no line in a log for each connection; httptools, and hiredis for those who ask Redis for every connection. A
-herd at a limiter is let in together, which saves the event loop turns: so a ratio may be below 1.
+Redis have the other. They are measured in turn, in a new order in each of {rounds} rounds. A figure is the CPU time
+of the server's process per connection, from start to end, by the process's own clock; a ratio is the median of those
+within each round, with its quartiles in brackets. Ratios are rounded up. Anything that makes the bare connection
+dearer, and so makes this package look cheaper, is left out: no compression, session, user, channel layer, pings or log
+line per connection; httptools is used, and hiredis for the contenders that call Redis for every connection. A limiter
+admits a herd together, which saves turns of the event loop: so a ratio may be below 1.
 
 ![CPU of an admission and a refusal against the bare consumer](speed.png)
 """
@@ -137,7 +137,7 @@ def _page(found: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _goals(found: Mapping[str, Any]) -> Iterator[str]:
-    yield "## What we hold ourselves to"
+    yield "## Targets"
     yield ""
     yield "| | at most | measured | met |"
     yield "| --- | ---: | ---: | --- |"
@@ -146,8 +146,8 @@ def _goals(found: Mapping[str, Any]) -> Iterator[str]:
     floors = (
         f"{up(cpu(found, loop, 'herd', FLOOR, 'middleware').median)} × ({LOOPS[loop]})" for loop in found["handshakes"]
     )
-    yield "To accept and close with nothing behind it is itself that part of an admission by us, which is cheap in a"
-    yield f"herd: {', '.join(floors)}. No refusal that a browser understands can cost less."
+    yield "An accept and close with nothing behind it takes this part of an admission by the package, which is cheap in"
+    yield f"a herd: {', '.join(floors)}. No refusal that a browser understands can cost less."
     yield ""
 
 
@@ -212,16 +212,16 @@ def _held(found: Mapping[str, Any]) -> Iterator[str]:
             f"| {added} | {math.ceil(each['idle']):,} ms |"
         )
     yield ""
-    yield "Memory is what the process alone has written to, by the kernel's count of pages."
+    yield "Memory is the pages that only this process has written to, by the kernel's count."
     if found["held"] >= ENOUGH:
         yield (
             f"Figures are medians of {found['crowds']} crowds, each in new servers. Arenas that a herd has left half "
-            "empty are in it; `tests/budgets/test_cost.py` counts what is allocated."
+            "empty are included; `tests/budgets/test_cost.py` counts what is allocated."
         )
     else:
         yield (
-            f"With {found['held']:,} connections that is uncertain by a kibibyte and more for each, and holds us to "
-            "nothing; `tests/budgets/test_cost.py` counts what is allocated."
+            f"With {found['held']:,} connections that is uncertain by a kibibyte and more for each, and is no "
+            "target; `tests/budgets/test_cost.py` counts what is allocated."
         )
     yield ""
     yield "| a message, echoed | CPU | × bare |"
@@ -235,13 +235,13 @@ EXPLANATION = """\
 ## Where it goes
 
 Without a server, a socket or Redis, the middleware adds {admission:.1f} µs to an admission on a slot that is counted,
-and a refusal takes {refusal:.1f} µs more than the application that it spares. The rest of what is measured above is
-the calls to the ledger, and handshakes that wait for one. A herd shares them. Who comes alone to an idle worker has
-two to itself, one to come and one to go, each of them several turns of the event loop, and the worker's monitors read
-in between; and in a pool with a rate, quotas or classes nobody is let in without one. The memory of a slot is that of
-one coroutine and its connection, and of a second coroutine while it listens. Where a herd waits at a mixin before any
-of its consumers has run, CPython gives the attributes of each a dict of their own, some 230 bytes. What a connection
-claims comes on top: 136 bytes at the most for a first quota and 96 for each other.
+and a refusal takes {refusal:.1f} µs more than the application that it spares. The rest of the figures above are
+calls to the ledger, and handshakes that wait for one. A herd shares calls. A single connection to an idle worker needs
+two, one at its start and one at its end, each several turns of the event loop, and the worker's monitors read in
+between; in a pool with a rate, quotas or classes every admission needs one. The memory of a slot is one coroutine and
+its connection, and a second coroutine while it listens. If a herd waits at a mixin before any of its consumers has run,
+CPython gives the attributes of each a dict of their own, some 230 bytes. The claims of a connection come on top: at
+most 136 bytes for a first quota and 96 for each other.
 
 | under a profiler, which slows them | calls | own time |
 | --- | ---: | ---: |
@@ -258,7 +258,7 @@ def _inside(found: Mapping[str, Any]) -> Iterator[str]:
 
 
 def summary(found: Mapping[str, Any]) -> str:
-    """The README's few lines."""
+    """The README's part."""
     loop = _best_loop(found)
     others = ("middleware", "incr", "semaphore")
     rows = [

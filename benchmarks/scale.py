@@ -1,7 +1,7 @@
-"""What one Redis carries: ``python -m benchmarks.scale`` measures it on a server of its own, in a minute.
+"""``python -m benchmarks.scale``: measure what one Redis carries, on a server of its own, in a minute.
 
-Pools of ten, a thousand and ten thousand simulated workers report as real ones do: the books of each are the
-package's own, and so are the report, the client and the script. ``--page FILE`` puts the figures into a page.
+Pools of ten, a thousand and ten thousand simulated workers report as real ones do, with the package's
+own state, report, client and script. ``--page FILE`` puts the figures into a page.
 """
 
 import argparse
@@ -33,17 +33,17 @@ SIZES = (10, 1_000, 10_000)
 SLOTS = 100
 """Held by each worker, so that the largest pool holds a million."""
 HERD, ROOM = 200_000, 50_000
-"""Handshakes that come at the largest pool at once, and the slots it then has free."""
+"""Handshakes that arrive at the largest pool at once, and its free slots."""
 PER_HOST = 16
 SAMPLES = 4_000
 AT_ONCE = 32
-"""Calls on their way at a time, where it is not the time of one that counts."""
+"""Concurrent calls, except where single calls are timed."""
 BEATS = 2
-"""For which the load of idle workers is measured."""
+"""Heartbeats for which the load of idle workers is measured."""
 HEARTBEAT = 3.0
 BLOCK = re.compile(r"(?<=<!-- figures -->\n).*?(?=<!-- end of figures -->)", re.DOTALL)
 PAST = {"admitted": 1_000_000, "released": 1_000_000, "full": 100_000}
-"""What each worker has counted before it begins."""
+"""Counters of each worker at the start."""
 LOAD = tuple(Load(name, 0.123, 0.0) for name in ("lag", "memory", "descriptors", "cpu"))
 
 
@@ -60,7 +60,7 @@ class Named(Worker):
 
 
 class Member:
-    """A worker that has only its books."""
+    """A worker that consists only of its state."""
 
     def __init__(self, ledger: RedisLedger, pool: conf.PoolSettings, number: int) -> None:
         self.ledger = ledger
@@ -69,7 +69,7 @@ class Member:
         self.state.counters.update(PAST)
 
     async def tell(self, wanted: int = 0, *, beat: bool = False) -> View:
-        """Report, and let in whom the ledger grants."""
+        """Report, and hold the slots that the ledger grants."""
         report = self.state.begin_report(wanted, load=LOAD, beat=beat)
         view = await self.ledger.reconcile(self.state.pool.name, replace(report, home=f"{self.worker.host:012x}"))
         self.state.settle(report, view)
@@ -81,7 +81,7 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What was measured; times in milliseconds unless said otherwise."""
+    """The figures; times are in milliseconds unless noted."""
 
     report: dict[int, tuple[float, float]]
     """Median and 99th percentile of a report's round trip, by the workers of the pool."""
@@ -90,11 +90,11 @@ class Figures:
     bytes_per_worker: float
     held: int
     idle_calls: float
-    """A second, of the largest pool while nothing happens."""
+    """Calls per second of the largest pool when idle."""
     idle_load: float
     """The share of a core that Redis uses for them."""
     most_calls: float
-    """A second, that Redis and one process of clients answered as fast as they could."""
+    """Most calls per second that Redis and one process of clients made."""
     look: float
     admitted: int
     refused: int
@@ -117,7 +117,7 @@ class Bench:
     async def measure(self) -> Figures:
         for members in self.members.values():
             await at_once(members, wanted=SLOTS)
-        # The first to ask find a ledger that settles, and are granted less.
+        # The first calls find a settling ledger, and are granted less.
         await asyncio.sleep(1.6 * HEARTBEAT)
         for members in self.members.values():
             await at_once(members)
@@ -137,16 +137,16 @@ class Bench:
 
     @property
     def held(self) -> int:
-        """Slots of the largest pool, as its workers know."""
+        """Slots held in the largest pool, by its workers' state."""
         return sum(member.state.held for member in self.members[SIZES[-1]])
 
     async def _bytes_per_worker(self) -> float:
-        """Of all keys of the largest pool."""
+        """Bytes of all keys of the largest pool."""
         keys = await self.redis.keys(f"*{{{_name(SIZES[-1])}}}:*")
         return sum([await self.redis.memory_usage(key, samples=0) for key in keys]) / SIZES[-1]
 
     async def _time_reports(self) -> dict[int, tuple[float, float]]:
-        """One call at a time, the pools in turn, so that whatever disturbs the machine disturbs all."""
+        """Time one call at a time, the pools in turn, so that disturbances affect all alike."""
         times: dict[int, list[float]] = {size: [] for size in SIZES}
         for number in range(SAMPLES):
             for size, members in self.members.items():
@@ -164,7 +164,7 @@ class Bench:
         return float(statistics["cmdstat_evalsha"]["usec_per_call"])
 
     async def _idle(self) -> tuple[float, float]:
-        """Let all workers of the largest pool beat in real time, evenly; calls a second, and the load on Redis."""
+        """Send the heartbeats of the largest pool evenly in real time; return calls a second, and Redis's load."""
         members = self.members[SIZES[-1]]
         used, started = await self._cpu_used(), time.monotonic()
         group = AT_ONCE
@@ -194,7 +194,7 @@ class Bench:
         return (time.perf_counter() - started) * 1000
 
     async def _herd(self) -> tuple[int, int, float]:
-        """How many were let in and refused, and the seconds until all knew."""
+        """The numbers admitted and refused, and the seconds until all were decided."""
         members, before, started = self.members[SIZES[-1]], self.held, time.monotonic()
         await at_once(members, wanted=HERD // len(members))
         seconds = time.monotonic() - started
@@ -203,7 +203,7 @@ class Bench:
 
 
 async def at_once(members: Iterable[Member], wanted: int = 0) -> None:
-    """All of them report, some at a time."""
+    """Let all members report, some at a time."""
     turns = iter(members)
 
     async def go_on() -> None:
@@ -218,7 +218,7 @@ def _name(size: int) -> str:
 
 
 def table(figures: Figures) -> Iterator[str]:
-    """The figures, and what they were measured with, in Markdown."""
+    """The figures in Markdown, with the machine and the versions."""
     few, most = SIZES[0], SIZES[-1]
     yield f"Measured by `python -m benchmarks.scale` on {machine()}.\n"
     yield "| workers in the pool | a report, median | a report, p99 | of which inside Redis |"
@@ -234,10 +234,10 @@ def table(figures: Figures) -> Iterator[str]:
         "| memory in Redis, with names of 29 characters, counters of seven digits and four readings | "
         f"{figures.bytes_per_worker:.0f} bytes a worker |"
     )
-    yield f"| idle beats, one in {HEARTBEAT:g} s each | {figures.idle_calls:,.0f} calls a second |"
+    yield f"| idle heartbeats, one in {HEARTBEAT:g} s each | {figures.idle_calls:,.0f} calls a second |"
     yield f"| … and their load | {100 * figures.idle_load:.0f} % of a core |"
     yield f"| the most calls that one Redis and one process of clients made | {figures.most_calls:,.0f} a second |"
-    yield f"| a look at all of them, as `ws_status` takes it | {figures.look:.0f} ms |"
+    yield f"| a snapshot of all of them, as `ws_status` takes it | {figures.look:.0f} ms |"
     yield (
         f"| a herd of {HERD:,} handshakes, {ROOM:,} slots free | {figures.admitted:,} admitted, "
         f"{figures.refused:,} refused, in {figures.herd_seconds:.1f} s and {most:,} calls |"
@@ -254,7 +254,7 @@ def machine() -> str:
 
 
 def pools() -> dict[str, dict[str, int]]:
-    """What stands in ``POOLS``."""
+    """The setting ``POOLS``."""
     rooms = dict.fromkeys(SIZES, 0) | {SIZES[-1]: ROOM}
     return {
         _name(size): {"MAX_CONNECTIONS": size * SLOTS + room, "EXPECTED_WORKERS": size} for size, room in rooms.items()

@@ -1,4 +1,4 @@
-"""The stage: one Redis, and a server process for each contender, all at the same time."""
+"""One Redis, and a server process for each contender, all at the same time."""
 
 import asyncio
 import os
@@ -15,11 +15,11 @@ from demo.servers import Redis, Workers
 ROOT = Path(__file__).resolve().parent.parent
 SERVERS_CORE, OTHERS_CORE = 0, 1
 WARM_UP = 200
-"""Connections before anything is measured."""
+"""Connections before the measurement."""
 REST = 0.15
-"""Seconds after which a server has done what a connection leaves behind: ours reports a release within 0.1."""
+"""Seconds after which a server has finished the work of ended connections: a release is reported within 0.1."""
 PLENTY = 100_000
-"""Slots where nobody is to be refused."""
+"""Slots when no connection is to be refused."""
 
 
 class Server:
@@ -31,12 +31,12 @@ class Server:
         (self.pid,) = workers.pids
 
     async def cpu(self) -> float:
-        """Seconds of CPU it has used, once it is at rest."""
+        """Seconds of CPU used, read when it is idle."""
         await asyncio.sleep(REST)
         return cpu_time(self.pid)
 
     def memory(self) -> int:
-        """Bytes of memory of its own, to the page."""
+        """Bytes of its private memory, to the page."""
         for line in Path(f"/proc/{self.pid}/smaps_rollup").read_text().splitlines():
             if line.startswith("Private_Dirty:"):
                 return int(line.split()[1]) * 1024
@@ -49,12 +49,12 @@ class Stage:
         self.servers = servers
 
     def calls(self) -> int:
-        """Scripts that Redis has run so far."""
+        """Script runs of Redis so far."""
         with redis.Redis.from_url(self.redis.url) as client:
             return int(client.info("commandstats").get("cmdstat_evalsha", {}).get("calls", 0))
 
     def bytes(self) -> int:
-        """Bytes that Redis has read and written so far; asking for them is about 6,000 itself."""
+        """Bytes that Redis has read and written so far; reading this figure adds about 6,000."""
         with redis.Redis.from_url(self.redis.url) as client:
             statistics = client.info("stats")
             return int(statistics["total_net_input_bytes"] + statistics["total_net_output_bytes"])
@@ -67,9 +67,9 @@ class Stage:
 
 @contextmanager
 def stage(names: Sequence[str], loop: str, **settings: object) -> Iterator[Stage]:
-    """The contenders with these names under uvicorn, on this kind of event loop; ``settings`` go to ours."""
+    """Run the named contenders under uvicorn with this event loop; ``settings`` are for this package."""
     args = ["--loop", loop, "--ws", "websockets-sansio", "--http", "httptools"]
-    args += ["--ws-ping-interval", "3600"]  # pings cost all of them the same
+    args += ["--ws-ping-interval", "3600"]  # pings cost the same for all
     with ExitStack() as stack:
         redis = stack.enter_context(Redis("--maxclients", "15000"))
         pin(os.getpid(), OTHERS_CORE)

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""The management commands of the test project; ``demo`` shows all of it."""
+"""The management commands of the test project; start with ``demo``."""
 
 import os
 import sys

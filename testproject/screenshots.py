@@ -46,7 +46,7 @@ def browser(width: int = 1060, height: int = 900, dark: bool = False) -> Iterato
     options = webdriver.ChromeOptions()
     for argument in ("--headless=new", "--no-sandbox", "--hide-scrollbars", "--force-device-scale-factor=2"):
         options.add_argument(argument)
-    # Found on the PATH first: Selenium itself asks the network for a newer one.
+    # Search the PATH first: Selenium would look for a newer one on the network.
     options.binary_location = shutil.which("chromium") or shutil.which("google-chrome") or ""
     driver = webdriver.Chrome(options, webdriver.ChromeService(shutil.which("chromedriver")))
     try:
@@ -59,7 +59,7 @@ def browser(width: int = 1060, height: int = 900, dark: bool = False) -> Iterato
 
 
 def resize(driver: WebDriver, width: int, height: int) -> None:
-    """Let the page be so large, in CSS pixels; a window cannot be narrower than some 500."""
+    """Set the page's size in CSS pixels; a window cannot be narrower than some 500."""
     metrics = {"width": width, "height": height, "deviceScaleFactor": 2, "mobile": False}
     driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
 
@@ -77,7 +77,7 @@ def log_in(driver: WebDriver, workers: Workers) -> None:
 
 
 def run_demo(driver: WebDriver, workers: Workers) -> None:
-    """Let a herd in, restart the servers, and stop half-way through its return."""
+    """Connect a herd, restart the servers, and stop half-way through its return."""
     driver.get(workers.origin)
     count = driver.find_element(By.ID, "count")
     count.clear()
@@ -100,7 +100,7 @@ def shoot(driver: WebDriver, folder: Path, name: str) -> None:
 
 
 def make_up_the_past(redis_url: str) -> None:
-    """Let the ledger remember a day whose rush hour is at the limit, and two such minutes, which nobody waits for."""
+    """Write a history into the ledger: a day whose rush hour is at the limit, and two such minutes."""
     now = int(time.time())
     draw = random.Random(1013)
     with redis.Redis.from_url(redis_url) as client:
@@ -149,7 +149,7 @@ def main(folder: Path) -> None:
     with stage("uvicorn", 3, terms) as workers:
         asyncio.run(shoot_admin(workers, folder))
     herd = {"MAX_CONNECTIONS": HERD_LIMIT, "CONNECT_RATE": RATE}
-    # The page shows its button where somebody could answer it.
+    # The page shows its button only under the demo.
     with stage("uvicorn", 3, {**terms, "POOLS": {HERD: herd}}, more={RESTARTER: str(os.getpid())}) as workers:
         shoot_demo(workers, folder)
 

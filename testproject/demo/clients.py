@@ -21,13 +21,13 @@ PATIENCE = 30.0
 
 
 class TooFewFiles(Exception):
-    """The system does not let this process have so many files open; the message says how many."""
+    """The system's limit of open files is too low; the message states it."""
 
 
 def allow_sockets(clients: int, others: int) -> None:
-    """Raise this process' own limit of open files, to a socket for each client and so many other files.
+    """Raise this process's limit of open files to one per client plus so many others.
 
-    A system that allows fewer is :exc:`TooFewFiles`.
+    Raises :exc:`TooFewFiles` if the system allows fewer.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = clients + others
@@ -39,13 +39,13 @@ def allow_sockets(clients: int, others: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """What became of one client: open in a worker, or closed with a code and a reason."""
+    """The result of one client: open in a worker, or closed with a code and a reason."""
 
     connection: ClientConnection | None
     worker: int | None
-    """The process that holds it; None unless it was let in."""
+    """The process that holds it; None unless it was admitted."""
     code: int | None = None
-    """None where no close frame came."""
+    """None without a close frame."""
     reason: str = ""
 
     @property
@@ -60,7 +60,7 @@ class Client:
 
 @asynccontextmanager
 async def crowd(origin: str, path: str, count: int, within: float = 0.0) -> AsyncIterator[list[Client]]:
-    """``count`` clients that connect within so many seconds, once each knows its fate; closes the open ones."""
+    """Connect ``count`` clients within so many seconds; yields their results, and closes the open ones at the end."""
     connections: list[ClientConnection] = []
     arrivals = (_arrive(origin, path, random.uniform(0, within), connections) for _ in range(count))
     try:
@@ -70,17 +70,17 @@ async def crowd(origin: str, path: str, count: int, within: float = 0.0) -> Asyn
 
 
 def by_worker(clients: list[Client]) -> Counter[int]:
-    """How many open connections each worker holds."""
+    """Open connections by worker."""
     return Counter(client.worker for client in clients if client.is_open and client.worker is not None)
 
 
 def by_refusal(clients: list[Client]) -> Counter[tuple[int | None, str]]:
-    """How many clients were closed with each code and reason."""
+    """Closed clients by code and reason."""
     return Counter(client.group for client in clients if not client.is_open)
 
 
 async def _arrive(origin: str, path: str, delay: float, connections: list[ClientConnection]) -> Client:
-    """One client's fate; its connection, if it got one, is noted in ``connections``."""
+    """Connect one client, and return its result; an open connection is added to ``connections``."""
     await asyncio.sleep(delay)
     try:
         connection = await connect(

@@ -1,4 +1,4 @@
-"""What the demo page and the integration tests connect to."""
+"""The consumers of the demo page and the integration tests."""
 
 import os
 import time
@@ -9,11 +9,11 @@ from channels.generic.websocket import AsyncWebsocketConsumer, WebsocketConsumer
 from channels_admission.consumers import AdmissionMixin
 
 HERD = "herd"
-"""The pool with a rate; declared by the demo alone."""
+"""The pool with a rate, which only the demo declares."""
 PID = "pid"
-"""Sent by a client that wants to know which worker process holds its connection."""
+"""A client's question for the worker process that holds its connection."""
 ADDRESS = "address"
-"""Sent by a client that wants to know what address its server sees."""
+"""A client's question for the address that the server sees."""
 
 
 def answer(text: str, scope: dict[str, Any]) -> str:
@@ -28,7 +28,7 @@ def first_subprotocol(scope: dict[str, Any]) -> str | None:
 
 
 class EchoConsumer(AsyncWebsocketConsumer):
-    """Accepts the first subprotocol asked for, and echoes what it is told."""
+    """Accepts the first subprotocol asked for, and echoes every message."""
 
     async def connect(self) -> None:
         await self.accept(first_subprotocol(self.scope))
@@ -64,7 +64,7 @@ class SyncConsumer(WebsocketConsumer):
 
 
 class TroubleConsumer(EchoConsumer):
-    """The same, but for ``raise``, which it does, and ``block SECONDS``, for which it stops its worker's event loop."""
+    """The same, but raises on ``raise``, and blocks its worker's event loop on ``block SECONDS``."""
 
     async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
         order, _, seconds = (text_data or "").partition(" ")

@@ -1,6 +1,6 @@
-"""WebSocket paths: those that go through the middleware, and those whose consumers ask for a slot themselves.
+"""WebSocket paths behind the middleware, and paths whose consumers use the mixin.
 
-``ws/user/`` does both, so that a quota of its user is added to the slot that the middleware took.
+``ws/user/`` has both, so that a quota of its user is added to the middleware's slot.
 """
 
 from django.urls import path

@@ -31,7 +31,7 @@ APPLICATION = "project.asgi:application"
 
 START_PATIENCE = 30.0
 STOP_PATIENCE = 3.0
-"""Between SIGTERM and SIGKILL; some servers wait for open WebSockets for ever."""
+"""Seconds between SIGTERM and SIGKILL; some servers wait for open WebSockets for ever."""
 POLL = 0.02
 BACKLOG = 2048
 LOG_TAIL = 30
@@ -43,9 +43,9 @@ SERVING = {
     "hypercorn": "Running on",
     "granian": "Started worker-",
 }
-"""The servers known, each with what every worker logs once it accepts connections."""
+"""The servers, each with the text that every worker logs once it accepts connections."""
 MANAGING = {"gunicorn": "Listening at:"}
-"""Servers that run uvicorn in processes of theirs, and what they log."""
+"""Servers that run uvicorn in child processes, and the text that they log."""
 
 
 class ServerFailed(Exception):
@@ -85,7 +85,7 @@ class Redis:
         self._leave()
 
     def start(self) -> None:
-        """Start on the port it always had, empty, and wait until it answers; :exc:`ServerFailed` if it does not."""
+        """Start empty on the same port as before, and wait until it answers; :exc:`ServerFailed` if it does not."""
         log = Path(self._folder(), "redis.log")
         self.process = spawn(self._command(), log)
         wait_until(self._answers, [self.process], [log], "Redis")
@@ -100,7 +100,7 @@ class Redis:
         ]  # fmt: skip
 
     def stop(self) -> None:
-        """End it at once, paused or not; its data are gone."""
+        """End it at once, paused or not; its data are lost."""
         if self.process is not None:
             self.process.kill()
             self.process.wait()
@@ -111,7 +111,7 @@ class Redis:
         self.start()
 
     def pause(self) -> None:
-        """Let it keep its connections and answer nothing."""
+        """Stop answering, with connections kept open."""
         self._running().send_signal(signal.SIGSTOP)
 
     def resume(self) -> None:
@@ -187,12 +187,12 @@ class Workers:
 
     @property
     def port(self) -> int:
-        """The port of all workers, or of the first where each has its own."""
+        """The port of all workers, or of the first if each has its own."""
         return self.ports[0]
 
     @property
     def origins(self) -> list[str]:
-        """``http://host:port`` for each port; what a client sends as its Origin to be let in."""
+        """``http://host:port`` for each port, which is also an accepted Origin."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return [f"http://{host}:{port}" for port in self.ports]
 
@@ -226,11 +226,11 @@ class Workers:
         self._leave()
 
     def stop(self) -> None:
-        """End all workers, in order if they do so within :data:`STOP_PATIENCE`."""
+        """Stop all workers, and kill those that take longer than :data:`STOP_PATIENCE`."""
         end(self.processes)
 
     def restart(self) -> None:
-        """Stop, and start again on the same ports, with nobody listening in between."""
+        """Stop, and start again on the same ports, which are closed in between."""
         self.stop()
         self._port = self.port
         self.ports, self.processes, self.logs = [], [], []
@@ -258,7 +258,7 @@ class Workers:
         return [sockets.enter_context(listen(self.host)) for _ in range(self.count)]
 
     def _start_granian(self) -> None:
-        """Granian takes no socket from outside, and shares its own among its children."""
+        """Granian accepts no inherited socket, and shares its own among its children."""
         per_process = self.count if self.shared_port else 1
         for _ in range(self.count // per_process):
             port = free_port(self.host, self._port)
@@ -313,9 +313,9 @@ def environment(
     database: Path | str | None = None,
     more: Mapping[str, str] | None = None,
 ) -> dict[str, str]:
-    """The environment in which the test project runs with these settings, and with the package this process uses.
+    """The environment for the test project with these settings, and with this process's package.
 
-    Without a ``database`` there is one in memory, without tables.
+    Without ``database`` the database is in memory, without tables.
     """
     package = str(Path(channels_admission.__file__).resolve().parent.parent)
     path = os.environ.get("PYTHONPATH")
@@ -331,7 +331,7 @@ def environment(
 
 
 def find_redis() -> str:
-    """The path of a ``redis-server``; :exc:`ServerFailed` says what to install when there is none."""
+    """The path of a ``redis-server``; :exc:`ServerFailed` names what to install if there is none."""
     found = shutil.which("redis-server") or _bundled_redis()
     if not found:
         raise ServerFailed(
@@ -354,7 +354,7 @@ def _bundled_redis() -> str:
 
 
 def free_port(host: str, port: int = 0) -> int:
-    """``port``, or any, if nobody listens on it at this moment; else ``OSError``."""
+    """``port``, or any free port for 0; ``OSError`` if the port is in use."""
     with listen(host, port) as listener:
         return int(listener.getsockname()[1])
 
@@ -368,7 +368,7 @@ def listen(host: str, port: int = 0) -> socket.socket:
 def spawn(
     command: Sequence[str], log: Path, env: Mapping[str, str] | None = None, fds: Sequence[int] = ()
 ) -> subprocess.Popen[bytes]:
-    """Start ``command`` in the test project, in a session of its own, which keeps the terminal's Ctrl-C from it."""
+    """Start ``command`` in the test project, in a session of its own, so that Ctrl-C does not reach it."""
     with log.open("ab") as output:
         return subprocess.Popen(
             command, cwd=TESTPROJECT, env=env, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,

@@ -1,4 +1,4 @@
-"""All that the demo runs on: a Redis, a database with an administrator, and workers."""
+"""The servers of the demo: a Redis, a database with an administrator, and workers."""
 
 import subprocess
 import sys
@@ -22,7 +22,7 @@ def stage(
     more: Mapping[str, str] | None = None,
     shared_port: bool = True,
 ) -> Iterator[Workers]:
-    """``count`` workers of ``server`` with everything they need, and ``more`` in their environment; ends it on leaving.
+    """Start ``count`` workers of ``server``, with ``more`` in their environment, and stop everything at the end.
 
     All accept on one port, or, without ``shared_port``, each on its own.
     :exc:`~.servers.ServerFailed` when something does not start, ``OSError`` when ``port`` is taken.

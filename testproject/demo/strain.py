@@ -1,4 +1,4 @@
-"""A consumer that brings its worker into trouble as it is told, for the tests of shedding."""
+"""A consumer that overloads its worker on order, for the tests of shedding."""
 
 import asyncio
 import json
@@ -21,8 +21,8 @@ class StrainConsumer(EchoConsumer):
 
     ``{"block": seconds, "rest": seconds, "times": count}`` blocks the event loop so many times, after
     a rest before each. ``{"allocate": bytes, "seconds": …}`` holds so much memory for so long. Both go
-    on when the connection is gone. ``{"hold": bytes, "more": bytes, "seconds": …}`` holds the first so
-    many at once and more of them bit by bit in that time, and gives all back when the connection ends.
+    on after the connection has ended. ``{"hold": bytes, "more": bytes, "seconds": …}`` holds ``hold``
+    bytes at once and ``more`` bytes gradually in that time, and frees all when the connection ends.
     """
 
     held: mmap.mmap | None = None
@@ -56,7 +56,7 @@ class StrainConsumer(EchoConsumer):
 
 
 class HoardConsumer(EchoConsumer):
-    """Echoes, and takes as many bytes as the variable ``HOARD`` says as soon as it has accepted."""
+    """Echoes, and allocates as many bytes as the variable ``HOARD`` says once it has accepted."""
 
     hoard = b""
 
@@ -66,7 +66,7 @@ class HoardConsumer(EchoConsumer):
 
 
 def marked() -> float:
-    """A monitor: 1 in the worker whose process id stands in the file ``MARKED``, else 0."""
+    """A monitor: 1 in the worker whose process id is in the file ``MARKED``, else 0."""
     return float(Path(os.environ["MARKED"]).read_text() == str(os.getpid()))
 
 

@@ -18,7 +18,7 @@ RESTARTER = "DEMO_RESTARTER"
 
 
 def demo(request: HttpRequest) -> HttpResponse:
-    """Opens WebSockets and draws what becomes of each; needs nothing inline."""
+    """Opens WebSockets and draws the state of each, without inline scripts or styles."""
     pools = conf.current().pools
     pool = pools.get(HERD, pools[conf.DEFAULT_POOL])
     context = {
@@ -34,7 +34,7 @@ def demo(request: HttpRequest) -> HttpResponse:
 @csrf_protect
 @require_POST
 def restart(request: HttpRequest) -> HttpResponse:
-    """Ask for a restart of all workers, this one too; 404 outside of ``manage.py demo``."""
+    """Request a restart of all workers, including this one; 404 outside of ``manage.py demo``."""
     if RESTARTER not in os.environ:
         raise Http404
     os.kill(int(os.environ[RESTARTER]), signal.SIGUSR1)
@@ -42,7 +42,7 @@ def restart(request: HttpRequest) -> HttpResponse:
 
 
 def blank(request: HttpRequest) -> HttpResponse:
-    """Nothing but the client, from the tag, from the module, or from both, as the query says; only by its nonce."""
+    """Only the client, from the tag, the module, or both, as the query says; scripts need the nonce."""
     nonce = secrets.token_urlsafe(16)
     response = render(request, "demo/blank.html", {"csp_nonce": nonce, "loads": request.GET})
     policy = f"default-src 'none'; img-src 'self'; connect-src 'self'; script-src 'nonce-{nonce}' 'strict-dynamic'"

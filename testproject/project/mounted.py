@@ -1,4 +1,4 @@
-"""The same, mounted in an application of Starlette, whose lifespan its mounts do not hear."""
+"""The same application, mounted in Starlette, which does not pass on the lifespan."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

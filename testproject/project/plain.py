@@ -1,4 +1,4 @@
-"""The ASGI application of the README's first lines, which hears of no lifespan."""
+"""The ASGI application of the README's first example, without a lifespan."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""Settings of the test project: the demo, the target of the integration tests, the source of the pictures."""
+"""Settings of the test project, which serves the demo, the integration tests and the screenshots."""
 
 import json
 import os
@@ -60,12 +60,12 @@ DATABASES = {
 CHANNEL_LAYERS = {
     "default": {
         "BACKEND": "channels_redis.core.RedisChannelLayer",
-        # redis-py 8 gives up reading after five seconds, which is how long the layer waits for a message.
+        # redis-py 8 stops reading after five seconds, as long as the layer waits for a message.
         "CONFIG": {"hosts": [{"address": REDIS_URL, "socket_timeout": None}]},
     }
 }
 # The demo and the integration tests hand their settings to the workers through the environment.
-# Their load comes from the workers' own machine, and what it takes of it would count as the workers' lag.
+# The clients run on the workers' machine, and their load would count as lag.
 CHANNELS_ADMISSION = {
     "PRESSURE": {"lag": None},
     **json.loads(os.environ.get("CHANNELS_ADMISSION", '{"MAX_CONNECTIONS": 50}')),

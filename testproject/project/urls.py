@@ -1,4 +1,4 @@
-"""The demo page, the blank page, the admin, and what monitoring asks for."""
+"""URLs of the demo page, the blank page, the admin, and monitoring."""
 
 from django.contrib import admin
 from django.urls import include, path

@@ -80,7 +80,7 @@ def test_the_readme_tells_every_check():
 def test_the_readme_tells_what_a_connection_was_measured_to_take():
     readme = (ROOT / "README.md").read_text()
     assert f"at {sizing.CONNECTION_KIB} KiB a connection" in readme
-    assert f"; {sizing.HEADROOM} files are added" in readme
+    assert f"plus {sizing.HEADROOM} files" in readme
 
 
 def test_ci_runs_the_command_that_the_readme_names():

@@ -1,15 +1,14 @@
 /**
- * AdmissionSocket: a drop-in for WebSocket that comes back by itself, when the server says so.
+ * AdmissionSocket: a drop-in for WebSocket that reconnects at the server's hint.
  *
- * A server that is full opens a connection only to close it with 1013 and a reason that ends with
- * `retry-after=SECONDS`. This class waits as long as that, and otherwise for a random time that
- * grows with every failure. Whatever the server or the network does, two attempts are never closer
- * than `floor`.
+ * A full server opens a connection and closes it with 1013 and a reason that ends with
+ * `retry-after=SECONDS`. This class waits that long, or without a hint for a random time that grows
+ * with every failure. Two attempts are never closer than `floor`.
  *
  * Each attempt looks like a WebSocket of its own: at most one `open`, its messages, perhaps an
- * `error`, and one `close`. Only the `open` of a connection that is closed within `settle`, as that
- * of a refused one is, is not shown. Between two attempts `readyState` is CLOSED, `waiting` says
- * how long and why, and a `wait` event says that it has changed. After the last, `waiting` is null.
+ * `error`, and one `close`. The `open` of a connection that is closed within `settle`, such as a
+ * refused one, does not fire. Between two attempts `readyState` is CLOSED, `waiting` has the time
+ * and the reason, and a `wait` event fires when it changes. After the last attempt `waiting` is null.
  *
  * This file defines the global `AdmissionSocket`; `admission-socket.js` exports it. Times are in milliseconds.
  */
@@ -20,7 +19,7 @@ globalThis.AdmissionSocket ??= (() => {
   const EVENTS = ["open", "message", "error", "close", "wait"];
   const HINT = /(?:^|;\s*)retry-after=(\d{1,5}(?:\.\d{1,3})?)$/;
 
-  // What a peer closes with when the same again would end the same way. 1001, 1005, 1006 and the rest pass.
+  // Codes after which a retry would end in the same way. All others, such as 1001, 1005 and 1006, are retried.
   const FINAL = new Set([1000, 1002, 1003, 1007, 1008, 1009, 1010]);
   const APPLICATION = 3000; // from here on the application has said why; it means it
   const BUSY = 4013; // what servers send that cannot send 1013
@@ -29,9 +28,9 @@ globalThis.AdmissionSocket ??= (() => {
   const MOST_DOUBLINGS = 30;
 
   const DEFAULTS = {
-    // Of 200 refused at once by two busy cores, the last was closed 60 ms after it had opened.
+    // Measured: of 200 connections refused at once by two busy cores, the last closed 60 ms after its open.
     settle: 100, // how long a connection must stay open before the page hears of it, unless a message comes
-    floor: 500, // the shortest wait, whoever asks for less
+    floor: 500, // the shortest wait, whatever the hint
     base: 1000, // the longest first wait after an attempt that failed, doubled for each further one
     cap: 60_000, // the longest wait without a hint
     firstRetryWindow: 5000, // the longest first wait after a connection that was open
@@ -56,19 +55,19 @@ globalThis.AdmissionSocket ??= (() => {
     clearTimeout: (timer) => clearTimeout(timer),
   };
 
-  /** By default a code of the protocol or of the application that is no passing trouble, unless a hint says otherwise. */
+  /** The default: whether the code is final, unless the close has a hint. */
   function isFinal({ code, reason }) {
     return !HINT.test(reason) && (FINAL.has(code) || (code >= APPLICATION && code !== BUSY));
   }
 
-  /** The wait that a close reason asks for, or null. */
+  /** The hint in a close reason, or null. */
   function hintOf(reason, longest) {
     const [, seconds] = HINT.exec(reason) ?? [];
     const hint = 1000 * Number(seconds);
     return hint <= longest ? hint : null;
   }
 
-  /** A random wait, spread evenly from the floor on so that clients which fail together do not return together. */
+  /** A random wait, uniform from the floor on, so that clients that fail together do not return together. */
   function backoff(attempt, wasOpen, { floor, base, cap, firstRetryWindow }, random) {
     const growing = Math.min(cap, base * 2 ** Math.min(attempt - 1, MOST_DOUBLINGS));
     const longest = wasOpen && attempt === 1 ? firstRetryWindow : growing;
@@ -88,7 +87,7 @@ globalThis.AdmissionSocket ??= (() => {
     return { ...DEFAULTS, ...Object.fromEntries(given) };
   }
 
-  /** The wait for an attempt: when it comes, and after what. */
+  /** The wait for an attempt: its time, and the close before it. */
   class Wait {
     #now;
 
@@ -103,7 +102,7 @@ globalThis.AdmissionSocket ??= (() => {
     }
   }
 
-  /** Messages that wait for a connection. */
+  /** Messages queued for the next connection. */
   class Queue {
     bytes = 0;
     #limit;
@@ -115,7 +114,7 @@ globalThis.AdmissionSocket ??= (() => {
 
     add(data) {
       const message = copyOf(data);
-      // An empty message takes room as well.
+      // An empty message counts as well.
       const bytes = this.bytes + Math.max(1, sizeOf(message));
       if (bytes > this.#limit) {
         throw new DOMException(`More than ${this.#limit} bytes wait for a connection.`, "QuotaExceededError");
@@ -130,7 +129,7 @@ globalThis.AdmissionSocket ??= (() => {
     }
   }
 
-  /** What `data` is now, since the page may change a buffer after sending it. */
+  /** A copy of `data`, since the page may change a buffer after sending it. */
   function copyOf(data) {
     if (data instanceof Blob) return data;
     if (data instanceof ArrayBuffer) return data.slice(0);
@@ -201,7 +200,7 @@ globalThis.AdmissionSocket ??= (() => {
       this.#binaryType = this.#socket.binaryType;
     }
 
-    /** The present wait for an attempt, or null. */
+    /** The current wait for an attempt, or null. */
     get waiting() {
       return this.#waiting;
     }
@@ -222,7 +221,7 @@ globalThis.AdmissionSocket ??= (() => {
       this.#end();
     }
 
-    /** Try now instead of waiting, or again after the end; only the floor holds. Does nothing while connected. */
+    /** Try now instead of waiting, or again after the end, but not before the floor. Does nothing while connected. */
     reconnect() {
       if (this.readyState !== STATES.CLOSED) return;
       if (this.#isEnded) this.#attempt = 0;
@@ -262,7 +261,7 @@ globalThis.AdmissionSocket ??= (() => {
       this.#platform.clearTimeout(this.#timer);
       this.#isOpen = true;
       this.dispatchEvent(new Event("open"));
-      // What the page sends on opening comes first: it may be what the rest depends on.
+      // Messages sent by the page's open handler go first: queued ones may depend on them.
       for (const message of this.#queue.take()) {
         this.#socket.send(message);
       }
@@ -287,7 +286,7 @@ globalThis.AdmissionSocket ??= (() => {
       }
       const planned = this.#waiting;
       this.#forward(event);
-      // The page may have closed the socket, or asked for another try, on hearing of it.
+      // The page's handler may have closed the socket or called reconnect().
       if (planned !== null && planned === this.#waiting) this.dispatchEvent(new Event("wait"));
     }
 
@@ -340,7 +339,7 @@ globalThis.AdmissionSocket ??= (() => {
       this.#queue.take();
     }
 
-    /** Events cannot be sent on, copies of them can. */
+    /** Dispatch a copy: an event cannot be dispatched twice. */
     #forward(event) {
       this.dispatchEvent(new event.constructor(event.type, event));
     }
@@ -351,7 +350,7 @@ globalThis.AdmissionSocket ??= (() => {
     Object.defineProperty(AdmissionSocket.prototype, name, { value, enumerable: true });
   }
 
-  /** `on…` as the platform has it: one function, called with the socket as `this`, in its place among the listeners. */
+  /** An `on…` property as on the platform: one function, called with the socket as `this`, in order of its first setting. */
   for (const type of EVENTS) {
     const slots = new WeakMap();
     Object.defineProperty(AdmissionSocket.prototype, `on${type}`, {

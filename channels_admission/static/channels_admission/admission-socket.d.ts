@@ -2,25 +2,25 @@
 
 /** The wait between two attempts. */
 export interface AdmissionWait {
-  /** The number of the coming attempt: 1 for the first retry since a connection last stayed open. */
+  /** The number of the next attempt: 1 for the first retry since a connection last stayed open. */
   readonly attempt: number;
-  /** The code of the close before. */
+  /** The code of the preceding close. */
   readonly code: number;
-  /** The reason of the close before. */
+  /** The reason of the preceding close. */
   readonly reason: string;
-  /** Whether the server has said how long to wait. */
+  /** Whether the wait is the server's hint. */
   readonly hinted: boolean;
   /** The length of the wait when it began. */
   readonly delay: number;
-  /** When the attempt comes, since 1970. */
+  /** The time of the attempt, since 1970. */
   readonly retryAt: number;
-  /** How long from now; 0 when it is over. */
+  /** The rest of the wait; 0 when it is over. */
   readonly remaining: number;
-  /** What the attempt still waits for when the time is over. */
+  /** What delays the attempt after that time. */
   readonly paused: "hidden" | "offline" | null;
 }
 
-/** What stands in for parts of the browser, in tests. */
+/** Replacements of parts of the browser, for tests. */
 export interface AdmissionPlatform {
   WebSocket: new (url: string | URL, protocols?: string | string[]) => WebSocket;
   document: Pick<Document, "visibilityState" | "addEventListener" | "removeEventListener"> | undefined;
@@ -33,27 +33,27 @@ export interface AdmissionPlatform {
 }
 
 export interface AdmissionOptions {
-  /** How long a connection must stay open before the page hears of it, unless a message comes: 100. */
+  /** How long a connection must stay open before `open` fires, unless a message comes: 100. */
   settle?: number;
-  /** The shortest wait, whoever asks for less: 500. */
+  /** The shortest wait, whatever the hint: 500. */
   floor?: number;
-  /** The longest first wait after an attempt that failed, doubled for each further one: 1,000. */
+  /** The longest first wait after a failed attempt, doubled for each further one: 1,000. */
   base?: number;
   /** The longest wait without a hint: 60,000. */
   cap?: number;
   /** The longest first wait after a connection that was open: 5,000. */
   firstRetryWindow?: number;
-  /** A hint longer than this is ignored: 3,600,000. */
+  /** Longer hints are ignored: 3,600,000. */
   maxHint?: number;
-  /** How long a connection must stay open for the failures before it to be forgotten: 5,000. */
+  /** How long a connection must stay open to reset the count of failures: 5,000. */
   minUptime?: number;
-  /** Retries in a row, after which there is none: Infinity. */
+  /** Most retries in a row: Infinity. */
   maxAttempts?: number;
   /** Bytes that may be sent while there is no connection, and are kept for the next one: 0. */
   queue?: number;
-  /** Whether retries wait until the page can be seen: true. */
+  /** Whether retries wait while the page is hidden: true. */
   pauseHidden?: boolean;
-  /** Whether retries wait until the browser is online: true. */
+  /** Whether retries wait while the browser is offline: true. */
   pauseOffline?: boolean;
   /** Whether no retry follows this close event: `AdmissionSocket.isFinal`. */
   isFinal?: (event: CloseEvent) => boolean;
@@ -65,10 +65,10 @@ export interface AdmissionSocketEventMap extends WebSocketEventMap {
 }
 
 export interface AdmissionSocket extends WebSocket {
-  /** The present wait for an attempt; null while there is none, and after the end. */
+  /** The current wait for an attempt; null while there is none, and after the end. */
   readonly waiting: AdmissionWait | null;
   onwait: ((this: AdmissionSocket, event: Event) => unknown) | null;
-  /** Try now instead of waiting, or again after the end; only the floor holds. Does nothing while connected. */
+  /** Try now instead of waiting, or again after the end, but not before the floor. Does nothing while connected. */
   reconnect(): void;
   addEventListener<K extends keyof AdmissionSocketEventMap>(
     type: K,
@@ -89,7 +89,7 @@ export interface AdmissionSocketConstructor {
   readonly OPEN: 1;
   readonly CLOSING: 2;
   readonly CLOSED: 3;
-  /** By default, whether no retry follows this close event. */
+  /** The default: whether no retry follows this close event. */
   isFinal(event: Pick<CloseEvent, "code" | "reason">): boolean;
 }
 

@@ -1,10 +1,10 @@
 /**
- * The ES module of AdmissionSocket, a WebSocket that comes back when the server says so.
+ * The ES module of AdmissionSocket, a WebSocket that reconnects at the server's hint.
  *
  *     import { AdmissionSocket } from "…/admission-socket.js";
  *
- * The class is in `admission-socket.classic.js`, which is also a script by itself: a file with an
- * `export` in it could not be one. The import gets the class from a script tag that ran before.
+ * The class is in `admission-socket.classic.js`, which is also a classic script and so cannot contain
+ * an `export`. The import uses the class of a script tag that ran before, if any.
  */
 import "./admission-socket.classic.js";
 

@@ -1,10 +1,11 @@
 /**
- * Keeps the admission numbers on admin pages fresh.
+ * Updates the admission numbers on admin pages.
  *
  * Every element with `data-admission` is a board: rendered by the server, then filled from the JSON at
- * its `data-feed`. `data-field` names what an element shows, `data-list` what its children are (made
- * from the `<template data-item>` of the same name, told apart by `data-key`), `data-notice` when it
- * shows at all, `data-chart` which series of its pool in the JSON at `data-history`. All text comes from the page and from its `data-words`, and goes in as text only.
+ * its `data-feed`. `data-field` names the value of an element, `data-list` the items of its children
+ * (made from the `<template data-item>` of the same name, identified by `data-key`), `data-notice` the
+ * condition on which it shows, `data-chart` a series of its pool in the JSON at `data-history`. All
+ * text comes from the page and its `data-words`, and is inserted as text only.
  */
 (() => {
   "use strict";
@@ -20,13 +21,13 @@
   const lengthOf = (share) => `${(100 * Math.min(share, 1)).toFixed(1)}%`;
   const fill = (sentence, values) => sentence.replace(/\{(\w+)\}/g, (_, name) => values[name]);
 
-  /** What `table` has under a name that comes from a worker or a setting, else undefined: every object inherits names. */
+  /** The own property of `table`, else undefined: the name comes from a worker or a setting, and may be an inherited one. */
   const own = (table, name) => (Object.hasOwn(table, name) ? table[name] : undefined);
 
   // Lines break between the units, not within one.
   const countOf = (units, written) => written.replace("%s", units).replace(" ", "\u00a0");
 
-  /** A time span in its longest unit and the one after it. */
+  /** A time span in its longest unit and the next one. */
   function duration(seconds, units) {
     const whole = Math.floor(seconds);
     const longest = units.findIndex(([size]) => whole >= size);
@@ -40,7 +41,7 @@
     return rest ? `${count} ${countOf(rest, writtenSmaller)}` : count;
   }
 
-  /** What a monitor reads, a question mark where that is unknown. */
+  /** A monitor's reading, or a question mark if unknown. */
   function reading({ name, reading }, words) {
     if (reading === null) {
       return "?";
@@ -55,7 +56,7 @@
     return named && quota ? fill(named, { name: quota }) : (own(words.reason, name) ?? name);
   }
 
-  /** What operators have set for a pool: a key, a text, who and when, and of a drain the target. */
+  /** The overrides of a pool: key, text, operator and time, and the target of a drain. */
   function ordersOf({ controls, configured }, words) {
     const { limit, paused, dry_run: dryRun, drains } = controls;
     const said = words.order;
@@ -82,7 +83,7 @@
 
   const clock = (second) => new Date(1000 * second).toISOString().slice(11, 19);
 
-  /** What each field says of its item. */
+  /** The text of each field of an item. */
   const FIELDS = {
     "ledger.health": ({ health }, words) => own(words.health, health) ?? health,
     "ledger.error": ({ error }) => error ?? "",
@@ -126,7 +127,7 @@
     constructor(root) {
       this.root = root;
       this.words = JSON.parse(root.dataset.words);
-      // When the numbers shown were taken, on this page's own clock.
+      // The time of the numbers shown, by this page's own clock.
       this.taken = "age" in root.dataset ? performance.now() - 1000 * Number(root.dataset.age) : null;
       this.levels = new Map();
       this.charts = new WeakMap();
@@ -146,7 +147,7 @@
       this.wait(0);
     }
 
-    /** Look again after `delay` milliseconds, unless nobody can see the page or a look is under way. */
+    /** Fetch again after `delay` milliseconds, unless the page is hidden or a fetch is under way. */
     wait(delay) {
       clearTimeout(this.timer);
       if (!document.hidden && !this.looking && !this.ended) {
@@ -244,7 +245,7 @@
       this.aim(element, "pool", pool.name);
     }
 
-    /** Let the forms inside send what they are about. */
+    /** Set the targets that the forms inside send. */
     aim(scope, name, value) {
       for (const input of scope.querySelectorAll(`[data-target="${name}"]`)) {
         input.value = value;
@@ -263,7 +264,7 @@
       });
     }
 
-    /** Draw the charts: the seconds with every look, the minutes, which are many, now and then. */
+    /** Draw the charts: the seconds with every fetch, the minutes less often, since they are many. */
     async showPast() {
       const withMinutes = performance.now() - this.minutesAt >= MINUTES_EVERY;
       const { pools } = await this.fetch(`${this.root.dataset.history}${withMinutes ? "?minutes" : ""}`);
@@ -287,7 +288,7 @@
       return this.charts.get(figure);
     }
 
-    /** Let the children of a list, where `scope` has one, be exactly `items`, in their order. */
+    /** Make the children of a list, if `scope` has one, match `items` in their order. */
     arrange(scope, name, items, key, show) {
       const list = scope.querySelector(`[data-list="${name}"]`);
       if (list === null) {
@@ -338,7 +339,7 @@
       }
     }
 
-    /** Tell a screen reader of changed levels, and of nothing else: the numbers change all the time. */
+    /** Announce only changed levels to a screen reader: the numbers change all the time. */
     announce(pools) {
       const changed = pools.filter(({ name, level }) => this.levels.has(name) && this.levels.get(name) !== level);
       pools.forEach(({ name, level }) => this.levels.set(name, level));

@@ -1,9 +1,9 @@
 /**
- * Draws the past of a pool as SVG: what was held against the limit, and below it what was admitted and refused.
+ * Draws the history of a pool as SVG: slots held and the limit, and below them admissions and refusals.
  *
  * `new AdmissionChart(figure, words)` fills a figure rendered by the server; `draw(series, now)` shows a series of
- * history.py. What the picture shows is also said: in the label of the picture, in the line below it for the moment
- * under the pointer, and in a table. Times are in UTC, as everywhere.
+ * history.py. The figures are also given as text: in the label of the picture, in a line for the point under the
+ * pointer, and in a table. Times are in UTC.
  */
 class AdmissionChart {
   static #SVG = "http://www.w3.org/2000/svg";
@@ -81,7 +81,7 @@ class AdmissionChart {
     return totals.filter(([, total]) => total > 0).sort((one, other) => other[1] - one[1]).map(([reason]) => reason);
   }
 
-  /** The seconds that a point covers: the last one still runs. */
+  /** The seconds that a point covers; the last one is not over yet. */
   #seconds(place) {
     const { step, start, held } = this.#series;
     return place === held.length - 1 ? Math.min(step, Math.max(1, this.#now - (start + place * step) + 1)) : step;
@@ -158,7 +158,7 @@ class AdmissionChart {
     this.#say(Math.max(0, Math.min(length - 1, Math.floor(((event.clientX - left) / width) * length))));
   }
 
-  /** Tell of the moment at that place, or of all of it. */
+  /** Show the point at that place in words, or a summary. */
   #say(place) {
     this.#place = place;
     if (this.#series === null) {
@@ -195,7 +195,7 @@ class AdmissionChart {
     });
   }
 
-  /** The figures as a table, while somebody reads it. */
+  /** Fill the table of figures while it is open. */
   #tabulate() {
     const details = this.#figure.querySelector("details");
     if (this.#series === null || !details?.open) {
@@ -253,7 +253,7 @@ class AdmissionChart {
     return value === null ? "?" : AdmissionChart.#NUMBER.format(value);
   }
 
-  /** The next number from `value` on that reads well at an axis. */
+  /** The next round number from `value` on, for an axis. */
   static round(value) {
     const unit = 10 ** Math.floor(Math.log10(value));
     return [1, 2, 4, 6, 8, 10].map((times) => times * unit).find((round) => round >= value);

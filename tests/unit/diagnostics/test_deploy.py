@@ -60,7 +60,7 @@ def test_pools_on_routes_of_their_own_are_for_the_reader_to_add(admission):
     pools = {"chat": {"MAX_CONNECTIONS": 24_000}}
     several = advise(admission(MAX_CONNECTIONS=20_000, EXPECTED_WORKERS=4, POOLS=pools))[UNIT]
     assert "\n# A worker's part of the greatest pool is 6000 connections. A connection is one socket" in several
-    assert "# slots in; where pools have routes of their own, add a worker's part of each other one.\n" in several
+    assert "# slots in; if pools have separate routes, add a worker's parts of the others.\n" in several
     assert "\nLimitNOFILE=8192\n" in several
 
 
@@ -130,7 +130,7 @@ def test_the_outer_ring_is_wider_than_the_limits_together(admission, keys, outer
 def test_nginx_is_patient_for_as_long_as_a_connection_may_be_silent(admission, keys, timeout):
     text = advise(admission(**keys))[SERVER]
     assert f"proxy_read_timeout {timeout}s;" in text
-    assert ("As old as a connection may become." in text) == (timeout > 75)
+    assert ("The greatest age of a connection." in text) == (timeout > 75)
 
 
 def test_a_great_number_of_workers_is_not_written_out(admission):

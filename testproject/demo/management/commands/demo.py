@@ -1,4 +1,4 @@
-"""``manage.py demo``: a crowd meets three workers with one limit."""
+"""``manage.py demo``: a crowd of clients, and three workers with one limit."""
 
 import asyncio
 import os
@@ -27,11 +27,11 @@ from demo.views import RESTARTER
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 TRY_AGAIN_LATER = 1013
 RUSH = 0.5
-"""Seconds within which the crowd arrives: all in the same instant, one worker would often win every slot."""
+"""Seconds within which the crowd arrives; if all arrived at once, one worker would often get every slot."""
 HEARTBEAT = 0.5
-"""Seconds between the workers' reports, so short that ``ws_status`` soon knows of every refusal."""
+"""Seconds between the workers' reports: short, so that ``ws_status`` soon shows every refusal."""
 WATCH = 0.5
-"""Seconds between two looks at whether the workers still run."""
+"""Seconds between checks that the workers still run."""
 
 
 class Command(BaseCommand):
@@ -96,7 +96,7 @@ class Command(BaseCommand):
             self._serve(running)
 
     async def _meet(self, running: Workers, count: int, limit: int) -> list[str]:
-        """Let the crowd in, print what it saw and what the ledger says meanwhile, and return what is wrong."""
+        """Connect the crowd, print its results and the status, and return what is wrong."""
         self.console.print(
             f"\n[bold]{count} clients[/] come within {RUSH:g} s to "
             f"[bold]{running.count} {running.server} workers[/] with one limit of [bold]{limit}[/]\n"
@@ -131,7 +131,7 @@ class Command(BaseCommand):
         raise CommandError("Every worker has ended.\n" + running.log())
 
     def _those_left(self, processes: list[Popen[bytes]]) -> list[Popen[bytes]]:
-        """The processes that still run; the others are told of, for somebody may try what a killed worker does."""
+        """The processes that still run; reports the others, since a user may kill a worker to try it out."""
         left = [process for process in processes if process.poll() is None]
         for process in processes:
             if process not in left:
@@ -155,7 +155,7 @@ def _positive(text: str) -> int:
 
 
 def _table(clients: list[Client], workers: list[int]) -> Table:
-    """How many clients saw what, the open ones by the worker that holds them."""
+    """The numbers of clients by result, the open ones by worker."""
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(min_width=48)
     table.add_column(justify="right")
@@ -170,7 +170,7 @@ def _table(clients: list[Client], workers: list[int]) -> Table:
 
 
 async def _ws_status(running: Workers) -> int:
-    """Let ``ws_status`` print what it sees from a process of its own, and return its exit code."""
+    """Run ``ws_status`` in a process of its own, and return its exit code."""
     sys.stdout.flush()
     process = await asyncio.create_subprocess_exec(
         sys.executable, "manage.py", "ws_status", cwd=TESTPROJECT, env=running.env, start_new_session=True
@@ -194,7 +194,7 @@ def _problems(clients: list[Client], expected: int) -> Iterator[str]:
 
 @contextmanager
 def _stoppable() -> Iterator[None]:
-    """Turn the first of :data:`SIGNALS` into a KeyboardInterrupt, and let none of them disturb the ending after it."""
+    """Turn the first of :data:`SIGNALS` into a KeyboardInterrupt, and ignore the rest during the clean-up."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         _ignore_signals()
@@ -214,7 +214,7 @@ def _stoppable() -> Iterator[None]:
 
 @contextmanager
 def _cancelling() -> Iterator[None]:
-    """Let asyncio turn an interrupt into a cancellation, which it does in the place of Python's own handler only."""
+    """Let asyncio turn an interrupt into a cancellation, which it only does in place of Python's own handler."""
     ours = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         yield
