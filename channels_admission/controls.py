@@ -22,12 +22,12 @@ from . import conf
 from .conf import MAX_LIMIT, PoolSettings, Settings
 from .conf.ledger import MEMORY
 from .conf.validators import closest
-from .core.overrides import EVERYBODY, Controls, Drain, Order
+from .core.overrides import EVERYBODY, Controls, Drain, Order, signature, whom
 from .core.readings import Reading
 from .exceptions import AdmissionError, ControlError, LedgerUnavailable
 from .ledger import open_ledger
 from .ledger.base import Ledger
-from .ledger.overrides import LONGEST, MOST_BYTES, MOST_DRAINS, printable, signature, size, whom
+from .ledger.overrides import LONGEST, MOST_BYTES, MOST_DRAINS, printable, size
 from .runtime.identity import host_name
 
 TIMEOUT = 1.0

@@ -12,6 +12,11 @@ def utc(second: float) -> datetime:
     return datetime.fromtimestamp(min(max(0.0, second), LATEST), UTC)
 
 
+def timestamp(second: float) -> str:
+    """The date and time of a second of Unix time, in UTC."""
+    return f"{utc(second):%Y-%m-%d %H:%M:%S}"
+
+
 @dataclass(frozen=True, slots=True)
 class Order:
     """One override: its value, the operator, and when it was set, in Unix time by the ledger."""
@@ -72,3 +77,13 @@ class Controls:
 
 
 NOTHING_SET = Controls()
+
+
+def signature(order: Order | Drain) -> str:
+    """The operator and the time of an override, to end a sentence."""
+    return f", set by {order.by or 'nobody named'} at {timestamp(order.at)} UTC"
+
+
+def whom(target: str) -> str:
+    """The target of a drain in words."""
+    return "all workers" if target == EVERYBODY else target

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from ..core.agreement import said
 from ..core.counters import ATTEMPTS, QUOTA, Reason
 from ..core.levels import Level
+from ..core.overrides import signature, whom
 from ..ledger.memory import MemoryLedger
-from ..ledger.overrides import signature, whom
 from ..status.snapshot import Health, PoolSnapshot, Side
 from .finding import Finder, Finding, Severity
 from .model import Inputs

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from urllib.parse import quote, unquote
 
 from ..conf import MAX_LIMIT
-from ..core.overrides import EVERYBODY, LATEST, NOTHING_SET, Controls, Drain, Order, utc
+from ..core.overrides import LATEST, NOTHING_SET, Controls, Drain, Order
 
 MOST_BYTES = 8192
 STAMP = 30
@@ -60,16 +60,6 @@ def controls_of(text: str) -> Controls:
 def printable(name: str) -> str:
     """A name of who sets something, cut and without characters that do not show."""
     return "".join(character if character.isprintable() else "?" for character in name[:LONGEST_NAME])
-
-
-def signature(order: Order | Drain) -> str:
-    """Who set something, and when."""
-    return f", set by {order.by or 'nobody named'} at {utc(order.at):%Y-%m-%d %H:%M:%S} UTC"
-
-
-def whom(target: str) -> str:
-    """The target of a drain, as people say it."""
-    return "all workers" if target == EVERYBODY else target
 
 
 def _entries(controls: Controls) -> Iterator[str]:

@@ -21,60 +21,17 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import pgettext_lazy
 
-from ..core.counters import ATTEMPTS, OTHER, QUOTA, Reason
 from ..core.levels import Level
-from ..core.overrides import EVERYBODY, Drain, Order, utc
+from ..core.overrides import Drain, Order, timestamp, utc
 from ..core.readings import Load
+from ..status import words
 from ..status.cache import look
-from ..status.snapshot import Health, PoolSnapshot, Second, WorkerSnapshot
+from ..status.snapshot import PoolSnapshot, Second, WorkerSnapshot
+from ..status.words import named
 
 register = template.Library()
 
 SCRIPT = "channels_admission/admission-socket.classic.js"
-
-NAMES: Mapping[str, Mapping[str, Any]] = {
-    "level": {
-        Level.CALM: pgettext_lazy("level of a pool", "Calm"),
-        Level.WARNING: pgettext_lazy("level of a pool", "Warning"),
-        Level.CRITICAL: pgettext_lazy("level of a pool", "Critical"),
-        Level.FULL: pgettext_lazy("level of a pool", "Full"),
-    },
-    "reason": {
-        Reason.FULL: _("pool full"),
-        Reason.SETTLING: _("ledger settling"),
-        Reason.RATE: _("too many at once"),
-        Reason.CROWD: _("too many waiting"),
-        Reason.LEDGER: _("ledger away"),
-        Reason.SHARE: _("share of the class used up"),
-        Reason.PAUSED: pgettext_lazy("reason", "paused"),
-        Reason.DRAINING: _("worker draining"),
-        "lag": _("event loop behind"),
-        "memory": _("memory short"),
-        "descriptors": _("descriptors short"),
-        "cpu": _("CPU short"),
-        OTHER: pgettext_lazy("reasons", "other"),
-    },
-    "monitor": {
-        "lag": _("lag"),
-        "memory": _("memory"),
-        "descriptors": _("open files"),
-        "cpu": _("CPU"),
-    },
-    "health": {
-        Health.OK: pgettext_lazy("health of the ledger", "OK"),
-        Health.SETTLING: pgettext_lazy("health of the ledger", "settling"),
-        Health.DOWN: pgettext_lazy("health of the ledger", "down"),
-    },
-}
-"""Translated names of a snapshot's words; any other word is shown as it is."""
-
-DURATIONS = (
-    (86400, pgettext_lazy("days", "%s d")),
-    (3600, pgettext_lazy("hours", "%s h")),
-    (60, pgettext_lazy("minutes", "%s min")),
-    (1, pgettext_lazy("seconds", "%s s")),
-)
-"""Units of time in seconds, from the longest, and the format of a whole number of each."""
 
 MILLISECONDS = pgettext_lazy("milliseconds", "%s ms")
 PERCENT = pgettext_lazy("percent", "%s %%")
@@ -86,30 +43,12 @@ READINGS: Mapping[str, tuple[int, Any]] = {
 }
 """The factor of a monitor's reading, and the format of the product."""
 
-# Translators: a reason for refusals, {name} is the name of a quota.
-QUOTA_REASON = _("over the quota {name}")
-# Translators: a reason for refusals, {name} is the name of a quota with a rate of attempts to connect.
-ATTEMPTS_REASON = _("above the attempt rate of {name}")
-NAMED_REASONS: Mapping[str, Any] = {QUOTA: QUOTA_REASON, ATTEMPTS: ATTEMPTS_REASON}
-"""Names of the reasons with a quota, by the reason's prefix."""
 CHART: Mapping[str, Any] = {
     "admitted": pgettext_lazy("connections", "admitted"),
     # Translators: {time} is a time of day, {held} and {limit} are numbers, {admitted} one per second.
     "moment": _("{time}: {held} of {limit} held, per second: admitted {admitted}"),
     # Translators: all are numbers.
     "summary": _("At most {most} held; {admitted} admitted and {refused} refused."),
-}
-
-# Translators: overrides set by operators. {value}, {configured} and {over} are numbers, {target} is a worker or a host.
-ORDERS: Mapping[str, Any] = {
-    "limit": _("Limit {value} instead of {configured}"),
-    "paused": pgettext_lazy("a pool", "Paused"),
-    "dry": pgettext_lazy("a pool", "Dry run"),
-    "wet": pgettext_lazy("a pool", "No dry run"),
-    "drain": _("Drain of {target} within {over} s"),
-    "everybody": _("all workers"),
-    # Translators: {by} is the name of a user, {at} a time.
-    "who": _("by {by}, {at}"),
 }
 
 # Translators: {held} and {limit} are numbers.
@@ -151,13 +90,7 @@ BLANKS: Mapping[str, PoolSnapshot | WorkerSnapshot | OrderShown | Load | Second]
 """Empty values for the templates from which the script adds elements to the page."""
 
 
-@register.filter
-def named(word: str, kind: str) -> str:
-    """The translated name of a level, reason, monitor or health; an unknown word stays as it is."""
-    for begins, reason in NAMED_REASONS.items() if kind == "reason" else ():
-        if word.startswith(begins):
-            return str(reason).format(name=word.removeprefix(begins))
-    return str(NAMES[kind].get(word, word))
+register.filter(named)
 
 
 @register.filter
@@ -168,26 +101,18 @@ def number(value: int) -> str:
 
 def _number(value: float) -> str:
     """A number, with decimals only where it has any."""
-    return number_format(int(value) if value.is_integer() else value, force_grouping=True)
+    return number_format(value if value % 1 else int(value), force_grouping=True)
 
 
 @register.filter
 def duration(seconds: float) -> str:
     """A time span in its longest unit and the one after it: ``2 h 5 min``, ``3 s``."""
-    rest = int(seconds)
-    for place, (size, written) in enumerate(DURATIONS):
-        if rest >= size:
-            parts = [_count(rest // size, written)]
-            for smaller, written_smaller in DURATIONS[place + 1 : place + 2]:
-                if rest % size >= smaller:
-                    parts.append(_count(rest % size // smaller, written_smaller))
-            return " ".join(parts)
-    return _count(0, DURATIONS[-1][1])
+    return " ".join(_unbroken(part) for part in words.duration(seconds))
 
 
-def _count(units: int, written: object) -> str:
+def _unbroken(text: str) -> str:
     # Lines break between the units, not within one.
-    return (str(written) % units).replace(" ", "\u00a0")
+    return text.replace(" ", "\u00a0")
 
 
 @register.filter
@@ -198,31 +123,18 @@ def reading(load: Load) -> str:
     if load.name not in READINGS:
         return _number(float(f"{load.reading:.3g}"))
     times, written = READINGS[load.name]
-    return _count(round(times * load.reading), written)
+    return _unbroken(str(written) % round(times * load.reading))
 
 
 @register.filter
 def orders(pool: PoolSnapshot) -> list[OrderShown]:
     """The overrides of a pool, with operator and time."""
-    controls, words = pool.controls, {name: str(text) for name, text in ORDERS.items()}
-    shown = []
-    if (order := controls.limit) is not None:
-        what = words["limit"].format(value=number(order.value), configured=number(pool.configured))
-        shown.append(OrderShown("limit", what, _who(order)))
-    if (order := controls.paused) is not None:
-        shown.append(OrderShown("paused", words["paused"], _who(order)))
-    if (order := controls.dry_run) is not None:
-        shown.append(OrderShown("dry-run", words["dry" if order.value else "wet"], _who(order)))
-    for drain in controls.drains:
-        target = words["everybody"] if drain.target == EVERYBODY else drain.target
-        what = words["drain"].format(target=target, over=_number(drain.over))
-        shown.append(OrderShown(f"drain {drain.target}", what, _who(drain), drain.target))
-    return shown
+    shown = words.overrides(pool, _number)
+    return [OrderShown(each.key, each.what, _who(each.order), each.target) for each in shown]
 
 
 def _who(order: Order | Drain) -> str:
-    at = f"{utc(order.at):%Y-%m-%d %H:%M:%S}"
-    return str(ORDERS["who"]).format(by=order.by or "?", at=at)
+    return str(words.ORDERS["who"]).format(by=order.by or "?", at=timestamp(order.at))
 
 
 @register.filter
@@ -270,18 +182,18 @@ def pairs(counters: Mapping[str, int]) -> Iterable[tuple[str, int]]:
 @register.simple_tag
 def admission_words() -> str:
     """The names, units and sentences above as JSON, for the script that updates the page."""
-    words = {
-        **NAMES,
-        "durations": DURATIONS,
+    texts = {
+        **words.NAMES,
+        "durations": words.DURATIONS,
         "readings": READINGS,
-        "quota": QUOTA_REASON,
-        "attempts": ATTEMPTS_REASON,
+        "quota": words.QUOTA_REASON,
+        "attempts": words.ATTEMPTS_REASON,
         "chart": CHART,
-        "order": ORDERS,
+        "order": words.ORDERS,
         "gauge": GAUGE,
         "change": CHANGE,
     }
-    return json.dumps(words, cls=DjangoJSONEncoder)
+    return json.dumps(texts, cls=DjangoJSONEncoder)
 
 
 @register.simple_tag

@@ -5,7 +5,6 @@ Text from the ledger is never read as markup and never printed with control char
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import pairwise
 from types import MappingProxyType
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType
@@ -14,40 +13,20 @@ from rich.text import Text
 
 from ..conf import NAME
 from ..core.agreement import listed
-from ..core.counters import ATTEMPTS, QUOTA, Reason
 from ..core.levels import Level
+from ..core.overrides import signature
 from ..core.readings import Load
 from ..ledger.memory import MemoryLedger
-from ..ledger.overrides import signature, whom
+from ..status import words
 from ..status.snapshot import Health, LedgerSnapshot, PoolSnapshot, Snapshot, WorkerSnapshot
+from ..status.words import named
 
-LEVELS = {
-    Level.CALM: ("Calm", "bold green"),
-    Level.WARNING: ("Warning", "bold yellow"),
-    Level.CRITICAL: ("Critical", "bold red"),
-    Level.FULL: ("Full", "bold red"),
-}
+STYLES = {Level.CALM: "bold green", Level.WARNING: "bold yellow", Level.CRITICAL: "bold red", Level.FULL: "bold red"}
 HEALTHS = {
     Health.OK: ("OK", "green"),
     Health.SETTLING: ("Settling", "bold yellow"),
     Health.DOWN: ("Down", "bold red"),
 }
-REASONS = {
-    Reason.FULL.value: "pool full",
-    Reason.SETTLING.value: "ledger settling",
-    Reason.RATE.value: "too many at once",
-    Reason.CROWD.value: "too many waiting",
-    Reason.LEDGER.value: "ledger away",
-    Reason.PAUSED.value: "paused",
-    Reason.DRAINING.value: "worker draining",
-    Reason.SHARE.value: "share of the class used up",
-    "lag": "event loop behind",
-    "memory": "memory short",
-    "descriptors": "descriptors short",
-    "cpu": "CPU short",
-}
-"""The words for each reason; any other reason is shown as it is."""
-
 OFF = f"Admission is switched off: {NAME}['ENABLED'] is False. No connection is refused, and none is counted."
 UNSEEN = (
     "With the memory ledger each worker process counts for itself, up to the whole limit, and a command cannot read "
@@ -56,8 +35,6 @@ UNSEEN = (
 LOST = "The ledger started empty or lost its data a moment ago: counts may be low until all workers have reported."
 NOBODY = "No worker is known: none runs, or none has had a connection yet."
 
-DURATIONS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
-"""Units of time in seconds, from the longest."""
 FRACTIONS_UNTIL = 10
 """Seconds from which tenths are not shown."""
 DRAINS_SHOWN = 10
@@ -85,10 +62,7 @@ def plain(text: str) -> str:
 
 def duration(seconds: float) -> str:
     """A time span in its longest unit and the next one: ``2 h 5 min``; short ones with tenths of a second."""
-    for (size, unit), (smaller, smaller_unit) in pairwise(DURATIONS):
-        if seconds >= size:
-            return f"{int(seconds // size)} {unit} {int(seconds % size // smaller)} {smaller_unit}"
-    return f"{seconds:.1f} s" if seconds < FRACTIONS_UNTIL else f"{int(seconds)} s"
+    return f"{seconds:.1f} s" if seconds < FRACTIONS_UNTIL else " ".join(words.duration(seconds))
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,11 +101,11 @@ def _notes(snapshot: Snapshot) -> Iterator[RenderableType]:
 
 
 def _pool(pool: PoolSnapshot, trend: RenderableType | None) -> RenderableType:
-    word, style = LEVELS[pool.level]
+    style = STYLES[pool.level]
     percent = 100 * pool.held // pool.limit if pool.limit else 100
     return Group(
         "",
-        ends(Text(plain(pool.name), "bold"), Text(word, style)),
+        ends(Text(plain(pool.name), "bold"), Text(named(pool.level, "level"), style)),
         ends(Gauge(pool.held, pool.limit, style), Text(f"{percent:3} %")),
         Text(f"{pool.held:,} of {pool.limit:,} slots held, {pool.free:,} free"),
         Text(_events(pool)),
@@ -147,30 +121,29 @@ def _pool(pool: PoolSnapshot, trend: RenderableType | None) -> RenderableType:
 
 def orders(pool: PoolSnapshot) -> Iterator[str]:
     """One sentence per override, and per deviation from the settings."""
-    controls = pool.controls
     if pool.differs:
         differs = {name: [side.value for side in sides] for name, sides in pool.differs.items()}
         yield f"Workers have different settings, and the strictest values are in force: {plain(listed(differs))}"
-    if order := controls.limit:
-        enforced = "" if order.over is None else f", enforced within {order.over:g} s"
-        yield f"Limit {order.value:,} instead of {pool.configured:,}{enforced}{signature(order)}"
-    if controls.paused:
-        yield f"Paused: new connections are refused{signature(controls.paused)}"
     if pool.dry_run:
-        by = signature(controls.dry_run) if controls.dry_run else ", by the settings"
+        by = signature(pool.controls.dry_run) if pool.controls.dry_run else ", by the settings"
         yield f"Dry run: no connection is refused; {_reasons(pool.would_refuse) or 'none'} would have been so far{by}"
-    elif controls.dry_run:
-        yield f"No dry run, overriding the settings{signature(controls.dry_run)}"
-    for drain in controls.drains[:DRAINS_SHOWN]:
-        yield f"Drain of {plain(whom(drain.target))} within {drain.over:g} s{signature(drain)}"
-    if (more := len(controls.drains) - DRAINS_SHOWN) > 0:
-        yield f"{more} more drains: ws_limit {plain(pool.name)} lists them all"
+    drains = 0
+    for each in words.overrides(pool, _number):
+        drains += bool(each.target)
+        if drains <= DRAINS_SHOWN and not (each.key == "dry-run" and pool.dry_run):
+            yield f"{plain(each.what)}{signature(each.order)}"
+    if drains > DRAINS_SHOWN:
+        yield f"{drains - DRAINS_SHOWN} more drains: ws_limit {plain(pool.name)} lists them all"
     if draining := [f"{plain(worker.host)} {worker.pid}" for worker in pool.workers if worker.draining]:
         yield f"Draining: {', '.join(draining)}"
 
 
+def _number(value: float) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:g}"
+
+
 def _reasons(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{count:,} {_reason(reason)}" for reason, count in counts.items() if count)
+    return ", ".join(f"{count:,} {plain(named(reason, 'reason'))}" for reason, count in counts.items() if count)
 
 
 def _events(pool: PoolSnapshot) -> str:
@@ -192,14 +165,6 @@ def _events(pool: PoolSnapshot) -> str:
     faults = f", {count:,} unexpected errors in heartbeats" if count else ""
     told = f"{pool.admitted:,} admitted and {sum(pool.refused.values()):,} refused so far"
     return f"{told}{detail}{shed}{ended}{healed}{dropped}{faults}"
-
-
-def _reason(reason: str) -> str:
-    if reason.startswith(QUOTA):
-        return f"over the quota {plain(reason.removeprefix(QUOTA))}"
-    if reason.startswith(ATTEMPTS):
-        return f"above the attempt rate of {plain(reason.removeprefix(ATTEMPTS))}"
-    return REASONS.get(reason, plain(reason))
 
 
 def _classes(pool: PoolSnapshot) -> Iterator[Text]:

@@ -20,7 +20,7 @@ from ..diagnostics.finding import clock
 from ..status.history import History, Series
 from ..status.snapshot import Health, PoolSnapshot, Snapshot
 from .sparkline import Sparkline
-from .status import LEVELS, ends, problem, status
+from .status import STYLES, ends, problem, status
 
 EVERY = 2.0
 """Default seconds from one reading to the next."""
@@ -132,7 +132,7 @@ class Watch:
         lines.add_column(width=9)
         lines.add_column(ratio=1)
         lines.add_column(justify="right", no_wrap=True)
-        lines.add_row("held", Sparkline(held, pool.limit, LEVELS[pool.level][1]), f"most {_most(held):,}")
+        lines.add_row("held", Sparkline(held, pool.limit, STYLES[pool.level]), f"most {_most(held):,}")
         lines.add_row("refused/s", Sparkline(refused, most, "yellow"), f"most {most:,.1f}")
         return lines
 

@@ -177,3 +177,7 @@ async def test_an_operator_sees_a_crowd_raises_the_limit_and_drains_a_worker(bro
         assert operator.all("#content button") == []
         for data in ACTIONS:
             assert browser.execute_async_script(POST_AS_THEY_ARE, {**data, "confirmed": "yes"}) == 403
+
+        await asyncio.to_thread(manage, workers.env, "ws_limit", str(LIMIT - 1), "--enforce", "--over", "60")
+        enforced = f"Limit {LIMIT - 1} instead of {LIMIT}, enforced within 60 s"
+        await asyncio.to_thread(operator.wait, lambda: operator.shown("order.what") == enforced)

@@ -580,18 +580,12 @@ def test_dumpdata_passes_over_the_model(use_base_manager):
 @pytest.mark.parametrize(
     ("seconds", "written"),
     [
-        (0, "0 s"),
-        (0.9, "0 s"),
-        (59.9, "59 s"),
-        (60, "1 min"),
-        (61, "1 min 1 s"),
-        (7500, "2 h 5 min"),
-        (7203, "2 h"),
-        (86400 * 3 + 3600 * 11 + 59, "3 d 11 h"),
+        (0.9, "0\xa0s"),
+        (7500, "2\xa0h 5\xa0min"),
     ],
 )
 def test_durations(seconds, written):
-    assert tags.duration(seconds).replace("\xa0", " ") == written
+    assert tags.duration(seconds) == written
 
 
 @pytest.mark.parametrize(

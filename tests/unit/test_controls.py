@@ -12,11 +12,10 @@ from channels_admission import controls
 from channels_admission.connections.connection import Connection
 from channels_admission.controls import ALL_WORKERS, acancel, achange, adrain
 from channels_admission.core.counters import Reason
-from channels_admission.core.overrides import Controls, Order
+from channels_admission.core.overrides import Controls, Order, whom
 from channels_admission.core.protocol import View
 from channels_admission.core.rate import RetrySchedule
 from channels_admission.exceptions import ConfigurationError, ControlError
-from channels_admission.ledger.overrides import whom
 from channels_admission.limiter import closer
 from channels_admission.limiter.closer import Closer
 from channels_admission.limiter.limiter import Slot
@@ -283,7 +282,7 @@ async def test_a_limit_out_of_range_is_refused(admission, limit):
 
 async def test_what_cannot_be_reached_or_is_unknown_is_said(admission, redis_server):
     admission(POOLS={"chat": {}})
-    with pytest.raises(ControlError, match="The memory ledger is in the worker's own process"):
+    with pytest.raises(ControlError, match="The memory ledger is inside the worker's process"):
         await achange("chat", limit=5, by="ann")
     admission(LEDGER=redis_server.url, POOLS={"chat": {}})
     with pytest.raises(ConfigurationError, match="Did you mean 'chat'"):

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import IO, Any, Literal, cast
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser, DjangoHelpFormatter
+from django.core.management.base import BaseCommand, CommandError, CommandParser, DjangoHelpFormatter, no_translations
 from rich.console import Console
 
 from ... import conf
@@ -89,6 +89,7 @@ class Command(BaseCommand):
             "--critical", metavar="PERCENT", type=per_cent, help="With --check: the critical threshold; default 90."
         )
 
+    @no_translations
     def handle(self, **options: Any) -> None:
         _check_options(options)
         self._understood = True

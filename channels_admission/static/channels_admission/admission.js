@@ -66,7 +66,8 @@
       shown.push({ key, what, target, who: fill(said.who, { by: by || "?", at: time }) });
     };
     if (limit !== null) {
-      show("limit", fill(said.limit, { value: number(limit.value), configured: number(configured) }), limit);
+      const values = { value: number(limit.value), configured: number(configured), over: number(limit.over) };
+      show("limit", fill(limit.over === null ? said.limit : said.enforced, values), limit);
     }
     if (paused !== null) {
       show("paused", said.paused, paused);
