@@ -161,15 +161,15 @@ def check_memory(app_configs: list[AppConfig] | None, **_: Any) -> list[checks.C
     settings = _in_production()
     if settings is None:
         return []
-    needed, there_is = sizing.memory(settings), Memory(settings.memory_limit).total()
-    if needed <= there_is:
+    needed, available = sizing.memory(settings), Memory(settings.memory_limit).total()
+    if needed <= available:
         return []
     each, together = _share_a_machine(sizing.workers(settings))
     part = sizing.connections(settings)
     return [
         checks.Warning(
             f"{each} needs about {_mebibytes(needed)} for its part of the limit, {part:,} connections of "
-            f"at least {sizing.CONNECTION_KIB} KiB{together}, but {_mebibytes(there_is)} are available here.",
+            f"at least {sizing.CONNECTION_KIB} KiB{together}, but {_mebibytes(available)} are available here.",
             hint="Give the workers more memory, or run workers on more machines and raise EXPECTED_WORKERS, or lower "
             f"{conf.NAME}['MAX_CONNECTIONS'].",
             id=MEMORY_TOO_SMALL,

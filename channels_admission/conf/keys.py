@@ -8,9 +8,9 @@ from .alerts import recipients
 from .ledger import ledger
 from .overload import pressure
 from .proxies import trusted_proxies
-from .quotas import classify, deadline, part, quotas, shares
+from .quotas import classify, pending_share, quotas, shares
 from .validators import (
-    age,
+    MAX_AGE,
     burst,
     close_code,
     flag,
@@ -124,7 +124,13 @@ POOL_KEYS = (
     Key("REFUSE_WITH", "E015", "close", REFUSALS, "a WebSocket close, or HTTP 503 where the server supports it"),
     Key("CLOSE_CODE", "E016", 1013, close_code, "the close code of a refusal"),
     Key("CLOSE_REASON", "E017", "Try Again Later", reason, "the close reason of a refusal"),
-    Key("MAX_CONNECTION_AGE", "E019", None, age, "seconds after which a connection is closed with 1012, ± 10 %"),
+    Key(
+        "MAX_CONNECTION_AGE",
+        "E019",
+        None,
+        optional_seconds(1, MAX_AGE),
+        "seconds after which a connection is closed with 1012, ± 10 %",
+    ),
     Key("CONNECT_RATE", "E021", None, rate, "admissions per second, all workers together; None for no limit"),
     Key(
         "CONNECT_BURST",
@@ -145,12 +151,12 @@ POOL_KEYS = (
     Key("QUOTAS", "E030", (), quotas, "slots and attempts per client: a list of {'key': 'user', 'max': 3}"),
     Key("CLASSIFY", "E031", None, classify, "dotted path of a function from a scope to the name of a class"),
     Key("SHARES", "E032", {}, shares, "the share of the limit up to which each class may fill the pool"),
-    Key("PENDING_SHARE", "E033", None, part, "share of the limit for unauthenticated connections"),
+    Key("PENDING_SHARE", "E033", None, pending_share, "share of the limit for unauthenticated connections"),
     Key(
         "PENDING_DEADLINE",
         "E034",
         None,
-        deadline,
+        optional_seconds(0.1),
         "seconds to authenticate, after which a connection is closed with 1008",
     ),
     Key(

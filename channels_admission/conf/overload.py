@@ -3,12 +3,11 @@
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from numbers import Real
 from types import MappingProxyType
 from typing import Any
 
 from ..core.counters import ADMITTED, NO_HANDSHAKES, OTHER, Reason
-from .validators import Wrong, function, nearest
+from .validators import Wrong, function, is_number, nearest
 
 BUILT_IN: Mapping[str, tuple[float, float] | None] = {
     "lag": (0.1, 0.5),
@@ -78,13 +77,9 @@ def _source(path: Any) -> Source:
 def _thresholds(name: str, value: Any) -> Thresholds | None:
     if value is None:
         return None
-    if not isinstance(value, tuple | list) or len(value) != 2 or not all(map(_is_number, value)):
+    if not isinstance(value, tuple | list) or len(value) != 2 or not all(map(is_number, value)):
         raise Wrong(f"a dict in which {name!r:.40} is (scaling, saturation), two numbers, or None to show it only")
     scaling, saturation = map(float, value)
     if not 0 < scaling < saturation:
         raise Wrong(f"a dict in which {name!r:.40} is (scaling, saturation) with 0 < scaling < saturation")
     return Thresholds(scaling, saturation)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool)

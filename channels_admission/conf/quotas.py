@@ -1,15 +1,14 @@
-"""``QUOTAS``, ``CLASSIFY``, ``SHARES``, ``PENDING_SHARE`` and ``PENDING_DEADLINE``: how clients share a pool."""
+"""``QUOTAS``, ``CLASSIFY``, ``SHARES`` and ``PENDING_SHARE``: how clients share a pool."""
 
 import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from numbers import Real
 from types import MappingProxyType
 from typing import Any
 
 from ..core.attempts import FILLS_WITHIN
-from .validators import Wrong, function, nearest
+from .validators import Wrong, function, is_number, nearest
 
 ADDRESS = "address"
 BUILT_IN = (ADDRESS, "user")
@@ -99,7 +98,7 @@ def _attempts(value: Mapping[str, Any]) -> tuple[float | None, int]:
             raise Wrong("a list of quotas in which every 'burst' has a 'rate'")
         return None, 0
     rate = value["rate"]
-    if not _is_number(rate) or not SLOWEST <= rate <= FASTEST:
+    if not is_number(rate) or not SLOWEST <= rate <= FASTEST:
         raise Wrong(
             f"a list of quotas whose every 'rate' is a number of attempts per second from {SLOWEST} to {FASTEST}",
             f"{rate!r:.40} is not valid.",
@@ -143,24 +142,13 @@ def shares(value: Any) -> Mapping[str, float]:
     for name, share in value.items():
         if not isinstance(name, str) or not re.fullmatch(NAME, name) or name == EXEMPT:
             raise Wrong("a dict from names of 1 to 32 of a-z, 0-9, '_' and '-'", f"{name!r:.40} is not valid.")
-        if not _is_number(share) or not 0 <= share <= 1:
+        if not is_number(share) or not 0 <= share <= 1:
             raise Wrong("a dict from classes to shares of the limit from 0 to 1", f"{name!r} has {share!r:.40}.")
     return MappingProxyType({name: float(share) for name, share in value.items()})
 
 
-def part(value: Any) -> float | None:
+def pending_share(value: Any) -> float | None:
     """Validate ``PENDING_SHARE``."""
-    if value is not None and (not _is_number(value) or not 0 < value <= 1):
+    if value is not None and (not is_number(value) or not 0 < value <= 1):
         raise Wrong("None or a share of the limit above 0 and at most 1, such as 0.2")
     return None if value is None else float(value)
-
-
-def deadline(value: Any) -> float | None:
-    """Validate ``PENDING_DEADLINE``."""
-    if value is not None and (not _is_number(value) or not 0.1 <= value <= 3600):
-        raise Wrong("None or a number of seconds from 0.1 to 3600")
-    return None if value is None else float(value)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool)

@@ -49,7 +49,7 @@ def misnamed(name: object, known: Iterable[str]) -> str:
     return repr(name) if is_name else "One of its keys"
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool)
 
 
@@ -82,7 +82,7 @@ def whole(low: int, high: int) -> Callable[[Any], int]:
 
 def seconds(low: float, high: float) -> Callable[[Any], float]:
     def read(value: Any) -> float:
-        if not _is_number(value) or not low <= value <= high:
+        if not is_number(value) or not low <= value <= high:
             raise Wrong(f"a number of seconds from {low:g} to {high:g}")
         return float(value)
 
@@ -90,7 +90,7 @@ def seconds(low: float, high: float) -> Callable[[Any], float]:
 
 
 def share(value: Any) -> float:
-    if not _is_number(value) or not 0 < value <= 1:
+    if not is_number(value) or not 0 < value <= 1:
         raise Wrong("a share of the limit above 0 and at most 1, such as 0.7")
     return float(value)
 
@@ -129,7 +129,7 @@ def close_code(value: Any) -> int:
 
 
 def retry_bounds(value: Any) -> tuple[float, float]:
-    if not isinstance(value, tuple | list) or len(value) != 2 or not all(map(_is_number, value)):
+    if not isinstance(value, tuple | list) or len(value) != 2 or not all(map(is_number, value)):
         raise Wrong("two numbers of seconds, (least, most)")
     low, high = map(float, value)
     if not 0.5 <= low <= high <= 3600:
@@ -137,23 +137,17 @@ def retry_bounds(value: Any) -> tuple[float, float]:
     return low, high
 
 
-def age(value: Any) -> float | None:
-    if value is not None and (not _is_number(value) or not 1 <= value <= MAX_AGE):
-        raise Wrong(f"None or a number of seconds from 1 to {MAX_AGE}")
-    return None if value is None else float(value)
-
-
-def optional_seconds(low: float) -> Callable[[Any], float | None]:
+def optional_seconds(low: float, high: float = 3600) -> Callable[[Any], float | None]:
     def read(value: Any) -> float | None:
-        if value is not None and (not _is_number(value) or not low <= value <= 3600):
-            raise Wrong(f"None or a number of seconds from {low:g} to 3600")
+        if value is not None and (not is_number(value) or not low <= value <= high):
+            raise Wrong(f"None or a number of seconds from {low:g} to {high}")
         return None if value is None else float(value)
 
     return read
 
 
 def rate(value: Any) -> float | None:
-    if value is not None and (not _is_number(value) or not 0.01 <= value <= MAX_RATE):
+    if value is not None and (not is_number(value) or not 0.01 <= value <= MAX_RATE):
         raise Wrong(f"None or a number of admissions per second from 0.01 to {MAX_RATE}")
     return None if value is None else float(value)
 
