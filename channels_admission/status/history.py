@@ -1,7 +1,7 @@
 """The history of a pool, read from the ledger into frozen series for charts. Reading never writes."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -70,6 +70,16 @@ async def collect(pool: str, settings: Settings | None = None, *, minutes: bool 
         _series(past.seconds, past.now, 1, SECONDS, settings.lease),
         _series(past.minutes, past.now // 60, 60, MINUTES, settings.lease) if minutes else Series(60),
     )
+
+
+async def collect_all(settings: Settings, pools: Iterable[str], *, minutes: bool = True) -> dict[str, dict[str, Any]]:
+    """The history of each pool as plain values, by its name; without ``minutes`` only the seconds."""
+    seen = await asyncio.gather(*(collect(pool, settings, minutes=minutes) for pool in pools))
+    told = {each.pool: each.as_dict() for each in seen}
+    if not minutes:
+        for each in told.values():
+            del each["minutes"]
+    return told
 
 
 def _series(moments: tuple[Moment, ...], now: int, step: int, size: int, lease: float) -> Series:

@@ -86,6 +86,21 @@ SCHEMA = (
         median, longest  p50 and max of the lag; null where unknown
         pressure   share of handshakes refused, 0 to 1
 
+--history prints one object, with or without --json:
+
+  pools      an object; each pool by its name
+    pool     its name
+    now      Unix time by the ledger's clock
+    error    why the ledger cannot be read, else null
+    seconds  the last 15 minutes; the last point is not over yet
+      step     seconds from one point to the next
+      start    Unix time of the first point
+      held     most slots held; null where no worker had reported
+      limit    slots in the pool; null likewise
+      admitted connections admitted
+      refused  connections refused, a list for each reason
+    minutes  the last 24 hours, likewise
+
 --advise --json prints one object: the text of each file by its path.
 
 The exit code is 0, or 2 with one line on stderr when the ledger cannot be read.

@@ -4,11 +4,9 @@ Readiness is public. The others need the permission ``channels_admission.view_po
 ``Authorization: Bearer TOKEN`` with the ``STATUS_TOKEN`` of the settings.
 """
 
-import asyncio
 from collections.abc import Callable
 from functools import wraps
 from http import HTTPStatus
-from typing import Any
 
 from asgiref.sync import async_to_sync
 from django.contrib.auth.decorators import login_not_required
@@ -18,7 +16,6 @@ from django.views.decorators.cache import cache_control
 from django.views.decorators.http import require_safe
 
 from .. import conf
-from ..conf import Settings
 from ..readiness import answer
 from ..status import cache, history
 
@@ -104,14 +101,6 @@ def feed(request: HttpRequest) -> JsonResponse:
 
 def past(request: HttpRequest) -> JsonResponse:
     """Each pool's history as JSON; the minutes only with ``?minutes``."""
-    minutes = "minutes" in request.GET
-    pools = async_to_sync(_past)(conf.current(), minutes)
-    if not minutes:
-        for pool in pools.values():
-            del pool["minutes"]
+    settings = conf.current()
+    pools = async_to_sync(history.collect_all)(settings, settings.pools, minutes="minutes" in request.GET)
     return JsonResponse({"pools": pools})
-
-
-async def _past(settings: Settings, minutes: bool) -> dict[str, dict[str, Any]]:
-    seen = await asyncio.gather(*(history.collect(name, settings, minutes=minutes) for name in settings.pools))
-    return {each.pool: each.as_dict() for each in seen}

@@ -39,7 +39,11 @@ ADVISE = (
     "Print lines for systemd, limits.conf and nginx that fit the settings, ready to paste, instead of the status. Does "
     "not read the ledger."
 )
-CONFLICTS = {"pool": {"diagnose", "advise"}, "host": {"diagnose", "advise", "check"}, "as_json": {"watch", "check"}}
+CONFLICTS = {
+    "pool": {"diagnose", "advise"},
+    "host": {"diagnose", "advise", "check", "history"},
+    "as_json": {"watch", "check"},
+}
 """Options, and the options that each excludes."""
 
 
@@ -80,6 +84,9 @@ class Command(BaseCommand):
         )  # fmt: skip
         instead.add_argument("--check", action="store_true", help="Act as a monitoring plugin, as described below.")
         instead.add_argument("--diagnose", action="store_true", help="Find what is wrong, with advice.")
+        instead.add_argument(
+            "--history", action="store_true", help="Print the pools' last 15 minutes and last day as JSON."
+        )
         instead.add_argument("--advise", action="store_true", help=ADVISE)
         per_cent = _number("per cent", 0, 100)
         parser.add_argument(
@@ -101,6 +108,8 @@ class Command(BaseCommand):
             self._diagnose(_examine(), options)
         elif options["watch"]:
             self._watch(options)
+        elif options["history"]:
+            self._recall(options["pool"])
         else:
             self._show(options)
 
@@ -136,6 +145,13 @@ class Command(BaseCommand):
 
         if code := asyncio.run(watch(self._console(options), look, recall, options["watch"])):
             sys.exit(code)
+
+    def _recall(self, pool: str | None) -> None:
+        settings = _settings(pool)
+        pools = asyncio.run(history.collect_all(settings, settings.pools if pool is None else [pool]))
+        self.stdout.write(json.dumps({"pools": pools}, indent=2))
+        for error in filter(None, (each["error"] for each in pools.values())):
+            raise CommandError(f"The history cannot be read: {status.plain(error)}", returncode=LEDGER_DOWN)
 
     def _diagnose(self, diagnosis: Diagnosis, options: Mapping[str, Any]) -> None:
         if options["as_json"]:

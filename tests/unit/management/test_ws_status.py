@@ -24,6 +24,7 @@ from channels_admission.core.levels import Level
 from channels_admission.core.readings import Load
 from channels_admission.ledger import open_ledger
 from channels_admission.management.commands.ws_status import Command
+from channels_admission.status.history import History, Series
 from channels_admission.status.snapshot import (
     Calls,
     Connects,
@@ -194,7 +195,7 @@ def test_the_workers_of_every_host_or_of_the_one_asked_for(shared):
     assert "web-2" not in one
     (default,) = json.loads(status("--json", "--host=web-2"))["pools"]
     assert (default["held"], [worker["host"] for worker in default["workers"]]) == (36, ["web-2"])
-    for other in ("--check", "--diagnose", "--advise"):
+    for other in ("--check", "--diagnose", "--history", "--advise"):
         assert "not allowed" in str(failure("--host=web-1", other)[1])
     assert str(failure("--host=web-9")[1]) == "No worker of the host 'web-9' is known."
     assert json.loads(status("--json", "--host=web-9"))["pools"][0]["workers"] == []
@@ -274,7 +275,8 @@ def test_json_has_the_documented_shape(shared, redis_server):
 
 
 @pytest.mark.parametrize(
-    "shape", [Snapshot, LedgerSnapshot, PoolSnapshot, Side, WorkerSnapshot, Calls, Connects, Second]
+    "shape",
+    [Snapshot, LedgerSnapshot, PoolSnapshot, Side, WorkerSnapshot, Calls, Connects, Second, History, Series],
 )
 def test_help_tells_every_field_of_the_json(shape):
     text = Command().create_parser("manage.py", "ws_status").format_help()
@@ -285,6 +287,25 @@ def test_help_keeps_its_lines_short_and_tells_the_exit_code():
     text = Command().create_parser("manage.py", "ws_status").format_help()
     assert max(map(len, text.splitlines())) <= WIDTH
     assert "The exit code is 0, or 2 with one line on stderr when the ledger cannot be read." in text
+
+
+def test_the_history_is_printed_as_json_for_all_pools_or_for_one(shared):
+    shared(MAX_CONNECTIONS=50, POOLS={"chat": {}})
+    tell("web-1:4242:ab", 5, counters={"admitted": 5, "full": 2})
+    pools = json.loads(status("--history"))["pools"]
+    assert pools.keys() == {"default", "chat"}
+    assert (pools["default"]["error"], pools["default"]["minutes"]["step"]) == (None, 60)
+    seconds = pools["default"]["seconds"]
+    assert max(held or 0 for held in seconds["held"]) == 5
+    assert (sum(seconds["admitted"]), sum(seconds["refused"]["full"])) == (5, 2)
+    assert json.loads(status("--history", "--pool", "chat", "--json"))["pools"].keys() == {"chat"}
+
+
+def test_a_history_that_cannot_be_read_is_an_error(admission, closed_port):
+    admission(LEDGER=f"redis://127.0.0.1:{closed_port}/0")
+    text, error = failure("--history")
+    assert (json.loads(text)["pools"]["default"]["seconds"]["held"], error.returncode) == ([], 2)
+    assert str(error).startswith("The history cannot be read: ConnectionError")
 
 
 def test_looking_writes_nothing(shared, redis_server):
