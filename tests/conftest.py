@@ -7,6 +7,7 @@ import uuid
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import coverage
 import django
 import pytest
 from django.test import override_settings
@@ -32,6 +33,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         for marker in MARKERS.get(item.path.relative_to(TESTS).parts[0], ()):
             item.add_marker(marker)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None, _last: list[str] = []) -> None:  # noqa: B006
+    """Let ``coverage`` note from which test file a line was reached, for ``support/own_coverage.py``."""
+    file = item.path.relative_to(TESTS).as_posix()
+    if (measuring := coverage.Coverage.current()) and _last != [file]:
+        measuring.switch_context(file)
+        _last[:] = [file]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
