@@ -9,6 +9,7 @@ from pathlib import Path
 
 import coverage
 import django
+import hypothesis
 import pytest
 from django.test import override_settings
 from selenium import webdriver
@@ -18,11 +19,15 @@ from channels_admission.ledger.memory import MemoryLedger
 
 from demo.servers import Redis
 from support import ROOT, TESTS
+from support.effort import some_of
 from support.figures import Figures
 from support.reports import HEARTBEAT, LEASE, Clock, ClockedRedisLedger
 
 # For the benchmarks; last, so that the installed package is the one that is tested.
 sys.path.append(str(ROOT))
+
+hypothesis.settings.register_profile("ours", max_examples=some_of(100))
+hypothesis.settings.load_profile("ours")
 
 MARKERS = {"integration": ("integration",), "browser": ("browser", "integration"), "model": ("simulation",)}
 """By the folder of a test."""

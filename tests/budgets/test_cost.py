@@ -239,8 +239,8 @@ async def test_an_open_connection_keeps_little_memory(admission, ledgers, bare, 
         # Where a herd waits for its verdict before any consumer has run, CPython gives each a dict of its own.
         await serve(ours, Socket(CONNECT, DISCONNECT))
         with untraced():
-            # The least of some: now and then a table grows that all of them share.
-            before, after = [min([await kept(each) for _ in range(6)]) for each in (bare, ours)]
+            before = await least_kept(bare, 6)
+            after = await least_kept(ours, 6, enough=before + KEPT)
         assert after - before <= KEPT
 
 
@@ -248,8 +248,9 @@ async def test_who_has_claimed_all_keeps_no_more_by_the_mixin(admission, ledgers
     async with at_rest(admission, ledgers, QUOTAS=[{"key": "address", "max": 10_000}]):
         applications = [AdmissionMiddleware(each.as_asgi()) for each in (Consumer, Limited)]
         with untraced():
-            sizes = [min([await kept(each) for _ in range(3)]) for each in applications]
-        assert sizes[1] - sizes[0] <= 48
+            before = await least_kept(applications[0], 3)
+            after = await least_kept(applications[1], 3, enough=before + 48)
+        assert after - before <= 48
 
 
 def client_of(scope):
@@ -284,7 +285,7 @@ async def test_a_deadline_that_was_met_keeps_nothing(admission, ledgers):
     for keys in ({}, {"PENDING_DEADLINE": 0.1}):
         async with at_rest(admission, ledgers, **keys):
             with untraced():
-                sizes.append(min([await kept(AdmissionMiddleware(known)) for _ in range(3)]))
+                sizes.append(await least_kept(AdmissionMiddleware(known), 3, enough=sizes[0] + 48 if sizes else 0))
         ledgers.clear()
     assert sizes[1] - sizes[0] <= 48, sizes
 
@@ -297,8 +298,9 @@ async def test_connections_that_have_ended_leave_nothing(admission, ledgers):
     async with at_rest(admission, ledgers, **EVERYTHING) as (limiter, _):
         # An exception that another test keeps may hold some of its own.
         others = alive()
+        before = set(map(id, others))
         await kept(AdmissionMiddleware(listener))
-        assert [each for each in alive() if not any(each is other for other in others)] == []
+        assert [each for each in alive() if id(each) not in before] == []
         assert not limiter.connections
 
 
@@ -311,6 +313,16 @@ def by_us() -> int:
     """The same in our own lines: what CPython keeps of freed tasks and contexts is not in it."""
     ours = tracemalloc.Filter(True, f"{OURS}/*")
     return sum(trace.size for trace in tracemalloc.take_snapshot().filter_traces([ours]).traces)
+
+
+async def least_kept(application, tries: int, enough: float = 0) -> float:
+    """The least of some: now and then a table grows that all of them share. It ends as soon as one is ``enough``."""
+    least = await kept(application)
+    for _ in range(tries - 1):
+        if least <= enough:
+            break
+        least = min(least, await kept(application))
+    return least
 
 
 async def kept(application, allocated=by_all) -> float:

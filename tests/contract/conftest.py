@@ -9,13 +9,13 @@ from support.redises import as_admission, cluster, rights
 from support.reports import HEARTBEAT, LEASE, ClockedRedisClusterLedger, ClockedRedisLedger, Reporter
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def guarded_redis():
     with Redis(*rights("+get", "+set")) as server:
         yield as_admission(server.url)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def guarded_cluster():
     # A busy machine is no reason for a node to be given up.
     patient = ("--cluster-node-timeout", "30000")

@@ -15,6 +15,7 @@ from channels_admission.core.shares import Bound
 from channels_admission.ledger.memory import MemoryLedger
 
 from support.claimants import PLACES, Claimant, settled
+from support.effort import some_of
 from support.reports import HEARTBEAT
 
 RATE, BURST, HIGH = 2.0, 5, 60.0
@@ -198,7 +199,7 @@ _pools = count()
         max_size=15,
     )
 )
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=some_of(30), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 async def test_both_ledgers_decide_alike(stored, clock, rounds):
     both = [stored, MemoryLedger(stored._settings, clock, clock)]
     pool = f"pool-{next(_pools)}"

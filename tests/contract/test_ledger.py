@@ -14,6 +14,7 @@ from channels_admission.core.readings import Moment, Past
 from channels_admission.ledger.base import LATELY, LONGEST_MOMENT, MINUTES, SECONDS, SPREAD, OutOfOrder
 from channels_admission.ledger.memory import MemoryLedger
 
+from support.effort import some_of
 from support.reports import HEARTBEAT, HOME, LEASE, Reporter
 
 
@@ -533,12 +534,12 @@ async def test_those_who_leave_a_full_pool_set_the_pace(worker, clock):
 
 @pytest.mark.parametrize("seed", range(5))
 async def test_the_pace_is_that_of_the_rules(worker, clock, seed):
-    """A thousand reports of four workers, held against the rules as Python has them."""
+    """Many reports of four workers, held against the rules as Python has them."""
     rng = random.Random(seed)
     terms = Terms(rate=rng.choice([3.0, 40.0]), burst=rng.choice([1, 7]), slow_start=rng.choice([0.0, 6.0]))
     workers = [worker(str(number), limit=60) for number in range(4)]
     clock.now, elapsed, pace, held, released = 1000.0, 0.0, None, [0] * 4, 0
-    for step in range(1000):
+    for step in range(some_of(1000)):
         number, wanted, owed = step % 4, rng.choice([0, 0, 1, 30]), rng.choice([0, 0, 0, 2])
         leaving = rng.randint(0, held[number]) if rng.random() < 0.3 else 0
         held[number] -= leaving

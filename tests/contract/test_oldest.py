@@ -13,6 +13,7 @@ from channels_admission.ledger.memory import MemoryLedger
 
 from support.claimants import Claimant, ask, key, settled
 from support.damage import VALUES
+from support.effort import some_of
 from support.reports import HEARTBEAT
 
 MOST = 2
@@ -330,7 +331,7 @@ KEYS = ("kim", "lee")
         max_size=25,
     )
 )
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=some_of(40), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 async def test_both_ledgers_decide_alike_and_come_back_to_the_maximum(stored, clock, rounds):
     """Workers ask, lose connections, do not hear answers; when all have reported twice, everything is exact."""
     both = [stored, MemoryLedger(stored._settings, clock, clock)]

@@ -22,6 +22,7 @@ from channels_admission.limiter.registry import close_limiters, limiter_of
 from channels_admission.status import cache
 
 from demo.servers import Redis
+from support.effort import some_of
 from support.waiting import eventually
 
 CORE = "sEcr3t"
@@ -74,7 +75,7 @@ SECRETS = _of(printable + "äß€ \xa0") | _of(digits + "/@:?#[]&=+%") | _of(as
 @example(f"42#{CORE}", "url with a user", False)
 @example(f"{CORE}\\'", "dict", False)
 @example(f"{CORE}S", "secret for a key", False)
-@budget(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@budget(max_examples=some_of(400), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_no_form_of_a_ledger_tells_its_password(secret, form, encoded):
     written = quote(secret, safe="") if encoded else secret
     given = FORMS[form](written)
