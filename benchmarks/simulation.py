@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from channels_admission.core.protocol import Terms
 from channels_admission.core.rate import Pace, RetrySchedule
 
-from demo.rules import PATIENCE, Rule
+from demo.rules import POLICY, Rule
 
 SEED = 1013
 TICK = 0.01
@@ -149,7 +149,7 @@ def simulate(rule: Rule, clients: int, rate: float, seed: int = SEED) -> Return:
             continue
         failures[refused] = 1 if rule.resets_on_open else np.minimum(failures[refused] + 1, MOST_FAILURES)
         if rule.follows_hint:
-            waits = np.maximum(PATIENCE.floor, door.hints(len(refused), now))
+            waits = np.maximum(POLICY.floor, door.hints(len(refused), now))
         else:
             shortest, longest = bounds[failures[refused]].T
             waits = rng.uniform(shortest, longest)

@@ -21,7 +21,7 @@ from websockets.uri import WebSocketURI, parse_uri
 
 from channels_admission.client import Ending, advice
 
-from .rules import PATIENCE, RULES, Rule
+from .rules import POLICY, RULES, Rule
 
 HANDSHAKE = 15.0
 """Within which an attempt must be answered."""
@@ -265,7 +265,7 @@ class Member(asyncio.Protocol):
         if self._next is self._protocol:
             self._next = self._prepared()
         self._failures = 1 if rule.resets_on_open and self._was_open else self._failures + 1
-        wait = rule.wait(self._failures, PATIENCE.hint(ending.reason), random.random())
+        wait = rule.wait(self._failures, POLICY.hint(ending.reason), random.random())
         self._come_after(self._ended_at + wait - self._loop.time())
 
 
