@@ -120,7 +120,7 @@ class PoolAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     def _guarded(
         self, view: Callable[..., HttpResponse], may: Callable[[HttpRequest], bool] | None = None
     ) -> Callable[..., HttpResponse]:
-        """``view`` for staff with the permission to view, or for whom ``may`` is true; never cached."""
+        """``view`` for staff with the permission to view, or that ``may`` accepts; never cached."""
         may = may or self.has_view_permission
 
         def look(request: HttpRequest) -> HttpResponse:

@@ -3,6 +3,9 @@
 from django.apps import AppConfig, apps
 from django.utils.translation import gettext_lazy as _
 
+from . import checks
+from .runtime import daphne
+
 INDEX_TEMPLATE = "channels_admission/index.html"
 
 
@@ -11,9 +14,6 @@ class ChannelsAdmissionConfig(AppConfig):
     verbose_name = _("Connection admission")
 
     def ready(self) -> None:
-        from . import checks
-        from .runtime import daphne
-
         checks.register()
         if daphne.is_loaded():
             daphne.extend()
@@ -23,6 +23,7 @@ class ChannelsAdmissionConfig(AppConfig):
 
 def _show_panel() -> None:
     """Set the default admin site's index template to the one with the panel, unless the site has its own."""
+    # Imported here, since only sites with the admin need its modules.
     from django.contrib import admin
 
     if admin.site.index_template is None:

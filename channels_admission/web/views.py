@@ -19,6 +19,11 @@ from .. import conf
 from ..readiness import answer
 from ..status import cache, history
 
+try:
+    from .metrics import exposition
+except ImportError:  # prometheus_client is optional
+    exposition = None  # type: ignore[assignment]
+
 PERMISSION = "channels_admission.view_pool"
 TEXT = "text/plain; charset=utf-8"
 LIBRARY_MISSING = (
@@ -86,9 +91,7 @@ def status(request: HttpRequest) -> JsonResponse:
 @_guarded
 def metrics(request: HttpRequest) -> HttpResponse:
     """The current snapshot as metrics, in the format of the ``Accept`` header."""
-    try:
-        from .metrics import exposition
-    except ImportError:
+    if exposition is None:
         return HttpResponse(LIBRARY_MISSING, content_type=TEXT, status=HTTPStatus.NOT_IMPLEMENTED)
     body, content_type = exposition(cache.look().now, request.headers.get("Accept", ""))
     return HttpResponse(body, content_type=content_type)

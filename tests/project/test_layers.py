@@ -31,9 +31,6 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 """Folders and top-level modules, from the lowest layer up."""
 ALONE = "client"
 """Imports nothing of the package, and nothing imports it."""
-LATE = {"apps": {"checks", "runtime"}, "web/views": {"web"}}
-"""Own modules imported inside functions: an app's checks need its models, which are there once it is ready, and the
-metrics need a library that may be missing."""
 
 
 def rooms(path: Path) -> str:
@@ -97,8 +94,7 @@ def test_imports_only_go_down(path):
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_own_modules_are_imported_at_the_top(path):
-    late = {room for room, early in imports(path.read_text(), path) if not early}
-    assert late == LATE.get(name_of(path), set())
+    assert {room for room, early in imports(path.read_text(), path) if not early} == set()
 
 
 def test_redis_is_imported_in_one_module():

@@ -1,5 +1,6 @@
 """What is asked by URL: who may, and what is answered."""
 
+import importlib
 import sys
 
 import pytest
@@ -9,6 +10,7 @@ from django.test import Client
 
 from channels_admission import checks as ours
 from channels_admission.status import cache
+from channels_admission.web import views
 
 TOKEN = "a-token-of-forty-three-characters-at-random"
 STATUS, METRICS = "/admission/status.json", "/admission/metrics"
@@ -115,6 +117,10 @@ def test_a_ledger_that_is_down_is_an_answer(admission):
 def _without_the_library(monkeypatch):
     monkeypatch.delitem(sys.modules, "channels_admission.web.metrics", raising=False)
     monkeypatch.setitem(sys.modules, "prometheus_client", None)
+    importlib.reload(views)
+    yield
+    monkeypatch.undo()
+    importlib.reload(views)
 
 
 @pytest.mark.usefixtures("_without_the_library")
