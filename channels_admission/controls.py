@@ -10,7 +10,7 @@ Each function exists twice, as in Django: the one with the prefix ``a`` is a cor
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -21,14 +21,13 @@ from django.utils.translation import gettext_noop as _
 from . import conf
 from .conf import MAX_LIMIT, PoolSettings, Settings
 from .conf.ledger import MEMORY
-from .conf.validators import closest
-from .core.overrides import EVERYBODY, Controls, Drain, Order, signature, whom
+from .core.overrides import EVERYBODY, Controls, Drain, Order, printable, signature, whom
 from .core.readings import Reading
 from .exceptions import AdmissionError, ControlError, LedgerUnavailable
 from .ledger import open_ledger
 from .ledger.base import Ledger
-from .ledger.overrides import LONGEST, MOST_BYTES, MOST_DRAINS, printable, size
-from .runtime.identity import host_name
+from .ledger.overrides import LONGEST, MOST_BYTES, MOST_DRAINS, size
+from .runtime import targets
 
 TIMEOUT = 1.0
 """Seconds that a change may take in the ledger."""
@@ -50,17 +49,10 @@ class _All(Enum):
 
 ALL_WORKERS = _All.ALL
 """The target for all workers. It is not a string, so that no typed or misread name drains them all."""
-PATTERN = frozenset("*?[]")
 
-# Translators: {name}, {near} and {pool} are in quotes already.
+# Translators: {pool} is in quotes already.
 LIMIT_RANGE = _("A limit is a whole number from 0 to {most}, not {limit}.")
 TIME_RANGE = _("A time is from 0 to {most} seconds, not {over}.")
-NO_PATTERN = _("{name} is a pattern: give the name of one worker or host.")
-USE_ALL = _("All workers are drained by ws_drain --all.")
-ALIKE = _("More than one worker is {name}; give its id: {ids}.")
-NO_HOST = _("No host {name} is known.")
-NO_WORKER = _("No worker {name} is known.")
-DID_YOU_MEAN = _("Did you mean {near}?")
 UNREACHABLE = _("The memory ledger is inside the worker's process; other processes cannot change it.")
 SET_LEDGER = _("Set {setting} to a Redis URL.")
 TOO_MANY = _("There are {most} drains already; cancel some, or drain hosts.")
@@ -125,7 +117,7 @@ async def adrain(target: str | _All, *, by: str, over: float) -> tuple[Change, .
     """
     _check_time(over)
     ids = await _workers()
-    found = EVERYBODY if isinstance(target, _All) else _known(target, ids)
+    found = EVERYBODY if isinstance(target, _All) else targets.known(target, ids)
 
     def revise(controls: Controls, reading: Reading) -> Controls:
         # The drains of workers that have ended are complete.
@@ -139,12 +131,12 @@ async def adrain(target: str | _All, *, by: str, over: float) -> tuple[Change, .
 async def acancel(target: str | _All, *, by: str) -> tuple[Change, ...]:
     """End the drain of a target, named as for :func:`adrain`; with :data:`ALL_WORKERS`, every drain."""
     if not isinstance(target, _All):
-        check_name(target)
+        targets.check(target)
 
     def revise(controls: Controls, reading: Reading) -> Controls:
         if isinstance(target, _All):
             return replace(controls, drains=())
-        found = _resolved(target, {drain.target for drain in controls.drains})
+        found = targets.resolved(target, {drain.target for drain in controls.drains})
         return replace(controls, drains=tuple(drain for drain in controls.drains if found != drain.target))
 
     return await _revise(list(conf.current().pools), revise)
@@ -170,41 +162,6 @@ NO_DRAIN = "none"
 def _check_time(over: float) -> None:
     if not 0 <= over <= LONGEST:
         raise ControlError(TIME_RANGE, most=f"{LONGEST:,.0f}", over=f"{over:g}")
-
-
-def check_name(target: str) -> None:
-    """Refuse a pattern; its nearest valid host name would name another host."""
-    if PATTERN & {*target}:
-        raise ControlError(NO_PATTERN, USE_ALL, name=repr(printable(target)))
-
-
-def _known(target: str, ids: Iterable[str]) -> str:
-    """The registered worker or host that ``target`` names."""
-    check_name(target)
-    if len(alike := _named(_normal(target), ids)) > 1:
-        raise ControlError(ALIKE, name=repr(printable(target)), ids=", ".join(alike))
-    found, hosts = _resolved(target, ids), {name.partition(":")[0] for name in ids}
-    if found not in {*ids, *hosts}:
-        text, known = (NO_WORKER, {name.rpartition(":")[0] for name in ids}) if ":" in target else (NO_HOST, hosts)
-        near = closest(target, sorted(known))
-        raise ControlError(text, "" if near is None else DID_YOU_MEAN, name=repr(printable(target)), near=repr(near))
-    return found
-
-
-def _resolved(target: str, ids: Iterable[str]) -> str:
-    """The id of the worker ``host:pid`` if there is one; else the target, with its host spelled as in ids."""
-    target = _normal(target)
-    return next(iter(_named(target, ids)), target)
-
-
-def _normal(target: str) -> str:
-    host, colon, process = target.partition(":")
-    return f"{host_name(host)}{colon}{process}" if target else ""
-
-
-def _named(target: str, ids: Iterable[str]) -> list[str]:
-    """The ids of the workers that match ``host:pid``."""
-    return sorted(name for name in ids if target.count(":") == 1 and name.startswith(f"{target}:"))
 
 
 def _with(controls: Controls, name: str, order: Order | None) -> Controls:

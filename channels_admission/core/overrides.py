@@ -5,6 +5,8 @@ from datetime import UTC, datetime
 
 LATEST = 253_402_300_799.0
 """The last second of the year 9999 in Unix time, the latest that a ``datetime`` can represent."""
+LONGEST_NAME = 40
+"""Most characters kept of the name of an operator or a target."""
 
 
 def utc(second: float) -> datetime:
@@ -87,3 +89,8 @@ def signature(order: Order | Drain) -> str:
 def whom(target: str) -> str:
     """The target of a drain in words."""
     return "all workers" if target == EVERYBODY else target
+
+
+def printable(name: str) -> str:
+    """A name cut to :data:`LONGEST_NAME`, with a question mark for every character that is not printable."""
+    return "".join(character if character.isprintable() else "?" for character in name[:LONGEST_NAME])

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from urllib.parse import quote, unquote
 
 from ..conf import MAX_LIMIT
-from ..core.overrides import LATEST, NOTHING_SET, Controls, Drain, Order
+from ..core.overrides import LATEST, NOTHING_SET, Controls, Drain, Order, printable
 
 MOST_BYTES = 8192
 STAMP = 30
@@ -18,8 +18,6 @@ STAMP = 30
 LATEST_VERSION = 900_000_000_000_000
 """A higher one is taken for damage: it would let nothing newer be set."""
 MOST_DRAINS = 64
-LONGEST_NAME = 40
-"""Characters of a name of who set something."""
 LONGEST = 86_400.0
 """Seconds in which connections are closed; a longer time is taken for a mistake."""
 HEAD = re.compile(r"(\d{1,15})(?:;|$)")
@@ -55,11 +53,6 @@ def controls_of(text: str) -> Controls:
     orders = {match["name"]: order for match in found if (order := _order(match))}
     drains = tuple(drain for match in found if (drain := _drain(match)))
     return Controls(int(head[1]), **orders, drains=drains[:MOST_DRAINS])
-
-
-def printable(name: str) -> str:
-    """A name of who sets something, cut and without characters that do not show."""
-    return "".join(character if character.isprintable() else "?" for character in name[:LONGEST_NAME])
 
 
 def _entries(controls: Controls) -> Iterator[str]:

@@ -11,6 +11,7 @@ from ..conf import MAX_LIMIT
 from ..core.overrides import EVERYBODY
 from ..exceptions import ControlError
 from ..ledger.overrides import LONGEST
+from ..runtime import targets
 from ..status.snapshot import PoolSnapshot, Snapshot
 
 # Translators: {pool} is a name, {limit} and {now} are numbers.
@@ -76,7 +77,7 @@ class ActionForm(forms.Form):
                 self.add_error(name, forms.ValidationError(self.fields[name].error_messages["required"]))
         if (target := given.get("target")) and (given.get("kind"), target) != ("cancel", EVERYBODY):
             try:
-                controls.check_name(target)
+                targets.check(target)
             except ControlError as error:
                 self.add_error("target", error.translated())
         return given
