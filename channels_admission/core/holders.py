@@ -1,6 +1,6 @@
 """The ages of all slots under each key, for quotas that evict the oldest connection (``'full': 'oldest'``).
 
-Pure. Workers report the ages of their slots (``limiter.elders``). The reply says how many of its oldest connections a
+Pure. Workers report the ages of their slots (``quotas.ages``). The reply says how many of its oldest connections a
 worker must close. This is a state, not a command: a repeated or lost reply does no harm.
 
 ``ledger/lua/holders.lua`` has the same rules; the contract tests cover both.

@@ -136,19 +136,19 @@ class Closer:
 
         The ledger names them as long as they are counted. A dry run counts them, once, and ends none.
         """
-        state, elders, claims = self._state, self._state.elders, self._state.claims
-        if elders is None or claims is None or not view.evicted:
+        state, slot_ages, claims = self._state, self._state.slot_ages, self._state.claims
+        if slot_ages is None or claims is None or not view.evicted:
             return
-        doomed = elders.doomed(view.evicted, claims.released)
+        doomed = slot_ages.doomed(view.evicted, claims.released)
         if not doomed:
             return
         for connection in self.connections:
             slot = connection.slot
-            if slot not in doomed or connection.is_ending or slot in elders.spared:
+            if slot not in doomed or connection.is_ending or slot in slot_ages.spared:
                 continue
             state.counters[f"{DRY}{EVICTED}" if state.dry_run else EVICTED] += 1
             if state.dry_run:
-                elders.spared.add(slot)
+                slot_ages.spared.add(slot)
             else:
                 connection.end(REPLACED, REPLACED_REASON)
 

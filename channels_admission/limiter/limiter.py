@@ -153,8 +153,8 @@ class Limiter:
 
     def take_back(self, slot: Slot) -> None:
         """The slot was released."""
-        if self.state.elders is not None:
-            self.state.elders.forget(slot)
+        if self.state.slot_ages is not None:
+            self.state.slot_ages.forget(slot)
         self.state.release(slot.claims, slot.group)
         self.reconciler.report_soon()
 

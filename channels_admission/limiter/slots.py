@@ -18,8 +18,8 @@ class Slots:
     def admit(self, ask: Ask | None = None) -> Slot:
         """A slot for what has been claimed."""
         slot = Slot(self._owner) if ask is None else Slot(self._owner, ask.claims, ask.group)
-        if self._state.elders is not None:
-            self._state.elders.note(slot, self._clock())
+        if self._state.slot_ages is not None:
+            self._state.slot_ages.note(slot, self._clock())
         self._state.admit(ask)  # nothing may go wrong from here on
         return slot
 
@@ -29,8 +29,8 @@ class Slots:
             return self.admit(ask)
         if ask is not None:
             self._state.extend(slot, ask)
-            if self._state.elders is not None and slot.limiter is not None:
-                self._state.elders.note(slot, self._clock())
+            if self._state.slot_ages is not None and slot.limiter is not None:
+                self._state.slot_ages.note(slot, self._clock())
         return slot
 
     def take(self, ask: Ask | None, slot: Slot | None) -> Slot:

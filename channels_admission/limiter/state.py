@@ -34,10 +34,10 @@ from ..core.overrides import NOTHING_SET
 from ..core.protocol import Ask, Claimed, Report, View
 from ..core.rate import Bucket
 from ..core.readings import Load
+from ..quotas.ages import SlotAges
 from ..quotas.attempts import Attempts
 from ..quotas.claims import Claims
 from ..runtime.identity import Worker, home
-from .elders import Elders
 
 
 class State:
@@ -65,7 +65,9 @@ class State:
         self.counters: Counter[str] = Counter()
         self.calls = Calls()
         self.claims = Claims(pool) if pool.is_shared else None
-        self.elders = Elders(pool) if any(quota.full == OLDEST for quota in pool.quotas) else None
+        self.slot_ages: SlotAges[Slot] | None = (
+            SlotAges(pool) if any(quota.full == OLDEST for quota in pool.quotas) else None
+        )
         """Its slots by their age, where a quota's oldest connection gives way."""
         self.attempts = Attempts(pool) if any(quota.rate for quota in pool.quotas) else None
         self._begin()
@@ -236,8 +238,8 @@ class State:
         if self.claims is not None:
             tries = () if self.attempts is None else self.attempts.tell()
             fair = self.claims.say(asks, away=self.away and not goodbye, heard=self._heard, parts=parts, tries=tries)
-            if self.elders is not None:
-                fair = replace(fair, ages=self.elders.ages((key for key, _ in fair.claims), now))
+            if self.slot_ages is not None:
+                fair = replace(fair, ages=self.slot_ages.ages((key for key, _ in fair.claims), now))
         return Report(
             worker=self.worker.id,
             seq=self._seq,

@@ -50,7 +50,7 @@ COVERED_BY = {
     "ledger/overrides": "contract/test_overrides.py",
     "ledger/redis": "contract/test_hosts.py",
     "limiter/decisions": "unit/limiter/test_limiter.py",
-    "limiter/elders": "unit/quotas/test_oldest.py",
+    "quotas/ages": "unit/quotas/test_oldest.py",
     "limiter/lookout": "unit/connections/test_unanswered.py",
     "limiter/queue": "unit/limiter/test_limiter.py",
     "limiter/reconciler": "unit/limiter/test_heartbeat.py",

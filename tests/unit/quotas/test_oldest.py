@@ -179,8 +179,8 @@ async def test_nothing_is_kept_of_slots_that_were_released(opened):
         for seat in seats:
             seat.task.cancel()
         await asyncio.gather(*(seat.task for seat in seats), return_exceptions=True)
-        elders = limiter.state.elders
-        assert (elders._since, elders._places, elders.spared) == ({}, {}, set())
+        slot_ages = limiter.state.slot_ages
+        assert (slot_ages._since, slot_ages._places, slot_ages.spared) == ({}, {}, set())
 
 
 async def test_the_mixin_knows_the_user_and_closes_its_oldest_connection(admission):
@@ -202,6 +202,6 @@ async def test_pools_without_such_a_quota_keep_no_ages(admission):
     admission(QUOTAS=[{"key": "user", "max": 1, "full": "refuse"}])
     client = Client(AdmissionMiddleware(Echo.as_asgi()))
     assert await client.opens()
-    assert limiter_of("default").state.elders is None
+    assert limiter_of("default").state.slot_ages is None
     await leave([client])
     await close_limiters()

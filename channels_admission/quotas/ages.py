@@ -7,14 +7,23 @@ twice, or not heard, changes nothing.
 
 from collections.abc import Callable, Iterable
 from itertools import islice
+from typing import Generic, Protocol, TypeVar
 
 from ..conf import PoolSettings
 from ..conf.quotas import OLDEST
-from ..connections.slot import Slot
 from ..core.protocol import Aged, Claimed, Evicted, Key
 
 
-class Elders:
+class Claiming(Protocol):
+    """A slot."""
+
+    claims: Claimed
+
+
+Slot = TypeVar("Slot", bound=Claiming)
+
+
+class SlotAges(Generic[Slot]):
     """The slots of one worker, under each key of such a quota, from the oldest to the youngest."""
 
     def __init__(self, pool: PoolSettings) -> None:
