@@ -316,7 +316,9 @@ class Limiter:
     async def end(self) -> None:
         if self.overload is not None:
             self.overload.faults.leave_out(self.state.counters)
-        with self.faults.spare("the end of the events"):
-            await self.events.aclose()
-        if self._on_end is not None:
-            await self._on_end(self)
+        try:
+            with self.faults.spare("the end of the events"):
+                await self.events.aclose()
+        finally:  # receivers may take all the time that is left
+            if self._on_end is not None:
+                await self._on_end(self)
