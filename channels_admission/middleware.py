@@ -98,7 +98,7 @@ def knows_all(pool: str, scope: Scope) -> bool:
     if is_authenticated(scope):
         slot.authenticated()
     limiter = slot.limiter
-    return limiter is None or limiter.rules is None or not limiter.rules.ask_again(scope, slot.claims, slot.group)
+    return limiter is None or limiter.rules is None or not limiter.rules.ask_again(scope, slot.claims, slot.class_index)
 
 
 class ReadableOrigin:

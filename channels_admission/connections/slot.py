@@ -49,14 +49,14 @@ class Owner(Protocol):
 class Slot:
     """The right to hold one open connection in a pool, given back once by :meth:`release`."""
 
-    __slots__ = ("claims", "group", "is_authenticated", "limiter")
+    __slots__ = ("claims", "class_index", "is_authenticated", "limiter")
 
-    def __init__(self, limiter: Owner, claims: Claimed = (), group: int = 0) -> None:
+    def __init__(self, limiter: Owner, claims: Claimed = (), class_index: int = 0) -> None:
         self.limiter: Owner | None = limiter
         """The :class:`~.limiter.limiter.Limiter` of the slot, or None after the release."""
         self.claims = claims
         """The keys under which the slot is counted, in a pool with quotas."""
-        self.group = group
+        self.class_index = class_index
         """The index of the connection's class."""
         self.is_authenticated = False
         """Whether :meth:`authenticated` was called, or the scope said so."""

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from .counters import ATTEMPTS
+from .levels import ROUNDING
 from .protocol import Claimed, Fair, Key
 from .shares import Bound
 
@@ -22,8 +23,6 @@ FILLS_WITHIN = 3600
 """Seconds within which an empty bucket fills."""
 LONGEST = FILLS_WITHIN + 3600.0
 """Most seconds until a bucket is full, the longest retry time included; a bucket with more is damaged."""
-ROUNDING = 1e-6
-"""Tolerance for sums of floating-point numbers, in attempts."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,7 @@ NEAR_FULL = 0.05
 """Share of the limit that must be free for a release to wait for others, to be reported with them."""
 
 ROUNDING = 1e-6
-"""Tolerance for products of floating-point numbers, in slots."""
+"""Tolerance for sums and products of floating-point numbers, in slots, tokens and attempts."""
 
 
 def level(held: int, limit: int, warn_at: float) -> Level:

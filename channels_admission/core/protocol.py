@@ -64,7 +64,7 @@ class Ask:
     """What a handshake asks for beside its slot, or an admitted connection (``late``) with new keys or class."""
 
     claims: Claimed = ()
-    group: int = 0
+    class_index: int = 0
     """The index of its class."""
     late: bool = False
     """Whether the connection has its slot already."""

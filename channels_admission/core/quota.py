@@ -47,7 +47,7 @@ class Decision:
         """Slots that the worker holds now, by class; the nameless class is left out."""
         held = Counter({each.name: each.held for each in fair.classes})
         for ask, reason in zip(fair.asks, self.verdicts, strict=True):
-            held[fair.classes[ask.group].name] += not reason and not ask.late
+            held[fair.classes[ask.class_index].name] += not reason and not ask.late
         return {name: count for name, count in held.items() if name and count}
 
 
@@ -63,7 +63,7 @@ def decide(
     """
     done = Decision()
     for place, ask in enumerate(fair.asks):
-        share, slot = fair.classes[ask.group].share, not ask.late
+        share, slot = fair.classes[ask.class_index].share, not ask.late
         reason = over[place].reason if place in over else str(Reason.PAUSED) if paused and slot else ""
         if not reason and not math.isinf(share):
             if ask.bounded and total + done.given + slot > ceiling(share, limit):

@@ -17,12 +17,11 @@ import math
 import random
 
 from .counters import ATTEMPTS, QUOTA
+from .levels import ROUNDING
 from .protocol import Offer, Terms
 
 SCHEDULED = 0.97
 """Moments given away, as a share of the admissions that are possible."""
-ROUNDING = 1e-6
-"""Tokens that a sum of floating-point numbers may be short of a whole one."""
 
 
 def paced(elapsed: float, slow_start: float) -> float:

@@ -103,7 +103,7 @@ class Events:
         if not signal.has_listeners():
             return
         with self._faults.spare("the signal of a verdict"):
-            name = None if ask is None else classes(self._pool)[ask.group].name or None
+            name = None if ask is None else classes(self._pool)[ask.class_index].name or None
             facts: dict[str, Any] = {"class_name": name}
             if isinstance(verdict, Refusal):
                 facts |= {"reason": verdict.reason, "retry_after": verdict.retry_after}

@@ -15,7 +15,7 @@ its storage, it promises after every call:
    clock and no outage ages a lease by more than two beats. The pool's clock counts whole milliseconds: leases end,
    and the outflow is measured, in the millisecond in which a lease or a beat has passed.
 6. Counters add up over all workers that ever reported, each event once. A counter that falls adds nothing, and its
-   later rises count from there.
+   later rises count from there. Names are bounded: :data:`COUNTERS_KEPT`, :data:`COUNTERS_BYTES`.
 7. It remembers the last :data:`SECONDS` seconds and :data:`MINUTES` minutes of its wall clock: the most slots
    counted in each, the limit, and the handshakes decided in it, admitted or refused by reason, each once:
    evenly over the seconds since the worker's report before, at most :data:`SPREAD`, up to that in which
@@ -68,7 +68,11 @@ LONGEST_MOMENT = 68
 REAPED_PER_CALL = 100
 """Workers that one call forgets at the most."""
 SWEPT_PER_CALL = 200
-"""Keys under which one call gives back a dead worker's claims, about; ``books.lua`` has the same number."""
+"""Keys under which one call gives back a dead worker's claims, about."""
+COUNTERS_KEPT = 256
+"""Names of counters that a pool keeps, the first that came."""
+COUNTERS_BYTES, COUNTER_BYTES = 24_576, 80
+"""Bytes at most of all counters of a report, and of one of them, as ``name=count``; longer ones add nothing."""
 EDGES_KEPT = 16
 """Changes of the level that wait to be told; the oldest beyond them are forgotten."""
 LATELY = 300

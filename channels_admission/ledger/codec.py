@@ -118,7 +118,7 @@ def _bound(bound: Bound) -> dict[str, Any]:
 
 def _ask(ask: Ask, places: Mapping[Key | None, int]) -> dict[str, Any]:
     """Claims and tries by the place of their quota."""
-    found: dict[str, Any] = {"class": ask.group + 1, "claims": [places[key] if key else 0 for key in ask.claims]}
+    found: dict[str, Any] = {"class": ask.class_index + 1, "claims": [places[key] if key else 0 for key in ask.claims]}
     if ask.late:
         found["late"] = True
     if not ask.bounded:

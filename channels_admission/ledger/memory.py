@@ -21,8 +21,20 @@ from ..core.quota import decide
 from ..core.rate import Pace
 from ..core.readings import Past, Reading, WorkerReading
 from ..core.shares import Bound
-from .base import EDGES_KEPT, LATELY, MINUTES, REAPED_PER_CALL, SECONDS, SWEPT_PER_CALL, Forgotten, OutOfOrder
-from .buckets import within
+from .base import (
+    COUNTER_BYTES,
+    COUNTERS_BYTES,
+    COUNTERS_KEPT,
+    EDGES_KEPT,
+    LATELY,
+    MINUTES,
+    REAPED_PER_CALL,
+    SECONDS,
+    SWEPT_PER_CALL,
+    Forgotten,
+    OutOfOrder,
+)
+from .buckets import packed, within
 from .history import Rings
 
 
@@ -275,7 +287,7 @@ class MemoryLedger:
     def _count_events(self, pool: _Pool, report: Report, entry: _Entry | None, total: int, limit: int) -> None:
         """Count what has happened since the report before, and note when."""
         before = entry.report.counters if entry else report.acknowledged
-        pool.counters.update(_rises(report.counters, before))
+        _add(pool.counters, _rises(report.counters, before))
         known = entry is not None or not report.version
         elapsed = self._clock() - entry.seen if entry else report.age
         decided = _decided(report.counters, before) if known else {}
@@ -424,8 +436,21 @@ def _decided(counters: Counters, before: Counters) -> dict[str, int]:
 
 def _rises(counters: Counters, before: Counters) -> dict[str, int]:
     """By how much each counter has risen; one that has fallen adds nothing, and counts from there."""
-    rises = {name: count - before.get(name, 0) for name, count in counters.items()}
+    now, then = _bounded(counters), _bounded(before)
+    rises = {name: count - then.get(name, 0) for name, count in now.items() if len(f"{name}={count}") <= COUNTER_BYTES}
     return {name: rise for name, rise in rises.items() if rise > 0}
+
+
+def _bounded(counters: Counters) -> Counters:
+    """The counters of a report; none if they take too many bytes."""
+    is_long = len(counters) > COUNTERS_KEPT and len(packed(counters)) > COUNTERS_BYTES
+    return {} if is_long else counters
+
+
+def _add(counters: Counter[str], rises: Counters) -> None:
+    for name, rise in rises.items():
+        if name in counters or len(counters) < COUNTERS_KEPT:
+            counters[name] += rise
 
 
 if hasattr(os, "register_at_fork"):

@@ -16,11 +16,22 @@ from ..core.agreement import LONGEST as LONGEST_SETTINGS
 from ..core.attempts import LONGEST, SETS, WAYS
 from ..core.counters import ADMITTED, DRY, FAULT, NO_HANDSHAKES, OTHER, RELEASED
 from ..core.holders import MOST_POSTED
-from ..core.levels import CRITICAL_AT, HYSTERESIS
+from ..core.levels import CRITICAL_AT, HYSTERESIS, ROUNDING
 from ..core.overrides import EVERYBODY
 from ..core.protocol import KEY_BYTES
-from ..core.rate import ROUNDING, SCHEDULED
-from .base import EDGES_KEPT, LONGEST_MOMENT, MINUTES, REAPED_PER_CALL, SECONDS, SPREAD
+from ..core.rate import SCHEDULED
+from .base import (
+    COUNTER_BYTES,
+    COUNTERS_BYTES,
+    COUNTERS_KEPT,
+    EDGES_KEPT,
+    LONGEST_MOMENT,
+    MINUTES,
+    REAPED_PER_CALL,
+    SECONDS,
+    SPREAD,
+    SWEPT_PER_CALL,
+)
 from .buckets import SHORT
 from .codec import FIRST_QUOTA, FIRST_RATE, GRANTED, KEYS, LONGEST_TEXT, POOL, RECORD, SEAL, VERDICTS
 from .overrides import LATEST_VERSION, MOST_BYTES
@@ -58,6 +69,10 @@ CONSTANTS: Mapping[str, Any] = {
     "RECORD_BYTES": LONGEST_TEXT,
     "MAX_LIMIT": MAX_LIMIT,
     "REAPED_PER_CALL": REAPED_PER_CALL,
+    "SWEPT_PER_CALL": SWEPT_PER_CALL,
+    "COUNTERS_KEPT": COUNTERS_KEPT,
+    "COUNTERS_BYTES": COUNTERS_BYTES,
+    "COUNTER_BYTES": COUNTER_BYTES,
     "CONTROLS_BYTES": MOST_BYTES,
     "LATEST_VERSION": LATEST_VERSION,
     "EVERYBODY": EVERYBODY,

@@ -198,7 +198,7 @@ class Closer:
         """
 
         def share_of(connection: Connection) -> float:
-            return 1.0 if shares is None or connection.slot is None else shares[connection.slot.group]
+            return 1.0 if shares is None or connection.slot is None else shares[connection.slot.class_index]
 
         doomed = nsmallest(most, self._youngest(), key=share_of)
         if not doomed:

@@ -60,10 +60,10 @@ class Decisions:
 
         ``ask`` comes from :attr:`rules`, where the pool has any. The exempt are always admitted.
         """
-        state, group, is_exempt = self._state, 0, False
+        state, class_index, is_exempt = self._state, 0, False
         if self._rules is not None:
             ask = ask or Ask()
-            group, is_exempt = ask.group, self.is_exempt(ask)
+            class_index, is_exempt = ask.class_index, self.is_exempt(ask)
             if refusal := self._refuse_attempt(ask, is_asked=True):
                 return refusal
         reason: str | None = state.closed
@@ -77,7 +77,7 @@ class Decisions:
         if ask is None and state.has_room and not self.queue.waiting:
             return self.slots.admit()
         if not is_exempt:
-            if reason := self._shortage.reason(group, self._loop.time()):
+            if reason := self._shortage.reason(class_index, self._loop.time()):
                 return self._refuse(reason) if ask is None else self._refuse_unasked(reason, ask)
             if len(self.queue) >= MOST_WAITING:
                 return self._refuse(Reason.CROWD) if ask is None else self._refuse_unasked(Reason.CROWD, ask)
@@ -123,7 +123,7 @@ class Decisions:
         return self._refuse(Reason.LEDGER, ask, slot)
 
     def is_exempt(self, ask: Ask | None) -> bool:
-        return ask is not None and self._rules is not None and self._rules.is_exempt(ask.group)
+        return ask is not None and self._rules is not None and self._rules.is_exempt(ask.class_index)
 
     def _refuse(
         self, reason: str, ask: Ask | None = None, slot: Slot | None = None, wait: float = 0.0
@@ -195,7 +195,7 @@ class Decisions:
         for handshake, ask, reason in zip(batch.handshakes, batch.asks or (), reply.verdicts, strict=True):
             batch.told += 1
             if may_retry(ask, reason):
-                self._shortage.note_class(ask.group, reason, now)
+                self._shortage.note_class(ask.class_index, reason, now)
             wait = 0.0
             if reason.startswith(ATTEMPTS):
                 wait = next(waits, 0.0)

@@ -114,7 +114,7 @@ class Limiter:
 
     async def claim(self, slot: Slot, scope: Scope) -> Refusal | None:
         """Count ``slot`` under what the scope now tells as well. Where that is refused, the slot is released."""
-        ask = None if self.rules is None else self.rules.ask_again(scope, slot.claims, slot.group)
+        ask = None if self.rules is None else self.rules.ask_again(scope, slot.claims, slot.class_index)
         refusal = None if ask is None else await self.decisions.extend(slot, ask)
         if refusal is not None:
             self.events.tell_verdict(refusal, self.state.worker, ask)
@@ -142,7 +142,7 @@ class Limiter:
     def _end_unauthenticated(self, connection: Connection) -> None:
         """``PENDING_DEADLINE`` has come."""
         slot = connection.slot
-        if slot is not None and not (slot.is_authenticated or (self.rules and self.rules.is_exempt(slot.group))):
+        if slot is not None and not (slot.is_authenticated or (self.rules and self.rules.is_exempt(slot.class_index))):
             self.closer.end_unauthenticated(connection)
 
     # Slots
@@ -155,7 +155,7 @@ class Limiter:
         """The slot was released."""
         if self.state.slot_ages is not None:
             self.state.slot_ages.forget(slot)
-        self.state.release(slot.claims, slot.group)
+        self.state.release(slot.claims, slot.class_index)
         self.reconciler.report_soon()
 
     def acquaint(self, slot: Slot) -> None:
@@ -316,7 +316,9 @@ class Limiter:
     async def end(self) -> None:
         if self.overload is not None:
             self.overload.faults.leave_out(self.state.counters)
-        with self.faults.spare("the end of the events"):
-            await self.events.aclose()
-        if self._on_end is not None:
-            await self._on_end(self)
+        try:
+            with self.faults.spare("the end of the events"):
+                await self.events.aclose()
+        finally:  # receivers may take all the time that is left
+            if self._on_end is not None:
+                await self._on_end(self)

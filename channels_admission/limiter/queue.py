@@ -152,17 +152,17 @@ class Shortage:
         self._refused = 0
         """Handshakes that were refused for it since the ledger was last asked."""
 
-    def reason(self, group: int, now: float) -> str | None:
+    def reason(self, class_index: int, now: float) -> str | None:
         """Why a handshake of the class is refused without a call, if it is; it is counted."""
-        until, reason = self._until.get(group, (0.0, ""))
+        until, reason = self._until.get(class_index, (0.0, ""))
         if now >= until:
             return None
         self._refused += 1
         return reason
 
-    def note_class(self, group: int, reason: str, now: float) -> None:
+    def note_class(self, class_index: int, reason: str, now: float) -> None:
         """A handshake of the class was refused."""
-        self._until[group] = now + FULL_FRESH, reason
+        self._until[class_index] = now + FULL_FRESH, reason
 
     def note_pool(self, shortfall: Reason, refused: int, started: float) -> None:
         """So many were refused in a pool without classes, by a call that began at ``started``."""

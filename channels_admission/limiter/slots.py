@@ -17,7 +17,7 @@ class Slots:
 
     def admit(self, ask: Ask | None = None) -> Slot:
         """A slot for what has been claimed."""
-        slot = Slot(self._owner) if ask is None else Slot(self._owner, ask.claims, ask.group)
+        slot = Slot(self._owner) if ask is None else Slot(self._owner, ask.claims, ask.class_index)
         if self._state.slot_ages is not None:
             self._state.slot_ages.note(slot, self._clock())
         self._state.admit(ask)  # nothing may go wrong from here on

@@ -187,7 +187,7 @@ class State:
         """Take a slot; the caller has seen that there is room, and taken the claims."""
         self.counters[ADMITTED] += 1
         if ask is not None and self.claims is not None:
-            self.claims.enter(ask.group)
+            self.claims.enter(ask.class_index)
         self.held += 1
         self._grants -= 1
 
@@ -196,19 +196,19 @@ class State:
         if slot.limiter is None:  # its connection has ended meanwhile
             self.give_back(ask)
         elif self.claims is not None:
-            self.claims.leave(slot.group)
-            self.claims.enter(ask.group)
+            self.claims.leave(slot.class_index)
+            self.claims.enter(ask.class_index)
             # Where two asks for the slot were granted at the same time, the later claim is given back.
             self.claims.give(tuple(old and new for old, new in zip(slot.claims, ask.claims, strict=False)))
             slot.claims = tuple(new if old is None else old for old, new in zip_longest(slot.claims, ask.claims))
-            slot.group = ask.group
+            slot.class_index = ask.class_index
 
-    def release(self, claims: Claimed = (), group: int = 0) -> None:
+    def release(self, claims: Claimed = (), class_index: int = 0) -> None:
         self.held -= 1
         self.counters[RELEASED] += 1
         if self.claims is not None:
             self.claims.give(claims)
-            self.claims.leave(group)
+            self.claims.leave(class_index)
 
     def begin_report(
         self,

@@ -28,7 +28,7 @@ class Claims:
         self._pool = pool
         self._classes = classes(pool)
         self._quotas = bounds(pool)
-        self._groups: Counter[int] = Counter()
+        self._by_class: Counter[int] = Counter()
         self._held: Counter[Key] = Counter()
         self._untold: dict[Key, int] = {}
         """The least that the ledger counts, for keys where that may differ from what is held."""
@@ -59,11 +59,11 @@ class Claims:
             if not self._held[key]:
                 del self._held[key]
 
-    def enter(self, group: int) -> None:
-        self._groups[group] += 1
+    def enter(self, class_index: int) -> None:
+        self._by_class[class_index] += 1
 
-    def leave(self, group: int) -> None:
-        self._groups[group] -= 1
+    def leave(self, class_index: int) -> None:
+        self._by_class[class_index] -= 1
 
     def _mark(self, key: Key) -> None:
         self._untold.setdefault(key, self._held[key])
@@ -78,7 +78,7 @@ class Claims:
 
         A quota then limits this worker's own connections; with ``freeze``, to those that the ledger counts.
         """
-        share = self._classes[ask.group].share
+        share = self._classes[ask.class_index].share
         if ask.bounded and others + held + (not ask.late) > shares.ceiling(share, limit):
             return Reason.SHARE
         for bound, key in zip(self._quotas, ask.claims, strict=False):
@@ -103,7 +103,7 @@ class Claims:
             self._untold.update({key: min(self._untold[key], count) for key, count in self._sent.items()})
         return Fair(
             classes=tuple(
-                Class(each.name, each.share, self._groups[place]) for place, each in enumerate(self._classes)
+                Class(each.name, each.share, self._by_class[place]) for place, each in enumerate(self._classes)
             ),
             quotas=self._quotas,
             heard=heard,

@@ -48,31 +48,31 @@ class Rules:
 
     def ask(self, scope: Any) -> Ask:
         """The ask of a handshake, by its scope."""
-        group = self._group(scope)
-        if self.is_exempt(group):
-            return Ask(group=group)
+        class_index = self._class_index(scope)
+        if self.is_exempt(class_index):
+            return Ask(class_index=class_index)
         keys, authenticated = self._keys_of(scope), is_authenticated(scope)
         claims = self._claims(keys)
         if self.pool.pending_share is not None and not authenticated:
             claims += self.pending[-1:]
-        return Ask(claims, group, tries=self._tries(keys, authenticated=authenticated))
+        return Ask(claims, class_index, tries=self._tries(keys, authenticated=authenticated))
 
     def ask_again(self, scope: Any, known: Claimed, before: int) -> Ask | None:
         """The late ask of a connection of the class ``before``, if its scope has new keys or another class."""
-        group = self._group(scope) or before
-        keys = () if self.is_exempt(group) else self._keys_of(scope, known)
-        if not any(keys) and group == before:
+        class_index = self._class_index(scope) or before
+        keys = () if self.is_exempt(class_index) else self._keys_of(scope, known)
+        if not any(keys) and class_index == before:
             return None
-        bounded = self.shares[group] < self.shares[before]
+        bounded = self.shares[class_index] < self.shares[before]
         tries = self._tries(keys, authenticated=is_authenticated(scope))
-        return Ask(self._claims(keys), group, late=True, bounded=bounded, tries=tries)
+        return Ask(self._claims(keys), class_index, late=True, bounded=bounded, tries=tries)
 
     def without_pending(self, claims: Claimed) -> Claimed:
         """The claims of a connection once it has authenticated."""
         return claims[: len(self.pool.quotas)]
 
-    def is_exempt(self, group: int) -> bool:
-        return group == self._places[EXEMPT]
+    def is_exempt(self, class_index: int) -> bool:
+        return class_index == self._places[EXEMPT]
 
     def _keys_of(self, scope: Any, known: Claimed = ()) -> Claimed:
         """The scope's key for each quota; None where a key is ``known``."""
@@ -107,7 +107,7 @@ class Rules:
         text = f"{name}\0{key}".encode("utf-8", "surrogatepass")
         return hashlib.blake2s(text, digest_size=KEY_BYTES, key=self._secret).digest()
 
-    def _group(self, scope: Any) -> int:
+    def _class_index(self, scope: Any) -> int:
         name = self.pool.classify(scope) if self.pool.classify else None
         if name is None:
             return 0

@@ -47,8 +47,9 @@ ADMISSION, REFUSAL = 30, 22
 """Calls of our own functions for each, those for the messages included."""
 KEPT = 1024
 """Bytes of a connection that waits for a message, beyond what it takes without us."""
-FIRST_QUOTA, OTHER_QUOTA = 136, 96
-"""More, for each quota under which it is counted."""
+QUOTAS = {(3, 11): (136, 96), (3, 14): (142, 96)}
+"""More, for the first quota under which it is counted and for each other, from this version of Python on."""
+FIRST_QUOTA, OTHER_QUOTA = QUOTAS[max(version for version in QUOTAS if version <= sys.version_info[:2])]
 SEVERAL = 500
 _clients = count()
 

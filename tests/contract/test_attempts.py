@@ -110,7 +110,7 @@ async def test_an_attempt_refused_too_often_is_no_sign_of_a_full_pool(worker):
 
 
 async def test_the_exempt_try_as_often_as_they_like(worker):
-    view = await claim(worker("a"), *[Ask(group=PLACES["exempt"])] * 50)
+    view = await claim(worker("a"), *[Ask(class_index=PLACES["exempt"])] * 50)
     assert set(view.verdicts) == {""}
 
 

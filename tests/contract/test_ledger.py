@@ -11,7 +11,17 @@ from channels_admission.core.counters import NO_HANDSHAKES, Reason
 from channels_admission.core.protocol import Neighbour, Terms
 from channels_admission.core.rate import Pace
 from channels_admission.core.readings import Moment, Past
-from channels_admission.ledger.base import LATELY, LONGEST_MOMENT, MINUTES, SECONDS, SPREAD, OutOfOrder
+from channels_admission.ledger.base import (
+    COUNTER_BYTES,
+    COUNTERS_BYTES,
+    COUNTERS_KEPT,
+    LATELY,
+    LONGEST_MOMENT,
+    MINUTES,
+    SECONDS,
+    SPREAD,
+    OutOfOrder,
+)
 from channels_admission.ledger.memory import MemoryLedger
 
 from support.effort import some_of
@@ -205,6 +215,19 @@ async def test_counters_add_up_each_event_once(worker, clock, ledger):
 async def seconds(ledger, pool: str = "default") -> dict[int, int]:
     (reading,) = await ledger.read((pool,))
     return dict(reading.seconds)
+
+
+async def test_names_of_counters_are_bounded(worker, ledger):
+    a, long = worker("a"), "x" * COUNTER_BYTES
+    names = [f"name{number}" for number in range(COUNTERS_KEPT + 9)]
+    await a.say(counters=dict.fromkeys([long, *names[:-9]], 1))
+    await a.say(counters=dict.fromkeys([long, *names], 3))
+    assert (await ledger.read(("default",)))[0].counters == dict.fromkeys(names[:-9], 3)
+    b, far = worker("b", pool="other"), {f"x{number:062}": 5 for number in range(COUNTERS_BYTES // 66 + 1)}
+    await b.say(counters=far)
+    assert (await ledger.read(("other",)))[0].counters == {}
+    await b.say(counters={"full": 2})
+    assert (await ledger.read(("other",)))[0].counters == {"full": 2}
 
 
 async def test_handshakes_add_up_in_the_second_in_which_the_report_came_each_once(worker, clock, ledger):

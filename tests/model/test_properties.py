@@ -143,7 +143,7 @@ class Faults(RuleBasedStateMachine):
 
     def start(self) -> Actor:
         state = State(self.settings.pool("default"), Worker())
-        owner = SimpleNamespace(take_back=lambda slot: state.release(slot.claims, slot.group))
+        owner = SimpleNamespace(take_back=lambda slot: state.release(slot.claims, slot.class_index))
         actor = Actor(state, Slots(owner, state, self.clock), silent_since=self.clock.now)
         self.actors.append(actor)
         return actor
@@ -252,7 +252,7 @@ class Faults(RuleBasedStateMachine):
             self.claim(actor, slot, users, fate)
 
     def claim(self, actor: Actor, slot: Slot, users: list[int], fate: str) -> None:
-        asks = [self.rules.ask_again(client(user, is_known=True), slot.claims, slot.group) for user in users]
+        asks = [self.rules.ask_again(client(user, is_known=True), slot.claims, slot.class_index) for user in users]
         asks = tuple(filter(None, asks))
         if not actor.state.away:
             self.exchange(actor, 0, fate, asks, slot)
@@ -496,7 +496,7 @@ class Faults(RuleBasedStateMachine):
         for actor in self.living():
             assert own[actor.state.worker.id] == truth_of([actor])
             assert held_by_class[actor.state.worker.id] == Counter(
-                names[slot.group] for slot in actor.slots if names[slot.group]
+                names[slot.class_index] for slot in actor.slots if names[slot.class_index]
             )
         return counted
 

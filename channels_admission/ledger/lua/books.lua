@@ -4,7 +4,7 @@
 -- the dead workers to be swept up, '#dead:NAME' the one after; a worker's has '#epoch' and '#since', its report that
 -- began it. A worker's claims count in the pool's while both have the same '#epoch'.
 
-local books = {SAMPLED = 32, SWEPT_PER_CALL = 200}
+local books = {SAMPLED = 32}
 
 -- A count as it stands under a key: its digits, and two letters that depend on both. Much cheaper than a seal.
 function books.marked(name, count)
@@ -80,7 +80,7 @@ end
 -- A part of a dead worker's counts by key, and these keys in order; nil where one is damaged.
 function books.part(where)
   local counts, names = {}, {}
-  local found = where and redis.call('HRANDFIELD', where, books.SWEPT_PER_CALL + 2, 'WITHVALUES') or {}
+  local found = where and redis.call('HRANDFIELD', where, const.SWEPT_PER_CALL + 2, 'WITHVALUES') or {}
   for i = 1, #found, 2 do
     local name = found[i]
     if name ~= '#epoch' and name ~= '#since' then

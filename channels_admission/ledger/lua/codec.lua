@@ -3,7 +3,7 @@
 -- What Redis returns may have been written by anybody. Each text is bounded before it is matched, no pattern tries a
 -- byte twice, and a number is plain digits: neither nan nor inf, no sign, no hex. What is not as it must be is nil.
 
-local codec = {LARGEST = 1e15, COUNTERS_BYTES = 24576, COUNTERS_KEPT = 256, COUNTER_BYTES = 80}
+local codec = {LARGEST = 1e15}
 
 -- A whole number from 0 to `most`.
 function codec.number(text, most)
@@ -45,9 +45,9 @@ end
 -- Counters by their names, from 'name=count,name=count'.
 function codec.tally(text)
   local counts = {}
-  if #text > codec.COUNTERS_BYTES then return counts end
+  if #text > const.COUNTERS_BYTES then return counts end
   for part in string.gmatch(text, '[^,]+') do
-    if #part <= codec.COUNTER_BYTES then
+    if #part <= const.COUNTER_BYTES then
       local name, count = string.match(part, '^([^=]+)=(%d+)$')
       if name then counts[name] = codec.number(count) end
     end
@@ -65,7 +65,7 @@ function codec.add(text, rises)
   for _ in pairs(sum) do names = names + 1 end
   for name, rise in pairs(rises) do
     if not sum[name] then names = names + 1 end
-    if sum[name] or names <= codec.COUNTERS_KEPT then
+    if sum[name] or names <= const.COUNTERS_KEPT then
       sum[name] = math.min((sum[name] or 0) + rise, codec.LARGEST - 1)
     end
   end

@@ -28,7 +28,7 @@ function pool.parse(values, before)
   }
   local is_whole = stored.total and stored.version and stored.clock and stored.real and stored.settled
     and stored.draining and stored.pace and number(values[before + const.FIELD.limit])
-  if not is_whole or #stored.counters > codec.COUNTERS_BYTES or #stored.alert > 4096 then return nil end
+  if not is_whole or #stored.counters > const.COUNTERS_BYTES or #stored.alert > 4096 then return nil end
   return pool.is_sealed(values, before) and stored or nil
 end
 

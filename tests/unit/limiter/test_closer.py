@@ -23,13 +23,13 @@ class Obedient:
     def __init__(self, ledger, settings) -> None:
         self.ledger = ledger
         self.state = State(settings.pool("default"), Worker())
-        self.drains = Closer(self.state, RetrySchedule(self.state.terms), Faults("a pool"))
+        self.closer = Closer(self.state, RetrySchedule(self.state.terms), Faults("a pool"))
 
     async def beat(self, **more):
         report = self.state.begin_report(beat=True, **more)
         view = await self.ledger.reconcile("default", report)
         self.state.settle(report, view)
-        self.drains.follow(view)
+        self.closer.follow(view)
         return view
 
     @property
@@ -172,7 +172,7 @@ async def test_of_several_drains_the_one_ordered_last_counts(site):
     drains = (await site.controls()).drains
     await site.add(drains=(*drains, Drain(host, 7.0, "bob", 0.0)))
     await site.pass_(2)
-    assert {each.drains._followed.over for each in site.workers} == {7.0}
+    assert {each.closer._followed.over for each in site.workers} == {7.0}
 
 
 async def test_an_enforced_limit_is_a_mere_one_once_the_pool_is_within_it(site):

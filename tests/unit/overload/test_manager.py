@@ -318,7 +318,7 @@ async def test_a_herd_is_refused_before_it_takes_the_last_memory_whichever_pools
     assert len(slots) == 10
     assert [limiter.state.counters["memory"] for limiter in limiters] == [20, 20]
     assert limiters[0].saturated
-    assert next(load.pressure for load in limiters[0]._pressure.load if load.name == "memory") == 1.0
+    assert next(load.pressure for load in limiters[0].overload.load if load.name == "memory") == 1.0
     for slot in slots:
         slot.release()
     await eventually(lambda: not limiters[0].present and not limiters[1].present)
@@ -352,7 +352,7 @@ async def test_a_herd_is_let_in_whole_where_memory_is_ample_or_only_shown(admiss
 async def test_a_handshake_leaves_nothing_behind(admission, seldom, monkeypatch):
     monkeypatch.setattr(room, "APART", 60)  # samples are kept for a while, and not for the handshakes
     admission()
-    pressure = limiter_of("default")._pressure
+    pressure = limiter_of("default").overload
     await eventually(lambda: pressure.load)
     # Nor does the event loop allocate in between, since nothing here is awaited.
     tracemalloc.start()

@@ -192,7 +192,7 @@ async def test_a_dry_run_counts_claims_beyond_their_quota_and_gives_them_back(op
         slots = await enter_all(limiter, *[{"user": KIM}] * 4, *[{}] * 2)
         assert why(slots) == [""] * 6
         for slot in slots[4:]:
-            ask = limiter.rules.ask_again({"user": KIM}, slot.claims, slot.group)
+            ask = limiter.rules.ask_again({"user": KIM}, slot.claims, slot.class_index)
             assert await limiter.decisions.extend(slot, ask) is None
         assert limiter.state.counters["dry:quota:user"] == 4
         assert list(limiter.state.claims._held.values()) == [6]
@@ -221,7 +221,7 @@ async def test_a_late_claim_that_is_cancelled_in_the_moment_of_its_verdict_costs
     async with opened(QUOTAS=QUOTAS) as limiter:
         (slot,) = await enter_all(limiter, {})
         late = asyncio.ensure_future(
-            limiter.decisions.extend(slot, limiter.rules.ask_again({"user": KIM}, slot.claims, slot.group))
+            limiter.decisions.extend(slot, limiter.rules.ask_again({"user": KIM}, slot.claims, slot.class_index))
         )
         await asyncio.sleep(0)
         limiter.reconciler._fail(LedgerUnavailable("gone"))
@@ -239,7 +239,7 @@ async def test_a_late_claim_of_a_slot_that_was_released_meanwhile_is_given_back(
         (slot,) = await enter_all(limiter, {})
         late = asyncio.ensure_future(
             limiter.decisions.extend(
-                slot, limiter.rules.ask_again({"user": KIM, "rank": "staff"}, slot.claims, slot.group)
+                slot, limiter.rules.ask_again({"user": KIM, "rank": "staff"}, slot.claims, slot.class_index)
             )
         )
         await asyncio.sleep(0)
@@ -247,21 +247,23 @@ async def test_a_late_claim_of_a_slot_that_was_released_meanwhile_is_given_back(
         assert await late is None
         await eventually(lambda: claimed(limiter) == 0)
         assert limiter.state.claims._held == {}
-        assert +limiter.state.claims._groups == {}
+        assert +limiter.state.claims._by_class == {}
 
 
 @pytest.mark.parametrize("users", [(KIM, KIM), (KIM, LEE)])
 async def test_two_late_claims_of_one_slot_at_the_same_time_leave_one(opened, users):
     async with opened(QUOTAS=QUOTAS, CLASSIFY=CLASSIFY, SHARES=SHARES) as limiter:
         (slot,) = await enter_all(limiter, {})
-        late = [limiter.rules.ask_again({"user": user, "rank": "staff"}, slot.claims, slot.group) for user in users]
+        late = [
+            limiter.rules.ask_again({"user": user, "rank": "staff"}, slot.claims, slot.class_index) for user in users
+        ]
         assert await asyncio.gather(*(limiter.decisions.extend(slot, ask) for ask in late)) == [None, None]
         assert slot.claims == late[0].claims
         assert limiter.state.claims._held == {late[0].claims[0]: 1}
-        assert +limiter.state.claims._groups == {late[0].group: 1}
+        assert +limiter.state.claims._by_class == {late[0].class_index: 1}
         slot.release()
         assert limiter.state.claims._held == {}
-        assert set(limiter.state.claims._groups.values()) == {0}
+        assert set(limiter.state.claims._by_class.values()) == {0}
         await eventually(lambda: claimed(limiter) == 0)
 
 
@@ -270,7 +272,7 @@ async def test_late_claims_are_decided_as_early_ones_while_the_ledger_is_away(op
     async with opened(QUOTAS=QUOTAS, WHEN_LEDGER_DOWN=policy) as limiter:
         slots = await enter_all(limiter, *[{}] * 3)
         limiter.reconciler._fail(LedgerUnavailable("gone"))
-        late = [limiter.rules.ask_again({"user": KIM}, slot.claims, slot.group) for slot in slots]
+        late = [limiter.rules.ask_again({"user": KIM}, slot.claims, slot.class_index) for slot in slots]
         verdicts = [await limiter.decisions.extend(slot, ask) for slot, ask in zip(slots, late, strict=True)]
         assert [verdict and verdict.reason for verdict in verdicts] == expected
 
