@@ -37,6 +37,8 @@ logger = logging.getLogger("channels_admission")
 
 MOST_WAITING = 1000
 """Events that wait for receivers, in each limiter."""
+DEADLINE = 60.0
+"""Seconds that receivers have for one signal; then the next one is sent. Asynchronous receivers are cancelled."""
 PATIENCE_AT_EXIT = 0.5
 """Seconds that receivers have left when a limiter ends."""
 LEVELS = tuple(Level)
@@ -172,7 +174,8 @@ class Events:
             while self._waiting:
                 event = self._waiting.take()
                 with self._faults.spare("the receivers of signals"):
-                    await event.signal.asend_robust(None, **event.facts)
+                    async with asyncio.timeout(DEADLINE):
+                        await event.signal.asend_robust(None, **event.facts)
         finally:
             self._task = None
             self._full.discard("signals")

@@ -161,6 +161,15 @@ async def test_receivers_have_half_a_second_when_a_limiter_ends(events, receiver
     await events.aclose()
 
 
+async def test_a_receiver_that_never_ends_holds_up_the_next_signal_until_the_deadline(events, receiver, monkeypatch):
+    monkeypatch.setattr(dispatch, "DEADLINE", 0.05)
+    events = events()
+    refuse(events, "a")
+    events.level(WARNING, WORKER)
+    await eventually(lambda: receiver.told == [WARNING, "a"] and events._task is None)
+    assert events._counters == {"fault:TimeoutError": 2}
+
+
 async def test_what_fails_in_an_event_is_counted_and_breaks_nothing(events, receiver):
     events = events()
     receiver.may_go_on.set()
