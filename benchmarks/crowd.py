@@ -98,18 +98,19 @@ class Client(asyncio.Protocol):
         return seen if seen != OPEN or self.code == NORMAL else f"closed {self.code}"
 
 
-def _request(port: int) -> bytes:
+def request(port: int, path: str = "/ws/") -> bytes:
     key = base64.b64encode(os.urandom(16)).decode()
     return (
-        f"GET /ws/ HTTP/1.1\r\nHost: {HOST}:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        f"GET {path} HTTP/1.1\r\nHost: {HOST}:{port}\r\nOrigin: http://{HOST}:{port}\r\n"
+        f"Upgrade: websocket\r\nConnection: Upgrade\r\n"
         f"Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n\r\n"
     ).encode()
 
 
 async def connect(port: int, hopes: bool = True) -> Client:
     """Connect a client. With ``hopes`` a 101 counts as admitted; otherwise it waits for the close."""
-    request = _request(port)
-    _, client = await asyncio.get_running_loop().create_connection(lambda: Client(request, hopes), HOST, port)
+    made = request(port)
+    _, client = await asyncio.get_running_loop().create_connection(lambda: Client(made, hopes), HOST, port)
     return client
 
 

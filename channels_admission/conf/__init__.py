@@ -98,6 +98,7 @@ class Settings:
     trusted_proxies: Proxies
     alerts: Recipients
     drain_on_stop: float | None
+    entrance_wait: float | None
     pools: Mapping[str, PoolSettings]
 
     def pool(self, name: str) -> PoolSettings:

@@ -31,6 +31,8 @@ MAX_LIMIT = 10_000_000
 """Most slots of a pool; a larger number is taken for a mistake."""
 MAX_LEASE = 3600.0
 """Seconds."""
+MAX_ENTRANCE_WAIT = 4
+"""Seconds; Daphne gives up a handshake after five."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +97,13 @@ PROJECT_KEYS = (
         None,
         optional_seconds(0),
         "seconds in which a stopping worker closes its connections; None to stop at once",
+    ),
+    Key(
+        "ENTRANCE_WAIT",
+        "E077",
+        2,
+        optional_seconds(0.1, MAX_ENTRANCE_WAIT),
+        "seconds an admitted handshake may wait at the entrance; None lets all in at once",
     ),
     Key(
         "MEMORY_LIMIT",

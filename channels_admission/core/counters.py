@@ -22,6 +22,8 @@ class Reason(StrEnum):
     """The pool is filled up to the share of the connection's class."""
     PAUSED = "paused"
     """An operator has paused the pool."""
+    ENTRANCE = "entrance"
+    """The wait at the worker's entrance is longer than ``ENTRANCE_WAIT``."""
     DRAINING = "draining"
     """The worker drains, and admits no connections."""
 
@@ -46,6 +48,8 @@ OVERDUE = "overdue"
 """Connections closed because their client had not authenticated by ``PENDING_DEADLINE``."""
 EVENTS_DROPPED = "events.dropped"
 """Signals, mails and webhooks that were dropped because too many waited."""
+DELAYED = "delayed"
+"""Handshakes that were admitted and had to wait at the entrance."""
 UNACCEPTED = "unaccepted"
 """Connections refused because their consumer had not accepted them by ``ACCEPT_DEADLINE``."""
 OUTLIVED = "outlived"
@@ -74,6 +78,7 @@ NO_HANDSHAKES = frozenset(
         HEALED,
         CHANNELS_FULL,
         EVENTS_DROPPED,
+        DELAYED,
         UNACCEPTED,
         OUTLIVED,
     }

@@ -16,7 +16,7 @@ contract holds both), a limiter keeps a :class:`RetrySchedule` of the moments it
 import math
 import random
 
-from .counters import ATTEMPTS, QUOTA
+from .counters import ATTEMPTS, QUOTA, Reason
 from .levels import ROUNDING
 from .protocol import Offer, Terms
 
@@ -145,11 +145,11 @@ class RetrySchedule:
         self.renew(offer, 0, now)
 
     def retry_after(self, reason: str, now: float, wait: float = 0.0) -> float:
-        """Seconds until a client refused for ``reason`` should come again, ``wait`` where its attempts are limited."""
+        """Seconds until a client refused for ``reason`` should come again, or ``wait`` where a client has its own."""
         low, high = self._terms.retry_after
         if reason.startswith(QUOTA):
             return self.chance()
-        if reason.startswith(ATTEMPTS):
+        if reason == Reason.ENTRANCE or reason.startswith(ATTEMPTS):
             return max(low, wait) if wait < high else random.uniform((low + high) / 2, high)
         return self.next(now)
 

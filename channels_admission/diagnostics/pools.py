@@ -18,6 +18,7 @@ REFUSED = {
     Reason.RATE.value: "CONNECT_RATE sets the pace; the hint says when to try again",
     Reason.SETTLING.value: "find out why Redis lost its data",
     Reason.CROWD.value: "add workers, or set CONNECT_RATE",
+    Reason.ENTRANCE.value: "add workers, or make connect() cheaper",
     Reason.LEDGER.value: "find out why Redis was unreachable",
     Reason.PAUSED.value: "an operator has paused the pool",
     Reason.DRAINING.value: "an operator drains the worker, or it is about to end",

@@ -11,6 +11,7 @@ from ..core.protocol import Ask, Refusal, View
 from ..core.rate import RetrySchedule
 from ..events.log import RefusalLog
 from ..overload.manager import OverloadManager
+from .entrance import Door, Entrance
 from .queue import Batch, Handshake, Queue, Shortage, may_retry
 from .slots import Slots
 from .state import State
@@ -19,8 +20,10 @@ MOST_WAITING = 5000
 """Handshakes that may wait in one limiter; further ones are refused at once."""
 
 
-class Decider(Owner, Protocol):
+class Decider(Owner, Door, Protocol):
     """The limiter, as its decisions see it."""
+
+    entrance: Entrance
 
     def wake(self) -> None:
         """Ask the ledger: a handshake waits."""
@@ -40,6 +43,7 @@ class Decisions:
         self._retries = retries
         self._overload = overload
         self._rules = owner.rules
+        self._entrance = owner.entrance
         self._faults = owner.faults
         self._loop = asyncio.get_running_loop()
         self.slots = Slots(owner, state, self._loop.time)
@@ -71,6 +75,8 @@ class Decisions:
             reason = self._overload.refusing()
         if reason:
             return self._refuse(reason) if ask is None else self._refuse_unasked(reason, ask)
+        if self._entrance.is_full and not is_exempt:
+            return self._refuse(Reason.ENTRANCE, ask, wait=self._entrance.hint())
         if state.away or self._is_closed:
             return self._decide_alone(ask)
         # A slot that is counted still. In a shared pool, the ledger alone knows which client may have it.
@@ -82,6 +88,18 @@ class Decisions:
             if len(self.queue) >= MOST_WAITING:
                 return self._refuse(Reason.CROWD) if ask is None else self._refuse_unasked(Reason.CROWD, ask)
         return await self._wait(ask)
+
+    async def let_in(self, slot: Slot, ask: Ask | None) -> Slot | Refusal:
+        """``slot`` when its connection may enter, or a refusal. Cancelling it costs no slot."""
+        try:
+            reason = await self._entrance.wait(self._owner, is_exempt=self.is_exempt(ask))
+        except BaseException:
+            slot.release()
+            raise
+        if reason is None:
+            return slot
+        self.slots.withdraw(slot)
+        return self._refuse(reason, wait=self._entrance.hint() if reason == Reason.ENTRANCE else 0.0)
 
     async def extend(self, slot: Slot, ask: Ask) -> Refusal | None:
         """Count ``slot`` under what is asked for as well, or refuse that."""
@@ -130,7 +148,7 @@ class Decisions:
     ) -> Slot | Refusal:
         """A refusal; in a dry run what was asked for, except in a drain.
 
-        ``wait`` is how many seconds a client that tries too often must wait.
+        ``wait`` is how many seconds a client must wait that tries too often, or finds the entrance full.
         """
         is_dry = self._state.dry_run and reason != Reason.DRAINING
         self._state.counters[f"{DRY}{reason}" if is_dry else str(reason)] += 1
@@ -139,7 +157,8 @@ class Decisions:
             self._owner.report_soon()
             return self.slots.take(ask, slot)
         now = self._loop.time()
-        return Refusal(reason, self._retries.next(now) if ask is None else self._retries.retry_after(reason, now, wait))
+        by_schedule = ask is None and reason != Reason.ENTRANCE
+        return Refusal(reason, self._retries.next(now) if by_schedule else self._retries.retry_after(reason, now, wait))
 
     def _refuse_unasked(self, reason: str, ask: Ask) -> Slot | Refusal:
         """Refuse without the ledger. A client that tries too often gets no retry time of the schedule."""

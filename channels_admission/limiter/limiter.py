@@ -21,12 +21,14 @@ from ..quotas.requests import Rules, is_authenticated
 from ..runtime.faults import Faults
 from ..runtime.identity import is_gone
 from ..runtime.reserve import reserve
+from ..runtime.servers import has_left
 from .closer import Closer
 from .decisions import Decisions
+from .entrance import Entrance
 from .lookout import Lookout
 from .queue import Batch
 from .reconciler import Reconciler
-from .refusing import Refuser
+from .refusing import LEFT, Refuser
 from .state import State
 
 DAMAGE_TOLD_EVERY = 5.0
@@ -46,6 +48,7 @@ class Limiter:
         ledger: Ledger,
         overload: OverloadManager | None = None,
         on_end: Callable[["Limiter"], Awaitable[None]] | None = None,
+        entrance: Entrance | None = None,
     ) -> None:
         self.pool = pool = state.pool
         self.settings = settings
@@ -54,6 +57,8 @@ class Limiter:
         self.faults = faults = Faults(f"pool {pool.name!r}", state.counters)
         self.rules = Rules(pool, settings) if pool.is_shared else None
         """What its handshakes must ask for; None where they ask for a slot and nothing else."""
+        self.entrance = entrance or Entrance(settings.entrance_wait, faults)
+        """Shared by all limiters of the event loop."""
         self.events = Events(pool, settings.alerts, state.counters, faults)
         self._loop = asyncio.get_running_loop()
         self.retries = RetrySchedule(state.terms)
@@ -96,6 +101,14 @@ class Limiter:
         """
         ask = None if self.rules is None else self.rules.ask(scope)
         verdict = await self.decisions.acquire(ask)
+        if isinstance(verdict, Slot):
+            if self.entrance.room > 1:
+                self.entrance.room -= 1
+            elif KEY not in scope:  # else it has been let in with its first slot
+                verdict = await self.decisions.let_in(verdict, ask)
+                if isinstance(verdict, Slot) and has_left(send):
+                    verdict.release()
+                    return LEFT
         self.events.tell_verdict(verdict, self.state.worker, ask)
         return verdict if isinstance(verdict, Refusal) else self._connect(verdict, scope, receive, send)
 

@@ -18,6 +18,8 @@ from ..runtime import daphne
 from ..runtime.servers import UVICORN, abort_later
 from .state import State
 
+LEFT = Refusal("", 0.0)
+"""The verdict on a client that has left while it waited at the entrance: nothing is sent to it."""
 LINGER = 3.0
 """Seconds in which a refused client has answered the close, under a server that would wait for longer."""
 
@@ -33,6 +35,8 @@ class Refuser:
 
     async def refuse(self, refusal: Refusal, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the refusal, unless the client has left."""
+        if refusal is LEFT:
+            return
         if daphne.is_loaded():
             daphne.extend()
         if (await receive())["type"] == "websocket.disconnect":

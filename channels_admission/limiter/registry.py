@@ -12,6 +12,7 @@ from typing import Any
 from .. import conf
 from ..conf import Settings
 from ..conf.ledger import MEMORY
+from ..core.window import START
 from ..ledger import open_ledger
 from ..overload.manager import OverloadManager
 from ..runtime import daphne, uvicorn
@@ -20,6 +21,7 @@ from ..runtime.identity import Worker
 from ..runtime.reserve import reserve
 from ..runtime.servers import name_of
 from ..runtime.shutdown import aside, drain_first, leave_first
+from .entrance import Entrance
 from .limiter import Limiter
 from .state import State
 
@@ -54,7 +56,8 @@ class Registry:
             drain_first(self.drain)
         leave_first(_leave_at_once)
         _leave_with_a_child()
-        self._overload = OverloadManager(settings, self._present)
+        self._entrance = Entrance(settings.entrance_wait, self._faults)
+        self._overload = OverloadManager(settings, self._present, self._is_spreading)
 
     @property
     def limiters(self) -> tuple[Limiter, ...]:
@@ -64,12 +67,19 @@ class Registry:
         limiter = self._limiters.get(pool)
         if limiter is None or limiter.task.done():  # one may end before it has begun
             state = State(self.settings.pool(pool), self._worker, self._server)
-            limiter = Limiter(state, self.settings, self._ledger, self._overload, on_end=self._left)
+            limiter = Limiter(
+                state, self.settings, self._ledger, self._overload, on_end=self._left, entrance=self._entrance
+            )
             self._limiters[pool] = limiter
         return limiter
 
     def _present(self) -> int:
         return sum([limiter.present for limiter in self._limiters.values()])
+
+    def _is_spreading(self) -> bool:
+        """Whether a herd is on its way in, which the entrance spreads."""
+        crowds = (len(limiter.decisions.queue) > START for limiter in self._limiters.values())
+        return self._entrance.is_spreading or any(crowds)
 
     def retire(self) -> None:
         for limiter in self._limiters.values():

@@ -33,6 +33,14 @@ class Slots:
                 self._state.slot_ages.note(slot, self._clock())
         return slot
 
+    def withdraw(self, slot: Slot) -> None:
+        """Take back a slot that was never used: its handshake is refused after all."""
+        slot.limiter = None
+        if self._state.slot_ages is not None:
+            self._state.slot_ages.forget(slot)
+        self._state.release(slot.claims, slot.class_index, is_unused=True)
+        self._owner.report_soon()
+
     def take(self, ask: Ask | None, slot: Slot | None) -> Slot:
         """The same, and claim it without the ledger's word."""
         self._state.take(ask)

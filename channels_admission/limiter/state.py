@@ -63,6 +63,10 @@ class State:
         self.controls = NOTHING_SET
         """What operators have set, as far as this worker has heard."""
         self.counters: Counter[str] = Counter()
+        self._withdrawn = 0
+        """Slots given back at the entrance, each of which was counted as admitted: the next one is not."""
+        self.entrance_speed = 0.0
+        """Connections a second that the entrance has lately let in while others had to wait; 0.0 where unknown."""
         self.calls = Calls()
         self.claims = Claims(pool) if pool.is_shared else None
         self.slot_ages: SlotAges[Slot] | None = (
@@ -185,7 +189,10 @@ class State:
 
     def admit(self, ask: Ask | None = None) -> None:
         """Take a slot; the caller has seen that there is room, and taken the claims."""
-        self.counters[ADMITTED] += 1
+        if self._withdrawn:
+            self._withdrawn -= 1
+        else:
+            self.counters[ADMITTED] += 1
         if ask is not None and self.claims is not None:
             self.claims.enter(ask.class_index)
         self.held += 1
@@ -203,9 +210,13 @@ class State:
             slot.claims = tuple(new if old is None else old for old, new in zip_longest(slot.claims, ask.claims))
             slot.class_index = ask.class_index
 
-    def release(self, claims: Claimed = (), class_index: int = 0) -> None:
+    def release(self, claims: Claimed = (), class_index: int = 0, *, is_unused: bool = False) -> None:
+        """Take back a slot. One that ``is_unused`` is of a handshake refused after all, and counts as that alone."""
         self.held -= 1
-        self.counters[RELEASED] += 1
+        if is_unused:
+            self._withdrawn += 1
+        else:
+            self.counters[RELEASED] += 1
         if self.claims is not None:
             self.claims.give(claims)
             self.claims.leave(class_index)

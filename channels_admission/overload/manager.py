@@ -21,6 +21,7 @@ TICK = 0.02
 """Seconds between ticks while the event loop has recently been late; otherwise half of :data:`REFRESH`."""
 MISSED = 1.0
 """Seconds after which a late tick counts as lost, if the event loop runs."""
+LAG = "lag"
 LOOK = 0.01
 """Least seconds between two checks of memory and descriptors while no handshake may be admitted."""
 
@@ -35,15 +36,21 @@ class OverloadManager:
     descriptors are also read on the event loop, after as many handshakes as raise their reading by 0.01, and
     :class:`~.overload.room.Room` is asked as often as it demands; each takes about ten microseconds. ``present``
     returns the connections and waiting handshakes of all limiters of the event loop.
+
+    A herd delays the event loop while it arrives. The lag refuses no handshake while ``is_spreading`` says that the
+    entrance lets a herd in by turns.
     """
 
-    def __init__(self, settings: Settings, present: Callable[[], int] = int) -> None:
+    def __init__(
+        self, settings: Settings, present: Callable[[], int] = int, is_spreading: Callable[[], bool] = bool
+    ) -> None:
         self.load: tuple[Load, ...] = ()
         """The latest reading and pressure of every monitor."""
         self.faults = Faults("the monitors of this worker")
         self._loop = asyncio.get_running_loop()
         self._lag = Lag(TICK, REFRESH / 2)
         self._present = present
+        self._is_spreading = is_spreading
         self._memory = Memory(settings.memory_limit)
         self._descriptors = Descriptors()
         self._counted = Sensor("descriptors", self._descriptors.read)
@@ -81,12 +88,21 @@ class OverloadManager:
         if self._unlooked < 0 and (self._has_room or self._loop.time() >= self._look_at):
             self._look()
         pressure, name = self._highest
+        if name == LAG:
+            pressure, name = self._pressing()
         return name if pressure and random.random() < pressure else None
 
     @property
     def saturated(self) -> bool:
         """Whether a monitor refuses every handshake."""
-        return self._highest[0] >= 1
+        return self._pressing()[0] >= 1
+
+    def _pressing(self) -> tuple[float, str]:
+        """The highest pressure that is not of a herd which the entrance spreads, and the monitor that makes it."""
+        pressure, name = self._highest
+        if not pressure or name != LAG or not self._is_spreading():
+            return pressure, name
+        return max(((load.pressure, load.name) for load in self.load if load.name != LAG), default=(0.0, ""))
 
     @property
     def out_of_memory(self) -> bool:
@@ -214,7 +230,7 @@ class OverloadManager:
 
     def _judge(self) -> None:
         now = self._loop.time()
-        self._readings["lag"], self._median, self._longest = self._lag.percentiles(0.99, 0.5, 1.0)
+        self._readings[LAG], self._median, self._longest = self._lag.percentiles(0.99, 0.5, 1.0)
         self.load = tuple([self._load(name, reading, now) for name, reading in self._readings.items()])
         self._highest = max(((load.pressure, load.name) for load in self.load), default=(0.0, ""))
 
@@ -223,6 +239,6 @@ class OverloadManager:
         pressure = trigger.pressure(reading, now) if trigger else 0.0
         if name == "memory" and not self._has_room:
             pressure = 1.0
-        if name == "lag":
+        if name == LAG:
             return Load(name, reading, pressure, self._median, self._longest)
         return Load(name, reading, pressure)

@@ -30,15 +30,30 @@ def abort(send: Any) -> bool:
     Supports uvicorn, Daphne and hypercorn, also behind objects that wrap a ``send``. Granian does not expose its
     transport, and a stream of HTTP/2 shares its transport with others.
     """
+    transport = _transport(send)
+    close = getattr(transport, "abort", None) or getattr(transport, "abortConnection", None)
+    if close is None:
+        return False
+    close()
+    return True
+
+
+def has_left(send: Any) -> bool:
+    """Whether the transport of a server's ``send`` is known to be closed; False where it cannot be seen."""
+    transport = _transport(send)
+    is_closing = getattr(transport, "is_closing", None)
+    return bool(is_closing()) if is_closing is not None else bool(getattr(transport, "disconnected", False))
+
+
+def _transport(send: Any) -> Any:
+    """The transport of one connection, or None."""
     for owner in _owners(send):
         if type(owner).__name__ == "H2Protocol":
-            return False
+            return None
         transport = getattr(owner, "transport", None) or getattr(getattr(owner, "writer", None), "transport", None)
-        close = getattr(transport, "abort", None) or getattr(transport, "abortConnection", None)
-        if close is not None:
-            close()
-            return True
-    return False
+        if hasattr(transport, "abort") or hasattr(transport, "abortConnection"):
+            return transport
+    return None
 
 
 def _owners(send: Any) -> Iterator[Any]:

@@ -20,6 +20,7 @@ from ..core.counters import (
     CALLS,
     CALLS_TOOK,
     CHANNELS_FULL,
+    DELAYED,
     DRAINED,
     DRY,
     ERRORS,
@@ -129,6 +130,8 @@ class PoolSnapshot:
     connects: Connects = field(default_factory=Connects)
     faults: Mapping[str, int] = field(default_factory=dict)
     """Unexpected exceptions of all workers that ever reported, by kind, the most frequent first."""
+    delayed: int = 0
+    """Handshakes that were admitted and had to wait at the entrance."""
     unaccepted: int = 0
     """Connections refused because their consumer had not accepted by ``ACCEPT_DEADLINE``."""
     outlived: int = 0
@@ -227,6 +230,7 @@ def _pool(pool: PoolSettings, reading: Reading) -> PoolSnapshot:
         level=levels.level(held, limit, warn_at),
         admitted=counters.get(ADMITTED, 0),
         shed=counters.get(SHED, 0),
+        delayed=counters.get(DELAYED, 0),
         unaccepted=counters.get(UNACCEPTED, 0),
         outlived=counters.get(OUTLIVED, 0),
         healed=counters.get(HEALED, 0),

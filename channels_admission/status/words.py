@@ -28,6 +28,7 @@ NAMES: Mapping[str, Mapping[str, Any]] = {
         Reason.SETTLING: _("ledger settling"),
         Reason.RATE: _("too many at once"),
         Reason.CROWD: _("too many waiting"),
+        Reason.ENTRANCE: _("entrance full"),
         Reason.LEDGER: _("ledger away"),
         Reason.SHARE: _("share of the class used up"),
         Reason.PAUSED: pgettext_lazy("reason", "paused"),

@@ -24,8 +24,8 @@ SCHEMA = (
     level    "calm", "warning", "critical" or "full"
     admitted connections admitted so far
     refused  connections refused so far, by reason: "full", "rate",
-             "settling", "crowd", "ledger", "paused", "draining", "share",
-             "quota:NAME", "attempts:NAME", or the monitor that refused
+             "settling", "crowd", "entrance", "ledger", "paused",
+             "draining", "share", "quota:NAME", "attempts:NAME", or the monitor that refused
     shed     connections closed so far because memory ran out
     channels_full  connections ended by a full channel so far
     classes  slots held by each class that has a share, and by exempt
@@ -33,6 +33,8 @@ SCHEMA = (
     overdue  connections closed unauthenticated at their deadline so far
     drained, aged  connections closed by a drain, and at MAX_CONNECTION_AGE
     evicted  connections closed for a newer one under the same quota
+    delayed  handshakes so far that were admitted and had to wait at the
+             entrance
     unaccepted  connections refused at ACCEPT_DEADLINE so far
     outlived  handlers cancelled so far that had not accepted when their
              client left, or ran on for longer than DISCONNECT_GRACE

@@ -151,6 +151,7 @@ def _events(pool: PoolSnapshot) -> str:
     detail = f" ({reasons})" if reasons else ""
     shed = f", {pool.shed:,} closed for lack of memory" if pool.shed else ""
     why = (
+        (pool.delayed, "had to wait at the entrance"),
         (pool.drained, "closed by a drain"),
         (pool.aged, "closed at their maximum age"),
         (pool.evicted, "closed for a newer one under their quota"),

@@ -91,6 +91,8 @@ def _events(pools: Sequence[PoolSnapshot]) -> Iterator[Metric]:
     yield each("evicted", told, (pool.evicted for pool in pools))
     told = "Connections closed unauthenticated at their deadline."
     yield each("overdue", told, (pool.overdue for pool in pools))
+    told = "Handshakes that were admitted and had to wait at the entrance."
+    yield each("delayed", told, (pool.delayed for pool in pools))
     told = "Connections refused at ACCEPT_DEADLINE, since their consumer had not accepted them."
     yield each("unaccepted", told, (pool.unaccepted for pool in pools))
     told = "Handlers cancelled after their client left: not accepted by then, or still running after DISCONNECT_GRACE."

@@ -4,6 +4,7 @@ import os
 import time
 from typing import Any
 
+from channels.db import database_sync_to_async
 from channels.generic.websocket import AsyncWebsocketConsumer, WebsocketConsumer
 
 from channels_admission.consumers import AdmissionMixin
@@ -12,6 +13,8 @@ HERD = "herd"
 """The pool with a rate, which only the demo declares."""
 PID = "pid"
 """A client's question for the worker process that holds its connection."""
+BURN = float(os.environ.get("TESTPROJECT_BURN", "0.01"))
+"""Seconds of CPU time that the ``connect()`` of a heavy consumer costs."""
 ADDRESS = "address"
 """A client's question for the address that the server sees."""
 
@@ -61,6 +64,37 @@ class SyncConsumer(WebsocketConsumer):
             self.send(bytes_data=bytes_data)
         else:
             self.send(answer(text_data, self.scope))
+
+
+def burn() -> None:
+    """Use as much CPU time as the environment says, as a look-up or a template would."""
+    until = time.thread_time() + BURN
+    while time.thread_time() < until:
+        pass
+
+
+class HeavyConsumer(EchoConsumer):
+    """The same with a ``connect()`` that costs CPU time on the event loop."""
+
+    async def connect(self) -> None:
+        burn()
+        await super().connect()
+
+
+class HeavySyncConsumer(SyncConsumer):
+    """The same in the thread of sync consumers."""
+
+    def connect(self) -> None:
+        burn()
+        super().connect()
+
+
+class HeavyDatabaseConsumer(EchoConsumer):
+    """The same in a function that goes to the database."""
+
+    async def connect(self) -> None:
+        await database_sync_to_async(burn)()
+        await super().connect()
 
 
 class TroubleConsumer(EchoConsumer):

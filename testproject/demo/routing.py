@@ -5,13 +5,25 @@
 
 from django.urls import path
 
-from .consumers import EchoConsumer, HerdConsumer, MixinConsumer, SyncConsumer, TroubleConsumer
+from .consumers import (
+    EchoConsumer,
+    HeavyConsumer,
+    HeavyDatabaseConsumer,
+    HeavySyncConsumer,
+    HerdConsumer,
+    MixinConsumer,
+    SyncConsumer,
+    TroubleConsumer,
+)
 from .strain import HoardConsumer, StrainConsumer
 
 behind_middleware = [
     path("ws/echo/", EchoConsumer.as_asgi()),
     path("ws/sync/", SyncConsumer.as_asgi()),
     path("ws/user/", MixinConsumer.as_asgi()),
+    path("ws/heavy/", HeavyConsumer.as_asgi()),
+    path("ws/heavy-sync/", HeavySyncConsumer.as_asgi()),
+    path("ws/heavy-database/", HeavyDatabaseConsumer.as_asgi()),
     path("ws/trouble/", TroubleConsumer.as_asgi()),
     path("ws/strain/", StrainConsumer.as_asgi()),
     path("ws/hoard/", HoardConsumer.as_asgi()),

@@ -202,6 +202,7 @@ def test_feed_is_the_snapshot(as_viewer, admission):
                 "channels_full": 0,
                 "classes": {},
                 "overdue": 0,
+                "delayed": 0,
                 "unaccepted": 0,
                 "outlived": 0,
                 "calls": {"made": 0, "failed": 0, "seconds": 0.0},
@@ -238,6 +239,7 @@ def test_feed_is_the_snapshot(as_viewer, admission):
                 "channels_full": 0,
                 "classes": {},
                 "overdue": 0,
+                "delayed": 0,
                 "unaccepted": 0,
                 "outlived": 0,
                 "calls": {"made": 0, "failed": 0, "seconds": 0.0},
@@ -336,14 +338,15 @@ def test_the_page_shows_unexpected_errors_of_a_worker(as_viewer, admission):
 
 def test_the_page_shows_counters_of_a_pool_once_there_is_something_to_count(as_viewer, admission):
     admission()
-    names = ["unaccepted", "outlived", "evicted", "healed", "events_dropped"]
+    names = ["delayed", "unaccepted", "outlived", "evicted", "healed", "events_dropped"]
     page = rf'data-notice="({"|".join(names)})"( hidden)?><dt>[^<]+</dt><dd data-field="pool.\1">([^<]*)<'
     report("web-1:1:ab", 4)
-    assert re.findall(page, as_viewer.get(PAGE).content.decode())[:5] == [(name, " hidden", "0") for name in names]
-    counters = {"unaccepted": 3, "outlived": 4, "evicted": 5, "ledger.healed": 1200, "events.dropped": 6}
+    assert re.findall(page, as_viewer.get(PAGE).content.decode())[:6] == [(name, " hidden", "0") for name in names]
+    counters = {"delayed": 7, "unaccepted": 3, "outlived": 4, "evicted": 5, "ledger.healed": 1200, "events.dropped": 6}
     report("web-1:1:ab", 4, counters=counters)
-    assert re.findall(page, as_viewer.get(PAGE).content.decode())[:5] == [
-        ("unaccepted", "", "3"), ("outlived", "", "4"), ("evicted", "", "5"), ("healed", "", "1,200"),
+    assert re.findall(page, as_viewer.get(PAGE).content.decode())[:6] == [
+        ("delayed", "", "7"), ("unaccepted", "", "3"), ("outlived", "", "4"), ("evicted", "", "5"),
+        ("healed", "", "1,200"),
         ("events_dropped", "", "6"),
     ]  # fmt: skip
 

@@ -98,6 +98,7 @@
     "pool.differs": ({ differs }) => Object.keys(differs).join(", "),
     "pool.admitted": ({ admitted }) => number(admitted),
     "pool.refused": ({ refused }) => number(sum(refused)),
+    "pool.delayed": ({ delayed }) => number(delayed),
     "pool.unaccepted": ({ unaccepted }) => number(unaccepted),
     "pool.outlived": ({ outlived }) => number(outlived),
     "pool.evicted": ({ evicted }) => number(evicted),
@@ -222,6 +223,7 @@
       const classes = Object.entries(pool.classes).map(([name, held]) => ({ name, held }));
       this.arrange(element, "classes", classes, "name", (row, each) => this.write(row, "class", each));
       this.notice("classes", classes.length > 0, element);
+      this.notice("delayed", pool.delayed > 0, element);
       this.notice("unaccepted", pool.unaccepted > 0, element);
       this.notice("outlived", pool.outlived > 0, element);
       this.notice("evicted", pool.evicted > 0, element);

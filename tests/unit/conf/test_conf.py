@@ -35,6 +35,7 @@ DEFAULTS = {
     "status_token": None,
     "alerts": Recipients(),
     "drain_on_stop": None,
+    "entrance_wait": 2.0,
     "pressure": {
         "lag": Watch("lag", None, Thresholds(0.1, 0.5)),
         "memory": Watch("memory", None, Thresholds(0.85, 0.95)),
@@ -80,6 +81,7 @@ IDS = {
     "STATUS_TOKEN": "E050",
     "ALERTS": "E041",
     "DRAIN_ON_STOP": "E042",
+    "ENTRANCE_WAIT": "E077",
     "MAX_CONNECTIONS": "E010",
     "WARN_AT": "E011",
     "WHEN_LEDGER_DOWN": "E012",
@@ -114,6 +116,7 @@ GOOD = {
     "SHED_PER_HEARTBEAT": [0, 1, 100_000],
     "STATUS_TOKEN": [None, "x" * 32, "AZaz09._~+/=-" * 3],
     "DRAIN_ON_STOP": [None, 0, 2.5, 3600],
+    "ENTRANCE_WAIT": [None, 0.1, 2, 4],
     "MEMORY_LIMIT": [None, 2**20, 2**50],
     "MAX_CONNECTIONS": [0, 1, 10_000_000],
     "WARN_AT": [0.001, 1, 1.0],
@@ -161,6 +164,7 @@ BAD = {
     ),
     "SHED_PER_HEARTBEAT": ("a whole number from 0 to 100000", [-1, 100_001, 1.5, "3", None, True]),
     "DRAIN_ON_STOP": ("None or a number of seconds from 0 to 3600", [-1, 3601, "3", True, NAN]),
+    "ENTRANCE_WAIT": ("None or a number of seconds from 0.1 to 4", [0, 0.05, 4.1, "2", True, NAN]),
     "MEMORY_LIMIT": (
         "None or a whole number of bytes, at least 1048576 (1 MiB)",
         [0, 2**20 - 1, 2**51, 1e9, "1G", True],

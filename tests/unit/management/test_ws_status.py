@@ -129,6 +129,13 @@ def test_unexpected_errors_are_told_of_the_pool_and_of_each_worker():
     assert told == ["web-1 4242 has had errors in its heartbeat: 1,200 OSError, 1 ValueError"]
 
 
+def test_handshakes_that_waited_at_the_entrance_are_told_of_the_pool():
+    text = " ".join(shown(snapshot(pool(delayed=1400, refused={"entrance": 110}))).split())
+    assert "1,400 had to wait at the entrance" in text
+    assert "110 refused so far (110 entrance full)" in text
+    assert "entrance" not in shown(snapshot(pool()))
+
+
 def test_events_that_were_dropped_are_told_of_the_pool():
     text = " ".join(shown(snapshot(pool(events_dropped=1300))).split())
     assert text.count("1,300 events dropped") == 1
@@ -243,6 +250,7 @@ def test_json_has_the_documented_shape(shared, redis_server):
                 "channels_full": 0,
                 "classes": {},
                 "overdue": 0,
+                "delayed": 0,
                 "unaccepted": 0,
                 "outlived": 0,
                 "connects": {"total": 35, "median": 0},

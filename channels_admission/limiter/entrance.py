@@ -1,0 +1,289 @@
+"""The entrance of one event loop: lets the admitted in by turns, so that the connected are served in between.
+
+A reply of the ledger may admit hundreds of handshakes at once. If all of them started at once, the event loop would
+serve nobody else until the last one has connected. So only as many go in as the :class:`~..core.window.Window` has
+room for; the next ones follow after a turn in which the event loop has served everybody else, and so has the thread
+that runs sync code.
+
+A turn of the event loop is a timer that is late by what ran meanwhile. A turn of the thread is an empty call that
+comes back when the calls before it are done.
+"""
+
+import asyncio
+import math
+from collections import OrderedDict
+from concurrent.futures import Future
+from contextlib import suppress
+from contextvars import Context
+from heapq import heappop, heappush
+from itertools import islice
+from typing import Protocol
+
+from asgiref.sync import SyncToAsync
+
+from ..connections.connection import Connection
+from ..core.counters import DELAYED, DRY, Reason
+from ..core.window import START, Window
+from ..runtime.faults import Faults
+from .state import State
+
+TICK = 0.002
+"""Seconds of the shortest turn. A consumer needs a few iterations of the event loop until it runs."""
+BEHIND = 2
+"""Calls that wait for the thread, from which on a turn waits for it as well."""
+LONGEST_TURN = 0.25
+"""Seconds after which a turn no longer waits for the thread."""
+MEASURED = 0.5
+"""Seconds over which the speed is measured."""
+HASTE = 1.25
+"""How much faster refused clients are told to come than the entrance lets in: those who are early wait, and those who
+are late leave the entrance idle."""
+MOST_PROMISED = 10_000
+"""Refused clients whose retry times are remembered."""
+RECENT = 2.0
+"""Seconds for which a herd that is inside still shows in the lag (:data:`~..overload.monitors.WINDOW`)."""
+LASTING = 30.0
+"""Seconds after which a herd is taken for overload."""
+
+
+class Door(Protocol):
+    """A limiter, as the entrance sees it."""
+
+    state: State
+
+    @property
+    def connections(self) -> dict[Connection, float]:
+        """The open connections, the youngest last."""
+
+
+class Waiter(asyncio.Future["str | None"]):
+    """A handshake that waits with its slot. Its result is the reason for a refusal, or None."""
+
+    door: Door
+    since: float
+
+
+class Entrance:
+    """The entrance to all limiters of one event loop. ``longest`` is ``ENTRANCE_WAIT``."""
+
+    def __init__(self, longest: float | None, faults: Faults) -> None:
+        self.room: float = math.inf if longest is None else START
+        """How many may go in before the next turn; 0 while others wait."""
+        self.speed = 0.0
+        """Handshakes a second that were lately let in while others had to wait; 0.0 where unknown."""
+        self.is_full = False
+        """Whether one more would wait for longer than ``ENTRANCE_WAIT``."""
+        self._longest = longest or math.inf
+        self._faults = faults
+        self._loop = asyncio.get_running_loop()
+        self._window = Window(self._loop.time())
+        self._exempt: OrderedDict[Waiter, None] = OrderedDict()
+        self._others: OrderedDict[Waiter, None] = OrderedDict()
+        self._doors: dict[Door, int] = {}
+        """Those with waiting handshakes since the last calm, each with the number let in since it was measured."""
+        self._entered = 0
+        """Handshakes let in since the last calm."""
+        self._offered = self.room
+        """The room at the beginning of the turn."""
+        self._timer: asyncio.TimerHandle | None = None
+        self._probe: Future[int] | None = None
+        """The empty call in the thread, while a turn waits for it."""
+        self._began = self._measured_at = self._calm_at = self._busy_at = -math.inf
+        self._promised: list[float] = []
+        """A heap of the retry times of refused clients."""
+
+    @property
+    def waiting(self) -> int:
+        """Handshakes that wait with their slots."""
+        return len(self._exempt) + len(self._others)
+
+    @property
+    def is_spreading(self) -> bool:
+        """Whether a herd is being let in, or was a moment ago, and not for longer than :data:`LASTING`."""
+        now = self._loop.time()
+        return (self.waiting > 0 or now - self._calm_at < RECENT) and now - self._busy_at < LASTING
+
+    def hint(self) -> float:
+        """Seconds until one more refused client should come: each at its own time, by the speed."""
+        if not self.speed:
+            return 0.0
+        now = self._loop.time()
+        while self._promised and self._promised[0] <= now:
+            heappop(self._promised)
+        before = len(self._others) + len(self._promised) / HASTE
+        wait = before / self.speed - self._longest / 2
+        if len(self._promised) < MOST_PROMISED:
+            heappush(self._promised, now + wait)
+        return wait
+
+    async def wait(self, door: Door, *, is_exempt: bool) -> str | None:
+        """Wait for a turn. Gives the reason for a refusal, or None. May be cancelled at any time.
+
+        While :attr:`room` is above 1, taking one from it does the same.
+        """
+        if self.room >= 1:
+            self.room -= 1
+            self._begin()
+            return None
+        if self.is_full and not is_exempt and not door.state.dry_run:
+            return Reason.ENTRANCE
+        waiter = Waiter(loop=self._loop)
+        waiter.door, waiter.since = door, self._loop.time()
+        if not self.waiting and waiter.since - self._calm_at >= RECENT:
+            self._busy_at, self.speed = waiter.since, 0.0
+        queue = self._exempt if is_exempt else self._others
+        queue[waiter] = None
+        self._doors.setdefault(door, 0)
+        door.state.counters[DELAYED] += 1
+        self._look()
+        self._begin()
+        try:
+            return await waiter
+        finally:
+            queue.pop(waiter, None)
+
+    # Turns
+
+    def _begin(self) -> None:
+        """A turn begins, unless one is under way."""
+        if self._timer is None:
+            self._began = self._loop.time()
+            self._timer = self._loop.call_later(TICK, self._end, context=Context())
+
+    def _end(self) -> None:
+        """The event loop has had its turn; where sync code is behind, its thread has one as well."""
+        self._timer = None
+        try:
+            if self._ask_thread():
+                self._timer = self._loop.call_later(LONGEST_TURN, self._hear, self._probe, context=Context())
+            else:
+                self._next()
+        except Exception as error:
+            self._fail(error)
+
+    def _ask_thread(self) -> bool:
+        """Whether the thread has been given an empty call."""
+        thread = SyncToAsync.single_thread_executor
+        calls = getattr(thread, "_work_queue", None)
+        if calls is not None and calls.qsize() < BEHIND:
+            return False
+        try:
+            self._probe = thread.submit(int)
+        except RuntimeError:  # it is shut down
+            return False
+        self._probe.add_done_callback(self._tell)
+        return True
+
+    def _tell(self, probe: "Future[int]") -> None:
+        """The thread has had its turn; called there."""
+        with suppress(RuntimeError):  # the event loop is closed
+            self._loop.call_soon_threadsafe(self._hear, probe, context=Context())
+
+    def _hear(self, probe: "Future[int] | None") -> None:
+        """The thread has had its turn, or takes too long for one."""
+        if probe is None or probe is not self._probe:
+            return
+        self._probe = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        try:
+            self._next()
+        except Exception as error:
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        """Rather let all in than keep anybody out."""
+        self._faults.note("the entrance", error)
+        self._let_in(math.inf)
+        self._rest()
+
+    def _next(self) -> None:
+        """Learn from the turn that is over, and begin the next one, unless all are inside."""
+        now = self._loop.time()
+        entered = int(self._offered - self.room)
+        self._entered += entered
+        inside = self._inside()
+        was_limited = self._window.is_limited
+        took = max(0.0, now - self._began - TICK)
+        self._window.learn(took, entered, inside, now, is_awaited=self.waiting > 0)
+        if self._window.is_limited:
+            self._measure(now, is_first=not was_limited)
+        self._turn_away(now)
+        self._offered = self._window.room(inside)
+        self.room = self._let_in(self._offered)
+        self._look()
+        if self.waiting or self.room < self._offered or entered > START:
+            self._begin()
+        else:
+            self._rest()
+
+    def _rest(self) -> None:
+        """Nobody waits."""
+        now = self._loop.time()
+        if self._doors:
+            self._calm_at = now
+            self._doors = {}
+        self._entered = 0
+        self._window.rest(now)
+        self._offered = self.room = int(self._window.size)
+
+    def _let_in(self, room: float) -> float:
+        """Let in those that have waited longest, the exempt first. Gives the room that is left."""
+        for queue in (self._exempt, self._others):
+            while queue and room >= 1:
+                waiter, _ = queue.popitem(last=False)
+                if not waiter.done():
+                    waiter.set_result(None)
+                    self._doors[waiter.door] = self._doors.get(waiter.door, 0) + 1
+                    room -= 1
+        return room
+
+    def _inside(self) -> int:
+        """How many of those who went in last are not answered yet."""
+        last = min(self._entered, self._window.youngest)
+        return sum(
+            each.unanswered is not None for door in self._doors for each in islice(reversed(door.connections), last)
+        )
+
+    def _measure(self, now: float, *, is_first: bool) -> None:
+        """Measure the speed, from the time on at which the window was found to be limited."""
+        elapsed = now - self._measured_at
+        if not is_first and elapsed < MEASURED:
+            return
+        if not is_first:
+            speed = sum(self._doors.values()) / elapsed
+            self.speed = (self.speed + speed) / 2 if self.speed else speed
+            for door, count in self._doors.items():
+                door.state.entrance_speed = count / elapsed
+        self._doors = dict.fromkeys(self._doors, 0)
+        self._measured_at = now
+
+    # Refusals
+
+    def _turn_away(self, now: float) -> None:
+        """Refuse those whose pool is closed, those that have waited too long, and the last ones, who would."""
+        for door in self._doors:
+            reason = door.state.closed
+            if reason and (reason == Reason.DRAINING or not door.state.dry_run):
+                for waiter in [each for queue in (self._exempt, self._others) for each in queue if each.door is door]:
+                    self._refuse(waiter, reason)
+        for queue in (self._exempt, self._others):
+            while queue and now - (waiter := next(iter(queue))).since >= self._longest:
+                self._refuse(waiter, None if queue is self._exempt else Reason.ENTRANCE)
+        while self._look() and not (waiter := next(reversed(self._others))).door.state.dry_run:
+            self._refuse(waiter, Reason.ENTRANCE)
+
+    def _look(self) -> bool:
+        self.is_full = self.speed > 0 and len(self._others) > self.speed * self._longest
+        return self.is_full
+
+    def _refuse(self, waiter: Waiter, reason: str | None) -> None:
+        """End the wait. A dry run only counts those that have waited too long."""
+        self._exempt.pop(waiter, None)
+        self._others.pop(waiter, None)
+        if reason == Reason.ENTRANCE and waiter.door.state.dry_run:
+            waiter.door.state.counters[f"{DRY}{reason}"] += 1
+            reason = None
+        if not waiter.done():
+            waiter.set_result(reason)

@@ -1,0 +1,342 @@
+"""The entrance, in virtual time: how fast it lets a herd in, who is served in between, and who is refused."""
+
+import asyncio
+import random
+from collections import Counter
+from contextlib import asynccontextmanager
+
+import pytest
+
+from channels_admission.core.counters import Reason
+from channels_admission.core.overrides import Controls, Order
+from channels_admission.core.protocol import Refusal
+from channels_admission.core.window import START, TARGET
+from channels_admission.ledger.memory import MemoryLedger
+from channels_admission.limiter.limiter import Limiter
+from channels_admission.limiter.state import State
+from channels_admission.runtime.identity import Worker
+
+from support.virtual import run
+
+BURN = 0.01
+"""Seconds that a costly connect() blocks the event loop."""
+WAIT = 2.0
+
+
+class Herd:
+    """Clients of one limiter; what they do when they are inside costs time."""
+
+    def __init__(self, limiter, connect):
+        self.limiter = limiter
+        self.connect = connect
+        self.loop = asyncio.get_running_loop()
+        self.began = self.loop.time()
+        self.entered = []
+        """Who went in and when, in order."""
+        self.refused = []
+        self.attempts = 0
+
+    async def come(self, name, rank=None):
+        """One attempt: gives its connection, or a refusal."""
+        self.attempts += 1
+        verdict = await self.limiter.enter({"type": "websocket", "rank": rank}, None, self._send)
+        if isinstance(verdict, Refusal):
+            self.refused.append(verdict)
+            return verdict
+        self.entered.append((name, self.loop.time() - self.began))
+        try:
+            await self.connect(self.loop)
+            await verdict.send({"type": "websocket.accept"})
+        except asyncio.CancelledError:
+            self.limiter.leave(verdict)
+            raise
+        return verdict
+
+    async def _send(self, message):
+        pass
+
+    async def stay(self, name):
+        """Come until inside, each time when told."""
+        while isinstance(verdict := await self.come(name), Refusal):
+            await asyncio.sleep(verdict.retry_after)
+        return self.loop.time() - self.began
+
+    async def all_stay(self, number):
+        """When each was inside, in order."""
+        return sorted(await asyncio.gather(*(self.stay(name) for name in range(number))))
+
+    async def watch(self):
+        """How many went in between two turns of one who is connected, and how long those took."""
+        counts, waits, seen = Counter(), [], 0
+        while True:
+            before = self.loop.time()
+            await asyncio.sleep(0)
+            counts[len(self.entered) - seen] += 1
+            waits.append(self.loop.time() - before)
+            seen = len(self.entered)
+            self.most, self.longest = max(counts), max(waits)
+            await asyncio.sleep(0.001)
+
+    def leave(self):
+        for connection in list(self.limiter.connections):
+            self.limiter.leave(connection)
+
+
+async def burn(loop):
+    """Block the event loop, as late as a consumer does."""
+    for _ in range(3):
+        await asyncio.sleep(0)
+    loop.work(BURN)
+
+
+async def cheap(loop):
+    await asyncio.sleep(0)
+    loop.work(0.0003)
+
+
+async def query_then_burn(loop):
+    await asyncio.sleep(0.05)
+    loop.work(BURN)
+
+
+async def slow(loop):
+    await asyncio.sleep(5)
+
+
+@pytest.fixture
+def limited(admission):
+    """``async with limited(KEY=value) as limiter``."""
+
+    @asynccontextmanager
+    async def open_limiter(**keys):
+        settings = admission(**{"MAX_CONNECTIONS": 5000, "HEARTBEAT": 10, "LEASE": 60, "ENTRANCE_WAIT": WAIT, **keys})
+        limiter = Limiter(State(settings.pool("default"), Worker()), settings, MemoryLedger(settings))
+        try:
+            yield limiter
+        finally:
+            await limiter.aclose()
+
+    return open_limiter
+
+
+@pytest.fixture
+def herd(limited):
+    """``herd(test, connect, KEY=value)`` runs ``test(herd)`` in virtual time, beside one who is connected."""
+
+    def play(test, connect, **keys):
+        async def main():
+            async with limited(**keys) as limiter:
+                herd = Herd(limiter, connect)
+                watching = asyncio.create_task(herd.watch())
+                try:
+                    return await test(herd)
+                finally:
+                    watching.cancel()
+                    assert limiter.entrance.waiting == 0
+                    herd.leave()
+                    assert limiter.state.held == 0
+
+        return run(main())
+
+    return play
+
+
+def test_those_who_connect_at_a_cost_go_in_few_at_a_time_and_in_order(herd):
+    async def test(herd):
+        times = await herd.all_stay(150)
+        assert times[-1] < 1.1 * 150 * BURN
+        assert [name for name, _ in herd.entered] == list(range(150))
+        assert herd.most <= 2 * START
+        assert herd.longest <= 2 * START * BURN
+        assert herd.limiter.state.counters["delayed"] == 150 - START
+
+    herd(test, burn)
+
+
+def test_those_who_connect_at_no_cost_go_in_at_once(herd):
+    async def test(herd):
+        times = await herd.all_stay(1000)
+        assert times[-1] < 1.25 * 1000 * 0.0003
+        assert herd.longest <= 2 * TARGET
+        assert herd.attempts == 1000
+
+    herd(test, cheap)
+
+
+def test_a_cost_that_comes_late_is_seen_before_more_go_in(herd):
+    async def test(herd):
+        times = await herd.all_stay(150)
+        assert herd.longest <= 3 * START * BURN
+        assert times[-1] < 2 * 150 * BURN
+
+    herd(test, query_then_burn)
+
+
+def test_those_who_take_their_time_to_accept_keep_nobody_out_for_long(herd):
+    async def test(herd):
+        await herd.all_stay(300)
+        assert herd.attempts == 300
+        assert max(when for _, when in herd.entered) < 1.0
+
+    herd(test, slow)
+
+
+def test_what_others_do_to_the_event_loop_does_not_count_against_newcomers(herd):
+    async def test(herd):
+        async def busy():
+            while True:
+                herd.loop.work(0.06)
+                await asyncio.sleep(0.001)
+
+        working = asyncio.create_task(busy())
+        times = await herd.all_stay(300)
+        working.cancel()
+        assert times[-1] < 2.0
+
+    herd(test, cheap)
+
+
+def test_who_would_wait_too_long_is_refused_and_told_by_the_speed(herd):
+    async def test(herd):
+        number = 600
+        times = await herd.all_stay(number)
+        assert {refusal.reason for refusal in herd.refused} == {Reason.ENTRANCE}
+        assert times[int(0.99 * number)] < 1.15 * number * BURN
+        assert herd.longest <= 2 * START * BURN
+        counters = herd.limiter.state.counters
+        assert (counters["admitted"], counters["entrance"]) == (number, herd.attempts - number)
+        assert max(refusal.retry_after for refusal in herd.refused) < number * BURN
+        assert herd.limiter.state.entrance_speed == pytest.approx(1 / BURN, rel=0.15)
+
+    herd(test, burn)
+
+
+def test_nobody_waits_longer_than_the_bound(herd):
+    async def test(herd):
+        waits = []
+
+        async def come(name):
+            began = herd.loop.time()
+            await herd.come(name)
+            waits.append(herd.loop.time() - began)
+
+        await asyncio.gather(*(come(name) for name in range(500)))
+        assert max(waits) <= WAIT + 0.1
+        assert 150 < len(herd.entered) < 250
+
+    herd(test, burn)
+
+
+def test_a_pool_that_is_known_to_be_slow_refuses_before_the_ledger_is_asked(herd):
+    async def test(herd):
+        first = [asyncio.create_task(herd.come(name)) for name in range(300)]
+        await asyncio.sleep(1)
+        late = [asyncio.create_task(herd.come(name)) for name in range(300, 500)]
+        while not herd.limiter.entrance.is_full:
+            await asyncio.sleep(0)
+        calls = herd.limiter.state.calls.made
+        verdict = await herd.come("last")
+        assert isinstance(verdict, Refusal)
+        assert (verdict.reason, herd.limiter.state.calls.made) == (Reason.ENTRANCE, calls)
+        await asyncio.gather(*first, *late)
+
+    herd(test, burn)
+
+
+def test_the_exempt_go_first_and_are_never_refused(herd):
+    async def test(herd):
+        def come(rank, number):
+            return [asyncio.create_task(herd.come(rank, rank)) for _ in range(number)]
+
+        coming = come("member", 500)
+        await asyncio.sleep(0.3)
+        coming += come("exempt", 50)
+        await asyncio.gather(*coming)
+        order = [rank for rank, _ in herd.entered]
+        assert order.count("exempt") == 50
+        first = order.index("exempt")
+        assert order[first : first + 50].count("exempt") >= 50 - START
+        assert {refusal.reason for refusal in herd.refused} == {Reason.ENTRANCE}
+
+    herd(test, burn, CLASSIFY="support.users.rank", SHARES={"member": 1.0})
+
+
+def test_a_dry_run_refuses_nobody(herd):
+    async def test(herd):
+        await asyncio.gather(*(herd.come(name) for name in range(400)))
+        counters = herd.limiter.state.counters
+        assert (len(herd.entered), counters["admitted"], counters["entrance"]) == (400, 400, 0)
+        assert counters["dry:entrance"] > 100
+
+    herd(test, burn, DRY_RUN=True)
+
+
+def test_without_a_bound_all_go_in_at_once(herd):
+    async def test(herd):
+        await asyncio.gather(*(herd.come(name) for name in range(100)))
+        assert {round(when, 6) for _, when in herd.entered} == {herd.entered[0][1]}
+        assert herd.limiter.state.counters["delayed"] == 0
+
+    herd(test, cheap, ENTRANCE_WAIT=None)
+
+
+@pytest.mark.parametrize("reason", [Reason.DRAINING, Reason.PAUSED])
+def test_a_drain_and_a_pause_end_the_wait(herd, reason):
+    async def test(herd):
+        coming = [asyncio.create_task(herd.come(name)) for name in range(100)]
+        await asyncio.sleep(0.1)
+        inside = len(herd.entered)
+        if reason is Reason.DRAINING:
+            herd.limiter.drain(0.0)
+        else:
+            herd.limiter.state.controls = Controls(paused=Order(1, "ann", 0.0))
+        await asyncio.wait(coming)
+        assert len(herd.entered) <= inside + 2 * START
+        assert {refusal.reason for refusal in herd.refused} == {reason}
+        assert len(herd.refused) + len(herd.entered) == 100
+
+    herd(test, burn)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_no_slot_is_lost_whoever_is_cancelled(herd, seed):
+    chance = random.Random(seed)
+
+    async def test(herd):
+        coming = []
+        for name in range(400):
+            coming.append(asyncio.create_task(herd.come(name)))
+            if chance.random() < 0.1:
+                await asyncio.sleep(chance.choice([0, 0.001, 0.05]))
+            for task in chance.sample(coming, min(len(coming), chance.randrange(3))):
+                task.cancel()
+        await asyncio.wait(coming)
+        state, counters = herd.limiter.state, herd.limiter.state.counters
+        assert state.held == len(herd.limiter.connections)
+        herd.leave()
+        assert state.held == 0
+        # A slot that was given back at the entrance counts for the next one.
+        assert counters["admitted"] == counters["released"] + state._withdrawn
+
+    herd(test, burn)
+
+
+def test_a_trickle_passes_without_a_timer(herd):
+    async def test(herd):
+        for name in range(START - 1):
+            await herd.come(name)
+        assert herd.limiter.entrance._timer is None
+        assert herd.limiter.state.counters["delayed"] == 0
+
+    herd(test, cheap)
+
+
+def test_an_entrance_that_fails_lets_all_in(herd, monkeypatch):
+    async def test(herd):
+        coming = [asyncio.create_task(herd.come(name)) for name in range(50)]
+        await asyncio.sleep(0.01)
+        monkeypatch.setattr(herd.limiter.entrance, "_measure", None)
+        await asyncio.wait(coming)
+        assert len(herd.entered) == 50
+
+    herd(test, burn)
