@@ -1,4 +1,4 @@
-"""The types of an ASGI connection, as far as they matter here."""
+"""Types of ASGI."""
 
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any

@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from .connection import Connection
 
 KEY = "admission"
-"""Where the slots of a connection stand in its scope: a :class:`Held`."""
+"""The key of a connection's slots in its scope, a :class:`Held`."""
 
 
 class Owner(Protocol):
-    """The limiter, as its slots and connections see it."""
+    """The part of a limiter that its slots and connections use."""
 
     pool: PoolSettings
     settings: Settings
@@ -25,25 +25,25 @@ class Owner(Protocol):
     faults: Faults
 
     def take_back(self, slot: "Slot") -> None:
-        """The slot was released."""
+        """Count a slot as released."""
 
     def acquaint(self, slot: "Slot") -> None:
-        """The slot's connection has authenticated."""
+        """Count the slot's connection as authenticated."""
 
     async def claim(self, slot: "Slot", scope: Scope) -> Refusal | None:
-        """Count the slot under what the scope tells as well, or refuse it."""
+        """Count the slot under the keys and the class that the scope has now, or refuse it."""
 
     async def refuse(self, refusal: Refusal, scope: Scope, receive: Receive, send: Send) -> None:
-        """Tell the client of a refusal."""
+        """Send a refusal to the client."""
 
     def forget(self, connection: "Connection") -> None:
         """Release the connection's slot."""
 
     def end_outlived(self, connection: "Connection") -> None:
-        """The application has gone on for too long after its client had left."""
+        """End a connection whose application has run for too long after its client has left."""
 
     def report_soon(self) -> None:
-        """Tell the ledger of what was taken or given back without it."""
+        """Make the next report due soon."""
 
 
 class Slot:

@@ -30,7 +30,7 @@ MOST_SETTINGS = 8
 LONGEST = 4096
 """Bytes of one text."""
 NUMBER = re.compile(r"([a-z_]{1,8}%?(?::[a-z0-9_-]{1,32})?)=(\d{1,9}(?:\.\d{1,9})?)")
-WORDS = {
+TITLES = {
     "limit": "MAX_CONNECTIONS",
     "warn_at": "WARN_AT",
     "lease": "LEASE",
@@ -114,24 +114,24 @@ def differences(settings: Iterable[Numbers]) -> dict[str, tuple[float | None, ..
     }
 
 
-def said(name: str, value: float | None) -> str:
+def shown(name: str, value: float | None) -> str:
     """A setting as shown: ``MAX_CONNECTIONS 500``, ``HEARTBEAT 0.5 s``, ``QUOTAS user 3``."""
-    return f"{_titled(name)} {_valued(name, value)}"
+    return f"{_title(name)} {_value(name, value)}"
 
 
-def _titled(name: str) -> str:
+def _title(name: str) -> str:
     kind, _, of = name.partition(":")
-    return f"{WORDS.get(kind, kind)} {of}".strip()
+    return f"{TITLES.get(kind, kind)} {of}".strip()
 
 
-def _valued(name: str, value: float | None) -> str:
+def _value(name: str, value: float | None) -> str:
     if value is None:
         return "unset"
     return f"{_plain(value / 1000)} s" if name in GREATEST else _plain(value)
 
 
-def listed(differs: Mapping[str, Iterable[float | None]]) -> str:
+def shown_differences(differs: Mapping[str, Iterable[float | None]]) -> str:
     """Differing settings as shown: ``MAX_CONNECTIONS 50 and 500; WARN_AT 0.3 and 0.7``."""
     return "; ".join(
-        f"{_titled(name)} {' and '.join(_valued(name, value) for value in values)}" for name, values in differs.items()
+        f"{_title(name)} {' and '.join(_value(name, value) for value in values)}" for name, values in differs.items()
     )

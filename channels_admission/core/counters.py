@@ -100,17 +100,17 @@ def faults_in(counters: Counters) -> dict[str, int]:
 
 
 class Calls:
-    """The calls that one limiter has made to its ledger."""
+    """The calls of one limiter to its ledger."""
 
     def __init__(self) -> None:
         self.made = 0
         self.failed = 0
         self.seconds = 0.0
-        """The time that all of them took."""
+        """The duration of all calls together."""
 
     @contextmanager
     def timing(self, clock: Callable[[], float]) -> Iterator[None]:
-        """Count the block as one call, which fails where it raises; ``clock`` gives seconds."""
+        """Count the block as one call, failed if it raises; ``clock`` returns seconds."""
         self.made += 1
         started = clock()
         try:
@@ -123,6 +123,6 @@ class Calls:
 
     @property
     def counters(self) -> Counters:
-        """What a report tells of them."""
+        """The counters for a report; those that are 0 are left out."""
         counters = {CALLS: self.made, ERRORS: self.failed, CALLS_TOOK: int(1000 * self.seconds)}
         return {name: count for name, count in counters.items() if count}

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from ..core.agreement import said
+from ..core.agreement import shown
 from ..core.counters import ATTEMPTS, QUOTA, Reason
 from ..core.levels import Level
 from ..core.overrides import signature, whom
@@ -114,7 +114,7 @@ def _limits(inputs: Inputs) -> Iterator[Finding]:
 
 def _differing(pool: PoolSnapshot) -> Finding:
     sides = "; ".join(
-        f"{said(name, side.value)} on {_counted(side)}" for name, sides in pool.differs.items() for side in sides
+        f"{shown(name, side.value)} on {_counted(side)}" for name, sides in pool.differs.items() for side in sides
     )
     return Finding(
         "settings-differ",

@@ -2,7 +2,7 @@
 
 import logging
 
-from ..core.agreement import numbers_of, said, text_of
+from ..core.agreement import numbers_of, shown, text_of
 from ..core.protocol import Report, View
 from ..exceptions import LedgerError
 
@@ -44,6 +44,6 @@ def settings_in_force(pool: str, report: Report, reply: View, *, lease: float, h
     logger.warning(
         "Pool %r: workers have different settings, and the strictest are in force: %s. This one has: %s. "
         "The workers on each side: manage.py ws_status --diagnose", pool,
-        ", ".join(said(name, in_force[name]) for name in differing),
-        ", ".join(said(name, own.get(name)) for name in differing),
+        ", ".join(shown(name, in_force[name]) for name in differing),
+        ", ".join(shown(name, own.get(name)) for name in differing),
     )  # fmt: skip

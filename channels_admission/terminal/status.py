@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..conf import NAME
-from ..core.agreement import listed
+from ..core.agreement import shown_differences
 from ..core.levels import Level
 from ..core.overrides import signature
 from ..core.readings import Load
@@ -122,8 +122,8 @@ def _pool(pool: PoolSnapshot, trend: RenderableType | None) -> RenderableType:
 def orders(pool: PoolSnapshot) -> Iterator[str]:
     """One sentence per override, and per deviation from the settings."""
     if pool.differs:
-        differs = {name: [side.value for side in sides] for name, sides in pool.differs.items()}
-        yield f"Workers have different settings, and the strictest values are in force: {plain(listed(differs))}"
+        differs = shown_differences({name: [side.value for side in sides] for name, sides in pool.differs.items()})
+        yield f"Workers have different settings, and the strictest values are in force: {plain(differs)}"
     if pool.dry_run:
         by = signature(pool.controls.dry_run) if pool.controls.dry_run else ", by the settings"
         yield f"Dry run: no connection is refused; {_reasons(pool.would_refuse) or 'none'} would have been so far{by}"

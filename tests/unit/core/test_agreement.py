@@ -6,7 +6,14 @@ import pytest
 import redis
 
 from channels_admission.core import agreement
-from channels_admission.core.agreement import differences, fingerprint, listed, numbers_of, said, strictest
+from channels_admission.core.agreement import (
+    differences,
+    fingerprint,
+    numbers_of,
+    shown,
+    shown_differences,
+    strictest,
+)
 from channels_admission.core.protocol import Ask, Fair, Report, Terms
 from channels_admission.core.shares import Bound, Class
 from channels_admission.ledger.memory import MemoryLedger
@@ -49,11 +56,14 @@ def test_the_strictest_is_the_least_or_of_times_the_greatest():
     assert found["limit"] == (50, 500)
     assert found["rate"] == (2, None)
     assert differences((one, one)) == {}
-    assert said("limit", 500) == "MAX_CONNECTIONS 500"
-    assert said("beat", 500) == "HEARTBEAT 0.5 s"
-    assert said("quota:user", 5) == "QUOTAS user 5"
-    assert said("rate", None) == "CONNECT_RATE unset"
-    assert listed({"beat": (10_000, 500), "rate": (2, None)}) == "HEARTBEAT 10 s and 0.5 s; CONNECT_RATE 2 and unset"
+    assert shown("limit", 500) == "MAX_CONNECTIONS 500"
+    assert shown("beat", 500) == "HEARTBEAT 0.5 s"
+    assert shown("quota:user", 5) == "QUOTAS user 5"
+    assert shown("rate", None) == "CONNECT_RATE unset"
+    assert (
+        shown_differences({"beat": (10_000, 500), "rate": (2, None)})
+        == "HEARTBEAT 10 s and 0.5 s; CONNECT_RATE 2 and unset"
+    )
 
 
 # The contract
