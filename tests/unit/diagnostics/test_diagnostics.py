@@ -14,12 +14,14 @@ from django.core.management import call_command
 from django.core.management.base import CommandError
 
 from channels_admission import conf
+from channels_admission.core.counters import Reason
 from channels_admission.core.levels import Level
 from channels_admission.core.readings import Load
 from channels_admission.diagnostics import WEIGHTS, Diagnosis, Limit, diagnose
 from channels_admission.diagnostics.finding import Finding, Severity
 from channels_admission.diagnostics.host import HostInfo, Layer, Origin, ProcessInfo, gather
 from channels_admission.diagnostics.model import Process
+from channels_admission.diagnostics.pools import REFUSED
 from channels_admission.management.commands.ws_status import Command
 from channels_admission.runtime.identity import host
 from channels_admission.status.snapshot import (
@@ -402,6 +404,10 @@ def test_unexpected_errors_name_the_worker_and_their_kinds():
         "The heartbeat of web-1 43 has had unexpected errors",
         "web-1 43: 1,200 OSError, 2 OverflowError; web-1 42: 4 OSError, 1 ValueError; since the worker started",
     )
+
+
+def test_every_reason_has_advice():
+    assert {*REFUSED} == {*Reason}
 
 
 def test_refusals_are_noted_by_reason():
