@@ -84,7 +84,8 @@ async def test_a_drained_worker_closes_evenly_and_its_clients_are_back_elsewhere
         assert most <= held
         figures.note(
             f"`ws_drain` of a worker with {held} sockets over {seconds:g} s",
-            "at most 1.3 times the mean in a second, all closed with a beat and half a second more, all back elsewhere",
+            "at most 1.3 times the mean in a second, all closed with a heartbeat and half a second more, "
+            "all back elsewhere",
             f"{highest} in a second, {times[-1] - began:.1f} s, {sum(back.is_open for *_, back in ended)} back",
         )
         print(f"{held}: {highest} in the worst second of a mean of {held / seconds:g}; {times[-1] - began:.2f} s")
@@ -114,7 +115,7 @@ async def test_sigterm_lets_a_worker_drain_first_where_its_server_can_be_held_up
             assert times[-1] - times[0] < 1
         figures.note(
             f"SIGTERM for a worker of {server} with 40 sockets, `DRAIN_ON_STOP` 2 s",
-            "closed evenly with 1012 before it stops" if HELD_UP[server] else "stops as it always does",
+            "closed evenly with 1012 before it stops" if HELD_UP[server] else "an ordinary stop",
             f"{', '.join(f'{count} × {code}' for code, count in codes.items())}, from {times[0]:.1f} to "
             f"{times[-1]:.1f} s",
         )

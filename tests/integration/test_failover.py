@@ -97,7 +97,7 @@ def note(figures):
             f"{fault}; four uvicorn workers, {CLIENTS} clients that come and go, `freeze`",
             "admissions resume; never above the limit in the clients' own count; then equal to the truth; no restart",
             f"resumed after {seconds:.1f} s; at most {running.crowd.most} of {LIMIT} open; "
-            f"equal {again:.2f} s after a beat",
+            f"equal {again:.2f} s after a heartbeat",
         )
 
     return note
@@ -157,7 +157,7 @@ async def test_a_primary_whose_last_second_no_replica_has(site: Callable, figure
         "Sentinel: the primary dies with its last second of writes; four uvicorn workers, as above",
         "above the limit by no more than workers hold beyond what the replicas know; equal to the truth; no restart",
         f"{lost} granted in it, {above} slots beyond what they know; resumed after {seconds:.1f} s; "
-        f"at most {most} of {LIMIT} open; equal {again:.2f} s after a beat",
+        f"at most {most} of {LIMIT} open; equal {again:.2f} s after a heartbeat",
     )
 
 

@@ -158,7 +158,7 @@ async def test_a_slot_freed_in_one_worker_is_used_in_another(stage, figures):
         assert await try_one_by_one(stage.origins) == []
     figures.note(
         "30 times a client leaves a full pool and another comes to another worker",
-        "it is let in, and nobody else",
+        "it is admitted, and no other",
         f"30 of 30; the slot was free elsewhere within {1000 * slowest:.0f} ms",
     )
 
@@ -184,7 +184,7 @@ async def test_a_worker_stopped_for_longer_than_its_lease_passes_the_limit_by_wh
         await leave_all(more + last)
     figures.note(
         f"a worker with 12 slots is stopped (SIGSTOP) for longer than its lease of {LEASE} s, and goes on",
-        "others get its 12 and no more; when it is back nobody is let in until the pool is below its limit",
+        "others get its 12 and no more; once it is back none is admitted until the pool is below its limit",
         f"12 let in after {gone:.1f} s; 62 of 50 counted {1000 * back:.0f} ms after it was back, 0 of 30 let in; "
         "after 15 had left, 3 of 30",
     )
@@ -441,6 +441,6 @@ async def test_when_the_last_worker_is_killed_nothing_is_shown_as_held(staged, l
     await leave_all(clients)
     figures.note(
         f"the last worker of all is killed; lease {6 * HEARTBEAT} s",
-        "`ws_status` and the admin show nothing held after the lease, although nobody is left to say so",
+        "`ws_status` and the admin show nothing held after the lease, although no worker is left to report",
         f"{seconds:.1f} s",
     )

@@ -113,7 +113,7 @@ async def test_a_primary_that_dies_with_writes_that_no_replica_has(servers, crow
             slot.release()
     figures.note(
         f"Sentinel: the primary dies with {lost} grants that no replica has",
-        f"at most {lost} above the limit; equal to the truth within two beats",
+        f"at most {lost} above the limit; equal to the truth within two heartbeats",
         f"at most {most} of {LIMIT} held; back after {seconds:.1f} s, equal to the truth {again:.2f} s later",
     )
 

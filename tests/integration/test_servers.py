@@ -132,7 +132,7 @@ async def test_a_killed_worker_gives_its_slots_back_to_its_neighbours_within_two
         await eventually(lambda: shows(lambda pool: pool.held == 10), seconds=2 * HEARTBEAT + 0.2)
         figures.note(
             f"one of three {server} workers is killed, with 20 slots",
-            f"they are free within two beats ({2 * HEARTBEAT} s); its neighbours' clients notice nothing",
+            f"they are free within two heartbeats ({2 * HEARTBEAT} s); the other workers' clients notice nothing",
             f"{time.monotonic() - killed:.2f} s",
         )
         for client in others:
@@ -162,7 +162,7 @@ async def test_a_killed_worker_of_another_host_gives_its_slots_back_with_its_lea
         assert all(client.is_open for client in others)
         figures.note(
             "the only worker of a host is killed, with 20 slots",
-            f"they are free within the lease and one beat ({lease + beat} s)",
+            f"they are free within the lease and one heartbeat ({lease + beat} s)",
             f"{seconds:.2f} s",
         )
         await leave_all(doomed + others + more)

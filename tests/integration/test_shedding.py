@@ -112,7 +112,7 @@ async def test_a_worker_whose_loop_is_blocked_refuses_alone_and_recovers(workers
         await eventually(lambda: shows(lambda pool: pool.refused == {"lag": codes(there)[1013]}))
         figures.note(
             "the event loop of one of two workers blocked for 300 ms in every 400",
-            "it reads a lag of 0.3 s and refuses a part, the other one nobody, and open connections live",
+            "it reads a lag of 0.3 s and refuses a part, the other worker none, and open connections stay",
             f"{lag.reading:.2f} s; {codes(there)[1013]} of 60 refused, {codes(here)[1013]} of 60 at the other",
         )
         figures.note("… when that ends", "all are admitted again within 4.5 s", f"{recovered:.1f} s")
@@ -338,7 +338,7 @@ async def test_a_worker_whose_memory_runs_out_closes_some_and_lives(workers, pre
         assert (await look()).shed == sum(steps) >= len(closed)
         figures.note(
             "40 clients that grow to 280 MiB in a worker that 256 MiB kill",
-            f"first nobody new, then connections closed with 1013, {SHED} a beat at most, until it is below 95 %",
+            f"new ones refused, then connections closed with 1013, {SHED} a heartbeat at most, until it is below 95 %",
             f"{100 * max(readings):.0f} % at the most; {len(closed)} closed in {len(steps)} steps, "
             f"{len(left)} served on; {100 * readings[-1]:.0f} % in the end",
         )

@@ -38,7 +38,7 @@ async def test_no_more_is_held_than_the_policy_allows(admission, prefix, tmp_pat
         f"eight workers, {seconds} s of faults, policy `{policy}`, seed {seed}: "
         + ", ".join(f"{count} × {name.replace('_', ' ')}" for name, count in sorted(faults.items())),
         "never above the limit of 50" if policy == "freeze" else "above the limit by no more than was lent out",
-        f"at most {judge.most} held, {judge.most_allowed} allowed, in {judge.samples} looks",
+        f"at most {judge.most} held, {judge.most_allowed} allowed, in {judge.samples} checks",
     )
     assert judge.over == []
     assert judge.most > 0.9 * LIMIT

@@ -145,7 +145,7 @@ async def test_a_client_that_fell_silent_frees_its_slot_on_every_server(
                 assert (awake.socket.close_code, awake.socket.close_reason) == (1012, CLOSE["reason"])
                 await eventually(lambda: shows(lambda pool: pool.held == 0))
                 figures.note(
-                    f"a client of {server} goes without a word (SIGSTOP), `MAX_CONNECTION_AGE` 2 s",
+                    f"a client of {server} falls silent (SIGSTOP), `MAX_CONNECTION_AGE` 2 s",
                     "its slot is free at its age ± 10 % and a grace; one that listens is told 1012",
                     f"{time.monotonic() - opened:.1f} s",
                 )

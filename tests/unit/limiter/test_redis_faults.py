@@ -195,7 +195,7 @@ async def test_a_fault_that_lasts(limiters, client, fault, caplog, figures):
     await settled(limiters, client)
     equal = time.monotonic() - over
     assert sum(limiter.state.held for limiter in limiters) == 40 + len(tries.admitted)
-    grip = "never above the limit" if fault is evicting_everything else "nobody is let in who was not counted"
+    grip = "never above the limit" if fault is evicting_everything else "no uncounted connection is admitted"
     loud = "; one line at ERROR in each worker" if fault in PERMANENT else ""
     figures.note(
         fault.__doc__,
@@ -262,7 +262,7 @@ async def test_a_blow_that_passes(limiters, client, blow, caplog, figures):
     assert {each.getMessage() for each in warnings} == ({DAMAGE} if blow in DAMAGING else set())
     figures.note(
         f"10 × {blow.__doc__}",
-        "decisions within 400 ms; never above the limit; counts equal within 1 s; nobody decides alone",
+        "decisions within 400 ms; never above the limit; counts equal within 1 s; no worker decides alone",
         f"slowest decision {1000 * tries.slowest:.0f} ms; equal after {1000 * equal:.0f} ms",
     )
 
@@ -285,6 +285,6 @@ async def test_a_redis_that_refuses_tls(admission, server, figures):
     assert admitted == LIMIT // 2
     figures.note(
         "Redis refuses TLS, from the start, one of two expected workers",
-        "decisions within 400 ms; a worker that never met the ledger has its part of the limit, with `share`",
+        "decisions within 400 ms; a worker that never reached the ledger has its part of the limit, with `share`",
         f"{admitted} of {LIMIT} let in; slowest decision {1000 * slowest:.0f} ms",
     )
