@@ -103,7 +103,7 @@ class Connects:
 
 
 @dataclass(frozen=True, slots=True)
-class Calls:
+class LedgerCalls:
     """The workers' calls to the ledger so far: their number, how many failed, and the seconds that all took."""
 
     made: int = 0
@@ -142,7 +142,7 @@ class PoolSnapshot:
     """Signals, mails and webhooks dropped because the queue was full."""
     channels_full: int = 0
     """Connections ended by a ``ChannelFull`` of their consumer."""
-    calls: Calls = field(default_factory=Calls)
+    calls: LedgerCalls = field(default_factory=LedgerCalls)
     classes: Mapping[str, int] = field(default_factory=dict)
     """Slots held by each class that has a share, and by exempt connections."""
     overdue: int = 0
@@ -244,7 +244,7 @@ def _pool(pool: PoolSettings, reading: Reading) -> PoolSnapshot:
         would_refuse=_most_first({name.removeprefix(DRY): n for name, n in counters.items() if name.startswith(DRY)}),
         workers=tuple(sorted(map(_worker, reading.workers), key=lambda worker: (worker.host, worker.pid, worker.id))),
         connects=_connects(reading.seconds),
-        calls=Calls(counters.get(CALLS, 0), counters.get(ERRORS, 0), counters.get(CALLS_TOOK, 0) / 1000),
+        calls=LedgerCalls(counters.get(CALLS, 0), counters.get(ERRORS, 0), counters.get(CALLS_TOOK, 0) / 1000),
         classes=_classes(pool, reading),
         overdue=counters.get(OVERDUE, 0),
         configured=configured,

@@ -25,7 +25,7 @@ class State(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Thresholds:
+class Percentages:
     """Per cent of the limit; ``warning`` defaults to each pool's ``WARN_AT``."""
 
     warning: float | None = None
@@ -38,7 +38,7 @@ class Thresholds:
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class Result:
     """The worst state, and the text of the line."""
 
     state: State
@@ -49,12 +49,12 @@ class Finding:
         return f"ADMISSION {self.state.name} - {self.text}"
 
 
-def unknown(text: str) -> Finding:
+def unknown(text: str) -> Result:
     """The state is unknown, for the reason in ``text``."""
-    return Finding(State.UNKNOWN, plain(text).replace("|", "/"))
+    return Result(State.UNKNOWN, plain(text).replace("|", "/"))
 
 
-def check(snapshot: Snapshot, thresholds: Thresholds) -> Finding:
+def check(snapshot: Snapshot, thresholds: Percentages) -> Result:
     """Compare the pools with the thresholds."""
     if snapshot.ledger.health is Health.DOWN:
         return unknown(problem(snapshot.ledger))
@@ -64,14 +64,14 @@ def check(snapshot: Snapshot, thresholds: Thresholds) -> Finding:
         return unknown("the memory ledger keeps the counts inside each worker")
     states = {pool.name: _state(pool, thresholds) for pool in snapshot.pools}
     worst = max(states.values())
-    told = [pool for pool in snapshot.pools if states[pool.name] is worst]
-    fullest = max(told, key=lambda pool: pool.share)
-    shown = told if worst is not State.OK else [fullest]
+    alike = [pool for pool in snapshot.pools if states[pool.name] is worst]
+    fullest = max(alike, key=lambda pool: pool.share)
+    shown = alike if worst is not State.OK else [fullest]
     data = " ".join(_data(pool, thresholds) for pool in snapshot.pools)
-    return Finding(worst, f"{_told(shown)} | {data}")
+    return Result(worst, f"{_described(shown)} | {data}")
 
 
-def _state(pool: PoolSnapshot, thresholds: Thresholds) -> State:
+def _state(pool: PoolSnapshot, thresholds: Percentages) -> State:
     warning, critical = thresholds.of(pool)
     if pool.held >= critical:
         return State.CRITICAL
@@ -88,7 +88,7 @@ def _drains(pool: PoolSnapshot) -> bool:
     return bool(pool.workers) and all(worker.draining for worker in pool.workers)
 
 
-def _told(pools: Iterable[PoolSnapshot]) -> str:
+def _described(pools: Iterable[PoolSnapshot]) -> str:
     return ", ".join(
         f"pool {pool.name}: {pool.held} of {pool.limit} slots held ({int(100 * pool.share)} %){_orders(pool)}"
         for pool in pools
@@ -97,10 +97,10 @@ def _told(pools: Iterable[PoolSnapshot]) -> str:
 
 def _orders(pool: PoolSnapshot) -> str:
     """What makes a pool refuse or admit every connection."""
-    told = {"paused": pool.paused, "all workers draining": _drains(pool), "dry run": pool.dry_run}
-    return "".join(f", {words}" for words, holds in told.items() if holds)
+    words = {"paused": pool.paused, "all workers draining": _drains(pool), "dry run": pool.dry_run}
+    return "".join(f", {word}" for word, holds in words.items() if holds)
 
 
-def _data(pool: PoolSnapshot, thresholds: Thresholds) -> str:
+def _data(pool: PoolSnapshot, thresholds: Percentages) -> str:
     warning, critical = thresholds.of(pool)
     return f"'pool {pool.name}'={pool.held};{warning:g};{critical:g};0;{pool.limit}"

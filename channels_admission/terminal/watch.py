@@ -81,7 +81,7 @@ def _most(values: Iterable[float | None]) -> float:
     return max((value for value in values if value is not None), default=0)
 
 
-class Watch:
+class Frames:
     """The samples so far, and the frames made of them."""
 
     def __init__(self, every: float = EVERY) -> None:
@@ -164,14 +164,14 @@ async def watch(console: Console, look: Look, recall: Recall, every: float = EVE
 
 
 async def _show(console: Console, look: Look, recall: Recall, every: float) -> None:
-    seen = Watch(every)
+    frames = Frames(every)
 
     async def frame() -> RenderableType:
         now = await look()
         for pool in now.pools:
-            if not seen.knows(pool.name):
-                seen.recall(pool, await recall(pool.name))
-        return seen.frame(now)
+            if not frames.knows(pool.name):
+                frames.recall(pool, await recall(pool.name))
+        return frames.frame(now)
 
     if not console.is_terminal or console.is_dumb_terminal:
         while True:

@@ -46,26 +46,26 @@ def _site(snapshot: Snapshot) -> Iterator[Metric]:
     health = snapshot.ledger.health
     yield _gauge("enabled", "Whether admission is switched on.", (), [((), snapshot.enabled)])
     yield _gauge("ledger_up", "Whether the ledger can be read.", (), [((), health is not Health.DOWN)])
-    told = "Whether the ledger started empty or lost its data a moment ago: numbers may be low."
-    yield _gauge("ledger_settling", told, (), [((), health is Health.SETTLING)])
+    text = "Whether the ledger started empty or lost its data a moment ago: numbers may be low."
+    yield _gauge("ledger_settling", text, (), [((), health is Health.SETTLING)])
 
 
 def _slots(pools: Sequence[PoolSnapshot]) -> Iterator[Metric]:
-    def each(name: str, told: str, numbers: Iterable[float]) -> Metric:
-        return _gauge(name, told, ("pool",), zip(((pool.name,) for pool in pools), numbers, strict=True))
+    def each(name: str, text: str, numbers: Iterable[float]) -> Metric:
+        return _gauge(name, text, ("pool",), zip(((pool.name,) for pool in pools), numbers, strict=True))
 
     yield each("held", "Slots held by all workers.", (pool.held for pool in pools))
     yield each("limit", "Slots in the pool.", (pool.limit for pool in pools))
     yield each("free", "Slots left.", (pool.free for pool in pools))
     yield each("limit_configured", "Slots in the pool by the settings.", (pool.configured for pool in pools))
-    told = "Settings in which workers differ; the strictest values are in force."
-    yield each("settings_differing", told, (len(pool.differs) for pool in pools))
+    text = "Settings in which workers differ; the strictest values are in force."
+    yield each("settings_differing", text, (len(pool.differs) for pool in pools))
     yield each("paused", "Whether an operator has paused admissions.", (pool.paused for pool in pools))
     yield each("dry_run", "Whether a dry run refuses no connection.", (pool.dry_run for pool in pools))
-    told = "The level for alerts, numbered as the level: it falls five percentage points below where it rises."
-    yield each("alert_level", told, (list(Level).index(pool.alert) for pool in pools))
-    told = "The level of the pool: 0 calm, 1 warning, 2 critical, 3 full."
-    yield each("level", told, (list(Level).index(pool.level) for pool in pools))
+    text = "The level for alerts, numbered as the level: it falls five percentage points below where it rises."
+    yield each("alert_level", text, (list(Level).index(pool.alert) for pool in pools))
+    text = "The level of the pool: 0 calm, 1 warning, 2 critical, 3 full."
+    yield each("level", text, (list(Level).index(pool.level) for pool in pools))
     yield each("workers", "Workers with a running lease.", (len(pool.workers) for pool in pools))
     draining = (sum(worker.draining for worker in pool.workers) for pool in pools)
     yield each("workers_draining", "Workers that refuse new connections and close their own.", draining)
@@ -74,44 +74,44 @@ def _slots(pools: Sequence[PoolSnapshot]) -> Iterator[Metric]:
 
 
 def _events(pools: Sequence[PoolSnapshot]) -> Iterator[Metric]:
-    def each(name: str, told: str, numbers: Iterable[float]) -> Metric:
-        return _counter(name, told, ("pool",), zip(((pool.name,) for pool in pools), numbers, strict=True))
+    def each(name: str, text: str, numbers: Iterable[float]) -> Metric:
+        return _counter(name, text, ("pool",), zip(((pool.name,) for pool in pools), numbers, strict=True))
 
     yield each("admitted", "Connections admitted.", (pool.admitted for pool in pools))
     labels = ("pool", "reason", "quota")
     yield _counter("refused", "Connections refused.", labels, _refusals(pools))
     would = [(pool, pool.would_refuse) for pool in pools]
-    told = "Connections admitted by a dry run that would have been refused."
-    yield _counter("would_refuse", told, labels, (sample for pool, each in would for sample in _by_reason(pool, each)))
+    text = "Connections admitted by a dry run that would have been refused."
+    yield _counter("would_refuse", text, labels, (sample for pool, each in would for sample in _by_reason(pool, each)))
     yield each("shed", "Connections closed because memory ran out.", (pool.shed for pool in pools))
     yield each("channels_full", "Connections ended by a full channel.", (pool.channels_full for pool in pools))
     yield each("drained", "Connections closed by a drain.", (pool.drained for pool in pools))
     yield each("aged", "Connections closed at their maximum age.", (pool.aged for pool in pools))
-    told = "Connections closed for a newer one under the same quota."
-    yield each("evicted", told, (pool.evicted for pool in pools))
-    told = "Connections closed unauthenticated at their deadline."
-    yield each("overdue", told, (pool.overdue for pool in pools))
-    told = "Handshakes that were admitted and had to wait at the entrance."
-    yield each("delayed", told, (pool.delayed for pool in pools))
-    told = "Connections refused at ACCEPT_DEADLINE, since their consumer had not accepted them."
-    yield each("unaccepted", told, (pool.unaccepted for pool in pools))
-    told = "Handlers cancelled after their client left: not accepted by then, or still running after DISCONNECT_GRACE."
-    yield each("outlived", told, (pool.outlived for pool in pools))
-    told = "Calls of the workers to the ledger that failed."
-    yield each("ledger_errors", told, (pool.calls.failed for pool in pools))
-    told = "Repairs of damaged counts in the ledger."
-    yield each("ledger_healed", told, (pool.healed for pool in pools))
-    told = "Signals, mails and webhooks dropped because the queue was full."
-    yield each("events_dropped", told, (pool.events_dropped for pool in pools))
-    told = "Unexpected exceptions in the workers' heartbeats, by kind. The workers' logs have the tracebacks."
+    text = "Connections closed for a newer one under the same quota."
+    yield each("evicted", text, (pool.evicted for pool in pools))
+    text = "Connections closed unauthenticated at their deadline."
+    yield each("overdue", text, (pool.overdue for pool in pools))
+    text = "Handshakes that were admitted and had to wait at the entrance."
+    yield each("delayed", text, (pool.delayed for pool in pools))
+    text = "Connections refused at ACCEPT_DEADLINE, since their consumer had not accepted them."
+    yield each("unaccepted", text, (pool.unaccepted for pool in pools))
+    text = "Handlers cancelled after their client left: not accepted by then, or still running after DISCONNECT_GRACE."
+    yield each("outlived", text, (pool.outlived for pool in pools))
+    text = "Calls of the workers to the ledger that failed."
+    yield each("ledger_errors", text, (pool.calls.failed for pool in pools))
+    text = "Repairs of damaged counts in the ledger."
+    yield each("ledger_healed", text, (pool.healed for pool in pools))
+    text = "Signals, mails and webhooks dropped because the queue was full."
+    yield each("events_dropped", text, (pool.events_dropped for pool in pools))
+    text = "Unexpected exceptions in the workers' heartbeats, by kind. The workers' logs have the tracebacks."
     kinds = [((pool.name, kind), count) for pool in pools for kind, count in pool.faults.items()]
-    yield _counter("heartbeat_errors", told, ("pool", "kind"), kinds)
+    yield _counter("heartbeat_errors", text, ("pool", "kind"), kinds)
     yield _calls(pools)
 
 
 def _calls(pools: Iterable[PoolSnapshot]) -> Metric:
-    told = "Calls of the workers to the ledger, in seconds. One call may decide many handshakes."
-    family = SummaryMetricFamily(f"{PREFIX}ledger_call_seconds", told, labels=["pool"])
+    text = "Calls of the workers to the ledger, in seconds. One call may decide many handshakes."
+    family = SummaryMetricFamily(f"{PREFIX}ledger_call_seconds", text, labels=["pool"])
     for pool in pools:
         family.add_metric([pool.name], pool.calls.made, pool.calls.seconds)
     return family
@@ -138,16 +138,16 @@ def _workers(pools: Iterable[PoolSnapshot]) -> Iterator[Metric]:
     silence = [((worker.id,), worker.last_beat) for worker in workers]
     yield _gauge("worker_silence_seconds", "Seconds since the last report of a worker.", ("worker",), silence)
     loads = [((worker.id, load.name), load) for worker in workers for load in worker.load]
-    told = "The reading of a monitor: seconds for the lag, a share for the rest; absent where unknown."
+    text = "The reading of a monitor: seconds for the lag, a share for the rest; absent where unknown."
     readings = [(labels, load.reading) for labels, load in loads if load.reading is not None]
-    yield _gauge("worker_reading", told, ("worker", "monitor"), readings)
+    yield _gauge("worker_reading", text, ("worker", "monitor"), readings)
     lags = [(worker, load) for worker in workers for load in worker.load]
     medians = [((worker.id,), load.median) for worker, load in lags if load.median is not None]
-    told = "The median delay of the worker's event loop in the last two seconds."
-    yield _gauge("worker_lag_median_seconds", told, ("worker",), medians)
+    text = "The median delay of the worker's event loop in the last two seconds."
+    yield _gauge("worker_lag_median_seconds", text, ("worker",), medians)
     longest = [((worker.id,), load.longest) for worker, load in lags if load.longest is not None]
-    told = "The longest delay of the worker's event loop in the last two seconds; the reading has the 99th percentile."
-    yield _gauge("worker_lag_longest_seconds", told, ("worker",), longest)
+    text = "The longest delay of the worker's event loop in the last two seconds; the reading has the 99th percentile."
+    yield _gauge("worker_lag_longest_seconds", text, ("worker",), longest)
     pressures = [(labels, load.pressure) for labels, load in loads]
     yield _gauge("worker_pressure", "The share of handshakes that a monitor refuses.", ("worker", "monitor"), pressures)
 
@@ -162,15 +162,15 @@ def _latest(workers: Iterable[WorkerSnapshot]) -> Mapping[str, WorkerSnapshot]:
     return latest
 
 
-def _gauge(name: str, told: str, labels: Sequence[str], samples: Iterable[Sample]) -> Metric:
-    family = GaugeMetricFamily(PREFIX + name, told, labels=labels)
+def _gauge(name: str, text: str, labels: Sequence[str], samples: Iterable[Sample]) -> Metric:
+    family = GaugeMetricFamily(PREFIX + name, text, labels=labels)
     for values, number in samples:
         family.add_metric(values, number)
     return family
 
 
-def _counter(name: str, told: str, labels: Sequence[str], samples: Iterable[Sample]) -> Metric:
-    family = CounterMetricFamily(PREFIX + name, told, labels=labels)
+def _counter(name: str, text: str, labels: Sequence[str], samples: Iterable[Sample]) -> Metric:
+    family = CounterMetricFamily(PREFIX + name, text, labels=labels)
     for values, number in samples:
         family.add_metric(values, number)
     return family

@@ -125,14 +125,14 @@ class Command(BaseCommand):
             raise CommandError(status.problem(snapshot.ledger), returncode=LEDGER_DOWN)
 
     def _check(self, options: Mapping[str, Any]) -> None:
-        thresholds = nagios.Thresholds(options["warn"], _critical(options))
+        thresholds = nagios.Percentages(options["warn"], _critical(options))
         try:
-            finding = nagios.check(_look(options["pool"]), thresholds)
+            result = nagios.check(_look(options["pool"]), thresholds)
         except CommandError as error:
-            finding = nagios.unknown(str(error))
-        self.stdout.write(finding.line)
-        if finding.state:
-            sys.exit(finding.state)
+            result = nagios.unknown(str(error))
+        self.stdout.write(result.line)
+        if result.state:
+            sys.exit(result.state)
 
     def _watch(self, options: Mapping[str, Any]) -> None:
         pool, host, settings = options["pool"], options["host"], _settings(options["pool"])

@@ -26,9 +26,9 @@ from channels_admission.ledger import open_ledger
 from channels_admission.management.commands.ws_status import Command
 from channels_admission.status.history import History, Series
 from channels_admission.status.snapshot import (
-    Calls,
     Connects,
     Health,
+    LedgerCalls,
     LedgerSnapshot,
     PoolSnapshot,
     Second,
@@ -284,7 +284,7 @@ def test_json_has_the_documented_shape(shared, redis_server):
 
 @pytest.mark.parametrize(
     "shape",
-    [Snapshot, LedgerSnapshot, PoolSnapshot, Side, WorkerSnapshot, Calls, Connects, Second, History, Series],
+    [Snapshot, LedgerSnapshot, PoolSnapshot, Side, WorkerSnapshot, LedgerCalls, Connects, Second, History, Series],
 )
 def test_help_tells_every_field_of_the_json(shape):
     text = Command().create_parser("manage.py", "ws_status").format_help()

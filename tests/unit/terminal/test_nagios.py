@@ -13,7 +13,7 @@ from django.core.management.base import CommandError
 from channels_admission.core.levels import Level
 from channels_admission.management.commands import ws_status
 from channels_admission.status.snapshot import Health, LedgerSnapshot, PoolSnapshot, Snapshot, WorkerSnapshot
-from channels_admission.terminal.nagios import State, Thresholds, check, unknown
+from channels_admission.terminal.nagios import Percentages, State, check, unknown
 
 from demo.servers import TESTPROJECT, environment
 
@@ -33,7 +33,7 @@ def snapshot(*pools: PoolSnapshot, **changes) -> Snapshot:
 
 
 def checked(*pools: PoolSnapshot, warning: float | None = None, critical: float = 90, **changes) -> tuple[int, str]:
-    found = check(snapshot(*pools, **changes), Thresholds(warning, critical))
+    found = check(snapshot(*pools, **changes), Percentages(warning, critical))
     return int(found.state), found.line
 
 

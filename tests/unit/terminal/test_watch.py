@@ -24,7 +24,7 @@ from channels_admission.ledger import open_ledger
 from channels_admission.status.history import History, Series
 from channels_admission.status.snapshot import Health, LedgerSnapshot, PoolSnapshot, Snapshot
 from channels_admission.terminal.sparkline import Sparkline
-from channels_admission.terminal.watch import KEPT, Watch
+from channels_admission.terminal.watch import KEPT, Frames
 
 from demo.servers import TESTPROJECT, Redis, environment
 from support.reports import Reporter
@@ -53,7 +53,7 @@ def outage(second: float) -> Snapshot:
 
 def shown(*looks: Snapshot, **options) -> list[str]:
     """The last frame of several looks, line by line."""
-    seen = Watch()
+    seen = Frames()
     frames = [seen.frame(each) for each in looks]
     return printed(frames[-1], **options).splitlines()
 
@@ -97,7 +97,7 @@ def test_counters_that_start_over_are_no_refusals():
 
 
 def test_a_terminal_full_of_looks_is_remembered_and_no_more():
-    seen = Watch()
+    seen = Frames()
     for second in range(KEPT + 100):
         seen.frame(look(second, 1))
     assert len(seen._trends["default"].samples) == KEPT
@@ -114,8 +114,8 @@ def past(step: int, held: list[int | None], full: list[int]) -> Series:
     return Series(step, int(NOON.timestamp()) - step * len(held), tuple(held), (50,) * len(held), (), {"full": full})
 
 
-def recalled(every: float) -> Watch:
-    seen = Watch(every)
+def recalled(every: float) -> Frames:
+    seen = Frames(every)
     seconds = past(1, [None, None, 10, 20, 25, 25, 50, 50], [0, 0, 0, 0, 4, 0, 2, 2])
     minutes = past(60, [10, 50], [0, 60])
     seen.recall(look(0, 50, 108).pools[0], History("default", int(NOON.timestamp()), seconds, minutes))

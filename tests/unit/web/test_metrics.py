@@ -15,8 +15,8 @@ from prometheus_client.parser import text_string_to_metric_families as parse
 from channels_admission.core.levels import Level
 from channels_admission.core.readings import Load
 from channels_admission.status.snapshot import (
-    Calls,
     Health,
+    LedgerCalls,
     LedgerSnapshot,
     PoolSnapshot,
     Snapshot,
@@ -42,7 +42,8 @@ WORKER = WorkerSnapshot(
 POOL = PoolSnapshot(
     name="default", held=36, limit=50, free=14, share=0.72, warn_at=0.7, level=Level.WARNING, admitted=412,
     refused={"full": 148, "lag": 2, "quota:address": 7, "attempts:address": 5}, shed=3,
-    workers=(WORKER, replace(WORKER, id="web-2:7:cd34", held=6, load=(), draining=True)), calls=Calls(1000, 4, 0.75),
+    workers=(WORKER, replace(WORKER, id="web-2:7:cd34", held=6, load=(), draining=True)),
+    calls=LedgerCalls(1000, 4, 0.75),
     classes={"paying": 20, "exempt": 1}, overdue=5, unaccepted=8, outlived=7, channels_full=9, healed=6,
     events_dropped=16, delayed=17,
     faults={"OSError": 3},
