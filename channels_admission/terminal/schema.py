@@ -25,7 +25,8 @@ SCHEMA = (
     admitted connections admitted so far
     refused  connections refused so far, by reason: "full", "rate",
              "settling", "crowd", "entrance", "ledger", "paused",
-             "draining", "share", "quota:NAME", "attempts:NAME", or the monitor that refused
+             "draining", "share", "quota:NAME", "attempts:NAME", or the
+             monitor that refused
     shed     connections closed so far because memory ran out
     channels_full  connections ended by a full channel so far
     classes  slots held by each class that has a share, and by exempt
