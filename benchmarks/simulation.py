@@ -1,20 +1,23 @@
 """The return of a herd, simulated: all clients of a pool lose their connections in one instant.
 
 The clients follow the rules of ``demo.rules``; the server side is the package's own
-:mod:`channels_admission.core.rate`, asked once a tick, as a limiter asks its ledger. Networks and servers
+:mod:`channels_admission.core.rate` and
+:mod:`channels_admission.limiter.retries`, asked once a tick, as a limiter asks its ledger. Networks and servers
 take no time here. Seconds throughout.
 """
 
 import random
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
+from channels_admission.core.counters import Reason
 from channels_admission.core.protocol import Terms
-from channels_admission.core.rate import Pace, RetrySchedule
+from channels_admission.core.rate import Pace, Situation
+from channels_admission.limiter.retries import RetrySchedule
 
 from demo.rules import POLICY, Rule
 
@@ -105,13 +108,23 @@ def _grouped(keys: Ticks, due: Ticks, ids: Ids) -> Iterator[tuple[int, Ticks, Id
         yield int(keys[start]), due[start:end], ids[start:end]
 
 
+@dataclass(frozen=True, slots=True)
+class Books:
+    """What the schedule must know of a limiter that is the pool's only one."""
+
+    terms: Terms
+    workers: int = 1
+    entrance_speed: float = 0.0
+    counters: Counter[str] = field(default_factory=Counter)
+
+
 class Door:
     """The server side: one ledger and one limiter, each call of a tick answered as the package would."""
 
     def __init__(self, rate: float) -> None:
         self._terms = Terms(rate=rate, burst=max(1, round(BURST_TIME * rate)))
         self._pace = Pace(0.0, self._terms)
-        self._schedule = RetrySchedule(self._terms)
+        self._schedule = RetrySchedule(Books(self._terms))
 
     def admit(self, coming: int, now: float) -> int:
         """How many of those who come are let in."""
@@ -119,10 +132,11 @@ class Door:
 
     def hints(self, refused: int, now: float) -> NDArray[np.float64]:
         """When each of the others should come again, from now, rounded up to tenths as a refusal tells it."""
-        offer = self._pace.offer(now, self._terms, refused, self._schedule.owed, full=False)
+        offer = self._pace.offer(now, self._terms, refused, self._schedule.owed, Situation())
         self._schedule.owed = 0
-        self._schedule.renew(offer, refused, now)
-        told = np.fromiter((self._schedule.next(now) for _ in range(refused)), float, refused)
+        if offer:
+            self._schedule.renew(offer, refused, now)
+        told = np.fromiter((self._schedule.retry_after(Reason.RATE, now) for _ in range(refused)), float, refused)
         return np.ceil(10 * told) / 10
 
 

@@ -157,6 +157,9 @@ class Report:
     terms: Terms = Terms()
     owed: int = 0
     """Retry times given to refused clients beyond those that the ledger has reserved."""
+    speed: float = 0.0
+    """Connections a second that its entrance has lately admitted while it had to spread them; 0 if unknown.
+    Finite, in whole thousandths."""
     controls: Controls = NOTHING_SET
     """The newest overrides that this worker knows, for a ledger that has lost its data."""
     draining: bool = False
@@ -206,7 +209,7 @@ class View:
     shortfall: Reason | None = None
     """Why less was granted than wanted."""
     offer: Offer | None = None
-    """Retry times for the refused handshakes; None if no pace is known."""
+    """Retry times for the refused handshakes; None if there are none."""
     now: float = 0.0
     """Unix time by the ledger."""
     controls: Controls | None = None

@@ -2,26 +2,48 @@
 
 Pure, like :mod:`.core.levels`; all times are seconds of a clock that never runs backwards. A ledger
 keeps a :class:`Pace` for each pool (``ledger/lua/rate.lua`` has the same rules in milliseconds, and one
-contract holds both), a limiter keeps a :class:`RetrySchedule` of the moments it may give away.
+contract holds both). A limiter gives its retry times away by :class:`~.limiter.retries.RetrySchedule`.
 
 - **Rate**: the generic cell rate algorithm (ITU-T I.371) as a token bucket. In any window of ``t``
   seconds no more than ``burst + rate * t`` enter.
 - **Slow start**: the rate grows evenly from nothing to its full value. Instead of the rate it is
   the time that is slowed: *pace time* passes at the share of the rate that is in force, so that
   the bucket and the schedule know the full rate only.
-- **Schedule**: every refused client is given the next free moment, and the ledger keeps the tail.
-  Moments lie a little wider apart than admissions could, so that a late client delays no other.
+- **Schedule**: every refused client is given the next free retry time, and the ledger keeps the tail.
+  Retry times lie a little wider apart than admissions could, so that a late client delays no other.
+- **Speed**: the schedule goes by the lowest speed that is known: the rate, the measured speed of the
+  workers' entrances, and in a full pool the speed at which slots become free. Where none is known, it
+  goes by :data:`PROBING`.
+- **Drought**: while nobody is admitted, retry times move away in proportion (:data:`GROWTH`). A pause
+  of a second costs a second and a half, and a pause of hours is asked a few times a minute by each client.
 """
 
 import math
-import random
+from dataclasses import dataclass
 
-from .counters import ATTEMPTS, QUOTA, Reason
+from .counters import Reason
 from .levels import ROUNDING
 from .protocol import Offer, Terms
 
 SCHEDULED = 0.97
-"""Moments given away, as a share of the admissions that are possible."""
+"""Retry times given away, as a share of the admissions that are possible."""
+PROBING = 50.0
+"""Attempts a second for each worker where no speed is known, so that the first to come back find out.
+
+Fifty refusals take a worker about a hundredth of its time, and the two hundred clients that four workers refuse in the
+first moment of a herd are back within a second of each other.
+"""
+GROWTH = 0.5
+"""The earliest retry time, as a share of the time since the pool began to refuse and has admitted nobody."""
+MOST_SPEED = 1e6
+"""The greatest speed that a worker reports, connections a second."""
+SHUT = (Reason.FULL, Reason.PAUSED)
+"""Reasons for which a pool admits less than its speed: retry times that were given for them end with them."""
+
+
+def bounded(speed: float) -> float:
+    """A measured speed as a report may tell it: finite, in thousandths of a connection a second."""
+    return round(min(speed, MOST_SPEED), 3) if speed > 0 else 0.0
 
 
 def paced(elapsed: float, slow_start: float) -> float:
@@ -56,6 +78,45 @@ class Bucket:
         return True
 
 
+class Drought:
+    """Refusals that follow one another while nobody is admitted."""
+
+    def __init__(self) -> None:
+        self._since: float | None = None
+        self._last = 0.0
+
+    def end(self) -> None:
+        """Somebody was admitted."""
+        self._since = None
+
+    def soonest(self, now: float, retry_after: tuple[float, float]) -> float:
+        """How far away the earliest retry time is for one that is refused ``now``.
+
+        A drought is over when nobody was refused for as long as a client may be told to wait.
+        """
+        low, high = retry_after
+        if self._since is None or now - self._last > high:
+            self._since = now
+        self._last = now
+        return min(high, max(low, GROWTH * (now - self._since)))
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """What a ledger knows of a pool when it schedules retry times."""
+
+    why: Reason | None = None
+    """Why less is granted than wanted; without anybody refused, what holds now."""
+    workers: int = 1
+    """Those that take connections."""
+    speed: float = 0.0
+    """Connections a second that their entrances let in, added up; 0 where unknown."""
+    is_open: bool = True
+    """Whether it has room, and more than is about to be taken."""
+    settles_in: float = 0.0
+    """Seconds until the ledger grants freely again."""
+
+
 class Pace:
     """A ledger's half: the bucket, the slow start, the tail of the schedule, and how fast slots become free.
 
@@ -63,117 +124,87 @@ class Pace:
     """
 
     def __init__(self, clock: float, terms: Terms) -> None:
-        self._outflow = 0.0
+        self._outflow = self._lately = 0.0
         self._measured_at = clock
         self._measured = 0
+        self._drought = Drought()
         self._begin(clock, terms)
 
     def _begin(self, clock: float, terms: Terms) -> None:
         self._began = clock
         self._tail = 0.0
-        self._was_full = False
+        self._shut_at: float | None = None
+        """Since when the pool has been full or paused."""
         self._full_at = (terms.burst - 1) / terms.rate if terms.rate else 0.0
 
     def admit(self, wanted: int, clock: float, terms: Terms, *, empty: bool) -> int:
         """How many of ``wanted`` may enter now, the start being slow where they enter an ``empty`` pool."""
-        if terms.rate is None:
-            return wanted
+        granted = wanted if terms.rate is None else self._spend(wanted, terms.rate, clock, terms, empty=empty)
+        if granted:
+            self._drought.end()
+        return granted
+
+    def _spend(self, wanted: int, rate: float, clock: float, terms: Terms, *, empty: bool) -> int:
         granted = min(wanted, self._tokens(clock, terms))
         if terms.slow_start and empty and granted:
             self._begin(clock, terms)
             granted = 1
-        self._full_at = max(self._full_at, self._passed(clock, terms)) + granted / terms.rate
+        self._full_at = max(self._full_at, self._passed(clock, terms)) + granted / rate
         return granted
 
-    def measure(self, clock: float, released: int, every: float) -> None:
-        """Learn from the number of slots ever released how fast they become free, once in ``every`` seconds."""
+    def measure(self, clock: float, released: int, every: float, *, admitting: bool = False) -> None:
+        """Learn from the number of slots ever released how fast they become free, once in ``every`` seconds.
+
+        What has become free in the seconds that are not over yet counts as well, as the least that it may come to.
+        ``admitting`` says that workers have admitted somebody on slots that were theirs already.
+        """
+        if admitting:
+            self._drought.end()
         elapsed = clock - self._measured_at
         if round(1000 * elapsed) >= round(1000 * every):  # in whole milliseconds, as Redis measures
             speed = max(0, released - self._measured) / elapsed
             self._outflow = (self._outflow + speed) / 2 if self._outflow else speed
             self._measured_at, self._measured = clock, released
+        self._lately = max(0, released - self._measured) / every
 
-    def offer(self, clock: float, terms: Terms, refused: int, owed: int, *, full: bool) -> Offer | None:
-        """Moments for ``refused`` clients, after those for ``owed`` that were given away already.
-
-        None where no pace is known: there is no rate, or the pool is full, and nobody has left lately.
-        """
-        speed = terms.rate or 0.0
-        if terms.rate is None or (full and self._outflow < speed):
-            speed = self._outflow
-        if not speed or not refused + owed:
+    def offer(self, clock: float, terms: Terms, refused: int, owed: int, now: Situation) -> Offer | None:
+        """Retry times for ``refused`` clients, after those for ``owed`` that were given away already; None for none."""
+        if not refused + owed:
             return None
-        if refused:
-            # What was promised while slots were missing says nothing of a pool that has room again.
-            self._tail, self._was_full = 0.0 if self._was_full and not full else self._tail, full
-        low, high = terms.retry_after
-        step, elapsed = 1 / (SCHEDULED * speed), clock - self._began
-        first = max(self._tail, paced(elapsed + low, terms.slow_start)) + owed * step
+        self._open_or_shut(clock, now, by_refusal=refused > 0)
+        high = terms.retry_after[1]
+        soonest = max(self._drought.soonest(clock, terms.retry_after), min(high, now.settles_in))
+        elapsed = clock - self._began
+        first = max(self._tail, paced(elapsed + soonest, terms.slow_start))
+        step = 1 / (SCHEDULED * self._speed(terms, now))
+        if now.why is Reason.FULL and self._shut_at is not None and clock - self._shut_at < high:
+            # What has been seen for so long says nothing of a later time.
+            left = paced(clock - self._shut_at + elapsed, terms.slow_start) - first
+            step = min(step, max(left / (refused + owed), 1 / (SCHEDULED * self._most(terms, now))))
+        first += owed * step
         self._tail = min(first + refused * step, max(self._tail, paced(elapsed + high, terms.slow_start)))
         return Offer(first, step, elapsed)
+
+    def _open_or_shut(self, clock: float, now: Situation, *, by_refusal: bool) -> None:
+        """Note since when it has been shut. What was promised meanwhile says nothing of a pool that is open again."""
+        shut = now.why in SHUT if by_refusal else self._shut_at is not None and not now.is_open
+        if not shut and self._shut_at is not None:
+            self._tail = 0.0
+        self._shut_at = (clock if self._shut_at is None else self._shut_at) if shut else None
+
+    def _speed(self, terms: Terms, now: Situation) -> float:
+        """The lowest of those known."""
+        outflow = max(self._outflow, self._lately)
+        return min(self._most(terms, now), outflow) if outflow and now.why is Reason.FULL else self._most(terms, now)
+
+    def _most(self, terms: Terms, now: Situation) -> float:
+        """The lowest of those known, apart from the outflow."""
+        probing = PROBING * max(1, now.workers)
+        speeds = [speed for speed in (terms.rate, now.speed) if speed]
+        return min([*speeds, probing] if now.why is Reason.FULL else speeds, default=probing)
 
     def _tokens(self, clock: float, terms: Terms) -> int:
         return tokens(self._full_at, self._passed(clock, terms), terms.rate or 0.0, terms.burst)
 
     def _passed(self, clock: float, terms: Terms) -> float:
         return paced(clock - self._began, terms.slow_start)
-
-
-class RetrySchedule:
-    """A limiter's half: the moments it gives to the clients that it refuses."""
-
-    def __init__(self, terms: Terms) -> None:
-        self._terms = terms
-        self._offer: Offer | None = None
-        self._at = 0.0
-        self._given = 0
-        self._reserved = 0
-        self.owed = 0
-        """Moments given away beyond those that a ledger has reserved."""
-
-    def renew(self, offer: Offer | None, reserved: int, now: float) -> None:
-        """Go on from ``offer``, of whose moments so many are this limiter's own."""
-        self._offer, self._reserved, self._at, self._given = offer, reserved, now, 0
-
-    def go_alone(self, workers: int, now: float) -> None:
-        """Go on without a ledger: at this worker's part of the rate, from the earliest moment on."""
-        offer, slow_start = None, self._terms.slow_start
-        if self._terms.rate:
-            offer = Offer(
-                slow_start / 2 + self._terms.retry_after[0], workers / (SCHEDULED * self._terms.rate), slow_start
-            )
-        self.renew(offer, 0, now)
-
-    def retry_after(self, reason: str, now: float, wait: float = 0.0) -> float:
-        """Seconds until a client refused for ``reason`` should come again, or ``wait`` where a client has its own."""
-        low, high = self._terms.retry_after
-        if reason.startswith(QUOTA):
-            return self.chance()
-        if reason == Reason.ENTRANCE or reason.startswith(ATTEMPTS):
-            return max(low, wait) if wait < high else random.uniform((low + high) / 2, high)
-        return self.next(now)
-
-    def chance(self) -> float:
-        """Seconds within the bounds, by lot: for whom no moment is any better than another."""
-        return random.uniform(*self._terms.retry_after)
-
-    def soon(self, now: float) -> float:
-        """The same for one whose connection we end: by the rate, and without one soon, for there may be room."""
-        low, high = self._terms.retry_after
-        if self._terms.rate and self._offer is not None:
-            return self.next(now)
-        if self._terms.rate:
-            self.owed += 1
-        return random.uniform(low, min(2 * low, high))
-
-    def next(self, now: float) -> float:
-        """Seconds from now until the next free moment; beyond the bounds, a chance one in their upper half."""
-        low, high = self._terms.retry_after
-        if self._offer is None:
-            return random.uniform(low, high)
-        offer, slow_start = self._offer, self._terms.slow_start
-        moment = unpaced(offer.first + self._given * offer.step, slow_start) - offer.elapsed - (now - self._at)
-        self._given += 1
-        if self._given > self._reserved:
-            self.owed += 1
-        return max(low, moment) if moment <= high else random.uniform((low + high) / 2, high)

@@ -41,6 +41,8 @@ class WorkerReading:
     """Unexpected exceptions in its own tasks since it started, by kind."""
     settings: str = ""
     """The fingerprint of its settings; empty if unknown."""
+    speed: float = 0.0
+    """Connections a second that its entrance has lately admitted while it had to spread them; 0 if unknown."""
 
 
 @dataclass(frozen=True, slots=True)

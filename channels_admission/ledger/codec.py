@@ -13,6 +13,7 @@ from ..core.agreement import FINGERPRINT, MOST_SETTINGS, fingerprint, numbers_of
 from ..core.counters import ATTEMPTS, QUOTA, Reason, faults_in
 from ..core.levels import Edge, Level
 from ..core.protocol import KEY_BYTES, Aged, Ask, Evicted, Fair, Key, Neighbour, Offer, View
+from ..core.rate import MOST_SPEED
 from ..core.readings import Load, Moment, Past, Reading, WorkerReading
 from ..core.shares import Bound, Class
 from ..runtime.identity import MOST_PID
@@ -25,16 +26,18 @@ KEYS = (
 )  # fmt: skip
 """The keys of a pool as the script names them, in their order; those from ``claims`` on only where it is shared."""
 POOL = (
-    "#total", "#version", "#clock", "#real", "#settled", "#limit", "#counters", "#draining", "#alert", "#pace",
-    "#settings", "#check",
+    "#total", "#version", "#clock", "#real", "#settled", "#limit", "#counters", "#draining", "#speed", "#alert",
+    "#pace", "#settings", "#check",
 )  # fmt: skip
 """The fields of ``counts`` that are the pool's own; the last of them seals the others."""
 RECORD = (
-    "held", "seq", "seen", "ends", "started", "server", "counters", "load", "draining", "classes", "claimed",
+    "held", "seq", "seen", "ends", "started", "server", "counters", "load", "draining", "speed",
+    "classes", "claimed",
 )  # fmt: skip
 """What a worker's record says, in this order with ``|`` between, and a seal; the last two only in a shared pool.
 
-Times are Redis's, in milliseconds, but for the lease's end, which is the pool's clock's.
+Times are Redis's, in milliseconds, but for the lease's end, which is the pool's clock's. The speed is in connections
+in a thousand seconds, so that sums of it are exact, and nothing where it is unknown.
 """
 WORKER = re.compile(r"[A-Za-z0-9._-]{1,32}:\d{1,10}:[0-9a-f]{1,16}")
 SERVER = re.compile(rf"([a-z0-9._-]{{0,24}})(?:#({FINGERPRINT}))?")
@@ -284,6 +287,7 @@ def _worker(name: str, record: str, now: int, settings: str) -> WorkerReading | 
             name: min(int(count), MAX_LIMIT) for name, count in CLASS.findall(fields.get("classes", ""))[:MOST_CLASSES]
         },
         faults=dict(list(faults_in(counters_of(fields["counters"])).items())[:MOST_KINDS]),
+        speed=min((_number(fields["speed"]) or 0) / 1000, MOST_SPEED),
     )
 
 

@@ -12,13 +12,13 @@ from ..conf import Settings
 from ..core import agreement, levels
 from ..core.agreement import differences, fingerprint, numbers_of, strictest
 from ..core.attempts import Buckets, judge
-from ..core.counters import RELEASED, Counters, Reason, faults_in, is_decision
+from ..core.counters import ADMITTED, RELEASED, Counters, Reason, faults_in, is_decision
 from ..core.holders import Holders
 from ..core.levels import Edge, Level
 from ..core.overrides import EVERYBODY, NOTHING_SET, Controls, Drain
 from ..core.protocol import Key, Neighbour, Report, View
 from ..core.quota import decide
-from ..core.rate import Pace
+from ..core.rate import Pace, Situation
 from ..core.readings import Past, Reading, WorkerReading
 from ..core.shares import Bound
 from .base import (
@@ -193,19 +193,26 @@ class MemoryLedger:
         if report.beat:
             self._end_orders(pool, total, limit)
         edges = self._edges(pool, report, total, limit)
-        self._count_events(pool, report, entry, total, limit)
-        pace.measure(pool.clock, pool.counters[RELEASED], self._settings.heartbeat)
-        is_full = grant.shortfall is Reason.FULL
+        admitted = self._count_events(pool, report, entry, total, limit)
+        is_admitting = bool(admitted and pool.controls.paused is None)
+        pace.measure(pool.clock, pool.counters[RELEASED], self._settings.heartbeat, admitting=is_admitting)
+        workers = sum(not other.report.draining for other in entries.values())
+        situation = Situation(
+            why=grant.shortfall or self._shut(pool, total, limit),
+            workers=workers,
+            speed=sum(other.report.speed for other in entries.values()),
+            is_open=pool.controls.paused is None and not levels.scarce(total, limit),
+        )
         return View(
             granted=grant.slots,
             total=total,
             limit=limit,
-            workers=sum(not other.report.draining for other in entries.values()),
+            workers=workers,
             version=pool.version,
             settling=False,
             lapsed=entry is None and report.version > 0,
             shortfall=grant.shortfall,
-            offer=pace.offer(pool.clock, report.terms, grant.refused, report.owed, full=is_full),
+            offer=pace.offer(pool.clock, report.terms, grant.refused, report.owed, situation),
             now=self._wall_clock(),
             controls=pool.controls if pool.controls.version > report.controls.version else None,
             level=pool.level,
@@ -284,14 +291,22 @@ class MemoryLedger:
             return Reason.PAUSED
         return Reason.RATE if granted < room else Reason.FULL
 
-    def _count_events(self, pool: _Pool, report: Report, entry: _Entry | None, total: int, limit: int) -> None:
-        """Count what has happened since the report before, and note when."""
+    def _shut(self, pool: _Pool, total: int, limit: int) -> Reason | None:
+        """Why a handshake would be refused now."""
+        if pool.controls.paused:
+            return Reason.PAUSED
+        return Reason.FULL if total >= limit else None
+
+    def _count_events(self, pool: _Pool, report: Report, entry: _Entry | None, total: int, limit: int) -> int:
+        """Count what has happened since the report before, and note when; how many were admitted."""
         before = entry.report.counters if entry else report.acknowledged
-        _add(pool.counters, _rises(report.counters, before))
+        rises = _rises(report.counters, before)
+        _add(pool.counters, rises)
         known = entry is not None or not report.version
         elapsed = self._clock() - entry.seen if entry else report.age
         decided = _decided(report.counters, before) if known else {}
         pool.past.note(self._wall_clock(), total, limit, decided, elapsed)
+        return rises.get(ADMITTED, 0)
 
     def _edges(self, pool: _Pool, report: Report, total: int, limit: int) -> tuple[Edge, ...]:
         """What this report's worker is to tell of: what it brought about, and what nobody else can tell any more."""
@@ -379,6 +394,7 @@ class MemoryLedger:
                 draining=entry.report.draining,
                 faults=faults_in(entry.report.counters),
                 settings=fingerprint(self._text(entry.report)),
+                speed=entry.report.speed,
             )
             for entry in alive
         )

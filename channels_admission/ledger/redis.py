@@ -426,6 +426,7 @@ def packed_report(report: Report, settings: Settings) -> bytes:
         "retry_low": _milliseconds(report.terms.retry_after[0]),
         "retry_high": _milliseconds(report.terms.retry_after[1]),
         "owed": report.owed,
+        "speed": round(1000 * report.speed) or None,  # connections in a thousand seconds
         "load": loaded(report.load),
         "controls": controls_text(report.controls),
         "draining": int(report.draining),

@@ -16,10 +16,10 @@ from ..core.agreement import LONGEST as LONGEST_SETTINGS
 from ..core.attempts import LONGEST, SETS, WAYS
 from ..core.counters import ADMITTED, DRY, FAULT, NO_HANDSHAKES, OTHER, RELEASED
 from ..core.holders import MOST_POSTED
-from ..core.levels import CRITICAL_AT, HYSTERESIS, ROUNDING
+from ..core.levels import CRITICAL_AT, HYSTERESIS, NEAR_FULL, ROUNDING
 from ..core.overrides import EVERYBODY
 from ..core.protocol import KEY_BYTES
-from ..core.rate import SCHEDULED
+from ..core.rate import GROWTH, MOST_SPEED, PROBING, SCHEDULED
 from .base import (
     COUNTER_BYTES,
     COUNTERS_BYTES,
@@ -42,7 +42,10 @@ PARTS = (
 )  # fmt: skip
 SHARED = ("books", "claims", "quotas", "attempts", "holders")
 """The parts that are run only for a pool that is shared; they stand together. To any other they are empty tables."""
-READ = {**dict.fromkeys(("held", "seq", "seen", "ends", "started"), "%d+"), "counters": "[^|]*", "draining": "[01]"}
+READ = {
+    **dict.fromkeys(("held", "seq", "seen", "ends", "started"), "%d+"), "counters": "[^|]*", "draining": "[01]",
+    "speed": "%d*",
+}  # fmt: skip
 """The parts of a worker's record that the script reads, and as what; what only a shared pool has is read as one."""
 
 
@@ -91,7 +94,11 @@ CONSTANTS: Mapping[str, Any] = {
     "NO_HANDSHAKES": {SHORT.get(name, name): True for name in sorted(NO_HANDSHAKES)},
     "SCHEDULED": SCHEDULED,
     "ROUNDING": ROUNDING,
+    "PROBING": PROBING,
+    "GROWTH": GROWTH,
+    "MOST_SPEED": round(1000 * MOST_SPEED),
     "CRITICAL_AT": CRITICAL_AT,
+    "NEAR_FULL": NEAR_FULL,
     "HYSTERESIS": HYSTERESIS,
     "EDGES_KEPT": EDGES_KEPT,
     "KEY_BYTES": KEY_BYTES,

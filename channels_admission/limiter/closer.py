@@ -19,10 +19,10 @@ from ..connections.refusal import close_reason, messages
 from ..core.counters import AGED, DRAINED, DRY, EVICTED, OUTLIVED, OVERDUE, SHED, UNACCEPTED
 from ..core.overrides import Drain, Order
 from ..core.protocol import Refusal, View
-from ..core.rate import RetrySchedule
 from ..overload.manager import OverloadManager
 from ..quotas.requests import Rules
 from ..runtime.faults import Faults
+from .retries import RetrySchedule
 from .state import State
 
 logger = logging.getLogger("channels_admission")
@@ -167,7 +167,7 @@ class Closer:
         connection.unanswered = None
         state.counters[f"{DRY}{UNACCEPTED}" if state.dry_run else UNACCEPTED] += 1
         if not state.dry_run:
-            late = Refusal(UNACCEPTED, self._retries.next(self._loop.time()))
+            late = Refusal(UNACCEPTED, self._retries.retry_after(UNACCEPTED, self._loop.time()))
             connection.refuse(messages(scope, late, state.pool))
 
     def end_unauthenticated(self, connection: Connection) -> None:
@@ -206,7 +206,7 @@ class Closer:
         now, pool = self._loop.time(), self._state.pool
         for connection in doomed:
             with self._faults.spare("an end for want of memory"):
-                connection.end(pool.close_code, close_reason(pool.close_reason, self._retries.next(now)))
+                connection.end(pool.close_code, close_reason(pool.close_reason, self._retries.retry_after(SHED, now)))
         self._state.counters[SHED] += len(doomed)
         logger.warning("Memory runs out: pool %r closes %d of its connections.", pool.name, len(doomed))
         return len(doomed)

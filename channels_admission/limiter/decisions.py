@@ -8,11 +8,11 @@ from ..connections.slot import Owner, Slot
 from ..core.attempts import Over
 from ..core.counters import ATTEMPTS, DRY, Reason
 from ..core.protocol import Ask, Refusal, View
-from ..core.rate import RetrySchedule
 from ..events.log import RefusalLog
 from ..overload.manager import OverloadManager
 from .entrance import Door, Entrance
 from .queue import Batch, Handshake, Queue, Shortage, may_retry
+from .retries import RetrySchedule
 from .slots import Slots
 from .state import State
 
@@ -157,8 +157,7 @@ class Decisions:
             self._owner.report_soon()
             return self.slots.take(ask, slot)
         now = self._loop.time()
-        by_schedule = ask is None and reason != Reason.ENTRANCE
-        return Refusal(reason, self._retries.next(now) if by_schedule else self._retries.retry_after(reason, now, wait))
+        return Refusal(reason, self._retries.retry_after(reason, now, wait))
 
     def _refuse_unasked(self, reason: str, ask: Ask) -> Slot | Refusal:
         """Refuse without the ledger. A client that tries too often gets no retry time of the schedule."""

@@ -10,7 +10,6 @@ from ..connections.connection import Connection
 from ..connections.slot import KEY, Held, Slot
 from ..core.counters import HEALED, Reason
 from ..core.protocol import Ask, Refusal, Report, View
-from ..core.rate import RetrySchedule
 from ..core.readings import Load
 from ..events import messages
 from ..events.dispatch import Events
@@ -29,6 +28,7 @@ from .lookout import Lookout
 from .queue import Batch
 from .reconciler import Reconciler
 from .refusing import LEFT, Refuser
+from .retries import RetrySchedule
 from .state import State
 
 DAMAGE_TOLD_EVERY = 5.0
@@ -61,7 +61,7 @@ class Limiter:
         """Shared by all limiters of the event loop."""
         self.events = Events(pool, settings.alerts, state.counters, faults)
         self._loop = asyncio.get_running_loop()
-        self.retries = RetrySchedule(state.terms)
+        self.retries = RetrySchedule(state, settings.heartbeat)
         self.decisions = Decisions(self, state, self.retries, overload, self.events.refusals)
         self.closer = Closer(state, self.retries, faults)
         self._refuser = Refuser(state, frozenset(settings.pressure))
@@ -209,7 +209,7 @@ class Limiter:
         self.retries.owed -= report.owed
         if was_away:
             self._do("the news of a regained ledger", self._tell_of_regained)
-        if reply.offer or reply.shortfall:
+        if reply.offer:
             self._do("the retry times", self.retries.renew, reply.offer, batch.refused(reply), self._loop.time())
         if report.beat or was_away:
             self._do("the neighbours", self._meet, reply)
@@ -268,7 +268,7 @@ class Limiter:
         if is_first:
             self.events.ledger_lost(str(error), state.worker)
             with self.faults.spare("the retry times without a ledger"):
-                self.retries.go_alone(state.workers, now)
+                self.retries.go_alone(now)
         with self.faults.spare("the decision alone"):
             self.decisions.decide_all()
 

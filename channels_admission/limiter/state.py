@@ -32,7 +32,7 @@ from ..core.counters import ADMITTED, RELEASED, Calls, Counters, Reason
 from ..core.levels import Level
 from ..core.overrides import NOTHING_SET
 from ..core.protocol import Ask, Claimed, Report, View
-from ..core.rate import Bucket
+from ..core.rate import Bucket, bounded
 from ..core.readings import Load
 from ..quotas.ages import SlotAges
 from ..quotas.attempts import Attempts
@@ -269,6 +269,7 @@ class State:
             load=load,
             terms=self.pool.terms,
             owed=owed,
+            speed=bounded(self.entrance_speed),
             controls=self.controls,
             draining=self.draining,
             warn_at=self.pool.warn_at,

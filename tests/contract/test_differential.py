@@ -70,6 +70,8 @@ class Both:
         memory, redis = [(await ledger.read((pool,)))[0] for ledger in self.ledgers]
         assert {name: n for name, n in memory.counters.items() if n} == redis.counters
         assert (memory.controls, memory.level) == (redis.controls, redis.level)
+        first, second = ({each.worker: each.speed for each in reading.workers} for reading in (memory, redis))
+        assert first == second
 
 
 async def settle(both: Both, clock: Clock, kind=Reporter, pool: str = "default", terms: Terms = Terms()) -> None:
@@ -155,6 +157,7 @@ class World:
         if what == "count":
             for name in ("admitted", "full", "released"):
                 self.counters[worker.last.worker][name] = (number * 7 + len(name)) % 11
+            worker.last = replace(worker.last, speed=12.125 * number, owed=number % 3)
         if what == "drop":
             self.drop(worker)
         before = (worker.heard, worker.told) if self.shared else None
@@ -262,7 +265,7 @@ def test_the_outflow_is_measured_in_the_millisecond_in_which_a_beat_has_passed(b
     async def run():
         await settle(ledgers, clock)
         worker = Reporter(ledgers, "a", limit=2)
-        await worker.say(2)
+        await worker.say(2, terms=Terms(retry_after=(0.2, 0.5)))
         offers = []
         for number in range(1, 30):
             clock.now = round(clock.now + HEARTBEAT, 3)

@@ -8,8 +8,10 @@ import pytest
 
 from channels_admission.conf import MAX_LIMIT
 from channels_admission.core.counters import NO_HANDSHAKES, Reason
+from channels_admission.core.levels import scarce
+from channels_admission.core.overrides import Controls, Order
 from channels_admission.core.protocol import Neighbour, Terms
-from channels_admission.core.rate import Pace
+from channels_admission.core.rate import PROBING, Pace, Situation
 from channels_admission.core.readings import Moment, Past
 from channels_admission.ledger.base import (
     COUNTER_BYTES,
@@ -547,12 +549,126 @@ async def test_refusals_get_moments_one_after_the_other_whichever_worker_asks(wo
 
 async def test_those_who_leave_a_full_pool_set_the_pace(worker, clock):
     a = worker("a")
-    await a.say(wanted=10)
-    assert (await a.say(held=10, wanted=1)).offer is None
+    await a.say(wanted=10, terms=BRIEF)
+    assert speed(await a.say(held=10, wanted=1)) == pytest.approx(PROBING)
     clock.now += 1.5
     view = await a.say(held=10, wanted=3, counters={"admitted": 16, "released": 6})
-    assert view.offer.step == pytest.approx(1 / (0.97 * 4))
-    assert view.offer.first - view.offer.elapsed == pytest.approx(1.0)
+    assert speed(view) == pytest.approx(4)
+    assert wait(view) == pytest.approx(1.0)
+
+
+async def test_what_became_free_since_the_last_heartbeat_counts_before_that_is_over(worker, clock):
+    a = worker("a")
+    await a.say(wanted=11, terms=BRIEF)
+    clock.now += 1.5
+    await a.say(held=10, wanted=1, counters={"admitted": 11, "released": 1})
+    clock.now += 0.2
+    counters = {"admitted": 17, "released": 7}
+    assert speed(await a.say(held=10, wanted=3, counters=counters)) == pytest.approx(6 / HEARTBEAT)
+
+
+async def test_a_pool_that_has_just_become_full_is_asked_as_fast_as_probing_allows(worker, clock):
+    a = worker("a")
+    await a.say(wanted=10)
+    clock.now += 0.9
+    await a.say(held=10, counters={"admitted": 11, "released": 1})
+    assert speed(await a.say(held=10, wanted=200)) == pytest.approx(PROBING)
+
+
+async def test_without_a_rate_retry_times_follow_the_speed_of_all_entrances_together(worker):
+    a, b = worker("a", limit=100), worker("b", limit=100)
+    await a.say(speed=30.25)
+    assert speed(await b.say(owed=1, speed=12.5)) == pytest.approx(42.75)
+    assert speed(await b.say(owed=1, speed=0.0)) == pytest.approx(30.25)
+    assert speed(await a.say(owed=1, speed=0.0)) == pytest.approx(2 * PROBING)
+
+
+async def test_of_the_rate_and_the_speed_of_the_entrances_the_lower_holds(worker):
+    a, b = worker("a", limit=100), worker("b", limit=100)
+    await a.say(terms=TERMS, speed=4.0)
+    assert speed(await b.say(owed=1, terms=TERMS, speed=3.5)) == pytest.approx(7.5)
+    assert speed(await b.say(owed=1, speed=900.0)) == pytest.approx(10)
+
+
+@pytest.mark.parametrize("how", ["lease", "goodbye", "gone"])
+async def test_a_worker_that_is_gone_takes_its_speed_with_it(worker, clock, ledger, how):
+    a, b = worker("a", limit=100), worker("b", limit=100, pid=2)
+    await b.say(speed=20.0)
+    await a.say(speed=7.0)
+    assert [each.speed for each in sorted((await read(ledger)).workers, key=lambda each: each.worker)] == [7.0, 20.0]
+    if how == "goodbye":
+        await b.say(goodbye=True)
+    for _ in range(4 if how == "lease" else 0):
+        clock.now += LEASE / 3
+        await a.say(beat=True)
+    gone = (b.last.worker,) if how == "gone" else ()
+    assert speed(await a.say(owed=1, gone=gone)) == pytest.approx(7.0)
+    assert [each.speed for each in (await read(ledger)).workers] == [7.0]
+
+
+async def test_where_no_speed_is_known_the_workers_that_take_connections_probe(worker):
+    a, b, c = worker("a", limit=100), worker("b", limit=100), worker("c", limit=100)
+    await b.say()
+    await c.say(draining=True)
+    assert speed(await a.say(owed=1)) == pytest.approx(2 * PROBING)
+
+
+@pytest.mark.parametrize("shut", ["paused", "full"])
+async def test_retry_times_move_away_while_nobody_is_admitted(worker, clock, shut):
+    order, (a, waits) = Order(int(shut == "paused"), "", 1.0), (worker("a", limit=100), [])
+    controls = Controls(1, paused=order) if shut == "paused" else Controls(1, limit=order)
+    await a.say(controls=controls)
+    for _ in range(60):
+        waits.append(wait(await a.say(wanted=1)))
+        clock.now += 2 * HEARTBEAT
+    assert waits[:5] == pytest.approx([1.0, 1.0, 2.0, 3.0, 4.0])
+    assert waits[-1] == pytest.approx(59.0)
+    await a.say(wanted=1, controls=Controls(2))
+    assert wait(await a.say(held=1, owed=1)) < 2.0
+
+
+async def test_a_drought_ends_with_an_admission_on_a_slot_that_was_counted_already(worker, clock):
+    a = worker("a", limit=1)
+    await a.say(wanted=1)
+    for _ in range(5):
+        view = await a.say(held=1, wanted=1)
+        clock.now += 2 * HEARTBEAT
+    assert wait(view) == pytest.approx(4.0)
+    assert wait(await a.say(held=1, wanted=1, counters={"admitted": 1})) < 4.0
+
+
+async def test_a_drought_is_over_once_nobody_was_refused_for_as_long_as_a_client_may_wait(worker, clock):
+    a = worker("a", limit=0)
+    for pause in (10.0, 10.0, 64.0):
+        await a.say(wanted=1)
+        clock.now += 2 * HEARTBEAT
+        for _ in range(round(pause / HEARTBEAT / 2) - 1):
+            await a.say()
+            clock.now += 2 * HEARTBEAT
+    assert wait(await a.say(wanted=1)) == pytest.approx(1.0)
+
+
+async def test_refused_while_the_ledger_settles_come_again_when_it_has(stored):
+    view = await Reporter(stored, "a", limit=100).say(wanted=5, allowance=0)
+    assert (view.shortfall, wait(view)) == (Reason.SETTLING, pytest.approx(1.5 * HEARTBEAT))
+
+
+BRIEF = Terms(retry_after=(1.0, 1.4))
+"""What a pool that has been full for so long has seen is as good as any."""
+
+
+def speed(view) -> float:
+    """Admissions a second by which the retry times of a reply go."""
+    return 1 / (0.97 * view.offer.step)
+
+
+def wait(view) -> float:
+    """Seconds until the first of them, in a pool without a slow start."""
+    return view.offer.first - view.offer.elapsed
+
+
+async def read(ledger):
+    return (await ledger.read(("default",)))[0]
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -561,9 +677,10 @@ async def test_the_pace_is_that_of_the_rules(worker, clock, seed):
     rng = random.Random(seed)
     terms = Terms(rate=rng.choice([3.0, 40.0]), burst=rng.choice([1, 7]), slow_start=rng.choice([0.0, 6.0]))
     workers = [worker(str(number), limit=60) for number in range(4)]
-    clock.now, elapsed, pace, held, released = 1000.0, 0.0, None, [0] * 4, 0
+    clock.now, elapsed, pace, held, released, speeds = 1000.0, 0.0, None, [0] * 4, 0, [0.0] * 4
     for step in range(some_of(1000)):
-        number, wanted, owed = step % 4, rng.choice([0, 0, 1, 30]), rng.choice([0, 0, 0, 2])
+        number, wanted = step % 4, rng.choice([0, 0, 1, 30])
+        owed = rng.choice([0, 0, 0, 2]) if elapsed > 2 * HEARTBEAT else 0  # Redis settles before
         leaving = rng.randint(0, held[number]) if rng.random() < 0.3 else 0
         held[number] -= leaving
         released += leaving
@@ -574,9 +691,16 @@ async def test_the_pace_is_that_of_the_rules(worker, clock, seed):
         expected = pace.admit(room, elapsed, terms, empty=sum(held) == 0)
         pace.measure(elapsed, released, every=HEARTBEAT)
         refused = wanted - expected
-        offer = pace.offer(elapsed, terms, refused, owed, full=refused > 0 and expected == room)
+        why = Reason.RATE if refused and expected < room else None
+        if expected == room if refused else sum(held) + expected >= 60:
+            why = Reason.FULL
+        speeds[number] = rng.choice([0.0, 0.0, 25.5])
+        is_open = not scarce(sum(held) + expected, 60)
+        offer = pace.offer(elapsed, terms, refused, owed, Situation(why, min(step + 1, 4), sum(speeds), is_open))
         counters = {"released": workers[number].last.counters.get("released", 0) + leaving}
-        view = await workers[number].say(held[number], wanted, terms=terms, owed=owed, counters=counters)
+        view = await workers[number].say(
+            held[number], wanted, terms=terms, owed=owed, counters=counters, speed=speeds[number]
+        )
         assert view.granted == expected
         assert (view.offer is None) == (offer is None)
         if offer is not None:

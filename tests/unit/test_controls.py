@@ -14,12 +14,12 @@ from channels_admission.controls import ALL_WORKERS, acancel, achange, adrain
 from channels_admission.core.counters import Reason
 from channels_admission.core.overrides import Controls, Order, whom
 from channels_admission.core.protocol import View
-from channels_admission.core.rate import RetrySchedule
 from channels_admission.exceptions import ConfigurationError, ControlError
 from channels_admission.limiter import closer
 from channels_admission.limiter.closer import Closer
 from channels_admission.limiter.limiter import Slot
 from channels_admission.limiter.registry import close_limiters, limiter_of
+from channels_admission.limiter.retries import RetrySchedule
 from channels_admission.limiter.state import State
 from channels_admission.middleware import AdmissionMiddleware
 from channels_admission.runtime.faults import Faults
@@ -219,7 +219,7 @@ async def test_who_has_left_since_the_report_is_not_ended_once_more(admission, m
     state = State(settings.pool("default"), Worker())
     state.controls = Controls(limit=Order(40, "ann", at=0.0, over=1.0))
     state.held, state.allowance = 40, 41
-    drains = Closer(state, RetrySchedule(state.terms), Faults("a pool"))
+    drains = Closer(state, RetrySchedule(state), Faults("a pool"))
     drains.connections[Connection(None, None)] = 0.0
     view = View(0, total=41, limit=40, workers=1, version=1, settling=False, lapsed=False, now=10.0)
     drains.enforce(view, beat=0.1)
@@ -236,7 +236,7 @@ async def test_an_enforced_limit_takes_its_time_whatever_the_clock_of_redis_says
     state = State(settings.pool("default"), Worker())
     state.controls = Controls(limit=Order(40, "ann", at=1000.0, over=60.0))
     state.held = state.allowance = 100
-    drains = Closer(state, RetrySchedule(state.terms), Faults("a pool"))
+    drains = Closer(state, RetrySchedule(state), Faults("a pool"))
     drains.connections.update((Connection(None, None), 0.0) for _ in range(100))
     ended = []
     monkeypatch.setattr(drains, "_end_all", lambda doomed, seconds: ended.append(len(doomed)) or asyncio.sleep(0))

@@ -2,7 +2,7 @@
 
 local leases = {
   LOOKED_AT = 4,  -- more, where one of them has run out
-  ends = {}, with_claims = {}, gone = {[report.worker] = true}, freed = 0, leaving = 0, drained = 0,
+  ends = {}, with_claims = {}, gone = {[report.worker] = true}, freed = 0, leaving = 0, drained = 0, slowed = 0,
 }
 
 function leases.load()
@@ -67,7 +67,7 @@ end
 
 function leases.count_out(name, record)
   leases.freed, leases.leaving = leases.freed + record.held, leases.leaving + 1
-  leases.drained = leases.drained + record.draining
+  leases.drained, leases.slowed = leases.drained + record.draining, leases.slowed + record.speed
   if report.shared and record.claimed > 0 then leases.with_claims[#leases.with_claims + 1] = name end
 end
 

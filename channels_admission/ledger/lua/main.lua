@@ -26,8 +26,9 @@ end
 -- What comes of it.
 if next(history.rises) then pool.counters = codec.add(pool.counters, history.rises) end
 rate.measure(pool.counters)
-rate.schedule(grants.refused, grants.why == 'full')
 pool.count(others, report.held + grants.slots)
+if (history.rises[const.ADMITTED] or 0) > 0 and not overrides.is_paused then rate.dry_since = 0 end
+rate.schedule(grants.refused, grants.why ~= '' and grants.why or pool.shut(), pool)
 overrides.expire(pool.total, pool.limit, pool.draining)
 local alert = levels.change()
 

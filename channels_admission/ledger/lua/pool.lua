@@ -23,11 +23,12 @@ function pool.parse(values, before)
     total = number(values[before + const.FIELD.total]), version = number(values[before + const.FIELD.version]),
     clock = number(values[before + const.FIELD.clock]), real = number(values[before + const.FIELD.real]),
     settled = number(values[before + const.FIELD.settled]), draining = number(values[before + const.FIELD.draining]),
+    speed = number(values[before + const.FIELD.speed]),
     counters = values[before + const.FIELD.counters], alert = values[before + const.FIELD.alert],
     pace = rate.parse(values[before + const.FIELD.pace]),
   }
   local is_whole = stored.total and stored.version and stored.clock and stored.real and stored.settled
-    and stored.draining and stored.pace and number(values[before + const.FIELD.limit])
+    and stored.draining and stored.speed and stored.pace and number(values[before + const.FIELD.limit])
   if not is_whole or #stored.counters > const.COUNTERS_BYTES or #stored.alert > 4096 then return nil end
   return pool.is_sealed(values, before) and stored or nil
 end
@@ -55,7 +56,7 @@ function pool.start_over()
   leases.workers, leases.looked_at = 0, {}
   return {
     total = 0, version = orders.last(overrides.set), clock = clock.now, real = clock.now, settled = clock.now,
-    counters = '', draining = 0, alert = '0|',
+    counters = '', draining = 0, speed = 0, alert = '0|',
   }
 end
 
@@ -63,7 +64,7 @@ end
 function pool.before(record)
   if record then return record end
   local counters = clock.is_fresh and '' or report.acknowledged
-  return {held = 0, seq = 0, draining = 0, started = clock.now - report.age, counters = counters}
+  return {held = 0, seq = 0, draining = 0, speed = 0, started = clock.now - report.age, counters = counters}
 end
 
 function pool.load()
@@ -72,6 +73,7 @@ function pool.load()
   clock.advance(stored, not stored.pace)
   rate.load(stored.pace)
   pool.total, pool.counters, pool.draining, pool.alert = stored.total, stored.counters, stored.draining, stored.alert
+  pool.speed = stored.speed
   pool.version = clock.has_lost and report.version or stored.version
   pool.configured = settings.in_force.limit
   pool.limit = overrides.limit or pool.configured
@@ -95,6 +97,18 @@ function pool.count(others, held)
   pool.workers = leases.workers - leases.leaving - (pool.is_known and 1 or 0) + (pool.stays and 1 or 0)
   local drains = pool.stays and report.draining or 0
   pool.draining = pool.draining - leases.drained - pool.was.draining + drains
+  pool.speed = pool.speed - leases.slowed - pool.was.speed + (pool.stays and report.speed or 0)
+end
+
+-- Whether there is room, and more than is about to be taken.
+function pool.is_open()
+  return not overrides.is_paused and pool.limit - pool.total > const.NEAR_FULL * pool.limit
+end
+
+-- Why a handshake would be refused now, or ''.
+function pool.shut()
+  if overrides.is_paused then return 'paused' end
+  return clock.is_settling() and 'settling' or pool.total >= pool.limit and 'full' or ''
 end
 
 -- This worker's record as it is to be stored, with its slots by class and the number of its claims in a shared pool.
@@ -104,7 +118,7 @@ function pool.record(classes, claimed)
   return records.text(report.worker, {
     held = pool.held, seq = report.seq, seen = clock.now, ends = clock.time + report.lease, started = pool.was.started,
     server = server, counters = report.counters, load = report.load, draining = report.draining,
-    classes = classes or nil, claimed = classes and claimed,
+    speed = report.speed > 0 and codec.whole(report.speed) or '', classes = classes or nil, claimed = classes and claimed,
   })
 end
 
@@ -114,6 +128,7 @@ function pool.write(alert, classes, claimed)
   values[const.FIELD.clock], values[const.FIELD.real] = whole(clock.time), whole(clock.now)
   values[const.FIELD.settled], values[const.FIELD.limit] = whole(clock.settled), whole(pool.configured)
   values[const.FIELD.counters], values[const.FIELD.draining] = pool.counters, whole(pool.draining)
+  values[const.FIELD.speed] = whole(pool.speed)
   values[const.FIELD.alert], values[const.FIELD.pace] = alert, rate.text()
   values[const.FIELD.settings] = settings.stored_text(clock.time)
   values[const.FIELD.check] = codec.seal('', table.concat(values, '\n', 1, #pool.FIELDS - 1), 8)

@@ -1,16 +1,18 @@
 -- rate: how many may enter at this moment, and when the refused should come again (core/rate.py has the rules).
 --
--- '#pace' is began|full at|tail|outflow|measured at|measured|was full.
+-- '#pace' is began|full at|tail|outflow|measured at|measured|shut at|dry since|refused at; shut at is since when the pool
+-- has been full or paused, or 0, and dry since is 0 where somebody was admitted after the last refusal.
 
 local rate = {
-  FIELDS = {'began', 'full_at', 'tail', 'outflow', 'measured_at', 'measured', 'was_full'},
+  FIELDS = {'began', 'full_at', 'tail', 'outflow', 'measured_at', 'measured', 'shut_at', 'dry_since', 'refused_at'},
+  SHUT = {full = true, paused = true},
   first = '', step = '', elapsed = '',
 }
 
 function rate.parse(text)
-  if #text > 200 then return nil end
+  if #text > 300 then return nil end
   rate.stored_text = text
-  local parts = {string.match(text, '^([^|]+)|([^|]+)|([^|]+)|([^|]+)|([^|]+)|([^|]+)|([^|]+)$')}
+  local parts = {string.match(text, '^([^|]+)|([^|]+)|([^|]+)|([^|]+)|([^|]+)|([^|]+)|([^|]+)|([^|]+)|([^|]+)$')}
   for i = 1, #rate.FIELDS do
     parts[i] = codec.decimal(parts[i])
     if not parts[i] then return nil end
@@ -37,7 +39,7 @@ end
 
 -- Begin with one token in the bucket.
 function rate.begin()
-  rate.began, rate.passed, rate.tail, rate.was_full = clock.time, 0, 0, 0
+  rate.began, rate.passed, rate.tail, rate.shut_at = clock.time, 0, 0, 0
   rate.full_at = rate.speed > 0 and (rate.burst - 1) / rate.speed or 0
 end
 
@@ -48,7 +50,7 @@ function rate.load(stored)
   if settings.in_force.rate then
     rate.speed, rate.burst = settings.in_force.rate / 1000, settings.in_force.burst or report.burst
   end
-  rate.outflow, rate.measured_at, rate.measured = 0, clock.time, 0
+  rate.outflow, rate.measured_at, rate.measured, rate.dry_since, rate.refused_at = 0, clock.time, 0, 0, 0
   rate.stored = stored
   if not stored then rate.begin() end
   for i, name in ipairs(stored and rate.FIELDS or {}) do rate[name] = stored[i] end
@@ -67,6 +69,7 @@ function rate.tokens(wanted, room, is_empty)
 end
 
 function rate.spend(granted)
+  if granted > 0 then rate.dry_since = 0 end
   if rate.speed > 0 then rate.full_at = math.max(rate.full_at, rate.passed) + granted / rate.speed end
 end
 
@@ -80,18 +83,60 @@ function rate.measure(counters)
   rate.measured_at, rate.measured = clock.time, released
 end
 
--- The next free retry times of the schedule for those who are refused, after those that were given away already.
-function rate.schedule(refused, is_full)
-  local speed = rate.speed
-  if speed == 0 or (is_full and rate.outflow < speed) then speed = rate.outflow end
-  if speed <= 0 or refused + report.owed == 0 then return end
-  if refused > 0 then
-    -- What was promised while slots were missing says nothing of a pool that has room again.
-    if rate.was_full == 1 and not is_full then rate.tail = 0 end
-    rate.was_full = is_full and 1 or 0
-  end
-  local step, elapsed = 1 / (const.SCHEDULED * speed), clock.time - rate.began
-  local first = math.max(rate.tail, rate.time(elapsed + report.retry_low)) + report.owed * step
-  rate.tail = math.min(first + refused * step, math.max(rate.tail, rate.time(elapsed + report.retry_high)))
+-- The lowest of the speeds that are known of the pool `now`, apart from the outflow.
+function rate.most(why, now)
+  local probing, speed = const.PROBING * math.max(1, now.workers - now.draining) / 1000, math.huge
+  if rate.speed > 0 then speed = rate.speed end
+  if now.speed > 0 then speed = math.min(speed, now.speed / 1e6) end
+  return (why == 'full' or speed == math.huge) and math.min(speed, probing) or speed
+end
+
+-- The outflow. What has become free in the heartbeat that is not over yet counts as well.
+function rate.leaving(now)
+  local lately = (codec.tally(now.counters)[const.RELEASED] or 0) - rate.measured
+  return math.max(rate.outflow, lately / report.heartbeat)
+end
+
+-- Note since when it has been shut. What was promised meanwhile says nothing of a pool that is open again.
+function rate.open_or_shut(refused, why, now)
+  local shut = rate.shut_at > 0 and not now.is_open()
+  if refused > 0 then shut = rate.SHUT[why] end
+  if not shut and rate.shut_at > 0 then rate.tail = 0 end
+  rate.shut_at = shut and (rate.shut_at > 0 and rate.shut_at or clock.time) or 0
+end
+
+-- From one retry time to the next, of `number` from `first` on.
+function rate.apart(why, now, first, number)
+  local most, elapsed = rate.most(why, now), clock.time - rate.began
+  local least = 1 / (const.SCHEDULED * most)
+  local outflow = why == 'full' and rate.leaving(now) or 0
+  local step = outflow > 0 and 1 / (const.SCHEDULED * math.min(most, outflow)) or least
+  if why ~= 'full' or rate.shut_at == 0 or clock.time - rate.shut_at >= report.retry_high then return step end
+  -- What has been seen for so long says nothing of a later time.
+  local left = rate.time(clock.time - rate.shut_at + elapsed) - first
+  return math.min(step, math.max(left / number, least))
+end
+
+-- How far away the earliest retry time is for one that is refused now. A drought, in which nobody is admitted, is over when
+-- nobody was refused for as long as a client may be told to wait.
+function rate.soonest()
+  local low, high = report.retry_low, report.retry_high
+  if rate.dry_since == 0 or clock.time - rate.refused_at > high then rate.dry_since = clock.time end
+  rate.refused_at = clock.time
+  return math.min(high, math.max(low, const.GROWTH * (clock.time - rate.dry_since)))
+end
+
+-- The next free retry times of the schedule for those who are refused, after those that were given away already, by the
+-- counts of the pool `now`. Without anybody refused, `why` is what holds at present.
+function rate.schedule(refused, why, now)
+  if refused + report.owed == 0 then return end
+  rate.open_or_shut(refused, why, now)
+  local soonest, high = rate.soonest(), report.retry_high
+  if why == 'settling' then soonest = math.max(soonest, math.min(high, clock.settled - clock.time)) end
+  local elapsed = clock.time - rate.began
+  local first = math.max(rate.tail, rate.time(elapsed + soonest))
+  local step = rate.apart(why, now, first, refused + report.owed)
+  first = first + report.owed * step
+  rate.tail = math.min(first + refused * step, math.max(rate.tail, rate.time(elapsed + high)))
   rate.first, rate.step, rate.elapsed = first, step, elapsed
 end

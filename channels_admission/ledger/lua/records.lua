@@ -21,8 +21,10 @@ function records.parse(name, sealed)
     seen = codec.digits(parts[const.PART.seen]), ends = codec.digits(parts[const.PART.ends]),
     started = codec.digits(parts[const.PART.started]), draining = tonumber(parts[const.PART.draining]),
     counters = parts[const.PART.counters], claimed = codec.digits(claimed),
+    speed = parts[const.PART.speed] == '' and 0 or codec.digits(parts[const.PART.speed] or '', const.MOST_SPEED),
   }
   local is_whole = record.held and record.seq and record.seen and record.ends and record.started and record.claimed
+    and record.speed
   return is_whole and record or nil
 end
 

@@ -7,5 +7,5 @@ local report, key = cmsgpack.unpack(ARGV[1]), const.KEY
 local shared = report.shared or {}
 
 for name, place in pairs(key) do key[name] = KEYS[place] end
-report.rate = (report.rate or 0) / 1000
+report.rate, report.speed = (report.rate or 0) / 1000, report.speed or 0
 report.is_last = report.goodbye or report.retired

@@ -1,11 +1,24 @@
 """The pace as arithmetic: the slow start, the bucket, the schedule."""
 
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from channels_admission.core.counters import Reason
 from channels_admission.core.protocol import Offer, Terms
-from channels_admission.core.rate import Bucket, Pace, RetrySchedule, paced, unpaced
+from channels_admission.core.rate import (
+    MOST_SPEED,
+    PROBING,
+    Bucket,
+    Drought,
+    Pace,
+    Situation,
+    bounded,
+    paced,
+    unpaced,
+)
 
 SECONDS = st.floats(0, 10_000)
 TERMS = Terms(rate=10.0, burst=5, retry_after=(1.0, 60.0))
@@ -79,85 +92,126 @@ def test_an_empty_pool_that_only_refuses_gets_on_nevertheless():
     assert sum(entries) >= 2
 
 
-def test_moments_follow_one_another_a_little_slower_than_admissions_could():
+FULL = Situation(Reason.FULL, is_open=False)
+
+
+@pytest.fixture
+def long_full():
+    """A pool that has been full for longer than a client may be told to wait, and that one has left."""
     pace = Pace(0.0, TERMS)
-    offer = pace.offer(0.0, TERMS, 10, 0, full=False)
+    pace.offer(0.0, TERMS, 1, 0, FULL)
+    pace.offer(50.0, TERMS, 1, 0, FULL)
+    pace.measure(62.0, 1, every=0.5)
+    return pace
+
+
+def test_retry_times_follow_one_another_a_little_slower_than_admissions_could():
+    pace = Pace(0.0, TERMS)
+    offer = pace.offer(0.0, TERMS, 10, 0, Situation())
     step = 1 / (0.97 * 10)
     assert offer == Offer(1.0, pytest.approx(step), 0.0)
-    later = pace.offer(0.5, TERMS, 10, 3, full=False)
+    later = pace.offer(0.5, TERMS, 10, 3, Situation())
     assert (later.first, later.elapsed) == (pytest.approx(1.0 + 13 * step), 0.5)
 
 
 def test_the_tail_stays_within_the_bounds():
     pace = Pace(0.0, TERMS)
-    pace.offer(0.0, TERMS, 10_000, 0, full=False)
-    assert pace.offer(1.0, TERMS, 1, 0, full=False).first == 60.0
+    pace.offer(0.0, TERMS, 10_000, 0, Situation())
+    assert pace.offer(1.0, TERMS, 1, 0, Situation()).first == 60.0
 
 
-def test_a_full_pool_goes_by_those_who_leave():
-    terms = Terms()
+def test_nobody_refused_is_offered_nothing():
+    assert Pace(0.0, TERMS).offer(0.0, TERMS, 0, 0, FULL) is None
+
+
+@pytest.mark.parametrize(
+    ("rate", "why", "entrances", "outflow", "speed"),
+    [
+        (None, None, 0.0, 0.0, 2 * PROBING),
+        (None, None, 7.5, 0.0, 7.5),
+        (None, Reason.FULL, 7.5, 0.0, 7.5),
+        (None, Reason.FULL, 900.0, 0.0, 2 * PROBING),
+        (None, Reason.FULL, 7.5, 4.0, 4.0),
+        (None, Reason.FULL, 7.5, 40.0, 7.5),
+        (None, Reason.PAUSED, 0.0, 4.0, 2 * PROBING),
+        (10.0, None, 0.0, 0.0, 10.0),
+        (10.0, Reason.RATE, 12.0, 0.0, 10.0),
+        (10.0, Reason.RATE, 7.5, 0.0, 7.5),
+        (10.0, Reason.FULL, 7.5, 4.0, 4.0),
+        (10.0, Reason.FULL, 0.0, 1000.0, 10.0),
+        (1000.0, Reason.FULL, 0.0, 0.0, 2 * PROBING),
+        (10.0, Reason.SETTLING, 0.0, 4.0, 10.0),
+    ],
+)
+def test_the_schedule_goes_by_the_lowest_speed_that_is_known(rate, why, entrances, outflow, speed):
+    terms = Terms(rate=rate)
     pace = Pace(0.0, terms)
-    assert pace.offer(1.0, terms, 5, 0, full=True) is None
-    pace.measure(2.0, 8, every=1.0)
-    assert pace.offer(2.0, terms, 5, 0, full=True).step == pytest.approx(1 / (0.97 * 4))
-    pace.measure(2.5, 1000, every=1.0)
-    pace.measure(4.0, 8, every=1.0)
-    assert pace.offer(4.0, terms, 5, 0, full=True).step == pytest.approx(1 / (0.97 * 2))
+    pace.offer(0.0, terms, 1, 0, FULL)
+    pace.measure(62.0, round(62 * outflow), every=1.0)
+    offer = pace.offer(62.0, terms, 5, 0, Situation(why, workers=2, speed=entrances))
+    assert offer.step == pytest.approx(1 / (0.97 * speed))
 
 
-def test_promises_of_a_full_pool_do_not_hold_up_those_who_come_when_it_has_room():
-    pace = Pace(0.0, TERMS)
-    pace.measure(3.0, 1, every=0.5)
-    assert pace.offer(3.0, TERMS, 50, 0, full=True).first == 4.0
-    assert pace.offer(4.0, TERMS, 1, 0, full=True).first == 63.0
-    assert pace.offer(5.0, TERMS, 100, 0, full=False).first == 6.0
-    assert pace.offer(5.0, TERMS, 1, 0, full=False).first == pytest.approx(6.0 + 100 / (0.97 * 10))
+def test_the_outflow_is_a_mean_of_heartbeats_and_what_the_present_one_has_seen_counts_at_once():
+    pace, terms, steps = Pace(0.0, Terms()), Terms(), []
+    pace.offer(0.0, terms, 1, 0, FULL)
+    pace.measure(60.0, 0, every=1.0)
+    for clock, released in ((61.0, 8), (61.5, 20), (62.0, 20), (62.5, 20)):
+        pace.measure(clock, released, every=1.0)
+        steps.append(1 / (0.97 * pace.offer(clock, terms, 1, 0, FULL).step))
+    assert steps == pytest.approx([8, 12, 10, 10])
 
 
-def test_of_the_rate_and_those_who_leave_a_full_pool_goes_by_the_slower():
-    pace = Pace(0.0, TERMS)
-    assert pace.offer(1.0, TERMS, 5, 0, full=True) is None
-    pace.measure(2.0, 1000, every=1.0)
-    assert pace.offer(2.0, TERMS, 5, 0, full=True).step == pytest.approx(1 / (0.97 * 10))
+@pytest.mark.parametrize("full_for", [0.0, 4.0, 20.0])
+def test_a_pool_that_has_been_full_for_some_time_promises_no_later_one_as_far_as_probing_allows(full_for):
+    pace, terms = Pace(0.0, Terms()), Terms()
+    pace.offer(0.0, terms, 1, 0, FULL)
+    pace.measure(full_for, 1, every=1.0)
+    offer = pace.offer(full_for, terms, 90, 10, FULL)
+    last = offer.first + 90 * offer.step
+    assert last - full_for == pytest.approx(max(full_for, 1.0 + 1 / (0.97 * PROBING) * 101), rel=0.25)
 
 
-def test_a_schedule_gives_each_client_a_moment_of_its_own_and_counts_those_it_owes():
-    schedule = RetrySchedule(TERMS)
-    schedule.renew(Offer(12.0, 0.1, 10.0), 3, now=500.0)
-    assert [schedule.next(500.5) for _ in range(5)] == pytest.approx([1.5, 1.6, 1.7, 1.8, 1.9])
-    assert schedule.owed == 2
+def test_promises_of_a_full_pool_do_not_hold_up_those_who_come_when_it_has_room(long_full):
+    assert long_full.offer(63.0, TERMS, 50, 0, FULL).first == pytest.approx(63.0 + 31.5)
+    assert long_full.offer(64.0, TERMS, 1, 0, FULL).first == 123.0
+    assert long_full.offer(64.5, TERMS, 0, 1, Situation(is_open=False)).first > 123.0
+    long_full.admit(1, 65.0, TERMS, empty=False)
+    assert long_full.offer(65.0, TERMS, 100, 0, Situation(Reason.RATE)).first == 66.0
+    assert long_full.offer(65.0, TERMS, 1, 0, Situation(Reason.RATE)).first == pytest.approx(66.0 + 100 / (0.97 * 10))
 
 
-def test_a_moment_that_has_come_is_the_earliest_there_may_be():
-    schedule = RetrySchedule(TERMS)
-    schedule.renew(Offer(1.0, 0.1, 0.0), 3, now=500.0)
-    assert schedule.next(530.0) == 1.0
+def test_promises_of_a_full_pool_end_as_well_where_a_worker_alone_refuses_and_the_pool_has_room(long_full):
+    long_full.offer(63.0, TERMS, 50, 0, FULL)
+    long_full.admit(1, 64.0, TERMS, empty=False)
+    assert long_full.offer(64.0, TERMS, 0, 1, Situation()).first == pytest.approx(65.0 + 1 / (0.97 * 10))
 
 
-def test_what_lies_beyond_the_bounds_is_left_to_chance_in_their_upper_half():
-    schedule = RetrySchedule(TERMS)
-    schedule.renew(Offer(55.0, 1.0, 0.0), 1000, now=0.0)
-    moments = [schedule.next(0.0) for _ in range(1000)]
-    assert moments[:6] == [55.0, 56.0, 57.0, 58.0, 59.0, 60.0]
-    assert all(30.5 <= moment <= 60.0 for moment in moments[6:])
-    assert len({round(moment) for moment in moments[6:]}) > 25
+def test_retry_times_move_away_with_the_length_of_a_drought():
+    drought, bounds = Drought(), (1.0, 60.0)
+    assert [drought.soonest(now, bounds) for now in (100, 101, 104, 150, 210, 230)] == [1, 1, 2, 25, 55, 60]
+    drought.end()
+    assert drought.soonest(231, bounds) == 1
+    assert [drought.soonest(now, bounds) for now in (251, 311, 372)] == [10, 40, 1]
 
 
-def test_without_an_offer_chance_spreads_over_all_the_bounds():
-    moments = [RetrySchedule(TERMS).next(0.0) for _ in range(1000)]
-    assert min(moments) < 5 < 55 < max(moments)
-    assert all(1.0 <= moment <= 60.0 for moment in moments)
+def test_an_admission_ends_a_drought():
+    pace, terms = Pace(0.0, Terms()), Terms()
+    assert [pace.offer(now, terms, 1, 0, FULL).first for now in (0.0, 8.0)] == [1.0, 12.0]
+    pace.measure(9.0, 0, every=1.0, admitting=True)
+    assert pace.offer(50.0, terms, 1, 0, FULL).first == 51.0
+    assert pace.offer(60.0, terms, 1, 0, FULL).first == 65.0
+    assert pace.admit(1, 61.0, terms, empty=False) == 1
+    assert pace.offer(66.0, terms, 1, 0, FULL).first == 67.0
 
 
-@pytest.mark.parametrize("slow_start", [0.0, 20.0])
-def test_alone_a_worker_gives_moments_at_its_part_of_the_rate(slow_start):
-    schedule = RetrySchedule(Terms(rate=10.0, burst=5, slow_start=slow_start))
-    schedule.go_alone(4, now=7.0)
-    step = 4 / (0.97 * 10)
-    assert [schedule.next(7.0) for _ in range(3)] == pytest.approx([1.0, 1.0 + step, 1.0 + 2 * step])
+def test_after_a_loss_of_data_they_begin_when_the_ledger_has_settled():
+    assert Pace(0.0, TERMS).offer(2.0, TERMS, 1, 0, Situation(Reason.SETTLING, settles_in=4.5)).first == 6.5
 
 
-def test_alone_without_a_rate_chance_spreads():
-    schedule = RetrySchedule(Terms())
-    schedule.go_alone(4, now=7.0)
-    assert len({schedule.next(7.0) for _ in range(10)}) == 10
+@pytest.mark.parametrize(
+    ("speed", "told"),
+    [(0.0, 0.0), (-1.0, 0.0), (math.nan, 0.0), (math.inf, MOST_SPEED), (1e9, MOST_SPEED), (12.34567, 12.346)],
+)
+def test_a_speed_is_told_within_its_bounds(speed, told):
+    assert bounded(speed) == told
