@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from ..core.overrides import utc
+from ..status.snapshot import PoolSnapshot
 from .model import Inputs
 
 
@@ -27,6 +28,11 @@ class Finding:
 
 Finder = Callable[[Inputs], Iterator[Finding]]
 """Yields the findings of one kind, if any."""
+
+
+def measured(pool: PoolSnapshot) -> str:
+    """What the workers have lately taken, in brackets; empty if unknown."""
+    return "" if pool.speed is None else f" (measured: {pool.speed:,g} connections per second)"
 
 
 def clock(second: float) -> str:

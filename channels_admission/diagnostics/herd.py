@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from ..ledger.base import LATELY
 from ..status.snapshot import Connects, PoolSnapshot, Second
-from .finding import Finder, Finding, Severity, clock
+from .finding import Finder, Finding, Severity, clock, measured
 from .model import Inputs
 
 HERD = 50
@@ -33,7 +33,7 @@ def _herd(inputs: Inputs) -> Iterator[Finding]:
             f"Herd at {clock(worst.at)}: {worst.handshakes:,} connects in 1 s, {_times(worst, usual, pool.connects)}",
             f"Pool {pool.name}: {_worst_seconds(pool.connects)}.",
             "Find what disconnected them all at once: a deployment, a proxy, the network. Set CONNECT_RATE to what the "
-            "site can take, and use clients that follow the hint, such as AdmissionSocket.",
+            f"site can take{measured(pool)}, and use clients that follow the hint, such as AdmissionSocket.",
         )
 
 

@@ -8,7 +8,7 @@ from ..core.levels import Level
 from ..core.overrides import signature, whom
 from ..ledger.memory import MemoryLedger
 from ..status.snapshot import Health, PoolSnapshot, Side
-from .finding import Finder, Finding, Severity
+from .finding import Finder, Finding, Severity, measured
 from .model import Inputs
 
 MOST_NAMED = 5
@@ -25,6 +25,8 @@ REFUSED = {
     Reason.SHARE.value: "raise the share of the class, or the limit",
 }
 """Advice by reason of refusal."""
+PACED = (Reason.RATE.value, Reason.CROWD.value)
+"""Reasons whose advice names CONNECT_RATE."""
 
 
 def _ledger(inputs: Inputs) -> Iterator[Finding]:
@@ -177,7 +179,7 @@ def _refusals(inputs: Inputs) -> Iterator[Finding]:
                 Severity.NOTE,
                 f"Pool {pool.name} has refused {sum(count for count, _ in refused):,} connections so far",
                 "By reason: " + ", ".join(f"{count:,} {reason}" for count, reason in refused),
-                f"For {most}: {_advice(most)}.",
+                f"For {most}: {_advice(most)}{measured(pool) if most in PACED else ''}.",
             )
 
 

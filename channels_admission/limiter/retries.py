@@ -112,7 +112,7 @@ class RetrySchedule:
         self._expires = math.inf
 
     def retry_after(self, reason: str, now: float, wait: float = 0.0) -> float:
-        """Seconds until a client refused for ``reason`` should come again, or ``wait`` where it has a wait of its own."""
+        """Seconds until a client refused for ``reason`` should come again; ``wait`` if the reason has its own."""
         low, high = bounds = self._state.terms.retry_after
         if reason in POOLED:
             wait = self._pooled(now)

@@ -163,6 +163,9 @@ class PoolSnapshot:
     """The level for alerts: it falls five percentage points below where it rises."""
     differs: Mapping[str, tuple[Side, ...]] = field(default_factory=dict)
     """Settings in which workers differ, by their names in :mod:`.core.agreement`; the strictest value is in force."""
+    speed: float | None = None
+    """Connections per second that the workers have lately taken, all together, as measured while connections had to
+    wait at their entrance; None if unknown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,6 +255,7 @@ def _pool(pool: PoolSettings, reading: Reading) -> PoolSnapshot:
         dry_run=bool(controls.dry_run.value) if controls.dry_run else pool.dry_run,
         controls=replace(controls, drains=reading.drains),
         alert=reading.level,
+        speed=round(sum(worker.speed for worker in reading.workers), 1) or None,
         differs={name: _sides(reading, name) for name in differences(reading.settings.values())},
     )
 

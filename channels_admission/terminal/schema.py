@@ -49,6 +49,8 @@ SCHEMA = (
       value    null where it is unset
       number   workers that have it
       workers  the ids of the first few
+    speed    connections per second that the workers have lately taken, all
+             together; null where unknown
     controls overrides: what operators have set
       version
       limit, paused, dry_run  null where the settings are in force

@@ -109,6 +109,7 @@ def _pool(pool: PoolSnapshot, trend: RenderableType | None) -> RenderableType:
         ends(Gauge(pool.held, pool.limit, style), Text(f"{percent:3} %")),
         Text(f"{pool.held:,} of {pool.limit:,} slots held, {pool.free:,} free"),
         Text(_events(pool)),
+        *(() if pool.speed is None else (Text(f"{pool.speed:,g} connections per second, as measured"),)),
         *(Text(order, "bold yellow") for order in orders(pool)),
         *_classes(pool),
         *(() if trend is None else (trend,)),

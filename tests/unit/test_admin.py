@@ -164,6 +164,7 @@ UNTOUCHED = {
     "drained": 0,
     "aged": 0,
     "evicted": 0,
+    "speed": None,
     "controls": {"version": 0, "limit": None, "paused": None, "dry_run": None, "drains": []},
 }
 """A pool for which no operator has set anything."""
@@ -338,16 +339,15 @@ def test_the_page_shows_unexpected_errors_of_a_worker(as_viewer, admission):
 
 def test_the_page_shows_counters_of_a_pool_once_there_is_something_to_count(as_viewer, admission):
     admission()
-    names = ["delayed", "unaccepted", "outlived", "evicted", "healed", "events_dropped"]
+    names = ["delayed", "unaccepted", "outlived", "evicted", "healed", "events_dropped", "speed"]
     page = rf'data-notice="({"|".join(names)})"( hidden)?><dt>[^<]+</dt><dd data-field="pool.\1">([^<]*)<'
     report("web-1:1:ab", 4)
-    assert re.findall(page, as_viewer.get(PAGE).content.decode())[:6] == [(name, " hidden", "0") for name in names]
+    assert re.findall(page, as_viewer.get(PAGE).content.decode())[:7] == [(name, " hidden", "0") for name in names]
     counters = {"delayed": 7, "unaccepted": 3, "outlived": 4, "evicted": 5, "ledger.healed": 1200, "events.dropped": 6}
-    report("web-1:1:ab", 4, counters=counters)
-    assert re.findall(page, as_viewer.get(PAGE).content.decode())[:6] == [
+    report("web-1:1:ab", 4, counters=counters, speed=1234.4)
+    assert re.findall(page, as_viewer.get(PAGE).content.decode())[:7] == [
         ("delayed", "", "7"), ("unaccepted", "", "3"), ("outlived", "", "4"), ("evicted", "", "5"),
-        ("healed", "", "1,200"),
-        ("events_dropped", "", "6"),
+        ("healed", "", "1,200"), ("events_dropped", "", "6"), ("speed", "", "1,234"),
     ]  # fmt: skip
 
 

@@ -104,6 +104,7 @@
     "pool.evicted": ({ evicted }) => number(evicted),
     "pool.healed": ({ healed }) => number(healed),
     "pool.events_dropped": ({ events_dropped }) => number(events_dropped),
+    "pool.speed": ({ speed }) => number(Math.round(speed ?? 0)),
     "reason.name": ({ name }, words) => reasonOf(name, words),
     "reason.count": ({ count }) => number(count),
     "order.what": ({ what }) => what,
@@ -229,6 +230,7 @@
       this.notice("evicted", pool.evicted > 0, element);
       this.notice("healed", pool.healed > 0, element);
       this.notice("events_dropped", pool.events_dropped > 0, element);
+      this.notice("speed", pool.speed !== null, element);
       const { worst } = pool.connects;
       this.arrange(element, "worst", worst, "at", (row, second) => this.write(row, "second", second));
       this.notice("worst", worst.length > 0, element);

@@ -163,6 +163,19 @@ def test_a_herd_is_seen_at_once_where_there_is_a_median():
     assert ids(snapshot(pool(worker(uptime=1.0), connects=herd))) == ["herd"]
 
 
+def test_advice_that_names_the_connect_rate_names_the_measured_speed():
+    herd = snapshot(pool(connects=Connects(5000, 20, (Second(AT, 850),)), refused={"crowd": 3}, speed=1412.5))
+    advice = {finding.id: finding.advice for finding in found(herd)}
+    assert (
+        "Set CONNECT_RATE to what the site can take (measured: 1,412.5 connections per second), and" in advice["herd"]
+    )
+    assert advice["refusals"] == (
+        "For crowd: add workers, or set CONNECT_RATE (measured: 1,412.5 connections per second)."
+    )
+    unknown = replace(herd.pools[0], speed=None, refused={"rate": 3})
+    assert not any("measured" in finding.advice for finding in found(snapshot(unknown)))
+
+
 def test_a_herd_that_passed_a_minute_ago_is_a_warning():
     (finding,) = found(snapshot(pool(connects=Connects(850, 0, (Second(AT - 37, 850),)))))
     assert (finding.id, finding.severity) == ("herd", Severity.WARNING)

@@ -219,7 +219,7 @@ def test_an_unknown_pool_names_the_nearest(shared):
 def test_json_has_the_documented_shape(shared, redis_server):
     shared(MAX_CONNECTIONS=50, WARN_AT=0.5)
     asked = {"ledger.calls": 12, "ledger.errors": 2, "ledger.ms": 257}
-    tell("web-1:4242:ab12", 25, age=60.0, server="daphne", counters={"admitted": 30, "full": 5, **asked})
+    tell("web-1:4242:ab12", 25, age=60.0, server="daphne", counters={"admitted": 30, "full": 5, **asked}, speed=412.5)
     before = datetime.now(UTC)
     told = json.loads(status("--json"))
     assert before.replace(microsecond=0) <= datetime.fromisoformat(told.pop("taken")) <= datetime.now(UTC)
@@ -277,6 +277,7 @@ def test_json_has_the_documented_shape(shared, redis_server):
                 "controls": {"version": 0, "limit": None, "paused": None, "dry_run": None, "drains": []},
                 "alert": "warning",
                 "differs": {},
+                "speed": 412.5,
             }
         ],
     }

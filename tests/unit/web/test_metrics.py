@@ -48,7 +48,7 @@ POOL = PoolSnapshot(
     events_dropped=16, delayed=17,
     faults={"OSError": 3},
     configured=80, differs={"limit": ()}, paused=True, dry_run=True, alert=Level.CRITICAL,
-    would_refuse={"full": 11, "quota:address": 12}, drained=13, aged=14, evicted=15,
+    would_refuse={"full": 11, "quota:address": 12}, drained=13, aged=14, evicted=15, speed=412.5,
 )  # fmt: skip
 CHAT = replace(POOL, name="chat", workers=(replace(WORKER, last_beat=0.1, load=(Load("lag", 0.5, 1.0, 0.1, 0.8),)),))
 SNAPSHOT = Snapshot(
@@ -90,6 +90,7 @@ def test_every_number_of_the_snapshot():
         ("limit_configured", ("default",)): 80,
         ("paused", ("default",)): 1,
         ("settings_differing", ("default",)): 1,
+        ("connect_speed", ("default",)): 412.5,
         ("dry_run", ("default",)): 1,
         ("alert_level", ("default",)): 2,
         ("workers_draining", ("default",)): 1,
