@@ -69,9 +69,9 @@ def _slots(pools: Sequence[PoolSnapshot]) -> Iterator[Metric]:
     yield each("workers", "Workers with a running lease.", (len(pool.workers) for pool in pools))
     draining = (sum(worker.draining for worker in pool.workers) for pool in pools)
     yield each("workers_draining", "Workers that refuse new connections and close their own.", draining)
-    told = "Connections per second that the workers have lately taken, all together; absent where unknown."
+    text = "Connections per second that the workers have lately taken, all together; absent where unknown."
     speeds = [((pool.name,), pool.speed) for pool in pools if pool.speed is not None]
-    yield _gauge("connect_speed", told, ("pool",), speeds)
+    yield _gauge("connect_speed", text, ("pool",), speeds)
     classes = [((pool.name, name), held) for pool in pools for name, held in pool.classes.items()]
     yield _gauge("class_held", "Slots held by the connections of a class.", ("pool", "class"), classes)
 
