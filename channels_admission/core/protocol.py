@@ -158,8 +158,8 @@ class Report:
     owed: int = 0
     """Retry times given to refused clients beyond those that the ledger has reserved."""
     speed: float = 0.0
-    """Connections a second that its entrance has lately admitted while it had to spread them; 0 if unknown.
-    Finite, in whole thousandths."""
+    """Connections per second through the worker's entrance, measured while it had to spread them; 0 if unknown. Finite,
+    in whole thousandths."""
     controls: Controls = NOTHING_SET
     """The newest overrides that this worker knows, for a ledger that has lost its data."""
     draining: bool = False

@@ -1,21 +1,20 @@
-"""The pace of a pool: how many may enter at this moment, and when the others should come again.
+"""The pace of a pool: how many connections it admits now, and the retry times of the others.
 
-Pure, like :mod:`.core.levels`; all times are seconds of a clock that never runs backwards. A ledger
-keeps a :class:`Pace` for each pool (``ledger/lua/rate.lua`` has the same rules in milliseconds, and one
-contract holds both). A limiter gives its retry times away by :class:`~.limiter.retries.RetrySchedule`.
+Pure; all times are seconds of a monotonic clock. A ledger keeps a :class:`Pace` for each pool. A limiter gives out
+retry times by its :class:`~.limiter.retries.RetrySchedule`. ``ledger/lua/rate.lua`` has the same rules in milliseconds;
+the contract tests cover both.
 
-- **Rate**: the generic cell rate algorithm (ITU-T I.371) as a token bucket. In any window of ``t``
-  seconds no more than ``burst + rate * t`` enter.
-- **Slow start**: the rate grows evenly from nothing to its full value. Instead of the rate it is
-  the time that is slowed: *pace time* passes at the share of the rate that is in force, so that
-  the bucket and the schedule know the full rate only.
-- **Schedule**: every refused client is given the next free retry time, and the ledger keeps the tail.
-  Retry times lie a little wider apart than admissions could, so that a late client delays no other.
-- **Speed**: the schedule goes by the lowest speed that is known: the rate, the measured speed of the
-  workers' entrances, and in a full pool the speed at which slots become free. Where none is known, it
-  goes by :data:`PROBING`.
-- **Drought**: while nobody is admitted, retry times move away in proportion (:data:`GROWTH`). A pause
-  of a second costs a second and a half, and a pause of hours is asked a few times a minute by each client.
+- **Rate**: a token bucket by the generic cell rate algorithm (ITU-T I.371). In any window of ``t`` seconds at most
+  ``burst + rate * t`` connections enter.
+- **Slow start**: the rate rises linearly from 0 to its full value. To this end time is slowed instead of the rate:
+  *pace time* passes in proportion to the rate in force, so that bucket and schedule only use the full rate.
+- **Schedule**: every refused client gets the next free retry time, and the ledger keeps the first one after these.
+  Retry times are a little further apart than admissions, so that a late client delays no other.
+- **Speed**: the schedule uses the lowest known speed: the rate, the measured speed of the workers' entrances, and in a
+  full pool the speed at which slots become free. If none is known, it uses :data:`PROBING`.
+- **Drought**: while no connection is admitted, retry times move away in proportion to the time (:data:`GROWTH`). After
+  a pause of one second, clients return within half a second more; during hours of pause, each returns a few times per
+  minute.
 """
 
 import math
@@ -26,44 +25,44 @@ from .levels import ROUNDING
 from .protocol import Offer, Terms
 
 SCHEDULED = 0.97
-"""Retry times given away, as a share of the admissions that are possible."""
+"""Retry times per possible admission."""
 PROBING = 50.0
-"""Attempts a second for each worker where no speed is known, so that the first to come back find out.
+"""Attempts per second and worker while no speed is known, so that the first clients to return show it.
 
-Fifty refusals take a worker about a hundredth of its time, and the two hundred clients that four workers refuse in the
-first moment of a herd are back within a second of each other.
+Fifty refusals take a worker about a hundredth of its time. The 200 clients that four workers refuse at the start of a
+herd return within one second.
 """
 GROWTH = 0.5
-"""The earliest retry time, as a share of the time since the pool began to refuse and has admitted nobody."""
+"""The earliest retry time, as a share of the time since the last admission before the refusals."""
 MOST_SPEED = 1e6
-"""The greatest speed that a worker reports, connections a second."""
+"""Greatest reported speed, in connections per second."""
 SHUT = (Reason.FULL, Reason.PAUSED)
-"""Reasons for which a pool admits less than its speed: retry times that were given for them end with them."""
+"""Reasons that hold a pool below its speed; when they end, the schedule starts anew."""
 
 
 def bounded(speed: float) -> float:
-    """A measured speed as a report may tell it: finite, in thousandths of a connection a second."""
+    """A measured speed for a report: finite, in whole thousandths of a connection per second."""
     return round(min(speed, MOST_SPEED), 3) if speed > 0 else 0.0
 
 
 def paced(elapsed: float, slow_start: float) -> float:
-    """Pace time that has passed, ``elapsed`` seconds after a start that takes ``slow_start`` seconds."""
+    """The pace time ``elapsed`` seconds after a start, with a slow start of ``slow_start`` seconds."""
     return elapsed * elapsed / (2 * slow_start) if elapsed < slow_start else elapsed - slow_start / 2
 
 
 def unpaced(passed: float, slow_start: float) -> float:
-    """Seconds after such a start until so much pace time has passed."""
+    """The inverse of :func:`paced`: the seconds after which ``passed`` pace time has passed."""
     return math.sqrt(2 * slow_start * passed) if passed < slow_start / 2 else passed + slow_start / 2
 
 
 def tokens(full_at: float, now: float, rate: float, burst: int) -> int:
-    """Whole tokens in a bucket that will be full at ``full_at``."""
+    """Whole tokens in a bucket that is full at ``full_at``."""
     missing = max(0.0, full_at - now) * rate
     return max(0, math.floor(burst - missing + ROUNDING))
 
 
 class Bucket:
-    """Tokens that come back at ``rate`` a second, up to ``burst``; empty at first."""
+    """A token bucket with ``rate`` tokens per second, up to ``burst``; initially empty."""
 
     def __init__(self, rate: float, burst: int, now: float) -> None:
         self._rate = rate
@@ -71,7 +70,7 @@ class Bucket:
         self._full_at = now + burst / rate
 
     def take(self, now: float) -> bool:
-        """Remove a token, if there is one."""
+        """Take a token; return whether there was one."""
         if not tokens(self._full_at, now, self._rate, self._burst):
             return False
         self._full_at = max(self._full_at, now) + 1 / self._rate
@@ -79,20 +78,20 @@ class Bucket:
 
 
 class Drought:
-    """Refusals that follow one another while nobody is admitted."""
+    """A series of refusals without an admission."""
 
     def __init__(self) -> None:
         self._since: float | None = None
         self._last = 0.0
 
     def end(self) -> None:
-        """Somebody was admitted."""
+        """End the drought after an admission."""
         self._since = None
 
     def soonest(self, now: float, retry_after: tuple[float, float]) -> float:
-        """How far away the earliest retry time is for one that is refused ``now``.
+        """Seconds until the earliest retry time of a client that is refused ``now``.
 
-        A drought is over when nobody was refused for as long as a client may be told to wait.
+        A drought also ends after the longest retry time without a refusal.
         """
         low, high = retry_after
         if self._since is None or now - self._last > high:
@@ -103,24 +102,24 @@ class Drought:
 
 @dataclass(frozen=True, slots=True)
 class Situation:
-    """What a ledger knows of a pool when it schedules retry times."""
+    """The state of a pool that determines its retry times."""
 
     why: Reason | None = None
-    """Why less is granted than wanted; without anybody refused, what holds now."""
+    """Why less is granted than wanted, or would be now."""
     workers: int = 1
-    """Those that take connections."""
+    """Workers that admit connections."""
     speed: float = 0.0
-    """Connections a second that their entrances let in, added up; 0 where unknown."""
+    """Connections per second through the entrances of all workers; 0 if unknown."""
     is_open: bool = True
-    """Whether it has room, and more than is about to be taken."""
+    """Whether the pool has more room than is about to be taken."""
     settles_in: float = 0.0
     """Seconds until the ledger grants freely again."""
 
 
 class Pace:
-    """A ledger's half: the bucket, the slow start, the tail of the schedule, and how fast slots become free.
+    """The token bucket, slow start and schedule of a pool in the ledger, and the speed at which slots become free.
 
-    ``clock`` is the pool's. Begins with one token in the bucket.
+    ``clock`` is the pool's. The bucket starts with one token.
     """
 
     def __init__(self, clock: float, terms: Terms) -> None:
@@ -134,11 +133,11 @@ class Pace:
         self._began = clock
         self._tail = 0.0
         self._shut_at: float | None = None
-        """Since when the pool has been full or paused."""
+        """When the pool became full or paused."""
         self._full_at = (terms.burst - 1) / terms.rate if terms.rate else 0.0
 
     def admit(self, wanted: int, clock: float, terms: Terms, *, empty: bool) -> int:
-        """How many of ``wanted`` may enter now, the start being slow where they enter an ``empty`` pool."""
+        """How many of ``wanted`` may enter now; a slow start begins if the pool is ``empty``."""
         granted = wanted if terms.rate is None else self._spend(wanted, terms.rate, clock, terms, empty=empty)
         if granted:
             self._drought.end()
@@ -153,10 +152,10 @@ class Pace:
         return granted
 
     def measure(self, clock: float, released: int, every: float, *, admitting: bool = False) -> None:
-        """Learn from the number of slots ever released how fast they become free, once in ``every`` seconds.
+        """Measure how fast slots become free, once in ``every`` seconds, by the number ``released`` ever.
 
-        What has become free in the seconds that are not over yet counts as well, as the least that it may come to.
-        ``admitting`` says that workers have admitted somebody on slots that were theirs already.
+        Releases of the unfinished interval count as its least speed. ``admitting``: whether workers have admitted
+        connections on slots that they held already.
         """
         if admitting:
             self._drought.end()
@@ -168,7 +167,7 @@ class Pace:
         self._lately = max(0, released - self._measured) / every
 
     def offer(self, clock: float, terms: Terms, refused: int, owed: int, now: Situation) -> Offer | None:
-        """Retry times for ``refused`` clients, after those for ``owed`` that were given away already; None for none."""
+        """Retry times for ``refused`` clients, after ``owed`` ones that were given out already; None for no clients."""
         if not refused + owed:
             return None
         self._open_or_shut(clock, now, by_refusal=refused > 0)
@@ -178,7 +177,7 @@ class Pace:
         first = max(self._tail, paced(elapsed + soonest, terms.slow_start))
         step = 1 / (SCHEDULED * self._speed(terms, now))
         if now.why is Reason.FULL and self._shut_at is not None and clock - self._shut_at < high:
-            # What has been seen for so long says nothing of a later time.
+            # A speed that was measured for so long says nothing of a later time.
             left = paced(clock - self._shut_at + elapsed, terms.slow_start) - first
             step = min(step, max(left / (refused + owed), 1 / (SCHEDULED * self._most(terms, now))))
         first += owed * step
@@ -186,19 +185,19 @@ class Pace:
         return Offer(first, step, elapsed)
 
     def _open_or_shut(self, clock: float, now: Situation, *, by_refusal: bool) -> None:
-        """Note since when it has been shut. What was promised meanwhile says nothing of a pool that is open again."""
+        """Note when the pool became full or paused. Once it is open again, the schedule starts anew."""
         shut = now.why in SHUT if by_refusal else self._shut_at is not None and not now.is_open
         if not shut and self._shut_at is not None:
             self._tail = 0.0
         self._shut_at = (clock if self._shut_at is None else self._shut_at) if shut else None
 
     def _speed(self, terms: Terms, now: Situation) -> float:
-        """The lowest of those known."""
+        """The lowest known speed."""
         outflow = max(self._outflow, self._lately)
         return min(self._most(terms, now), outflow) if outflow and now.why is Reason.FULL else self._most(terms, now)
 
     def _most(self, terms: Terms, now: Situation) -> float:
-        """The lowest of those known, apart from the outflow."""
+        """The lowest known speed, without the speed at which slots become free."""
         probing = PROBING * max(1, now.workers)
         speeds = [speed for speed in (terms.rate, now.speed) if speed]
         return min([*speeds, probing] if now.why is Reason.FULL else speeds, default=probing)

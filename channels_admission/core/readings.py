@@ -42,7 +42,7 @@ class WorkerReading:
     settings: str = ""
     """The fingerprint of its settings; empty if unknown."""
     speed: float = 0.0
-    """Connections a second that its entrance has lately admitted while it had to spread them; 0 if unknown."""
+    """Connections per second through its entrance, measured while it had to spread them; 0 if unknown."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""When a refused client should come again: a retry time for each, from a schedule, whatever the reason."""
+"""Retry times for refused clients, from a schedule."""
 
 import math
 import random
@@ -10,19 +10,19 @@ from ..core.protocol import Offer, Terms
 from ..core.rate import PROBING, SCHEDULED, Drought, paced, unpaced
 
 FRESH = 2.0
-"""Heartbeats after which an offer says nothing any more: a worker that refuses is given one at every heartbeat."""
+"""Heartbeats after which an offer is too old: a worker that refuses gets a new one with every heartbeat."""
 CALM = 5.0
-"""Seconds without a refusal by a monitor after which the next one is the first of another overload."""
+"""Seconds without a refusal by a monitor after which an overload is over."""
 MEASURED = 1.0
-"""Seconds from which on the admissions beside such refusals make a speed."""
+"""Seconds of an overload after which its admissions give a speed."""
 POOLED = frozenset({*Reason, UNACCEPTED, DRAINED} - {Reason.ENTRANCE})
-"""The reasons that the pool's retry times are for."""
+"""The reasons that follow the pool's schedule."""
 OWN_WAIT = (Reason.ENTRANCE, ATTEMPTS)
-"""Begin the reasons of refusals that come with a wait of their own."""
+"""Prefixes of the reasons whose refusals have a wait of their own."""
 
 
 class Limited(Protocol):
-    """What a schedule asks of its limiter's :class:`~.state.State`."""
+    """The part of :class:`~.state.State` that a schedule uses."""
 
     @property
     def terms(self) -> Terms: ...
@@ -38,20 +38,20 @@ class Limited(Protocol):
 
 
 class Line:
-    """Retry times one after the other, within the bounds of ``RETRY_AFTER``."""
+    """A line of retry times within the bounds of ``RETRY_AFTER``."""
 
     def __init__(self) -> None:
         self._next = -math.inf
 
     def next(self, now: float, soonest: float, apart: float, high: float) -> float:
-        """Seconds until the next free one, which is given away."""
+        """Take the next free retry time; in seconds from ``now``."""
         retry = max(self._next, now + soonest)
         self._next = min(retry + apart, max(self._next, now + high))
         return retry - now
 
 
 class Overload:
-    """The refusals of a worker's monitors that follow one another, and how fast it admits beside them."""
+    """The speed at which a worker admits connections while its monitors refuse others."""
 
     def __init__(self, state: Limited) -> None:
         self._state = state
@@ -59,7 +59,7 @@ class Overload:
         self._admitted = 0
 
     def speed(self, now: float) -> float:
-        """Connections a second that the worker admits under this pressure."""
+        """Connections per second that the worker admits."""
         admitted = self._state.counters.get(ADMITTED, 0)
         if now - self._last > CALM:
             self._began, self._admitted = now, admitted
@@ -69,20 +69,20 @@ class Overload:
 
 
 class RetrySchedule:
-    """The retry times that a limiter gives to the clients that it refuses.
+    """The retry times that a limiter gives to refused clients.
 
-    They come from the ledger's latest **offer**. Of its retry times so many are this limiter's own, one for each
-    handshake that the ledger refused. Those beyond are counted as ``owed``, until a report tells the ledger, and lie
-    further apart, since the other workers go on at the same time. Before an offer, while the ledger is away, and once
-    the latest offer is old, they follow the worker's **own speed**: its part of the rate or the speed of its entrance,
-    the lower of both, or else :data:`~.core.rate.PROBING`.
+    They follow the ledger's latest **offer**, which reserves one for each handshake that the ledger refused. Further
+    ones are counted as ``owed`` until a report tells the ledger. They are further apart, since the other workers give
+    out theirs at the same time. Before an offer, while the ledger is away, and once the latest offer is old, retry
+    times follow the worker's **own speed**: the lower of its part of the rate and the speed of its entrance, or else
+    :data:`~.core.rate.PROBING`.
 
-    A monitor's refusal is told no earlier time than the speed at which the worker admits under that pressure allows.
-    While the ledger is away, and in a quota, retry times move away with the length of it
-    (:class:`~.core.rate.Drought`). Those of a quota are none of the pool's, and are not owed. A client that tries too
-    often is told when its key has a turn, and at the entrance the wait that the entrance has measured.
+    After a refusal by a monitor the retry time is also limited by the speed at which the worker admits connections.
+    After refusals by a quota, and while the ledger is away, retry times move away with the length of the
+    :class:`~.core.rate.Drought`. Those of a quota are not part of the pool's schedule, and not owed. A refusal by a
+    rate of attempts waits for the next turn of its key, one by the entrance for the time that the entrance measured.
 
-    Chance spreads only beyond the upper bound of ``RETRY_AFTER``, over the upper half of the bounds.
+    Retry times above the upper bound of ``RETRY_AFTER`` are replaced by random ones in the upper half of the bounds.
     """
 
     def __init__(self, state: Limited, heartbeat: float = 3.0) -> None:
@@ -92,27 +92,27 @@ class RetrySchedule:
         self._expires = -math.inf
         self._at = 0.0
         self._next = 0.0
-        """The next retry time, in the pool's pace."""
+        """The next retry time, in pace time."""
         self._reserved = 0
         self._overload, self._pressed = Overload(state), Line()
         self._without_quota, self._quota = Drought(), Line()
         self._without_ledger, self._admitted = Drought(), 0
         self.owed = 0
-        """Retry times given away beyond those that a ledger has reserved."""
+        """Retry times given out beyond those that the ledger has reserved."""
 
     def renew(self, offer: Offer, reserved: int, now: float) -> None:
-        """Go on from ``offer``, of whose retry times so many are this limiter's own."""
+        """Continue with ``offer``, in which ``reserved`` retry times are this limiter's own."""
         self._offer, self._reserved, self._at, self._next = offer, reserved, now, offer.first
         self._expires = now + self._fresh_for
 
     def go_alone(self, now: float) -> None:
-        """Go on without a ledger, by this worker's own speed, from the earliest retry time on."""
+        """Continue without a ledger: by this worker's own speed, from the earliest retry time on."""
         slow_start = self._state.terms.slow_start
         self._offer, self._reserved, self._at, self._next = None, 0, now - slow_start, slow_start / 2
         self._expires = math.inf
 
     def retry_after(self, reason: str, now: float, wait: float = 0.0) -> float:
-        """Seconds until a client refused for ``reason`` should come again; ``wait`` if the reason has its own."""
+        """Take a retry time for a refused client, in seconds from ``now``; ``wait`` is that of the refusal, if any."""
         low, high = bounds = self._state.terms.retry_after
         if reason in POOLED:
             wait = self._pooled(now)
@@ -126,12 +126,12 @@ class RetrySchedule:
         return max(low, wait) if wait < high else random.uniform((low + high) / 2, high)
 
     def soon(self, now: float) -> float:
-        """The same for one whose connection we end, at a steady pace: without a rate soon, for there may be room."""
+        """The same for a client whose connection the package closes: by the rate, or without one soon."""
         low, high = self._state.terms.retry_after
         return self.retry_after(DRAINED, now) if self._state.terms.rate else random.uniform(low, min(2 * low, high))
 
     def _pooled(self, now: float) -> float:
-        """Seconds until the pool's next free retry time, which is given away."""
+        """Take the pool's next free retry time; in seconds from ``now``."""
         if now > self._expires:
             self.go_alone(now)
         (low, high), slow_start = self._state.terms.retry_after, self._state.terms.slow_start
@@ -141,7 +141,7 @@ class RetrySchedule:
         return unpaced(retry, slow_start) - passed
 
     def _apart(self) -> float:
-        """From this retry time of the pool to the next one of this limiter; whether it is owed is counted."""
+        """The time from this retry time to this limiter's next one; counts whether this one is owed."""
         if self._reserved and self._offer is not None:
             self._reserved -= 1
             return self._offer.step
@@ -154,7 +154,7 @@ class RetrySchedule:
         return 1 / (SCHEDULED * min((each for each in (part, speed) if each), default=PROBING))
 
     def _soonest_alone(self, now: float) -> float:
-        """How far away the earliest retry time is while the ledger is away and this worker admits nobody."""
+        """Seconds until the earliest retry time while the ledger is away and this worker admits no connection."""
         admitted = self._state.counters.get(ADMITTED, 0)
         if admitted != self._admitted:
             self._admitted = admitted
