@@ -1,4 +1,4 @@
-"""A herd of light WebSocket clients: all cut at once, they come back by a rule, and every attempt is counted.
+"""A herd of light WebSocket clients: all are cut at once and reconnect by a rule, and every attempt is counted.
 
 Each client is one real socket of this process at a time, without a task of its own. Seconds throughout.
 """
@@ -38,12 +38,12 @@ ABORT = struct.pack("ii", 1, 0)
 
 
 class WrongTarget(ValueError):
-    """A herd must not go there."""
+    """The target of a herd is not allowed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where a herd goes: always this machine."""
+    """The target of a herd: always this machine."""
 
     uri: WebSocketURI
     origin: Origin
@@ -64,7 +64,7 @@ class Target:
 
 @dataclass(slots=True)
 class Count:
-    """What happened since a cut."""
+    """The attempts since a cut."""
 
     began: float
     attempts: list[float] = field(default_factory=list)
@@ -77,7 +77,7 @@ class Count:
 
 @dataclass(frozen=True, slots=True)
 class Return:
-    """How a herd came back after a cut."""
+    """The return of a herd after a cut."""
 
     rule: Rule
     clients: int
@@ -108,7 +108,7 @@ class Return:
         return [seconds[second] for second in range(max(seconds, default=-1) + 1)]
 
     def as_dict(self) -> dict[str, Any]:
-        """What ``ws_herd --json`` prints of it."""
+        """The values that ``ws_herd --json`` prints."""
         per_second = self.per_second()
         return {
             "rule": self.rule.name,
@@ -128,7 +128,7 @@ class Return:
 
 
 class Member(asyncio.Protocol):
-    """One client of a herd. Comes back until it is told to leave."""
+    """One client of a herd. It reconnects until :meth:`leave`."""
 
     def __init__(self, herd: "Herd") -> None:
         self.back_at: float | None = None
@@ -152,7 +152,7 @@ class Member(asyncio.Protocol):
             self._come()
 
     def leave(self) -> None:
-        """Come back no more."""
+        """Stop reconnecting."""
         self.back_at = None
         if self._timer is not None:
             self._timer.cancel()
@@ -290,7 +290,7 @@ class Herd:
         await asyncio.sleep(LOOK)
 
     async def gather(self, seconds: float, on_look: Callable[[int], object]) -> Return:
-        """Let those who are not there come in by the server's hints, at a walk."""
+        """Connect the missing clients by the server's hints, :data:`ARRIVING` per second."""
         away = [member for member in self.members if member.back_at is None]
         rule = replace(RULES["hint"], first=(0.0, len(away) / ARRIVING))
         return await self._cut(away, rule, seconds, on_look)

@@ -1,6 +1,6 @@
-"""How clients come back: the rules that a herd can follow. Times are in seconds.
+"""The rules by which clients of a herd reconnect. Times are in seconds.
 
-A rule draws each wait evenly from two bounds, which only the number of the attempt decides, or
+A rule draws each wait evenly between two bounds that depend only on the number of the attempt, or
 follows the server's hint. So it can be run one client at a time, or for a million at once.
 """
 
@@ -17,17 +17,17 @@ Bounds = tuple[float, float]
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One rule of coming back."""
+    """One rule for reconnecting."""
 
     name: str
     meaning: str
     bounds: Callable[[int], Bounds]
-    """Between what the wait after that many failed attempts lies, counted from 1."""
+    """The bounds of the wait after that many failed attempts, counted from 1."""
     first: Bounds = (0.0, 0.0)
-    """Between what the wait for the first attempt after a loss lies."""
+    """The bounds of the wait for the first attempt after a loss."""
     follows_hint: bool = False
     resets_on_open: bool = False
-    """Whether an opened connection makes it forget its failures, that of a refused client too."""
+    """Whether an opened connection resets its failures, even one that is then refused."""
 
     def wait(self, failures: int, hint: float | None, draw: float) -> float:
         """The wait after so many failed attempts; ``draw`` is a random number from 0 to 1."""

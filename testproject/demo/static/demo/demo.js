@@ -1,5 +1,5 @@
-// Opens a herd of WebSockets that come back by themselves, and draws what becomes of each: trying, then open, or
-// waiting for its moment; given up, or left at our wish.
+// Opens a herd of WebSockets that reconnect by themselves, and draws the state of each: trying, open, waiting for its
+// retry time, given up, or closed by the page.
 
 const WORKER_COLOURS = 4;
 const NO_CLOSE_FRAME = 1006;
@@ -61,7 +61,7 @@ class Visitor {
     redraw ||= requestAnimationFrame(summarise);
   }
 
-  // Between two attempts only the time changes; that the next one begins is no event.
+  // Between two attempts only the time changes; no event marks the start of the next one.
   tick() {
     if (this.state !== "waiting") return;
     if (this.socket.readyState === AdmissionSocket.CONNECTING) this.try();
@@ -85,7 +85,7 @@ class Visitor {
   }
 }
 
-/** How many were let in, and tried, in each of the last seconds. */
+/** The connections admitted and the attempts, in each of the last seconds. */
 class Chart {
   #svg = document.querySelector("#chart svg");
   #seconds = new Map();
