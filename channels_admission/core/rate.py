@@ -34,6 +34,8 @@ herd return within one second.
 """
 GROWTH = 0.5
 """The earliest retry time, as a share of the time since the last admission before the refusals."""
+EAGER = 0.5
+"""Share of the outflow's distance between retry times that a pool keeps while it has just become full."""
 MOST_SPEED = 1e6
 """Greatest reported speed, in connections per second."""
 SHUT = (Reason.FULL, Reason.PAUSED)
@@ -177,9 +179,10 @@ class Pace:
         first = max(self._tail, paced(elapsed + soonest, terms.slow_start))
         step = 1 / (SCHEDULED * self._speed(terms, now))
         if now.why is Reason.FULL and self._shut_at is not None and clock - self._shut_at < high:
-            # A speed that was measured for so long says nothing of a later time.
+            # A speed that was measured for so long says nothing of a later time. Clients that came at once may leave
+            # at once.
             left = paced(clock - self._shut_at + elapsed, terms.slow_start) - first
-            step = min(step, max(left / (refused + owed), 1 / (SCHEDULED * self._most(terms, now))))
+            step = max(1 / (SCHEDULED * self._most(terms, now)), min(EAGER * step, left / (refused + owed)))
         first += owed * step
         self._tail = min(first + refused * step, max(self._tail, paced(elapsed + high, terms.slow_start)))
         return Offer(first, step, elapsed)

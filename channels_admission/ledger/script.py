@@ -19,7 +19,7 @@ from ..core.holders import MOST_POSTED
 from ..core.levels import CRITICAL_AT, HYSTERESIS, NEAR_FULL, ROUNDING
 from ..core.overrides import EVERYBODY
 from ..core.protocol import KEY_BYTES
-from ..core.rate import GROWTH, MOST_SPEED, PROBING, SCHEDULED
+from ..core.rate import EAGER, GROWTH, MOST_SPEED, PROBING, SCHEDULED
 from .base import (
     COUNTER_BYTES,
     COUNTERS_BYTES,
@@ -96,6 +96,7 @@ CONSTANTS: Mapping[str, Any] = {
     "ROUNDING": ROUNDING,
     "PROBING": PROBING,
     "GROWTH": GROWTH,
+    "EAGER": EAGER,
     "MOST_SPEED": round(1000 * MOST_SPEED),
     "CRITICAL_AT": CRITICAL_AT,
     "NEAR_FULL": NEAR_FULL,

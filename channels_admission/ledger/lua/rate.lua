@@ -112,9 +112,9 @@ function rate.apart(why, now, first, number)
   local outflow = why == 'full' and rate.leaving(now) or 0
   local step = outflow > 0 and 1 / (const.SCHEDULED * math.min(most, outflow)) or least
   if why ~= 'full' or rate.shut_at == 0 or clock.time - rate.shut_at >= report.retry_high then return step end
-  -- What has been seen for so long says nothing of a later time.
+  -- What has been seen for so long says nothing of a later time, and those who came at once may leave at once.
   local left = rate.time(clock.time - rate.shut_at + elapsed) - first
-  return math.min(step, math.max(left / number, least))
+  return math.max(least, math.min(const.EAGER * step, left / number))
 end
 
 -- How far away the earliest retry time is for one that is refused now. A drought, in which nobody is admitted, is over when
