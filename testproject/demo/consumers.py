@@ -1,5 +1,6 @@
 """The consumers of the demo page and the integration tests."""
 
+import asyncio
 import os
 import time
 from typing import Any
@@ -76,9 +77,34 @@ def burn() -> None:
 class HeavyConsumer(EchoConsumer):
     """The same with a ``connect()`` that costs CPU time on the event loop."""
 
+    begun = 0
+    """Connections that this process has begun."""
+
     async def connect(self) -> None:
+        HeavyConsumer.begun += 1
         burn()
         await super().connect()
+
+
+class WatchConsumer(EchoConsumer):
+    """Answers with the most connections of :class:`HeavyConsumer` that began between two turns of the event loop."""
+
+    async def connect(self) -> None:
+        await super().connect()
+        self.most = 0
+        self.task = asyncio.create_task(self._watch())
+
+    async def _watch(self) -> None:
+        while True:
+            before = HeavyConsumer.begun
+            await asyncio.sleep(0.001)
+            self.most = max(self.most, HeavyConsumer.begun - before)
+
+    async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
+        await self.send(str(self.most))
+
+    async def disconnect(self, code: int) -> None:
+        self.task.cancel()
 
 
 class HeavySyncConsumer(SyncConsumer):

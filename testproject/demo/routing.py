@@ -14,6 +14,7 @@ from .consumers import (
     MixinConsumer,
     SyncConsumer,
     TroubleConsumer,
+    WatchConsumer,
 )
 from .strain import HoardConsumer, StrainConsumer
 
@@ -24,6 +25,7 @@ behind_middleware = [
     path("ws/heavy/", HeavyConsumer.as_asgi()),
     path("ws/heavy-sync/", HeavySyncConsumer.as_asgi()),
     path("ws/heavy-database/", HeavyDatabaseConsumer.as_asgi()),
+    path("ws/watch/", WatchConsumer.as_asgi()),
     path("ws/trouble/", TroubleConsumer.as_asgi()),
     path("ws/strain/", StrainConsumer.as_asgi()),
     path("ws/hoard/", HoardConsumer.as_asgi()),

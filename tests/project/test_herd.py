@@ -72,6 +72,19 @@ def test_a_refused_handshake_is_waited_out_by_the_hint_in_its_body(redis_server,
     assert herd["attempts_per_client"] <= 2.1
 
 
+@pytest.mark.integration
+def test_one_that_is_connected_is_answered_while_a_costly_herd_comes_back(redis_server, prefix):
+    settings = {"PRESSURE": {}, "LEDGER": redis_server.url, "PREFIX": prefix}
+    with Workers("uvicorn", 1, redis_url=redis_server.url, settings=settings) as workers:
+        url = workers.origin.replace("http", "ws")
+        options = ("--clients", "30", "--rule", "hint", "--json", "--beside", f"{url}/ws/echo/")
+        done = ws_herd(f"{url}/ws/heavy/", *options, env=workers.env)
+    assert done.returncode == 0, done.stderr
+    (herd,) = json.loads(done.stdout)
+    assert herd["back"] == 30
+    assert 0 < herd["echo_p50"] <= herd["echo_p99"] <= herd["echo_max"]
+
+
 @pytest.mark.parametrize("host", ["192.0.2.1", "[2001:db8::1]", "0.0.0.0"])
 def test_a_herd_goes_to_this_machine_only(host):
     done = ws_herd(f"ws://{host}:8000/")
