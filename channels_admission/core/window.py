@@ -18,7 +18,7 @@ GROWTH = 2.0
 """The most by which the window grows at a time. It grows only in turns shorter than the target divided by that."""
 SHRINK = 0.25
 """The least part of the window that one turn leaves."""
-UNANSWERED = 0.1
+UNANSWERED = 0.25
 """Seconds of short turns after which the window grows without an answer: consumers may take their time to accept."""
 QUIET = 5
 """Every so many turns, if they are long, one is measured without newcomers."""
