@@ -37,8 +37,8 @@ class OverloadManager:
     :class:`~.overload.room.Room` is asked as often as it demands; each takes about ten microseconds. ``present``
     returns the connections and waiting handshakes of all limiters of the event loop.
 
-    A herd delays the event loop while it arrives. The lag refuses no handshake while ``is_spreading`` says that the
-    entrance lets a herd in by turns.
+    A herd delays the event loop while it arrives. The lag refuses no handshake while ``is_spreading`` returns that the
+    entrance admits a herd by turns.
     """
 
     def __init__(
@@ -74,8 +74,8 @@ class OverloadManager:
         # The first handshakes may come before a thread has read anything.
         self._readings["memory"] = self._measured.read()
         self._ask_at = self._loop.time()
-        self._beat = settings.heartbeat
-        self._shed_per_beat = self._shed_left = settings.shed_per_heartbeat
+        self._heartbeat = settings.heartbeat
+        self._shed_per_heartbeat = self._shed_left = settings.shed_per_heartbeat
         self._shed_at = self._shed_until = self._measured_at = 0.0
         self._context = Context()
         self._is_closed = False
@@ -98,7 +98,7 @@ class OverloadManager:
         return self._pressing()[0] >= 1
 
     def _pressing(self) -> tuple[float, str]:
-        """The highest pressure that is not of a herd which the entrance spreads, and the monitor that makes it."""
+        """The highest pressure and its monitor, without the lag while the entrance spreads a herd."""
         pressure, name = self._highest
         if not pressure or name != LAG or not self._is_spreading():
             return pressure, name
@@ -118,7 +118,7 @@ class OverloadManager:
             return 0
         if self._loop.time() >= self._shed_until:
             # A reading counts once: it does not show yet what the connections closed since have freed.
-            self._shed_left = self._shed_per_beat if self._measured_at > self._shed_at else 0
+            self._shed_left = self._shed_per_heartbeat if self._measured_at > self._shed_at else 0
         return self._shed_left
 
     def shed(self, count: int) -> None:
@@ -126,7 +126,7 @@ class OverloadManager:
         if count:
             self._shed_left -= count
             self._shed_at = self._loop.time()
-            self._shed_until = self._shed_at + self._beat
+            self._shed_until = self._shed_at + self._heartbeat
 
     def revive(self) -> None:
         """Restart the ticks if they were lost. Call it regularly on the same event loop."""

@@ -1,8 +1,7 @@
-"""The slots of one worker under each key, and since when each is held: for quotas whose oldest connection gives way.
+"""The ages of one worker's slots under each key, for quotas that evict the oldest connection (``'full': 'oldest'``).
 
-Pure. The worker tells the ages of these slots whenever it tells how many they are. The ledger keeps the same of all
-workers (:mod:`.holders`), and answers how many of the oldest are to end. That is a state and no order: what is told
-twice, or not heard, changes nothing.
+Pure. Reports contain these ages beside the number of slots. The ledger keeps the ages of all workers
+(:mod:`.core.holders`), and its reply says how many of the oldest connections must close.
 """
 
 from collections.abc import Callable, Iterable
@@ -24,23 +23,23 @@ Slot = TypeVar("Slot", bound=Claiming)
 
 
 class SlotAges(Generic[Slot]):
-    """The slots of one worker, under each key of such a quota, from the oldest to the youngest."""
+    """The slots of one worker under each key of such a quota, the oldest first."""
 
     def __init__(self, pool: PoolSettings) -> None:
         self._quotas = {place: quota.max or 0 for place, quota in enumerate(pool.quotas) if quota.full == OLDEST}
         self._since: dict[Key, dict[Slot, float]] = {}
         self._places: dict[Key, int] = {}
         self.spared: set[Slot] = set()
-        """Those that a dry run has counted instead of ending them."""
+        """Slots that a dry run has counted instead of closing their connections."""
 
     def note(self, slot: Slot, now: float) -> None:
-        """The slot was given, or is counted under more keys than before."""
+        """Add a new slot, or further keys of a slot."""
         for place, key in self._keys(slot.claims):
             self._places[key] = place
             self._since.setdefault(key, {}).setdefault(slot, now)
 
     def forget(self, slot: Slot) -> None:
-        """The slot was released."""
+        """Remove a released slot."""
         self.spared.discard(slot)
         for _, key in self._keys(slot.claims):
             slots = self._since.get(key, {})
@@ -49,7 +48,7 @@ class SlotAges(Generic[Slot]):
                 del self._since[key], self._places[key]
 
     def ages(self, keys: Iterable[Key], now: float) -> tuple[Aged, ...]:
-        """Of those ``keys`` under which slots are held, for how many seconds each has been."""
+        """The ages of the slots under ``keys``, in seconds; keys without slots are left out."""
         return tuple(self._aged(key, now) for key in keys if key in self._since)
 
     def _aged(self, key: Key, now: float) -> Aged:
@@ -58,9 +57,9 @@ class SlotAges(Generic[Slot]):
         return Aged(place, key, tuple(max(0.0, now - since) for since in oldest))
 
     def doomed(self, evicted: Iterable[Evicted], released: Callable[[Key], int]) -> set[Slot]:
-        """Those that are to end, whether or not they are about to.
+        """The slots whose connections must close, those that are closing already included.
 
-        Slots ``released`` since they were counted are among the ``evicted``: none ends in their place.
+        Slots ``released`` since the ledger counted them are among the ``evicted``; no other slot replaces them.
         """
         return {
             slot
