@@ -30,7 +30,7 @@ class Holders:
             self._drop(key, worker)
         for each in aged:
             self._most[each.key] = most[each.quota]
-            self._since.setdefault(each.key, {})[worker] = [now - age for age in each.ages]
+            self._since.setdefault(each.key, {})[worker] = [round(now - age, 3) for age in each.ages]
 
     def forget(self, worker: str) -> None:
         """Forget a worker and its slots."""

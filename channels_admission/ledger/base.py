@@ -25,7 +25,9 @@ its storage, it promises after every call:
    of nobody: a claim is granted only up to its quota, a class admitted only up to its share. Asks are decided in
    their order. A worker whose claims were lost is told to tell them all again; none is granted on top of what it
    has meanwhile. Those of a forgotten worker are given back by the next calls, a bounded number in each; until
-   then its reports raise :exc:`Forgotten` and change nothing.
+   then its reports raise :exc:`Forgotten` and change nothing. Of several such workers the one forgotten last is the
+   first, and of those forgotten in one call the one whose name sorts last. A forgotten worker that had no claims goes
+   on under its name.
    Attempts under a key with a rate are counted before all else, also those that are refused, in a bounded number of
    buckets (:mod:`~.attempts`), which are full where the ledger has lost its data.
    A quota whose oldest connection gives way is exceeded by as many as are known to be older, never twofold; each

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from ..conf import Settings
 from ..core import agreement, levels
-from ..core.agreement import differences, fingerprint, numbers_of, strictest
+from ..core.agreement import MOST_SETTINGS, differences, fingerprint, numbers_of, strictest
 from ..core.attempts import Buckets, judge
 from ..core.counters import ADMITTED, RELEASED, Counters, Reason, faults_in, is_decision
 from ..core.holders import Holders
@@ -63,14 +63,18 @@ class _Pool:
     version: int = 0
     milliseconds: int = 0
     """The pool's clock, in whole milliseconds as Redis keeps it."""
+    began: int = 0
+    """Its time at the first report."""
     real: int = 0
     pace: Pace | None = None
     past: Rings = field(default_factory=Rings)
     controls: Controls = NOTHING_SET
     level: Level = Level.CALM
     edges: list["_Telling"] = field(default_factory=list)
-    settings: set[str] = field(default_factory=set)
-    """Those that workers have, as of the last report."""
+    settings: dict[str, int] = field(default_factory=dict)
+    """Those that workers have lately had, as text, and until when by the pool's clock."""
+    limit: int | None = None
+    """By the settings in force."""
 
     def stamp(self, drain: Drain) -> Drain:
         """A drain with the version and the clock at which it is ordered, if that is now."""
@@ -78,7 +82,8 @@ class _Pool:
 
     @property
     def clock(self) -> float:
-        return self.milliseconds / 1000
+        """Seconds since the pool began."""
+        return (self.milliseconds - self.began) / 1000
 
     @property
     def heir(self) -> str:
@@ -87,6 +92,7 @@ class _Pool:
 
     @property
     def in_force(self) -> dict[str, float]:
+        """The strictest of the settings; none before the first report."""
         return strictest(map(numbers_of, self.settings))
 
 
@@ -165,18 +171,19 @@ class MemoryLedger:
         cls._pools.clear()
 
     def _apply(self, pool: _Pool, report: Report) -> View:
-        self._advance(pool)
         entries, worker = pool.entries, report.worker
         entry = entries.get(worker)
         if entry and report.seq <= entry.report.seq:
             raise OutOfOrder(f"report {report.seq} of {worker} comes after report {entry.report.seq}")
         if report.fair and worker in pool.dead and worker not in entries:
             raise Forgotten(f"the lease of {worker} had run out")
+        self._advance(pool)
         swept = self._sweep(pool, report.fair.sweep) if report.fair else ()
         self._reap(pool, report)
         if report.controls.version > pool.controls.version:
             pool.controls = report.controls
         asked, report = report, self._agree(pool, report)
+        pool.limit = report.limit
         limit = pool.controls.limit.value if pool.controls.limit else report.limit
         others = sum(other.held for name, other in entries.items() if name != worker)
         claims = entry.claims if entry else {}
@@ -228,16 +235,30 @@ class MemoryLedger:
 
     def _agree(self, pool: _Pool, report: Report) -> Report:
         """The report with the settings that are in force: the strictest of those that workers have."""
-        own = self._text(report)
-        others = [each.report for each in pool.entries.values() if each.report.worker != report.worker]
-        about = {self._text(each) for each in others if not each.retired}
-        pool.settings = about if about and (report.goodbye or report.retired) else {*about, own}
-        return report if pool.settings == {own} else _narrowed(report, pool.in_force)
+        own, now = self._text(report), pool.milliseconds
+        lease, beat = (round(1000 * each) for each in (self._settings.lease, self._settings.heartbeat))
+        others = {text: ends for text, ends in pool.settings.items() if text != own and ends > now}
+        was, ends = min(pool.settings.get(own, now), now + lease), now + lease
+        if report.goodbye or report.retired:
+            ends = min(was, now + 3 * beat // 2)
+        elif [*pool.settings] == [own] and abs(ends - was) < beat / 4:
+            ends = was  # as Redis, which writes them so rarely while all have the same
+        pool.settings = others if others and ends <= now else {**others, own: ends}
+        while len(pool.settings) > MOST_SETTINGS:
+            self._merge(pool)
+        return report if [*pool.settings] == [own] else _narrowed(report, pool.in_force)
+
+    def _merge(self, pool: _Pool) -> None:
+        """Let the two settings that end first become one, the strictest of both."""
+        first, second = sorted(pool.settings, key=pool.settings.__getitem__)[:2]
+        ends = max(pool.settings.pop(first), pool.settings.pop(second))
+        merged = strictest(map(numbers_of, (first, second)))
+        pool.settings[agreement.text(merged)] = ends
 
     def _differing(self, pool: _Pool, report: Report) -> str:
         """The settings in force, where they are not the worker's."""
         own = self._text(report)
-        if pool.settings == {own}:
+        if [*pool.settings] == [own]:
             return ""
         in_force = pool.in_force
         return agreement.text(in_force) if differences((numbers_of(own), in_force)) else ""
@@ -341,13 +362,15 @@ class MemoryLedger:
 
     def _advance(self, pool: _Pool) -> None:
         now = round(1000 * self._clock())
+        if not pool.real:
+            pool.milliseconds = pool.real = pool.began = now
         pool.milliseconds += min(max(now - pool.real, 0), 2 * round(1000 * self._settings.heartbeat))
         pool.real = now
 
     def _reap(self, pool: _Pool, report: Report) -> None:
         dead = [name for name, entry in pool.entries.items() if entry.expires <= pool.milliseconds]
         known_gone = [name for name in report.gone if name in pool.entries]
-        for name in dead[:REAPED_PER_CALL] + known_gone:
+        for name in sorted(dead[:REAPED_PER_CALL] + known_gone):
             if name != report.worker:
                 self._forget(pool, name)
 
@@ -398,12 +421,11 @@ class MemoryLedger:
             )
             for entry in alive
         )
-        settings = {text: numbers_of(text) for text in pool.settings}
-        limit = strictest(settings.values()).get("limit")
+        settings = {text: numbers_of(text) for text, ends in pool.settings.items() if ends > pool.milliseconds}
         lately = within(LATELY, int(self._wall_clock()), pool.past.seconds.values())
         seconds = {moment.at: moment.handshakes for moment in lately if moment.handshakes}
         return Reading(
-            limit=None if limit is None or not alive else int(limit),
+            limit=pool.limit,
             settling=False,
             counters=dict(pool.counters),
             workers=workers,

@@ -23,6 +23,11 @@ function claims.check(own_epoch, their_epoch)
   return claims.sum ~= nil
 end
 
+-- Whether claims under the name of this worker, which was forgotten, are still to be given back.
+function claims.is_owed()
+  return books.next_dead(report.worker) ~= nil or redis.call('HLEN', key.own) > 2
+end
+
 -- Begin a new epoch.
 function claims.start_over(is_damaged)
   redis.call('UNLINK', key.claims, key.holders)
@@ -40,7 +45,10 @@ function claims.open()
   local their_epoch = claims.sweeps and books.own(shared.sweep, key.swept)
   local is_right = claims.check(own_epoch, their_epoch)
   local is_current = own_epoch and own_epoch == claims.epoch
-  if is_right and is_current and not pool.is_known and not clock.is_fresh then return false end
+  if is_right and is_current and not pool.is_known and not clock.is_fresh then
+    if claims.is_owed() then return false end
+    own_epoch, is_current = nil, false
+  end
   local is_lost = (pool.is_known and not own_epoch) or (is_current and pool.was.seq < shared.heard)
     or (claims.sweeps and not their_epoch)
   if clock.is_fresh or not claims.epoch or not is_right or is_lost then
@@ -102,6 +110,7 @@ function claims.seal()
     if claims.claimed > 0 then leases.with_claims[#leases.with_claims + 1] = report.worker
     else redis.call('UNLINK', key.own) end
   end
+  table.sort(leases.with_claims)
   for _, name in ipairs(leases.with_claims) do
     local after = claims.heir or ''
     redis.call('HSET', key.claims, '#dead:' .. name, after .. codec.seal(name, after), '#dead', name)

@@ -1,0 +1,325 @@
+"""Four workers of one pool that report to two ledgers at once, which must say the same."""
+
+import uuid
+from collections import Counter
+from collections.abc import Container
+from dataclasses import replace
+
+import pytest
+from hypothesis import strategies as st
+
+from channels_admission.core.agreement import numbers_of
+from channels_admission.core.overrides import EVERYBODY, NOTHING_SET, Controls, Drain, Order
+from channels_admission.core.protocol import Aged, Ask, Key, Terms, View
+from channels_admission.core.readings import Reading
+from channels_admission.core.shares import Bound
+from channels_admission.ledger.base import Forgotten, OutOfOrder
+from channels_admission.ledger.memory import MemoryLedger
+
+from support.claimants import PLACES, Claimant, key
+from support.reports import HEARTBEAT, Clock, ClockedRedisLedger, Reporter
+
+TOLERANCE = 1e-6
+"""Seconds: Redis reckons in milliseconds, and both in floating-point numbers."""
+LIMIT = 12
+QUOTAS = (
+    Bound("user", 3, oldest=True), Bound("address", 5, rate=2.0, burst=4), Bound("pending", None, 0.2),
+)  # fmt: skip
+OTHER_QUOTAS = (Bound("user", 2, oldest=True), Bound("address", 5, rate=1.0, burst=6), Bound("pending", None, 0.3))
+GROUPS = ("", "anonymous", "member", "staff", "exempt")
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(
+            ["claim"] * 4 + ["drop", "pass", "pass", "die", "goodbye", "repeat", "lost", "lost", "retell", "order"]
+            + ["control", "drain", "obey", "look", *["count"] * 3]
+        ),
+        st.integers(0, 3),
+        st.integers(0, 6),
+        st.sampled_from([1, 250, 499, 500, 999, 1000, 1001, 2500, 7000]),
+        st.booleans(),
+    ),
+    min_size=5,
+    max_size=40,
+)  # fmt: skip
+
+
+def comparable(view: View) -> dict:
+    names = [name for name in View.__slots__ if name not in ("now", "offer", "waits")]
+    plain = {name: getattr(view, name) for name in names}
+    offer = view.offer and (view.offer.first, view.offer.step, view.offer.elapsed)
+    return {
+        **plain,
+        "neighbours": sorted(plain["neighbours"], key=lambda each: each.worker),
+        "evicted": sorted(plain["evicted"]),
+        "settings": numbers_of(view.settings),
+        "waits": pytest.approx(view.waits, abs=TOLERANCE),
+        "offer": offer and pytest.approx(offer, abs=TOLERANCE),
+    }
+
+
+def numbers(view: View) -> dict:
+    offer = view.offer and (view.offer.first, view.offer.step, view.offer.elapsed)
+    return {**comparable(view), "waits": view.waits, "offer": offer}
+
+
+def pictured(reading: Reading, unsaid: Container[str] = ()) -> dict:
+    """A reading as it is compared; times in whole milliseconds, and without the settings of workers in ``unsaid``."""
+    workers = {
+        each.worker: replace(
+            each,
+            silence=round(1000 * each.silence),
+            uptime=round(1000 * each.uptime),
+            settings="" if each.worker in unsaid else each.settings,
+        )
+        for each in reading.workers
+    }
+    return {
+        **{name: getattr(reading, name) for name in Reading.__slots__},
+        "workers": workers,
+        "now": round(1000 * reading.now),
+        "counters": {name: count for name, count in reading.counters.items() if count},
+    }
+
+
+def same(memory: dict, redis: dict) -> None:
+    unlike = {name: (value, redis[name]) for name, value in memory.items() if value != redis[name]}
+    assert not unlike, f"memory and Redis say {unlike}"
+
+
+class Both:
+    """Two ledgers that must say the same; the answer is that of memory."""
+
+    def __init__(self, memory: MemoryLedger, redis: ClockedRedisLedger) -> None:
+        self.ledgers = memory, redis
+
+    async def reconcile(self, pool, report):
+        memory, redis = [await self._ask(ledger, pool, report) for ledger in self.ledgers]
+        if isinstance(memory, View) and isinstance(redis, View):
+            same(comparable(memory), numbers(redis))
+        else:
+            same({"kind": type(memory)}, {"kind": type(redis)})
+        await self.compare_readings(pool)
+        if isinstance(memory, Exception):
+            raise memory
+        return memory
+
+    async def _ask(self, ledger, pool, report):
+        try:
+            return await ledger.reconcile(pool, report)
+        except (OutOfOrder, Forgotten) as error:
+            return error
+
+    async def control(self, pool, controls, replaced) -> bool:
+        """Set by both under the version that Redis gives, which is of its own time."""
+        memory, redis = self.ledgers
+        said = await redis.control(pool, controls, replaced)
+        version, clock = (await redis.read((pool,)))[0].controls.version, memory._wall_clock
+        memory._wall_clock = lambda: version / 1000
+        try:
+            assert await memory.control(pool, controls, replaced) is said
+        finally:
+            memory._wall_clock = clock
+        await self.compare_readings(pool)
+        return said
+
+    async def compare_readings(self, pool):
+        memory, redis = [(await ledger.read((pool,)))[0] for ledger in self.ledgers]
+        # The record of a worker does not say its settings, if all had the same when it was written.
+        unsaid = {each.worker for each in redis.workers if not each.settings or len(redis.settings) == 1}
+        same(pictured(memory, unsaid), pictured(redis, unsaid))
+
+    async def compare_pasts(self, pool):
+        memory, redis = [await ledger.past(pool) for ledger in self.ledgers]
+        same({"past": memory}, {"past": redis})
+
+
+class Member(Claimant):
+    """A worker of a shared pool that knows since when it holds a slot under a key, and may end its oldest ones."""
+
+    def __init__(self, ledger, nonce: str, clock: Clock, **options) -> None:
+        super().__init__(ledger, nonce, **options)
+        self.clock = clock
+        self.open: dict[Key, list[float]] = {}
+        self.told_to_end: list = []
+
+    async def claim(self, *asks, **changes):
+        view = await super().claim(*asks, **changes)
+        for each, reason in zip(asks, view.verdicts, strict=True):
+            if each.claims[0] and not reason:
+                self.open.setdefault(each.claims[0], []).append(self.clock.now)
+        self.told_to_end = list(view.evicted)
+        return view
+
+    def aged(self, told):
+        return tuple(
+            Aged(0, each, tuple(round(self.clock.now - since, 3) for since in self.open[each]))
+            for each in told
+            if self.open.get(each)
+        )
+
+    def end(self, user: Key) -> None:
+        """The oldest connection of a user, with whatever else it was counted under."""
+        del self.open[user][0]
+        self.drop(Ask((user,)))
+
+
+def asked(number: int) -> Ask:
+    pending = key("pending") if number == 3 else None
+    here = key(f"here{number % 2}")
+    return Ask((key(f"u{number % 2}"), here, pending), PLACES[GROUPS[number % 5]], tries=(None, here, None))
+
+
+class World:
+    """Four workers of one pool, and a clock of whole milliseconds; if ``mixed``, with two kinds of settings."""
+
+    def __init__(self, both: Both, clock: Clock, *, shared: bool, rate: float | None, mixed: bool = False) -> None:
+        self.both, self.clock, self.shared, self.mixed = both, clock, shared, mixed
+        self.pool, self.born, self.orders = uuid.uuid4().hex, 0, 0
+        self.terms = Terms(rate, 3, 2.0) if rate else Terms()
+        self.controls = NOTHING_SET
+        self.counters: dict[str, Counter] = {}
+        self.workers = [self.start() for _ in range(4)]
+
+    def start(self):
+        self.born += 1
+        is_other = self.mixed and self.born % 3 == 0
+        options = {"pool": self.pool, "limit": LIMIT - 3 * is_other}
+        if self.shared:
+            quotas = OTHER_QUOTAS if is_other else QUOTAS
+            worker = Member(self.both, f"{self.born:x}", self.clock, quotas=quotas, **options)
+        else:
+            worker = Reporter(self.both, f"{self.born:x}", **options)
+        terms = replace(self.terms, rate=self.terms.rate and self.terms.rate / (1 + is_other))
+        worker.last = replace(worker.last, terms=terms, warn_at=0.7 - 0.2 * is_other)
+        worker.began = self.clock.now
+        self.counters[worker.last.worker] = Counter()
+        return worker
+
+    async def settle(self) -> None:
+        """Let a first worker come and go, and the time pass in which Redis settles over an empty pool."""
+        await settle(self.both, self.clock, type(self.workers[0]), self.pool, self.workers[0].last)
+
+    async def report(self, worker, number=0, **changes):
+        changes["counters"] = dict(self.counters[worker.last.worker])
+        changes["age"] = round(self.clock.now - worker.began, 3)
+        changes["controls"] = changes.get("controls", self.controls)
+        if not self.shared:
+            view = await worker.say(worker.last.held, number, **changes)
+            worker.last = replace(worker.last, held=worker.last.held + view.granted)
+        else:
+            view = await worker.claim(*map(asked, range(number)), **changes)
+        if view.controls:
+            self.controls = view.controls
+        worker.last = replace(worker.last, settings=view.settings)
+
+    async def step(self, what, place, number, milliseconds, beat):
+        worker = self.workers[place]
+        act = getattr(self, f"do_{what}", None)
+        if act is not None:
+            await act(worker, place, number, milliseconds, beat)
+            return
+        before = (worker.heard, worker.told) if self.shared else None
+        await self.report(worker, number if what in ("claim", "lost") else 0, beat=beat)
+        if what == "lost" and self.shared:
+            worker.heard, worker.told = before[0], before[1] | {*worker.claims}
+
+    async def do_pass(self, worker, place, number, milliseconds, beat):
+        self.clock.now = round(self.clock.now + milliseconds / 1000, 3)
+
+    async def do_look(self, worker, place, number, milliseconds, beat):
+        await self.both.compare_pasts(self.pool)
+
+    async def do_die(self, worker, place, number, milliseconds, beat):
+        self.workers[place] = self.start()
+        gone = (worker.last.worker,) if beat and worker.last.seq else ()
+        if number > 3:  # and with it a second one
+            second = self.workers[place - 2]
+            self.workers[place - 2] = self.start()
+            gone += (second.last.worker,) if second.last.seq else ()
+        other = self.workers[place - 1]
+        await self.report(other, gone=gone)
+        other.last = replace(other.last, gone=())
+
+    async def do_goodbye(self, worker, place, number, milliseconds, beat):
+        if self.shared:
+            worker.held, worker.told = 0, {*worker.claims}
+            worker.claims, worker.classes, worker.open = Counter(), Counter(), {}
+        else:
+            worker.last = replace(worker.last, held=0)
+        await self.report(worker, goodbye=True)
+        self.workers[place] = self.start()
+
+    async def do_repeat(self, worker, place, number, milliseconds, beat):
+        if worker.last.seq:
+            with pytest.raises((OutOfOrder, Forgotten)):
+                await self.both.reconcile(self.pool, worker.last)
+
+    async def do_retell(self, worker, place, number, milliseconds, beat):
+        """Tell all claims, as a worker must that has been told to and is told to again."""
+        if self.shared:
+            worker.heard, worker.told = min(worker.heard, number), {*worker.claims}
+        await self.report(worker, beat=beat)
+
+    async def do_order(self, worker, place, number, milliseconds, beat):
+        """A worker knows newer controls than the ledger."""
+        self.controls = replace(self.controls, version=self.controls.version + 1, limit=order(2 * number, over=beat))
+        await self.report(worker)
+
+    async def do_control(self, worker, place, number, milliseconds, beat):
+        drain = Drain((EVERYBODY, worker.last.worker, "host")[number % 3], 1.5, "kim", 2.0)
+        chosen = (
+            {"limit": order(2 * place)}, {"limit": order(2 * place, over=True)}, {"paused": order(1)},
+            {"dry_run": order(1)}, {"drains": (drain,)}, {},
+        )[number % 6]  # fmt: skip
+        version = (await self.both.ledgers[0].read((self.pool,)))[0].controls.version
+        assert await self.both.control(self.pool, Controls(**chosen), version - (number == 6)) is (number != 6)
+
+    async def do_drain(self, worker, place, number, milliseconds, beat):
+        await self.report(worker, draining=beat, beat=True)
+
+    async def do_obey(self, worker, place, number, milliseconds, beat):
+        for each in worker.told_to_end if self.shared else ():
+            for _ in range(min(each.number, len(worker.open.get(each.key, ())))):
+                worker.end(each.key)
+        await self.report(worker, beat=beat)
+
+    async def do_count(self, worker, place, number, milliseconds, beat):
+        for name in ("admitted", "full", "released", "fault:OSError"):
+            self.counters[worker.last.worker][name] = (number * 7 + len(name)) % 11
+        worker.last = replace(worker.last, speed=12.125 * number, owed=number % 3)
+        await self.report(worker, beat=beat)
+
+    async def do_drop(self, worker, place, number, milliseconds, beat):
+        if not self.shared:
+            worker.last = replace(worker.last, held=max(0, worker.last.held - 1))
+        elif users := [user for user, since in worker.open.items() if since]:
+            worker.end(users[0])
+        await self.report(worker, beat=beat)
+
+    async def run(self, steps):
+        await self.settle()
+        for step in steps:
+            await self.survive(step)
+        await self.both.compare_pasts(self.pool)
+
+    async def survive(self, step):
+        try:
+            await self.step(*step)
+        except (Forgotten, OutOfOrder):  # both ledgers said so; the worker takes another name
+            self.workers[step[1]] = self.start()
+
+
+def order(value: int, *, over: bool = False) -> Order:
+    return Order(value, "kim", 1.0, 2.0 if over else None)
+
+
+async def settle(both, clock: Clock, kind=Reporter, pool: str = "default", like=None) -> None:
+    """Let a first worker come and go, and the time pass in which Redis settles over an empty pool."""
+    for nonce in ("ffff", "eeee"):
+        for ledger in both.ledgers:
+            more = {"clock": clock, "quotas": QUOTAS} if kind is Member else {}
+            first = kind(ledger, nonce, pool=pool, limit=LIMIT, **more)
+            if like is not None:
+                first.last = replace(first.last, terms=like.terms, warn_at=like.warn_at)
+            await (first.say(goodbye=True) if kind is Reporter else first.claim(goodbye=True))
+        clock.now = round(clock.now + 2 * HEARTBEAT, 3)
