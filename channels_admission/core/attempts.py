@@ -51,7 +51,7 @@ class Buckets:
         place = int.from_bytes(key[:2], "big") % self._number
         alive = {key: both for key, both in self._sets.get(place, {}).items() if _is_alive(both, now)}
         full, turn = alive.pop(key, (now, now))
-        full = full if now < full <= now + burst / rate else now
+        full = full if now < full <= now + burst / rate + ROUNDING else now
         turn = turn if now < turn <= now + debt else now
         is_locked = now < turn and turn + 1 / rate > now + debt + ROUNDING
         tokens = max(0, math.floor(burst - (full - now) * rate + ROUNDING))

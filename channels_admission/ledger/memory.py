@@ -123,6 +123,9 @@ class MemoryLedger:
 
     kind = "memory"
     address = "this process"
+    grace = 0.0
+    """Heartbeats for which the settings of a worker are in force after its goodbye. None: the settings of the next test
+    are in force at once."""
 
     _pools: dict[tuple[str, str], _Pool] = {}
     _lock = threading.Lock()
@@ -240,13 +243,19 @@ class MemoryLedger:
         others = {text: ends for text, ends in pool.settings.items() if text != own and ends > now}
         was, ends = min(pool.settings.get(own, now), now + lease), now + lease
         if report.goodbye or report.retired:
-            ends = min(was, now + 3 * beat // 2)
+            ends = was if self._is_had_by_others(pool, report) else min(was, now + round(self.grace * beat))
         elif [*pool.settings] == [own] and abs(ends - was) < beat / 4:
             ends = was  # as Redis, which writes them so rarely while all have the same
         pool.settings = others if others and ends <= now else {**others, own: ends}
         while len(pool.settings) > MOST_SETTINGS:
             self._merge(pool)
         return report if [*pool.settings] == [own] else _narrowed(report, pool.in_force)
+
+    def _is_had_by_others(self, pool: _Pool, report: Report) -> bool:
+        """Whether others have the same settings, so that a goodbye without grace does not end them."""
+        others = (each.report for name, each in pool.entries.items() if name != report.worker)
+        stay = (each for each in others if not (each.retired or each.goodbye))
+        return not self.grace and self._text(report) in map(self._text, stay)
 
     def _merge(self, pool: _Pool) -> None:
         """Let the two settings that end first become one, the strictest of both."""

@@ -26,7 +26,9 @@ def both(admission, redis_server):
     clock.now = 1_700_000_000.3
     here = admission(LEASE=LEASE, HEARTBEAT=HEARTBEAT, LEDGER=redis_server.url)
     redis = ClockedRedisLedger(here, clock)
-    yield loop, Both(MemoryLedger(here, clock, clock), redis), clock
+    memory = MemoryLedger(here, clock, clock)
+    memory.grace = 1.5
+    yield loop, Both(memory, redis), clock
     loop.run_until_complete(redis.aclose())
     loop.close()
 

@@ -53,7 +53,7 @@ function attempts.take(buckets, name, terms, number)
   local time, rounding = clock.time, 1000 * const.ROUNDING
   local full, turn = unpack(buckets[name] or {time, time})
   local latest = time + report.retry_high
-  if not (full > time and full <= time + terms.burst / terms.rate) then full = time end
+  if not (full > time and full <= time + terms.burst / terms.rate + rounding) then full = time end
   if not (turn > time and turn <= latest) then turn = time end
   local is_locked = turn > time and turn + 1 / terms.rate > latest + rounding
   local passed = math.max(0, math.floor(terms.burst - (full - time) * terms.rate + const.ROUNDING))
