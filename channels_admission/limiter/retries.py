@@ -136,17 +136,17 @@ class RetrySchedule:
             self.go_alone(now)
         (low, high), slow_start = self._state.terms.retry_after, self._state.terms.slow_start
         passed = now - self._at + (self._offer.elapsed if self._offer else 0.0)
-        retry = max(self._next, paced(passed + low, slow_start))
-        self._next = min(retry + self._apart(), max(self._next, paced(passed + high, slow_start)))
-        return unpaced(retry, slow_start) - passed
-
-    def _apart(self) -> float:
-        """The time from this retry time to this limiter's next one; counts whether this one is owed."""
-        if self._reserved and self._offer is not None:
+        soonest, latest = passed + low, passed + high
+        if slow_start:
+            soonest, latest = paced(soonest, slow_start), paced(latest, slow_start)
+        retry, apart = max(self._next, soonest), self._offer.step if self._offer else self._own_step()
+        if self._reserved:
             self._reserved -= 1
-            return self._offer.step
-        self.owed += 1
-        return self._own_step() if self._offer is None else self._offer.step * max(1, self._state.workers)
+        else:
+            self.owed += 1
+            apart *= self._state.workers if self._offer and self._state.workers else 1
+        self._next = min(retry + apart, max(self._next, latest))
+        return (unpaced(retry, slow_start) if slow_start else retry) - passed
 
     def _own_step(self) -> float:
         rate, speed = self._state.terms.rate, self._state.entrance_speed
