@@ -33,9 +33,9 @@ BEHIND = 2
 """Calls that wait for the thread, from which on a turn waits for it as well."""
 LONGEST_TURN = 0.25
 """Seconds after which a turn no longer waits for the thread."""
-MEASURED = 0.5
+MEASURED = 1.0
 """Seconds over which the speed is measured."""
-HASTE = 1.25
+HASTE = 2.0
 """How much faster refused clients are told to come than the entrance lets in: those who are early wait, and those who
 are late leave the entrance idle."""
 MOST_PROMISED = 10_000

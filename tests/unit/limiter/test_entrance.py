@@ -230,10 +230,12 @@ def test_nobody_waits_longer_than_the_bound(herd):
 def test_a_pool_that_is_known_to_be_slow_refuses_before_the_ledger_is_asked(herd):
     async def test(herd):
         first = [asyncio.create_task(herd.come(name)) for name in range(300)]
-        await asyncio.sleep(1)
+        await asyncio.sleep(1.5)
         late = [asyncio.create_task(herd.come(name)) for name in range(300, 500)]
-        while not herd.limiter.entrance.is_full:
+        for _ in range(1000):
             await asyncio.sleep(0)
+            if herd.limiter.entrance.is_full:
+                break
         calls = herd.limiter.state.calls.made
         verdict = await herd.come("last")
         assert isinstance(verdict, Refusal)
