@@ -144,7 +144,7 @@ def main() -> None:
 
 
 def _module(file: str) -> str:
-    return Path(file).with_suffix("").as_posix().rpartition("/channels_admission/")[2]
+    return f"/{Path(file).with_suffix('').as_posix()}".rpartition("/channels_admission/")[2]
 
 
 if __name__ == "__main__":
