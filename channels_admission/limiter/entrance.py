@@ -42,6 +42,8 @@ MOST_PROMISED = 10_000
 """Refused clients whose retry times are remembered."""
 RECENT = 2.0
 """Seconds for which a herd that is inside still shows in the lag (:data:`~..overload.monitors.WINDOW`)."""
+REMEMBERED = 60.0
+"""Seconds after a herd for which its speed is reported: the next herd may find the worker changed."""
 LASTING = 30.0
 """Seconds after which a herd is taken for overload."""
 
@@ -89,6 +91,9 @@ class Entrance:
         self._probe: Future[int] | None = None
         """The empty call in the thread, while a turn waits for it."""
         self._began = self._measured_at = self._calm_at = self._busy_at = -math.inf
+        self._measured: set[Door] = set()
+        """Those whose reports tell a speed."""
+        self._forget_timer: asyncio.TimerHandle | None = None
         self._promised: list[float] = []
         """A heap of the retry times of refused clients."""
 
@@ -224,9 +229,24 @@ class Entrance:
         if self._doors:
             self._calm_at = now
             self._doors = {}
-        self._entered = 0
+            self._forget_later()
+        self._entered, self.is_full = 0, False
         self._window.rest(now)
         self._offered = self.room = int(self._window.size)
+
+    def _forget_later(self) -> None:
+        """Report the speed for :data:`REMEMBERED` from now on."""
+        if self._forget_timer is not None:
+            self._forget_timer.cancel()
+        if self._measured:
+            self._forget_timer = self._loop.call_later(REMEMBERED, self._forget, context=Context())
+
+    def _forget(self) -> None:
+        self._forget_timer = None
+        if not self.waiting:  # else the next calm begins the time anew
+            for door in self._measured:
+                door.state.entrance_speed = 0.0
+            self._measured.clear()
 
     def _let_in(self, room: float) -> float:
         """Let in those that have waited longest, the exempt first. Gives the room that is left."""
@@ -256,6 +276,7 @@ class Entrance:
             self.speed = (self.speed + speed) / 2 if self.speed else speed
             for door, count in self._doors.items():
                 door.state.entrance_speed = count / elapsed
+                self._measured.add(door)
         self._doors = dict.fromkeys(self._doors, 0)
         self._measured_at = now
 

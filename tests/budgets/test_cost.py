@@ -40,8 +40,6 @@ SCOPE = {
 }  # fmt: skip
 TERMS = {"MAX_CONNECTIONS": 10_000, "HEARTBEAT": 600, "LEASE": 3600, "PRESSURE": {"lag": None}}
 """Nobody is refused for the lag that a collection of garbage makes."""
-TRACED = {"ENTRANCE_WAIT": None}
-"""Where memory is traced, a handshake takes ten times as long as else, and a herd does not get in within the bound."""
 PATIENT = {"LEDGER_TIMEOUT": 4}
 """For a Redis, which all who come at once ask, while their memory is traced."""
 EVERYTHING = {"MAX_CONNECTION_AGE": 3600, "CONNECT_RATE": 100_000, "CONNECT_BURST": 100_000}
@@ -126,11 +124,18 @@ def ledgers(monkeypatch):
     return opened
 
 
+def patient_limiter():
+    """A limiter whose entrance refuses nobody: where memory is traced, a connection takes ten times as long as else."""
+    limiter = limiter_of("default")
+    limiter.entrance._longest = float("inf")
+    return limiter
+
+
 @asynccontextmanager
 async def at_rest(admission, ledgers, **keys):
     """A limiter that has made its first report, and makes no other unless asked; and the reports from there on."""
     admission(**{**TERMS, **keys})
-    limiter = limiter_of("default")
+    limiter = patient_limiter()
     (ledger,) = ledgers
     await eventually(lambda: limiter.state.workers and ledger.reports and limiter.state._met_settled)
     ledger.reports.clear()
@@ -238,7 +243,7 @@ class Limited(AdmissionMixin, Consumer):
     ids=["the middleware", "the mixin", "both"],
 )
 async def test_an_open_connection_keeps_little_memory(admission, ledgers, bare, ours):
-    async with at_rest(admission, ledgers, **EVERYTHING, **TRACED):
+    async with at_rest(admission, ledgers, **EVERYTHING):
         # Where a herd waits for its verdict before any consumer has run, CPython gives each a dict of its own.
         await serve(ours, Socket(CONNECT, DISCONNECT))
         with untraced():
@@ -248,7 +253,7 @@ async def test_an_open_connection_keeps_little_memory(admission, ledgers, bare, 
 
 
 async def test_who_has_claimed_all_keeps_no_more_by_the_mixin(admission, ledgers):
-    async with at_rest(admission, ledgers, QUOTAS=[{"key": "address", "max": 10_000}], **TRACED):
+    async with at_rest(admission, ledgers, QUOTAS=[{"key": "address", "max": 10_000}]):
         applications = [AdmissionMiddleware(each.as_asgi()) for each in (Consumer, Limited)]
         with untraced():
             before = await least_kept(applications[0], 3)
@@ -263,8 +268,8 @@ def client_of(scope):
 
 async def test_what_a_connection_claims_keeps_little(admission, redis_server):
     async def kept_with(*quotas):
-        admission(**{**TERMS, **TRACED, **PATIENT, "LEDGER": redis_server.url, "QUOTAS": quotas})
-        limiter = limiter_of("default")
+        admission(**{**TERMS, **PATIENT, "LEDGER": redis_server.url, "QUOTAS": quotas})
+        limiter = patient_limiter()
         await eventually(lambda: limiter.state.calls.made)
         with untraced():
             size = await kept(AdmissionMiddleware(listener), by_us)
@@ -286,7 +291,7 @@ async def test_a_deadline_that_was_met_keeps_nothing(admission, ledgers):
 
     sizes = []
     for keys in ({}, {"PENDING_DEADLINE": 0.1}):
-        async with at_rest(admission, ledgers, **keys, **TRACED):
+        async with at_rest(admission, ledgers, **keys):
             with untraced():
                 sizes.append(await least_kept(AdmissionMiddleware(known), 3, enough=sizes[0] + 48 if sizes else 0))
         ledgers.clear()

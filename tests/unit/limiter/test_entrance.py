@@ -12,6 +12,7 @@ from channels_admission.core.overrides import Controls, Order
 from channels_admission.core.protocol import Refusal
 from channels_admission.core.window import START, TARGET
 from channels_admission.ledger.memory import MemoryLedger
+from channels_admission.limiter.entrance import REMEMBERED
 from channels_admission.limiter.limiter import Limiter
 from channels_admission.limiter.state import State
 from channels_admission.runtime.identity import Worker
@@ -207,6 +208,22 @@ def test_who_would_wait_too_long_is_refused_and_told_by_the_speed(herd):
         assert (counters["admitted"], counters["entrance"]) == (number, herd.attempts - number)
         assert max(refusal.retry_after for refusal in herd.refused) < number * BURN
         assert herd.limiter.state.entrance_speed == pytest.approx(1 / BURN, rel=0.15)
+
+    herd(test, burn)
+
+
+def test_the_speed_of_a_herd_is_reported_for_a_minute_after_its_last_wait(herd):
+    async def test(herd):
+        await herd.all_stay(300)
+        herd.leave()
+        await asyncio.sleep(REMEMBERED - 5)
+        assert herd.limiter.state.begin_report().speed > 0
+        await herd.all_stay(300)
+        herd.leave()
+        await asyncio.sleep(REMEMBERED - 5)
+        assert herd.limiter.state.begin_report().speed > 0
+        await asyncio.sleep(6)
+        assert herd.limiter.state.begin_report().speed == 0
 
     herd(test, burn)
 
