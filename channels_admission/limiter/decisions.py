@@ -221,6 +221,7 @@ class Decisions:
             is_given = not handshake.done() and self._decide(handshake, self._carry_out, ask, reason, wait)
             if not (is_given or reason):
                 self._state.give_back(ask)
+        self.queue.drop_answered()
 
     def _carry_out(self, handshake: Handshake, ask: Ask, reason: str, wait: float) -> Slot | Refusal:
         """The ledger's verdict on one handshake."""

@@ -230,6 +230,8 @@ class Entrance:
             self._calm_at = now
             self._doors = {}
             self._forget_later()
+        for queue in (self._exempt, self._others):
+            queue.clear()  # even an empty one keeps the room that a herd once needed
         self._entered, self.is_full = 0, False
         self._window.rest(now)
         self._offered = self.room = int(self._window.size)

@@ -119,6 +119,11 @@ class Queue:
             if not handshake.done():
                 yield handshake
 
+    def drop_answered(self) -> None:
+        """Remove the handshakes at the head that have their verdicts."""
+        while self.waiting and self.waiting[0].done():
+            self.waiting.popleft()
+
     def close(self) -> None:
         """Call ``expire`` no more."""
         if self._timer is not None:

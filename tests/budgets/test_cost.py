@@ -24,11 +24,11 @@ from channels_admission.consumers import AdmissionMixin
 from channels_admission.core.counters import Reason
 from channels_admission.ledger.memory import MemoryLedger
 from channels_admission.limiter import registry
-from channels_admission.limiter.registry import close_limiters, limiter_of
+from channels_admission.limiter.registry import close_limiters
 from channels_admission.middleware import AdmissionMiddleware
 
 from support.faulty import FaultyLedger
-from support.waiting import eventually
+from support.waiting import eventually, patient_limiter
 
 OURS = str(Path(channels_admission.__file__).parent)
 CONNECT = {"type": "websocket.connect"}
@@ -122,13 +122,6 @@ def ledgers(monkeypatch):
 
     monkeypatch.setattr(registry, "open_ledger", open_ledger)
     return opened
-
-
-def patient_limiter():
-    """A limiter whose entrance refuses nobody: where memory is traced, a connection takes ten times as long as else."""
-    limiter = limiter_of("default")
-    limiter.entrance._longest = float("inf")
-    return limiter
 
 
 @asynccontextmanager

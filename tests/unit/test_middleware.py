@@ -13,7 +13,7 @@ from channels_admission.limiter.registry import close_limiters, limiter_of
 from channels_admission.middleware import AdmissionMiddleware
 
 from support.clients import shows
-from support.waiting import eventually
+from support.waiting import eventually, patient_limiter
 
 CONNECT = {"type": "websocket.connect"}
 TEXT = {"type": "websocket.receive", "text": "hello"}
@@ -136,6 +136,7 @@ async def test_a_connection_that_ends_by_itself(path, kind, face):
 @pytest.mark.parametrize("moment", ["before", "during", "after"])
 async def test_a_connection_that_is_cancelled(moment, count, kind, face):
     application = consumer(kind, face, None, None)
+    patient_limiter()
     clients = [Client(application) for _ in range(count)]
     if moment == "during":
         await asyncio.sleep(0)

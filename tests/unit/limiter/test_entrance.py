@@ -12,7 +12,7 @@ from channels_admission.core.overrides import Controls, Order
 from channels_admission.core.protocol import Refusal
 from channels_admission.core.window import START, TARGET
 from channels_admission.ledger.memory import MemoryLedger
-from channels_admission.limiter.entrance import REMEMBERED
+from channels_admission.limiter import entrance
 from channels_admission.limiter.limiter import Limiter
 from channels_admission.limiter.state import State
 from channels_admission.runtime.identity import Worker
@@ -212,17 +212,19 @@ def test_who_would_wait_too_long_is_refused_and_told_by_the_speed(herd):
     herd(test, burn)
 
 
-def test_the_speed_of_a_herd_is_reported_for_a_minute_after_its_last_wait(herd):
+def test_the_speed_of_a_herd_is_reported_for_a_while_after_its_last_wait(herd, monkeypatch):
+    monkeypatch.setattr(entrance, "REMEMBERED", 2.0)
+
     async def test(herd):
         await herd.all_stay(300)
         herd.leave()
-        await asyncio.sleep(REMEMBERED - 5)
+        await asyncio.sleep(1.0)
         assert herd.limiter.state.begin_report().speed > 0
         await herd.all_stay(300)
         herd.leave()
-        await asyncio.sleep(REMEMBERED - 5)
+        await asyncio.sleep(1.0)
         assert herd.limiter.state.begin_report().speed > 0
-        await asyncio.sleep(6)
+        await asyncio.sleep(1.5)
         assert herd.limiter.state.begin_report().speed == 0
 
     herd(test, burn)
