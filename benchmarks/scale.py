@@ -20,7 +20,7 @@ from pathlib import Path
 from django.conf import settings as django_settings
 
 from channels_admission import conf
-from channels_admission.core.protocol import View
+from channels_admission.core.protocol import Reply
 from channels_admission.core.readings import Load
 from channels_admission.ledger.redis import RedisLedger
 from channels_admission.limiter.state import State
@@ -68,15 +68,15 @@ class Member:
         self.state = State(pool, self.worker, "uvicorn")
         self.state.counters.update(PAST)
 
-    async def tell(self, wanted: int = 0, *, beat: bool = False) -> View:
+    async def tell(self, wanted: int = 0, *, beat: bool = False) -> Reply:
         """Report, and hold the slots that the ledger grants."""
         report = self.state.begin_report(wanted, load=LOAD, beat=beat)
-        view = await self.ledger.reconcile(self.state.pool.name, replace(report, home=f"{self.worker.host:012x}"))
-        self.state.settle(report, view)
-        for _ in range(view.granted):
+        reply = await self.ledger.reconcile(self.state.pool.name, replace(report, home=f"{self.worker.host:012x}"))
+        self.state.settle(report, reply)
+        for _ in range(reply.granted):
             self.state.admit()
-        self.state.counters["full"] += wanted - view.granted
-        return view
+        self.state.counters["full"] += wanted - reply.granted
+        return reply
 
 
 @dataclass(frozen=True, slots=True)

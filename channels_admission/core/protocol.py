@@ -191,7 +191,7 @@ class Neighbour:
 
 
 @dataclass(frozen=True, slots=True)
-class View:
+class Reply:
     """The ledger's reply to a :class:`Report`."""
 
     granted: int

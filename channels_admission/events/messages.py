@@ -3,7 +3,7 @@
 import logging
 
 from ..core.agreement import numbers_of, shown, text_of
-from ..core.protocol import Report, View
+from ..core.protocol import Reply, Report
 from ..exceptions import LedgerError
 
 logger = logging.getLogger("channels_admission")
@@ -33,7 +33,7 @@ def damaged(pool: str) -> None:
     )
 
 
-def settings_in_force(pool: str, report: Report, reply: View, *, lease: float, heartbeat: float) -> None:
+def settings_in_force(pool: str, report: Report, reply: Reply, *, lease: float, heartbeat: float) -> None:
     """Other settings than the worker's own are in force by ``reply``, or its own ones again."""
     in_force = numbers_of(reply.settings)
     if not in_force:

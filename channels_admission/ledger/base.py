@@ -46,7 +46,7 @@ its storage, it promises after every call:
     the slowest heartbeat about.
 13. What something else has altered in its storage is found by the next call that reads it, at the latest one heartbeat
     later (a worker's place in the queue of leases: in a heartbeat for every 256 workers). The ledger then settles as
-    after a loss of data, and says so once (:attr:`~.protocol.View.healed`). No call fails by it.
+    after a loss of data, and says so once (:attr:`~.protocol.Reply.healed`). No call fails by it.
 
 Calls come from one event loop at a time and may be cancelled; a cancelled or failed call may
 still have been applied. Faults are :exc:`~.exceptions.LedgerUnavailable` and
@@ -56,7 +56,7 @@ still have been applied. Faults are :exc:`~.exceptions.LedgerUnavailable` and
 from typing import Protocol
 
 from ..core.overrides import Controls
-from ..core.protocol import Report, View
+from ..core.protocol import Reply, Report
 from ..core.readings import Past, Reading
 from ..exceptions import LedgerError
 
@@ -98,7 +98,7 @@ class Ledger(Protocol):
     address: str
     """Where it is, for people; never holds a password."""
 
-    async def reconcile(self, pool: str, report: Report) -> View:
+    async def reconcile(self, pool: str, report: Report) -> Reply:
         """Apply a report and answer it, in one atomic step."""
 
     async def read(self, pools: tuple[str, ...]) -> tuple[Reading, ...]:

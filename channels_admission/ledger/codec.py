@@ -12,7 +12,7 @@ from ..conf import MAX_LIMIT
 from ..core.agreement import FINGERPRINT, MOST_SETTINGS, fingerprint, numbers_of
 from ..core.counters import ATTEMPTS, QUOTA, Reason, faults_in
 from ..core.levels import Edge, Level
-from ..core.protocol import KEY_BYTES, Aged, Ask, Evicted, Fair, Key, Neighbour, Offer, View
+from ..core.protocol import KEY_BYTES, Aged, Ask, Evicted, Fair, Key, Neighbour, Offer, Reply
 from ..core.rate import MOST_SPEED
 from ..core.readings import Load, Moment, Past, Reading, WorkerReading
 from ..core.shares import Bound, Class
@@ -139,7 +139,7 @@ def _verdict(letter: str, fair: Fair) -> str:
     return VERDICTS.get(letter) or f"{QUOTA}{fair.quotas[ord(letter) - FIRST_QUOTA].name}"
 
 
-def view_of(reply: list[Any], fair: Fair | None = None) -> View:
+def view_of(reply: list[Any], fair: Fair | None = None) -> Reply:
     """The script's answer to a report that was applied, and in which ``fair`` stood.
 
     Parts that no worker can have written are left out, and numbers are within their bounds. Any exception means that
@@ -153,7 +153,7 @@ def view_of(reply: list[Any], fair: Fair | None = None) -> View:
         rest[14:],
     )
     named = zip(neighbours[::2], neighbours[1::2], strict=True)
-    return View(
+    return Reply(
         granted=_whole(granted),
         total=_whole(total),
         limit=_whole(limit),

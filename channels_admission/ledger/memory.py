@@ -16,7 +16,7 @@ from ..core.counters import ADMITTED, RELEASED, Counters, Reason, faults_in, is_
 from ..core.holders import Holders
 from ..core.levels import Edge, Level
 from ..core.overrides import EVERYBODY, NOTHING_SET, Controls, Drain
-from ..core.protocol import Key, Neighbour, Report, View
+from ..core.protocol import Key, Neighbour, Reply, Report
 from ..core.quota import decide
 from ..core.rate import Pace, Situation
 from ..core.readings import Past, Reading, WorkerReading
@@ -140,7 +140,7 @@ class MemoryLedger:
         self._clock = clock
         self._wall_clock = wall_clock
 
-    async def reconcile(self, pool: str, report: Report) -> View:
+    async def reconcile(self, pool: str, report: Report) -> Reply:
         # Held for microseconds and never across an await: event loops in other threads share the pools.
         with self._lock:
             return self._apply(self._pools.setdefault((self._settings.prefix, pool), _Pool()), report)
@@ -173,7 +173,7 @@ class MemoryLedger:
         cls._lock = threading.Lock()
         cls._pools.clear()
 
-    def _apply(self, pool: _Pool, report: Report) -> View:
+    def _apply(self, pool: _Pool, report: Report) -> Reply:
         entries, worker = pool.entries, report.worker
         entry = entries.get(worker)
         if entry and report.seq <= entry.report.seq:
@@ -213,7 +213,7 @@ class MemoryLedger:
             speed=sum(other.report.speed for other in entries.values()),
             is_open=pool.controls.paused is None and not levels.scarce(total, limit),
         )
-        return View(
+        return Reply(
             granted=grant.slots,
             total=total,
             limit=limit,

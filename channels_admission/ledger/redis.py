@@ -46,7 +46,7 @@ from ..conf.ledger import DEFAULT_URL, address_of, passwords_of
 from ..core import agreement
 from ..core.levels import Level
 from ..core.overrides import Controls
-from ..core.protocol import Report, View
+from ..core.protocol import Reply, Report
 from ..core.readings import Past, Reading
 from ..exceptions import LedgerRefused, LedgerUnavailable
 from ..runtime.reserve import is_exhausted, reserve
@@ -107,7 +107,7 @@ class RedisLedger:
         """Make a client, which connects when first asked."""
         self._redis: Any = Redis(connection_pool=create_pool(_prepared(host, self._settings.ledger_timeout)))
 
-    async def reconcile(self, pool: str, report: Report) -> View:
+    async def reconcile(self, pool: str, report: Report) -> Reply:
         keys = [self._key(pool, part) for part in _parts(report)]
         try:
             reply = await self._reach(self._source, keys, [packed_report(report, self._settings)])
@@ -119,7 +119,7 @@ class RedisLedger:
             await self._drop_connections()
             raise
 
-    def _understood(self, reply: Any, report: Report) -> View:
+    def _understood(self, reply: Any, report: Report) -> Reply:
         """What the script says; a reply that makes no sense is no reply."""
         try:
             if reply[1] == report.seq and text_of(reply[0]) == "ok":

@@ -18,7 +18,7 @@ from ..connections.connection import REPLACED, RESTART, Connection
 from ..connections.refusal import close_reason, messages
 from ..core.counters import AGED, DRAINED, DRY, EVICTED, OUTLIVED, OVERDUE, SHED, UNACCEPTED
 from ..core.overrides import Drain, Order
-from ..core.protocol import Refusal, View
+from ..core.protocol import Refusal, Reply
 from ..overload.manager import OverloadManager
 from ..quotas.requests import Rules
 from ..runtime.faults import Faults
@@ -74,15 +74,15 @@ class Closer:
 
     # What operators have set
 
-    def follow(self, view: View) -> None:
+    def follow(self, reply: Reply) -> None:
         """Begin or cancel a drain as the ledger's word demands."""
         state = self._state
-        if self._registered is None and not view.settling:
-            self._registered = view.version
+        if self._registered is None and not reply.settling:
+            self._registered = reply.version
         self._names.add(state.worker.id)
-        if view.controls is None or self._is_last:
+        if reply.controls is None or self._is_last:
             return
-        ours = [drain for drain in view.controls.drains if self._is_meant(drain)]
+        ours = [drain for drain in reply.controls.drains if self._is_meant(drain)]
         drain = ours[-1] if ours else None  # the one that was ordered last
         if drain == self._followed:
             return
@@ -97,15 +97,15 @@ class Closer:
     def _is_meant(self, drain: Drain) -> bool:
         return any(drain.is_of(name, self._registered) for name in self._names)
 
-    def enforce(self, view: View, beat: float) -> None:
+    def enforce(self, reply: Reply, beat: float) -> None:
         """End this worker's part of what is held beyond a limit, as far as that is due within a beat.
 
         The time of the order runs from when this worker first hears of it, by its own clock.
         """
         state, order = self._state, self._state.controls.limit
         # Connections that have ended since the report are still counted.
-        total = view.total - max(0, state.allowance - view.granted - state.held)
-        if order is None or order.over is None or state.dry_run or state.draining or total <= view.limit:
+        total = reply.total - max(0, state.allowance - reply.granted - state.held)
+        if order is None or order.over is None or state.dry_run or state.draining or total <= reply.limit:
             return
         if self._task is not None and not self._task.done():
             return
@@ -113,7 +113,7 @@ class Closer:
             self._enforced, self._enforced_by = order, self._loop.time() + order.over
         left = max(beat, self._enforced_by - self._loop.time())
         ending = sum(each.is_ending for each in self.connections)
-        part = (state.held * (total - view.limit) / total - ending) * beat / left
+        part = (state.held * (total - reply.limit) / total - ending) * beat / left
         # By chance up or down: all workers together end as many as are due, at the mean.
         doomed = list(islice(self._youngest(), max(0, math.floor(part + random.random()))))
         if doomed:
@@ -131,15 +131,15 @@ class Closer:
         self._is_last = True
         self._cancel()
 
-    def evict(self, view: View) -> None:
+    def evict(self, reply: Reply) -> None:
         """End the oldest connections under keys whose quota newer ones have exceeded: all of them, at once.
 
         The ledger names them as long as they are counted. A dry run counts them, once, and ends none.
         """
         state, slot_ages, claims = self._state, self._state.slot_ages, self._state.claims
-        if slot_ages is None or claims is None or not view.evicted:
+        if slot_ages is None or claims is None or not reply.evicted:
             return
-        doomed = slot_ages.doomed(view.evicted, claims.released)
+        doomed = slot_ages.doomed(reply.evicted, claims.released)
         if not doomed:
             return
         for connection in self.connections:

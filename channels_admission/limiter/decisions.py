@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from ..connections.slot import Owner, Slot
 from ..core.attempts import Over
 from ..core.counters import ATTEMPTS, DRY, Reason
-from ..core.protocol import Ask, Refusal, View
+from ..core.protocol import Ask, Refusal, Reply
 from ..events.log import RefusalLog
 from ..overload.manager import OverloadManager
 from .entrance import Door, Entrance
@@ -182,7 +182,7 @@ class Decisions:
             return self.queue.batch(now, shared=self._rules is not None)
         return Batch([], None if self._rules is None else (), True, now)  # the report matters more
 
-    def answer(self, batch: Batch, reply: View) -> None:
+    def answer(self, batch: Batch, reply: Reply) -> None:
         """Give the handshakes of ``batch`` the verdicts of the ledger. What was granted and cannot be given is free."""
         try:
             if batch.asks is None:
@@ -195,7 +195,7 @@ class Decisions:
         else:
             self._faults.recover("the answer to handshakes")
 
-    def _answer_all(self, batch: Batch, reply: View) -> None:
+    def _answer_all(self, batch: Batch, reply: Reply) -> None:
         if reply.shortfall:
             self._shortage.note_pool(reply.shortfall, batch.refused(reply), batch.started)
         self._share_out(reply.shortfall or Reason.FULL)
@@ -208,7 +208,7 @@ class Decisions:
             else:
                 self._decide(handshake, lambda _: self._refuse(shortfall))
 
-    def _answer_each(self, batch: Batch, reply: View) -> None:
+    def _answer_each(self, batch: Batch, reply: Reply) -> None:
         now, waits = self._loop.time(), iter(reply.waits)
         for handshake, ask, reason in zip(batch.handshakes, batch.asks or (), reply.verdicts, strict=True):
             batch.told += 1
@@ -229,7 +229,7 @@ class Decisions:
             return self._refuse(reason, ask, handshake.slot, wait)
         return self.slots.give(ask, handshake.slot)
 
-    def _give_back_rest(self, batch: Batch, reply: View) -> None:
+    def _give_back_rest(self, batch: Batch, reply: Reply) -> None:
         """What the ledger granted to handshakes that were not told of it is free again."""
         for ask, reason in list(zip(batch.asks or (), reply.verdicts, strict=False))[batch.told :]:
             if not reason:

@@ -9,7 +9,7 @@ from ..connections.asgi import Receive, Scope, Send
 from ..connections.connection import Connection
 from ..connections.slot import KEY, Held, Slot
 from ..core.counters import HEALED, Reason
-from ..core.protocol import Ask, Refusal, Report, View
+from ..core.protocol import Ask, Refusal, Reply, Report
 from ..core.readings import Load
 from ..events import messages
 from ..events.dispatch import Events
@@ -201,7 +201,7 @@ class Limiter:
         )
         return batch
 
-    def apply(self, batch: Batch, reply: View) -> None:
+    def apply(self, batch: Batch, reply: Reply) -> None:
         """Do what the reply to ``batch`` says, in this order. Only the books can fail it, and then nothing is done."""
         state, report, was_away = self.state, batch.report, self.state.away
         state.settle(report, reply)
@@ -237,13 +237,13 @@ class Limiter:
         messages.regained(self.pool.name)
         self.events.ledger_regained(self.state.worker)
 
-    def _meet(self, reply: View) -> None:
+    def _meet(self, reply: Reply) -> None:
         """Look which neighbours are gone."""
         if self.overload is not None:
             self.overload.meet(self.pool.name, len(reply.neighbours))
         self._gone = tuple(each.worker for each in reply.neighbours if is_gone(each))
 
-    def _tell_of_pool(self, report: Report, reply: View) -> None:
+    def _tell_of_pool(self, report: Report, reply: Reply) -> None:
         pool, worker = self.pool.name, self.state.worker.id
         if reply.lapsed and not reply.settling:  # else the ledger lost its data, and no lease ran out
             messages.lapsed(pool, worker, report.held)

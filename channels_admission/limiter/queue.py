@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from ..connections.slot import Slot
 from ..core.counters import ATTEMPTS, QUOTA, Reason
-from ..core.protocol import Ask, Refusal, Report, View
+from ..core.protocol import Ask, Refusal, Reply, Report
 from ..quotas.claims import first_asks
 from ..runtime.faults import Faults
 
@@ -60,7 +60,7 @@ class Batch:
         """Slots."""
         return len(self.handshakes) if self.asks is None else sum(not ask.late for ask in self.asks)
 
-    def refused(self, reply: View) -> int:
+    def refused(self, reply: Reply) -> int:
         """How many of those that want a slot may come again when one is free."""
         if self.asks is None:
             return self.wanted - reply.granted

@@ -11,7 +11,7 @@ from contextvars import Context
 from typing import Protocol
 
 from ..conf import Settings
-from ..core.protocol import Report, View
+from ..core.protocol import Reply, Report
 from ..events import messages
 from ..exceptions import LedgerError, LedgerUnavailable
 from ..ledger.base import Forgotten, Ledger, OutOfOrder
@@ -51,7 +51,7 @@ class Client(Protocol):
     def begin_report(self, now: float, *, heartbeat: bool) -> Batch:
         """The next report, with the handshakes it asks for."""
 
-    def apply(self, batch: Batch, reply: View) -> None:
+    def apply(self, batch: Batch, reply: Reply) -> None:
         """Do what the reply says."""
 
     def go_alone(self, error: LedgerError) -> None:
@@ -210,7 +210,7 @@ class Reconciler:
         if report.wanted > 1 and batch.is_all:
             self._quiet_until = started + crowd_pause(report.wanted, self._settings.ledger_timeout)
 
-    async def _ask(self, report: Report) -> View:
+    async def _ask(self, report: Report) -> Reply:
         """The ledger's reply, or :exc:`LedgerUnavailable` after ``LEDGER_TIMEOUT``."""
         call = self._loop.create_task(self.ledger.reconcile(self._state.pool.name, report))
         try:

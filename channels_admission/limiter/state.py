@@ -31,7 +31,7 @@ from ..core.attempts import Over
 from ..core.counters import ADMITTED, RELEASED, Calls, Counters, Reason
 from ..core.levels import Level
 from ..core.overrides import NOTHING_SET
-from ..core.protocol import Ask, Claimed, Report, View
+from ..core.protocol import Ask, Claimed, Reply, Report
 from ..core.rate import Bucket, bounded
 from ..core.readings import Load
 from ..quotas.ages import SlotAges
@@ -281,28 +281,28 @@ class State:
             fair=fair,
         )
 
-    def settle(self, report: Report, view: View) -> None:
+    def settle(self, report: Report, reply: Reply) -> None:
         """The ledger answered ``report``, the last one sent."""
         # What may go wrong comes first: either all of it is settled, or none.
-        granted = max(0, min(view.granted, report.wanted))
-        share = levels.share_of_free(view.total, view.limit, view.workers)
+        granted = max(0, min(reply.granted, report.wanted))
+        share = levels.share_of_free(reply.total, reply.limit, reply.workers)
         if report.fair is not None and self.claims is not None:
-            self.claims.settle(report.fair.asks, view)
+            self.claims.settle(report.fair.asks, reply)
         self.away = False
         self.allowance = report.held + granted
         self._grants = granted
         self._heard = report.seq
-        self._version = max(self._version, view.version)
-        self._met_settled = self._met_settled or not view.settling
+        self._version = max(self._version, reply.version)
+        self._met_settled = self._met_settled or not reply.settling
         self._acknowledged = report.counters
-        self._total = view.total
-        self._others = view.total - self.allowance
-        self.workers = view.workers
+        self._total = reply.total
+        self._others = reply.total - self.allowance
+        self.workers = reply.workers
         self._share = share
-        self.level = view.level
-        self.controls = view.controls or self.controls
-        if view.settings != self.settings:
-            self._adopt(view.settings)
+        self.level = reply.level
+        self.controls = reply.controls or self.controls
+        if reply.settings != self.settings:
+            self._adopt(reply.settings)
 
     def _adopt(self, settings: str) -> None:
         """Decide by the settings in force, where other workers have others; again by the own ones where none has."""

@@ -12,7 +12,7 @@ from ..conf import PoolSettings
 from ..conf.shares import bounds, classes
 from ..core import shares
 from ..core.counters import QUOTA, Reason
-from ..core.protocol import Ask, Claimed, Fair, Key, Tried, View
+from ..core.protocol import Ask, Claimed, Fair, Key, Reply, Tried
 from ..core.shares import Class
 
 TOLD_PER_CALL = 200
@@ -117,15 +117,15 @@ class Claims:
     def _asserted(self, key: Key, *, away: bool) -> int:
         return max(self._held[key], self._untold[key]) if away else self._held[key]
 
-    def settle(self, asks: tuple[Ask, ...], view: View) -> None:
+    def settle(self, asks: tuple[Ask, ...], reply: Reply) -> None:
         """Apply the reply to the last report, and take the granted claims."""
-        granted = [ask for ask, reason in zip(asks, view.verdicts, strict=True) if not reason]
+        granted = [ask for ask, reason in zip(asks, reply.verdicts, strict=True) if not reason]
         counted = Counter(self._sent)
         for ask in granted:
             for key in filter(None, ask.claims):
                 counted[key] += 1
                 self._held[key] += 1
-        if view.retell:
+        if reply.retell:
             self._untold = dict.fromkeys(self._held, 0)
         for key in self._sent:
             if counted[key] == self._held[key]:
@@ -135,7 +135,7 @@ class Claims:
         self._sent = {}
         if not self._untold:
             self._untold = {}  # a dict never shrinks, and a herd may have enlarged it
-        self.sweep = view.sweep
+        self.sweep = reply.sweep
 
 
 def first_asks(asks: Iterable[Ask]) -> int:

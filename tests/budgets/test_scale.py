@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from channels_admission.core.counters import CALLS, CALLS_TOOK
-from channels_admission.core.protocol import View
+from channels_admission.core.protocol import Reply
 from channels_admission.core.readings import Load
 from channels_admission.ledger.redis import RedisLedger
 
@@ -53,7 +53,7 @@ async def memory(ledger) -> int:
     return sum([await ledger._redis.memory_usage(key, samples=0) for key in await keys(ledger)])
 
 
-async def timed(worker: Reporter, **report) -> tuple[View, float]:
+async def timed(worker: Reporter, **report) -> tuple[Reply, float]:
     """A report's view, and the milliseconds of its round trip, in which the clock stands still."""
     worker.last = replace(worker.last, seq=worker.last.seq + 1, **report)
     started = time.perf_counter()

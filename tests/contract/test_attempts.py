@@ -52,10 +52,10 @@ async def buckets_kept(ledger) -> int:
 async def test_a_key_has_its_attempts_over_all_workers(worker, clock):
     a, b = worker("a"), worker("b")
     assert (await claim(a, *[tries("here")] * 3)).verdicts == ("",) * 3
-    view = await claim(b, tries("there"), *[tries("here")] * 4)
-    assert view.verdicts == ("", "", "", OVER, OVER)
-    assert view.waits == pytest.approx((0.5, 1.0))
-    assert (view.granted, view.total) == (3, 6)
+    reply = await claim(b, tries("there"), *[tries("here")] * 4)
+    assert reply.verdicts == ("", "", "", OVER, OVER)
+    assert reply.waits == pytest.approx((0.5, 1.0))
+    assert (reply.granted, reply.total) == (3, 6)
     clock.now += 0.5
     assert (await claim(a, tries("here"), tries("here"))).verdicts == ("", OVER)
 
@@ -75,9 +75,9 @@ async def test_refused_attempts_count_up_to_the_longest_hint_and_lock_the_key_th
 async def test_what_workers_have_refused_by_themselves_is_counted(worker, clock):
     a, b = worker("a"), worker("b")
     await claim(a, tries=(Tried(0, key("here"), BURST + 4), Tried(2, key("theirs"), 2)))
-    view = await claim(b, tries("here", "theirs"), tries(None, "theirs"), tries(None, "theirs"))
-    assert view.verdicts == (OVER, "", OVER_TENANT)
-    assert view.waits == pytest.approx((2.5, 1.0))
+    reply = await claim(b, tries("here", "theirs"), tries(None, "theirs"), tries(None, "theirs"))
+    assert reply.verdicts == (OVER, "", OVER_TENANT)
+    assert reply.waits == pytest.approx((2.5, 1.0))
 
 
 async def test_nothing_else_is_spent_on_an_attempt_too_many(worker, clock):
@@ -86,32 +86,32 @@ async def test_nothing_else_is_spent_on_an_attempt_too_many(worker, clock):
     clock.now += 2 * HEARTBEAT
     await a.claim(terms=terms)
     asks = [*[tries("here", "theirs")] * 2, *[tries("here")] * 3, *[tries("here", "theirs")] * 9, *[tries("there")] * 2]
-    view = await a.claim(*asks, terms=terms)
-    assert view.verdicts == ("",) * 5 + (OVER,) * 9 + ("", "rate")
-    assert view.offer is not None
+    reply = await a.claim(*asks, terms=terms)
+    assert reply.verdicts == ("",) * 5 + (OVER,) * 9 + ("", "rate")
+    assert reply.offer is not None
     clock.now += 0.2
     assert (await a.claim(tries(None, "theirs"), tries(None, "theirs"), terms=terms)).verdicts == ("", OVER_TENANT)
 
 
 async def test_late_asks_and_full_pools_count_attempts_as_well(ledger, worker, clock):
     a = worker("a")
-    view = await claim(a, *[tries(None, "theirs", late=True)] * 4)
-    assert view.verdicts == ("", "", "", OVER_TENANT)
-    assert view.granted == 0
-    view = await claim(a, *[tries("here")] * 6, limit=0)
-    assert view.verdicts == ("full",) * BURST + (OVER,)
+    reply = await claim(a, *[tries(None, "theirs", late=True)] * 4)
+    assert reply.verdicts == ("", "", "", OVER_TENANT)
+    assert reply.granted == 0
+    reply = await claim(a, *[tries("here")] * 6, limit=0)
+    assert reply.verdicts == ("full",) * BURST + (OVER,)
 
 
 async def test_an_attempt_refused_too_often_is_no_sign_of_a_full_pool(worker):
     a = worker("a")
-    view = await claim(a, *[tries("here")] * 50)
-    assert view.shortfall is None
-    assert view.offer is None
+    reply = await claim(a, *[tries("here")] * 50)
+    assert reply.shortfall is None
+    assert reply.offer is None
 
 
 async def test_the_exempt_try_as_often_as_they_like(worker):
-    view = await claim(worker("a"), *[Ask(class_index=PLACES["exempt"])] * 50)
-    assert set(view.verdicts) == {""}
+    reply = await claim(worker("a"), *[Ask(class_index=PLACES["exempt"])] * 50)
+    assert set(reply.verdicts) == {""}
 
 
 async def test_buckets_are_bounded(worker, ledger, clock):
@@ -182,8 +182,8 @@ async def test_damaged_buckets_take_no_room_from_others(in_redis, stored):
     damage = b"".join(struct.pack(f">{KEY_BYTES}sdd", bytes([0, 7, number]), 1e300, 1e300) for number in range(90, 98))
     await stored._redis.hset(stored._key("default", "attempts"), "7", damage)
     for one in ours * 2:
-        view = await claim(in_redis, *[Ask(tries=(one,))] * 6)
-    assert view.verdicts == (OVER,) * 6
+        reply = await claim(in_redis, *[Ask(tries=(one,))] * 6)
+    assert reply.verdicts == (OVER,) * 6
 
 
 _pools = count()

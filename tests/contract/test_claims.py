@@ -29,8 +29,8 @@ async def test_a_key_has_its_quota_over_all_workers(ledger, worker, clock):
     await settled(ledger, clock, 100)
     a, b = worker("a", limit=100), worker("b", limit=100)
     assert (await a.claim(*[ask("kim")] * 5)).verdicts == ("", "", "", "quota:user", "quota:user")
-    view = await b.claim(ask("kim"), ask("lee"))
-    assert (view.verdicts, view.granted, view.total) == (("quota:user", ""), 1, 4)
+    reply = await b.claim(ask("kim"), ask("lee"))
+    assert (reply.verdicts, reply.granted, reply.total) == (("quota:user", ""), 1, 4)
 
 
 async def test_what_is_given_back_may_be_claimed_elsewhere(ledger, worker, clock):
@@ -69,8 +69,8 @@ async def test_a_class_fills_the_pool_up_to_its_share(ledger, worker, clock):
     a, b = worker("a", limit=100), worker("b", limit=100)
     await a.claim(*[ask(group="anonymous")] * 85)
     assert a.held == 80
-    view = await b.claim(ask(group="anonymous"), *[ask(group="member")] * 20, ask(group="anonymous"))
-    assert view.verdicts == ("share", *[""] * 15, *["share"] * 5, "share")
+    reply = await b.claim(ask(group="anonymous"), *[ask(group="member")] * 20, ask(group="anonymous"))
+    assert reply.verdicts == ("share", *[""] * 15, *["share"] * 5, "share")
     asks = [*[ask(group="member")], *[ask(group="staff")] * 6, ask(group="exempt"), ask(group="staff"), ask()]
     assert (await b.claim(*asks)).verdicts == ("share", *[""] * 5, "full", "", "full", "full")
     assert (await a.claim(ask(group="exempt"))).total == 102
@@ -96,8 +96,8 @@ async def test_a_connection_may_claim_more_than_it_had(ledger, worker, clock):
     await settled(ledger, clock, 100)
     a = worker("a", limit=100)
     await a.claim(*[ask(address="here")] * 4)
-    view = await a.claim(*[ask("kim", late=True)] * 4)
-    assert (view.verdicts, view.granted, view.total) == (("", "", "", "quota:user"), 0, 4)
+    reply = await a.claim(*[ask("kim", late=True)] * 4)
+    assert (reply.verdicts, reply.granted, reply.total) == (("", "", "", "quota:user"), 0, 4)
 
 
 async def test_a_connection_that_comes_into_a_lesser_class_needs_room_there(ledger, worker, clock):
@@ -106,12 +106,12 @@ async def test_a_connection_that_comes_into_a_lesser_class_needs_room_there(ledg
     await a.claim(*[ask()] * 8)
     assert (await a.claim(ask(group="anonymous", late=True))).verdicts == ("",)
     await a.claim(ask())
-    view = await a.claim(
+    reply = await a.claim(
         ask(group="anonymous", late=True),
         ask(group="member", late=True),
         ask(group="anonymous", late=True, bounded=False),
     )
-    assert view.verdicts == ("share", "", "")
+    assert reply.verdicts == ("share", "", "")
 
 
 async def test_a_repeated_report_claims_nothing_twice(ledger, worker, clock):
@@ -132,8 +132,8 @@ async def test_claims_of_the_dead_return_within_the_lease(ledger, worker, clock)
         clock.now += HEARTBEAT
         assert (await b.claim()).total in (450, 0)
     for _ in range(4):
-        view = await b.claim()
-    assert (view.total, view.sweep) == (0, "")
+        reply = await b.claim()
+    assert (reply.total, reply.sweep) == (0, "")
     assert await keys_kept(ledger) == 0
 
 
@@ -183,8 +183,8 @@ async def test_lost_claims_are_told_again_and_nothing_is_granted_meanwhile(store
     with redis.Redis.from_url(redis_server.url) as client:
         assert client.delete(stored._key("default", part)) == 1
     for each in (b, a, b, a):
-        view = await each.claim(parts=0)
-    assert view.settling
+        reply = await each.claim(parts=0)
+    assert reply.settling
     assert (await b.claim(ask("kim"), ask("ann"), parts=0)).verdicts == ("quota:user", "settling")
     clock.now += 2 * HEARTBEAT
     assert (await b.claim(ask("kim"), ask("ann"), ask("lee"), parts=0)).verdicts == ("quota:user", "", "")
@@ -205,8 +205,8 @@ async def test_keys_of_another_length_do_not_outlive_the_worker(stored, clock, r
             client.hset(name, b"k" * (KEY_BYTES + 1), 2)
         assert (await b.claim(gone=("host:1:a",))).healed
         for _ in range(2):
-            view = await b.claim()
-        assert view.sweep == ""
+            reply = await b.claim()
+        assert reply.sweep == ""
         assert client.exists(dead) == 0
         assert sorted(client.hkeys(pool)) == [b"#epoch", b"#seal"]
 
@@ -236,8 +236,8 @@ async def test_claims_swept_up_after_they_had_expired_are_told_again(stored, clo
     a, c = Claimant(stored, "a", limit=100), Claimant(stored, "c", limit=100)
     await a.claim(ask("kim"))
     await c.claim(ask("kim"))
-    view = await b.claim(gone=("host:1:a",))
-    assert view.sweep == "host:1:a"
+    reply = await b.claim(gone=("host:1:a",))
+    assert reply.sweep == "host:1:a"
     with redis.Redis.from_url(redis_server.url) as client:
         client.delete(stored._key("default", "claims:host:1:a"))
     assert (await b.claim()).settling

@@ -43,10 +43,10 @@ class Server:
         state = self.state
         asks = tuple(Ask((client,)) for _ in range(wanted)) if state.claims else ()
         report = state.begin_report(wanted, asks=asks, beat=True)
-        view = self.world.ledger.apply(report)
-        state.settle(report, view)
-        self.world.healed += view.healed
-        for ask, reason in zip(asks, view.verdicts, strict=True):
+        reply = self.world.ledger.apply(report)
+        state.settle(report, reply)
+        self.world.healed += reply.healed
+        for ask, reason in zip(asks, reply.verdicts, strict=True):
             if not reason:
                 state.admit(ask)
                 self.slots.append(client)
@@ -235,8 +235,8 @@ async def test_no_altered_end_of_a_lease_keeps_a_dead_worker(in_redis, clock, la
     await in_redis._redis.hset(counts, dead.last.worker, b"|".join(record))
     for _ in range(int(LEASE) + 2):
         clock.now += HEARTBEAT
-        views = [await each.say(held, beat=True) for held, each in enumerate(workers, 1)]
-    assert [(view.total, view.workers) for view in views] == [(6, 3)] * 3
+        replies = [await each.say(held, beat=True) for held, each in enumerate(workers, 1)]
+    assert [(reply.total, reply.workers) for reply in replies] == [(6, 3)] * 3
 
 
 def test_a_damaged_count_is_found_before_its_client_comes(create):
@@ -335,5 +335,5 @@ def test_an_altered_birth_makes_no_neighbour_gone(create):
     server, neighbour, *_ = world.servers
     field = neighbour.state.worker.id.partition(":")[2]
     world.client.hset(home, field, b"9" + world.client.hget(home, field)[1:])
-    view = world.ledger.apply(server.state.begin_report(beat=True))
-    assert {each.worker for each in view.neighbours} == {other.state.worker.id for other in world.servers[2:]}
+    reply = world.ledger.apply(server.state.begin_report(beat=True))
+    assert {each.worker for each in reply.neighbours} == {other.state.worker.id for other in world.servers[2:]}

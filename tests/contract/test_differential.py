@@ -84,8 +84,8 @@ def test_a_lapsed_worker_with_claims_is_forgotten_until_they_are_given_back(both
         a, b = Claimant(ledgers, "a"), Claimant(ledgers, "b")
         await b.claim()
         await a.claim(ask("kim"))
-        view = await b.claim(gone=("host:1:a",))
-        assert view.sweep == "host:1:a"
+        reply = await b.claim(gone=("host:1:a",))
+        assert reply.sweep == "host:1:a"
         with pytest.raises(Forgotten):
             await a.claim()
         assert (await b.claim(gone=())).sweep == ""
@@ -100,10 +100,10 @@ def test_a_forgotten_worker_that_had_no_claims_goes_on_under_its_name(both):
         await settle(ledgers, clock, Claimant)
         a, b = Claimant(ledgers, "a"), Claimant(ledgers, "b")
         await a.claim(ask())
-        view = await b.claim(gone=("host:1:a",))
-        assert (view.sweep, view.total) == ("", 0)
-        view = await a.claim(ask("kim"), gone=())
-        assert (view.lapsed, view.granted, view.total) == (True, 1, 2)
+        reply = await b.claim(gone=("host:1:a",))
+        assert (reply.sweep, reply.total) == ("", 0)
+        reply = await a.claim(ask("kim"), gone=())
+        assert (reply.lapsed, reply.granted, reply.total) == (True, 1, 2)
         assert (await b.claim(gone=("host:1:a",))).sweep == "host:1:a"
 
     loop.run_until_complete(run())
@@ -121,8 +121,8 @@ def test_claims_of_the_dead_are_given_back_in_one_order(both):
         z = Claimant(ledgers, "e", limit=1000)
         await z.claim(gone=("host:1:d",))
         z.sweep = ""
-        view = await z.claim(gone=("host:1:a", "host:1:c", "host:1:b"))
-        order = [view.sweep]
+        reply = await z.claim(gone=("host:1:a", "host:1:c", "host:1:b"))
+        order = [reply.sweep]
         while order[-1]:
             order.append((await z.claim(gone=())).sweep)
         return order
@@ -140,8 +140,8 @@ def test_the_outflow_is_measured_in_the_millisecond_in_which_a_beat_has_passed(b
         offers = []
         for number in range(1, 30):
             clock.now = round(clock.now + HEARTBEAT, 3)
-            view = await worker.say(2, 1, age=float(number), counters={"released": 2 * number})
-            offers.append(view.offer)
+            reply = await worker.say(2, 1, age=float(number), counters={"released": 2 * number})
+            offers.append(reply.offer)
         return offers
 
     offers = loop.run_until_complete(run())

@@ -42,10 +42,10 @@ async def works(settings: conf.Settings) -> str:
     """The address shown for the settings' ledger, once a report through it has been answered."""
     ledger = open_ledger(settings)
     try:
-        view = await Reporter(ledger, "ab").say(wanted=3)
+        reply = await Reporter(ledger, "ab").say(wanted=3)
     finally:
         await ledger.aclose()
-    assert (view.granted, view.total) == (3, 3)
+    assert (reply.granted, reply.total) == (3, 3)
     snapshot = await collect(settings)
     assert snapshot.ledger.health is not Health.DOWN
     return snapshot.ledger.address

@@ -33,8 +33,8 @@ from support.reports import HEARTBEAT, HOME, LEASE, Reporter
 async def test_grants_up_to_the_limit_and_no_further(worker):
     a, b = worker("a"), worker("b")
     assert (await a.say(wanted=7)).granted == 7
-    view = await b.say(wanted=7)
-    assert (view.granted, view.total, view.limit, view.workers) == (3, 10, 10, 2)
+    reply = await b.say(wanted=7)
+    assert (reply.granted, reply.total, reply.limit, reply.workers) == (3, 10, 10, 2)
     assert (await a.say(held=7, wanted=1)).granted == 0
 
 
@@ -49,8 +49,8 @@ async def test_a_limit_lowered_below_the_total_grants_nothing_until_it_is_under_
     a = worker("a")
     await a.say(wanted=10)
     lowered = {"limit": 5}
-    view = await a.say(held=10, wanted=2, **lowered)
-    assert (view.granted, view.total, view.limit) == (0, 10, 5)
+    reply = await a.say(held=10, wanted=2, **lowered)
+    assert (reply.granted, reply.total, reply.limit) == (0, 10, 5)
     assert (await a.say(held=5, wanted=2)).granted == 0
     assert (await a.say(held=4, wanted=2)).granted == 1
 
@@ -76,8 +76,8 @@ async def test_a_silent_worker_is_forgotten_after_its_lease_and_not_before(worke
     clock.now += 0.9
     assert (await b.say()).total == 4
     clock.now += 0.1
-    view = await b.say()
-    assert (view.total, view.workers) == (0, 1)
+    reply = await b.say()
+    assert (reply.total, reply.workers) == (0, 1)
 
 
 async def test_a_worker_that_returns_after_its_lease_is_told(worker, clock):
@@ -87,8 +87,8 @@ async def test_a_worker_that_returns_after_its_lease_is_told(worker, clock):
         clock.now += 1
         await b.say(held=0)
     assert (await b.say(wanted=8)).granted == 8
-    view = await a.say(held=4, wanted=2)
-    assert (view.lapsed, view.granted, view.total) == (True, 0, 12)
+    reply = await a.say(held=4, wanted=2)
+    assert (reply.lapsed, reply.granted, reply.total) == (True, 0, 12)
     assert (await a.say(held=4)).lapsed is False
 
 
@@ -107,8 +107,8 @@ async def test_a_clock_jump_forgets_nobody_and_keeps_nobody(worker, clock, jump)
     for _ in range(6):
         clock.now += 1
         await a.say(held=4)
-        view = await b.say(held=held_b)
-    assert (view.total, view.workers) == (9, 2)
+        reply = await b.say(held=held_b)
+    assert (reply.total, reply.workers) == (9, 2)
 
 
 async def test_an_outage_longer_than_the_lease_forgets_nobody(worker, clock):
@@ -126,8 +126,8 @@ async def test_reaping_is_bounded_per_call_and_complete_after_a_few(worker, cloc
     last = worker("fff", limit=1000)
     for _ in range(6):
         clock.now += 1
-        view = await last.say()
-    totals = [view.total]
+        reply = await last.say()
+    totals = [reply.total]
     while totals[-1]:
         totals.append((await last.say()).total)
     assert totals == [150, 50, 0]
@@ -152,8 +152,8 @@ async def test_goodbye_with_nothing_held_is_at_once(worker):
     a, b = worker("a"), worker("b")
     await a.say(wanted=4)
     await b.say()
-    view = await a.say(held=0, goodbye=True)
-    assert (view.total, view.workers) == (0, 1)
+    reply = await a.say(held=0, goodbye=True)
+    assert (reply.total, reply.workers) == (0, 1)
     assert (await b.say()).workers == 1
 
 
@@ -181,8 +181,8 @@ async def test_neighbours_are_the_other_workers_of_the_same_home(worker):
 async def test_a_neighbour_reported_gone_is_forgotten_at_once(worker):
     a, b = worker("a"), worker("b")
     await b.say(wanted=6)
-    view = await a.say(gone=("host:1:b",))
-    assert (view.total, view.workers) == (0, 1)
+    reply = await a.say(gone=("host:1:b",))
+    assert (reply.total, reply.workers) == (0, 1)
     assert (await a.say(beat=True)).neighbours == ()
 
 
@@ -195,8 +195,8 @@ async def test_a_worker_that_was_reported_gone_by_mistake_heals_itself(worker):
     a, b = worker("a"), worker("b")
     await b.say(wanted=6)
     await a.say(gone=("host:1:b",))
-    view = await b.say(held=6)
-    assert (view.total, view.workers, view.lapsed) == (6, 2, True)
+    reply = await b.say(held=6)
+    assert (reply.total, reply.workers, reply.lapsed) == (6, 2, True)
 
 
 async def test_counters_add_up_each_event_once(worker, clock, ledger):
@@ -389,10 +389,10 @@ async def test_the_rarest_reasons_share_a_name_where_a_moment_has_no_room_and_no
 
 async def test_looking_at_the_past_changes_nothing(worker, clock, ledger):
     a = worker("a")
-    view = await a.say(wanted=3)
+    reply = await a.say(wanted=3)
     assert await ledger.past("default") == await ledger.past("default")
     assert await ledger.past("nobody") == Past(int(clock.now))
-    assert (await a.say(held=3)).version == view.version + 1
+    assert (await a.say(held=3)).version == reply.version + 1
 
 
 async def test_pools_have_seconds_of_their_own(ledger, clock):
@@ -480,17 +480,17 @@ async def test_pools_do_not_mix(ledger):
 
 async def test_a_reading_changes_nothing(worker, ledger):
     a = worker("a")
-    view = await a.say(wanted=3)
+    reply = await a.say(wanted=3)
     readings = [await ledger.read(("default", "other")) for _ in range(3)]
     assert [[worker.held for worker in default.workers] for default, _ in readings] == [[3]] * 3
-    assert (await a.say(held=3)).version == view.version + 1
+    assert (await a.say(held=3)).version == reply.version + 1
 
 
 async def test_concurrent_reports_never_pass_the_limit(ledger):
     workers = [Reporter(ledger, f"{number:x}", limit=50) for number in range(20)]
-    views = await asyncio.gather(*(worker.say(wanted=7) for worker in workers))
-    assert sum(view.granted for view in views) == 50
-    assert max(view.total for view in views) == 50
+    replies = await asyncio.gather(*(worker.say(wanted=7) for worker in workers))
+    assert sum(reply.granted for reply in replies) == 50
+    assert max(reply.total for reply in replies) == 50
 
 
 async def test_closing_twice_is_harmless(ledger):
@@ -503,15 +503,15 @@ TERMS = Terms(rate=10.0, burst=5, retry_after=(1.0, 60.0))
 
 async def test_a_rate_admits_its_burst_and_then_as_fast_as_it_is(worker, clock):
     a, b = worker("a", limit=100), worker("b", limit=100)
-    view = await a.say(wanted=4, terms=TERMS)
-    assert (view.granted, view.shortfall) == (1, Reason.RATE)
+    reply = await a.say(wanted=4, terms=TERMS)
+    assert (reply.granted, reply.shortfall) == (1, Reason.RATE)
     clock.now += 1.0
-    view = await b.say(wanted=9, terms=TERMS)
-    assert (view.granted, view.shortfall) == (5, Reason.RATE)
+    reply = await b.say(wanted=9, terms=TERMS)
+    assert (reply.granted, reply.shortfall) == (5, Reason.RATE)
     clock.now += 0.2
     assert (await a.say(held=1, wanted=1, terms=TERMS)).granted == 1
-    view = await b.say(held=5, wanted=1, terms=TERMS)
-    assert (view.granted, view.shortfall) == (1, None)
+    reply = await b.say(held=5, wanted=1, terms=TERMS)
+    assert (reply.granted, reply.shortfall) == (1, None)
     assert (await b.say(held=6, wanted=1, terms=TERMS)).granted == 0
 
 
@@ -519,17 +519,17 @@ async def test_a_ledger_that_lost_data_has_no_tokens_to_give(worker, clock, ledg
     a = worker("a", limit=100)
     await a.say(terms=TERMS)
     clock.now += 1.0
-    view = await a.say(wanted=9, terms=TERMS, version=a.last.version + 5)
+    reply = await a.say(wanted=9, terms=TERMS, version=a.last.version + 5)
     # The memory ledger loses nothing while its process lives.
-    assert (view.granted, view.shortfall) == (5 if isinstance(ledger, MemoryLedger) else 0, Reason.RATE)
+    assert (reply.granted, reply.shortfall) == (5 if isinstance(ledger, MemoryLedger) else 0, Reason.RATE)
 
 
 async def test_a_full_pool_is_told_apart_from_a_rate(worker, clock):
     a = worker("a", limit=3)
     await a.say(terms=TERMS)
     clock.now += 1.0
-    view = await a.say(wanted=5, terms=TERMS)
-    assert (view.granted, view.shortfall) == (3, Reason.FULL)
+    reply = await a.say(wanted=5, terms=TERMS)
+    assert (reply.granted, reply.shortfall) == (3, Reason.FULL)
     assert (await a.say(held=3, terms=TERMS)).shortfall is None
 
 
@@ -552,9 +552,9 @@ async def test_those_who_leave_a_full_pool_set_the_pace(worker, clock):
     await a.say(wanted=10, terms=BRIEF)
     assert speed(await a.say(held=10, wanted=1)) == pytest.approx(PROBING)
     clock.now += 1.5
-    view = await a.say(held=10, wanted=3, counters={"admitted": 16, "released": 6})
-    assert speed(view) == pytest.approx(4)
-    assert wait(view) == pytest.approx(1.0)
+    reply = await a.say(held=10, wanted=3, counters={"admitted": 16, "released": 6})
+    assert speed(reply) == pytest.approx(4)
+    assert wait(reply) == pytest.approx(1.0)
 
 
 async def test_what_became_free_since_the_last_heartbeat_counts_before_that_is_over(worker, clock):
@@ -631,9 +631,9 @@ async def test_a_drought_ends_with_an_admission_on_a_slot_that_was_counted_alrea
     a = worker("a", limit=1)
     await a.say(wanted=1)
     for _ in range(5):
-        view = await a.say(held=1, wanted=1)
+        reply = await a.say(held=1, wanted=1)
         clock.now += 2 * HEARTBEAT
-    assert wait(view) == pytest.approx(4.0)
+    assert wait(reply) == pytest.approx(4.0)
     assert wait(await a.say(held=1, wanted=1, counters={"admitted": 1})) < 4.0
 
 
@@ -649,22 +649,22 @@ async def test_a_drought_is_over_once_nobody_was_refused_for_as_long_as_a_client
 
 
 async def test_refused_while_the_ledger_settles_come_again_when_it_has(stored):
-    view = await Reporter(stored, "a", limit=100).say(wanted=5, allowance=0)
-    assert (view.shortfall, wait(view)) == (Reason.SETTLING, pytest.approx(1.5 * HEARTBEAT))
+    reply = await Reporter(stored, "a", limit=100).say(wanted=5, allowance=0)
+    assert (reply.shortfall, wait(reply)) == (Reason.SETTLING, pytest.approx(1.5 * HEARTBEAT))
 
 
 BRIEF = Terms(retry_after=(1.0, 1.4))
 """What a pool that has been full for so long has seen is as good as any."""
 
 
-def speed(view) -> float:
+def speed(reply) -> float:
     """Admissions a second by which the retry times of a reply go."""
-    return 1 / (0.97 * view.offer.step)
+    return 1 / (0.97 * reply.offer.step)
 
 
-def wait(view) -> float:
+def wait(reply) -> float:
     """Seconds until the first of them, in a pool without a slow start."""
-    return view.offer.first - view.offer.elapsed
+    return reply.offer.first - reply.offer.elapsed
 
 
 async def read(ledger):
@@ -698,11 +698,11 @@ async def test_the_pace_is_that_of_the_rules(worker, clock, seed):
         is_open = not scarce(sum(held) + expected, 60)
         offer = pace.offer(elapsed, terms, refused, owed, Situation(why, min(step + 1, 4), sum(speeds), is_open))
         counters = {"released": workers[number].last.counters.get("released", 0) + leaving}
-        view = await workers[number].say(
+        reply = await workers[number].say(
             held[number], wanted, terms=terms, owed=owed, counters=counters, speed=speeds[number]
         )
-        assert view.granted == expected
-        assert (view.offer is None) == (offer is None)
+        assert reply.granted == expected
+        assert (reply.offer is None) == (offer is None)
         if offer is not None:
-            assert astuple(view.offer) == pytest.approx(astuple(offer), abs=0.002)
-        held[number] += view.granted
+            assert astuple(reply.offer) == pytest.approx(astuple(offer), abs=0.002)
+        held[number] += reply.granted

@@ -31,15 +31,15 @@ class Obedient(Claimant):
         self.evicted: Counter[bytes] = Counter()
 
     async def claim(self, *asks, obey=True, **changes):
-        view = await super().claim(*asks, **changes)
-        for each, reason in zip(asks, view.verdicts, strict=True):
+        reply = await super().claim(*asks, **changes)
+        for each, reason in zip(asks, reply.verdicts, strict=True):
             if each.claims[0] and not reason:
                 self.open.setdefault(each.claims[0], []).append(self.clock.now)
-        for each in view.evicted if obey else ():
+        for each in reply.evicted if obey else ():
             for _ in range(each.number):
                 self.evicted[each.key] += 1
                 self.end(each.key)
-        return view
+        return reply
 
     def aged(self, told):
         return tuple(
@@ -66,14 +66,14 @@ async def test_a_newcomer_is_let_in_and_the_oldest_ends_on_whatever_worker_it_is
     clock.now += 0.1
     await b.claim(ask("kim"))
     clock.now += 0.1
-    view = await b.claim(ask("kim"))
-    assert (view.verdicts, view.evicted, view.total) == (("",), (), 3)
-    view = await a.claim(obey=False)
-    assert view.evicted == (Evicted(key("kim"), 1),)
+    reply = await b.claim(ask("kim"))
+    assert (reply.verdicts, reply.evicted, reply.total) == (("",), (), 3)
+    reply = await a.claim(obey=False)
+    assert reply.evicted == (Evicted(key("kim"), 1),)
     assert (await a.claim()).evicted == (Evicted(key("kim"), 1),), "as long as it is counted"
     assert a.open == {key("kim"): []}
-    view = await a.claim()
-    assert (view.evicted, view.total) == ((), 2)
+    reply = await a.claim()
+    assert (reply.evicted, reply.total) == ((), 2)
     assert (await b.claim()).evicted == ()
 
 
@@ -83,8 +83,8 @@ async def test_the_oldest_of_the_same_worker_ends_with_the_same_answer(worker, c
         await a.claim(ask("kim"))
         clock.now += 0.1
     started = clock.now - 0.1
-    view = await a.claim(ask("kim"))
-    assert (view.verdicts, view.evicted) == (("",), (Evicted(key("kim"), 1),))
+    reply = await a.claim(ask("kim"))
+    assert (reply.verdicts, reply.evicted) == (("",), (Evicted(key("kim"), 1),))
     assert a.open[key("kim")] == [started, clock.now]
 
 
@@ -105,15 +105,15 @@ async def test_more_than_the_quota_at_once_are_refused_where_nobody_is_there_yet
 async def test_a_newcomer_needs_a_free_slot_as_everybody_does(worker):
     a = worker("a", limit=MOST)
     await a.claim(*[ask("kim")] * MOST)
-    view = await a.claim(ask("kim"))
-    assert (view.verdicts, view.evicted, view.total) == (("full",), (), MOST)
+    reply = await a.claim(ask("kim"))
+    assert (reply.verdicts, reply.evicted, reply.total) == (("full",), (), MOST)
 
 
 async def test_other_quotas_refuse_as_ever_and_nobody_ends(worker):
     a = worker("a")
     await a.claim(*[ask("kim", "here")] * MOST, *[ask(None, "here")] * 3)
-    view = await a.claim(ask("kim", "here"))
-    assert (view.verdicts, view.evicted) == (("quota:address",), ())
+    reply = await a.claim(ask("kim", "here"))
+    assert (reply.verdicts, reply.evicted) == (("quota:address",), ())
 
 
 async def test_a_late_claim_lets_the_oldest_give_way_as_well(worker, clock):
@@ -170,8 +170,8 @@ async def test_what_is_held_by_those_who_tell_no_ages_is_not_exceeded(worker, le
     old.drop(ask("kim"))
     await old.claim()
     assert (await new.claim(*[ask("kim")] * 2)).verdicts == ("", OVER)
-    view = await new.claim(ask("kim"))
-    assert (view.verdicts, view.evicted) == (("",), (Evicted(key("kim"), 1),))
+    reply = await new.claim(ask("kim"))
+    assert (reply.verdicts, reply.evicted) == (("",), (Evicted(key("kim"), 1),))
 
 
 async def test_the_dead_give_way_to_nobody_whatever_settings_the_worker_has_that_sweeps_up(worker, ledger, clock):
@@ -183,8 +183,8 @@ async def test_the_dead_give_way_to_nobody_whatever_settings_the_worker_has_that
         await old.claim(gone=())
     assert (await b.claim(*[ask("kim")] * MOST)).verdicts == ("",) * MOST
     clock.now += 0.1
-    view = await b.claim(ask("kim"))
-    assert (view.verdicts, view.evicted) == (("",), (Evicted(key("kim"), 1),))
+    reply = await b.claim(ask("kim"))
+    assert (reply.verdicts, reply.evicted) == (("",), (Evicted(key("kim"), 1),))
 
 
 async def test_nobody_ends_for_what_the_same_worker_is_counted_for_under_another_name(worker, clock):
@@ -193,11 +193,11 @@ async def test_nobody_ends_for_what_the_same_worker_is_counted_for_under_another
     await b.claim(gone=("host:1:a",))
     clock.now += 3 * HEARTBEAT  # of which the pool's clock runs two, as after an outage
     again.open, again.claims, again.held, again.told = a.open, a.claims, a.held, {key("kim")}
-    views = [await again.claim()]
+    replies = [await again.claim()]
     for _ in range(3):
         await b.claim(gone=())
-        views.append(await again.claim())
-    assert [view.evicted for view in views] == [()] * 4
+        replies.append(await again.claim())
+    assert [reply.evicted for reply in replies] == [()] * 4
     assert (await b.claim(ask("kim"))).verdicts == ("",)
     assert (await again.claim()).evicted == (Evicted(key("kim"), 1),)
 
@@ -234,10 +234,10 @@ async def test_damage_lets_nobody_give_way_and_nobody_in(stored, clock, damage):
     await a.claim(*[ask("kim")] * MOST)
     name = stored._key("default", "holders")
     await stored._redis.hset(name, mapping={key("kim"): damage, "@host:1:a": damage, "x": damage})
-    view = await a.claim(ask("lee"))
-    assert (view.verdicts, view.evicted) == (("",), ())
-    view = await a.claim(ask("kim"))
-    assert view.verdicts == ("",), "it tells of its own again as it asks"
+    reply = await a.claim(ask("lee"))
+    assert (reply.verdicts, reply.evicted) == (("",), ())
+    reply = await a.claim(ask("kim"))
+    assert reply.verdicts == ("",), "it tells of its own again as it asks"
     await a.claim()
     b = Obedient(stored, "b", clock)
     await stored._redis.hset(name, mapping={key("kim"): damage, "@host:1:a": damage})
@@ -251,8 +251,8 @@ async def test_where_claims_begin_anew_ages_are_told_again(stored, clock):
     await a.claim(*[ask("kim")] * MOST)
     await stored._redis.delete(stored._key("default", "claims"))
     for each in (b, a, b, a):
-        view = await each.claim(parts=0)
-    assert view.settling
+        reply = await each.claim(parts=0)
+    assert reply.settling
     assert (await b.claim(ask("kim"), parts=0)).verdicts == (OVER,)
     for _ in range(2):
         clock.now += 2 * HEARTBEAT
@@ -296,8 +296,8 @@ async def test_no_slot_of_the_dead_gives_way_once_claims_have_begun_anew(stored,
         await b.claim(gone=())
     assert (await b.claim(*[ask("kim")] * MOST)).verdicts == ("",) * MOST
     clock.now += 0.1
-    view = await b.claim(ask("kim"))
-    assert (view.verdicts, view.evicted) == (("",), (Evicted(key("kim"), 1),))
+    reply = await b.claim(ask("kim"))
+    assert (reply.verdicts, reply.evicted) == (("",), (Evicted(key("kim"), 1),))
 
 
 async def test_a_worker_is_told_of_a_key_once_however_many_come_and_of_none_when_it_is_dead(stored, clock):
@@ -348,15 +348,15 @@ async def test_both_ledgers_decide_alike_and_come_back_to_the_maximum(stored, cl
         await all_report()
     for pause, nonce, names, obeys, leaves in rounds:
         clock.now = round(clock.now + round(pause, 3), 3)
-        views = []
+        replies = []
         for one in workers[nonce]:
             if leaves:
                 held = [name for name in map(key, KEYS) if one.open.get(name)]
                 for name in held[:1]:
                     one.end(name, -1)
-            views.append(await one.claim(*map(ask, names), obey=obeys))
-        assert views[0].verdicts == views[1].verdicts
-        assert sorted(views[0].evicted) == sorted(views[1].evicted)
+            replies.append(await one.claim(*map(ask, names), obey=obeys))
+        assert replies[0].verdicts == replies[1].verdicts
+        assert sorted(replies[0].evicted) == sorted(replies[1].evicted)
         for place in (0, 1):
             held = Counter(
                 {name: sum(len(pair[place].open.get(key(name), ())) for pair in workers.values()) for name in KEYS}

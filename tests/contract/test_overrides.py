@@ -36,11 +36,11 @@ async def test_a_limit_holds_from_the_moment_it_is_set_for_workers_that_have_not
     await a.say(wanted=10)
     assert (await a.say(held=10, wanted=1)).granted == 0
     await set_to(ledger, EIGHTY)
-    view = await a.say(held=10, wanted=5)
-    assert (view.granted, view.limit) == (5, 80)
+    reply = await a.say(held=10, wanted=5)
+    assert (reply.granted, reply.limit) == (5, 80)
     await set_to(ledger, Controls(limit=Order(12, "ann", 1.0)))
-    view = await a.say(held=15, wanted=1)
-    assert (view.granted, view.total, view.limit, view.shortfall) == (0, 15, 12, Reason.FULL)
+    reply = await a.say(held=15, wanted=1)
+    assert (reply.granted, reply.total, reply.limit, reply.shortfall) == (0, 15, 12, Reason.FULL)
     await set_to(ledger, Controls())
     assert (await a.say(held=9, wanted=5)).granted == 1
 
@@ -49,8 +49,8 @@ async def test_a_pause_grants_nothing_and_says_why(worker, ledger):
     a = worker("a")
     await a.say(wanted=2)
     await set_to(ledger, Controls(paused=Order(1, "ann", 1.0)))
-    view = await a.say(held=2, wanted=3)
-    assert (view.granted, view.shortfall, view.total) == (0, Reason.PAUSED, 2)
+    reply = await a.say(held=2, wanted=3)
+    assert (reply.granted, reply.shortfall, reply.total) == (0, Reason.PAUSED, 2)
     await set_to(ledger, Controls())
     assert (await a.say(held=2, wanted=3)).granted == 3
 
@@ -83,8 +83,8 @@ async def test_a_worker_brings_back_what_the_ledger_has_lost_and_never_what_is_o
     assert (await a.say(wanted=9, controls=old)).granted == 7
     # Another worker knows of a change that this ledger does not.
     newest = Controls(new.version + 1, limit=Order(9, "bob", 4.0))
-    view = await a.say(held=7, wanted=9, controls=newest)
-    assert (view.granted, view.limit, view.controls) == (2, 9, None)
+    reply = await a.say(held=7, wanted=9, controls=newest)
+    assert (reply.granted, reply.limit, reply.controls) == (2, 9, None)
     (reading,) = await ledger.read(("default",))
     assert reading.controls == newest
 
@@ -249,8 +249,8 @@ async def test_controls_do_not_expire_while_something_is_set(in_redis):
     assert client.pttl(ledger._key("default", "counts")) > 0
     reset = await set_to(ledger, Controls())
     assert 0 < client.pttl(key) <= 3_600_000
-    view = await a.say()
-    assert view.controls == reset
+    reply = await a.say()
+    assert reply.controls == reset
     assert not reset.is_set
 
 
@@ -258,9 +258,9 @@ async def test_controls_survive_a_flush_by_what_the_workers_know(in_redis):
     ledger, _, client = in_redis
     a, b = Reporter(ledger, "a", limit=100), Reporter(ledger, "b", limit=100)
     controls = await set_to(ledger, EIGHTY)
-    view = await a.say()
+    reply = await a.say()
     client.delete(*client.keys(f"{ledger._settings.prefix}:*"))
-    await a.say(controls=view.controls)
+    await a.say(controls=reply.controls)
     assert (await b.say()).controls == controls
     assert client.pttl(ledger._key("default", "controls")) == -1
     client.delete(ledger._key("default", "counts"))
@@ -280,9 +280,9 @@ async def test_a_level_survives_a_loss_of_data_and_is_told_of_when_it_is_another
     ledger, clock, client = in_redis
     a = Reporter(ledger, "a", limit=100)
     await settled(a, clock)
-    view = await a.say(held=75)
+    reply = await a.say(held=75)
     client.delete(*client.keys(f"{ledger._settings.prefix}:*"))
-    assert (await a.say(held=30, level=view.level)).edges == ()
+    assert (await a.say(held=30, level=reply.level)).edges == ()
     assert (await settled(a, clock)).edges == (Edge(Level.WARNING, Level.CALM, 0, 100),)
 
 
@@ -299,9 +299,9 @@ async def test_what_none_of_ours_can_have_written_sets_nothing(in_redis, strange
     client.hset(ledger._key("default", "controls"), mapping={"set": strange, "seal": seal})
     (reading,) = await ledger.read(("default",))
     assert not reading.controls.is_set
-    view = await a.say(wanted=1)
-    assert (view.granted, view.limit) == (1, 100)
-    assert view.controls is None or not view.controls.is_set
+    reply = await a.say(wanted=1)
+    assert (reply.granted, reply.limit) == (1, 100)
+    assert reply.controls is None or not reply.controls.is_set
 
 
 def test_a_text_and_its_controls_are_the_same():

@@ -167,7 +167,7 @@ class Faults(RuleBasedStateMachine):
             state.fail(self.clock.now)
             return
         try:
-            view = self.deliver(actor, report)
+            reply = self.deliver(actor, report)
         except Forgotten:
             self.overtaken = actor.unheard = True
             state.rename()
@@ -175,20 +175,20 @@ class Faults(RuleBasedStateMachine):
         if fate == "twice":
             with pytest.raises(OutOfOrder):
                 self.deliver(actor, report)
-        if view is None or fate == "reply lost":
+        if reply is None or fate == "reply lost":
             state.fail(self.clock.now)
             return
         with failing(state_module.levels, "share_of_free", fate == "fault in the settlement"):
-            state.settle(report, view)
+            state.settle(report, reply)
         if fate == "fault in the settlement":
             state.fail(self.clock.now)
             return
         if fate == "fault in the answer":
-            for ask, reason in zip(asks, view.verdicts, strict=True):
+            for ask, reason in zip(asks, reply.verdicts, strict=True):
                 if not reason:
                     state.give_back(ask)
             return
-        for ask, reason in zip(asks, view.verdicts, strict=True):
+        for ask, reason in zip(asks, reply.verdicts, strict=True):
             if reason:
                 state.counters[reason] += 1
             else:
@@ -205,16 +205,16 @@ class Faults(RuleBasedStateMachine):
             actor.slots.append(given)
 
     def deliver(self, actor: Actor, report: Report):
-        view = self.run(self.ledger.reconcile("default", report))
+        reply = self.run(self.ledger.reconcile("default", report))
         actor.silent_since = self.clock.now
         actor.unheard = False
-        self.overtaken = self.overtaken or view.lapsed
+        self.overtaken = self.overtaken or reply.lapsed
         if self.rules:
-            self.see_epoch(actor, view.retell)
-        if view.granted:
-            assert view.total <= LIMIT
-            assert not view.settling or report.held + view.granted <= max(report.allowance, report.held)
-        return view
+            self.see_epoch(actor, reply.retell)
+        if reply.granted:
+            assert reply.total <= LIMIT
+            assert not reply.settling or report.held + reply.granted <= max(report.allowance, report.held)
+        return reply
 
     def see_epoch(self, actor: Actor, retell: bool) -> None:
         """As another epoch begins, the ledger has forgotten the claims of all."""

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
-from channels_admission.core.protocol import KEY_BYTES, Aged, Ask, Fair, Key, Tried, View
+from channels_admission.core.protocol import KEY_BYTES, Aged, Ask, Fair, Key, Reply, Tried
 from channels_admission.core.shares import Bound, Class
 
 from support.reports import HEARTBEAT, Reporter
@@ -39,7 +39,7 @@ class Claimant(Reporter):
         self.sweep = ""
         self.told: set[Key] = set()
 
-    async def claim(self, *asks: Ask, parts: int = 1, tries: tuple[Tried, ...] = (), **changes) -> View:
+    async def claim(self, *asks: Ask, parts: int = 1, tries: tuple[Tried, ...] = (), **changes) -> Reply:
         """Report, asking for so much; what is granted is held."""
         self.told |= {key for each in asks for key in filter(None, each.claims)}
         fair = Fair(
@@ -53,16 +53,16 @@ class Claimant(Reporter):
             tries=tries,
             ages=self.aged(sorted(self.told)),
         )
-        view = await self.say(self.held, sum(not each.late for each in asks), fair=fair, **changes)
-        self.heard, self.sweep, self.told = self.last.seq, view.sweep, set()
-        self.held += view.granted
-        for each, reason in zip(asks, view.verdicts, strict=True):
+        reply = await self.say(self.held, sum(not each.late for each in asks), fair=fair, **changes)
+        self.heard, self.sweep, self.told = self.last.seq, reply.sweep, set()
+        self.held += reply.granted
+        for each, reason in zip(asks, reply.verdicts, strict=True):
             if not reason:
                 self.claims.update(filter(None, each.claims))
                 self.classes[each.class_index] += not each.late
-        if view.retell:
+        if reply.retell:
             self.told = {*self.claims}
-        return view
+        return reply
 
     def aged(self, told: Sequence[Key]) -> tuple[Aged, ...]:
         """Since when it holds what it has under those keys; this one keeps no such book."""

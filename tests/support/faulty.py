@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from channels_admission.core.protocol import Report, View
+from channels_admission.core.protocol import Reply, Report
 from channels_admission.core.readings import Reading
 from channels_admission.exceptions import LedgerError, LedgerUnavailable
 from channels_admission.ledger.base import Ledger
@@ -37,17 +37,17 @@ class FaultyLedger:
         self.silent = False
         self.reports: list[Report] = []
 
-    async def reconcile(self, pool: str, report: Report) -> View:
+    async def reconcile(self, pool: str, report: Report) -> Reply:
         self.reports.append(report)
         if self.errors:
             raise self.errors.pop(0)
         if self.error is not None:
             raise self.error
         await asyncio.sleep(self.delay)
-        view = await self.inner.reconcile(pool, report)
+        reply = await self.inner.reconcile(pool, report)
         if self.silent:
             await asyncio.Event().wait()
-        return view
+        return reply
 
     async def read(self, pools: tuple[str, ...]) -> tuple[Reading, ...]:
         return await self.inner.read(pools)

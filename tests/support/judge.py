@@ -29,7 +29,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from channels_admission.core.protocol import Report, View
+from channels_admission.core.protocol import Reply, Report
 
 from support.processes import Actor
 from support.stored import Stored
@@ -126,8 +126,8 @@ class Judge:
         if awaited and actor.process.alive:
             self._object("renamed", f"{actor.id} was told that its newest report is out of order")
 
-    def see_call(self, actor: Actor, report: Report, view: View) -> None:
-        if view.healed:
+    def see_call(self, actor: Actor, report: Report, reply: Reply) -> None:
+        if reply.healed:
             self.damaged = False
             self.see_loss(Stored())
             self.simulation.outcome.healed += 1
@@ -138,22 +138,22 @@ class Judge:
         self.clock += elapsed
         self.real = now
         if self.terms.rate is not None:
-            self.tokens = min(self.terms.burst, self.tokens + elapsed * self.terms.rate) - view.granted
+            self.tokens = min(self.terms.burst, self.tokens + elapsed * self.terms.rate) - reply.granted
             if self.tokens < -SLACK * self.terms.rate:
-                self._object("too fast", f"{actor.id} was granted {view.granted}, {self.tokens:.3f} tokens left")
+                self._object("too fast", f"{actor.id} was granted {reply.granted}, {self.tokens:.3f} tokens left")
         is_equal = after.total == sum(after.counts.values()) and set(after.counts) == after.leased
         if not is_equal and not self.damaged:
             self._object("total", f"{after}")
         if report.draining and actor.born > self.ordered_at:
             self._object("drained young", f"{actor.id}, born {actor.born - self.ordered_at:.1f} s after the last order")
-        if view.total != after.total:
-            self._object("total", f"{actor.id} was told {view.total}, not {after.total}")
+        if reply.total != after.total:
+            self._object("total", f"{actor.id} was told {reply.total}, not {after.total}")
         # What a retired worker was configured to no longer counts.
-        limit = view.limit if report.retired else report.limit
-        if view.granted and view.total > limit:
-            self._object("overgranted", f"{view} for {report}")
-        if view.granted and view.settling and report.held + view.granted > report.allowance:
-            self._object("overgranted", f"{view} for {report}")
+        limit = reply.limit if report.retired else report.limit
+        if reply.granted and reply.total > limit:
+            self._object("overgranted", f"{reply} for {report}")
+        if reply.granted and reply.settling and report.held + reply.granted > report.allowance:
+            self._object("overgranted", f"{reply} for {report}")
         lost = 0 if actor.heard else report.held
         if (after.total or 0) > max((before.total or 0) + lost, limit):
             self._object("raised", f"from {before.total} to {after.total} by {report}")

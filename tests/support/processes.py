@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from channels_admission.conf import PoolSettings
-from channels_admission.core.protocol import Report, View
+from channels_admission.core.protocol import Reply, Report
 from channels_admission.limiter.limiter import Limiter, Slot
 from channels_admission.runtime.identity import Worker
 
@@ -66,7 +66,7 @@ class Actor:
     def held(self) -> int:
         return self.limiter.state.held
 
-    async def reconcile(self, pool: str, report: Report) -> View:
+    async def reconcile(self, pool: str, report: Report) -> Reply:
         self.sent = report.seq
         answer = self.process.loop.create_future()
         self.process.simulation.send(self, report, answer)

@@ -5,7 +5,7 @@ import time
 from dataclasses import replace
 
 from channels_admission.conf import Settings
-from channels_admission.core.protocol import Report, View
+from channels_admission.core.protocol import Reply, Report
 from channels_admission.ledger import script
 from channels_admission.ledger.redis import RedisClusterLedger, RedisLedger
 
@@ -33,14 +33,14 @@ class Reporter:
             born=7,
         )
 
-    async def say(self, held: int = 0, wanted: int = 0, **changes) -> View:
+    async def say(self, held: int = 0, wanted: int = 0, **changes) -> Reply:
         self.last = replace(self.last, seq=self.last.seq + 1, held=held, wanted=wanted, **changes)
         return await self.repeat()
 
-    async def repeat(self) -> View:
-        view = await self.ledger.reconcile(self.pool, self.last)
-        self.last = replace(self.last, version=max(self.last.version, view.version))
-        return view
+    async def repeat(self) -> Reply:
+        reply = await self.ledger.reconcile(self.pool, self.last)
+        self.last = replace(self.last, version=max(self.last.version, reply.version))
+        return reply
 
 
 class Clock:
@@ -66,7 +66,7 @@ class Clocked(RedisLedger):
         self._source = script.reconcile({**wall, **(replaced or {})})
         self._sha = hashlib.sha1(self._source.encode()).hexdigest()
 
-    async def reconcile(self, pool: str, report: Report) -> View:
+    async def reconcile(self, pool: str, report: Report) -> Reply:
         await self.tell_time(pool)
         return await super().reconcile(pool, report)
 

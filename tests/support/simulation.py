@@ -19,7 +19,7 @@ from unittest import mock
 
 from channels_admission.conf import DEFAULT_POOL, Settings
 from channels_admission.core.overrides import EVERYBODY, Drain
-from channels_admission.core.protocol import Neighbour, Report, View
+from channels_admission.core.protocol import Neighbour, Reply, Report
 from channels_admission.exceptions import LedgerUnavailable
 from channels_admission.ledger.base import OutOfOrder
 from channels_admission.limiter import limiter as limiter_module
@@ -29,7 +29,7 @@ from support.judge import Judge, Outcome
 from support.processes import Actor, Process
 from support.stored import Stored, StoredInMemory, StoredInRedis
 
-Answer = asyncio.Future[View]
+Answer = asyncio.Future[Reply]
 
 PROCESSES = 8
 QUIET_POINTS = 10
@@ -214,7 +214,7 @@ class Simulation:
     # The network
 
     def send(self, actor: Actor, report: Report, answer: Answer) -> None:
-        """A call sets out; ``answer`` gets the view, a broken connection, or nothing at all."""
+        """A call sets out; ``answer`` gets the reply, a broken connection, or nothing at all."""
         fate = "arrives"
         if self.profile.network and not self.quiet:
             (fate,) = self.rng.choices(list(FATES), FATES.values())
@@ -246,15 +246,15 @@ class Simulation:
             if answer is not None:
                 self.later(self._latency(), lambda: actor.process.do(lambda: _resolve(answer, result)))
 
-    def _apply(self, actor: Actor, report: Report, awaited: bool) -> View | OutOfOrder:
+    def _apply(self, actor: Actor, report: Report, awaited: bool) -> Reply | OutOfOrder:
         self.outcome.calls += 1
         try:
-            view = self.ledger.apply(report)
+            reply = self.ledger.apply(report)
         except OutOfOrder as error:
             self.judge.see_refusal(actor, awaited)
             return error
-        self.judge.see_call(actor, report, view)
-        return view
+        self.judge.see_call(actor, report, reply)
+        return reply
 
     def _break(self, actor: Actor, answer: Answer | None) -> None:
         if answer is not None:
@@ -360,7 +360,7 @@ class Simulation:
             self.judge.see_loss(self.ledger.state)
 
 
-def _resolve(answer: Answer, result: View | Exception) -> None:
+def _resolve(answer: Answer, result: Reply | Exception) -> None:
     if answer.done():
         return
     if isinstance(result, Exception):

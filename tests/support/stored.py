@@ -9,7 +9,7 @@ import redis
 
 from channels_admission.conf import DEFAULT_POOL, Settings
 from channels_admission.core.overrides import Controls, Drain
-from channels_admission.core.protocol import Report, View
+from channels_admission.core.protocol import Reply, Report
 from channels_admission.ledger import script
 from channels_admission.ledger.memory import MemoryLedger
 from channels_admission.ledger.overrides import controls_of, entries
@@ -45,7 +45,7 @@ class StoredInRedis(ClockedRedisLedger):
         self._client = redis.Redis.from_url(settings.ledger.host["address"])
         self._client.script_load(self._source)
 
-    def apply(self, report: Report) -> View:
+    def apply(self, report: Report) -> Reply:
         return _result(RedisLedger.reconcile(self, DEFAULT_POOL, report))
 
     async def _run(self, script: str, keys: list[str], arguments: list[str | int]) -> Any:
@@ -109,7 +109,7 @@ class StoredInRedis(ClockedRedisLedger):
 class StoredInMemory(MemoryLedger):
     """The memory ledger, its exchange made at once."""
 
-    def apply(self, report: Report) -> View:
+    def apply(self, report: Report) -> Reply:
         return _result(self.reconcile(DEFAULT_POOL, report))
 
     @property

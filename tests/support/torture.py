@@ -34,9 +34,9 @@ class Judge(threading.Thread):
 
     What may be held, and why: let T be the ledger's total and L the limit. A worker with the ledger holds at most what
     is counted for it. One without holds at most what is counted for it and its part of the room that it saw free in
-    its last view: its debt. Slots are granted only while T stays within L, so what is held passes L only by debts:
+    its last reply: its debt. Slots are granted only while T stays within L, so what is held passes L only by debts:
     those of workers still without the ledger, and those that were reported, and so are in T, since T was last within
-    L. Until then nothing is granted, and each view shows no room, so a worker that loses the ledger again incurs no
+    L. Until then nothing is granted, and each reply shows no room, so a worker that loses the ledger again incurs no
     new debt. Hence the sum held never passes L plus the sum of debts, each counted from the loss of the ledger until
     its worker sees T, with all that it holds, within L; with ``freeze`` there are none.
     :class:`tortured.Borrower` notes them.

@@ -15,7 +15,7 @@ from pathlib import Path
 from django.conf import settings as django_settings
 
 from channels_admission import conf
-from channels_admission.core.protocol import Report, View
+from channels_admission.core.protocol import Reply, Report
 from channels_admission.ledger import open_ledger
 from channels_admission.limiter.limiter import Limiter, Slot
 from channels_admission.limiter.state import State
@@ -75,7 +75,7 @@ class Cells:
 class Borrower(State):
     """Books that also say what their worker may hold beyond what the ledger counts, by the README's rule.
 
-    That is its part of the room last seen free, from the loss of the ledger until a view in which the total is
+    That is its part of the room last seen free, from the loss of the ledger until a reply in which the total is
     within the limit again.
     """
 
@@ -90,10 +90,10 @@ class Borrower(State):
             self._note(self.borrowed + self.part)
         super().fail(now)
 
-    def settle(self, report: Report, view: View) -> None:
-        super().settle(report, view)
-        self.part = max(0, view.limit - view.total) // view.workers
-        if view.total <= view.limit:
+    def settle(self, report: Report, reply: Reply) -> None:
+        super().settle(report, reply)
+        self.part = max(0, reply.limit - reply.total) // reply.workers
+        if reply.total <= reply.limit:
             # What it borrowed while the reply was on its way is in no total yet.
             self._note(max(0, self.held - self.allowance))
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from channels_admission.core.agreement import numbers_of
 from channels_admission.core.overrides import EVERYBODY, NOTHING_SET, Controls, Drain, Order
-from channels_admission.core.protocol import Aged, Ask, Key, Terms, View
+from channels_admission.core.protocol import Aged, Ask, Key, Reply, Terms
 from channels_admission.core.readings import Reading
 from channels_admission.core.shares import Bound
 from channels_admission.ledger.base import Forgotten, OutOfOrder
@@ -43,23 +43,23 @@ STEPS = st.lists(
 )  # fmt: skip
 
 
-def comparable(view: View) -> dict:
-    names = [name for name in View.__slots__ if name not in ("now", "offer", "waits")]
-    plain = {name: getattr(view, name) for name in names}
-    offer = view.offer and (view.offer.first, view.offer.step, view.offer.elapsed)
+def comparable(reply: Reply) -> dict:
+    names = [name for name in Reply.__slots__ if name not in ("now", "offer", "waits")]
+    plain = {name: getattr(reply, name) for name in names}
+    offer = reply.offer and (reply.offer.first, reply.offer.step, reply.offer.elapsed)
     return {
         **plain,
         "neighbours": sorted(plain["neighbours"], key=lambda each: each.worker),
         "evicted": sorted(plain["evicted"]),
-        "settings": numbers_of(view.settings),
-        "waits": pytest.approx(view.waits, abs=TOLERANCE),
+        "settings": numbers_of(reply.settings),
+        "waits": pytest.approx(reply.waits, abs=TOLERANCE),
         "offer": offer and pytest.approx(offer, abs=TOLERANCE),
     }
 
 
-def numbers(view: View) -> dict:
-    offer = view.offer and (view.offer.first, view.offer.step, view.offer.elapsed)
-    return {**comparable(view), "waits": view.waits, "offer": offer}
+def numbers(reply: Reply) -> dict:
+    offer = reply.offer and (reply.offer.first, reply.offer.step, reply.offer.elapsed)
+    return {**comparable(reply), "waits": reply.waits, "offer": offer}
 
 
 def pictured(reading: Reading, unsaid: Container[str] = ()) -> dict:
@@ -94,7 +94,7 @@ class Both:
 
     async def reconcile(self, pool, report):
         memory, redis = [await self._ask(ledger, pool, report) for ledger in self.ledgers]
-        if isinstance(memory, View) and isinstance(redis, View):
+        if isinstance(memory, Reply) and isinstance(redis, Reply):
             same(comparable(memory), numbers(redis))
         else:
             same({"kind": type(memory)}, {"kind": type(redis)})
@@ -143,12 +143,12 @@ class Member(Claimant):
         self.told_to_end: list = []
 
     async def claim(self, *asks, **changes):
-        view = await super().claim(*asks, **changes)
-        for each, reason in zip(asks, view.verdicts, strict=True):
+        reply = await super().claim(*asks, **changes)
+        for each, reason in zip(asks, reply.verdicts, strict=True):
             if each.claims[0] and not reason:
                 self.open.setdefault(each.claims[0], []).append(self.clock.now)
-        self.told_to_end = list(view.evicted)
-        return view
+        self.told_to_end = list(reply.evicted)
+        return reply
 
     def aged(self, told):
         return tuple(
@@ -204,13 +204,13 @@ class World:
         changes["age"] = round(self.clock.now - worker.began, 3)
         changes["controls"] = changes.get("controls", self.controls)
         if not self.shared:
-            view = await worker.say(worker.last.held, number, **changes)
-            worker.last = replace(worker.last, held=worker.last.held + view.granted)
+            reply = await worker.say(worker.last.held, number, **changes)
+            worker.last = replace(worker.last, held=worker.last.held + reply.granted)
         else:
-            view = await worker.claim(*map(asked, range(number)), **changes)
-        if view.controls:
-            self.controls = view.controls
-        worker.last = replace(worker.last, settings=view.settings)
+            reply = await worker.claim(*map(asked, range(number)), **changes)
+        if reply.controls:
+            self.controls = reply.controls
+        worker.last = replace(worker.last, settings=reply.settings)
 
     async def step(self, what, place, number, milliseconds, beat):
         worker = self.workers[place]

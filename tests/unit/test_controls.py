@@ -13,7 +13,7 @@ from channels_admission.connections.connection import Connection
 from channels_admission.controls import ALL_WORKERS, acancel, achange, adrain
 from channels_admission.core.counters import Reason
 from channels_admission.core.overrides import Controls, Order, whom
-from channels_admission.core.protocol import View
+from channels_admission.core.protocol import Reply
 from channels_admission.exceptions import ConfigurationError, ControlError
 from channels_admission.limiter import closer
 from channels_admission.limiter.closer import Closer
@@ -221,7 +221,7 @@ async def test_who_has_left_since_the_report_is_not_ended_once_more(admission, m
     state.held, state.allowance = 40, 41
     drains = Closer(state, RetrySchedule(state), Faults("a pool"))
     drains.connections[Connection(None, None)] = 0.0
-    view = View(0, total=41, limit=40, workers=1, version=1, settling=False, lapsed=False, now=10.0)
+    view = Reply(0, total=41, limit=40, workers=1, version=1, settling=False, lapsed=False, now=10.0)
     drains.enforce(view, beat=0.1)
     assert drains._task is None
     state.held = 41
@@ -240,7 +240,7 @@ async def test_an_enforced_limit_takes_its_time_whatever_the_clock_of_redis_says
     drains.connections.update((Connection(None, None), 0.0) for _ in range(100))
     ended = []
     monkeypatch.setattr(drains, "_end_all", lambda doomed, seconds: ended.append(len(doomed)) or asyncio.sleep(0))
-    view = View(0, total=100, limit=40, workers=1, version=1, settling=False, lapsed=False)
+    view = Reply(0, total=100, limit=40, workers=1, version=1, settling=False, lapsed=False)
     for now in (1000.0, 4600.0, 970.0, 9e11):
         drains.enforce(replace(view, now=now), beat=1.0)
         await drains._task

@@ -27,10 +27,10 @@ class Obedient:
 
     async def beat(self, **more):
         report = self.state.begin_report(beat=True, **more)
-        view = await self.ledger.reconcile("default", report)
-        self.state.settle(report, view)
-        self.closer.follow(view)
-        return view
+        reply = await self.ledger.reconcile("default", report)
+        self.state.settle(report, reply)
+        self.closer.follow(reply)
+        return reply
 
     @property
     def draining(self) -> bool:
