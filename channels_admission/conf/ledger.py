@@ -15,8 +15,8 @@ from .validators import Wrong, misnamed, nearest
 
 MEMORY = "channels_admission.ledger.memory.MemoryLedger"
 REDIS = "channels_admission.ledger.redis.RedisLedger"
-CLUSTER = "channels_admission.ledger.redis.RedisClusterLedger"
-CLUSTER_CLIENT = "channels_admission.ledger.redis.cluster_client"
+CLUSTER = "channels_admission.ledger.redis.cluster.RedisClusterLedger"
+CLUSTER_CLIENT = "channels_admission.ledger.redis.cluster.cluster_client"
 DEFAULT_URL = "redis://localhost:6379"
 BACKENDS = {"memory": MEMORY, "redis": REDIS}
 PARTS = ("BACKEND", "HOSTS", "CLUSTER")

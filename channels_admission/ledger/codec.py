@@ -139,7 +139,7 @@ def _verdict(letter: str, fair: Fair) -> str:
     return VERDICTS.get(letter) or f"{QUOTA}{fair.quotas[ord(letter) - FIRST_QUOTA].name}"
 
 
-def view_of(reply: list[Any], fair: Fair | None = None) -> Reply:
+def reply_of(reply: list[Any], fair: Fair | None = None) -> Reply:
     """The script's answer to a report that was applied, and in which ``fair`` stood.
 
     Parts that no worker can have written are left out, and numbers are within their bounds. Any exception means that

@@ -7,7 +7,8 @@ from dataclasses import replace
 from channels_admission.conf import Settings
 from channels_admission.core.protocol import Reply, Report
 from channels_admission.ledger import script
-from channels_admission.ledger.redis import RedisClusterLedger, RedisLedger
+from channels_admission.ledger.redis import RedisLedger
+from channels_admission.ledger.redis.cluster import RedisClusterLedger
 
 HOME = "aaaaaaaaaaaa"
 LEASE, HEARTBEAT = 6.0, 1.0

@@ -1,0 +1,31 @@
+"""What the counters of a report add to those of a pool, within the bounds that Redis keeps."""
+
+from collections import Counter
+
+from ...core.counters import Counters, is_decision
+from ..base import COUNTER_BYTES, COUNTERS_BYTES, COUNTERS_KEPT
+from ..buckets import packed
+
+
+def decided(counters: Counters, before: Counters) -> dict[str, int]:
+    """Handshakes decided since the counters ``before``, by their decision."""
+    return {name: rise for name, rise in rises(counters, before).items() if is_decision(name)}
+
+
+def rises(counters: Counters, before: Counters) -> dict[str, int]:
+    """By how much each counter has risen; one that has fallen adds nothing, and counts from there."""
+    now, then = _bounded(counters), _bounded(before)
+    rises = {name: count - then.get(name, 0) for name, count in now.items() if len(f"{name}={count}") <= COUNTER_BYTES}
+    return {name: rise for name, rise in rises.items() if rise > 0}
+
+
+def _bounded(counters: Counters) -> Counters:
+    """The counters of a report; none if they take too many bytes."""
+    is_long = len(counters) > COUNTERS_KEPT and len(packed(counters)) > COUNTERS_BYTES
+    return {} if is_long else counters
+
+
+def add(counters: Counter[str], rises: Counters) -> None:
+    for name, rise in rises.items():
+        if name in counters or len(counters) < COUNTERS_KEPT:
+            counters[name] += rise

@@ -1,0 +1,134 @@
+"""The ledger in a Redis Cluster."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+from redis.asyncio.cluster import ClusterNode, RedisCluster
+from redis.asyncio.connection import parse_url
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import ClusterError, RedisError
+
+from . import Look, RedisLedger
+
+LOOK = """
+local look = {redis.call('TIME')}
+for i, key in ipairs(KEYS) do look[i + 1] = redis.call('HGETALL', key) end
+return look
+"""
+"""A look at one pool of a cluster, by the clock of the node that has it."""
+
+NODE_HAS = 0.4
+"""The share of a call's time in which a node of a cluster must answer, so that another can be asked in the rest."""
+
+
+class RedisClusterLedger(RedisLedger):
+    """A :class:`~.base.Ledger` over a Redis Cluster, each pool in one of its slots.
+
+    The client follows a pool that moves, within the call, and tries nothing again that may have been done.
+    """
+
+    def _connect(self, host: Mapping[str, Any]) -> None:
+        self._hosts = self._settings.ledger.nodes or (host,)
+        self.address = f"cluster://{self.address.partition('://')[2].partition('/')[0]}"
+        self._redis = self._client()
+        self._closing: set[asyncio.Task[None]] = set()
+
+    def _client(self, known: Sequence[tuple[str, int]] = ()) -> RedisCluster:
+        return cluster_client(self._hosts, known, self._settings.ledger_timeout)
+
+    async def _run(self, script: str, keys: list[str], arguments: list[str | bytes | float]) -> Any:
+        async with self._informed():
+            return await super()._run(script, keys, arguments)
+
+    async def _look(self, pools: list[list[str]]) -> list[Look]:
+        looks: list[Look] = []
+        async with self._informed() as client:
+            for keys in pools:
+                time, *hashes = await client.eval(LOOK, len(keys), *keys)
+                looks.append((time, [dict(zip(flat[::2], flat[1::2], strict=True)) for flat in hashes]))
+        return looks
+
+    @asynccontextmanager
+    async def _informed(self) -> AsyncIterator[Any]:
+        """The client, told who is where: before that, it would ask anybody."""
+        client = self._redis
+        try:
+            await client.initialize()
+            yield client
+        finally:
+            if client is not self._redis:  # another call has met a fault, and this one may have opened it again
+                self._abandon(client)
+
+    async def _fault(self, error: BaseException) -> BaseException:
+        if isinstance(error, AttributeError | KeyError):
+            # The client stumbles over a node that has no slot yet, and is about to get its first.
+            error = ClusterError(f"a pool is on its way to a node not yet known ({error!r})")
+        return await super()._fault(error)
+
+    async def _drop_connections(self) -> None:
+        """Go on with a client that asks again who is where: one that has met a fault may know it wrongly."""
+        client = self._redis
+        self._redis = self._client([(node.host, node.port) for node in client.get_nodes()])
+        self._abandon(client)
+
+    def _abandon(self, client: RedisCluster) -> None:
+        task = asyncio.ensure_future(_close(client))
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+    async def aclose(self) -> None:
+        await super().aclose()
+        await asyncio.gather(*self._closing)
+
+
+async def _close(client: RedisCluster) -> None:
+    # It closes nothing by itself while it wants to be told again who is where.
+    for node in (*client.get_nodes(), *client.nodes_manager.startup_nodes.values()):
+        with suppress(RedisError, OSError):
+            await node.disconnect()
+    with suppress(RedisError, OSError):
+        await client.aclose()
+
+
+def cluster_client(
+    hosts: Sequence[Mapping[str, Any]], known: Sequence[tuple[str, int]] = (), timeout: float = 0.25
+) -> RedisCluster:
+    """A client that asks any of ``hosts``, or of the nodes ``known``, for the others; not yet connected.
+
+    The first of the hosts says how to connect to all. Which node is asked first is drawn by lot, for it may be silent;
+    a call has ``timeout`` seconds in all.
+    """
+    nodes = [ClusterNode(*place) for place in {*map(_place, hosts), *known}]
+    random.shuffle(nodes)
+    ours = {"retry": Retry(NoBackoff(), 0), "reinitialize_steps": 0, "startup_nodes": nodes}
+    each = NODE_HAS * timeout
+    patience = {"socket_timeout": each, "socket_connect_timeout": each}
+    options = {"protocol": 2, "require_full_coverage": False, **patience, **hosts[0], **ours}
+    address = options.pop("address", None)
+    client = RedisCluster.from_url(address, **options) if address else RedisCluster(**options)
+    if hasattr(client, "cluster_error_retry_attempts"):  # redis-py 5
+        client.cluster_error_retry_attempts = 0
+    client.commands_parser = _FirstIsKey()  # type: ignore[assignment]
+    return client
+
+
+class _FirstIsKey:
+    """Takes a command's first argument for its key, and asks no node for those of all commands; scripts say theirs.
+
+    The client would ask the first of the primaries before all else, and be of no use while that one is silent.
+    """
+
+    async def initialize(self, node: ClusterNode) -> None:
+        """There is nothing to learn."""
+
+    async def get_keys(self, *command: Any) -> tuple[Any, ...]:
+        return command[1:2]
+
+
+def _place(host: Mapping[str, Any]) -> tuple[str, int]:
+    parts = {"host": "localhost", "port": 6379, **(parse_url(host["address"]) if "address" in host else host)}
+    return str(parts["host"]), int(parts["port"])
