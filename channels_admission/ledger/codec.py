@@ -45,7 +45,7 @@ SERVER = re.compile(rf"([a-z0-9._-]{{0,24}})(?:#({FINGERPRINT}))?")
 SETTINGS = re.compile(rf"(\d{{1,15}})\|({FINGERPRINT})\|([^;]*)")
 NUMBER = r"\d{1,15}(?:\.\d{1,6})?(?:e[+-]\d{1,3})?"
 LOAD = re.compile(
-    rf"([A-Za-z][a-z0-9_]{{0,23}})=(\?|-?{NUMBER})(?:~({NUMBER})~({NUMBER}))?(?:@(\d\.\d{{1,2}}))?(?:;|$)"
+    rf"(?:([LMDC])|([a-z][a-z0-9_]{{0,23}})=)(\?|-?{NUMBER})(?:~({NUMBER})~({NUMBER}))?(?:@(\d\.\d{{1,2}}))?(?:;|$)"
 )
 MOST_MONITORS = 16
 MOST_KINDS = 32
@@ -54,10 +54,12 @@ LEVELS = tuple(Level)
 ALERT = re.compile(r"([0-3])\|.*")
 LONGEST_TEXT = 32_768
 """Bytes of the longest field that is read at all."""
-SEAL = 3
-"""Bytes at the end of a worker's record by which the script knows its own writing."""
+SEAL = 6
+"""Bytes at the end of what the script writes by which it knows its own writing; one damage in 16 million passes."""
+SHORT_SEAL = 3
+"""The same for a process's time of birth."""
 SHORT_MONITORS = {"lag": "L", "memory": "M", "descriptors": "D", "cpu": "C"}
-"""Monitors that are written as a capital, since every worker has them in its record."""
+"""Monitors that are written as a capital and without ``=``, since every worker has them in its record."""
 LONG_MONITORS = {short: name for name, short in SHORT_MONITORS.items()}
 EDGE = re.compile(r"([0-3]),([0-3]),(\d{1,15}),(\d{1,15});")
 MOST = 2**53
@@ -72,7 +74,10 @@ NOTHING: Mapping[Any, Any] = MappingProxyType({})
 
 
 def loaded(load: tuple[Load, ...]) -> str:
-    """``name=reading``, ``~median~longest`` where there is more to say, and ``@pressure`` where there is any."""
+    """``name=reading``, ``~median~longest`` where there is more to say, and ``@pressure`` where there is any.
+
+    The built-in monitors are a capital before their reading.
+    """
     return ";".join(map(_loaded, load))
 
 
@@ -81,7 +86,8 @@ def _loaded(load: Load) -> str:
     reading = "?" if load.reading is None else format(load.reading, ".3g")
     spread = f"~{load.median:.3g}~{load.longest:.3g}" if load.longest else ""
     pressure = f"@{load.pressure:.2f}" if load.pressure else ""
-    return f"{SHORT_MONITORS.get(load.name, load.name)}={reading}{spread}{pressure}"
+    name = SHORT_MONITORS.get(load.name) or f"{load.name}="
+    return f"{name}{reading}{spread}{pressure}"
 
 
 def shared(fair: Fair | None) -> dict[str, Any] | None:
@@ -193,12 +199,14 @@ def _offer(first: float, step: float, elapsed: float) -> Offer | None:
 
 def born(worker: str, started: int) -> str:
     """When a worker's process started, sealed: by an altered time, a neighbour would take it for gone."""
-    return f"{started}{hashlib.blake2s(f'{worker} {started}'.encode(), digest_size=SEAL).hexdigest()[:SEAL]}"
+    return (
+        f"{started}{hashlib.blake2s(f'{worker} {started}'.encode(), digest_size=SHORT_SEAL).hexdigest()[:SHORT_SEAL]}"
+    )
 
 
 def _neighbour(worker: str, text: str) -> Neighbour | None:
     """None where it is no process that this system can have, or the time is not as it was written."""
-    started = _number(text[:-SEAL])
+    started = _number(text[:-SHORT_SEAL])
     if started is None or born(worker, started) != text:
         return None
     if not WORKER.fullmatch(worker) or not 0 < int(worker.split(":")[1]) <= MOST_PID:
@@ -295,9 +303,9 @@ def _loads(text: str) -> tuple[Load, ...]:
     return tuple(_load(*parts) for parts in LOAD.findall(text)[:MOST_MONITORS])
 
 
-def _load(name: str, reading: str, median: str, longest: str, pressure: str) -> Load:
+def _load(short: str, name: str, reading: str, median: str, longest: str, pressure: str) -> Load:
     return Load(
-        LONG_MONITORS.get(name, name),
+        LONG_MONITORS.get(short, name),
         None if reading == "?" or math.isinf(number := float(reading)) else number,
         min(1.0, float(pressure or 0)),
         float(median) if median else None,

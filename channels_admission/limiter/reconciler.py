@@ -213,6 +213,7 @@ class Reconciler:
     async def _ask(self, report: Report) -> Reply:
         """The ledger's reply, or :exc:`LedgerUnavailable` after ``LEDGER_TIMEOUT``."""
         call = self._loop.create_task(self.ledger.reconcile(self._state.pool.name, report))
+        call.add_done_callback(_take_exception)  # whether or not anybody asks for it
         try:
             for _ in range(TICKS):
                 done, _ = await asyncio.wait((call,), timeout=self._settings.ledger_timeout / TICKS)
@@ -222,7 +223,6 @@ class Reconciler:
         finally:
             if not call.done():
                 # It may answer its cancellation with another error, or not at all.
-                call.add_done_callback(lambda over: over.cancelled() or over.exception())
                 call.cancel()
                 await asyncio.wait((call,), timeout=self._settings.ledger_timeout)
 
@@ -249,3 +249,9 @@ class Reconciler:
             async with asyncio.timeout(self._settings.ledger_timeout):
                 report = state.begin_report(goodbye=True, now=self._loop.time())
                 await self.ledger.reconcile(state.pool.name, report)
+
+
+def _take_exception(call: asyncio.Task[Reply]) -> None:
+    """Mark the exception of a call as seen, so that asyncio does not log it."""
+    if not call.cancelled():
+        call.exception()

@@ -176,6 +176,7 @@ async def test_an_application_that_never_reads_again_holds_its_slot_until_it_end
 
 
 async def test_five_hundred_at_once(kind, face):
+    patient_limiter()
     application = consumer(kind, face, "receive", Trouble)
     clients = [Client(application) for _ in range(500)]
     for client in clients:

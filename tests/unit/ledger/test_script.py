@@ -105,10 +105,10 @@ def test_constants_are_as_python_has_them(client):
         "return {const.SEAL, const.KEY.own, const.POOL[13], tostring(const.ROUNDING), #const.POOL, const.VERDICTS.full}"
     )
     assert client.eval(script._literal(read.replace("const.POOL[", "(const.POOL)[")), 0) == [
-        3, 8, b"#check", b"1e-06", 13, b"f",
+        6, 8, b"#check", b"1e-06", 13, b"f",
     ]  # fmt: skip
     read = "return {(const.NO_HANDSHAKES).C and 1, (const.NO_HANDSHAKES)['ledger.calls'] or 0, '#const.SEAL'}"
-    assert client.eval(script._literal(read), 0) == [1, 0, b"#3"]
+    assert client.eval(script._literal(read), 0) == [1, 0, b"#6"]
 
 
 def test_no_constant_is_left_without_its_value():
