@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable
+from typing import Any
 from urllib.parse import urlparse
 
 from channels.exceptions import ChannelFull
@@ -25,8 +26,8 @@ class Admission:
 
     __slots__ = ("inner", "pool")
 
-    def __init__(self, inner: Application, pool: str) -> None:
-        self.inner = inner
+    def __init__(self, inner: Any, pool: str) -> None:
+        self.inner: Application = inner
         self.pool = pool
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -77,7 +78,7 @@ class AdmissionMiddleware(Admission):
     An unknown pool is a :exc:`~.exceptions.ConfigurationError`.
     """
 
-    def __init__(self, inner: Application, pool: str = conf.DEFAULT_POOL) -> None:
+    def __init__(self, inner: Any, pool: str = conf.DEFAULT_POOL) -> None:
         super().__init__(inner, pool)
         conf.current().pool(pool)
 
@@ -109,8 +110,8 @@ class ReadableOrigin:
 
     __slots__ = ("inner",)
 
-    def __init__(self, inner: Application) -> None:
-        self.inner = inner
+    def __init__(self, inner: Any) -> None:
+        self.inner: Application = inner
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket" and not _is_readable(scope.get("headers") or ()):
