@@ -89,7 +89,8 @@ class Entrance:
         """The room at the beginning of the turn."""
         self._timer: asyncio.TimerHandle | None = None
         self._probe: Future[int] | None = None
-        """The empty call in the thread, while a turn waits for it."""
+        """The empty call in the thread, until it has come back."""
+        self._awaits_thread = False
         self._began = self._measured_at = self._calm_at = self._busy_at = -math.inf
         self._measured: set[Door] = set()
         """Those whose reports tell a speed."""
@@ -159,15 +160,18 @@ class Entrance:
         """The event loop has had its turn; where sync code is behind, its thread has one as well."""
         self._timer = None
         try:
-            if self._ask_thread():
-                self._timer = self._loop.call_later(LONGEST_TURN, self._hear, self._probe, context=Context())
+            self._awaits_thread = self._ask_thread()
+            if self._awaits_thread:
+                self._timer = self._loop.call_later(LONGEST_TURN, self._go_on, context=Context())
             else:
                 self._next()
         except Exception as error:
             self._fail(error)
 
     def _ask_thread(self) -> bool:
-        """Whether the thread has been given an empty call."""
+        """Whether the thread has been given an empty call. One that has not come back holds up no further turn."""
+        if self._probe is not None:
+            return False
         thread = SyncToAsync.single_thread_executor
         calls = getattr(thread, "_work_queue", None)
         if calls is not None and calls.qsize() < BEHIND:
@@ -184,11 +188,16 @@ class Entrance:
         with suppress(RuntimeError):  # the event loop is closed
             self._loop.call_soon_threadsafe(self._hear, probe, context=Context())
 
-    def _hear(self, probe: "Future[int] | None") -> None:
-        """The thread has had its turn, or takes too long for one."""
-        if probe is None or probe is not self._probe:
-            return
-        self._probe = None
+    def _hear(self, probe: "Future[int]") -> None:
+        """The thread has had its turn."""
+        if probe is self._probe:
+            self._probe = None
+            if self._awaits_thread:
+                self._go_on()
+
+    def _go_on(self) -> None:
+        """The turn is over, since the thread has had its own or takes too long for one."""
+        self._awaits_thread = False
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

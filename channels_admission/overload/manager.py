@@ -37,8 +37,8 @@ class OverloadManager:
     :class:`~.overload.room.Room` is asked as often as it demands; each takes about ten microseconds. ``present``
     returns the connections and waiting handshakes of all limiters of the event loop.
 
-    A herd delays the event loop while it arrives. The lag refuses no handshake while ``is_spreading`` returns that the
-    entrance admits a herd by turns.
+    A herd delays the event loop while it arrives. A lag that begins while ``is_spreading`` returns that the entrance
+    admits a herd by turns refuses no handshake; one that was there before goes on refusing.
     """
 
     def __init__(
@@ -63,6 +63,8 @@ class OverloadManager:
         self._median: float | None = 0.0
         self._longest: float | None = 0.0
         self._highest: tuple[float, str] = (0.0, "")
+        self._lag_lasts = False
+        """Whether the lag has had a pressure since before the herd that is being spread."""
         # Handshakes until the next check; without thresholds there is none.
         self._unlooked: float = 0 if {"descriptors", "memory"} & set(self._triggers) else math.inf
         self._look_at = 0.0
@@ -98,9 +100,9 @@ class OverloadManager:
         return self._pressing()[0] >= 1
 
     def _pressing(self) -> tuple[float, str]:
-        """The highest pressure and its monitor, without the lag while the entrance spreads a herd."""
+        """The highest pressure and its monitor, without a lag that began with the herd which the entrance spreads."""
         pressure, name = self._highest
-        if not pressure or name != LAG or not self._is_spreading():
+        if not pressure or name != LAG or self._lag_lasts or not self._is_spreading():
             return pressure, name
         return max(((load.pressure, load.name) for load in self.load if load.name != LAG), default=(0.0, ""))
 
@@ -233,6 +235,8 @@ class OverloadManager:
         self._readings[LAG], self._median, self._longest = self._lag.percentiles(0.99, 0.5, 1.0)
         self.load = tuple([self._load(name, reading, now) for name, reading in self._readings.items()])
         self._highest = max(((load.pressure, load.name) for load in self.load), default=(0.0, ""))
+        lag = next((load.pressure for load in self.load if load.name == LAG), 0.0)
+        self._lag_lasts = lag > 0 and (self._lag_lasts or not self._is_spreading())
 
     def _load(self, name: str, reading: float | None, now: float) -> Load:
         trigger = self._triggers.get(name)

@@ -186,7 +186,6 @@ async def test_every_slot_comes_back_in_time_on_every_server(stages):
     started = stages(
         MAX_CONNECTIONS=CLIENTS,
         PRESSURE={"lag": None},
-        ENTRANCE_WAIT=None,  # a thread that one attack blocks would keep the clients of the others waiting
         POOLS={
             "flood": {"MAX_CONNECTION_AGE": AGE},
             "busy": {"DISCONNECT_GRACE": GRACE},

@@ -2,10 +2,15 @@
 
 import asyncio
 import random
+import threading
+import time
 from collections import Counter
-from contextlib import asynccontextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, closing
+from types import SimpleNamespace
 
 import pytest
+from asgiref.sync import SyncToAsync
 
 from channels_admission.core.counters import Reason
 from channels_admission.core.overrides import Controls, Order
@@ -18,6 +23,7 @@ from channels_admission.limiter.state import State
 from channels_admission.runtime.identity import Worker
 
 from support.virtual import run
+from support.waiting import eventually
 
 BURN = 0.01
 """Seconds that a costly connect() blocks the event loop."""
@@ -361,3 +367,23 @@ def test_an_entrance_that_fails_lets_all_in(herd, monkeypatch):
         assert len(herd.entered) == 50
 
     herd(test, burn)
+
+
+async def test_a_thread_that_is_blocked_holds_up_one_turn_and_no_other(limited, monkeypatch):
+    """Sync code of some consumer blocks it; all others are asynchronous."""
+    release, turns = threading.Event(), []
+    with ThreadPoolExecutor(1) as thread, closing(SimpleNamespace(close=release.set)):
+        monkeypatch.setattr(SyncToAsync, "single_thread_executor", thread)
+        for _ in range(1 + entrance.BEHIND):
+            thread.submit(release.wait)
+        async with limited() as limiter:
+            ask_thread = limiter.entrance._ask_thread
+            monkeypatch.setattr(limiter.entrance, "_ask_thread", lambda: turns.append(ask_thread()) or turns[-1])
+            herd = Herd(limiter, cheap)
+            monkeypatch.setattr(herd.loop, "work", time.sleep, raising=False)
+            await asyncio.gather(*(herd.come(name) for name in range(60)))
+            assert (len(herd.entered), herd.refused) == (60, [])
+            assert (turns.count(True), limiter.entrance._probe is None) == (1, False)
+            release.set()
+            await eventually(lambda: limiter.entrance._probe is None)
+            herd.leave()

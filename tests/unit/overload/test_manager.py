@@ -257,6 +257,25 @@ async def test_a_blocked_loop_refuses_with_reason_lag_and_recovers(admission, mo
     await close_limiters()
 
 
+async def test_a_lag_refuses_nobody_of_a_herd_that_is_spread_unless_it_was_there_before(admission, monkeypatch):
+    herd = SimpleNamespace(is_spread=False)
+    watching = OverloadManager(admission(PRESSURE={}), is_spreading=lambda: herd.is_spread)
+
+    def read(seconds, is_spread):
+        herd.is_spread = is_spread
+        monkeypatch.setattr(watching._lag, "percentiles", lambda *_: (seconds, 0.0, seconds))
+        watching._judge()
+        return watching.refusing()
+
+    assert [read(0.0, False), read(10.0, True), read(10.0, True)] == [None] * 3
+    assert not watching.saturated
+    assert [read(10.0, False), read(10.0, True)] == ["lag"] * 2
+    assert watching.saturated
+    await eventually(lambda: read(0.0, True) is None and not watching._highest[0], seconds=2 * STEADY + 0.5)
+    assert read(10.0, True) is None
+    await watching.aclose()
+
+
 # Without waiting for the next reading
 
 
