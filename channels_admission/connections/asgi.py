@@ -1,5 +1,6 @@
-"""Types of ASGI."""
+"""An ASGI connection: its types, and its end."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
@@ -8,3 +9,16 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+async def leaves_within(seconds: float, receive: Receive) -> bool:
+    """Wait for the client to leave, for at most ``seconds``, and tell whether it has. What it sends is dropped."""
+    try:
+        async with asyncio.timeout(seconds) as limit:
+            while (await receive())["type"] != "websocket.disconnect":
+                pass
+    except TimeoutError:
+        if not limit.expired():
+            raise
+        return False
+    return True

@@ -4,9 +4,7 @@ hypercorn forgets a stream when its application returns. If the client answers t
 whole connection, with all other WebSockets of that browser.
 """
 
-import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Any
+from .asgi import Receive, leaves_within
 
 HTTP_2 = "2"
 """The ``http_version`` of HTTP/2 in a scope."""
@@ -14,12 +12,6 @@ ANSWER_TIMEOUT = 2.0
 """Seconds for a client to answer a close."""
 
 
-async def answered(receive: Callable[[], Awaitable[Any]]) -> None:
+async def answered(receive: Receive) -> None:
     """Wait for the client's answer to a close, for at most :data:`ANSWER_TIMEOUT` seconds; drop its other messages."""
-    try:
-        async with asyncio.timeout(ANSWER_TIMEOUT) as limit:
-            while (await receive())["type"] != "websocket.disconnect":
-                pass
-    except TimeoutError:
-        if not limit.expired():
-            raise
+    await leaves_within(ANSWER_TIMEOUT, receive)

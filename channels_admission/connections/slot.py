@@ -3,10 +3,9 @@
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Protocol
 
-from ..conf import PoolSettings, Settings
+from ..conf import PoolSettings
 from ..core.protocol import Claimed, Refusal
 from ..quotas.requests import Rules
-from ..runtime.faults import Faults
 from .asgi import Receive, Scope, Send
 
 if TYPE_CHECKING:
@@ -20,9 +19,7 @@ class Owner(Protocol):
     """The part of a limiter that its slots and connections use."""
 
     pool: PoolSettings
-    settings: Settings
     rules: Rules | None
-    faults: Faults
 
     def take_back(self, slot: "Slot") -> None:
         """Count a slot as released."""

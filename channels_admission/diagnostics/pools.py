@@ -191,70 +191,69 @@ def _advice(reason: str) -> str:
     return REFUSED.get(reason, "a monitor refused; see the readings of the workers")
 
 
-def _channels(inputs: Inputs) -> Iterator[Finding]:
-    for pool in inputs.snapshot.pools:
-        if pool.channels_full:
-            yield Finding(
-                "channels-full",
-                Severity.WARNING,
-                f"Full channels have ended {pool.channels_full:,} connections of pool {pool.name} so far",
-                "A consumer sent to a channel that already held as many messages as the layer's capacity.",
-                "Find the consumers that receive too slowly, raise the layer's capacity, or catch ChannelFull where a "
-                "message may be lost.",
-            )
+def _counting(counter: str, identifier: str, severity: Severity, title: str, cause: str, advice: str) -> Finder:
+    """Finds each pool whose ``counter`` has counted something; ``title`` has places for ``pool`` and ``count``."""
+
+    def find(inputs: Inputs) -> Iterator[Finding]:
+        for pool in inputs.snapshot.pools:
+            if count := getattr(pool, counter):
+                yield Finding(identifier, severity, title.format(pool=pool.name, count=count), cause, advice)
+
+    return find
 
 
-def _unaccepted(inputs: Inputs) -> Iterator[Finding]:
-    for pool in inputs.snapshot.pools:
-        if pool.unaccepted:
-            yield Finding(
-                "accepts-late",
-                Severity.WARNING,
-                f"Consumers of pool {pool.name} have not accepted {pool.unaccepted:,} connections in time so far",
-                "They were refused at ACCEPT_DEADLINE, and their slots released.",
-                "Sync consumers and database_sync_to_async share one thread per worker, so a single blocking call "
-                "delays every connect(): py-spy dump shows it. Use async consumers, or sync_to_async(…, "
-                "thread_sensitive=False) for calls that may block. Otherwise check what connect() waits for.",
-            )
+_channels = _counting(
+    "channels_full",
+    "channels-full",
+    Severity.WARNING,
+    "Full channels have ended {count:,} connections of pool {pool} so far",
+    "A consumer sent to a channel that already held as many messages as the layer's capacity.",
+    "Find the consumers that receive too slowly, raise the layer's capacity, or catch ChannelFull where a "
+    "message may be lost.",
+)
 
 
-def _outlived(inputs: Inputs) -> Iterator[Finding]:
-    for pool in inputs.snapshot.pools:
-        if pool.outlived:
-            yield Finding(
-                "handlers-outlive",
-                Severity.NOTE,
-                f"Handlers of pool {pool.name} have outlived their client {pool.outlived:,} times so far",
-                "They were cancelled: they had not accepted when the client left, or still ran DISCONNECT_GRACE "
-                "seconds later.",
-                "Move work that takes that long, or that must finish, into a task queue.",
-            )
+_unaccepted = _counting(
+    "unaccepted",
+    "accepts-late",
+    Severity.WARNING,
+    "Consumers of pool {pool} have not accepted {count:,} connections in time so far",
+    "They were refused at ACCEPT_DEADLINE, and their slots released.",
+    "Sync consumers and database_sync_to_async share one thread per worker, so a single blocking call "
+    "delays every connect(): py-spy dump shows it. Use async consumers, or sync_to_async(…, "
+    "thread_sensitive=False) for calls that may block. Otherwise check what connect() waits for.",
+)
 
 
-def _damage(inputs: Inputs) -> Iterator[Finding]:
-    for pool in inputs.snapshot.pools:
-        if pool.healed:
-            yield Finding(
-                "ledger-damaged",
-                Severity.WARNING,
-                f"Damaged counts of pool {pool.name} in the ledger were repaired {pool.healed:,} times so far",
-                "Something else wrote, deleted or evicted some of them. For one and a half heartbeats after each "
-                "repair, workers are granted only what they already had.",
-                "Find what else writes to this PREFIX, and set maxmemory-policy noeviction so that Redis evicts "
-                "nothing.",
-            )
+_outlived = _counting(
+    "outlived",
+    "handlers-outlive",
+    Severity.NOTE,
+    "Handlers of pool {pool} have outlived their client {count:,} times so far",
+    "They were cancelled: they had not accepted when the client left, or still ran DISCONNECT_GRACE seconds later.",
+    "Move work that takes that long, or that must finish, into a task queue.",
+)
 
 
-def _events(inputs: Inputs) -> Iterator[Finding]:
-    for pool in inputs.snapshot.pools:
-        if pool.events_dropped:
-            yield Finding(
-                "events-dropped",
-                Severity.WARNING,
-                f"Workers have dropped {pool.events_dropped:,} events of pool {pool.name} so far",
-                "Receivers of signals, mail or the webhook were too slow. No connection was delayed.",
-                "Move long work of receivers into a task queue, and set EMAIL_TIMEOUT for mail.",
-            )
+_damage = _counting(
+    "healed",
+    "ledger-damaged",
+    Severity.WARNING,
+    "Damaged counts of pool {pool} in the ledger were repaired {count:,} times so far",
+    "Something else wrote, deleted or evicted some of them. For one and a half heartbeats after each "
+    "repair, workers are granted only what they already had.",
+    "Find what else writes to this PREFIX, and set maxmemory-policy noeviction so that Redis evicts nothing.",
+)
+
+
+_events = _counting(
+    "events_dropped",
+    "events-dropped",
+    Severity.WARNING,
+    "Workers have dropped {count:,} events of pool {pool} so far",
+    "Receivers of signals, mail or the webhook were too slow. No connection was delayed.",
+    "Move long work of receivers into a task queue, and set EMAIL_TIMEOUT for mail.",
+)
 
 
 FINDERS: tuple[Finder, ...] = (

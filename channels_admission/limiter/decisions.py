@@ -4,12 +4,14 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from ..conf import Settings
 from ..connections.slot import Owner, Slot
 from ..core.attempts import Over
 from ..core.counters import ATTEMPTS, DRY, Reason
 from ..core.protocol import Ask, Refusal, Reply
 from ..events.log import RefusalLog
 from ..overload.manager import OverloadManager
+from ..runtime.faults import Faults
 from .entrance import Door, Entrance
 from .queue import Batch, Handshake, Queue, Shortage, may_retry
 from .retries import RetrySchedule
@@ -23,6 +25,8 @@ MOST_WAITING = 5000
 class Decider(Owner, Door, Protocol):
     """The limiter, as its decisions see it."""
 
+    settings: Settings
+    faults: Faults
     entrance: Entrance
 
     def wake(self) -> None:

@@ -217,8 +217,10 @@ class Reconciler:
         try:
             for _ in range(TICKS):
                 done, _ = await asyncio.wait((call,), timeout=self._settings.ledger_timeout / TICKS)
-                if done and not call.cancelled():
-                    return call.result()
+                if done:
+                    break
+            if call.done() and not call.cancelled():
+                return call.result()
             raise LedgerUnavailable(f"no answer within {self._settings.ledger_timeout:g} s")
         finally:
             if not call.done():

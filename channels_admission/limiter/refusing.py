@@ -4,12 +4,11 @@ Many clients start their backoff over as soon as a connection opens, and a refus
 once they would come back at their shortest pause, for ever; held a while, they come back that much later.
 """
 
-import asyncio
 import random
 from collections.abc import Collection
 
 from ..connections import http2
-from ..connections.asgi import Receive, Scope, Send
+from ..connections.asgi import Receive, Scope, Send, leaves_within
 from ..connections.http2 import HTTP_2
 from ..connections.refusal import messages
 from ..core.counters import Reason
@@ -44,7 +43,7 @@ class Refuser:
         pool, delay = self._state.pool, self.hold_seconds(refusal.reason)
         first, last = messages(scope, refusal.after(delay, pool.retry_after[0]), pool)
         await send(first)
-        if delay and last["type"] == "websocket.close" and await self._leaves_within(delay, receive):
+        if delay and last["type"] == "websocket.close" and await self._hold(delay, receive):
             return
         await send(last)
         if self._state.server == UVICORN:
@@ -62,17 +61,10 @@ class Refuser:
             return 0.0
         return pool.refusal_hold * random.uniform(0.5, 1.0)
 
-    async def _leaves_within(self, delay: float, receive: Receive) -> bool:
+    async def _hold(self, delay: float, receive: Receive) -> bool:
         """Hold a client for ``delay`` seconds, and tell whether it left by itself. What it sends is dropped."""
         self.held += 1
         try:
-            async with asyncio.timeout(delay) as limit:
-                while (await receive())["type"] != "websocket.disconnect":
-                    pass
-        except TimeoutError:
-            if not limit.expired():
-                raise
-            return False
+            return await leaves_within(delay, receive)
         finally:
             self.held -= 1
-        return True

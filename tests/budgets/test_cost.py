@@ -28,7 +28,8 @@ from channels_admission.limiter.registry import close_limiters
 from channels_admission.middleware import AdmissionMiddleware
 
 from support.faulty import FaultyLedger
-from support.waiting import eventually, patient_limiter
+from support.limiters import patient_limiter
+from support.waiting import eventually
 
 OURS = str(Path(channels_admission.__file__).parent)
 CONNECT = {"type": "websocket.connect"}

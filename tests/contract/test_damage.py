@@ -13,12 +13,12 @@ from channels_admission.core.protocol import KEY_BYTES, Ask, Key
 from channels_admission.exceptions import LedgerRefused
 from channels_admission.ledger.redis import RedisLedger
 from channels_admission.ledger.script import CONTROL, RECONCILE
-from channels_admission.limiter.limiter import Limiter
 from channels_admission.limiter.state import State
 from channels_admission.runtime.identity import Worker
 
 from support.damage import FEW, VALUES, Place, one_of_each
 from support.effort import PART
+from support.limiters import limiter_over
 from support.reports import Clock, Reporter
 from support.stored import StoredInRedis
 from support.waiting import eventually
@@ -305,7 +305,7 @@ async def test_a_limiter_that_hears_of_damage_counts_it_and_says_it_once_in_a_wh
         client = stack.enter_context(redis.Redis.from_url(redis_server.url))
         ledger = RedisLedger(settings)
         stack.push_async_callback(ledger.aclose)
-        limiter = Limiter(State(settings.pool("default"), Worker()), settings, ledger)
+        limiter = limiter_over(settings, ledger)
         stack.push_async_callback(limiter.aclose)
         await limiter.acquire()
         for times in (1, 2, 3):

@@ -13,7 +13,8 @@ from channels_admission.limiter.registry import close_limiters, limiter_of
 from channels_admission.middleware import AdmissionMiddleware
 
 from support.clients import shows
-from support.waiting import eventually, patient_limiter
+from support.limiters import patient_limiter
+from support.waiting import eventually
 
 CONNECT = {"type": "websocket.connect"}
 TEXT = {"type": "websocket.receive", "text": "hello"}

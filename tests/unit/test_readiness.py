@@ -11,15 +11,13 @@ from django.test import AsyncClient
 from channels_admission.core.levels import Level
 from channels_admission.exceptions import LedgerUnavailable
 from channels_admission.ledger import open_ledger
-from channels_admission.limiter.limiter import Limiter
 from channels_admission.limiter.registry import close_limiters, limiter_of, open_limiters
-from channels_admission.limiter.state import State
 from channels_admission.readiness import AdmissionReadiness, answer, standing
-from channels_admission.runtime.identity import Worker
 
 from demo.servers import Workers
 from support.clients import enter_many, leave_all
 from support.faulty import FaultyLedger
+from support.limiters import limiter_over
 from support.waiting import eventually
 
 READINGS: dict[str, float] = {}
@@ -131,9 +129,7 @@ async def test_a_worker_is_ready_while_one_of_its_pools_is(admission, monkeypatc
 
 async def test_while_the_ledger_is_away_no_pool_is_full(admission):
     settings = admission(MAX_CONNECTIONS=1, HEARTBEAT=0.1, LEASE=3)
-    limiter = Limiter(
-        State(settings.pool("default"), Worker()), settings, ledger := FaultyLedger(open_ledger(settings))
-    )
+    limiter = limiter_over(settings, ledger := FaultyLedger(open_ledger(settings)))
     slot = await limiter.acquire()
     await eventually(lambda: standing([limiter]) == "full")
     async with ledger.away(LedgerUnavailable("the road is closed")):

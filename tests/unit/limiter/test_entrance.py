@@ -18,10 +18,8 @@ from channels_admission.core.protocol import Refusal
 from channels_admission.core.window import START, TARGET
 from channels_admission.ledger.memory import MemoryLedger
 from channels_admission.limiter import entrance
-from channels_admission.limiter.limiter import Limiter
-from channels_admission.limiter.state import State
-from channels_admission.runtime.identity import Worker
 
+from support.limiters import limiter_over
 from support.virtual import run
 from support.waiting import eventually
 
@@ -117,7 +115,7 @@ def limited(admission):
     @asynccontextmanager
     async def open_limiter(**keys):
         settings = admission(**{"MAX_CONNECTIONS": 5000, "HEARTBEAT": 10, "LEASE": 60, "ENTRANCE_WAIT": WAIT, **keys})
-        limiter = Limiter(State(settings.pool("default"), Worker()), settings, MemoryLedger(settings))
+        limiter = limiter_over(settings, MemoryLedger(settings))
         try:
             yield limiter
         finally:

@@ -21,6 +21,7 @@ from channels_admission.limiter.state import State
 from channels_admission.runtime.identity import Worker
 
 from support.faulty import FaultyLedger
+from support.limiters import limiter_over
 from support.waiting import eventually
 
 OUTAGE = LedgerUnavailable("the road is closed")
@@ -33,7 +34,7 @@ def opened(admission):
     @asynccontextmanager
     async def open_limiter(**keys):
         settings = admission(**{"MAX_CONNECTIONS": 10, "HEARTBEAT": 0.2, "LEASE": 2, "LEDGER_TIMEOUT": 0.1, **keys})
-        limiter = Limiter(State(settings.pool("default"), Worker()), settings, FaultyLedger(MemoryLedger(settings)))
+        limiter = limiter_over(settings, FaultyLedger(MemoryLedger(settings)))
         try:
             yield limiter
         finally:
@@ -222,10 +223,7 @@ async def test_what_a_lone_worker_may_admit_while_the_ledger_is_away(opened, pol
 @pytest.mark.parametrize(("policy", "each"), [("freeze", 10), ("share", 15)])
 async def test_workers_together_stay_within_their_shares_of_the_free_room(admission, policy, each):
     settings = admission(MAX_CONNECTIONS=31, WHEN_LEDGER_DOWN=policy, HEARTBEAT=0.2, LEASE=2)
-    limiters = [
-        Limiter(State(settings.pool("default"), Worker()), settings, FaultyLedger(MemoryLedger(settings)))
-        for _ in range(2)
-    ]
+    limiters = [limiter_over(settings, FaultyLedger(MemoryLedger(settings))) for _ in range(2)]
     for limiter in limiters:
         await take(limiter, 10)
     await eventually(lambda: all(limiter.state._total == 20 for limiter in limiters))

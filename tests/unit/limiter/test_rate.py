@@ -9,11 +9,10 @@ import pytest
 from channels_admission.core.counters import Reason
 from channels_admission.exceptions import LedgerUnavailable
 from channels_admission.ledger import open_ledger
-from channels_admission.limiter.limiter import Limiter, Slot
-from channels_admission.limiter.state import State
-from channels_admission.runtime.identity import Worker
+from channels_admission.limiter.limiter import Slot
 
 from support.faulty import FaultyLedger
+from support.limiters import limiter_over
 from support.waiting import eventually
 
 RATE, BURST = 50, 10
@@ -29,7 +28,7 @@ def opened(request, admission):
         url = request.getfixturevalue("redis_server").url if request.param == "redis" else "memory"
         settings = admission(**{**KEYS, "LEDGER": url, **keys})
         ledgers = [FaultyLedger(open_ledger(settings)) for _ in range(count)]
-        limiters = [Limiter(State(settings.pool("default"), Worker()), settings, ledger) for ledger in ledgers]
+        limiters = [limiter_over(settings, ledger) for ledger in ledgers]
         await eventually(lambda: all(limiter.state._met_settled for limiter in limiters))
         await asyncio.sleep(BURST / RATE)
         try:

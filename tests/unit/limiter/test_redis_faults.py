@@ -13,11 +13,10 @@ from redis.asyncio import Redis as Client
 from redis.exceptions import RedisError
 
 from channels_admission.ledger import open_ledger
-from channels_admission.limiter.limiter import Limiter, Slot
-from channels_admission.limiter.state import State
-from channels_admission.runtime.identity import Worker
+from channels_admission.limiter.limiter import Slot
 
 from demo.servers import Redis
+from support.limiters import limiter_over
 from support.waiting import eventually
 
 LIMIT, HEARTBEAT = 50, 0.2
@@ -44,7 +43,7 @@ async def limiters(admission, server, client):
     url = f"redis://app:secret@{server.host}:{server.port}"
     settings = admission(MAX_CONNECTIONS=LIMIT, HEARTBEAT=HEARTBEAT, LEASE=2, LEDGER=url, WHEN_LEDGER_DOWN="freeze")
     ledgers = [open_ledger(settings) for _ in range(2)]
-    limiters = [Limiter(State(settings.pool("default"), Worker()), settings, ledger) for ledger in ledgers]
+    limiters = [limiter_over(settings, ledger) for ledger in ledgers]
     for limiter in limiters:
         verdicts = await asyncio.gather(*(limiter.acquire() for _ in range(20)))
         limiter.slots = [verdict for verdict in verdicts if isinstance(verdict, Slot)]
@@ -272,7 +271,7 @@ async def test_a_redis_that_refuses_tls(admission, server, figures):
     keys = {"LEDGER_TIMEOUT": 0.25, "WHEN_LEDGER_DOWN": "share"}
     settings = admission(MAX_CONNECTIONS=LIMIT, EXPECTED_WORKERS=2, LEDGER=url, **keys)
     ledger = open_ledger(settings)
-    limiter = Limiter(State(settings.pool("default"), Worker()), settings, ledger)
+    limiter = limiter_over(settings, ledger)
     loop = asyncio.get_running_loop()
     admitted, slowest = 0, 0.0
     for _ in range(LIMIT):

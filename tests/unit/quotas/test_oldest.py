@@ -11,11 +11,10 @@ from channels_admission.exceptions import LedgerUnavailable
 from channels_admission.ledger import open_ledger
 from channels_admission.limiter.limiter import Limiter
 from channels_admission.limiter.registry import close_limiters, limiter_of
-from channels_admission.limiter.state import State
 from channels_admission.middleware import AdmissionMiddleware
-from channels_admission.runtime.identity import Worker
 from channels_admission.status.snapshot import collect
 
+from support.limiters import limiter_over
 from support.users import KIM, LEE, Client, Echo, enter, leave, site
 from support.waiting import eventually
 
@@ -60,7 +59,7 @@ def opened(request, admission):
         url = request.getfixturevalue("redis_server").url if request.param == "redis" else "memory"
         settings = admission(**{**KEYS, "LEDGER": url, **keys})
         ledgers = [open_ledger(settings) for _ in range(count)]
-        limiters = [Limiter(State(settings.pool("default"), Worker()), settings, ledger) for ledger in ledgers]
+        limiters = [limiter_over(settings, ledger) for ledger in ledgers]
         await eventually(lambda: all(limiter.state._met_settled for limiter in limiters))
         try:
             yield limiters
