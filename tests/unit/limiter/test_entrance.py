@@ -12,12 +12,15 @@ from types import SimpleNamespace
 import pytest
 from asgiref.sync import SyncToAsync
 
-from channels_admission.core.counters import Reason
+from channels_admission.core.counters import DELAYED, Reason
 from channels_admission.core.overrides import Controls, Order
 from channels_admission.core.protocol import Refusal
 from channels_admission.core.window import START, TARGET
 from channels_admission.ledger.memory import MemoryLedger
 from channels_admission.limiter import entrance
+from channels_admission.limiter.refusing import LEFT
+from channels_admission.limiter.registry import close_limiters, limiter_of
+from channels_admission.middleware import AdmissionMiddleware
 
 from support.limiters import limiter_over
 from support.virtual import run
@@ -385,3 +388,39 @@ async def test_a_thread_that_is_blocked_holds_up_one_turn_and_no_other(limited, 
             release.set()
             await eventually(lambda: limiter.entrance._probe is None)
             herd.leave()
+
+
+async def test_a_connection_waits_for_the_first_of_its_pools_only(admission):
+    """Else those inside would wait for others that are kept out for them."""
+    admission(MAX_CONNECTIONS=100, POOLS={"inner": {}})
+    inside, leave = [], asyncio.Event()
+
+    async def application(scope, receive, send):
+        await send({"type": "websocket.accept"})
+        inside.append(scope)
+        await leave.wait()
+
+    async def nothing(message=None):
+        pass
+
+    nested = AdmissionMiddleware(AdmissionMiddleware(application, "inner"))
+    tasks = [asyncio.create_task(nested({"type": "websocket"}, nothing, nothing)) for _ in range(40)]
+    await eventually(lambda: len(inside) == 40)
+    outer, inner = limiter_of("default"), limiter_of("inner")
+    assert (outer.state.counters[DELAYED] > 0, inner.state.counters[DELAYED]) == (True, 0)
+    leave.set()
+    await asyncio.gather(*tasks)
+    assert (outer.state.held, inner.state.held) == (0, 0)
+    await close_limiters()
+
+
+async def test_a_client_that_left_while_it_waited_is_not_let_in(limited, monkeypatch):
+    monkeypatch.setattr("channels_admission.limiter.limiter.has_left", lambda send: True)
+    async with limited() as limiter:
+        herd = Herd(limiter, cheap)
+        monkeypatch.setattr(herd.loop, "work", time.sleep, raising=False)
+        await asyncio.gather(*(herd.come(name) for name in range(20)))
+        assert herd.refused == [LEFT] * (20 - len(herd.entered))
+        assert limiter.state.held == len(herd.entered) < 20
+        herd.leave()
+        assert limiter.state.held == 0
