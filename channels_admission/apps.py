@@ -3,7 +3,7 @@
 from django.apps import AppConfig, apps
 from django.utils.translation import gettext_lazy as _
 
-from . import checks
+from .management import checks
 from .runtime import daphne
 
 INDEX_TEMPLATE = "channels_admission/index.html"

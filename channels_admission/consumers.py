@@ -7,8 +7,8 @@ from typing import Any
 from asgiref.sync import markcoroutinefunction
 
 from .conf import DEFAULT_POOL
-from .connections.slot import KEY
-from .connections.slot import Slot as Slot
+from .limiter.connections.slot import KEY
+from .limiter.connections.slot import Slot as Slot
 from .middleware import Admission, knows_all, passes
 
 NONE: Mapping[str, Slot] = MappingProxyType({})

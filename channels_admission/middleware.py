@@ -8,12 +8,12 @@ from urllib.parse import urlparse
 from channels.exceptions import ChannelFull
 
 from . import conf
-from .connections import http2
-from .connections.asgi import Application, Receive, Scope, Send
-from .connections.http2 import HTTP_2
-from .connections.slot import KEY, Slot
 from .core.counters import CHANNELS_FULL
 from .core.protocol import Refusal
+from .limiter.connections import http2
+from .limiter.connections.asgi import Application, Receive, Scope, Send
+from .limiter.connections.http2 import HTTP_2
+from .limiter.connections.slot import KEY, Slot
 from .limiter.registry import limiter_of
 from .quotas.requests import is_authenticated
 

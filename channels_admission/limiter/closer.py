@@ -14,14 +14,14 @@ from contextvars import Context
 from heapq import nsmallest
 from itertools import islice
 
-from ..connections.connection import REPLACED, RESTART, Connection
-from ..connections.refusal import close_reason, messages
 from ..core.counters import AGED, DRAINED, DRY, EVICTED, OUTLIVED, OVERDUE, SHED, UNACCEPTED
 from ..core.overrides import Drain, Order
 from ..core.protocol import Refusal, Reply
 from ..overload.manager import OverloadManager
 from ..quotas.requests import Rules
 from ..runtime.faults import Faults
+from .connections.connection import REPLACED, RESTART, Connection
+from .connections.refusal import close_reason, messages
 from .retries import RetrySchedule
 from .state import State
 

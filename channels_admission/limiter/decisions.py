@@ -5,13 +5,13 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from ..conf import Settings
-from ..connections.slot import Owner, Slot
 from ..core.attempts import Over
 from ..core.counters import ATTEMPTS, DRY, Reason
 from ..core.protocol import Ask, Refusal, Reply
 from ..events.log import RefusalLog
 from ..overload.manager import OverloadManager
 from ..runtime.faults import Faults
+from .connections.slot import Owner, Slot
 from .entrance import Door, Entrance
 from .queue import Batch, Handshake, Queue, Shortage, may_retry
 from .retries import RetrySchedule

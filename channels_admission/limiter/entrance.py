@@ -21,10 +21,10 @@ from typing import Protocol
 
 from asgiref.sync import SyncToAsync
 
-from ..connections.connection import Connection
 from ..core.counters import DELAYED, DRY, Reason
 from ..core.window import START, Window
 from ..runtime.faults import Faults
+from .connections.connection import Connection
 from .state import State
 
 TICK = 0.002

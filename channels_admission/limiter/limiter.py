@@ -5,9 +5,6 @@ import math
 from collections.abc import Awaitable, Callable
 
 from ..conf import Settings
-from ..connections.asgi import Receive, Scope, Send
-from ..connections.connection import Connection
-from ..connections.slot import KEY, Held, Slot
 from ..core.counters import HEALED, Reason
 from ..core.protocol import Ask, Refusal, Reply, Report
 from ..core.readings import Load
@@ -22,6 +19,9 @@ from ..runtime.identity import is_gone
 from ..runtime.reserve import reserve
 from ..runtime.servers import has_left
 from .closer import Closer
+from .connections.asgi import Receive, Scope, Send
+from .connections.connection import Connection
+from .connections.slot import KEY, Held, Slot
 from .decisions import Decisions
 from .entrance import Entrance
 from .lookout import Lookout
@@ -310,7 +310,7 @@ class Limiter:
         self.state.held = 0
         return self.state.begin_report(goodbye=True)
 
-    # For the parts: see :class:`~.connections.slot.Owner` and :class:`.Client`
+    # For the parts: see :class:`~.limiter.connections.slot.Owner` and :class:`.Client`
 
     def wake(self) -> None:
         self.reconciler.wake()

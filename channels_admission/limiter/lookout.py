@@ -10,9 +10,9 @@ from contextvars import Context
 from typing import Any
 
 from ..conf import PoolSettings
-from ..connections.connection import Connection
 from ..runtime.faults import Faults
 from .closer import Closer
+from .connections.connection import Connection
 
 SPREAD = 0.1
 """The part of the age by which each connection's own is longer or shorter, so that a herd does not end as one."""

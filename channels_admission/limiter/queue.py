@@ -5,11 +5,11 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from ..connections.slot import Slot
 from ..core.counters import ATTEMPTS, QUOTA, Reason
 from ..core.protocol import Ask, Refusal, Reply, Report
 from ..quotas.claims import first_asks
 from ..runtime.faults import Faults
+from .connections.slot import Slot
 
 TICKS = 10
 """Ticks in ``LEDGER_TIMEOUT``. A late tick counts once: a busy event loop is not a silent ledger."""

@@ -7,14 +7,14 @@ once they would come back at their shortest pause, for ever; held a while, they 
 import random
 from collections.abc import Collection
 
-from ..connections import http2
-from ..connections.asgi import Receive, Scope, Send, leaves_within
-from ..connections.http2 import HTTP_2
-from ..connections.refusal import messages
 from ..core.counters import Reason
 from ..core.protocol import Refusal
 from ..runtime import daphne
 from ..runtime.servers import UVICORN, abort_later
+from .connections import http2
+from .connections.asgi import Receive, Scope, Send, leaves_within
+from .connections.http2 import HTTP_2
+from .connections.refusal import messages
 from .state import State
 
 LEFT = Refusal("", 0.0)

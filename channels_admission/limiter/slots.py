@@ -2,8 +2,8 @@
 
 from collections.abc import Callable
 
-from ..connections.slot import Owner, Slot
 from ..core.protocol import Ask
+from .connections.slot import Owner, Slot
 from .state import State
 
 

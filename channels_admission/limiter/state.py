@@ -24,7 +24,6 @@ from itertools import zip_longest
 
 from ..conf import PoolSettings
 from ..conf.quotas import OLDEST
-from ..connections.slot import Slot
 from ..core import levels
 from ..core.agreement import numbers_of
 from ..core.attempts import Over
@@ -38,6 +37,7 @@ from ..quotas.ages import SlotAges
 from ..quotas.attempts import Attempts
 from ..quotas.claims import Claims
 from ..runtime.identity import Worker, home
+from .connections.slot import Slot
 
 
 class State:

@@ -18,12 +18,12 @@ from channels.consumer import AsyncConsumer
 from channels.exceptions import StopConsumer
 
 import channels_admission
-from channels_admission.connections.connection import Connection
-from channels_admission.connections.slot import Held, Slot
 from channels_admission.consumers import AdmissionMixin
 from channels_admission.core.counters import Reason
 from channels_admission.ledger.memory import MemoryLedger
 from channels_admission.limiter import registry
+from channels_admission.limiter.connections.connection import Connection
+from channels_admission.limiter.connections.slot import Held, Slot
 from channels_admission.limiter.registry import close_limiters
 from channels_admission.middleware import AdmissionMiddleware
 

@@ -11,7 +11,7 @@ from functools import partial
 import psutil
 import pytest
 
-from channels_admission.diagnostics.herd import KNOWN
+from channels_admission.status.diagnostics.herd import KNOWN
 
 from demo.servers import TESTPROJECT, Workers
 from support import TESTS

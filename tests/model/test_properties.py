@@ -21,12 +21,12 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from channels_admission import conf
 from channels_admission.conf.shares import classes
-from channels_admission.connections.slot import Slot
 from channels_admission.core.counters import Reason
 from channels_admission.core.overrides import Controls, Order
 from channels_admission.core.protocol import KEY_BYTES, Ask, Report
 from channels_admission.ledger.base import Forgotten, OutOfOrder
 from channels_admission.limiter import state as state_module
+from channels_admission.limiter.connections.slot import Slot
 from channels_admission.limiter.slots import Slots
 from channels_admission.limiter.state import State
 from channels_admission.quotas.requests import Rules

@@ -21,7 +21,7 @@ from websockets.exceptions import ConnectionClosed
 from channels_admission import readiness
 from channels_admission.client import RetryPolicy, connections
 from channels_admission.conf.sizing import HEADROOM, part
-from channels_admission.diagnostics.deploy import READ_TIMEOUT, advise, limits_conf, systemd
+from channels_admission.status.diagnostics.deploy import READ_TIMEOUT, advise, limits_conf, systemd
 
 from demo.consumers import ADDRESS
 from support.clients import Client, enter_many, leave_all, look, shows

@@ -18,15 +18,12 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("overload",),
     ("quotas",),
     ("events",),
-    ("connections",),
     ("limiter",),
     ("middleware", "consumers", "lifespan", "readiness"),
     ("controls",),
     ("status",),
-    ("diagnostics",),
-    ("terminal",),
     ("web",),
-    ("admin", "apps", "checks", "management", "models", "templatetags", "urls"),
+    ("admin", "apps", "management", "models", "templatetags", "urls"),
 )
 """Folders and top-level modules, from the lowest layer up."""
 ALONE = "client"
@@ -119,7 +116,7 @@ def test_redis_is_imported_in_one_folder():
         ("middleware.py", "from .limiter.registry import limiter_of", [("limiter", True)]),
         ("middleware.py", "import channels_admission.conf as c", [("conf", True)]),
         ("middleware.py", "from channels_admission.ledger import base", [("ledger", True)]),
-        ("apps.py", "class A:\n def ready(self):\n  from . import checks", [("checks", False)]),
+        ("apps.py", "class A:\n def ready(self):\n  from . import management", [("management", False)]),
         ("apps.py", "try:\n from . import conf\nexcept ImportError: pass", [("conf", True)]),
     ],
 )

@@ -12,7 +12,7 @@ from websockets.asyncio.server import serve
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from channels_admission.client import Ending, Retries, RetryPolicy, connections
-from channels_admission.connections.connection import REPLACED
+from channels_admission.limiter.connections.connection import REPLACED
 
 from demo.servers import Workers
 

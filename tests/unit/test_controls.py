@@ -9,7 +9,6 @@ from dataclasses import replace
 import pytest
 
 from channels_admission import controls
-from channels_admission.connections.connection import Connection
 from channels_admission.controls import ALL_WORKERS, acancel, achange, adrain
 from channels_admission.core.counters import Reason
 from channels_admission.core.overrides import Controls, Order, whom
@@ -17,6 +16,7 @@ from channels_admission.core.protocol import Reply
 from channels_admission.exceptions import ConfigurationError, ControlError
 from channels_admission.limiter import closer
 from channels_admission.limiter.closer import Closer
+from channels_admission.limiter.connections.connection import Connection
 from channels_admission.limiter.limiter import Slot
 from channels_admission.limiter.registry import close_limiters, limiter_of
 from channels_admission.limiter.retries import RetrySchedule

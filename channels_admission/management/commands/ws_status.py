@@ -1,6 +1,6 @@
 """``manage.py ws_status``: show pools and workers as the ledger has them, for people and programs.
 
-It parses the arguments and collects the snapshot; :mod:`channels_admission.terminal` prints it.
+It parses the arguments and collects the snapshot; :mod:`channels_admission.management.terminal` prints it.
 """
 
 import asyncio
@@ -15,18 +15,18 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from rich.console import Console
 
 from ... import conf
-from ...diagnostics import Diagnosis, diagnose
-from ...diagnostics.deploy import advise, as_text
-from ...diagnostics.host import gather
 from ...exceptions import ConfigurationError
 from ...status import history
+from ...status.diagnostics import Diagnosis, diagnose
+from ...status.diagnostics.deploy import advise, as_text
+from ...status.diagnostics.host import gather
 from ...status.history import History
 from ...status.snapshot import Health, Snapshot, WorkerSnapshot, collect
-from ...terminal import nagios, status
-from ...terminal.diagnosis import render
-from ...terminal.nagios import State
-from ...terminal.schema import SCHEMA
-from ...terminal.watch import EVERY, watch
+from ..terminal import nagios, status
+from ..terminal.diagnosis import render
+from ..terminal.nagios import State
+from ..terminal.schema import SCHEMA
+from ..terminal.watch import EVERY, watch
 
 LEDGER_DOWN = 2
 """The exit code when the ledger cannot be read."""

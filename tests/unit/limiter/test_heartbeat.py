@@ -20,7 +20,6 @@ from django.core import mail
 
 from channels_admission import lifespan, middleware
 from channels_admission.conf.alerts import Recipients
-from channels_admission.connections.slot import Slot
 from channels_admission.core.counters import AGED, DRAINED, FAULT, Reason, faults_in, is_decision
 from channels_admission.core.protocol import Neighbour, Refusal
 from channels_admission.core.readings import Load
@@ -30,6 +29,7 @@ from channels_admission.ledger import open_ledger
 from channels_admission.ledger.memory import MemoryLedger
 from channels_admission.limiter import limiter as limiter_module
 from channels_admission.limiter import reconciler
+from channels_admission.limiter.connections.slot import Slot
 from channels_admission.limiter.limiter import Limiter
 from channels_admission.limiter.registry import close_limiters, limiter_of
 from channels_admission.limiter.state import State

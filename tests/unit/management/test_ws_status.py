@@ -24,6 +24,7 @@ from channels_admission.core.levels import Level
 from channels_admission.core.readings import Load
 from channels_admission.ledger import open_ledger
 from channels_admission.management.commands.ws_status import Command
+from channels_admission.management.terminal import status as status_report
 from channels_admission.status.history import History, Series
 from channels_admission.status.snapshot import (
     Connects,
@@ -36,7 +37,6 @@ from channels_admission.status.snapshot import (
     Snapshot,
     WorkerSnapshot,
 )
-from channels_admission.terminal import status as status_report
 
 from demo.servers import TESTPROJECT, Redis, environment, free_port
 from support.reports import Reporter

@@ -5,10 +5,10 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from channels_admission.connections.connection import REPLACED
-from channels_admission.connections.slot import Slot
 from channels_admission.exceptions import LedgerUnavailable
 from channels_admission.ledger import open_ledger
+from channels_admission.limiter.connections.connection import REPLACED
+from channels_admission.limiter.connections.slot import Slot
 from channels_admission.limiter.limiter import Limiter
 from channels_admission.limiter.registry import close_limiters, limiter_of
 from channels_admission.middleware import AdmissionMiddleware

@@ -6,7 +6,7 @@ from functools import partial
 
 import pytest
 
-from channels_admission.connections.connection import Connection
+from channels_admission.limiter.connections.connection import Connection
 from channels_admission.runtime.servers import abort, abort_later
 
 

@@ -8,7 +8,7 @@ from django.contrib.auth.models import Permission, User
 from django.core import checks
 from django.test import Client
 
-from channels_admission import checks as ours
+from channels_admission.management import checks as ours
 from channels_admission.status import cache
 from channels_admission.web import views
 

@@ -1,0 +1,51 @@
+"""Refusals as ASGI messages. Only this module knows how servers differ in sending them."""
+
+import math
+import re
+
+from ...conf import PoolSettings
+from ...conf.validators import REASON_BYTES
+from ...core.protocol import Refusal
+from .asgi import Message, Scope
+
+HTTP_EXTENSION = "websocket.http.response"
+
+TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+"""The syntax of a subprotocol (RFC 6455, section 4.1); a server may fail to send another one."""
+
+
+def close_reason(text: str, retry_after: float) -> str:
+    """``text; retry-after=SECONDS``, in tenths; the text is cut so that the whole fits into a close frame."""
+    hint = f"; retry-after={math.ceil(10 * retry_after) / 10:g}"
+    return text.encode()[: REASON_BYTES - len(hint)].decode(errors="ignore") + hint
+
+
+def messages(scope: Scope, refusal: Refusal, pool: PoolSettings) -> tuple[Message, Message]:
+    """The messages that refuse the handshake of ``scope``, in order."""
+    if pool.refuse_with == "http" and HTTP_EXTENSION in (scope.get("extensions") or ()):
+        return _denial(refusal, pool)
+    return _close(scope, refusal, pool)
+
+
+def _close(scope: Scope, refusal: Refusal, pool: PoolSettings) -> tuple[Message, Message]:
+    # Browsers hide the close code if the close comes before the accept, or if the accept selects none of the requested
+    # subprotocols.
+    requested = next(filter(TOKEN.fullmatch, scope.get("subprotocols") or ()), None)
+    reason = close_reason(pool.close_reason, refusal.retry_after)
+    return (
+        {"type": "websocket.accept", "subprotocol": requested},
+        {"type": "websocket.close", "code": pool.close_code, "reason": reason},
+    )
+
+
+def _denial(refusal: Refusal, pool: PoolSettings) -> tuple[Message, Message]:
+    headers = [
+        (b"content-type", b"text/plain; charset=utf-8"),
+        # Whole seconds (RFC 9110, section 10.2.3).
+        (b"retry-after", b"%d" % math.ceil(refusal.retry_after)),
+    ]
+    body = close_reason(pool.close_reason, refusal.retry_after).encode()
+    return (
+        {"type": f"{HTTP_EXTENSION}.start", "status": 503, "headers": headers},
+        {"type": f"{HTTP_EXTENSION}.body", "body": body},
+    )

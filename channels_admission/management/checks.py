@@ -1,0 +1,296 @@
+"""System checks: one per setting, and others for mistakes that only show under load."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from importlib.metadata import version
+from importlib.util import find_spec
+from typing import Any
+
+from channels.consumer import AsyncConsumer
+from channels.routing import get_default_application
+from django.apps import AppConfig
+from django.conf import settings as django_settings
+from django.core import checks
+from django.urls import reverse
+
+from .. import conf
+from ..conf import sizing
+from ..conf.ledger import MEMORY
+from ..conf.quotas import OLDEST
+from ..consumers import AdmissionMixin
+from ..overload.memory import Memory
+from ..overload.monitors import Descriptors
+from ..runtime import daphne
+from ..status.diagnostics.deploy import greatest_files, limits_conf, systemd
+
+TAG = "channels_admission"
+
+MEMORY_IN_PRODUCTION = "channels_admission.W001"
+LAYER_WITHOUT_TIMEOUT = "channels_admission.W002"
+DAPHNE_NOT_EXTENDED = "channels_admission.W003"
+PACE_WITHOUT_RATE = "channels_admission.W004"
+SOFT_LIMIT_TOO_LOW = "channels_admission.W005"
+HARD_LIMIT_TOO_LOW = "channels_admission.W006"
+MEMORY_TOO_SMALL = "channels_admission.W007"
+LAYER_IN_MEMORY = "channels_admission.W008"
+METRICS_WITHOUT_LIBRARY = "channels_admission.W009"
+SHARES_WITHOUT_CLASSES = "channels_admission.W010"
+OLDEST_WITHOUT_RATE = "channels_admission.W070"
+MIXIN_ON_THE_RIGHT = "channels_admission.E020"
+
+
+def register() -> None:
+    """Register the checks of this module."""
+    for check in (
+        check_settings, check_ledger, check_pace, check_shares, check_quotas, check_descriptors,
+        check_channel_layer, check_layer_in_memory, check_mixin_order, check_daphne, check_metrics,
+    ):  # fmt: skip
+        checks.register(check, TAG)  # type: ignore[call-overload]
+    checks.register(check_memory, TAG, deploy=True)  # type: ignore[call-overload]
+
+
+def check_settings(app_configs: list[AppConfig] | None, **_: Any) -> list[checks.CheckMessage]:
+    """Report every problem of ``CHANNELS_ADMISSION`` under the id of its key."""
+    return [checks.Error(problem.message, hint=problem.hint, id=problem.id) for problem in conf.examine()[1]]
+
+
+def check_ledger(app_configs: list[AppConfig] | None, **_: Any) -> list[checks.CheckMessage]:
+    """Warn of a site in production whose workers each count alone."""
+    settings = _in_production()
+    if settings is None or settings.ledger.backend != MEMORY:
+        return []
+    return [
+        checks.Warning(
+            "With the memory ledger every worker process has the whole limit for itself, and ws_status sees none of "
+            "them.",
+            hint=f"Set {conf.NAME}['LEDGER'] to a Redis URL, or use a channels_redis channel layer: its Redis is the "
+            "default.",
+            id=MEMORY_IN_PRODUCTION,
+        )
+    ]
+
+
+def check_pace(app_configs: list[AppConfig] | None, **_: Any) -> list[checks.CheckMessage]:
+    """Warn of pools with a slow start or a burst, but without a rate."""
+    return [
+        checks.Warning(
+            f"SLOW_START and CONNECT_BURST have no effect in the pool {pool.name!r}, which has no CONNECT_RATE.",
+            hint="Set CONNECT_RATE to the admissions per second that the site can take, or remove the others.",
+            id=PACE_WITHOUT_RATE,
+        )
+        for pool in _pools()
+        if pool.connect_rate is None and (pool.slow_start or pool.connect_burst)
+    ]
+
+
+def check_shares(app_configs: list[AppConfig] | None, **_: Any) -> list[checks.CheckMessage]:
+    """Warn of pools with shares, but without a function that classifies connections."""
+    return [
+        checks.Warning(
+            f"SHARES has no effect in the pool {pool.name!r}, which has no CLASSIFY.",
+            hint="Set CLASSIFY to the dotted path of a function from a scope to the name of a class, or remove SHARES.",
+            id=SHARES_WITHOUT_CLASSES,
+        )
+        for pool in _pools()
+        if pool.shares and pool.classify is None
+    ]
+
+
+def _pools() -> Iterable[conf.PoolSettings]:
+    """Every pool; none if the settings have problems."""
+    settings, _problems = conf.examine()
+    return settings.pools.values() if settings else ()
+
+
+def check_quotas(app_configs: list[AppConfig] | None, **_: Any) -> list[checks.CheckMessage]:
+    """Warn of quotas that close the oldest connection, and limit no attempts."""
+    return [
+        checks.Warning(
+            f"The quota {quota.name!r} of the pool {pool.name!r} closes the oldest connection for each new one, and "
+            "limits no attempts: a client that keeps opening connections makes the workers close as many.",
+            hint="Give the quota a 'rate', such as {'key': 'user', 'max': 3, 'full': 'oldest', 'rate': 1}.",
+            id=OLDEST_WITHOUT_RATE,
+        )
+        for pool in _pools()
+        for quota in pool.quotas
+        if quota.full == OLDEST and not quota.rate
+    ]
+
+
+def check_descriptors(app_configs: list[AppConfig] | None, **_: Any) -> list[checks.CheckMessage]:
+    """Warn of a site in production where a worker may open too few files for its part of the limit."""
+    settings = _in_production()
+    if settings is None:
+        return []
+    soft, hard, needed = Descriptors().allowed(), Descriptors().ceiling(), sizing.descriptors(settings)
+    if soft is None or soft >= needed:
+        return []
+    takes = (
+        f"a worker needs {needed:,} for its part of the limit, {sizing.connections(settings):,} connections. "
+        "It will refuse clients while the pool has room."
+    )
+    hint = _raise_limit(settings)
+    if hard is None or hard >= needed:
+        return [
+            checks.Warning(
+                f"A process may open at most {soft:,} files here, but {takes}", hint=hint, id=SOFT_LIMIT_TOO_LOW
+            )
+        ]
+    message = f"A process may open at most {hard:,} files here, even with its soft limit raised, but {takes}"
+    return [checks.Warning(message, hint=_raise_greatest(settings) + hint, id=HARD_LIMIT_TOO_LOW)]
+
+
+def _raise_greatest(settings: conf.Settings) -> str:
+    """The first step if the system's own limit is too low."""
+    line = greatest_files(settings)
+    return f"Set {line} with sysctl first. " if line else ""
+
+
+def _raise_limit(settings: conf.Settings) -> str:
+    """How to raise a worker's limit of open files."""
+    soft, hard = (f"'{line}'" for line in limits_conf(settings))
+    return (
+        f"Write {systemd(settings)} under [Service] in the workers' systemd unit, or {soft} and {hard} in "
+        "/etc/security/limits.conf if they are started from a login. Set EXPECTED_WORKERS to the number that you run. "
+        "Then run this check in the same way as the workers, since each process has limits of its own."
+    )
+
+
+def check_memory(app_configs: list[AppConfig] | None, **_: Any) -> list[checks.CheckMessage]:
+    """Warn of a site in production where a worker has too little memory for its part of the limit."""
+    settings = _in_production()
+    if settings is None:
+        return []
+    needed, available = sizing.memory(settings), Memory(settings.memory_limit).total()
+    if needed <= available:
+        return []
+    each, together = _share_a_machine(sizing.workers(settings))
+    part = sizing.connections(settings)
+    return [
+        checks.Warning(
+            f"{each} needs about {_mebibytes(needed)} for its part of the limit, {part:,} connections of "
+            f"at least {sizing.CONNECTION_KIB} KiB{together}, but {_mebibytes(available)} are available here.",
+            hint="Give the workers more memory, or run workers on more machines and raise EXPECTED_WORKERS, or lower "
+            f"{conf.NAME}['MAX_CONNECTIONS'].",
+            id=MEMORY_TOO_SMALL,
+        )
+    ]
+
+
+def _share_a_machine(workers: int) -> tuple[str, str]:
+    """The subject of the message, and an addition about workers on one machine."""
+    if workers == 1:
+        return "A worker", ""
+    return f"Each of {workers:,} workers", f" ({workers:,} times that if they share a machine)"
+
+
+def _mebibytes(size: int) -> str:
+    return f"{size >> 20:,} MiB"
+
+
+def _in_production() -> conf.Settings | None:
+    """The settings of a site in production; None if they have problems, or limit nothing."""
+    settings, _problems = conf.examine()
+    return settings if settings and settings.enabled and not django_settings.DEBUG else None
+
+
+def check_layer_in_memory(app_configs: list[AppConfig] | None, **_: Any) -> list[checks.CheckMessage]:
+    """Warn of a site in production with several workers and a channel layer in memory."""
+    settings, _problems = conf.examine()
+    if settings is None or django_settings.DEBUG or all(p.expected_workers == 1 for p in settings.pools.values()):
+        return []
+    return [
+        checks.Warning(
+            f"CHANNEL_LAYERS[{alias!r}] is in memory, but more than one worker is expected: a message to a group "
+            "reaches only connections of the same worker.",
+            hint="Use channels_redis.core.RedisChannelLayer or channels_redis.pubsub.RedisPubSubChannelLayer.",
+            id=LAYER_IN_MEMORY,
+        )
+        for alias, layer in getattr(django_settings, "CHANNEL_LAYERS", {}).items()
+        if layer.get("BACKEND") == "channels.layers.InMemoryChannelLayer"
+    ]
+
+
+def check_channel_layer(app_configs: list[AppConfig] | None, **_: Any) -> list[checks.CheckMessage]:
+    """Warn of a channel layer whose socket timeout is as short as its waits (django/channels_redis#422)."""
+    layer = getattr(django_settings, "CHANNEL_LAYERS", {}).get("default", {})
+    if layer.get("BACKEND") != "channels_redis.core.RedisChannelLayer" or int(version("redis").split(".")[0]) < 8:
+        return []
+    hosts = layer.get("CONFIG", {}).get("hosts") or [None]
+    if all(map(_has_own_timeout, hosts)):
+        return []
+    return [
+        checks.Warning(
+            "channels_redis waits five seconds for a message, and redis-py 8 stops reading after five: every consumer "
+            "that is idle for five seconds is disconnected.",
+            hint="Write the hosts of CHANNEL_LAYERS as {'address': 'redis://…', 'socket_timeout': None}, "
+            "or use channels_redis.pubsub.RedisPubSubChannelLayer, or redis<8.",
+            id=LAYER_WITHOUT_TIMEOUT,
+        )
+    ]
+
+
+def _has_own_timeout(host: Any) -> bool:
+    if isinstance(host, dict):
+        return "socket_timeout" in host or _has_own_timeout(host.get("address"))
+    return "socket_timeout=" in str(host)
+
+
+def check_mixin_order(app_configs: list[AppConfig] | None, **_: Any) -> list[checks.CheckMessage]:
+    """Report consumers whose ``__call__`` hides the mixin's, so that they are not limited."""
+    if getattr(django_settings, "ASGI_APPLICATION", None):
+        # The server reports an error of this import; other commands need not.
+        with suppress(Exception):
+            get_default_application()
+    return [
+        checks.Error(
+            f"{consumer.__module__}.{consumer.__qualname__} is not limited: AdmissionMixin comes after the consumer "
+            "class.",
+            hint=f"Write class {consumer.__name__}(AdmissionMixin, …Consumer), with the mixin first.",
+            id=MIXIN_ON_THE_RIGHT,
+        )
+        for consumer in dict.fromkeys(_subclasses(AdmissionMixin))
+        if AsyncConsumer in consumer.__mro__
+        and consumer.__mro__.index(AsyncConsumer) < consumer.__mro__.index(AdmissionMixin)
+    ]
+
+
+def check_metrics(app_configs: list[AppConfig] | None, **_: Any) -> list[checks.CheckMessage]:
+    """Warn of a URL for metrics without the library that writes them."""
+    if find_spec("prometheus_client") or not _has_url("channels_admission:metrics"):
+        return []
+    return [
+        checks.Warning(
+            "The metrics of channels_admission.urls answer 501: the library prometheus_client is not installed.",
+            hint="Install it with: pip install 'channels-admission[prometheus]'. If you do not use the metrics, add "
+            f"{METRICS_WITHOUT_LIBRARY!r} to SILENCED_SYSTEM_CHECKS.",
+            id=METRICS_WITHOUT_LIBRARY,
+        )
+    ]
+
+
+def _has_url(name: str) -> bool:
+    # Django's own checks report a URLconf that cannot be imported.
+    with suppress(Exception):
+        return bool(reverse(name))
+    return False
+
+
+def _subclasses(cls: type[AdmissionMixin]) -> Iterator[type[AdmissionMixin]]:
+    for subclass in cls.__subclasses__():
+        yield subclass
+        yield from _subclasses(subclass)
+
+
+def check_daphne(app_configs: list[AppConfig] | None, **_: Any) -> list[checks.CheckMessage]:
+    """Warn of a loaded Daphne whose clients get 1011 instead of the refusal."""
+    if not daphne.is_loaded() or daphne.extend():
+        return []
+    return [
+        checks.Warning(
+            f"Daphne {version('daphne')} cannot be patched to send close code 1013: clients get 1011 without a reason.",
+            hint=f"Set {conf.NAME}['CLOSE_CODE'] to a private code that this Daphne can send, such as 4013, and treat "
+            "it like 1013 in the client.",
+            id=DAPHNE_NOT_EXTENDED,
+        )
+    ]

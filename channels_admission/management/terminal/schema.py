@@ -1,0 +1,123 @@
+"""The JSON and the exit codes of ``ws_status``, as ``--help`` describes them."""
+
+from ...status import diagnostics
+
+SCHEMA = (
+    """\
+--json prints one object. Fields may be added; no field changes its meaning:
+
+  taken      UTC, ISO 8601
+  enabled    false when nothing is refused or counted
+  ledger
+    kind     "redis", "memory" or another
+    address  where it is
+    health   "ok", "settling" (started empty or lost its data) or "down"
+    error    why it is down, else null
+  pools      a list, empty when the ledger is down
+    name
+    held     slots held by all workers
+    limit    slots in the pool, in force
+    configured  slots in the pool by the settings
+    free     slots left
+    share    held / limit; may exceed 1 after the limit was lowered
+    warn_at  the share from which the level is "warning"
+    level    "calm", "warning", "critical" or "full"
+    admitted connections admitted so far
+    refused  connections refused so far, by reason: "full", "rate",
+             "settling", "crowd", "entrance", "ledger", "paused",
+             "draining", "share", "quota:NAME", "attempts:NAME", or the
+             monitor that refused
+    shed     connections closed so far because memory ran out
+    channels_full  connections ended by a full channel so far
+    classes  slots held by each class that has a share, and by exempt
+             connections
+    overdue  connections closed unauthenticated at their deadline so far
+    drained, aged  connections closed by a drain, and at MAX_CONNECTION_AGE
+    evicted  connections closed for a newer one under the same quota
+    delayed  handshakes so far that were admitted and had to wait at the
+             entrance
+    unaccepted  connections refused at ACCEPT_DEADLINE so far
+    outlived  handlers cancelled so far that had not accepted when their
+             client left, or ran on for longer than DISCONNECT_GRACE
+    paused   whether an operator has paused admissions
+    dry_run  whether a dry run refuses no connection
+    would_refuse  connections that a dry run would have refused or closed,
+             by reason
+    alert    the level for alerts: it falls 5 points below where it rises
+    differs  settings in which workers differ, by name, each a list with the
+             value in force first; times in milliseconds
+      value    null where it is unset
+      number   workers that have it
+      workers  the ids of the first few
+    speed    connections per second that the workers have lately taken, all
+             together; null where unknown
+    controls overrides: what operators have set
+      version
+      limit, paused, dry_run  null where the settings are in force
+        value    slots; 1; 1 or 0
+        by, at   the operator's name, and the Unix time
+        over     of a limit: seconds in which connections beyond it are closed
+      drains     a list
+        target   a worker, a host, or "*" for all workers
+        over     seconds that it takes
+        by, at
+        version, clock  of the pool when the drain was set
+    connects handshakes decided in the last five minutes
+      total
+      median handshakes per second
+      worst  a list of the seconds with the most handshakes, most first
+        at         Unix time
+        handshakes admitted and refused in this second
+    healed   repairs of damaged counts in the ledger so far
+    events_dropped  signals, mails and webhooks dropped so far because
+             the queue was full
+    faults   unexpected exceptions so far in the workers' heartbeats, by kind
+    calls    the workers' calls to the ledger so far
+      made   one call may decide many handshakes
+      failed
+      seconds that all calls took
+    workers  a list
+      id         host:pid:nonce
+      host, pid
+      server     "daphne", "granian", "hypercorn", "uvicorn" or ""
+      held       slots held by this worker
+      last_beat  seconds since its last report
+      uptime     seconds since it started
+      draining   whether it refuses new connections and closes its own
+      faults     its unexpected exceptions, by kind
+      load       a list, one for each monitor
+        name       "lag", "memory", "descriptors", "cpu" or one of yours
+        reading    seconds for the lag (p99), else a share; null where unknown
+        median, longest  p50 and max of the lag; null where unknown
+        pressure   share of handshakes refused, 0 to 1
+
+--history prints one object, with or without --json:
+
+  pools      an object; each pool by its name
+    pool     its name
+    now      Unix time by the ledger's clock
+    error    why the ledger cannot be read, else null
+    seconds  the last 15 minutes; the last point is not over yet
+      step     seconds from one point to the next
+      start    Unix time of the first point
+      held     most slots held; null where no worker had reported
+      limit    slots in the pool; null likewise
+      admitted connections admitted
+      refused  connections refused, a list for each reason
+    minutes  the last 24 hours, likewise
+
+--advise --json prints one object: the text of each file by its path.
+
+The exit code is 0, or 2 with one line on stderr when the ledger cannot be read.
+
+--check prints one line by the Monitoring Plugins guidelines: the pools, then
+'pool NAME'=held;warning;critical;0;limit for each. The worst pool gives the
+exit code: 2 from the critical threshold on, 1 from the warning threshold on or
+while all new connections are refused, else 0. It is 3 when the state is
+unknown, as with the ledger down, and when the arguments are wrong.
+
+--watch ends with 0 on Ctrl-C, and with 143 on SIGTERM.
+
+"""
+    + diagnostics.SCHEMA
+)

@@ -1,0 +1,237 @@
+"""A snapshot as rich renderables: complete at 80 columns, readable without colour.
+
+Text from the ledger is never read as markup and never printed with control characters.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from rich.console import Console, ConsoleOptions, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from ...conf import NAME
+from ...core.agreement import shown_differences
+from ...core.levels import Level
+from ...core.overrides import signature
+from ...core.readings import Load
+from ...ledger.memory import MemoryLedger
+from ...status import words
+from ...status.snapshot import Health, LedgerSnapshot, PoolSnapshot, Snapshot, WorkerSnapshot
+from ...status.words import named
+
+STYLES = {Level.CALM: "bold green", Level.WARNING: "bold yellow", Level.CRITICAL: "bold red", Level.FULL: "bold red"}
+HEALTHS = {
+    Health.OK: ("OK", "green"),
+    Health.SETTLING: ("Settling", "bold yellow"),
+    Health.DOWN: ("Down", "bold red"),
+}
+OFF = f"Admission is switched off: {NAME}['ENABLED'] is False. No connection is refused, and none is counted."
+UNSEEN = (
+    "With the memory ledger each worker process counts for itself, up to the whole limit, and a command cannot read "
+    f"these counts. Set {NAME}['LEDGER'] to a Redis URL for one shared count."
+)
+LOST = "The ledger started empty or lost its data a moment ago: counts may be low until all workers have reported."
+NOBODY = "No worker is known: none runs, or none has had a connection yet."
+
+FRACTIONS_UNTIL = 10
+"""Seconds from which tenths are not shown."""
+DRAINS_SHOWN = 10
+"""Most drains shown of a pool."""
+
+
+def status(snapshot: Snapshot, trends: Mapping[str, RenderableType] = MappingProxyType({})) -> RenderableType:
+    """Render the ledger, notes on the numbers, and every pool with its workers.
+
+    ``trends`` go by pool, and stand below the pool's numbers.
+    """
+    pools = () if snapshot.ledger.kind == MemoryLedger.kind else snapshot.pools
+    return Group(_ledger(snapshot.ledger), *_notes(snapshot), *(_pool(pool, trends.get(pool.name)) for pool in pools))
+
+
+def problem(ledger: LedgerSnapshot) -> str:
+    """Why a ledger that is down cannot be read, in one line."""
+    return f"The ledger at {plain(ledger.address)} cannot be read: {plain(ledger.error or 'no reason given')}"
+
+
+def plain(text: str) -> str:
+    """``text`` on one line, with a question mark for every character that is not printable."""
+    return "".join(character if character.isprintable() else "?" for character in " ".join(text.split()))
+
+
+def duration(seconds: float) -> str:
+    """A time span in its longest unit and the next one: ``2 h 5 min``; short ones with tenths of a second."""
+    return f"{seconds:.1f} s" if seconds < FRACTIONS_UNTIL else " ".join(words.duration(seconds))
+
+
+@dataclass(frozen=True, slots=True)
+class Gauge:
+    """A bar as wide as the console. It is empty only with no slot held, and whole only with none free."""
+
+    held: int
+    limit: int
+    style: str
+
+    def cells(self, width: int) -> int:
+        """How many of ``width`` cells are filled."""
+        if self.held >= self.limit:
+            return width
+        return min(max(self.held * width // self.limit, 1 if self.held else 0), width - 1)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
+        taken, free = ("#", "-") if options.ascii_only else ("█", "░")
+        cells = self.cells(options.max_width)
+        yield Text.assemble((taken * cells, self.style), (free * (options.max_width - cells), "dim"))
+
+
+def _ledger(ledger: LedgerSnapshot) -> RenderableType:
+    kind, address = plain(ledger.kind), plain(ledger.address)
+    place = Text.assemble(("Ledger", "bold"), "  ", kind, "  ", address)
+    return ends(place, Text(*HEALTHS[ledger.health]))
+
+
+def _notes(snapshot: Snapshot) -> Iterator[RenderableType]:
+    if not snapshot.enabled:
+        yield from ("", Text(OFF))
+    if snapshot.ledger.kind == MemoryLedger.kind:
+        yield from ("", Text(UNSEEN))
+    if snapshot.ledger.health is Health.SETTLING:
+        yield from ("", Text(LOST))
+
+
+def _pool(pool: PoolSnapshot, trend: RenderableType | None) -> RenderableType:
+    style = STYLES[pool.level]
+    percent = 100 * pool.held // pool.limit if pool.limit else 100
+    return Group(
+        "",
+        ends(Text(plain(pool.name), "bold"), Text(named(pool.level, "level"), style)),
+        ends(Gauge(pool.held, pool.limit, style), Text(f"{percent:3} %")),
+        Text(f"{pool.held:,} of {pool.limit:,} slots held, {pool.free:,} free"),
+        Text(_events(pool)),
+        *(() if pool.speed is None else (Text(f"{pool.speed:,g} connections per second, as measured"),)),
+        *(Text(order, "bold yellow") for order in orders(pool)),
+        *_classes(pool),
+        *(() if trend is None else (trend,)),
+        "",
+        _workers(pool.workers) if pool.workers else Text(NOBODY, "dim"),
+        *map(_pressed, filter(_is_pressed, pool.workers)),
+        *(_faulty(worker) for worker in pool.workers if worker.faults),
+    )
+
+
+def orders(pool: PoolSnapshot) -> Iterator[str]:
+    """One sentence per override, and per deviation from the settings."""
+    if pool.differs:
+        differs = shown_differences({name: [side.value for side in sides] for name, sides in pool.differs.items()})
+        yield f"Workers have different settings, and the strictest values are in force: {plain(differs)}"
+    if pool.dry_run:
+        by = signature(pool.controls.dry_run) if pool.controls.dry_run else ", by the settings"
+        yield f"Dry run: no connection is refused; {_reasons(pool.would_refuse) or 'none'} would have been so far{by}"
+    drains = 0
+    for each in words.overrides(pool, _number):
+        drains += bool(each.target)
+        if drains <= DRAINS_SHOWN and not (each.key == "dry-run" and pool.dry_run):
+            yield f"{plain(each.what)}{signature(each.order)}"
+    if drains > DRAINS_SHOWN:
+        yield f"{drains - DRAINS_SHOWN} more drains: ws_limit {plain(pool.name)} lists them all"
+    if draining := [f"{plain(worker.host)} {worker.pid}" for worker in pool.workers if worker.draining]:
+        yield f"Draining: {', '.join(draining)}"
+
+
+def _number(value: float) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:g}"
+
+
+def _reasons(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count:,} {plain(named(reason, 'reason'))}" for reason, count in counts.items() if count)
+
+
+def _events(pool: PoolSnapshot) -> str:
+    reasons = _reasons(pool.refused)
+    detail = f" ({reasons})" if reasons else ""
+    shed = f", {pool.shed:,} closed for lack of memory" if pool.shed else ""
+    why = (
+        (pool.delayed, "had to wait at the entrance"),
+        (pool.drained, "closed by a drain"),
+        (pool.aged, "closed at their maximum age"),
+        (pool.evicted, "closed for a newer one under their quota"),
+        (pool.overdue, "closed unauthenticated at their deadline"),
+        (pool.unaccepted, "refused as not accepted in time"),
+        (pool.outlived, "handlers cancelled after their client left"),
+    )
+    ended = "".join(f", {count:,} {how}" for count, how in why if count)
+    healed = f", damaged counts repaired {pool.healed:,} times" if pool.healed else ""
+    dropped = f", {pool.events_dropped:,} events dropped" if pool.events_dropped else ""
+    count = sum(pool.faults.values())
+    faults = f", {count:,} unexpected errors in heartbeats" if count else ""
+    told = f"{pool.admitted:,} admitted and {sum(pool.refused.values()):,} refused so far"
+    return f"{told}{detail}{shed}{ended}{healed}{dropped}{faults}"
+
+
+def _classes(pool: PoolSnapshot) -> Iterator[Text]:
+    if pool.classes:
+        yield Text("By class: " + ", ".join(f"{held:,} {plain(name)}" for name, held in pool.classes.items()))
+
+
+def _workers(workers: tuple[WorkerSnapshot, ...]) -> RenderableType:
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), expand=True, header_style="dim")
+    table.add_column("host", ratio=1, overflow="fold")
+    table.add_column("pid", justify="right")
+    table.add_column("server", overflow="fold")
+    table.add_column("held", justify="right")
+    for name in ("beat", "up", "lag", "mem", "files", "cpu"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for worker in workers:
+        table.add_row(
+            Text(plain(worker.host)),
+            str(worker.pid),
+            Text(plain(worker.server) or "-"),
+            f"{worker.held:,}",
+            duration(worker.last_beat),
+            duration(worker.uptime),
+            *_loads(worker),
+        )
+    return table
+
+
+def _loads(worker: WorkerSnapshot) -> Iterator[Text]:
+    """The readings of the four built-in monitors, in the colour of their pressure; a question mark if unknown."""
+    load = {each.name: each for each in worker.load}
+    for name, written in (("lag", _milliseconds), ("memory", _percent), ("descriptors", _percent), ("cpu", _percent)):
+        each = load.get(name, Load(name, None, 0.0))
+        style = "bold red" if each.pressure >= 1 else "bold yellow" if each.pressure else ""
+        yield Text("?" if each.reading is None else written(each.reading), style)
+
+
+def _is_pressed(worker: WorkerSnapshot) -> bool:
+    return any(each.pressure for each in worker.load)
+
+
+def _pressed(worker: WorkerSnapshot) -> Text:
+    """The monitors that refuse on a worker, and the share of handshakes that each refuses."""
+    parts = [f"{100 * each.pressure:.0f} % for {plain(each.name)}" for each in worker.load if each.pressure]
+    return Text(f"{plain(worker.host)} {worker.pid} refuses {', '.join(parts)}", "bold yellow")
+
+
+def _faulty(worker: WorkerSnapshot) -> Text:
+    """The unexpected errors of a worker; its log has the tracebacks."""
+    kinds = ", ".join(f"{count:,} {plain(kind)}" for kind, count in worker.faults.items())
+    return Text(f"{plain(worker.host)} {worker.pid} has had errors in its heartbeat: {kinds}", "bold yellow")
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{1000 * seconds:.0f} ms"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
+
+
+def ends(left: RenderableType, right: RenderableType) -> RenderableType:
+    """A line with one renderable at each end."""
+    line = Table.grid(expand=True, padding=(0, 2, 0, 0))
+    line.add_column(ratio=1, overflow="fold")
+    line.add_column(justify="right", no_wrap=True)
+    line.add_row(left, right)
+    return line

@@ -1,0 +1,184 @@
+"""``ws_status --watch``: repeat the status, with sparklines of what came before.
+
+On a terminal it uses the whole screen and restores it at the end; elsewhere it prints one frame
+after another. Ctrl-C ends it with exit code 0.
+"""
+
+import asyncio
+import signal
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from itertools import dropwhile, pairwise
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from ...status.diagnostics.finding import clock
+from ...status.history import History, Series
+from ...status.snapshot import Health, PoolSnapshot, Snapshot
+from .sparkline import Sparkline
+from .status import STYLES, ends, problem, status
+
+EVERY = 2.0
+"""Default seconds from one reading to the next."""
+KEPT = 500
+"""Samples kept per pool: more than a terminal is wide."""
+MINUTE = 60
+"""Seconds between readings from which the history is taken by the minute."""
+ENDS = {signal.SIGINT: 0, signal.SIGTERM: 128 + signal.SIGTERM}
+"""Exit codes by the signal that ends it."""
+
+Look = Callable[[], Awaitable[Snapshot]]
+Recall = Callable[[str], Awaitable[History]]
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A pool's counts at one time."""
+
+    at: float
+    held: int
+    refused: int
+
+
+@dataclass(slots=True)
+class Trend:
+    """The latest samples of a pool; None where the ledger was down."""
+
+    samples: deque[Sample | None] = field(default_factory=lambda: deque(maxlen=KEPT))
+
+    def held(self) -> list[float | None]:
+        return [None if sample is None else sample.held for sample in self.samples]
+
+    def refused(self) -> list[float | None]:
+        """Refusals per second since the sample before; None where unknown, as after a loss of data."""
+        return [_rate(before, after) for before, after in pairwise([None, *self.samples])]
+
+
+def _samples(series: Series, every: float, refused: int) -> Iterator[Sample | None]:
+    """The samples that the history stands for, one every ``every`` seconds or every point, whichever is longer.
+
+    ``refused`` is the number of refusals so far.
+    """
+    size = max(1, round(every / series.step))
+    counts = [sum(each) for each in zip(*series.refused.values(), strict=True)] or [0] * len(series.held)
+    for end in range(len(series.held) % size + size, len(series.held) + 1, size):
+        held = [each for each in series.held[end - size : end] if each is not None]
+        at = series.start + end * series.step
+        yield Sample(at, max(held), refused - sum(counts[end:])) if held else None
+
+
+def _rate(before: Sample | None, after: Sample | None) -> float | None:
+    if before is None or after is None or after.refused < before.refused or after.at <= before.at:
+        return None
+    return (after.refused - before.refused) / (after.at - before.at)
+
+
+def _most(values: Iterable[float | None]) -> float:
+    return max((value for value in values if value is not None), default=0)
+
+
+class Frames:
+    """The samples so far, and the frames made of them."""
+
+    def __init__(self, every: float = EVERY) -> None:
+        self._every = every
+        self._trends: dict[str, Trend] = {}
+        self._numbers: Snapshot | None = None
+
+    def knows(self, pool: str) -> bool:
+        """Whether the pool has a trend."""
+        return pool in self._trends
+
+    def recall(self, pool: PoolSnapshot, past: History) -> None:
+        """Begin the pool's trend with its history from the ledger."""
+        series = past.minutes if self._every >= MINUTE else past.seconds
+        samples = _samples(series, self._every, sum(pool.refused.values()))
+        self._trends[pool.name] = Trend(deque(dropwhile(lambda sample: sample is None, samples), KEPT))
+
+    def frame(self, now: Snapshot) -> RenderableType:
+        """Add a snapshot to the trends, and render all."""
+        self._note(now)
+        heading = ends(Text(f"Every {self._every:g} s, Ctrl-C to end", "dim"), Text(clock(now.taken.timestamp())))
+        if self._numbers is None:
+            return Group(heading, "", Text(problem(now.ledger), "bold red"))
+        shown = replace(self._numbers, ledger=now.ledger)
+        trends = {pool.name: self._shown(pool) for pool in shown.pools}
+        return Group(heading, *self._outage(now), "", status(shown, trends))
+
+    def _note(self, now: Snapshot) -> None:
+        if now.ledger.health is Health.DOWN:
+            for trend in self._trends.values():
+                trend.samples.append(None)
+            return
+        self._numbers = now
+        for pool in now.pools:
+            sample = Sample(now.taken.timestamp(), pool.held, sum(pool.refused.values()))
+            self._trends.setdefault(pool.name, Trend()).samples.append(sample)
+
+    def _outage(self, now: Snapshot) -> Iterator[RenderableType]:
+        if self._numbers is not None and self._numbers is not now:
+            yield Text(problem(now.ledger), "bold red")
+            yield Text(f"The numbers below are from {clock(self._numbers.taken.timestamp())}.", "bold")
+
+    def _shown(self, pool: PoolSnapshot) -> RenderableType:
+        trend = self._trends[pool.name]
+        held, refused = trend.held(), trend.refused()
+        most = _most(refused)
+        lines = Table.grid(expand=True, padding=(0, 2, 0, 0))
+        lines.add_column(width=9)
+        lines.add_column(ratio=1)
+        lines.add_column(justify="right", no_wrap=True)
+        lines.add_row("held", Sparkline(held, pool.limit, STYLES[pool.level]), f"most {_most(held):,}")
+        lines.add_row("refused/s", Sparkline(refused, most, "yellow"), f"most {most:,.1f}")
+        return lines
+
+
+async def watch(console: Console, look: Look, recall: Recall, every: float = EVERY) -> int:
+    """Show a snapshot from ``look`` every ``every`` seconds until a signal arrives; return the exit code.
+
+    ``recall`` returns a pool's history, with which its sparklines begin.
+    """
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    told: list[signal.Signals] = []
+
+    def end(number: signal.Signals) -> None:
+        told.append(number)
+        if task is not None:
+            task.cancel()
+
+    for number in ENDS:
+        loop.add_signal_handler(number, end, number)
+    try:
+        await _show(console, look, recall, every)
+    except asyncio.CancelledError:
+        if not told:
+            raise
+    finally:
+        for number in ENDS:
+            loop.remove_signal_handler(number)
+    return ENDS[told[0]]
+
+
+async def _show(console: Console, look: Look, recall: Recall, every: float) -> None:
+    frames = Frames(every)
+
+    async def frame() -> RenderableType:
+        now = await look()
+        for pool in now.pools:
+            if not frames.knows(pool.name):
+                frames.recall(pool, await recall(pool.name))
+        return frames.frame(now)
+
+    if not console.is_terminal or console.is_dumb_terminal:
+        while True:
+            console.print(await frame(), "")
+            console.file.flush()
+            await asyncio.sleep(every)
+    with Live(console=console, screen=True, auto_refresh=False, vertical_overflow="crop") as live:
+        while True:
+            live.update(await frame(), refresh=True)
+            await asyncio.sleep(every)

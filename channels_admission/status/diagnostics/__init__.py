@@ -1,0 +1,128 @@
+"""Find what is wrong on a site: findings with advice, and the numbers behind them.
+
+Pure: a snapshot and what the host shows go in, one frozen :class:`Diagnosis` comes out.
+"""
+
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+
+from ..snapshot import Connects, LedgerSnapshot, Snapshot
+from . import herd, pools, workers
+from .finding import Finding, Severity
+from .host import HostInfo, Layer
+from .model import Inputs, Process, inputs_of
+
+SCHEMA = """\
+--diagnose --json prints one object:
+
+  taken, ledger   as above
+  exit_code       0, 1 with a warning, 2 with something critical
+  findings        a list, the cause first
+    id            a fixed identifier
+    severity      "critical", "warning" or "note"
+    title, detail, advice
+  limits          a list, one entry per pool
+    pool, held, limit, connects  as above
+    setting       where the limit is set
+  processes       a list
+    host, pid, server
+    held          slots held in all pools
+    silence       seconds since its last report
+    connections   the least number of connections that hold these slots
+    sockets       established TCP connections; null where unknown
+    ports         sockets, by port
+    open_files, allowed_files    null where unknown
+    resident      bytes of memory; null where unknown
+    load          the highest reading of each monitor
+    faults        unexpected exceptions in its heartbeats, by kind
+  layer           the default channel layer
+    backend, capacity
+
+The exit code is 0, 1 with a warning, and 2 with something critical. It is also
+2 when the settings are wrong: then only their error is printed.
+"""
+
+EXIT_CODES = {Severity.CRITICAL: 2, Severity.WARNING: 1, Severity.NOTE: 0}
+
+WEIGHTS = (
+    "ledger-down",
+    "paused",
+    "herd",
+    "memory-short",
+    "descriptors-short",
+    "worker-silent",
+    "loop-blocked",
+    "heartbeat-errors",
+    "limit-reached",
+    "channels-full",
+    "accepts-late",
+    "admission-off",
+    "counts-unseen",
+    "dry-run",
+    "ledger-damaged",
+    "events-dropped",
+    "ledger-settling",
+    "monitor-refuses",
+    "limit-near",
+    "settings-differ",
+    "limit-differs",
+    "sockets-missing",
+    "no-worker",
+    "draining",
+    "refusals",
+    "handlers-outlive",
+    "sockets-beyond",
+)
+"""The ids of all findings. Within one severity an earlier id may be the cause of a later one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """A pool's limit in force, where it is set, and the recent handshakes."""
+
+    pool: str
+    held: int
+    limit: int
+    setting: str
+    connects: Connects
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    taken: datetime
+    ledger: LedgerSnapshot
+    findings: tuple[Finding, ...]
+    limits: tuple[Limit, ...]
+    processes: tuple[Process, ...]
+    layer: Layer
+
+    @property
+    def exit_code(self) -> int:
+        return max((EXIT_CODES[finding.severity] for finding in self.findings), default=0)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON, ``taken`` in ISO 8601."""
+        return {**asdict(self), "taken": self.taken.isoformat(timespec="milliseconds"), "exit_code": self.exit_code}
+
+
+def diagnose(snapshot: Snapshot, host: HostInfo) -> Diagnosis:
+    """Diagnose a snapshot together with what the host shows."""
+    inputs = inputs_of(snapshot, host)
+    return Diagnosis(
+        taken=snapshot.taken,
+        ledger=snapshot.ledger,
+        findings=_findings(inputs),
+        limits=tuple(
+            Limit(pool.name, pool.held, pool.limit, inputs.origin(pool), pool.connects) for pool in snapshot.pools
+        ),
+        processes=inputs.processes,
+        layer=host.layer,
+    )
+
+
+def _findings(inputs: Inputs) -> tuple[Finding, ...]:
+    """All findings by severity, the likeliest cause first within each."""
+    severities = list(Severity)
+    found = [finding for finder in (*pools.FINDERS, *herd.FINDERS, *workers.FINDERS) for finding in finder(inputs)]
+    return tuple(sorted(found, key=lambda finding: (severities.index(finding.severity), WEIGHTS.index(finding.id))))

@@ -1,0 +1,40 @@
+"""A finding: one problem or note, with advice."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+
+from ...core.overrides import utc
+from ..snapshot import PoolSnapshot
+from .model import Inputs
+
+
+class Severity(StrEnum):
+    CRITICAL = "critical"
+    WARNING = "warning"
+    NOTE = "note"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """``title`` states the problem, ``detail`` the numbers, ``advice`` what to do."""
+
+    id: str
+    severity: Severity
+    title: str
+    detail: str
+    advice: str
+
+
+Finder = Callable[[Inputs], Iterator[Finding]]
+"""Yields the findings of one kind, if any."""
+
+
+def measured(pool: PoolSnapshot) -> str:
+    """What the workers have lately taken, in brackets; empty if unknown."""
+    return "" if pool.speed is None else f" (measured: {pool.speed:,g} connections per second)"
+
+
+def clock(second: float) -> str:
+    """A Unix time as a time of day."""
+    return f"{utc(second):%H:%M:%S} UTC"

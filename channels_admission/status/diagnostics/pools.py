@@ -1,0 +1,270 @@
+"""Findings about the ledger and the pools: limits, overrides, refusals and ended connections."""
+
+from collections.abc import Iterator
+
+from ...core.agreement import shown
+from ...core.counters import ATTEMPTS, QUOTA, Reason
+from ...core.levels import Level
+from ...core.overrides import signature, whom
+from ...ledger.memory import MemoryLedger
+from ..snapshot import Health, PoolSnapshot, Side
+from .finding import Finder, Finding, Severity, measured
+from .model import Inputs
+
+MOST_NAMED = 5
+"""Workers or drains named in one finding."""
+REFUSED = {
+    Reason.FULL.value: "raise the limit, if there is room",
+    Reason.RATE.value: "CONNECT_RATE sets the pace; the hint says when to try again",
+    Reason.SETTLING.value: "find out why Redis lost its data",
+    Reason.CROWD.value: "add workers, or set CONNECT_RATE",
+    Reason.ENTRANCE.value: "add workers, or make connect() cheaper",
+    Reason.LEDGER.value: "find out why Redis was unreachable",
+    Reason.PAUSED.value: "an operator has paused the pool",
+    Reason.DRAINING.value: "an operator drains the worker, or it is about to end",
+    Reason.SHARE.value: "raise the share of the class, or the limit",
+}
+"""Advice by reason of refusal."""
+PACED = (Reason.RATE.value, Reason.CROWD.value)
+"""Reasons whose advice names CONNECT_RATE."""
+
+
+def _ledger(inputs: Inputs) -> Iterator[Finding]:
+    ledger = inputs.snapshot.ledger
+    if ledger.health is Health.DOWN:
+        yield Finding(
+            "ledger-down",
+            Severity.CRITICAL,
+            "The ledger cannot be read, so the workers are unknown",
+            f"{ledger.kind} at {ledger.address}: {ledger.error or 'no reason given'}",
+            "Restore Redis, or correct its address, password or rights. Meanwhile each worker decides alone, "
+            "by WHEN_LEDGER_DOWN.",
+        )
+    if ledger.health is Health.SETTLING:
+        yield Finding(
+            "ledger-settling",
+            Severity.WARNING,
+            "The ledger started empty or lost its data a moment ago",
+            "Until all workers have reported, one and a half heartbeats, each is granted only what it already had.",
+            "Look again in a few seconds. If this stays, see whether Redis restarts, fails over or evicts keys.",
+        )
+
+
+def _switches(inputs: Inputs) -> Iterator[Finding]:
+    if not inputs.snapshot.enabled:
+        yield Finding(
+            "admission-off",
+            Severity.WARNING,
+            "Admission is switched off",
+            "ENABLED is False: no connection is refused, and none is counted.",
+            "Set ENABLED to True.",
+        )
+    elif inputs.snapshot.ledger.kind == MemoryLedger.kind:
+        yield Finding(
+            "counts-unseen",
+            Severity.WARNING,
+            "This command cannot read the counts",
+            "With the memory ledger each worker process counts for itself, up to the whole limit.",
+            "Set LEDGER to a Redis URL for one shared count.",
+        )
+    elif inputs.snapshot.ledger.health is not Health.DOWN and not inputs.processes:
+        yield Finding(
+            "no-worker",
+            Severity.WARNING,
+            "No worker is known",
+            "No worker runs, none has had a connection yet, or they report to another ledger.",
+            "Check that the servers run with AdmissionLifespan, and with the LEDGER and PREFIX of this command.",
+        )
+
+
+def _limits(inputs: Inputs) -> Iterator[Finding]:
+    for pool in inputs.snapshot.pools:
+        origin = inputs.host.origins[pool.name]
+        detail = (
+            f"{pool.held:,} of {pool.limit:,} slots are held, workers: {len(pool.workers):,}. "
+            f"The limit comes from {inputs.origin(pool)}."
+        )
+        if pool.level is Level.FULL:
+            yield Finding(
+                "limit-reached",
+                Severity.CRITICAL,
+                f"Pool {pool.name} is full",
+                detail,
+                "Raise the limit if memory, descriptors and lag leave room; else add workers first. If there are fewer "
+                "clients than slots, look for connections that never end (MAX_CONNECTION_AGE).",
+            )
+        elif pool.level is not Level.CALM:
+            yield Finding(
+                "limit-near",
+                Severity.WARNING,
+                f"Pool {pool.name} is filling up",
+                detail,
+                "Raise the limit before it is reached, if memory, descriptors and lag leave room.",
+            )
+        reported = pool.configured if pool.controls.limit else pool.limit
+        if pool.differs:
+            yield _differing(pool)
+        elif pool.workers and reported != origin.limit:
+            yield Finding(
+                "limit-differs",
+                Severity.WARNING,
+                f"The limit of pool {pool.name} differs from the settings of this command",
+                f"A worker reported {reported:,}; {origin.setting} is {origin.limit:,}.",
+                "Restart workers that have older settings, or run this command with the settings of the workers.",
+            )
+
+
+def _differing(pool: PoolSnapshot) -> Finding:
+    sides = "; ".join(
+        f"{shown(name, side.value)} on {_counted(side)}" for name, sides in pool.differs.items() for side in sides
+    )
+    return Finding(
+        "settings-differ",
+        Severity.WARNING,
+        f"Workers of pool {pool.name} have different settings",
+        f"The strictest values are in force for all: {sides}.",
+        "During a rolling deployment this ends within a LEASE after the last worker with old settings. Otherwise two "
+        "sites share one PREFIX (give each its own), or a host's workers have kept old settings (restart them).",
+    )
+
+
+def _counted(side: Side) -> str:
+    names = [" ".join(name.split(":")[:2]) for name in side.workers]
+    more = f" and {side.number - len(names):,} more" if side.number > len(names) else ""
+    return f"{', '.join(names)}{more}" if names else "workers that have ended"
+
+
+def _controls(inputs: Inputs) -> Iterator[Finding]:
+    for pool in inputs.snapshot.pools:
+        if paused := pool.controls.paused:
+            yield Finding(
+                "paused",
+                Severity.CRITICAL,
+                f"Pool {pool.name} is paused",
+                f"New connections are refused{signature(paused)}.",
+                f"To resume: manage.py ws_pause {pool.name} --resume.",
+            )
+        if pool.dry_run:
+            by = signature(pool.controls.dry_run) if pool.controls.dry_run else ", by DRY_RUN"
+            yield Finding(
+                "dry-run",
+                Severity.WARNING,
+                f"Dry run: pool {pool.name} refuses no connection",
+                f"{sum(pool.would_refuse.values()):,} connections would have been refused so far; dry run{by}.",
+                f"To end it: manage.py ws_dry_run {pool.name} off.",
+            )
+        if any(worker.draining for worker in pool.workers):
+            draining = [worker for worker in pool.workers if worker.draining]
+            hosts = ", ".join(f"{worker.host} {worker.pid}" for worker in draining[:MOST_NAMED])
+            yield Finding(
+                "draining",
+                Severity.WARNING if len(draining) == len(pool.workers) else Severity.NOTE,
+                f"Draining workers of pool {pool.name}: {len(draining):,} of {len(pool.workers):,}",
+                f"They refuse new connections: {hosts}"
+                + "".join(
+                    f"; drain of {whom(each.target)}{signature(each)}" for each in pool.controls.drains[:MOST_NAMED]
+                )
+                + ".",
+                "A worker that shuts down drains by itself. To cancel the others: manage.py ws_drain --all --cancel.",
+            )
+
+
+def _refusals(inputs: Inputs) -> Iterator[Finding]:
+    for pool in inputs.snapshot.pools:
+        refused = sorted(((count, reason) for reason, count in pool.refused.items() if count), reverse=True)
+        if refused:
+            _, most = refused[0]
+            yield Finding(
+                "refusals",
+                Severity.NOTE,
+                f"Pool {pool.name} has refused {sum(count for count, _ in refused):,} connections so far",
+                "By reason: " + ", ".join(f"{count:,} {reason}" for count, reason in refused),
+                f"For {most}: {_advice(most)}{measured(pool) if most in PACED else ''}.",
+            )
+
+
+def _advice(reason: str) -> str:
+    if reason.startswith(QUOTA):
+        return "a key has used up its quota; raise the quota if such use is legitimate"
+    if reason.startswith(ATTEMPTS):
+        return "a key attempts to connect too often; raise the quota's rate if many users share the key"
+    return REFUSED.get(reason, "a monitor refused; see the readings of the workers")
+
+
+def _counting(counter: str, identifier: str, severity: Severity, title: str, cause: str, advice: str) -> Finder:
+    """Finds each pool whose ``counter`` has counted something; ``title`` has places for ``pool`` and ``count``."""
+
+    def find(inputs: Inputs) -> Iterator[Finding]:
+        for pool in inputs.snapshot.pools:
+            if count := getattr(pool, counter):
+                yield Finding(identifier, severity, title.format(pool=pool.name, count=count), cause, advice)
+
+    return find
+
+
+_channels = _counting(
+    "channels_full",
+    "channels-full",
+    Severity.WARNING,
+    "Full channels have ended {count:,} connections of pool {pool} so far",
+    "A consumer sent to a channel that already held as many messages as the layer's capacity.",
+    "Find the consumers that receive too slowly, raise the layer's capacity, or catch ChannelFull where a "
+    "message may be lost.",
+)
+
+
+_unaccepted = _counting(
+    "unaccepted",
+    "accepts-late",
+    Severity.WARNING,
+    "Consumers of pool {pool} have not accepted {count:,} connections in time so far",
+    "They were refused at ACCEPT_DEADLINE, and their slots released.",
+    "Sync consumers and database_sync_to_async share one thread per worker, so a single blocking call "
+    "delays every connect(): py-spy dump shows it. Use async consumers, or sync_to_async(…, "
+    "thread_sensitive=False) for calls that may block. Otherwise check what connect() waits for.",
+)
+
+
+_outlived = _counting(
+    "outlived",
+    "handlers-outlive",
+    Severity.NOTE,
+    "Handlers of pool {pool} have outlived their client {count:,} times so far",
+    "They were cancelled: they had not accepted when the client left, or still ran DISCONNECT_GRACE seconds later.",
+    "Move work that takes that long, or that must finish, into a task queue.",
+)
+
+
+_damage = _counting(
+    "healed",
+    "ledger-damaged",
+    Severity.WARNING,
+    "Damaged counts of pool {pool} in the ledger were repaired {count:,} times so far",
+    "Something else wrote, deleted or evicted some of them. For one and a half heartbeats after each "
+    "repair, workers are granted only what they already had.",
+    "Find what else writes to this PREFIX, and set maxmemory-policy noeviction so that Redis evicts nothing.",
+)
+
+
+_events = _counting(
+    "events_dropped",
+    "events-dropped",
+    Severity.WARNING,
+    "Workers have dropped {count:,} events of pool {pool} so far",
+    "Receivers of signals, mail or the webhook were too slow. No connection was delayed.",
+    "Move long work of receivers into a task queue, and set EMAIL_TIMEOUT for mail.",
+)
+
+
+FINDERS: tuple[Finder, ...] = (
+    _ledger,
+    _damage,
+    _events,
+    _switches,
+    _controls,
+    _limits,
+    _channels,
+    _unaccepted,
+    _outlived,
+    _refusals,
+)

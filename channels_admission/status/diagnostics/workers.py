@@ -1,0 +1,191 @@
+"""Findings about workers: memory, descriptors, silence, errors, lag, monitors and sockets."""
+
+from collections.abc import Callable, Iterable, Iterator
+
+from ...core.readings import Load
+from .finding import Finder, Finding, Severity
+from .model import Inputs, Process
+
+LAG = 0.1
+"""Seconds of delay above which an event loop is blocked."""
+SHORT, OUT = 0.85, 0.95
+"""Used shares of memory or descriptors that are a warning, and critical."""
+SILENT_BEATS, SILENT_SECONDS = 2, 1
+"""Heartbeats plus seconds of allowed silence: one report may be lost or late."""
+BUSY = 0.9
+"""Share of a core from which lag is put down to lack of CPU."""
+NAMED = 5
+"""Workers named in one finding."""
+MOVING = 2
+"""Sockets that may open or close between the two readings, besides SLACK of the connections."""
+SLACK = 0.05
+"""Share of the connections by which the sockets may differ."""
+OTHERS = 10
+"""Sockets with plain HTTP or a refusal that a worker may have without a note."""
+
+
+def _memory(inputs: Inputs) -> Iterator[Finding]:
+    def told(process: Process) -> str:
+        resident = f", {process.resident / 2**20:,.0f} MiB resident" if process.resident else ""
+        return f"{_share(process.reading('memory'))} used{resident}"
+
+    yield from _shortage(
+        "memory",
+        inputs.processes,
+        told,
+        "A worker is short of memory",
+        "Lower MAX_CONNECTIONS, add workers or memory, and check what consumers keep for each connection. Past the "
+        "second threshold the youngest connections are closed.",
+    )
+
+
+def _descriptors(inputs: Inputs) -> Iterator[Finding]:
+    def told(process: Process) -> str:
+        if process.open_files is None or process.allowed_files is None:
+            return f"{_share(process.reading('descriptors'))} of the open files allowed"
+        return f"{process.open_files:,} of {process.allowed_files:,} open files"
+
+    yield from _shortage(
+        "descriptors",
+        inputs.processes,
+        told,
+        "A worker is short of file descriptors",
+        "Raise the limit of the server (ulimit -n, systemd's LimitNOFILE, the container's nofile) and restart it, or "
+        "add workers.",
+    )
+
+
+def _shortage(
+    monitor: str, processes: Iterable[Process], told: Callable[[Process], str], title: str, advice: str
+) -> Iterator[Finding]:
+    loads = [(process, load) for process in processes for load in process.load if load.name == monitor]
+    short = [(process, load) for process, load in loads if load.pressure or (load.reading or 0) >= SHORT]
+    if short:
+        out = any(load.pressure >= 1 or (load.reading or 0) >= OUT for _, load in short)
+        short.sort(key=lambda pair: -(pair[1].reading or 0))
+        severity = Severity.CRITICAL if out else Severity.WARNING
+        yield Finding(f"{monitor}-short", severity, title, _named([pair[0] for pair in short], told), advice)
+
+
+def _silence(inputs: Inputs) -> Iterator[Finding]:
+    """A blocked event loop cannot report its lag; its missing reports are the only sign."""
+    allowed = SILENT_BEATS * inputs.host.heartbeat + SILENT_SECONDS
+    silent = sorted(
+        (process for process in inputs.processes if process.silence > allowed), key=lambda process: -process.silence
+    )
+    if silent:
+        yield Finding(
+            "worker-silent",
+            Severity.CRITICAL,
+            f"{_name(silent[0])} has stopped reporting",
+            _named(silent, lambda process: f"silent for {process.silence:.1f} s") + f"; {allowed:g} s are allowed",
+            "Its event loop is blocked, its process is stopped or gone, or it cannot reach Redis. On that host, "
+            f"py-spy dump --pid {silent[0].pid} shows what it does, and its log shows errors of the ledger.",
+        )
+
+
+def _faults(inputs: Inputs) -> Iterator[Finding]:
+    def told(process: Process) -> str:
+        return ", ".join(f"{count:,} {kind}" for kind, count in process.faults.items())
+
+    faulty = sorted((each for each in inputs.processes if each.faults), key=lambda each: -sum(each.faults.values()))
+    if faulty:
+        yield Finding(
+            "heartbeat-errors",
+            Severity.WARNING,
+            f"The heartbeat of {_name(faulty[0])} has had unexpected errors",
+            _named(faulty, told) + "; since the worker started",
+            "The worker goes on; while it cannot reach the ledger it decides by WHEN_LEDGER_DOWN. Its log has a "
+            "traceback of each kind (logger channels_admission): please report it.",
+        )
+
+
+def _lag(inputs: Inputs) -> Iterator[Finding]:
+    def told(process: Process) -> str:
+        lag = process.monitor("lag")
+        delays = {"p50": lag.median, "p99": lag.reading, "max": lag.longest}
+        told = [f"{name} {1000 * delay:,.0f} ms" for name, delay in delays.items() if delay is not None]
+        return ", ".join([*told, f"CPU {_share(process.reading('cpu'))}"])
+
+    blocked = sorted(
+        (process for process in inputs.processes if (process.reading("lag") or 0) > LAG),
+        key=lambda process: -(process.reading("lag") or 0),
+    )
+    if not blocked:
+        return
+    busy = all((process.reading("cpu") or 0) >= BUSY for process in blocked)
+    yield Finding(
+        "loop-blocked",
+        Severity.CRITICAL,
+        f"The event loop of {_name(blocked[0])} is blocked",
+        _named(blocked, told) + f"; {1000 * LAG:.0f} ms are allowed",
+        "The core is busy: add workers, or do less for each message."
+        if busy
+        else "Look for a blocking call in async code (ORM, HTTP, files, a lock): py-spy dump --pid "
+        f"{blocked[0].pid} shows it, and PYTHONASYNCIODEBUG=1 logs it. Move it into a thread or a task queue.",
+    )
+
+
+def _monitors(inputs: Inputs) -> Iterator[Finding]:
+    def told(process: Process) -> str:
+        return ", ".join(f"{100 * load.pressure:.0f} % for {load.name}" for load in _others(process))
+
+    refusing = [process for process in inputs.processes if any(_others(process))]
+    if refusing:
+        yield Finding(
+            "monitor-refuses",
+            Severity.WARNING,
+            "A monitor refuses connections",
+            _named(refusing, told),
+            "Relieve what it measures, or change its thresholds in PRESSURE.",
+        )
+
+
+def _others(process: Process) -> list[Load]:
+    """The refusing monitors without a finding of their own."""
+    lag = process.reading("lag") or 0
+    own = {"memory", "descriptors", "lag"} if lag > LAG else {"memory", "descriptors"}
+    return [load for load in process.load if load.pressure and load.name not in own]
+
+
+def _sockets(inputs: Inputs) -> Iterator[Finding]:
+    def told(process: Process) -> str:
+        return f"{process.sockets:,} established, {process.connections:,} counted"
+
+    seen = [process for process in inputs.processes if process.sockets is not None]
+    missing = [each for each in seen if (each.sockets or 0) + MOVING + SLACK * each.connections < each.connections]
+    beyond = [each for each in seen if (each.sockets or 0) > each.held + OTHERS + SLACK * each.held]
+    if missing:
+        yield Finding(
+            "sockets-missing",
+            Severity.WARNING,
+            "Fewer sockets are open than connections counted",
+            _named(missing, told),
+            "A consumer that runs on after its client has left keeps its slot: look for handlers that never return. "
+            "Several WebSockets in one HTTP/2 connection look the same.",
+        )
+    if beyond:
+        yield Finding(
+            "sockets-beyond",
+            Severity.NOTE,
+            "More sockets are open than connections counted",
+            _named(beyond, told),
+            "Plain HTTP and refused clients are not counted. If there are none, a route lacks admission.",
+        )
+
+
+def _named(processes: list[Process], told: Callable[[Process], str]) -> str:
+    """The first few processes, each with its description."""
+    text = "; ".join(f"{_name(process)}: {told(process)}" for process in processes[:NAMED])
+    return f"{text}; and {len(processes) - NAMED:,} more" if len(processes) > NAMED else text
+
+
+def _name(process: Process) -> str:
+    return f"{process.host} {process.pid}"
+
+
+def _share(share: float | None) -> str:
+    return "unknown" if share is None else f"{100 * share:.0f} %"
+
+
+FINDERS: tuple[Finder, ...] = (_memory, _descriptors, _silence, _faults, _lag, _monitors, _sockets)

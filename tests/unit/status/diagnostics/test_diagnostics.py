@@ -1,0 +1,615 @@
+"""What is found in a case, in which words and order; what this machine says; and how it is printed."""
+
+import io
+import json
+import os
+import re
+import socket
+from dataclasses import fields, replace
+from datetime import UTC, datetime
+
+import psutil
+import pytest
+from django.core.management import call_command
+from django.core.management.base import CommandError
+
+from channels_admission import conf
+from channels_admission.core.counters import Reason
+from channels_admission.core.levels import Level
+from channels_admission.core.readings import Load
+from channels_admission.management.commands.ws_status import Command
+from channels_admission.management.terminal.diagnosis import render
+from channels_admission.runtime.identity import host
+from channels_admission.status.diagnostics import WEIGHTS, Diagnosis, Limit, diagnose
+from channels_admission.status.diagnostics.finding import Finding, Severity
+from channels_admission.status.diagnostics.host import HostInfo, Layer, Origin, ProcessInfo, gather
+from channels_admission.status.diagnostics.model import Process
+from channels_admission.status.diagnostics.pools import REFUSED
+from channels_admission.status.snapshot import (
+    Connects,
+    Health,
+    LedgerSnapshot,
+    PoolSnapshot,
+    Second,
+    Side,
+    Snapshot,
+    WorkerSnapshot,
+)
+
+from support import ROOT
+from support.screen import WIDTH, printed
+
+PAGE = (ROOT / "docs" / "operations.md").read_text()
+NOON = datetime(2026, 3, 1, 12, 3, 30, tzinfo=UTC)
+AT = int(NOON.timestamp()) - 23
+SETTING = "CHANNELS_ADMISSION['MAX_CONNECTIONS']"
+
+
+def loads(lag=0.001, memory=0.5, descriptors=0.1, cpu=0.05, **pressures) -> tuple[Load, ...]:
+    readings = {"lag": lag, "memory": memory, "descriptors": descriptors, "cpu": cpu}
+    return tuple(Load(name, reading, pressures.get(f"{name}_pressure", 0.0)) for name, reading in readings.items())
+
+
+def worker(**changes) -> WorkerSnapshot:
+    made = WorkerSnapshot(
+        id="web-1:42:ab", host="web-1", pid=42, server="uvicorn", held=20, last_beat=0.4, uptime=75.0, load=loads()
+    )
+    return replace(made, **changes)
+
+
+def pool(*workers: WorkerSnapshot, **changes) -> PoolSnapshot:
+    made = PoolSnapshot(
+        name="default", held=20, limit=50, free=30, share=0.4, warn_at=0.7, level=Level.CALM,
+        admitted=20, refused={}, shed=0, workers=workers or (worker(),),
+    )  # fmt: skip
+    return replace(made, **changes)
+
+
+def snapshot(*pools: PoolSnapshot, **changes) -> Snapshot:
+    ledger = LedgerSnapshot("redis", "redis://127.0.0.1:6390/0", Health.OK)
+    return replace(Snapshot(NOON, True, ledger, pools or (pool(),)), **changes)
+
+
+def facts(processes=None, limit=50, names=("default",)) -> HostInfo:
+    return HostInfo(3.0, processes or {}, {name: Origin(limit, SETTING) for name in names})
+
+
+def found(seen: Snapshot, known: HostInfo | None = None) -> list[Finding]:
+    return list(diagnose(seen, known or facts()).findings)
+
+
+def ids(seen: Snapshot, known: HostInfo | None = None) -> list[str]:
+    return [finding.id for finding in found(seen, known)]
+
+
+def only(seen: Snapshot, known: HostInfo | None = None) -> tuple[str, str, str, str]:
+    """The one finding, without its advice."""
+    (finding,) = found(seen, known)
+    assert finding.advice.endswith(".")
+    return finding.id, finding.severity.value, finding.title, finding.detail
+
+
+# Findings
+
+
+def test_nothing_is_found_where_all_is_well():
+    diagnosis = diagnose(snapshot(), facts())
+    assert (diagnosis.findings, diagnosis.exit_code) == ((), 0)
+
+
+def test_a_ledger_that_is_down_is_all_there_is_to_say():
+    ledger = LedgerSnapshot("redis", "redis://h:1/0", Health.DOWN, "ConnectionError: refused")
+    assert only(snapshot(ledger=ledger, pools=())) == (
+        "ledger-down",
+        "critical",
+        "The ledger cannot be read, so the workers are unknown",
+        "redis at redis://h:1/0: ConnectionError: refused",
+    )
+
+
+def test_a_ledger_that_settles():
+    ledger = LedgerSnapshot("redis", "redis://h:1/0", Health.SETTLING)
+    assert only(snapshot(ledger=ledger))[:3] == (
+        "ledger-settling",
+        "warning",
+        "The ledger started empty or lost its data a moment ago",
+    )
+
+
+@pytest.mark.parametrize(
+    ("total", "median", "handshakes", "title"),
+    [
+        (6400, 21.25, 850, "Herd at 12:03:07 UTC: 850 connects in 1 s, 40 × the median"),
+        (70, 0, 50, "Herd at 12:03:07 UTC: 50 connects in 1 s, and none in most seconds"),
+        (69, 0, 49, None),
+        (6400, 8.6, 85, None),
+        (6400, 8.5, 85, "Herd at 12:03:07 UTC: 85 connects in 1 s, 10 × the median"),
+        # 75 seconds are known, and 73 of them are not among the worst.
+        (850 + 20 + 73 * 20, 0, 850, "Herd at 12:03:07 UTC: 850 connects in 1 s, 42 × the mean"),
+        (199 + 20 + 73 * 20, 0, 199, None),
+    ],
+)
+def test_a_herd_is_a_second_far_above_a_usual_one(total, median, handshakes, title):
+    seen = snapshot(pool(connects=Connects(total, median, (Second(AT, handshakes), Second(AT + 1, 20)))))
+    if title is None:
+        assert found(seen) == []
+    else:
+        assert only(seen) == (
+            "herd",
+            "critical",
+            title,
+            f"Pool default: {total:,} connects in 5 minutes, the most in one second {handshakes} at 12:03:07 UTC, "
+            "20 at 12:03:08 UTC.",
+        )
+
+
+@pytest.mark.parametrize("known", [1, 29, 30, 100, 150])
+def test_steady_connects_are_no_herd_on_a_ledger_that_has_just_begun(known):
+    latest = int(NOON.timestamp())
+    worst = tuple(Second(latest - ago, 60) for ago in range(min(known, 3)))
+    assert found(snapshot(pool(worker(uptime=known), connects=Connects(60 * known, 0, worst)))) == []
+
+
+@pytest.mark.parametrize(
+    ("uptime", "ago", "found_ids"), [(29.9, 5, []), (30.0, 5, ["herd"]), (5.0, 30, ["herd"]), (5.0, 29, [])]
+)
+def test_a_herd_takes_half_a_minute_that_is_known(uptime, ago, found_ids):
+    herd = Connects(850, 0, (Second(int(NOON.timestamp()) - ago, 850),))
+    assert ids(snapshot(pool(worker(uptime=uptime), connects=herd))) == found_ids
+
+
+def test_a_herd_is_seen_at_once_where_there_is_a_median():
+    herd = Connects(5000, 20, (Second(int(NOON.timestamp()), 850),))
+    assert ids(snapshot(pool(worker(uptime=1.0), connects=herd))) == ["herd"]
+
+
+def test_advice_that_names_the_connect_rate_names_the_measured_speed():
+    herd = snapshot(pool(connects=Connects(5000, 20, (Second(AT, 850),)), refused={"crowd": 3}, speed=1412.5))
+    advice = {finding.id: finding.advice for finding in found(herd)}
+    assert (
+        "Set CONNECT_RATE to what the site can take (measured: 1,412.5 connections per second), and" in advice["herd"]
+    )
+    assert advice["refusals"] == (
+        "For crowd: add workers, or set CONNECT_RATE (measured: 1,412.5 connections per second)."
+    )
+    unknown = replace(herd.pools[0], speed=None, refused={"rate": 3})
+    assert not any("measured" in finding.advice for finding in found(snapshot(unknown)))
+
+
+def test_a_herd_that_passed_a_minute_ago_is_a_warning():
+    (finding,) = found(snapshot(pool(connects=Connects(850, 0, (Second(AT - 37, 850),)))))
+    assert (finding.id, finding.severity) == ("herd", Severity.WARNING)
+
+
+def test_a_full_pool_names_its_setting():
+    assert only(snapshot(pool(held=50, level=Level.FULL))) == (
+        "limit-reached",
+        "critical",
+        "Pool default is full",
+        f"50 of 50 slots are held, workers: 1. The limit comes from {SETTING}.",
+    )
+
+
+def test_workers_with_different_settings_are_named_on_each_side():
+    many = tuple(f"web-2:{pid}:ab" for pid in range(5))
+    differs = {
+        "limit": (Side(50, 1, ("web-1:42:ab",)), Side(500, 7, many)),
+        "beat": (Side(10_000, 0, ()), Side(500, 8, many)),
+        "rate": (Side(2, 1, ("web-1:42:ab",)), Side(None, 7, many)),
+    }
+    assert only(snapshot(pool(differs=differs)), facts(limit=70)) == (
+        "settings-differ",
+        "warning",
+        "Workers of pool default have different settings",
+        "The strictest values are in force for all: MAX_CONNECTIONS 50 on web-1 42; "
+        "MAX_CONNECTIONS 500 on web-2 0, web-2 1, web-2 2, web-2 3, web-2 4 and 2 more; "
+        "HEARTBEAT 10 s on workers that have ended; HEARTBEAT 0.5 s on web-2 0, web-2 1, web-2 2, web-2 3, web-2 4 "
+        "and 3 more; "
+        "CONNECT_RATE 2 on web-1 42; CONNECT_RATE unset on web-2 0, web-2 1, web-2 2, web-2 3, web-2 4 and 2 more.",
+    )
+
+
+@pytest.mark.parametrize("level", [Level.WARNING, Level.CRITICAL])
+def test_a_pool_that_fills_up(level):
+    assert only(snapshot(pool(held=46, level=level)))[:3] == ("limit-near", "warning", "Pool default is filling up")
+
+
+def test_another_limit_in_force_than_here():
+    assert only(snapshot(), facts(limit=70)) == (
+        "limit-differs",
+        "warning",
+        "The limit of pool default differs from the settings of this command",
+        f"A worker reported 50; {SETTING} is 70.",
+    )
+
+
+def test_a_blocked_loop_names_the_worst_worker_first():
+    seen = snapshot(pool(worker(load=loads(lag=0.12)), worker(pid=43, load=loads(lag=0.32)), worker(pid=44)))
+    assert only(seen) == (
+        "loop-blocked",
+        "critical",
+        "The event loop of web-1 43 is blocked",
+        "web-1 43: p99 320 ms, CPU 5 %; web-1 42: p99 120 ms, CPU 5 %; 100 ms are allowed",
+    )
+    assert "py-spy dump --pid 43" in found(seen)[0].advice
+
+
+def test_a_blocked_loop_with_its_median_and_longest_delay():
+    lag = Load("lag", 0.296, 0.49, 0.1, 0.3)
+    (finding,) = found(snapshot(pool(worker(load=(lag,)), worker(id="web-1:42:cd", load=(replace(lag, longest=0.4),)))))
+    assert finding.detail.startswith("web-1 42: p50 100 ms, p99 296 ms, max 400 ms, CPU unknown")
+
+
+def test_a_lag_of_100_ms_is_none():
+    assert found(snapshot(pool(worker(load=loads(lag=0.1))))) == []
+
+
+def test_a_blocked_loop_on_a_busy_core_wants_workers():
+    (finding,) = found(snapshot(pool(worker(load=loads(lag=0.2, cpu=0.97)))))
+    assert finding.advice == "The core is busy: add workers, or do less for each message."
+
+
+def test_a_worker_that_is_silent_for_more_than_two_beats_and_a_second():
+    seen = snapshot(pool(worker(last_beat=7.1), worker(pid=43, last_beat=16.04), worker(pid=44, last_beat=7.0)))
+    assert only(seen) == (
+        "worker-silent",
+        "critical",
+        "web-1 43 has stopped reporting",
+        "web-1 43: silent for 16.0 s; web-1 42: silent for 7.1 s; 7 s are allowed",
+    )
+    assert "py-spy dump --pid 43" in found(seen)[0].advice
+    assert ids(seen, replace(facts(), heartbeat=8.0)) == []
+
+
+def test_an_event_loop_is_silent_when_none_of_its_pools_reports():
+    late = worker(last_beat=9.0)
+    one_pool_reports = snapshot(pool(late), pool(worker(last_beat=0.4), name="chat"))
+    one_loop_does_not = snapshot(pool(late, worker(id="web-1:42:cd")))
+    known = facts(names=("default", "chat"))
+    for seen, silence, expected in ((one_pool_reports, 0.4, []), (one_loop_does_not, 9.0, ["worker-silent"])):
+        diagnosis = diagnose(seen, known)
+        assert [process.silence for process in diagnosis.processes] == [silence]
+        assert [finding.id for finding in diagnosis.findings] == expected
+
+
+def test_of_many_workers_the_first_few_are_named():
+    seen = snapshot(pool(*(worker(pid=number, load=loads(lag=0.2)) for number in range(1, 8))))
+    assert found(seen)[0].detail.endswith("web-1 5: p99 200 ms, CPU 5 %; and 2 more; 100 ms are allowed")
+
+
+@pytest.mark.parametrize(
+    ("load", "severity"),
+    [
+        (loads(memory=0.84), None),
+        (loads(memory=0.85), "warning"),
+        (loads(memory=0.5, memory_pressure=0.2), "warning"),
+        (loads(memory=0.95), "critical"),
+        (loads(memory=0.5, memory_pressure=1.0), "critical"),
+        (loads(memory=None), None),
+    ],
+)
+def test_memory_by_the_shares_and_by_what_its_monitor_refuses(load, severity):
+    assert [finding.severity for finding in found(snapshot(pool(worker(load=load))))] == [severity] * bool(severity)
+
+
+def test_memory_with_what_the_process_itself_has():
+    known = facts({("web-1", 42): ProcessInfo(memory=300 * 2**20)})
+    seen = snapshot(pool(worker(load=loads(memory=0.97)), worker(host="web-2", load=loads(memory=0.9))))
+    assert only(seen, known) == (
+        "memory-short",
+        "critical",
+        "A worker is short of memory",
+        "web-1 42: 97 % used, 300 MiB resident; web-2 42: 90 % used",
+    )
+
+
+def test_descriptors_as_seen_now_where_they_can_be_seen():
+    known = facts({("web-1", 42): ProcessInfo(open_files=990, allowed_files=1024)})
+    seen = snapshot(pool(worker(), worker(host="web-2", load=loads(descriptors=0.88))))
+    assert only(seen, known) == (
+        "descriptors-short",
+        "critical",
+        "A worker is short of file descriptors",
+        "web-1 42: 990 of 1,024 open files; web-2 42: 88 % of the open files allowed",
+    )
+
+
+def test_another_monitor_that_refuses():
+    load = (*loads(cpu_pressure=0.64), Load("queue", 7.0, 1.0))
+    assert only(snapshot(pool(worker(load=load)))) == (
+        "monitor-refuses",
+        "warning",
+        "A monitor refuses connections",
+        "web-1 42: 64 % for cpu, 100 % for queue",
+    )
+
+
+def test_a_lag_that_is_over_still_refuses_for_a_while():
+    assert ids(snapshot(pool(worker(load=loads(lag=0.08, lag_pressure=0.1))))) == ["monitor-refuses"]
+    assert ids(snapshot(pool(worker(load=loads(lag=0.3, lag_pressure=0.5))))) == ["loop-blocked"]
+
+
+@pytest.mark.parametrize(
+    ("sockets", "expected"),
+    [(16, ["sockets-missing"]), (17, []), (20, []), (31, []), (32, ["sockets-beyond"]), (None, [])],
+)
+def test_sockets_that_differ_from_what_is_counted(sockets, expected):
+    known = facts({("web-1", 42): ProcessInfo(None if sockets is None else {8000: 10, 8001: sockets - 10})})
+    assert ids(snapshot(), known) == expected
+    if expected:
+        assert found(snapshot(), known)[0].detail == f"web-1 42: {sockets} established, 20 counted"
+
+
+def test_a_connection_with_a_slot_in_two_pools_is_one_socket():
+    seen = snapshot(pool(), pool(worker(held=15), name="chat"))
+    known = facts({("web-1", 42): ProcessInfo({8000: 20})}, names=("default", "chat"))
+    diagnosis = diagnose(seen, known)
+    (process,) = diagnosis.processes
+    assert (process.held, process.connections, process.sockets) == (35, 20, 20)
+    assert diagnosis.findings == ()
+
+
+def test_event_loops_of_one_process_are_looked_at_together():
+    seen = snapshot(pool(worker(), worker(id="web-1:42:cd", held=3, load=loads(lag=0.3))))
+    (process,) = diagnose(seen, facts()).processes
+    assert (process.held, process.connections, process.reading("lag")) == (23, 23, 0.3)
+
+
+def test_no_worker():
+    seen = snapshot(pool(workers=(), held=0))
+    assert only(seen)[:3] == ("no-worker", "warning", "No worker is known")
+
+
+def test_admission_switched_off():
+    assert only(snapshot(pool(workers=(), held=0), enabled=False))[0] == "admission-off"
+
+
+def test_counts_that_cannot_be_seen():
+    ledger = LedgerSnapshot("memory", "this process", Health.OK)
+    assert only(snapshot(pool(workers=(), held=0), ledger=ledger))[0] == "counts-unseen"
+
+
+def test_full_channels_that_ended_connections():
+    assert only(snapshot(pool(channels_full=7)))[:3] == (
+        "channels-full",
+        "warning",
+        "Full channels have ended 7 connections of pool default so far",
+    )
+
+
+def test_consumers_that_accept_too_late():
+    (finding,) = found(snapshot(pool(unaccepted=4)))
+    assert (finding.id, finding.severity) == ("accepts-late", "warning")
+    assert finding.title == "Consumers of pool default have not accepted 4 connections in time so far"
+    assert "database_sync_to_async" in finding.advice
+
+
+def test_handlers_that_outlive_their_client():
+    assert only(snapshot(pool(outlived=20)))[:3] == (
+        "handlers-outlive",
+        "note",
+        "Handlers of pool default have outlived their client 20 times so far",
+    )
+
+
+def test_events_that_were_dropped():
+    assert only(snapshot(pool(events_dropped=1200)))[:3] == (
+        "events-dropped",
+        "warning",
+        "Workers have dropped 1,200 events of pool default so far",
+    )
+
+
+def test_damaged_counts_that_were_put_right():
+    assert only(snapshot(pool(healed=3)))[:3] == (
+        "ledger-damaged",
+        "warning",
+        "Damaged counts of pool default in the ledger were repaired 3 times so far",
+    )
+
+
+def test_unexpected_errors_name_the_worker_and_their_kinds():
+    faulty = worker(pid=43, faults={"OverflowError": 2, "OSError": 1200})
+    loops = (worker(faults={"OSError": 3}), worker(id="web-1:42:cd", faults={"OSError": 1, "ValueError": 1}))
+    assert only(snapshot(pool(*loops, faulty, worker(pid=44)))) == (
+        "heartbeat-errors",
+        "warning",
+        "The heartbeat of web-1 43 has had unexpected errors",
+        "web-1 43: 1,200 OSError, 2 OverflowError; web-1 42: 4 OSError, 1 ValueError; since the worker started",
+    )
+
+
+def test_every_reason_has_advice():
+    assert {*REFUSED} == {*Reason}
+
+
+def test_refusals_are_noted_by_reason():
+    seen = snapshot(pool(refused={"ledger": 2, "full": 1480, "rate": 0}))
+    assert only(seen) == (
+        "refusals",
+        "note",
+        "Pool default has refused 1,482 connections so far",
+        "By reason: 1,480 full, 2 ledger",
+    )
+    assert diagnose(seen, facts()).exit_code == 0
+    assert found(seen)[0].advice == "For full: raise the limit, if there is room."
+
+
+def test_the_gravest_comes_first_and_the_cause_before_what_it_causes():
+    herd = Connects(850, 0, (Second(AT, 850),))
+    busy = worker(load=(*loads(lag=0.4, memory=0.96, descriptors=0.96), Load("queue", 1.0, 0.5)))
+    full = pool(busy, held=50, level=Level.FULL, refused={"full": 9}, connects=herd)
+    assert ids(snapshot(full), facts({("web-1", 42): ProcessInfo({80: 5})})) == [
+        "herd", "memory-short", "descriptors-short", "loop-blocked", "limit-reached",
+        "monitor-refuses", "sockets-missing", "refusals",
+    ]  # fmt: skip
+
+
+def test_the_exit_code_is_that_of_the_gravest():
+    assert diagnose(snapshot(pool(held=46, level=Level.CRITICAL)), facts()).exit_code == 1
+    assert diagnose(snapshot(pool(held=50, level=Level.FULL)), facts()).exit_code == 2
+
+
+# Host
+
+
+async def test_the_sockets_of_this_process_by_port(admission):
+    settings = admission(POOLS={"chat": {"MAX_CONNECTIONS": 7}})
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_server(("127.0.0.1", 0)) as idle:
+        clients = [socket.create_connection(server.getsockname()) for _ in range(3)]
+        accepted = [server.accept()[0] for _ in range(3)]
+        ours = worker(host=host(), pid=os.getpid(), uptime=0.1)
+        seen = gather(snapshot(pool(ours, worker(), worker(host=host(), pid=2**22 + 5))), settings)
+        (process,) = seen.processes.values()
+        ports = {each.getsockname()[1]: count for each, count in ((server, 3), (idle, 0))}
+        assert {port: process.sockets[port] for port in ports} == ports
+        for each in (*clients, *accepted):
+            each.close()
+    assert list(seen.processes) == [(host(), os.getpid())]
+    assert process.open_files > 3
+    assert process.allowed_files == psutil.Process().rlimit(psutil.RLIMIT_NOFILE)[0]
+    assert process.memory > 2**20
+    assert seen.origins["chat"] == Origin(7, "CHANNELS_ADMISSION['POOLS']['chat']['MAX_CONNECTIONS']")
+
+
+def test_another_process_under_the_number_of_a_worker_is_not_taken_for_it(admission):
+    older = worker(host=host(), pid=os.getpid(), uptime=10**9)
+    assert gather(snapshot(pool(older)), admission()).processes == {}
+
+
+def test_what_the_kernel_does_not_tell_is_unknown(admission, monkeypatch):
+    def denied(*_):
+        raise psutil.AccessDenied
+
+    for name in ("net_connections", "num_fds", "memory_info"):
+        monkeypatch.setattr(psutil.Process, name, denied)
+    seen = gather(snapshot(pool(worker(host=host(), pid=os.getpid(), uptime=0.1))), admission())
+    assert list(seen.processes.values()) == [ProcessInfo()]
+
+
+def test_where_a_limit_is_written(admission):
+    admission(MAX_CONNECTIONS=9, POOLS={"chat": {"MAX_CONNECTIONS": 7}, "feed": {}})
+    assert conf.origin("chat", "MAX_CONNECTIONS") == "CHANNELS_ADMISSION['POOLS']['chat']['MAX_CONNECTIONS']"
+    assert conf.origin("feed", "MAX_CONNECTIONS") == SETTING
+    assert conf.origin("default", "WARN_AT") == "the default"
+
+
+@pytest.mark.parametrize(
+    ("configured", "layer"),
+    [
+        ({}, Layer()),
+        ({"BACKEND": "channels.layers.InMemoryChannelLayer"}, Layer("channels.layers.InMemoryChannelLayer", 100)),
+        (
+            {"BACKEND": "channels_redis.core.RedisChannelLayer", "CONFIG": {"capacity": 1500}},
+            Layer("channels_redis.core.RedisChannelLayer", 1500),
+        ),
+        (
+            {"BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer", "CONFIG": {"capacity": 1500}},
+            Layer("channels_redis.pubsub.RedisPubSubChannelLayer"),
+        ),
+        ({"BACKEND": "no.such.Layer"}, Layer("no.such.Layer")),
+    ],
+)
+def test_the_channel_layer(admission, settings, configured, layer):
+    settings.CHANNEL_LAYERS = {"default": configured} if configured else {}
+    assert gather(snapshot(), admission()).layer == layer
+
+
+# On a terminal and as JSON
+
+
+def shown(diagnosis: Diagnosis, **options) -> str:
+    return printed(render(diagnosis), **options)
+
+
+def test_the_sample_in_the_documents_is_what_is_printed_in_eighty_columns():
+    connects = Connects(6400, 21, (Second(AT, 850), Second(AT + 1, 97)))
+    ours = worker(held=310, load=loads(lag=0.004))
+    theirs = worker(host="web-2", pid=7, held=290, load=loads(lag=0.003, memory=0.55, descriptors=0.3))
+    full = pool(ours, theirs, held=600, limit=1000, refused={"lag": 212}, connects=connects)
+    known = facts({("web-1", 42): ProcessInfo({8000: 312}, 331, 1024, 64 * 2**20)}, limit=1000)
+    known = replace(known, layer=Layer("channels_redis.core.RedisChannelLayer", 100))
+    text = shown(diagnose(snapshot(full), known))
+    (sample,) = re.findall(r"^```\n(Diagnosis .*?)\n```", PAGE, re.MULTILINE | re.DOTALL)
+    assert text.splitlines() == sample.splitlines()
+    assert max(map(len, text.splitlines())) <= WIDTH
+
+
+def test_each_port_has_its_line():
+    text = shown(diagnose(snapshot(), facts({("web-1", 42): ProcessInfo({8000: 19, 8001: 1})})))
+    assert "  42 8000      19 " in text
+    assert [line.split() for line in text.splitlines() if " 8001 " in line] == [["8001", "1"]]
+
+
+def test_a_sound_site_is_told_so():
+    assert "Nothing needs attention." in shown(diagnose(snapshot(), facts()))
+
+
+def test_what_the_ledger_says_is_neither_markup_nor_obeyed():
+    hostile = "[red]a[/red]\x1b[31m\x07\u202e\n[b]"
+    bad = worker(host=hostile, server=hostile, load=(*loads(lag=0.3), Load(hostile, 1.0, 1.0)))
+    ledger = LedgerSnapshot(hostile, hostile, Health.DOWN, hostile)
+    text = shown(diagnose(snapshot(pool(bad, refused={hostile: 3}), ledger=ledger), facts()))
+    assert set(text) & {"\x1b", "\x07", "\u202e"} == set()
+    assert "[red]a[/red]?[31m?? [b]" in " ".join(text.split())
+    assert max(map(len, text.splitlines())) <= WIDTH
+
+
+def test_the_largest_numbers_fit():
+    known = ProcessInfo({65535: 1_000_000}, 1_000_000, 1_048_576, 2**40)
+    busy = worker(pid=4194304, held=10_000_000, load=loads(lag=123.456, memory=1, descriptors=1, cpu=12.34))
+    text = shown(diagnose(snapshot(pool(busy)), facts({("web-1", 4194304): known})))
+    assert max(map(len, text.splitlines())) <= WIDTH
+
+
+def test_a_severity_has_a_colour_and_needs_none():
+    diagnosis = diagnose(snapshot(pool(held=50, level=Level.FULL)), facts())
+    assert "\x1b[1;31mCritical" in shown(diagnosis, color_system="standard", force_terminal=True)
+    assert "Critical" in shown(diagnosis)
+
+
+@pytest.mark.parametrize("shape", [Diagnosis, Finding, Limit, Process, Layer])
+def test_help_tells_every_field_of_the_json(shape):
+    text = Command().create_parser("manage.py", "ws_status").format_help()
+    shape_told = text.partition("--diagnose --json")[2]
+    assert [field.name for field in fields(shape) if field.name not in shape_told] == []
+
+
+def test_the_command_exits_with_what_it_found(admission):
+    admission(MAX_CONNECTIONS=5)
+    out = io.StringIO()
+    with pytest.raises(SystemExit) as caught:
+        call_command("ws_status", "--diagnose", "--json", stdout=out)
+    told = json.loads(out.getvalue())
+    assert caught.value.code == told["exit_code"] == 1
+    assert [finding["id"] for finding in told["findings"]] == ["counts-unseen"]
+
+
+def test_a_ledger_that_is_down_exits_with_2(admission):
+    admission(LEDGER="redis://127.0.0.1:1/0")
+    out = io.StringIO()
+    with pytest.raises(SystemExit) as caught:
+        call_command("ws_status", "--diagnose", stdout=out)
+    assert caught.value.code == 2
+    assert "1  The ledger cannot be read, so the workers are unknown" in out.getvalue()
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_wrong_settings_exit_with_2_since_1_would_be_a_warning(settings, options):
+    settings.CHANNELS_ADMISSION = {"MAX_CONNECTIONS": "many"}
+    out = io.StringIO()
+    with pytest.raises(CommandError, match=r"\['MAX_CONNECTIONS'\] must be a whole number") as caught:
+        call_command("ws_status", "--diagnose", *options, stdout=out)
+    assert (out.getvalue(), caught.value.returncode) == ("", 2)
+
+
+def test_it_looks_at_all_pools(admission):
+    admission()
+    with pytest.raises(CommandError, match="not allowed with argument"):
+        call_command("ws_status", "--diagnose", "--pool=default")
+
+
+def test_the_documents_tell_every_finding():
+    table = PAGE.partition("| finding |")[2].partition("\n\n")[0]
+    told = re.findall(r"`([a-z]+-?[a-z]+)`", table)
+    assert sorted(told) == sorted(WEIGHTS)
