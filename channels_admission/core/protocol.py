@@ -1,6 +1,6 @@
 """The messages between limiter and ledger: reports and replies, and the asks of handshakes."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from .counters import Counters, Reason
@@ -8,6 +8,7 @@ from .levels import Edge, Level
 from .overrides import NOTHING_SET, Controls
 from .readings import Load
 from .shares import Bound, Class
+from .tickets import Ticket
 
 Key = bytes
 """What a slot is counted under: a keyed hash of :data:`KEY_BYTES` bytes."""
@@ -28,10 +29,12 @@ class Refusal:
 
     reason: str
     retry_after: float
+    ticket: str = ""
+    """The client's place in the line, or an empty text."""
 
     def after(self, delay: float, least: float) -> "Refusal":
         """The same refusal ``delay`` seconds later: the same retry time, but at least ``least`` seconds from then."""
-        return Refusal(self.reason, max(least, self.retry_after - delay)) if delay else self
+        return replace(self, retry_after=max(least, self.retry_after - delay)) if delay else self
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +101,24 @@ class Tried(NamedTuple):
     """The index of the quota."""
     key: Key
     number: int
+
+
+class Shown(NamedTuple):
+    """A ticket that a waiting handshake has shown. The limiter has found it to be whole, of this pool and in time."""
+
+    index: int
+    """The index of its handshake among the asks; where there are none, among the wanted."""
+    ticket: Ticket
+
+
+class Turn(NamedTuple):
+    """The answer to a shown ticket whose handshake is refused, but not by a quota or a rate of attempts."""
+
+    index: int
+    """The index of its handshake."""
+    wait: float | None
+    """Seconds until the client should come again with it: what is left of its time, or a short wait. None for a ticket
+    that was redeemed before: its handshake is refused as one without a ticket."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +199,8 @@ class Report:
     retired: bool = False
     """Whether a later worker of this process, with other settings, has replaced this one, so that its settings no
     longer count."""
+    shown: tuple[Shown, ...] = ()
+    """The tickets of the waiting handshakes."""
     fair: Fair | None = None
     """Only in a pool with quotas or classes; ``wanted`` is then the number of asks that are not late."""
 
@@ -219,6 +242,12 @@ class Reply:
     edges: tuple[Edge, ...] = ()
     """Changes of the level, the oldest first, that this worker alone must send as alerts."""
     neighbours: tuple[Neighbour, ...] = ()
+    granted_shown: tuple[int, ...] = ()
+    """In a pool without quotas and classes, the indices of those handshakes with tickets that are granted; the others
+    that are granted are the first without one."""
+    turns: tuple[Turn, ...] = ()
+    has_line: bool = False
+    """Whether slots that become free belong to clients in the line: the worker must not use them again itself."""
     verdicts: tuple[str, ...] = ()
     """For each ask the reason of its refusal; empty if granted."""
     waits: tuple[float, ...] = ()
