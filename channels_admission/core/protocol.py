@@ -106,15 +106,15 @@ class Tried(NamedTuple):
 class Shown(NamedTuple):
     """A ticket that a waiting handshake has shown. The limiter has found it to be whole, of this pool and in time."""
 
-    index: int
-    """The index of its handshake among the asks; where there are none, among the wanted."""
+    handshake: int
+    """Its index among the asks; where there are none, among the wanted."""
     ticket: Ticket
 
 
 class Turn(NamedTuple):
     """The answer to a shown ticket whose handshake is refused, but not by a quota or a rate of attempts."""
 
-    index: int
+    handshake: int
     """The index of its handshake."""
     wait: float | None
     """Seconds until the client should come again with it: what is left of its time, or a short wait. None for a ticket
