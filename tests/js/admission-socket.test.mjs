@@ -212,6 +212,7 @@ describe("the wait", () => {
       code: 1013,
       reason: "Try Again Later; retry-after=7",
       hinted: true,
+      hasPlace: false,
       delay: 7000,
       retryAt: EPOCH + 7000,
       paused: null,
@@ -325,6 +326,98 @@ describe("the hint", () => {
     page.open();
     for (let loss = 0; loss < 50; loss += 1) {
       assert.ok(page.failAndWait((attempt) => attempt.refuse("retry-after=0")) >= FLOOR);
+    }
+  });
+});
+
+describe("the ticket", () => {
+  const [FIRST, SECOND] = ["ZDzeqmQ84qoqGh5SPe0XbA3_", "ZD0B-GQ9BfgAmVvIw-k2e8Qz"];
+  const refuse = (ticket) => (attempt) => attempt.refuse(`Try Again Later; ticket=${ticket}; retry-after=7`);
+  const urls = () => page.attempts.map(({ url }) => url);
+
+  it("goes into the URL of the next attempt, and not into that of the page", () => {
+    const socket = page.open();
+    page.failAndWait(refuse(FIRST));
+    page.failAndWait(refuse(SECOND));
+    assert.deepEqual(urls(), ["ws://server/", ...[FIRST, SECOND].map((ticket) => `ws://server/?admission_ticket=${ticket}`)]);
+    assert.equal(socket.url, "ws://server/");
+  });
+
+  for (const [given, asked] of [
+    ["ws://server/room?a=b%20c&flag&&d=%c3%a9+/?", "ws://server/room?a=b%20c&flag&&d=%c3%a9+/?&admission_ticket="],
+    ["ws://server/room?", "ws://server/room?admission_ticket="],
+    ["ws://server/?admission_ticket=old&a=1&admission_ticket=", "ws://server/?a=1&admission_ticket="],
+    ["ws://server/?admission_tickets=1", "ws://server/?admission_tickets=1&admission_ticket="],
+    ["ws://server/?x_admission_ticket=1", "ws://server/?x_admission_ticket=1&admission_ticket="],
+  ]) {
+    it(`leaves the rest of the URL as it is: ${given}`, () => {
+      const socket = page.open({}, [], given);
+      page.failAndWait(refuse(FIRST));
+      assert.deepEqual(urls(), [given, asked + FIRST]);
+      assert.equal(socket.url, given);
+    });
+  }
+
+  it("goes into the URL as it was when the socket was made", () => {
+    const url = new URL("ws://server/room");
+    const socket = page.open({}, [], url);
+    url.pathname = "/other";
+    page.failAndWait(refuse(FIRST));
+    assert.equal(page.attempt.url, `ws://server/room?admission_ticket=${FIRST}`);
+    assert.equal(socket.url, "ws://server/room");
+  });
+
+  it("is told by the wait, before the page hears of the close", () => {
+    const socket = page.open();
+    const places = [];
+    socket.onclose = socket.onwait = () => places.push(socket.waiting.hasPlace);
+    page.failAndWait(refuse(FIRST));
+    page.failAndWait((attempt) => attempt.drop());
+    page.failAndWait((attempt) => attempt.refuse());
+    assert.deepEqual(places, [true, true, true, true, false, false]);
+  });
+
+  it("is kept while the page is hidden, and told so", () => {
+    const socket = page.open();
+    page.show(false);
+    refuse(FIRST)(page.attempt);
+    page.clock.advance(7000);
+    assert.deepEqual([socket.waiting.paused, socket.waiting.hasPlace], ["hidden", true]);
+    page.show(true);
+    assert.equal(page.attempt.url, `ws://server/?admission_ticket=${FIRST}`);
+  });
+
+  it("is dropped when a message comes, however soon", () => {
+    page.open();
+    page.failAndWait(refuse(FIRST));
+    page.attempt.accept();
+    page.attempt.say("welcome");
+    page.failAndWait();
+    assert.equal(page.attempt.url, "ws://server/");
+  });
+
+  it("goes with an attempt that the page asks for, also after the end", () => {
+    const socket = page.open({ maxAttempts: 1 });
+    refuse(FIRST)(page.attempt);
+    page.clock.advance(FLOOR);
+    socket.reconnect();
+    page.attempt.drop();
+    assert.equal(socket.waiting, null);
+    page.clock.advance(FLOOR);
+    socket.reconnect();
+    refuse(SECOND)(page.attempt);
+    socket.close();
+    page.clock.advance(FLOOR);
+    socket.reconnect();
+    assert.deepEqual(urls().slice(1), [FIRST, FIRST, SECOND].map((ticket) => `ws://server/?admission_ticket=${ticket}`));
+  });
+
+  it("is not read from an endless reason in endless time", () => {
+    const long = ["; ticket=".repeat(20_000), `ticket=${FIRST}; `.repeat(5000), `;${" ".repeat(20_000)}`.repeat(3)];
+    for (const text of long) {
+      const socket = page.open();
+      page.attempt.refuse(text);
+      assert.equal(socket.waiting.hasPlace, false);
     }
   });
 });

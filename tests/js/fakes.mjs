@@ -161,8 +161,8 @@ export class Page {
   }
 
   /** An AdmissionSocket whose events are noted in `seen`. */
-  open(options = {}, protocols = undefined) {
-    const socket = new AdmissionSocket("ws://server/", protocols, { platform: this.platform, ...options });
+  open(options = {}, protocols = undefined, url = "ws://server/") {
+    const socket = new AdmissionSocket(url, protocols, { platform: this.platform, ...options });
     socket.seen = [];
     for (const type of ["open", "message", "error", "close", "wait"]) {
       socket.addEventListener(type, (event) => socket.seen.push(event.data ?? event.code ?? event.type));

@@ -5,6 +5,9 @@
  * `retry-after=SECONDS`. This class waits that long, or without a hint for a random time that grows
  * with every failure. Two attempts are never closer than `floor`.
  *
+ * A reason may also contain a ticket, the client's place in the line. The next attempt hands it back as the query
+ * parameter `admission_ticket`; `url` stays without it.
+ *
  * Each attempt looks like a WebSocket of its own: at most one `open`, its messages, perhaps an
  * `error`, and one `close`. The `open` of a connection that is closed within `settle`, such as a
  * refused one, does not fire. Between two attempts `readyState` is CLOSED, `waiting` has the time
@@ -17,12 +20,15 @@ globalThis.AdmissionSocket ??= (() => {
 
   const STATES = { CONNECTING: 0, OPEN: 1, CLOSING: 2, CLOSED: 3 };
   const EVENTS = ["open", "message", "error", "close", "wait"];
-  const HINT = /(?:^|;\s*)retry-after=(\d{1,5}(?:\.\d{1,3})?)$/;
+  // The hint, and the ticket if there is one directly before it.
+  const HINT = /(?:^|; *)(?:ticket=([A-Za-z0-9_-]{24}); *)?retry-after=(\d{1,5}(?:\.\d{1,3})?)$/;
+  const TICKET = "admission_ticket";
 
   // Codes after which a retry would end in the same way. All others, such as 1001, 1005 and 1006, are retried.
   const FINAL = new Set([1000, 1002, 1003, 1007, 1008, 1009, 1010]);
   const APPLICATION = 3000; // from here on the application has said why; it means it
   const BUSY = 4013; // what servers send that cannot send 1013
+  const UNANSWERED = 1006; // the code of an end without a close frame
 
   const LONGEST_TIMER = 2 ** 31 - 1; // browsers take anything longer for no time at all
   const MOST_DOUBLINGS = 30;
@@ -62,9 +68,23 @@ globalThis.AdmissionSocket ??= (() => {
 
   /** The hint in a close reason, or null. */
   function hintOf(reason, longest) {
-    const [, seconds] = HINT.exec(reason) ?? [];
+    const [, , seconds] = HINT.exec(reason) ?? [];
     const hint = 1000 * Number(seconds);
     return hint <= longest ? hint : null;
+  }
+
+  /** The ticket in a close reason, or null. */
+  function ticketOf(reason) {
+    return HINT.exec(reason)?.[1] ?? null;
+  }
+
+  /** `address` with the ticket in its query; the other parameters stay as they are written. */
+  function withTicket(address, ticket) {
+    const url = new URL(address);
+    const others = url.search ? url.search.slice(1).split("&") : [];
+    const kept = others.filter((parameter) => !parameter.startsWith(`${TICKET}=`));
+    url.search = [...kept, `${TICKET}=${ticket}`].join("&");
+    return url.href;
   }
 
   /** A random wait, uniform from the floor on, so that clients that fail together do not return together. */
@@ -87,7 +107,7 @@ globalThis.AdmissionSocket ??= (() => {
     return { ...DEFAULTS, ...Object.fromEntries(given) };
   }
 
-  /** The wait for an attempt: its time, and the close before it. */
+  /** The wait for an attempt: its time, whether it has a place in the line, and the close before it. */
   class Wait {
     #now;
 
@@ -147,6 +167,7 @@ globalThis.AdmissionSocket ??= (() => {
 
     #options;
     #platform;
+    #url; // without a ticket
     #protocols;
     #queue;
     #socket = null;
@@ -158,6 +179,7 @@ globalThis.AdmissionSocket ??= (() => {
     #closedAt = -Infinity;
     #attempt = 0; // retries since a connection last stayed open
     #loss = null; // the last close event
+    #ticket = null; // handed back by the next attempt
     #waiting = null;
     #due = () => this.#retry();
 
@@ -167,11 +189,13 @@ globalThis.AdmissionSocket ??= (() => {
       this.#platform = { ...PLATFORM, ...this.#options.platform };
       this.#protocols = protocols;
       this.#queue = new Queue(this.#options.queue);
-      this.#connect(url);
+      this.#url = url;
+      this.#connect();
+      this.#url = this.#socket.url;
     }
 
     get url() {
-      return this.#socket.url;
+      return this.#url;
     }
 
     get protocol() {
@@ -231,13 +255,14 @@ globalThis.AdmissionSocket ??= (() => {
         this.#wait(delay, false);
         this.dispatchEvent(new Event("wait"));
       } else {
-        this.#connect(this.url);
+        this.#connect();
       }
     }
 
-    #connect(url) {
+    #connect() {
       this.#stopWaiting();
-      const socket = new this.#platform.WebSocket(url, this.#protocols);
+      const address = this.#ticket === null ? this.#url : withTicket(this.#url, this.#ticket);
+      const socket = new this.#platform.WebSocket(address, this.#protocols);
       socket.binaryType = this.#binaryType;
       socket.onopen = () => this.#settle();
       socket.onmessage = (event) => this.#receive(event);
@@ -260,6 +285,7 @@ globalThis.AdmissionSocket ??= (() => {
       if (this.#isOpen || this.#socket.readyState !== STATES.OPEN) return;
       this.#platform.clearTimeout(this.#timer);
       this.#isOpen = true;
+      this.#ticket = null;
       this.dispatchEvent(new Event("open"));
       // Messages sent by the page's open handler go first: queued ones may depend on them.
       for (const message of this.#queue.take()) {
@@ -278,6 +304,8 @@ globalThis.AdmissionSocket ??= (() => {
       this.#platform.clearTimeout(this.#timer);
       this.#closedAt = this.#platform.now();
       this.#loss = event;
+      // An attempt without an answer did not use up the ticket.
+      if (event.code !== UNANSWERED) this.#ticket = ticketOf(event.reason);
       if (this.#closedAt - this.#openedAt >= this.#options.minUptime) this.#attempt = 0;
       if (this.#isEnded || this.#attempt >= this.#options.maxAttempts || this.#options.isFinal(event)) {
         this.#end();
@@ -302,15 +330,16 @@ globalThis.AdmissionSocket ??= (() => {
       const delay = Math.min(Math.ceil(time), LONGEST_TIMER);
       const { now } = this.#platform;
       const { code, reason } = this.#loss;
-      const fields = { attempt: this.#attempt, code, reason, hinted, delay, retryAt: now() + delay, paused: null };
-      this.#waiting = new Wait(fields, now);
+      const times = { delay, retryAt: now() + delay, paused: null };
+      const hasPlace = this.#ticket !== null;
+      this.#waiting = new Wait({ attempt: this.#attempt, code, reason, hinted, hasPlace, ...times }, now);
       this.#timer = this.#platform.setTimeout(this.#due, delay);
     }
 
     #retry() {
       const paused = this.#obstacle();
       if (paused === null) {
-        this.#connect(this.url);
+        this.#connect();
       } else if (paused !== this.#waiting.paused) {
         this.#platform.document?.addEventListener("visibilitychange", this.#due);
         this.#platform.events.addEventListener("online", this.#due);

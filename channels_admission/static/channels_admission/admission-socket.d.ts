@@ -10,6 +10,8 @@ export interface AdmissionWait {
   readonly reason: string;
   /** Whether the wait is the server's hint. */
   readonly hinted: boolean;
+  /** Whether the attempt will hand back a ticket: a place in the line that the server has given. */
+  readonly hasPlace: boolean;
   /** The length of the wait when it began. */
   readonly delay: number;
   /** The time of the attempt, since 1970. */
