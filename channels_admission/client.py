@@ -10,8 +10,9 @@
             pass
 
 It waits like ``AdmissionSocket`` in the browser: as long as the server's ``retry-after=SECONDS`` says, or without that
-for a random time that grows with every failure. :class:`Retries` has the rule without I/O, :func:`connections` applies
-it. All times are in seconds. Django is not needed: ``pip install channels-admission[client]``.
+for a random time that grows with every failure. A ticket, the client's place in the line, goes back to the server with
+the next attempt as the header ``Admission-Ticket``. :class:`Retries` has the rule without I/O, :func:`connections`
+applies it. All times are in seconds. Django is not needed: ``pip install channels-admission[client]``.
 """
 
 import asyncio
@@ -24,12 +25,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from websockets.asyncio.client import ClientConnection, connect
+from websockets.datastructures import Headers
 from websockets.exceptions import InvalidMessage, InvalidStatus, SecurityError
 from websockets.http11 import Response
 from websockets.protocol import State
 
 SECONDS = re.compile(r"\d{1,5}(?:\.\d{1,3})?", re.ASCII)
-HINT = re.compile(rf"(?:^|;\s*)retry-after=({SECONDS.pattern})\Z", re.ASCII)
+TICKET = re.compile(r"[A-Za-z0-9_-]{24}", re.ASCII)
+HINT = re.compile(
+    rf"(?:^|; *)(?:ticket=(?P<ticket>{TICKET.pattern}); *)?retry-after=(?P<seconds>{SECONDS.pattern})\Z", re.ASCII
+)
+"""The end of a reason: the hint, and the ticket if there is one directly before it."""
+TICKET_HEADER = "Admission-Ticket"
 FINAL = {1000, 1002, 1003, *range(1007, 1011)}
 """Close codes after which a retry would end the same way. After 1001, 1005, 1006 and others a retry may succeed."""
 APPLICATION = 3000
@@ -38,6 +45,8 @@ BUSY = 4013
 """Means the same as 1013, Try Again Later."""
 PASSING = {429, 500, 502, 503, 504}
 """HTTP statuses of a refused handshake after which a retry may succeed."""
+UNANSWERED = 1006
+"""The code of an end without a close frame."""
 CLOSE_CODES = 1000
 """Codes from here on are close codes; lower ones are HTTP statuses."""
 MOST_DOUBLINGS = 30
@@ -50,7 +59,7 @@ class Ending:
     code: int | None = None
     """The close code, or the HTTP status of a refused handshake; None if there was neither."""
     reason: str = ""
-    """The close reason, or the retry time of an HTTP response."""
+    """The close reason, or the same with the retry time and the ticket of an HTTP response."""
     uptime: float = 0.0
     """How long the connection was open."""
 
@@ -63,6 +72,19 @@ class Ending:
             return self.code not in PASSING
         own = self.code >= APPLICATION and self.code != BUSY
         return (self.code in FINAL or own) and not HINT.search(self.reason)
+
+    @property
+    def ticket(self) -> str:
+        """The place in the line that the server gives, or an empty text."""
+        found = HINT.search(self.reason)
+        return (found["ticket"] or "") if found else ""
+
+    @property
+    def is_answer(self) -> bool:
+        """Whether the server has answered: with a close frame, or with an HTTP response that has a hint."""
+        if self.code is None or self.code == UNANSWERED:
+            return False
+        return self.code >= CLOSE_CODES or HINT.search(self.reason) is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +109,7 @@ class RetryPolicy:
     def hint(self, reason: str) -> float | None:
         """The wait in ``reason``, at least the floor; None if there is none, or it is too long."""
         found = HINT.search(reason)
-        seconds = float(found[1]) if found else None
+        seconds = float(found["seconds"]) if found else None
         return None if seconds is None or seconds > self.max_hint else max(self.floor, seconds)
 
     def bounds(self, attempt: int, *, was_up: bool = False) -> tuple[float, float]:
@@ -104,12 +126,16 @@ class Retries:
         self.policy = policy
         self.attempt = 0
         """Retries since a connection last stayed open."""
+        self.ticket = ""
+        """The ticket for the next attempt, or an empty text."""
         self._rng = rng
 
     def after(self, ending: Ending) -> float | None:
         """Seconds to wait after ``ending``, or None for no retry."""
         if ending.uptime >= self.policy.min_uptime:
             self.attempt = 0
+        if ending.is_answer or ending.uptime >= self.policy.settle:
+            self.ticket = ending.ticket
         if ending.is_final:
             return None
         self.attempt += 1
@@ -130,6 +156,13 @@ class Wait:
     attempt: int
     """The number of the retry since a connection last stayed open, from 1."""
     ending: Ending
+    ticket: str = ""
+    """The ticket that the retry will hand back, or an empty text."""
+
+    @property
+    def has_place(self) -> bool:
+        """Whether the client has a place in the line."""
+        return bool(self.ticket)
 
 
 async def connections(
@@ -151,9 +184,10 @@ async def connections(
     ``on_wait`` is called before each wait. ``options`` are those of ``websockets``' ``connect``.
     """
     retries = Retries(policy, rng)
+    headers = Headers(options.pop("additional_headers", None) or ())
     while True:
         try:
-            connection = await connect(uri, **options)
+            connection = await connect(uri, additional_headers=_with_ticket(headers, retries.ticket), **options)
         except (OSError, InvalidMessage, InvalidStatus, SecurityError) as error:
             ending = _failure(error)
             if ending is None or ending.is_final:
@@ -172,8 +206,19 @@ async def connections(
         if seconds is None:
             return
         if on_wait is not None:
-            on_wait(Wait(seconds, retries.attempt, ending))
+            on_wait(Wait(seconds, retries.attempt, ending, retries.ticket))
         await sleep(seconds)
+
+
+def _with_ticket(headers: Headers, ticket: str) -> Headers:
+    """A copy of ``headers`` with ``ticket`` instead of any other, or the same if there is none."""
+    if not ticket:
+        return headers
+    sent = headers.copy()
+    if TICKET_HEADER in sent:
+        del sent[TICKET_HEADER]
+    sent[TICKET_HEADER] = ticket
+    return sent
 
 
 async def _end_of(connection: ClientConnection, clock: Callable[[], float]) -> float:
@@ -191,12 +236,18 @@ def _failure(error: Exception) -> Ending | None:
 
 
 def advice(response: Response) -> str:
-    """The hint of an HTTP response: its body if that ends with one, which has tenths of seconds, else its header.
+    """The hint of an HTTP response, with its ticket if it has one: its body if that ends with a hint, which has tenths
+    of seconds, else the same from its headers.
 
-    The least of several headers, or of several numbers in one, counts.
+    The least of several retry times counts, and the first of several tickets.
     """
     body = bytes(response.body or b"").decode(errors="replace")
     if HINT.search(body):
         return body
-    given = [number.strip() for line in response.headers.get_all("Retry-After") for number in line.split(",")]
-    return f"retry-after={min(filter(SECONDS.fullmatch, given), key=float, default='')}"
+    seconds = min(filter(SECONDS.fullmatch, _values(response, "Retry-After")), key=float, default="")
+    ticket = next(filter(TICKET.fullmatch, _values(response, TICKET_HEADER)), None)
+    return f"ticket={ticket}; retry-after={seconds}" if ticket else f"retry-after={seconds}"
+
+
+def _values(response: Response, header: str) -> list[str]:
+    return [value.strip() for line in response.headers.get_all(header) for value in line.split(",")]

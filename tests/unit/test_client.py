@@ -9,12 +9,15 @@ from http import HTTPStatus
 import pytest
 from websockets.asyncio.client import connect
 from websockets.asyncio.server import serve
+from websockets.datastructures import Headers
 from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.http11 import Response
 
 from channels_admission.client import Ending, Retries, RetryPolicy, connections
 from channels_admission.limiter.connections.connection import REPLACED
 
 from demo.servers import Workers
+from support.conformance import cases, tickets
 
 UP = 60.0
 """Seconds; long enough for every failure before to be forgotten."""
@@ -366,6 +369,95 @@ async def test_a_server_that_is_away_or_hangs_up_is_tried_again(unused_tcp_port)
         await anext(sockets)
     running.pop().close()
     assert watch.told == [(1.0, 1, None), (2.0, 2, None), (4.0, 3, None)]
+
+
+# Tickets
+
+FIRST, SECOND = tickets().values()
+HEADER = "Admission-Ticket"
+
+
+class Script:
+    """A server whose handshakes end as the steps of a case say, one after the other; its clock gives the open times."""
+
+    def __init__(self, steps):
+        self.endings = iter([step["ending"] for step in steps])
+        self.ending = None
+        self.requests = []
+        self.now = 0.0
+
+    def answer(self, connection, request):
+        self.requests.append(request.headers)
+        self.ending = next(self.endings, {"close": 1000, "reason": "", "uptime": 0})
+        if self.ending.get("nothing"):
+            connection.transport.abort()
+        if "status" not in self.ending:
+            return None
+        body = self.ending["body"].encode()
+        headers = Headers([*self.ending["headers"], ("Content-Length", str(len(body))), ("Connection", "close")])
+        return Response(self.ending["status"], "", headers, body)
+
+    async def handle(self, connection):
+        await connection.recv()
+        self.now += self.ending["uptime"]
+        if self.ending.get("lost"):
+            connection.transport.abort()
+            return
+        code, reason = self.ending["close"], self.ending["reason"].encode()
+        payload = b"" if code == 1005 else code.to_bytes(2) + reason
+        connection.transport.write(bytes([0x88, len(payload)]) + payload)
+        await connection.wait_closed()
+
+    async def run(self, draw, **options):
+        """The waits of a client whose every draw is this one."""
+        watch = Watch()
+        async with a_server(self.handle, self.answer) as url:
+            sockets = watch.connections(url, rng=lambda: draw, clock=lambda: self.now, **options)
+            with suppress(InvalidStatus):
+                async for socket in sockets:
+                    await socket.send("open")
+                    await socket.wait_closed()
+        return watch.waits
+
+
+@pytest.mark.parametrize("bound", [0, 1], ids=["shortest", "longest"])
+@pytest.mark.parametrize("case", cases(), ids=lambda case: f"{case['number']}: {case['title']}")
+async def test_every_case_of_the_conformance_list_holds(case, bound):
+    steps = case["steps"]
+    script = Script(steps)
+    waits = await script.run(bound)
+    assert [wait.seconds for wait in waits] == [step["wait"][bound] for step in steps if step["wait"]]
+    assert [wait.ticket or None for wait in waits] == [step["ticket"] for step in steps if step["wait"]]
+    assert [wait.has_place for wait in waits] == [bool(wait.ticket) for wait in waits]
+    sent = [headers.get_all(HEADER) for headers in script.requests]
+    assert sent == [[], *([wait.ticket] if wait.ticket else [] for wait in waits)]
+
+
+def refusal(*tickets):
+    reasons = [f"Try Again Later; ticket={ticket}; retry-after=7" for ticket in tickets]
+    return [{"ending": {"close": 1013, "reason": reason, "uptime": 0}} for reason in reasons]
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [("X-Own", "1"), ("X-Own", "2"), (HEADER, "mine")],
+        Headers([("X-Own", "1"), ("X-Own", "2"), (HEADER, "mine")]),
+        iter([("X-Own", "1"), ("X-Own", "2"), (HEADER.lower(), "mine")]),
+    ],
+    ids=["a list", "headers", "an iterator"],
+)
+async def test_the_ticket_joins_the_headers_of_the_program(headers):
+    script = Script(refusal(FIRST, SECOND))
+    await script.run(0, additional_headers=headers)
+    assert [sent.get_all("X-Own") for sent in script.requests] == [["1", "2"]] * 3
+    assert [sent.get_all(HEADER) for sent in script.requests] == [["mine"], [FIRST], [SECOND]]
+
+
+async def test_the_headers_of_the_program_are_not_changed():
+    headers = Headers({"X-Own": "1"})
+    await Script(refusal(FIRST)).run(0, additional_headers=headers)
+    assert list(headers.raw_items()) == [("X-Own", "1")]
 
 
 # Real servers
