@@ -93,7 +93,7 @@ class Line:
         tickets = min(due, free - first)
         rest = free - first - tickets
         kept = math.ceil(self.expected(now) - ROUNDING)
-        unclaimed = math.floor(min(self._left, self._left_before))
+        unclaimed = math.floor(min(rest, self._left, self._left_before))
         more = min(others - first, rest, max(rest - kept, math.floor(LEAST * rest), unclaimed))
         credit = min(self._credit + tickets * LEAST / (1 - LEAST), max(1.0, LEAST * free))
         self._credit = max(0.0, credit - first - more)
