@@ -9,8 +9,11 @@ NOW = 1_800_000_000.0
 
 @pytest.fixture
 def line():
+    """Nothing was free until now."""
     line = Line()
-    line.advance(NOW)
+    for elapsed in (0, GRACE, 2 * GRACE):
+        line.advance(NOW - 2 * GRACE + elapsed)
+        line.share_out(NOW - 2 * GRACE + elapsed, 0, 0, 0)
     return line
 
 
