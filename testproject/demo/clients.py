@@ -19,6 +19,9 @@ from .consumers import PID
 PATIENCE = 30.0
 """Seconds for a handshake, and for the first answer after it."""
 
+TICKET = re.compile(r"ticket=[\w-]{24}; ", re.ASCII)
+"""In a close reason: another one for each client."""
+
 
 class TooFewFiles(Exception):
     """The system's limit of open files is too low; the message states it."""
@@ -54,8 +57,8 @@ class Client:
 
     @property
     def group(self) -> tuple[int | None, str]:
-        """Its close code and its reason, with every number written as N."""
-        return self.code, re.sub(r"\d+(\.\d+)?", "N", self.reason)
+        """Its close code and its reason, without the ticket and with every number written as N."""
+        return self.code, re.sub(r"\d+(\.\d+)?", "N", TICKET.sub("", self.reason))
 
 
 @asynccontextmanager

@@ -1,8 +1,9 @@
 // Opens a herd of WebSockets that reconnect by themselves, and draws the state of each: trying, open, waiting for its
-// retry time, given up, or closed by the page.
+// retry time, given up, or closed by the page; and the line of those that have a place in it.
 
 const WORKER_COLOURS = 4;
 const NO_CLOSE_FRAME = 1006;
+const TICKET = /ticket=[\w-]{24}; /;
 const COUNTDOWN = 200; // milliseconds between two looks at the time
 const SECONDS = 60; // shown by the chart
 const [WIDTH, HEIGHT, FOOT] = [600, 120, 16]; // of the chart; its foot holds the time
@@ -11,6 +12,7 @@ const rate = Number(main.dataset.rate);
 const form = document.querySelector("#crowd");
 const restarting = document.querySelector("#restart");
 const closing = document.querySelector("#close");
+const places = document.querySelector("#line");
 const cells = document.querySelector("#cells");
 const legend = document.querySelector("#legend");
 
@@ -46,7 +48,7 @@ class Visitor {
   end({ code, reason }) {
     const silence = code === NO_CLOSE_FRAME ? "no close frame" : "no reason given";
     if (this.leaving) this.become("left", "", "closed by this page");
-    else this.become(this.socket.waiting ? "waiting" : "lost", code, reason || silence);
+    else this.become(this.socket.waiting ? "waiting" : "lost", code, reason.replace(TICKET, "") || silence);
   }
 
   leave() {
@@ -65,7 +67,11 @@ class Visitor {
   tick() {
     if (this.state !== "waiting") return;
     if (this.socket.readyState === AdmissionSocket.CONNECTING) this.try();
-    else this.cell.textContent = this.seconds;
+    else this.draw();
+  }
+
+  get hasPlace() {
+    return this.state === "waiting" && Boolean(this.socket.waiting?.hasPlace);
   }
 
   get seconds() {
@@ -80,7 +86,9 @@ class Visitor {
   draw() {
     this.cell.className = this.look;
     this.cell.textContent = this.seconds;
-    this.cell.title = `${this.number}: ${this.state} ${this.code} ${this.text}`.replace(/ +/g, " ");
+    const place = `you have a place; back in ${this.seconds} s`;
+    const what = this.hasPlace ? place : `${this.state} ${this.code} ${this.text}`;
+    this.cell.title = `${this.number}: ${what}`.replace(/ +/g, " ");
     this.cell.ariaLabel = this.cell.title;
   }
 }
@@ -160,26 +168,34 @@ function summarise() {
   legend.querySelector("tbody").replaceChildren(...rows);
 }
 
+function drawPlaces() {
+  const seconds = visitors.filter(({ hasPlace }) => hasPlace).map((visitor) => visitor.seconds);
+  const [first, last] = [Math.min(...seconds), Math.max(...seconds)];
+  const many = `${seconds.length} have a place in the line; the first is back in ${first} s, the last in ${last} s`;
+  places.textContent = ["", `You have a place; back in ${first} s`][seconds.length] ?? many;
+}
+
 // One group for each worker, and for each code and reason whose text differs by more than numbers.
 function groups() {
   const found = new Map();
-  for (const { state, code, text, look, worker } of visitors) {
+  for (const { state, code, text, look, worker, hasPlace } of visitors) {
     if (state === "trying") continue;
     const words = state === "open" ? text : text.replace(/\d+(\.\d+)?/g, "N");
-    const key = `${state} ${code} ${words}`;
+    const key = `${state} ${hasPlace} ${code} ${words}`;
     const order = state === "open" ? worker : 1000 + (Number(code) || 0);
-    if (!found.has(key)) found.set(key, { state, code, words, look, order, number: 0 });
+    if (!found.has(key)) found.set(key, { state, code, words, look, order, hasPlace, number: 0 });
     found.get(key).number += 1;
   }
   return found.values();
 }
 
-function row({ state, code, words, look, number }) {
+function row({ state, code, words, look, hasPlace, number }) {
   const sample = document.createElement("span");
   sample.className = look;
   const line = document.createElement("tr");
   const [count, closeCode, reason] = [0, 1, 2].map(() => line.insertCell());
-  count.append(sample, `${number} ${state === "lost" ? "given up" : state}`);
+  const name = hasPlace ? "with a place" : state;
+  count.append(sample, `${number} ${state === "lost" ? "given up" : name}`);
   closeCode.textContent = code || "–";
   reason.textContent = words;
   return line;
@@ -210,6 +226,7 @@ restarting?.addEventListener("submit", async (event) => {
 closing.addEventListener("click", closeAll);
 setInterval(() => {
   for (const visitor of visitors) visitor.tick();
+  drawPlaces();
   chart.draw();
 }, COUNTDOWN);
 summarise();
