@@ -39,7 +39,7 @@ def _row(case: dict) -> str:
         case["title"],
         "<br>".join(_ending(step["ending"]) for step in steps),
         "<br>".join(_wait(step["wait"]) for step in steps),
-        "<br>".join(_short(step["ticket"] or "–") for step in steps),
+        "<br>".join(_code(step["ticket"] or "") or "–" for step in steps),
     )
     return f"| {' | '.join(cells)} |"
 
