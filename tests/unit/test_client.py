@@ -460,6 +460,24 @@ async def test_the_headers_of_the_program_are_not_changed():
     assert list(headers.raw_items()) == [("X-Own", "1")]
 
 
+async def test_the_ticket_follows_a_redirect_to_the_server_that_gave_it():
+    script = Script(refusal(FIRST))
+
+    def redirect(connection, request):
+        return Response(302, "", Headers({"Location": target, "Content-Length": "0"}))
+
+    async with (
+        a_server(script.handle, script.answer) as target,
+        a_server(answer=redirect) as url,
+        aclosing(Watch().connections(url, clock=lambda: script.now)) as sockets,
+    ):
+        for _ in range(2):
+            socket = await anext(sockets)
+            await socket.send("open")
+            await socket.wait_closed()
+    assert [sent.get_all(HEADER) for sent in script.requests] == [[], [FIRST]]
+
+
 # Real servers
 
 
