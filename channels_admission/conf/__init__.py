@@ -29,7 +29,7 @@ from .validators import Wrong, nearest
 
 __all__ = [
     "DEFAULT_POOL", "KEYS", "MAX_LIMIT", "NAME", "POOLS_ID", "POOL_KEYS", "PROJECT_KEYS", "TERMS_ID",
-    "PoolSettings", "Problem", "Settings", "current", "examine", "origin", "secret",
+    "PoolSettings", "Problem", "Settings", "current", "examine", "origin", "secret", "ticket_secrets",
 ]  # fmt: skip
 
 NAME = "CHANNELS_ADMISSION"
@@ -211,7 +211,17 @@ def current() -> Settings:
 
 def secret() -> bytes:
     """A secret of the project, derived from SECRET_KEY, for keyed hashes."""
-    return hashlib.blake2s(str(django_settings.SECRET_KEY).encode(), person=b"claims").digest()
+    return _derived(django_settings.SECRET_KEY, b"claims")
+
+
+def ticket_secrets() -> tuple[bytes, ...]:
+    """The secrets of tickets, derived from SECRET_KEY and SECRET_KEY_FALLBACKS; the first one signs."""
+    keys = (django_settings.SECRET_KEY, *django_settings.SECRET_KEY_FALLBACKS)
+    return tuple(_derived(key, b"tickets") for key in keys)
+
+
+def _derived(key: object, purpose: bytes) -> bytes:
+    return hashlib.blake2s(str(key).encode(), person=purpose).digest()
 
 
 def origin(pool: str, key: str) -> str:
@@ -223,7 +233,7 @@ def origin(pool: str, key: str) -> str:
 
 
 def _forget(*, setting: str, **_: Any) -> None:
-    if setting in (NAME, "CHANNEL_LAYERS", "SECRET_KEY"):
+    if setting in (NAME, "CHANNEL_LAYERS", "SECRET_KEY", "SECRET_KEY_FALLBACKS"):
         current.cache_clear()
 
 

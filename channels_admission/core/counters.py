@@ -50,6 +50,12 @@ EVENTS_DROPPED = "events.dropped"
 """Signals, mails and webhooks that were dropped because too many waited."""
 DELAYED = "delayed"
 """Handshakes that were admitted and had to wait at the entrance."""
+PROMISED = "promised"
+"""Tickets given: places in the line, one for each refused client whose ticket is new."""
+REDEEMED = "redeemed"
+"""Handshakes admitted with a ticket whose time had come."""
+MISSED = "missed"
+"""Handshakes with a ticket that came too late; they were treated as those without one."""
 UNACCEPTED = "unaccepted"
 """Connections refused because their consumer had not accepted them by ``ACCEPT_DEADLINE``."""
 OUTLIVED = "outlived"
@@ -79,6 +85,9 @@ NO_HANDSHAKES = frozenset(
         CHANNELS_FULL,
         EVENTS_DROPPED,
         DELAYED,
+        PROMISED,
+        REDEEMED,
+        MISSED,
         UNACCEPTED,
         OUTLIVED,
     }

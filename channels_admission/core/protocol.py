@@ -29,7 +29,7 @@ class Refusal:
 
     reason: str
     retry_after: float
-    ticket: str = ""
+    ticket: str = field(default="", repr=False)
     """The client's place in the line, or an empty text."""
 
     def after(self, delay: float, least: float) -> "Refusal":

@@ -71,9 +71,13 @@ class Bucket:
         self._burst = burst
         self._full_at = now + burst / rate
 
+    def left(self, now: float) -> int:
+        """Tokens in it."""
+        return tokens(self._full_at, now, self._rate, self._burst)
+
     def take(self, now: float) -> bool:
         """Take a token; return whether there was one."""
-        if not tokens(self._full_at, now, self._rate, self._burst):
+        if not self.left(now):
             return False
         self._full_at = max(self._full_at, now) + 1 / self._rate
         return True

@@ -16,13 +16,13 @@ from itertools import islice
 
 from ..core.counters import AGED, DRAINED, DRY, EVICTED, OUTLIVED, OVERDUE, SHED, UNACCEPTED
 from ..core.overrides import Drain, Order
-from ..core.protocol import Refusal, Reply
+from ..core.protocol import Reply
 from ..overload.manager import OverloadManager
 from ..quotas.requests import Rules
 from ..runtime.faults import Faults
 from .connections.connection import REPLACED, RESTART, Connection
 from .connections.refusal import close_reason, messages
-from .retries import RetrySchedule
+from .line.places import Places
 from .state import State
 
 logger = logging.getLogger("channels_admission")
@@ -54,11 +54,11 @@ async def spread(connections: Sequence[Connection], seconds: float) -> AsyncIter
 class Closer:
     """The connections of one limiter, and whoever ends them. Belongs to one event loop."""
 
-    def __init__(self, state: State, retries: RetrySchedule, faults: Faults) -> None:
+    def __init__(self, state: State, places: Places, faults: Faults) -> None:
         self.connections: dict[Connection, float] = {}
         """The youngest last, each with when it ends at its maximum age, or 0."""
         self._state = state
-        self._retries = retries
+        self._places = places
         self._faults = faults
         self._loop = asyncio.get_running_loop()
         self._registered: int | None = None
@@ -167,8 +167,7 @@ class Closer:
         connection.unanswered = None
         state.counters[f"{DRY}{UNACCEPTED}" if state.dry_run else UNACCEPTED] += 1
         if not state.dry_run:
-            late = Refusal(UNACCEPTED, self._retries.retry_after(UNACCEPTED, self._loop.time()))
-            connection.refuse(messages(scope, late, state.pool))
+            connection.refuse(messages(scope, self._places.refuse(UNACCEPTED), state.pool))
 
     def end_unauthenticated(self, connection: Connection) -> None:
         """Nobody has authenticated by ``PENDING_DEADLINE``. A dry run counts, and ends none."""
@@ -203,10 +202,11 @@ class Closer:
         doomed = nsmallest(most, self._youngest(), key=share_of)
         if not doomed:
             return 0
-        now, pool = self._loop.time(), self._state.pool
+        pool = self._state.pool
         for connection in doomed:
             with self._faults.spare("an end for want of memory"):
-                connection.end(pool.close_code, close_reason(pool.close_reason, self._retries.retry_after(SHED, now)))
+                told = self._places.refuse(SHED)
+                connection.end(pool.close_code, close_reason(pool.close_reason, told.retry_after, told.ticket))
         self._state.counters[SHED] += len(doomed)
         logger.warning("Memory runs out: pool %r closes %d of its connections.", pool.name, len(doomed))
         return len(doomed)
@@ -235,8 +235,8 @@ class Closer:
 
     def _end(self, connection: Connection, why: str) -> None:
         if connection in self.connections and not connection.is_ending:
-            hint = self._retries.soon(self._loop.time())
-            connection.end(RESTART, close_reason(RESTART_REASON, hint))
+            told = self._places.end()
+            connection.end(RESTART, close_reason(RESTART_REASON, told.retry_after, told.ticket))
             self._state.counters[why] += 1
 
     def _begin(self, drain: Coroutine[None, None, None]) -> None:

@@ -1,6 +1,7 @@
 """Every yes and no of one limiter."""
 
 import asyncio
+import math
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -8,13 +9,14 @@ from ..conf import Settings
 from ..core.attempts import Over
 from ..core.counters import ATTEMPTS, DRY, Reason
 from ..core.protocol import Ask, Refusal, Reply
+from ..core.tickets import Ticket
 from ..events.log import RefusalLog
 from ..overload.manager import OverloadManager
 from ..runtime.faults import Faults
 from .connections.slot import Owner, Slot
 from .entrance import Door, Entrance
+from .line.places import Places
 from .queue import Batch, Handshake, Queue, Shortage, may_retry
-from .retries import RetrySchedule
 from .slots import Slots
 from .state import State
 
@@ -40,11 +42,11 @@ class Decisions:
     """
 
     def __init__(
-        self, owner: Decider, state: State, retries: RetrySchedule, overload: OverloadManager | None, log: RefusalLog
+        self, owner: Decider, state: State, places: Places, overload: OverloadManager | None, log: RefusalLog
     ) -> None:
         self._owner = owner
         self._state = state
-        self._retries = retries
+        self._places = places
         self._overload = overload
         self._rules = owner.rules
         self._entrance = owner.entrance
@@ -63,37 +65,40 @@ class Decisions:
             with self._faults.spare("the end"):
                 part()
 
-    async def acquire(self, ask: Ask | None = None) -> Slot | Refusal:
+    async def acquire(self, ask: Ask | None = None, ticket: Ticket | None = None) -> Slot | Refusal:
         """A slot, or a refusal, within ``LEDGER_TIMEOUT``. Cancelling it costs no slot.
 
-        ``ask`` comes from :attr:`rules`, where the pool has any. The exempt are always admitted.
+        ``ask`` comes from :attr:`rules`, where the pool has any. The exempt are always admitted. A ``ticket`` that is
+        due is refused for no shortage of which the ledger has told others, and for no crowd at the entrance.
         """
         state, class_index, is_exempt = self._state, 0, False
         if self._rules is not None:
             ask = ask or Ask()
             class_index, is_exempt = ask.class_index, self.is_exempt(ask)
-            if refusal := self._refuse_attempt(ask, is_asked=True):
+            if refusal := self._refuse_attempt(ask, ticket=ticket, is_asked=True):
                 return refusal
         reason: str | None = state.closed
         if not reason and not is_exempt and self._overload is not None:
             reason = self._overload.refusing()
         if reason:
-            return self._refuse(reason) if ask is None else self._refuse_unasked(reason, ask)
-        if self._entrance.is_full and not is_exempt:
-            return self._refuse(Reason.ENTRANCE, ask, wait=self._entrance.hint())
+            return self._refuse_unasked(reason, ask, ticket)
+        if self._entrance.is_full and not (is_exempt or (ticket is not None and self._places.is_due(ticket))):
+            return self._refuse(Reason.ENTRANCE, ask, ticket=ticket, wait=self._entrance.hint())
         if state.away or self._is_closed:
-            return self._decide_alone(ask)
+            return self._decide_alone(ask, ticket=ticket)
         # A slot that is counted still. In a shared pool, the ledger alone knows which client may have it.
-        if ask is None and state.has_room and not self.queue.waiting:
+        if ask is None and ticket is None and state.has_room and not self.queue.waiting:
             return self.slots.admit()
         if not is_exempt:
-            if reason := self._shortage.reason(class_index, self._loop.time()):
-                return self._refuse(reason) if ask is None else self._refuse_unasked(reason, ask)
+            if ticket is None or not self._places.is_awaited(ticket):
+                reason = self._shortage.reason(class_index, self._loop.time())
             if len(self.queue) >= MOST_WAITING:
-                return self._refuse(Reason.CROWD) if ask is None else self._refuse_unasked(Reason.CROWD, ask)
-        return await self._wait(ask)
+                reason = reason or Reason.CROWD
+            if reason:
+                return self._refuse_unasked(reason, ask, ticket)
+        return await self._wait(ask, ticket=ticket)
 
-    async def let_in(self, slot: Slot, ask: Ask | None) -> Slot | Refusal:
+    async def let_in(self, slot: Slot, ask: Ask | None, ticket: Ticket | None = None) -> Slot | Refusal:
         """``slot`` when its connection may enter, or a refusal. Cancelling it costs no slot."""
         try:
             reason = await self._entrance.wait(self._owner, is_exempt=self.is_exempt(ask))
@@ -103,7 +108,8 @@ class Decisions:
         if reason is None:
             return slot
         self.slots.withdraw(slot)
-        return self._refuse(reason, wait=self._entrance.hint() if reason == Reason.ENTRANCE else 0.0)
+        wait = self._entrance.hint() if reason == Reason.ENTRANCE else 0.0
+        return self._refuse(reason, ticket=ticket and self._places.renumbered(ticket), wait=wait)
 
     async def extend(self, slot: Slot, ask: Ask) -> Refusal | None:
         """Count ``slot`` under what is asked for as well, or refuse that."""
@@ -113,9 +119,12 @@ class Decisions:
             verdict = self._refuse_attempt(ask, slot, is_asked=True) or await self._wait(ask, slot)
         return verdict if isinstance(verdict, Refusal) else None
 
-    async def _wait(self, ask: Ask | None, slot: Slot | None = None) -> Slot | Refusal:
+    async def _wait(self, ask: Ask | None, slot: Slot | None = None, ticket: Ticket | None = None) -> Slot | Refusal:
         """The ledger's verdict."""
         handshake = self.queue.join(ask, slot)
+        if ticket is not None:
+            handshake.ticket = ticket
+            handshake.place = ticket.place if self._places.is_due(ticket) else math.inf
         if len(self.queue) == 1:
             self._owner.wake()
         try:
@@ -127,56 +136,80 @@ class Decisions:
                     verdict.release()
             raise
 
-    def _decide_alone(self, ask: Ask | None = None, slot: Slot | None = None) -> Slot | Refusal:
+    def _decide_alone(
+        self, ask: Ask | None = None, slot: Slot | None = None, ticket: Ticket | None = None
+    ) -> Slot | Refusal:
         """The verdict without the ledger."""
-        if ask is not None and (refusal := self._refuse_attempt(ask, slot)):
+        if ask is not None and (refusal := self._refuse_attempt(ask, slot, ticket)):
             return refusal
         reason = None
         if slot is not None:
             reason = self._state.claim_alone(ask)
         elif not self.is_exempt(ask):
-            reason = self._state.refusal_alone(self._loop.time(), ask)
-        return self.slots.take(ask, slot) if reason is None else self._refuse(reason, ask, slot)
+            reason = self._state.refusal_alone(self._places.clock.time(), ask, ticket)
+        return self.slots.take(ask, slot) if reason is None else self._refuse(reason, ask, slot, ticket)
 
-    def _decide_overdue(self, ask: Ask | None, slot: Slot | None) -> Slot | Refusal:
+    def _decide_overdue(self, handshake: Handshake) -> Slot | Refusal:
         """The verdict on a handshake that has waited for the ledger for ``LEDGER_TIMEOUT``."""
-        if self.is_exempt(ask) or (ask is None and self._state.has_room):
-            return self.slots.give(ask, slot)
-        return self._refuse(Reason.LEDGER, ask, slot)
+        if self.is_exempt(handshake.ask) or (handshake.ask is None and self._state.has_room):
+            return self.slots.give(handshake.ask, handshake.slot)
+        return self._refuse_waiting(handshake, Reason.LEDGER)
 
     def is_exempt(self, ask: Ask | None) -> bool:
         return ask is not None and self._rules is not None and self._rules.is_exempt(ask.class_index)
 
     def _refuse(
-        self, reason: str, ask: Ask | None = None, slot: Slot | None = None, wait: float = 0.0
+        self,
+        reason: str,
+        ask: Ask | None = None,
+        slot: Slot | None = None,
+        ticket: Ticket | None = None,
+        wait: float = 0.0,
     ) -> Slot | Refusal:
         """A refusal; in a dry run what was asked for, except in a drain.
 
         ``wait`` is how many seconds a client must wait that tries too often, or finds the entrance full.
         """
+        if self._is_let_in(reason):
+            return self.slots.take(ask, slot)
+        return self._places.refuse(reason, wait, ticket)
+
+    def _refuse_waiting(self, handshake: Handshake, reason: str, wait: float = 0.0) -> Slot | Refusal:
+        """The same for a handshake that has waited for the ledger."""
+        ticket, turn = handshake.ticket, handshake.turn
+        if ticket is None or turn is None:
+            return self._refuse(reason, handshake.ask, handshake.slot, ticket, wait)
+        if self._is_let_in(reason):
+            return self.slots.take(handshake.ask, handshake.slot)
+        return self._places.keep(reason, ticket, turn)
+
+    def _is_let_in(self, reason: str) -> bool:
+        """Count a refusal, and tell whether a dry run admits the client all the same."""
         is_dry = self._state.dry_run and reason != Reason.DRAINING
         self._state.counters[f"{DRY}{reason}" if is_dry else str(reason)] += 1
         self._log.note()
         if is_dry:
             self._owner.report_soon()
-            return self.slots.take(ask, slot)
-        now = self._loop.time()
-        return Refusal(reason, self._retries.retry_after(reason, now, wait))
+        return is_dry
 
-    def _refuse_unasked(self, reason: str, ask: Ask) -> Slot | Refusal:
+    def _refuse_unasked(self, reason: str, ask: Ask | None, ticket: Ticket | None) -> Slot | Refusal:
         """Refuse without the ledger. A client that tries too often gets no retry time of the schedule."""
-        return self._refuse_attempt(ask) or self._refuse(reason, ask)
+        if ask is not None and (refusal := self._refuse_attempt(ask, ticket=ticket)):
+            return refusal
+        return self._refuse(reason, ask, ticket=ticket)
 
-    def _refuse_attempt(self, ask: Ask, slot: Slot | None = None, *, is_asked: bool = False) -> Slot | Refusal | None:
+    def _refuse_attempt(
+        self, ask: Ask, slot: Slot | None = None, ticket: Ticket | None = None, *, is_asked: bool = False
+    ) -> Slot | Refusal | None:
         """A refusal if the client tries too often, before anything is spent on it; see :meth:`.State.over`."""
         over = self._state.over(ask, self._loop.time(), is_asked=is_asked)
-        return None if over is None else self._refuse(over.reason, ask, slot, over.wait)
+        return None if over is None else self._refuse(over.reason, ask, slot, ticket, over.wait)
 
     def refuse_waiting(self, reason: Reason) -> None:
         """Refuse every handshake that waits for a slot."""
         for handshake in self.queue.waiting:
             if handshake.slot is None and not handshake.done():
-                self._decide(handshake, self._carry_out, handshake.ask, reason, 0.0)
+                self._decide(handshake, self._refuse_waiting, reason)
 
     # With the ledger
 
@@ -200,9 +233,27 @@ class Decisions:
             self._faults.recover("the answer to handshakes")
 
     def _answer_all(self, batch: Batch, reply: Reply) -> None:
+        shortfall = reply.shortfall or Reason.FULL
         if reply.shortfall:
-            self._shortage.note_pool(reply.shortfall, batch.refused(reply), batch.started)
-        self._share_out(reply.shortfall or Reason.FULL)
+            self._shortage.note_pool(shortfall, batch.refused(reply), batch.started)
+        self._hear_turns(batch, reply)
+        for index in reply.granted_shown:
+            handshake = batch.handshakes[index]
+            if self._state.has_room and not handshake.done():
+                self._decide(handshake, lambda _: self.slots.admit())
+        for turn in reply.turns:
+            handshake = batch.handshakes[turn.handshake]
+            if not handshake.done():
+                self._decide(handshake, self._refuse_waiting, shortfall)
+        self._share_out(shortfall)
+
+    def _hear_turns(self, batch: Batch, reply: Reply) -> None:
+        """Note what is said of the tickets of refused handshakes."""
+        for turn in reply.turns:
+            handshake = batch.handshakes[turn.handshake]
+            handshake.turn = turn.wait
+            if turn.wait is None:  # it was redeemed before
+                handshake.ticket = None
 
     def _share_out(self, shortfall: Reason) -> None:
         """Admit in the order of arrival while slots are counted, then refuse those that the call has asked for."""
@@ -210,9 +261,10 @@ class Decisions:
             if self._state.has_room:
                 self._decide(handshake, lambda _: self.slots.admit())
             else:
-                self._decide(handshake, lambda _: self._refuse(shortfall))
+                self._decide(handshake, self._refuse_waiting, shortfall)
 
     def _answer_each(self, batch: Batch, reply: Reply) -> None:
+        self._hear_turns(batch, reply)
         now, waits = self._loop.time(), iter(reply.waits)
         for handshake, ask, reason in zip(batch.handshakes, batch.asks or (), reply.verdicts, strict=True):
             batch.told += 1
@@ -230,7 +282,7 @@ class Decisions:
     def _carry_out(self, handshake: Handshake, ask: Ask, reason: str, wait: float) -> Slot | Refusal:
         """The ledger's verdict on one handshake."""
         if reason:
-            return self._refuse(reason, ask, handshake.slot, wait)
+            return self._refuse_waiting(handshake, reason, wait)
         return self.slots.give(ask, handshake.slot)
 
     def _give_back_rest(self, batch: Batch, reply: Reply) -> None:
@@ -250,8 +302,9 @@ class Decisions:
         return True
 
     def _expire(self, handshake: Handshake) -> None:
-        self._decide(handshake, lambda each: self._decide_overdue(each.ask, each.slot))
+        self._decide(handshake, self._decide_overdue)
 
     def decide_all(self) -> None:
-        for handshake in self.queue.take():
-            self._decide(handshake, lambda each: self._decide_alone(each.ask, each.slot))
+        """Decide for all that wait without the ledger, those with due tickets first."""
+        for handshake in sorted(self.queue.take(), key=lambda each: each.place):
+            self._decide(handshake, lambda each: self._decide_alone(each.ask, each.slot, each.ticket))

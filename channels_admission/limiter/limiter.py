@@ -21,9 +21,11 @@ from ..runtime.servers import has_left
 from .closer import Closer
 from .connections.asgi import Receive, Scope, Send
 from .connections.connection import Connection
-from .connections.slot import KEY, Held, Slot
+from .connections.slot import KEY, Held, HeldWithTicket, Slot
+from .connections.tickets import take
 from .decisions import Decisions
 from .entrance import Entrance
+from .line.places import Places
 from .lookout import Lookout
 from .queue import Batch
 from .reconciler import Reconciler
@@ -62,8 +64,9 @@ class Limiter:
         self.events = Events(pool, settings.alerts, state.counters, faults)
         self._loop = asyncio.get_running_loop()
         self.retries = RetrySchedule(state, settings.heartbeat)
-        self.decisions = Decisions(self, state, self.retries, overload, self.events.refusals)
-        self.closer = Closer(state, self.retries, faults)
+        self.places = Places(state, self.retries)
+        self.decisions = Decisions(self, state, self.places, overload, self.events.refusals)
+        self.closer = Closer(state, self.places, faults)
         self._refuser = Refuser(state, frozenset(settings.pressure))
         self.refuse = self._refuser.refuse
         self._lookout = Lookout(pool, self.closer, faults)
@@ -99,18 +102,24 @@ class Limiter:
 
         Cancelling it costs no slot.
         """
+        ticket = self.places.read(text) if (text := take(scope)) else None
         ask = None if self.rules is None else self.rules.ask(scope)
-        verdict = await self.decisions.acquire(ask)
+        verdict = await self.decisions.acquire(ask, ticket)
         if isinstance(verdict, Slot):
             if self.entrance.room > 1:
                 self.entrance.room -= 1
             elif KEY not in scope:  # else it has been let in with its first slot
-                verdict = await self.decisions.let_in(verdict, ask)
+                verdict = await self.decisions.let_in(verdict, ask, ticket)
                 if isinstance(verdict, Slot) and has_left(send):
                     verdict.release()
                     return LEFT
         self.events.tell_verdict(verdict, self.state.worker, ask)
-        return verdict if isinstance(verdict, Refusal) else self._connect(verdict, scope, receive, send)
+        if isinstance(verdict, Refusal):
+            return verdict
+        if ticket is not None:
+            self.places.redeem(ticket)
+            text = ""
+        return self._connect(verdict, scope, receive, send, text)
 
     def leave(self, connection: Connection) -> None:
         """The application of the connection has returned."""
@@ -134,12 +143,14 @@ class Limiter:
             slot.release()
         return refusal
 
-    def _connect(self, slot: Slot, scope: Scope, receive: Receive, send: Send) -> Connection:
+    def _connect(self, slot: Slot, scope: Scope, receive: Receive, send: Send, ticket: str = "") -> Connection:
+        """The connection of ``slot``; ``ticket`` is one that is not of this pool."""
         connection = None
         try:
             connection = Connection(receive, send, slot)
             # Not in a copy of the scope, which would be most of what an open connection keeps in memory.
-            scope[KEY] = Held(slot, scope[KEY].values() if KEY in scope else ())
+            others = scope[KEY].values() if KEY in scope else ()
+            scope[KEY] = HeldWithTicket(slot, others, ticket) if ticket else Held(slot, others)
             deadline = self.pool.pending_deadline
             slot.is_authenticated = deadline is None or is_authenticated(scope)
             if deadline is not None and not slot.is_authenticated:
@@ -193,6 +204,7 @@ class Limiter:
         batch.report = self.state.begin_report(
             batch.wanted,
             asks=batch.asks or (),
+            shown=batch.shown,
             load=load,
             owed=self.retries.owed,
             gone=self._gone,
@@ -205,12 +217,13 @@ class Limiter:
         """Do what the reply to ``batch`` says, in this order. Only the books can fail it, and then nothing is done."""
         state, report, was_away = self.state, batch.report, self.state.away
         state.settle(report, reply)
+        self.places.clock.hear(reply.now)
         self._gone = ()
         self.retries.owed -= report.owed
         if was_away:
             self._do("the news of a regained ledger", self._tell_of_regained)
         if reply.offer:
-            self._do("the retry times", self.retries.renew, reply.offer, batch.refused(reply), self._loop.time())
+            self._do("the retry times", self.retries.renew, reply.offer, batch.reserved(reply), self._loop.time())
         if report.beat or was_away:
             self._do("the neighbours", self._meet, reply)
         self._do("the news of the pool", self._tell_of_pool, report, reply)
@@ -259,16 +272,16 @@ class Limiter:
     # Without the ledger
 
     def go_alone(self, error: LedgerError) -> None:
-        state, now, is_first = self.state, self._loop.time(), not self.state.away
+        state, is_first = self.state, not self.state.away
         for_good = not isinstance(error, LedgerUnavailable)
-        state.fail(now)
+        state.fail(self.places.clock.time())
         if is_first or (for_good and not self._refused_for_good):
             messages.lost(self.pool.name, self.pool.when_ledger_down, error, for_good=for_good)
         self._refused_for_good = for_good
         if is_first:
             self.events.ledger_lost(str(error), state.worker)
             with self.faults.spare("the retry times without a ledger"):
-                self.retries.go_alone(now)
+                self.retries.go_alone(self._loop.time())
         with self.faults.spare("the decision alone"):
             self.decisions.decide_all()
 

@@ -1,12 +1,14 @@
 """The handshakes of one limiter that wait for the ledger, in the order of arrival, and those that need not wait."""
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from ..core.counters import ATTEMPTS, QUOTA, Reason
-from ..core.protocol import Ask, Refusal, Reply, Report
+from ..core.protocol import Ask, Refusal, Reply, Report, Shown
+from ..core.tickets import Ticket
 from ..quotas.claims import first_asks
 from ..runtime.faults import Faults
 from .connections.slot import Slot
@@ -36,6 +38,12 @@ class Handshake(asyncio.Future[Slot | Refusal]):
     ask: Ask | None = None
     slot: Slot | None = None
     """The slot it has already, where it asks for more."""
+    ticket: Ticket | None = None
+    """The ticket that it has shown."""
+    place = math.inf
+    """The place of its ticket, where this is due."""
+    turn: float | None = None
+    """Seconds after which the ledger wants it to come again with its ticket."""
     is_asked = False
     """Whether a call has asked for it."""
 
@@ -56,6 +64,12 @@ class Batch:
     """How many of them have their verdicts, in a pool that is shared."""
 
     @property
+    def shown(self) -> tuple[Shown, ...]:
+        """The tickets of its handshakes."""
+        shown = ((index, each.ticket) for index, each in enumerate(self.handshakes))
+        return tuple(Shown(index, ticket) for index, ticket in shown if ticket is not None)
+
+    @property
     def wanted(self) -> int:
         """Slots."""
         return len(self.handshakes) if self.asks is None else sum(not ask.late for ask in self.asks)
@@ -65,6 +79,10 @@ class Batch:
         if self.asks is None:
             return self.wanted - reply.granted
         return sum(may_retry(ask, reason) for ask, reason in zip(self.asks, reply.verdicts, strict=True))
+
+    def reserved(self, reply: Reply) -> int:
+        """How many of these get a retry time of the schedule: those without a ticket that keeps its place."""
+        return self.refused(reply) - sum(turn.wait is not None for turn in reply.turns)
 
 
 def may_retry(ask: Ask, reason: str) -> bool:
@@ -107,6 +125,7 @@ class Queue:
             for each in waiting:
                 each.is_asked = True
             return Batch(waiting, None, True, now)
+        waiting.sort(key=lambda each: each.place)
         asks = [each.ask or Ask() for each in waiting]
         number = first_asks(asks)
         return Batch(waiting[:number], tuple(asks[:number]), number == len(waiting), now)

@@ -19,6 +19,10 @@ POOLED = frozenset({*Reason, UNACCEPTED, DRAINED} - {Reason.ENTRANCE})
 """The reasons that follow the pool's schedule."""
 OWN_WAIT = (Reason.ENTRANCE, ATTEMPTS)
 """Prefixes of the reasons whose refusals have a wait of their own."""
+SHORT = 5.0
+"""The longest wait, in seconds, of a client whose ticket was due and found nothing free."""
+LONGEST_LINE = 3600.0
+"""Seconds to the latest retry time of a schedule."""
 
 
 class Limited(Protocol):
@@ -37,16 +41,16 @@ class Limited(Protocol):
     def counters(self) -> Mapping[str, int]: ...
 
 
-class Line:
-    """A line of retry times within the bounds of ``RETRY_AFTER``."""
+class Spaced:
+    """Retry times one after the other."""
 
     def __init__(self) -> None:
         self._next = -math.inf
 
-    def next(self, now: float, soonest: float, apart: float, high: float) -> float:
-        """Take the next free retry time; in seconds from ``now``."""
+    def next(self, now: float, soonest: float, apart: float, latest: float) -> float:
+        """Take the next free retry time, about ``latest`` at the most; in seconds from ``now``."""
         retry = max(self._next, now + soonest)
-        self._next = min(retry + apart, max(self._next, now + high))
+        self._next = min(retry + apart, max(self._next, now + latest))
         return retry - now
 
 
@@ -82,7 +86,7 @@ class RetrySchedule:
     :class:`~.core.rate.Drought`. Those of a quota are not part of the pool's schedule, and not owed. A refusal by a
     rate of attempts waits for the next turn of its key, one by the entrance for the time that the entrance measured.
 
-    Retry times above the upper bound of ``RETRY_AFTER`` are replaced by random ones in the upper half of the bounds.
+    A retry time above the upper bound of ``RETRY_AFTER`` is a client's :meth:`place`, but not what it is :meth:`told`.
     """
 
     def __init__(self, state: Limited, heartbeat: float = 3.0) -> None:
@@ -94,15 +98,19 @@ class RetrySchedule:
         self._next = 0.0
         """The next retry time, in pace time."""
         self._reserved = 0
-        self._overload, self._pressed = Overload(state), Line()
-        self._without_quota, self._quota = Drought(), Line()
+        self._overload, self._pressed = Overload(state), Spaced()
+        self._without_quota, self._quota = Drought(), Spaced()
         self._without_ledger, self._admitted = Drought(), 0
+        self._due = Spaced()
+        self.overbooked = 1.0
+        """By what the own speed's steps are multiplied: the share of tickets that is shown while the ledger is away."""
         self.owed = 0
         """Retry times given out beyond those that the ledger has reserved."""
 
     def renew(self, offer: Offer, reserved: int, now: float) -> None:
         """Continue with ``offer``, in which ``reserved`` retry times are this limiter's own."""
         self._offer, self._reserved, self._at, self._next = offer, reserved, now, offer.first
+        self.overbooked = 1.0
         self._expires = now + self._fresh_for
 
     def go_alone(self, now: float) -> None:
@@ -112,6 +120,18 @@ class RetrySchedule:
         self._expires = math.inf
 
     def retry_after(self, reason: str, now: float, wait: float = 0.0) -> float:
+        """Take a retry time for a refused client, and give what it is told."""
+        return self.told(self.place(reason, now, wait))
+
+    def told(self, wait: float) -> float:
+        """What a client is told that should wait for ``wait`` seconds.
+
+        Within the bounds of ``RETRY_AFTER``, and above them at random in their upper half.
+        """
+        low, high = self._state.terms.retry_after
+        return max(low, wait) if wait < high else random.uniform((low + high) / 2, high)
+
+    def place(self, reason: str, now: float, wait: float = 0.0) -> float:
         """Take a retry time for a refused client, in seconds from ``now``; ``wait`` is that of the refusal, if any."""
         low, high = bounds = self._state.terms.retry_after
         if reason in POOLED:
@@ -119,27 +139,33 @@ class RetrySchedule:
         elif reason.startswith(QUOTA):
             wait = self._quota.next(now, self._without_quota.soonest(now, bounds), 1 / PROBING, high)
         elif not reason.startswith(OWN_WAIT):
-            pressed = self._pressed.next(now, low, 1 / self._overload.speed(now), high)
+            pressed = self._pressed.next(now, low, 1 / self._overload.speed(now), LONGEST_LINE)
             wait = max(pressed, self._pooled(now))
         if reason == Reason.LEDGER:
             wait = max(wait, self._soonest_alone(now))
-        return max(low, wait) if wait < high else random.uniform((low + high) / 2, high)
+        return max(low, wait)
 
-    def soon(self, now: float) -> float:
-        """The same for a client whose connection the package closes: by the rate, or without one soon."""
+    def soon(self) -> float:
+        """The same, soon, for a client whose connection the package closes in a pool without a rate."""
         low, high = self._state.terms.retry_after
-        return self.retry_after(DRAINED, now) if self._state.terms.rate else random.uniform(low, min(2 * low, high))
+        return random.uniform(low, min(2 * low, high))
+
+    def short(self, now: float) -> float:
+        """The same for a client whose ticket was due and found nothing free."""
+        low = self._state.terms.retry_after[0]
+        return self._due.next(now, low, self._own_step(), max(low, SHORT))
 
     def _pooled(self, now: float) -> float:
         """Take the pool's next free retry time; in seconds from ``now``."""
         if now > self._expires:
             self.go_alone(now)
-        (low, high), slow_start = self._state.terms.retry_after, self._state.terms.slow_start
+        low, slow_start = self._state.terms.retry_after[0], self._state.terms.slow_start
         passed = now - self._at + (self._offer.elapsed if self._offer else 0.0)
-        soonest, latest = passed + low, passed + high
+        soonest, latest = passed + low, passed + LONGEST_LINE
         if slow_start:
             soonest, latest = paced(soonest, slow_start), paced(latest, slow_start)
-        retry, apart = max(self._next, soonest), self._offer.step if self._offer else self._own_step()
+        retry = max(self._next, soonest)
+        apart = self._offer.step if self._offer else self.overbooked * self._own_step()
         if self._reserved:
             self._reserved -= 1
         else:

@@ -30,14 +30,16 @@ from ..core.attempts import Over
 from ..core.counters import ADMITTED, RELEASED, Calls, Counters, Reason
 from ..core.levels import Level
 from ..core.overrides import NOTHING_SET
-from ..core.protocol import Ask, Claimed, Reply, Report
-from ..core.rate import Bucket, bounded
+from ..core.protocol import Ask, Claimed, Reply, Report, Shown
+from ..core.rate import bounded
 from ..core.readings import Load
+from ..core.tickets import Ticket
 from ..quotas.ages import SlotAges
 from ..quotas.attempts import Attempts
 from ..quotas.claims import Claims
 from ..runtime.identity import Worker, home
 from .connections.slot import Slot
+from .line.alone import Alone
 
 
 class State:
@@ -83,10 +85,12 @@ class State:
         self._met_settled = False
         self._acknowledged: Counters = {}
         self._grants = 0
-        self._bucket: Bucket | None = None
+        self._alone: Alone | None = None
         self._total = self._others = 0
         self.level: Level | None = None
         """The pool's level as last heard."""
+        self.has_line = False
+        """Whether slots that become free belong to clients that return with tickets, as last heard."""
         self.workers = self.pool.expected_workers
         """Workers that share the pool, as far as is known."""
         self._share = self._first_share
@@ -116,19 +120,23 @@ class State:
     @property
     def has_room(self) -> bool:
         """Whether one more handshake may be admitted on what the ledger has granted."""
-        return self.held < self.allowance and (self._grants > 0 or not self.terms.rate)
+        return self.held < self.allowance and (self._grants > 0 or not (self.terms.rate or self.has_line))
 
-    def refusal_alone(self, now: float, ask: Ask | None = None) -> str | None:
+    @property
+    def alone(self) -> Alone | None:
+        """This worker's line while the ledger is away."""
+        return self._alone if self.away else None
+
+    def refusal_alone(self, now: float, ask: Ask | None = None, ticket: Ticket | None = None) -> str | None:
         """Why one more handshake may not be admitted without the ledger's word; else it has its token."""
-        if not self._has_slot_alone:
-            return Reason.LEDGER
-        if reason := self.claim_alone(ask):
-            return reason
         if self.pool.when_ledger_down == "open":
             return None
-        if self._bucket is not None and not self._bucket.take(now):
-            return Reason.RATE
-        return None
+        slots = self._slots_alone
+        if slots > 0 and (reason := self.claim_alone(ask)):
+            return reason
+        if self._alone is not None:
+            return self._alone.refusal(now, slots, ticket)
+        return None if slots > 0 else Reason.LEDGER
 
     def claim_alone(self, ask: Ask | None) -> str | None:
         """Why what is asked for beside a slot may not be granted without the ledger's word."""
@@ -155,17 +163,11 @@ class State:
             self.attempts.learn(over, ask.tries, now)
 
     @property
-    def _has_slot_alone(self) -> bool:
-        """Whether one more slot may be taken, by ``WHEN_LEDGER_DOWN``."""
-        match self.pool.when_ledger_down:
-            case "open":
-                return True
-            case "closed":
-                return False
-            case "freeze":
-                return self.held < self.allowance
-            case _:
-                return self.held < self.allowance + self._share
+    def _slots_alone(self) -> int:
+        """Slots that may be taken by ``WHEN_LEDGER_DOWN``, unless it is ``open``."""
+        if self.pool.when_ledger_down == "closed":
+            return 0
+        return self.allowance - self.held + (self._share if self.pool.when_ledger_down == "share" else 0)
 
     @property
     def scarce(self) -> bool:
@@ -226,6 +228,7 @@ class State:
         wanted: int = 0,
         *,
         asks: tuple[Ask, ...] = (),
+        shown: tuple[Shown, ...] = (),
         load: tuple[Load, ...] = (),
         owed: int = 0,
         gone: tuple[str, ...] = (),
@@ -233,7 +236,7 @@ class State:
         goodbye: bool = False,
         now: float = 0.0,
     ) -> Report:
-        """The next report, to be sent or counted as failed; ``now`` by the clock of :meth:`refusal_alone`.
+        """The next report, to be sent or counted as failed; ``now`` by the clock of the ages of slots.
 
         From here on no more is assumed of the ledger than that it counts what the report asserts.
         """
@@ -278,6 +281,7 @@ class State:
             beat=beat,
             goodbye=goodbye,
             retired=self.retired,
+            shown=shown,
             fair=fair,
         )
 
@@ -300,6 +304,7 @@ class State:
         self.workers = reply.workers
         self._share = share
         self.level = reply.level
+        self.has_line = reply.has_line
         self.controls = reply.controls or self.controls
         if reply.settings != self.settings:
             self._adopt(reply.settings)
@@ -313,11 +318,10 @@ class State:
         self.terms = replace(self.pool.terms, rate=rate, burst=int(burst)) if rate else self.pool.terms
 
     def fail(self, now: float) -> None:
-        """An exchange failed; whether the ledger applied the report is unknown."""
+        """An exchange failed; whether the ledger applied the report is unknown. ``now`` is as in a ticket."""
         was_away, self.away = self.away, True
-        if not was_away and self.terms.rate:
-            part = max(1, self.workers)
-            self._bucket = Bucket(self.terms.rate / part, max(1, self.terms.burst // part), now)
+        if not was_away:
+            self._alone = Alone(self.terms, self.workers, now)
         if self.claims is not None:
             self.claims.sweep = ""
 

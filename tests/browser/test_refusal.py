@@ -22,4 +22,4 @@ def test_onclose_gets_1013_and_the_reason(browser, redis_server, prefix, server,
         opened, closed = browser.execute_async_script(OPEN_SOCKET, subprotocols)
     assert opened == ["open", subprotocols[0] if subprotocols else ""]
     assert closed[:2] == ["close", 1013]
-    assert closed[2].startswith("Try Again Later; retry-after=")
+    assert closed[2].startswith("Try Again Later; ticket=")

@@ -41,7 +41,7 @@ from support.deployment import (
 )
 from support.waiting import eventually
 
-REFUSAL = re.compile(r"Try Again Later; retry-after=\d+(\.\d)?")
+REFUSAL = re.compile(r"Try Again Later; ticket=[\w-]{24}; retry-after=\d+(\.\d)?")
 
 
 # They fit the settings

@@ -18,6 +18,7 @@ from channels_admission.limiter import closer
 from channels_admission.limiter.closer import Closer
 from channels_admission.limiter.connections.connection import Connection
 from channels_admission.limiter.limiter import Slot
+from channels_admission.limiter.line.places import Places
 from channels_admission.limiter.registry import close_limiters, limiter_of
 from channels_admission.limiter.retries import RetrySchedule
 from channels_admission.limiter.state import State
@@ -219,7 +220,7 @@ async def test_who_has_left_since_the_report_is_not_ended_once_more(admission, m
     state = State(settings.pool("default"), Worker())
     state.controls = Controls(limit=Order(40, "ann", at=0.0, over=1.0))
     state.held, state.allowance = 40, 41
-    drains = Closer(state, RetrySchedule(state), Faults("a pool"))
+    drains = Closer(state, Places(state, RetrySchedule(state)), Faults("a pool"))
     drains.connections[Connection(None, None)] = 0.0
     view = Reply(0, total=41, limit=40, workers=1, version=1, settling=False, lapsed=False, now=10.0)
     drains.enforce(view, beat=0.1)
@@ -236,7 +237,7 @@ async def test_an_enforced_limit_takes_its_time_whatever_the_clock_of_redis_says
     state = State(settings.pool("default"), Worker())
     state.controls = Controls(limit=Order(40, "ann", at=1000.0, over=60.0))
     state.held = state.allowance = 100
-    drains = Closer(state, RetrySchedule(state), Faults("a pool"))
+    drains = Closer(state, Places(state, RetrySchedule(state)), Faults("a pool"))
     drains.connections.update((Connection(None, None), 0.0) for _ in range(100))
     ended = []
     monkeypatch.setattr(drains, "_end_all", lambda doomed, seconds: ended.append(len(doomed)) or asyncio.sleep(0))

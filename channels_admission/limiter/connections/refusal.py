@@ -7,6 +7,7 @@ from ...conf import PoolSettings
 from ...conf.validators import REASON_BYTES
 from ...core.protocol import Refusal
 from .asgi import Message, Scope
+from .tickets import FIELD
 
 HTTP_EXTENSION = "websocket.http.response"
 
@@ -14,9 +15,14 @@ TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 """The syntax of a subprotocol (RFC 6455, section 4.1); a server may fail to send another one."""
 
 
-def close_reason(text: str, retry_after: float) -> str:
-    """``text; retry-after=SECONDS``, in tenths; the text is cut so that the whole fits into a close frame."""
+def close_reason(text: str, retry_after: float, ticket: str = "") -> str:
+    """``text; ticket=TICKET; retry-after=SECONDS``, in tenths; without the ticket's part if there is none.
+
+    The text is cut so that the whole fits into a close frame.
+    """
     hint = f"; retry-after={math.ceil(10 * retry_after) / 10:g}"
+    if ticket:
+        hint = f"; ticket={ticket}{hint}"
     return text.encode()[: REASON_BYTES - len(hint)].decode(errors="ignore") + hint
 
 
@@ -31,7 +37,7 @@ def _close(scope: Scope, refusal: Refusal, pool: PoolSettings) -> tuple[Message,
     # Browsers hide the close code if the close comes before the accept, or if the accept selects none of the requested
     # subprotocols.
     requested = next(filter(TOKEN.fullmatch, scope.get("subprotocols") or ()), None)
-    reason = close_reason(pool.close_reason, refusal.retry_after)
+    reason = close_reason(pool.close_reason, refusal.retry_after, refusal.ticket)
     return (
         {"type": "websocket.accept", "subprotocol": requested},
         {"type": "websocket.close", "code": pool.close_code, "reason": reason},
@@ -44,7 +50,9 @@ def _denial(refusal: Refusal, pool: PoolSettings) -> tuple[Message, Message]:
         # Whole seconds (RFC 9110, section 10.2.3).
         (b"retry-after", b"%d" % math.ceil(refusal.retry_after)),
     ]
-    body = close_reason(pool.close_reason, refusal.retry_after).encode()
+    if refusal.ticket:
+        headers.append((FIELD, refusal.ticket.encode()))
+    body = close_reason(pool.close_reason, refusal.retry_after, refusal.ticket).encode()
     return (
         {"type": f"{HTTP_EXTENSION}.start", "status": 503, "headers": headers},
         {"type": f"{HTTP_EXTENSION}.body", "body": body},

@@ -96,3 +96,13 @@ class Held(Mapping[str, Slot]):
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
+
+
+class HeldWithTicket(Held):
+    """The same, with a ticket for another pool further in, which few connections have."""
+
+    __slots__ = ("ticket",)
+
+    def __init__(self, slot: Slot, others: Iterable[Slot], ticket: str) -> None:
+        super().__init__(slot, others)
+        self.ticket = ticket

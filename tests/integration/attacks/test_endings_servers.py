@@ -138,7 +138,7 @@ async def undecided(stage: Stage) -> float:
     await stage.is_full("undecided")
     seconds = await stage.free_after(DEADLINE + LOOK + LATE, "undecided")
     for client in clients:
-        await stage.hears(client, b"Try Again Later; retry-after=")
+        await stage.hears(client, b"Try Again Later; ticket=")
     pool = await look("undecided", stage.settings)
     assert (pool.admitted, pool.unaccepted, pool.refused) == (CLIENTS, CLIENTS, {})
     return seconds
@@ -150,7 +150,7 @@ async def blocked(stage: Stage) -> float:
     await stage.is_full("blocked")
     seconds = await stage.free_after(DEADLINE + LOOK + LATE, "blocked")
     for client in clients:
-        await stage.hears(client, b"Try Again Later; retry-after=")
+        await stage.hears(client, b"Try Again Later; ticket=")
     return seconds
 
 
@@ -167,7 +167,7 @@ async def gone(stage: Stage) -> float:
 async def full(stage: Stage) -> float:
     """Refused clients that never answer the close are cut off."""
     client = stage.knock("/full")
-    await stage.hears(client, b"Try Again Later; retry-after=")
+    await stage.hears(client, b"Try Again Later; ticket=")
     began = time.monotonic()
 
     def is_cut_off() -> bool:

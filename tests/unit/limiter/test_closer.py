@@ -6,6 +6,7 @@ import redis
 from channels_admission.core.overrides import EVERYBODY, Controls, Drain, Order
 from channels_admission.ledger.memory import MemoryLedger
 from channels_admission.limiter.closer import Closer
+from channels_admission.limiter.line.places import Places
 from channels_admission.limiter.retries import RetrySchedule
 from channels_admission.limiter.state import State
 from channels_admission.runtime.faults import Faults
@@ -23,7 +24,7 @@ class Obedient:
     def __init__(self, ledger, settings) -> None:
         self.ledger = ledger
         self.state = State(settings.pool("default"), Worker())
-        self.closer = Closer(self.state, RetrySchedule(self.state), Faults("a pool"))
+        self.closer = Closer(self.state, Places(self.state, RetrySchedule(self.state)), Faults("a pool"))
 
     async def beat(self, **more):
         report = self.state.begin_report(beat=True, **more)

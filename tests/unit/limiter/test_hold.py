@@ -117,5 +117,5 @@ async def test_a_worker_in_trouble_holds_nobody(refusing, monkeypatch):
     visitor = Visitor()
     await visitor.task
     assert visitor.held < 0.1
-    assert limiter_of("default").state.counters == {"descriptors": 1}
+    assert limiter_of("default").state.counters == {"descriptors": 1, "promised": 1}
     await close_limiters()

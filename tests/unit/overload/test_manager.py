@@ -547,7 +547,7 @@ async def test_where_memory_runs_out_the_youngest_are_closed_a_few_each_beat_unt
     assert [visitor.task.done() for visitor in visitors] == [False] * 17 + [True] * 3
     for visitor in visitors[17:]:
         assert visitor.sent[-1]["code"] == 1013
-        assert re.fullmatch(r"Try Again Later; retry-after=\d+(\.\d)?", visitor.sent[-1]["reason"])
+        assert re.fullmatch(r"Try Again Later; ticket=[\w-]{24}; retry-after=\d+(\.\d)?", visitor.sent[-1]["reason"])
     await eventually(lambda: limiter.state.held == 11)
     memory(0.90)
     await eventually(lambda: not limiter.overload.out_of_memory)

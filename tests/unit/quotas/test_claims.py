@@ -325,7 +325,7 @@ async def test_a_class_known_late_needs_room_in_its_share(admission):
     limiter = limiter_of("default")
     assert limiter.state.held == 10
     counters = {name: count for name, count in limiter.state.counters.items() if name != DELAYED}
-    assert counters == {"admitted": 12, "share": 2, "full": 1, "released": 2}
+    assert counters == {"admitted": 12, "share": 2, "full": 1, "released": 2, "promised": 3}
     await eventually(lambda: len(clients) == 10)
     await leave(clients)
 

@@ -98,7 +98,7 @@ async def test_a_refused_connection_reaches_neither_connect_nor_disconnect(admis
     assert await client.connect() == (True, "v2")
     closed = await client.receive_output()
     assert closed["code"] == 1013
-    assert closed["reason"].startswith("Try Again Later; retry-after=")
+    assert closed["reason"].startswith("Try Again Later; ticket=")
     await client.wait()
     assert Recorder.seen == []
     await close_limiters()
@@ -148,3 +148,47 @@ def test_an_unknown_pool_is_an_error_that_names_the_nearest(admission):
     admission(POOLS={"chat": {}})
     with pytest.raises(ConfigurationError, match=r"no admission pool 'chats'\. Did you mean 'chat'"):
         AdmissionMiddleware(None, pool="chats")
+
+
+# Tickets
+
+TICKET = "b-_9" * 6
+
+
+@pytest.fixture
+def with_ticket(admission):
+    def sent(scope=None, **keys):
+        pool = admission(**keys).pool("default")
+        return list(refusal.messages(scope or {}, Refusal(Reason.FULL, 16.31, TICKET), pool))
+
+    return sent
+
+
+def test_a_ticket_stands_before_the_hint(with_ticket):
+    assert with_ticket()[1]["reason"] == f"Try Again Later; ticket={TICKET}; retry-after=16.4"
+
+
+def test_over_http_it_is_a_header_and_in_the_body(with_ticket):
+    start, body = with_ticket({"extensions": HTTP}, REFUSE_WITH="http")
+    assert start["headers"] == [
+        (b"content-type", b"text/plain; charset=utf-8"),
+        (b"retry-after", b"17"),
+        (b"admission-ticket", TICKET.encode()),
+    ]
+    assert body["body"] == f"Try Again Later; ticket={TICKET}; retry-after=16.4".encode()
+
+
+@given(st.text(max_size=200), st.floats(0.5, 3600))
+def test_the_text_is_cut_before_the_ticket_and_the_hint(text, seconds):
+    reason = refusal.close_reason(text.encode(errors="ignore").decode(), seconds, TICKET)
+    assert len(reason.encode()) <= 123
+    assert re.search(rf"; ticket={TICKET}; retry-after=\d{{1,4}}(\.\d)?$", reason)
+    assert text.encode(errors="ignore").decode().startswith(reason.rpartition("; ticket=")[0])
+
+
+def test_a_long_text_leaves_room_for_both():
+    assert refusal.close_reason("ü" * 60, 3600.0, TICKET) == f"{'ü' * 36}; ticket={TICKET}; retry-after=3600"
+
+
+def test_a_ticket_is_in_no_description_of_a_refusal():
+    assert TICKET not in repr(Refusal(Reason.FULL, 16.31, TICKET))

@@ -1,6 +1,7 @@
 """Slots of handshakes that nobody accepts, and of handlers whose client has left."""
 
 import asyncio
+import re
 import threading
 
 import pytest
@@ -95,10 +96,10 @@ async def test_a_slot_that_nobody_accepts_is_given_back_and_the_handshake_refuse
     try:
         await eventually(lambda: limiter.state.held == 1)
         await eventually(lambda: limiter.state.held == 0)
-        assert client.sent == [
-            {"type": "websocket.accept", "subprotocol": "chat"},
-            {"type": "websocket.close", "code": 1013, "reason": "Try Again Later; retry-after=2"},
-        ]
+        accept, close = client.sent
+        assert accept == {"type": "websocket.accept", "subprotocol": "chat"}
+        assert (close["type"], close["code"]) == ("websocket.close", 1013)
+        assert re.fullmatch(r"Try Again Later; ticket=[\w-]{24}; retry-after=2", close["reason"])
         await asyncio.wait_for(client.task, 5)
         assert limiter.connections == {}
         await eventually(lambda: shows(lambda pool: (pool.unaccepted, pool.admitted, pool.refused) == (1, 1, {})))
