@@ -1,16 +1,14 @@
 """The limiter: what a worker's event loop knows of one pool, and does there."""
 
 import asyncio
-import math
 from collections.abc import Awaitable, Callable
 
 from ..conf import Settings
-from ..core.counters import HEALED, Reason
+from ..core.counters import Reason
 from ..core.protocol import Ask, Refusal, Reply, Report
 from ..core.readings import Load
-from ..events import messages
 from ..events.dispatch import Events
-from ..exceptions import LedgerError, LedgerUnavailable
+from ..exceptions import LedgerError
 from ..ledger.base import Ledger
 from ..overload.manager import OverloadManager
 from ..quotas.requests import Rules, is_authenticated
@@ -27,14 +25,12 @@ from .decisions import Decisions
 from .entrance import Entrance
 from .line.places import Places
 from .lookout import Lookout
+from .news import News
 from .queue import Batch
 from .reconciler import Reconciler
 from .refusing import LEFT, Refuser
 from .retries import RetrySchedule
 from .state import State
-
-DAMAGE_TOLD_EVERY = 5.0
-"""Seconds from one log line of damaged counts to the next, at the least."""
 
 
 class Limiter:
@@ -62,6 +58,7 @@ class Limiter:
         self.entrance = entrance or Entrance(settings.entrance_wait, faults)
         """Shared by all limiters of the event loop."""
         self.events = Events(pool, settings.alerts, state.counters, faults)
+        self._news = News(state, settings, self.events)
         self._loop = asyncio.get_running_loop()
         self.retries = RetrySchedule(state, settings.heartbeat)
         self.places = Places(state, self.retries)
@@ -73,8 +70,6 @@ class Limiter:
         self.reconciler = Reconciler(self, ledger, settings)
         self._gone: tuple[str, ...] = ()
         """Neighbours whose process has ended, to be told."""
-        self._refused_for_good = False
-        self._told_of_damage = -math.inf
         self._on_end = on_end
         if overload is not None:
             overload.faults.books.append(state.counters)
@@ -221,12 +216,12 @@ class Limiter:
         self._gone = ()
         self.retries.owed -= report.owed
         if was_away:
-            self._do("the news of a regained ledger", self._tell_of_regained)
+            self._do("the news of a regained ledger", self._news.regained)
         if reply.offer:
             self._do("the retry times", self.retries.renew, reply.offer, batch.reserved(reply), self._loop.time())
         if report.beat or was_away:
             self._do("the neighbours", self._meet, reply)
-        self._do("the news of the pool", self._tell_of_pool, report, reply)
+        self._do("the news of the pool", self._news.replied, report, reply)
         for edge in reply.edges:
             self._do("the alert of a level", self.events.level, edge, state.worker)
         self._do("the drains", self.closer.follow, reply)
@@ -246,40 +241,19 @@ class Limiter:
         else:
             self.faults.recover(part)
 
-    def _tell_of_regained(self) -> None:
-        messages.regained(self.pool.name)
-        self.events.ledger_regained(self.state.worker)
-
     def _meet(self, reply: Reply) -> None:
         """Look which neighbours are gone."""
         if self.overload is not None:
             self.overload.meet(self.pool.name, len(reply.neighbours))
         self._gone = tuple(each.worker for each in reply.neighbours if is_gone(each))
 
-    def _tell_of_pool(self, report: Report, reply: Reply) -> None:
-        pool, worker = self.pool.name, self.state.worker.id
-        if reply.lapsed and not reply.settling:  # else the ledger lost its data, and no lease ran out
-            messages.lapsed(pool, worker, report.held)
-        if report.settings != reply.settings:
-            settings = self.settings
-            messages.settings_in_force(pool, report, reply, lease=settings.lease, heartbeat=settings.heartbeat)
-        if reply.healed:
-            self.state.counters[HEALED] += 1
-            if self._loop.time() - self._told_of_damage >= DAMAGE_TOLD_EVERY:
-                self._told_of_damage = self._loop.time()
-                messages.damaged(pool)
-
     # Without the ledger
 
     def go_alone(self, error: LedgerError) -> None:
-        state, is_first = self.state, not self.state.away
-        for_good = not isinstance(error, LedgerUnavailable)
-        state.fail(self.places.clock.time())
-        if is_first or (for_good and not self._refused_for_good):
-            messages.lost(self.pool.name, self.pool.when_ledger_down, error, for_good=for_good)
-        self._refused_for_good = for_good
+        is_first = not self.state.away
+        self.state.fail(self.places.clock.time())
+        self._news.lost(error, is_first=is_first)
         if is_first:
-            self.events.ledger_lost(str(error), state.worker)
             with self.faults.spare("the retry times without a ledger"):
                 self.retries.go_alone(self._loop.time())
         with self.faults.spare("the decision alone"):

@@ -16,7 +16,7 @@ from ..events import messages
 from ..exceptions import LedgerError, LedgerUnavailable
 from ..ledger.base import Forgotten, Ledger, OutOfOrder
 from ..runtime.faults import Faults
-from .queue import TICKS, Batch, crowd_pause
+from .queue import FULL_FRESH, TICKS, Batch, crowd_pause
 from .state import State
 
 RELEASE_PAUSE = 0.1
@@ -209,6 +209,8 @@ class Reconciler:
             self.report_soon()
         if report.wanted > 1 and batch.is_all:
             self._quiet_until = started + crowd_pause(report.wanted, self._settings.ledger_timeout)
+        if reply.turns:  # tickets ask in a shortage as well, also those that are shown again and again
+            self._quiet_until = max(self._quiet_until, started + FULL_FRESH)
 
     async def _ask(self, report: Report) -> Reply:
         """The ledger's reply, or :exc:`LedgerUnavailable` after ``LEDGER_TIMEOUT``."""

@@ -25,11 +25,9 @@ from itertools import zip_longest
 from ..conf import PoolSettings
 from ..conf.quotas import OLDEST
 from ..core import levels
-from ..core.agreement import numbers_of
 from ..core.attempts import Over
 from ..core.counters import ADMITTED, RELEASED, Calls, Counters, Reason
 from ..core.levels import Level
-from ..core.overrides import NOTHING_SET
 from ..core.protocol import Ask, Claimed, Reply, Report, Shown
 from ..core.rate import bounded
 from ..core.readings import Load
@@ -39,18 +37,15 @@ from ..quotas.attempts import Attempts
 from ..quotas.claims import Claims
 from ..runtime.identity import Worker, home
 from .connections.slot import Slot
+from .in_force import InForce
 from .line.alone import Alone
 
 
-class State:
+class State(InForce):
     """The limiter's half of the ledger contract; all numbers are slots unless said otherwise."""
 
     def __init__(self, pool: PoolSettings, worker: Worker, server: str = "") -> None:
-        self.pool = pool
-        self.terms = pool.terms
-        self.settings = ""
-        """The settings in force, where they are not this worker's own, as text."""
-        self._limit = pool.max_connections
+        super().__init__(pool)
         self.worker = worker
         self.server = server
         self.held = 0
@@ -60,10 +55,6 @@ class State:
         """Whether the last exchange failed: decisions are then this state's alone."""
         self.retired = False
         """Whether a limiter with later settings has taken the place of this one."""
-        self.draining = False
-        """Whether it takes no new connections any more."""
-        self.controls = NOTHING_SET
-        """What operators have set, as far as this worker has heard."""
         self.counters: Counter[str] = Counter()
         self._withdrawn = 0
         """Slots given back at the entrance, each of which was counted as admitted: the next one is not."""
@@ -99,23 +90,6 @@ class State:
     def _first_share(self) -> int:
         """The part of a worker that has not yet met a ledger with settled counts."""
         return self.limit // self.pool.expected_workers
-
-    @property
-    def limit(self) -> int:
-        """Slots in the pool: what an operator has set, as far as this worker has heard, or else the settings."""
-        return self.controls.limit.value if self.controls.limit else self._limit
-
-    @property
-    def dry_run(self) -> bool:
-        """Whether nobody is refused, by an operator's word or else by the settings."""
-        return bool(self.controls.dry_run.value) if self.controls.dry_run else self.pool.dry_run
-
-    @property
-    def closed(self) -> Reason | None:
-        """Why nobody is let in whatever there is room for."""
-        if self.draining:
-            return Reason.DRAINING
-        return Reason.PAUSED if self.controls.paused else None
 
     @property
     def has_room(self) -> bool:
@@ -307,15 +281,7 @@ class State:
         self.has_line = reply.has_line
         self.controls = reply.controls or self.controls
         if reply.settings != self.settings:
-            self._adopt(reply.settings)
-
-    def _adopt(self, settings: str) -> None:
-        """Decide by the settings in force, where other workers have others; again by the own ones where none has."""
-        in_force = numbers_of(settings)
-        self.settings = settings
-        self._limit = int(in_force.get("limit", self.pool.max_connections))
-        rate, burst = in_force.get("rate"), in_force.get("burst", 1)
-        self.terms = replace(self.pool.terms, rate=rate, burst=int(burst)) if rate else self.pool.terms
+            self.adopt(reply.settings)
 
     def fail(self, now: float) -> None:
         """An exchange failed; whether the ledger applied the report is unknown. ``now`` is as in a ticket."""
