@@ -24,10 +24,12 @@ WATCH = """
 globalThis.url = location.origin.replace("http", "ws") + "/ws/echo/";
 globalThis.watch = (options = {}, protocols = []) => {
   const made = [];
+  const urls = [];
   class Watched extends WebSocket {
     constructor(...args) {
       super(...args);
       made.push(performance.now());
+      urls.push(this.url);
     }
   }
   const socket = new AdmissionSocket(url, protocols, { ...options, platform: { WebSocket: Watched } });
@@ -37,10 +39,10 @@ globalThis.watch = (options = {}, protocols = []) => {
   socket.onmessage = ({ data }) => seen.push(data);
   socket.onclose = ({ code }) => seen.push(code);
   socket.onwait = () => waits.push({ ...socket.waiting, from: performance.now() });
-  return { socket, made, seen, waits };
+  return { socket, made, urls, seen, waits };
 };
 """
-"""Defines ``watch``: an AdmissionSocket with the times of its attempts, its events, and its waits."""
+"""Defines ``watch``: an AdmissionSocket with the times and the URLs of its attempts, its events, and its waits."""
 
 NAIVE = """
 globalThis.naive = { attempts: 0, ended: false };
@@ -134,12 +136,17 @@ def test_a_refused_page_waits_as_told_and_gets_in_when_a_slot_is_free(browser, r
         eventually(browser, "watched.socket.readyState === WebSocket.OPEN")
         seen, waits, made = browser.execute_script("return [watched.seen, watched.waits, watched.made]")
         assert browser.execute_script("return watched.socket.protocol") == "chat.v2"
+        first, *urls = browser.execute_script("return watched.urls")
+        assert browser.execute_script("return watched.socket.url") == first
     assert seen == [1013] * len(waits) + ["open"]
     for wait, attempt in zip(waits, made[1:], strict=True):
         assert wait["hinted"]
         assert 1000 <= wait["delay"] <= 2000
         assert -1 <= attempt - wait["from"] - wait["delay"] <= TOLERANCE
     assert hammered >= 4 * 2  # attempts of each in the same time
+    tickets = [re.search(r"; ticket=([\w-]{24}); retry-after=", wait["reason"])[1] for wait in waits]
+    assert urls == [f"{first}?admission_ticket={ticket}" for ticket in tickets]
+    assert all(wait["hasPlace"] for wait in waits)
 
 
 def test_the_sample_of_the_readme_says_when_the_server_is_back(browser, redis_server, prefix):
@@ -150,7 +157,7 @@ def test_the_sample_of_the_readme_says_when_the_server_is_back(browser, redis_se
         browser.execute_script("document.body.innerHTML = '<p id=notice>'")
         browser.execute_script(sample)
         for seconds in (7, 6):
-            eventually(browser, f"notice.textContent === 'Server busy, back in {seconds} s'")
+            eventually(browser, f"notice.textContent === 'You have a place, back in {seconds} s'")
 
 
 def test_a_page_comes_back_after_its_server_was_killed(browser, redis_server, prefix):

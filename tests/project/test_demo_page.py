@@ -14,6 +14,12 @@ from demo import views
 from demo.servers import TESTPROJECT, environment
 
 RESTART = "/restart/"
+LINE = re.compile(
+    r"You have a place; back in \d+ s|\d+ have a place in the line; the first is back in \d+ s, the last in \d+ s"
+)
+PLACE = re.compile(r"\d+: you have a place; back in \d+ s")
+TITLES = "return [...document.querySelectorAll('#cells .waiting')].map(({ title }) => title)"
+LEGEND = "with a place 1013 Try Again Later; retry-after=N"
 
 
 @pytest.fixture
@@ -75,6 +81,9 @@ def test_a_herd_comes_back_by_itself_after_a_restart_of_the_servers(browser, dem
     count.send_keys("40")
     browser.find_element(By.CSS_SELECTOR, "#crowd button[type=submit]").click()
     wait_for(lambda: (counted("open"), counted("waiting")) == (30, 10))
+    wait_for(lambda: LINE.fullmatch(browser.find_element(By.ID, "line").text))
+    wait_for(lambda: any(map(PLACE.fullmatch, browser.execute_script(TITLES))))
+    wait_for(lambda: LEGEND in browser.find_element(By.ID, "legend").text)
     browser.find_element(By.CSS_SELECTOR, "#restart button").click()
     wait_for(lambda: counted("open") == 0)
     wait_for(lambda: counted("waiting") > 0)

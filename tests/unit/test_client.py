@@ -1,6 +1,7 @@
 """The Python client: its rule in exact numbers, and what it does with real answers."""
 
 import asyncio
+import re
 import subprocess
 import sys
 from contextlib import aclosing, asynccontextmanager, suppress
@@ -509,3 +510,5 @@ async def test_a_real_refusal_is_waited_out(redis_server, prefix, server, refuse
         (wait,) = waits
         assert (wait.ending.code, wait.attempt) == (code, 1)
         assert 1 <= wait.seconds <= 2
+        assert wait.has_place
+        assert re.search(r"(^|; )ticket=[\w-]{24}; retry-after=[\d.]+$", wait.ending.reason)
