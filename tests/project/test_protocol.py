@@ -5,14 +5,19 @@ import re
 from types import SimpleNamespace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from websockets.datastructures import Headers
 from websockets.frames import Close, Opcode
 from websockets.http11 import Response
 
-from channels_admission.client import Ending, advice
+from channels_admission.client import Ending, RetryPolicy, advice
 from channels_admission.conf.validators import REASON_BYTES
+from channels_admission.core.counters import Reason
 from channels_admission.core.line import GRACE, LEAST
-from channels_admission.core.tickets import LENGTH, SEAL_BYTES
+from channels_admission.core.protocol import Refusal
+from channels_admission.core.tickets import LENGTH, SEAL_BYTES, Signer, Ticket
+from channels_admission.limiter.connections.refusal import close_reason, messages
 
 from support import ROOT
 from support.conformance import TABLE, cases, table, tickets
@@ -49,6 +54,34 @@ def test_the_http_response_gives_what_the_close_frame_gives():
         ending = Ending(503, advice(Response(503, "", headers, text.encode())))
         assert ending.ticket == tickets()["A"]
         assert ending.reason.endswith(f"; retry-after={hint}")
+
+
+@pytest.mark.parametrize("refuse_with", ["close", "http"])
+def test_the_server_sends_what_the_page_has(admission, refuse_with):
+    pool = admission(REFUSE_WITH=refuse_with).pool("default")
+    scope = {"extensions": {"websocket.http.response": {}}}
+    first, second = messages(scope, Refusal(Reason.FULL, 16.35, tickets()["A"]), pool)
+    if refuse_with == "close":
+        assert (second["code"], second["reason"]) == (1013, REASON)
+    else:
+        lines = [f"{name.decode()}: {value.decode()}" for name, value in first["headers"]]
+        assert BLOCKS["http"].startswith("\n".join(["HTTP/1.1 503 Service Unavailable", *lines, "content-length: "]))
+        assert second["body"].decode() == REASON
+
+
+@given(
+    st.text(max_size=200) | st.just("; ticket=") | st.just("; retry-after=5"),
+    st.floats(0.5, 3600),
+    st.builds(Ticket, st.floats(0, 1e9), st.floats(0, 1e9), st.integers(0, (1 << 32) - 1)),
+)
+def test_a_client_reads_what_the_server_writes_whatever_the_text(text, seconds, ticket):
+    written = Signer("default", [b"secret"]).write(ticket)
+    ending = Ending(1013, close_reason(text.encode(errors="ignore").decode(), seconds, written))
+    assert len(ending.reason.encode()) <= REASON_BYTES
+    assert ending.ticket == written
+    hint = RetryPolicy().hint(ending.reason)
+    assert hint is not None
+    assert 0 <= hint - seconds <= 0.1 + 1e-9
 
 
 def test_the_page_tells_the_numbers_of_the_code():
