@@ -1,7 +1,6 @@
 """Every yes and no of one limiter."""
 
 import asyncio
-import math
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -101,7 +100,8 @@ class Decisions:
     async def let_in(self, slot: Slot, ask: Ask | None, ticket: Ticket | None = None) -> Slot | Refusal:
         """``slot`` when its connection may enter, or a refusal. Cancelling it costs no slot."""
         try:
-            reason = await self._entrance.wait(self._owner, is_exempt=self.is_exempt(ask))
+            place = self._places.rank(ticket)
+            reason = await self._entrance.wait(self._owner, is_exempt=self.is_exempt(ask), place=place)
         except BaseException:
             slot.release()
             raise
@@ -124,7 +124,7 @@ class Decisions:
         handshake = self.queue.join(ask, slot)
         if ticket is not None:
             handshake.ticket = ticket
-            handshake.place = ticket.place if self._places.is_due(ticket) else math.inf
+            handshake.place = self._places.rank(ticket)
         if len(self.queue) == 1:
             self._owner.wake()
         try:

@@ -35,6 +35,8 @@ LONGEST_TURN = 0.25
 """Seconds after which a turn no longer waits for the thread."""
 MEASURED = 1.0
 """Seconds over which the speed is measured."""
+ONE_OF = 10
+"""Of so many that are let in, one goes in by the time for which it has waited, and not by a place."""
 HASTE = 2.0
 """How much faster refused clients are told to come than the entrance lets in: those who are early wait, and those who
 are late leave the entrance idle."""
@@ -63,6 +65,8 @@ class Waiter(asyncio.Future["str | None"]):
 
     door: Door
     since: float
+    place = math.inf
+    """Its place in the line of its pool, where its ticket is due."""
 
 
 class Entrance:
@@ -81,6 +85,10 @@ class Entrance:
         self._window = Window(self._loop.time())
         self._exempt: OrderedDict[Waiter, None] = OrderedDict()
         self._others: OrderedDict[Waiter, None] = OrderedDict()
+        self._due: list[tuple[float, int, Waiter]] = []
+        """A heap of those of the others that have a place."""
+        self._passed = 0
+        """Others that were let in."""
         self._doors: dict[Door, int] = {}
         """Those with waiting handshakes since the last calm, each with the number let in since it was measured."""
         self._entered = 0
@@ -122,8 +130,10 @@ class Entrance:
             heappush(self._promised, now + wait)
         return wait
 
-    async def wait(self, door: Door, *, is_exempt: bool) -> str | None:
+    async def wait(self, door: Door, *, is_exempt: bool, place: float = math.inf) -> str | None:
         """Wait for a turn. Gives the reason for a refusal, or None. May be cancelled at any time.
+
+        Those with a ``place`` in their pool's line go in before others, but for one of ten.
 
         While :attr:`room` is above 1, taking one from it does the same.
         """
@@ -131,7 +141,7 @@ class Entrance:
             self.room -= 1
             self._begin()
             return None
-        if self.is_full and not is_exempt and not door.state.dry_run:
+        if self.is_full and not is_exempt and place == math.inf and not door.state.dry_run:
             return Reason.ENTRANCE
         waiter = Waiter(loop=self._loop)
         waiter.door, waiter.since = door, self._loop.time()
@@ -139,6 +149,9 @@ class Entrance:
             self._busy_at, self.speed = waiter.since, 0.0
         queue = self._exempt if is_exempt else self._others
         queue[waiter] = None
+        if place < math.inf and not is_exempt:
+            waiter.place = place
+            heappush(self._due, (place, id(waiter), waiter))
         self._doors.setdefault(door, 0)
         door.state.counters[DELAYED] += 1
         self._look()
@@ -241,6 +254,7 @@ class Entrance:
             self._forget_later()
         for queue in (self._exempt, self._others):
             queue.clear()  # even an empty one keeps the room that a herd once needed
+        self._due = []
         self._entered, self.is_full = 0, False
         self._window.rest(now)
         self._offered = self.room = int(self._window.size)
@@ -260,15 +274,25 @@ class Entrance:
             self._measured.clear()
 
     def _let_in(self, room: float) -> float:
-        """Let in those that have waited longest, the exempt first. Gives the room that is left."""
+        """Let in the exempt and then the others. Gives the room that is left."""
         for queue in (self._exempt, self._others):
             while queue and room >= 1:
-                waiter, _ = queue.popitem(last=False)
+                waiter = self._next_other() if queue is self._others else queue.popitem(last=False)[0]
                 if not waiter.done():
                     waiter.set_result(None)
                     self._doors[waiter.door] = self._doors.get(waiter.door, 0) + 1
                     room -= 1
         return room
+
+    def _next_other(self) -> Waiter:
+        """The earliest place, or one time of ten the one that has waited longest."""
+        self._passed += 1
+        while self._due and self._passed % ONE_OF:
+            waiter = heappop(self._due)[2]
+            if waiter in self._others:
+                del self._others[waiter]
+                return waiter
+        return self._others.popitem(last=False)[0]
 
     def _inside(self) -> int:
         """How many of those who went in last are not answered yet."""
@@ -303,7 +327,9 @@ class Entrance:
         for queue in (self._exempt, self._others):
             while queue and now - (waiter := next(iter(queue))).since >= self._longest:
                 self._refuse(waiter, None if queue is self._exempt else Reason.ENTRANCE)
-        while self._look() and not (waiter := next(reversed(self._others))).door.state.dry_run:
+        for waiter in [each for each in reversed(self._others) if each.place == math.inf] if self._look() else ():
+            if waiter.door.state.dry_run or not self._look():
+                break
             self._refuse(waiter, Reason.ENTRANCE)
 
     def _look(self) -> bool:

@@ -7,6 +7,7 @@ from ..conf import Settings
 from ..core.counters import Reason
 from ..core.protocol import Ask, Refusal, Reply, Report
 from ..core.readings import Load
+from ..core.tickets import Ticket
 from ..events.dispatch import Events
 from ..exceptions import LedgerError
 from ..ledger.base import Ledger
@@ -166,9 +167,9 @@ class Limiter:
 
     # Slots
 
-    async def acquire(self, ask: Ask | None = None) -> Slot | Refusal:
+    async def acquire(self, ask: Ask | None = None, ticket: Ticket | None = None) -> Slot | Refusal:
         """A slot, or a refusal; see :meth:`.Decisions.acquire`."""
-        return await self.decisions.acquire(ask)
+        return await self.decisions.acquire(ask, ticket)
 
     def take_back(self, slot: Slot) -> None:
         """The slot was released."""

@@ -52,9 +52,9 @@ class Alone:
         """Why a handshake that shows ``ticket`` is refused while there are so many ``slots``; else it has its token."""
         self._line.advance(now)
         is_due = False
-        if ticket is not None:
+        if ticket is not None and not self.is_redeemed(ticket):
             self._line.show(ticket.due)
-            is_due = ticket.place <= now and not self.is_redeemed(ticket)
+            is_due = ticket.place <= now
         free = max(0, slots if self._bucket is None else min(slots, self._bucket.left(now)))
         if free - self._line.expected(now) <= ROUNDING:
             free = min(free, FEW)  # else each of many clients would be the first of a tenth

@@ -1,6 +1,7 @@
 """The places of refused clients in the line of one pool: given with each refusal, and known again by its ticket."""
 
 import asyncio
+import math
 import random
 import time
 from collections.abc import Callable
@@ -70,6 +71,10 @@ class Places:
     def is_due(self, ticket: Ticket) -> bool:
         """Whether the client is first in line."""
         return ticket.place <= self.clock.time() + EARLY
+
+    def rank(self, ticket: Ticket | None) -> float:
+        """What those that wait are ordered by: the place, where it is due."""
+        return ticket.place if ticket is not None and self.is_due(ticket) else math.inf
 
     def is_awaited(self, ticket: Ticket) -> bool:
         """Whether the client comes when it was told to, or first in line: the ledger should hear of it."""

@@ -12,9 +12,11 @@ from types import SimpleNamespace
 import pytest
 from asgiref.sync import SyncToAsync
 
+from channels_admission import conf
 from channels_admission.core.counters import DELAYED, Reason
 from channels_admission.core.overrides import Controls, Order
 from channels_admission.core.protocol import Refusal
+from channels_admission.core.tickets import Signer, Ticket
 from channels_admission.core.window import START, TARGET
 from channels_admission.ledger.memory import MemoryLedger
 from channels_admission.limiter import entrance
@@ -44,10 +46,16 @@ class Herd:
         self.refused = []
         self.attempts = 0
 
-    async def come(self, name, rank=None):
+    def ticket(self, place):
+        """One whose place was so many seconds ago, and which is due now."""
+        now = self.limiter.places.clock.time()
+        return Signer("default", conf.ticket_secrets()).write(Ticket(now - place, now, 0))
+
+    async def come(self, name, rank=None, ticket=""):
         """One attempt: gives its connection, or a refusal."""
         self.attempts += 1
-        verdict = await self.limiter.enter({"type": "websocket", "rank": rank}, None, self._send)
+        scope = {"type": "websocket", "rank": rank, "query_string": f"admission_ticket={ticket}".encode()}
+        verdict = await self.limiter.enter(scope, None, self._send)
         if isinstance(verdict, Refusal):
             self.refused.append(verdict)
             return verdict
@@ -157,6 +165,38 @@ def test_those_who_connect_at_a_cost_go_in_few_at_a_time_and_in_order(herd):
         assert herd.most <= 2 * START
         assert herd.longest <= 2 * START * BURN
         assert herd.limiter.state.counters["delayed"] == 150 - START
+
+    herd(test, burn)
+
+
+def test_those_with_due_tickets_go_in_first_by_their_places_and_one_of_ten_without(herd):
+    async def test(herd):
+        others = [asyncio.ensure_future(herd.come(f"other {number}")) for number in range(60)]
+        await asyncio.sleep(0.05)
+        at_first = len(herd.entered)
+        holders = [asyncio.ensure_future(herd.come(number, ticket=herd.ticket(number))) for number in range(60)]
+        await asyncio.gather(*others, *holders)
+        names = [name for name, _ in herd.entered][at_first:]
+        placed = [name for name in names if isinstance(name, int)]
+        assert placed == sorted(placed, reverse=True)
+        between = names.index(placed[-1]) + 1 - names.index(placed[0]) - len(placed)
+        assert between == pytest.approx(60 / 9, abs=1)
+        assert [name for name in names if isinstance(name, str)] == [f"other {at}" for at in range(at_first, 60)]
+
+    herd(test, burn)
+
+
+def test_an_entrance_that_is_full_sends_away_the_last_without_a_due_ticket(herd):
+    async def test(herd):
+        others = [asyncio.ensure_future(herd.come(f"other {number}")) for number in range(400)]
+        await asyncio.sleep(1.5)
+        late = [asyncio.ensure_future(herd.come("late")) for _ in range(50)]
+        placed = asyncio.ensure_future(herd.come("placed", ticket=herd.ticket(1)))
+        verdicts = await asyncio.gather(*late)
+        assert sum(isinstance(verdict, Refusal) for verdict in verdicts) > 30
+        assert not isinstance(await placed, Refusal)
+        await asyncio.gather(*others)
+        assert {refusal.reason for refusal in herd.refused} == {Reason.ENTRANCE}
 
     herd(test, burn)
 

@@ -20,12 +20,16 @@ class Worker:
 
     def __init__(self, slots: int = 10**6, rate: float | None = None, burst: int = 1, workers: int = 1) -> None:
         self.alone = Alone(Terms(rate, burst), workers, EPOCH)
-        self.slots = 0
-        self.come(0.0)  # nothing was free when it began
         self.slots = slots
 
     def promise(self, time: float, now: float = 0.0) -> None:
         self.alone.promise(EPOCH + time, EPOCH + now)
+
+    def find_nothing(self, now: float) -> None:
+        """Somebody comes while nothing is free."""
+        slots, self.slots = self.slots, 0
+        self.come(now)
+        self.slots = slots
 
     def come(self, now: float, shown: Ticket | None = None) -> Reason | None:
         reason = self.alone.refusal(EPOCH + now, self.slots, shown)
@@ -43,10 +47,22 @@ def test_a_due_ticket_is_good_once_and_its_copies_are_none():
     assert not worker.alone.is_redeemed(ticket(1.0, number=2))
 
 
+def test_a_copy_of_a_redeemed_ticket_does_not_stand_for_another_client_that_is_expected():
+    worker = Worker(slots=1)
+    for _ in range(2):
+        worker.promise(1.0)
+    worker.find_nothing(0.1)
+    assert worker.come(1.6, ticket(1.0)) is None
+    worker.slots = 1
+    assert worker.come(1.6, ticket(1.0)) == Reason.LEDGER
+    assert worker.come(1.6, ticket(1.0, number=2)) is None
+
+
 def test_what_is_expected_is_kept_for_it_within_its_grace():
     worker = Worker(slots=1)
     for _ in range(5):
         worker.promise(1.0)
+    worker.find_nothing(0.1)
     assert worker.come(1.6) == Reason.LEDGER
     assert worker.come(1.6, ticket(1.0)) is None
 
@@ -55,6 +71,7 @@ def test_many_slots_are_kept_from_clients_that_come_one_by_one_without_a_ticket(
     worker = Worker(slots=40)
     for number in range(40):
         worker.promise(1.0 + number / 100)
+    worker.find_nothing(0.1)
     assert [worker.come(1.6) for _ in range(40)] == [Reason.LEDGER] * 40
     assert [worker.come(1.6, ticket(1.0 + number / 100, number)) for number in range(40)] == [None] * 40
 
@@ -77,6 +94,7 @@ def test_what_nobody_fetches_goes_to_whoever_comes_after_a_grace():
     worker = Worker(slots=1)
     for number in range(300):
         worker.promise(number / 50)
+    worker.find_nothing(0.05)
     reasons = [worker.come(number / 10) for number in range(1, 46)]
     assert reasons[:14] == [Reason.LEDGER] * 14
     assert None in reasons
@@ -99,6 +117,7 @@ def test_an_early_ticket_is_none_yet():
     worker = Worker(slots=1)
     for _ in range(5):
         worker.promise(1.0)
+    worker.find_nothing(0.1)
     assert worker.come(1.4, ticket(30.0, due=1.4)) == Reason.LEDGER
 
 
