@@ -69,6 +69,17 @@ class Group:
     back: list[float] = field(default_factory=list)
     """When each was in, in order."""
     attempts: int = 0
+    entered: list[tuple[float, float]] = field(default_factory=list)
+    """Of each client that came in with a ticket: when, and the place in the line that it was given."""
+
+    @property
+    def order(self) -> float:
+        """The rank correlation between places and entries: 1 if all came in in the order of the line."""
+        by_place = sorted(sorted(self.entered), key=lambda each: each[1])
+        ranks = {entry: rank for rank, entry in enumerate(sorted(self.entered))}
+        count = len(self.entered)
+        distance = sum((rank - ranks[entry]) ** 2 for rank, entry in enumerate(by_place))
+        return 1 - 6 * distance / (count * (count**2 - 1))
 
     def until(self, share: float) -> float | None:
         """When that share of the group was in; None if it never was."""
@@ -169,12 +180,14 @@ async def send(message: Any) -> None:
 class Client:
     """One client of a herd. Every attempt goes to any worker."""
 
-    __slots__ = ("_failures", "_herd", "_query", "group")
+    __slots__ = ("_failures", "_herd", "_place", "_query", "group")
 
     def __init__(self, herd: "Herd", group: Group) -> None:
         self._herd, self.group = herd, group
         self._failures = 0
         self._query = ""
+        self._place: float | None = None
+        """By its first ticket."""
 
     def come_at(self, time: float) -> None:
         worker = random.choice(self._herd.workers)
@@ -192,6 +205,8 @@ class Client:
             self._follow(verdict, worker)
             return
         self.group.back.append(worker.loop.time())
+        if self._place is not None:
+            self.group.entered.append((worker.loop.time(), self._place))
         if scene.stay is not None and verdict is not None and worker.limiter is not None:
             worker.loop.call_later(scene.stay, worker.limiter.leave, verdict)
 
@@ -205,6 +220,9 @@ class Client:
         reason = str(messages({}, refusal, worker.limiter.pool)[1]["reason"])
         self._failures = 1 if rule.resets_on_open else self._failures + 1
         self._query = rule.query(reason)
+        if self._query and self._place is None:
+            ticket = worker.limiter.places.read(refusal.ticket)
+            self._place = ticket and ticket.place
         self.come_at(worker.loop.time() + rule.wait(self._failures, POLICY.hint(reason), random.random()))
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from .rules import RULES, Rule
+from .rules import Rule
 
 
 def until(share: float, back: Sequence[float], clients: int) -> float | None:
@@ -16,17 +16,13 @@ def until(share: float, back: Sequence[float], clients: int) -> float | None:
 
 
 def ideal_by_rate(groups: Mapping[str, int], rate: float) -> float:
-    """When 99 % of those who come back could be in."""
-    return 0.99 * _returning(groups) / rate
+    """When 99 % could be in, if all came back."""
+    return 0.99 * sum(groups.values()) / rate
 
 
 def ideal_by_slots(groups: Mapping[str, int], slots: int, stay: float) -> float:
     """The same in a pool whose clients leave after ``stay``."""
-    return stay * (math.ceil(0.99 * _returning(groups) / slots) - 1)
-
-
-def _returning(groups: Mapping[str, int]) -> int:
-    return sum(count for name, count in groups.items() if not RULES[name].gives_up)
+    return stay * (math.ceil(0.99 * sum(groups.values()) / slots) - 1)
 
 
 def echo_figures(waits: Sequence[float]) -> dict[str, float]:

@@ -4,17 +4,15 @@ A rule draws each wait evenly between two bounds that depend only on the number 
 follows the server's hint. So it can be run one client at a time, or for a million at once.
 """
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from channels_admission.client import RetryPolicy
+from channels_admission.client import Ending, RetryPolicy
 
 CAP = 60.0
 HAMMER = 0.5
 """Seconds between two attempts of a client that heeds nothing."""
 POLICY = RetryPolicy()
-TICKET = re.compile(r"(?:^|;\s*)ticket=([A-Za-z0-9_-]{1,64})(?=;|\Z)", re.ASCII)
 TICKET_PARAMETER = "admission_ticket"
 """The query parameter in which a client hands back its ticket."""
 
@@ -48,8 +46,8 @@ class Rule:
 
     def query(self, reason: str) -> str:
         """The query string of the attempt that follows a refusal with this close reason."""
-        ticket = TICKET.search(reason) if self.hands_back_ticket else None
-        return f"{TICKET_PARAMETER}={ticket[1]}" if ticket else ""
+        ticket = Ending(reason=reason).ticket if self.hands_back_ticket else ""
+        return f"{TICKET_PARAMETER}={ticket}" if ticket else ""
 
 
 def _full_jitter(failures: int) -> Bounds:

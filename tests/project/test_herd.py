@@ -110,7 +110,7 @@ def test_the_clients_of_a_mixed_herd_follow_rules_of_their_own(redis_server, pre
     assert [each["rule"] for each in (hint, hammer, gone)] == ["hint", "hammer", "gone"]
     assert (hint["back"], hammer["back"], gone["attempts"]) == (30, 30, 20)
     assert gone["back"] + gone["failures"]["1013"] == 20
-    assert hint["ideal_seconds_to_99"] == pytest.approx(0.99 * 60 / 40)
+    assert hint["ideal_seconds_to_99"] == pytest.approx(0.99 * 80 / 40)
     assert hammer["seconds_to_99"] <= hint["seconds_to_99"]
     assert hint["attempts_per_client"] < hammer["attempts_per_client"]
 

@@ -11,6 +11,8 @@ from demo import options
 from demo.returns import ideal_by_rate, ideal_by_slots
 from demo.rules import RULES
 
+TICKET = "AbCdEfGhIjKlMnOpQrStUv-_"
+
 
 def waits(name, draw, failures, hint=None):
     return [RULES[name].wait(number, hint, draw) for number in failures]
@@ -45,12 +47,11 @@ def test_only_our_own_clients_follow_a_hint(name):
 @pytest.mark.parametrize(
     ("reason", "query"),
     [
-        ("Try Again Later; ticket=Ab-_9; retry-after=16.4", "admission_ticket=Ab-_9"),
-        ("ticket=Ab-_9; retry-after=16.4", "admission_ticket=Ab-_9"),
+        (f"Try Again Later; ticket={TICKET}; retry-after=16.4", f"admission_ticket={TICKET}"),
+        (f"ticket={TICKET}; retry-after=16.4", f"admission_ticket={TICKET}"),
         ("Try Again Later; retry-after=16.4", ""),
-        ("Try Again Later; ticket=a b; retry-after=1", ""),
-        (f"Try Again Later; ticket={65 * 'a'}; retry-after=1", ""),
-        ("Try Again Later; noticket=a; retry-after=1", ""),
+        (f"Try Again Later; ticket={TICKET[1:]}; retry-after=1", ""),
+        (f"Try Again Later; ticket={TICKET}", ""),
         ("", ""),
     ],
 )
@@ -94,8 +95,8 @@ def test_what_is_no_time_is_refused(text):
         options.seconds(text)
 
 
-def test_the_ideal_counts_those_who_come_back():
-    assert ideal_by_rate({"hint": 600, "gone": 100, "hammer": 600}, 100) == pytest.approx(11.88)
+def test_the_ideal_is_that_of_a_herd_in_which_all_come_back():
+    assert ideal_by_rate({"hint": 500, "gone": 100, "hammer": 600}, 100) == pytest.approx(11.88)
     assert ideal_by_slots({"hint": 300, "hammer": 300}, 200, 3.0) == 6.0
     assert ideal_by_slots({"hint": 200}, 200, 3.0) == 0.0
 
