@@ -27,8 +27,11 @@ from ..core.counters import (
     EVENTS_DROPPED,
     EVICTED,
     HEALED,
+    MISSED,
     OUTLIVED,
     OVERDUE,
+    PROMISED,
+    REDEEMED,
     SHED,
     UNACCEPTED,
     faults_in,
@@ -132,6 +135,12 @@ class PoolSnapshot:
     """Unexpected exceptions of all workers that ever reported, by kind, the most frequent first."""
     delayed: int = 0
     """Handshakes that were admitted and had to wait at the entrance."""
+    promised: int = 0
+    """Tickets given to refused clients: places in the line."""
+    redeemed: int = 0
+    """Handshakes that were admitted with a ticket whose time had come."""
+    missed: int = 0
+    """Handshakes whose ticket came too late."""
     unaccepted: int = 0
     """Connections refused because their consumer had not accepted by ``ACCEPT_DEADLINE``."""
     outlived: int = 0
@@ -234,6 +243,9 @@ def _pool(pool: PoolSettings, reading: Reading) -> PoolSnapshot:
         admitted=counters.get(ADMITTED, 0),
         shed=counters.get(SHED, 0),
         delayed=counters.get(DELAYED, 0),
+        promised=counters.get(PROMISED, 0),
+        redeemed=counters.get(REDEEMED, 0),
+        missed=counters.get(MISSED, 0),
         unaccepted=counters.get(UNACCEPTED, 0),
         outlived=counters.get(OUTLIVED, 0),
         healed=counters.get(HEALED, 0),

@@ -96,6 +96,12 @@ def _events(pools: Sequence[PoolSnapshot]) -> Iterator[Metric]:
     yield each("overdue", text, (pool.overdue for pool in pools))
     text = "Handshakes that were admitted and had to wait at the entrance."
     yield each("delayed", text, (pool.delayed for pool in pools))
+    text = "Tickets given to refused clients: places in the line."
+    yield each("tickets_promised", text, (pool.promised for pool in pools))
+    text = "Handshakes admitted with a ticket whose time had come."
+    yield each("tickets_redeemed", text, (pool.redeemed for pool in pools))
+    text = "Handshakes whose ticket came too late."
+    yield each("tickets_missed", text, (pool.missed for pool in pools))
     text = "Connections refused at ACCEPT_DEADLINE, since their consumer had not accepted them."
     yield each("unaccepted", text, (pool.unaccepted for pool in pools))
     text = "Handlers cancelled after their client left: not accepted by then, or still running after DISCONNECT_GRACE."

@@ -204,6 +204,9 @@ def test_feed_is_the_snapshot(as_viewer, admission):
                 "classes": {},
                 "overdue": 0,
                 "delayed": 0,
+                "promised": 0,
+                "redeemed": 0,
+                "missed": 0,
                 "unaccepted": 0,
                 "outlived": 0,
                 "calls": {"made": 0, "failed": 0, "seconds": 0.0},
@@ -241,6 +244,9 @@ def test_feed_is_the_snapshot(as_viewer, admission):
                 "classes": {},
                 "overdue": 0,
                 "delayed": 0,
+                "promised": 0,
+                "redeemed": 0,
+                "missed": 0,
                 "unaccepted": 0,
                 "outlived": 0,
                 "calls": {"made": 0, "failed": 0, "seconds": 0.0},
@@ -339,14 +345,21 @@ def test_the_page_shows_unexpected_errors_of_a_worker(as_viewer, admission):
 
 def test_the_page_shows_counters_of_a_pool_once_there_is_something_to_count(as_viewer, admission):
     admission()
-    names = ["delayed", "unaccepted", "outlived", "evicted", "healed", "events_dropped", "speed"]
+    names = [
+        "delayed", "promised", "redeemed", "missed", "unaccepted", "outlived", "evicted", "healed", "events_dropped",
+        "speed",
+    ]  # fmt: skip
     page = rf'data-notice="({"|".join(names)})"( hidden)?><dt>[^<]+</dt><dd data-field="pool.\1">([^<]*)<'
     report("web-1:1:ab", 4)
-    assert re.findall(page, as_viewer.get(PAGE).content.decode())[:7] == [(name, " hidden", "0") for name in names]
-    counters = {"delayed": 7, "unaccepted": 3, "outlived": 4, "evicted": 5, "ledger.healed": 1200, "events.dropped": 6}
+    assert re.findall(page, as_viewer.get(PAGE).content.decode())[:10] == [(name, " hidden", "0") for name in names]
+    counters = {
+        "delayed": 7, "promised": 1300, "redeemed": 8, "missed": 2, "unaccepted": 3, "outlived": 4, "evicted": 5,
+        "ledger.healed": 1200, "events.dropped": 6,
+    }  # fmt: skip
     report("web-1:1:ab", 4, counters=counters, speed=1234.4)
-    assert re.findall(page, as_viewer.get(PAGE).content.decode())[:7] == [
-        ("delayed", "", "7"), ("unaccepted", "", "3"), ("outlived", "", "4"), ("evicted", "", "5"),
+    assert re.findall(page, as_viewer.get(PAGE).content.decode())[:10] == [
+        ("delayed", "", "7"), ("promised", "", "1,300"), ("redeemed", "", "8"), ("missed", "", "2"),
+        ("unaccepted", "", "3"), ("outlived", "", "4"), ("evicted", "", "5"),
         ("healed", "", "1,200"), ("events_dropped", "", "6"), ("speed", "", "1,234"),
     ]  # fmt: skip
 

@@ -36,6 +36,8 @@ SCHEMA = (
     evicted  connections closed for a newer one under the same quota
     delayed  handshakes so far that were admitted and had to wait at the
              entrance
+    promised, redeemed, missed  tickets given to refused clients so far,
+             handshakes admitted with one, and those whose ticket came late
     unaccepted  connections refused at ACCEPT_DEADLINE so far
     outlived  handlers cancelled so far that had not accepted when their
              client left, or ran on for longer than DISCONNECT_GRACE

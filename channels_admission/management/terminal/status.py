@@ -153,6 +153,9 @@ def _events(pool: PoolSnapshot) -> str:
     shed = f", {pool.shed:,} closed for lack of memory" if pool.shed else ""
     why = (
         (pool.delayed, "had to wait at the entrance"),
+        (pool.promised, "places promised"),
+        (pool.redeemed, "admitted by their place"),
+        (pool.missed, "came too late for it"),
         (pool.drained, "closed by a drain"),
         (pool.aged, "closed at their maximum age"),
         (pool.evicted, "closed for a newer one under their quota"),

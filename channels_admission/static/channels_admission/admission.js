@@ -99,6 +99,9 @@
     "pool.admitted": ({ admitted }) => number(admitted),
     "pool.refused": ({ refused }) => number(sum(refused)),
     "pool.delayed": ({ delayed }) => number(delayed),
+    "pool.promised": ({ promised }) => number(promised),
+    "pool.redeemed": ({ redeemed }) => number(redeemed),
+    "pool.missed": ({ missed }) => number(missed),
     "pool.unaccepted": ({ unaccepted }) => number(unaccepted),
     "pool.outlived": ({ outlived }) => number(outlived),
     "pool.evicted": ({ evicted }) => number(evicted),
@@ -225,6 +228,9 @@
       this.arrange(element, "classes", classes, "name", (row, each) => this.write(row, "class", each));
       this.notice("classes", classes.length > 0, element);
       this.notice("delayed", pool.delayed > 0, element);
+      this.notice("promised", pool.promised > 0, element);
+      this.notice("redeemed", pool.redeemed > 0, element);
+      this.notice("missed", pool.missed > 0, element);
       this.notice("unaccepted", pool.unaccepted > 0, element);
       this.notice("outlived", pool.outlived > 0, element);
       this.notice("evicted", pool.evicted > 0, element);

@@ -136,6 +136,12 @@ def test_handshakes_that_waited_at_the_entrance_are_told_of_the_pool():
     assert "entrance" not in shown(snapshot(pool()))
 
 
+def test_the_places_in_the_line_are_told_of_the_pool():
+    text = " ".join(shown(snapshot(pool(promised=1400, redeemed=1300, missed=7))).split())
+    assert "1,400 places promised, 1,300 admitted by their place, 7 came too late for it" in text
+    assert "place" not in shown(snapshot(pool()))
+
+
 def test_events_that_were_dropped_are_told_of_the_pool():
     text = " ".join(shown(snapshot(pool(events_dropped=1300))).split())
     assert text.count("1,300 events dropped") == 1
@@ -251,6 +257,9 @@ def test_json_has_the_documented_shape(shared, redis_server):
                 "classes": {},
                 "overdue": 0,
                 "delayed": 0,
+                "promised": 0,
+                "redeemed": 0,
+                "missed": 0,
                 "unaccepted": 0,
                 "outlived": 0,
                 "connects": {"total": 35, "median": 0},
