@@ -11,97 +11,235 @@ these were shown. By these counts it shares out what is free:
   (:attr:`Line.overbooked`). A ticket that is shown counts as shown whether or not there is a slot for it: otherwise
   overbooked tickets that find nothing would count as missed, and the overbooking would grow without end.
 
-Times are seconds of the pool's clock. ``ledger/lua/line.lua`` has the same rules in milliseconds.
+A line is bounded whatever is promised: times beyond :data:`LONGEST` are not counted, and those that are not near share
+buckets of :data:`WIDE`. A line in which nobody is expected any more begins anew.
+
+Times are Unix seconds, reckoned in whole milliseconds; ``ledger/lua/line.lua`` has the same rules.
 """
 
 import math
+from collections.abc import Callable
 
 from .levels import ROUNDING
+from .tickets import Ticket
 
 GRACE = 1.5
 """Seconds after its time for which a ticket is good."""
 WIDTH = 0.5
 """Seconds of a bucket."""
+WIDE = 4.0
+"""Seconds of a bucket of times that are not near."""
+LONGEST = 3600.0
+"""Seconds from now for which times are promised."""
 LEAST = 0.1
 """The least share of what is free for clients without a ticket, and of the tickets promised that count as kept."""
 FADING = 0.8
 """What a bucket leaves of the weight of those before it in the share of tickets shown."""
 PRIOR = 5.0
-"""Tickets that count as promised and shown before any was."""
+"""Tickets that count as promised and shown in a bucket before all others."""
+EARLY = 0.1
+"""Seconds before its place from which a ticket is due, since hints are told in tenths and clocks differ."""
+LATE = 1.0
+"""Seconds beyond the grace for which a ticket is good that has waited for the call of the ledger."""
+AGAIN = 5.0
+"""The longest wait, in seconds, of a due ticket that finds nothing free; unless ``RETRY_AFTER`` begins later."""
+
+_GRACE, _WIDTH, _WIDE, _LONGEST = (round(1000 * each) for each in (GRACE, WIDTH, WIDE, LONGEST))
+
+
+class Promises:
+    """Promised and shown tickets of one kind, by bucket, and how many of them were lately shown in time."""
+
+    def __init__(self) -> None:
+        self.promised: dict[int, int] = {}
+        self.shown: dict[int, int] = {}
+        self._sum_promised = self._sum_shown = PRIOR
+        """Of the buckets whose grace is over, fading."""
+
+    @property
+    def share(self) -> float:
+        return self._sum_shown / self._sum_promised
+
+    def add(self, bucket: int, number: int) -> None:
+        if number:
+            self.promised[bucket] = self.promised.get(bucket, 0) + number
+
+    def show(self, bucket: int) -> bool:
+        """Count one as shown, if there is one left in the bucket."""
+        is_left = self.shown.get(bucket, 0) < self.promised.get(bucket, 0)
+        if is_left:
+            self.shown[bucket] = self.shown.get(bucket, 0) + 1
+        return is_left
+
+    def learn(self, first: int) -> None:
+        """Learn from the buckets before the ``first`` whose grace is not over."""
+        for bucket in sorted(each for each in self.promised if each < first):
+            self._sum_promised = FADING * self._sum_promised + self.promised.pop(bucket)
+            self._sum_shown = FADING * self._sum_shown + self.shown.pop(bucket, 0)
+
+    def ahead(self, first: int) -> float:
+        """Those that are expected from a bucket on."""
+        return self.share * sum(number for bucket, number in self.promised.items() if bucket >= first)
+
+    def expected(self, begins: int, ends: int) -> float:
+        """Those that are expected between two times, in milliseconds, and have not been shown."""
+        buckets = range(begins // _WIDTH, ends // _WIDTH + 1)
+        return sum(
+            max(0.0, self.share * promised * _overlap(bucket * _WIDTH, begins, ends) - self.shown.get(bucket, 0))
+            for bucket in buckets
+            if (promised := self.promised.get(bucket, 0))
+        )
 
 
 class Line:
-    """The line of one pool."""
+    """The line of one pool. Let it :meth:`advance` before all else."""
 
     def __init__(self) -> None:
-        self._promised: dict[int, int] = {}
-        self._shown: dict[int, int] = {}
-        self._sum_promised = self._sum_shown = 0.0
-        """Of the buckets whose grace is over, fading."""
+        self._now = 0
+        self._begin()
+
+    def _begin(self) -> None:
+        self._first, self._again = Promises(), Promises()
+        """Tickets for a retry time of the schedule, and those that were due and found nothing free."""
+        self._wide: dict[int, int] = {}
+        """Promised times that are not near."""
+        self._near = 0
+        """The first wide bucket that is not near."""
         self._credit = 0.0
         """Slots that clients without a ticket are owed, in part, of those that tickets got."""
-        self._window = 0.0
+        self._window = self._now
+        self._given = 0
+        """Slots that clients without a ticket got in this grace."""
         self._left, self._left_before = math.inf, 0.0
         """The least that was left free in this grace and in the one before."""
 
     @property
     def is_empty(self) -> bool:
         """Whether no ticket is expected."""
-        return not self._promised
+        return not (self._first.promised or self._again.promised or self._wide)
 
     @property
     def share(self) -> float:
-        """The share of tickets that was lately shown in time."""
-        return (self._sum_shown + PRIOR) / (self._sum_promised + PRIOR)
+        """The share of tickets that was lately shown in time, of those for a retry time of the schedule."""
+        return self._first.share
 
     @property
     def overbooked(self) -> float:
         """By what the schedule's steps are multiplied."""
         return max(LEAST, self.share)
 
+    @property
+    def ahead(self) -> float:
+        """Tickets that are expected from now on, by the share that was lately shown."""
+        first = self._now // _WIDTH
+        return self._first.ahead(first) + self._again.ahead(first) + self.share * sum(self._wide.values())
+
     def advance(self, now: float) -> None:
         """Learn from the buckets whose grace is over."""
-        first = math.floor((now - GRACE) / WIDTH)
-        for bucket in sorted(each for each in self._promised if each < first):
-            self._sum_promised = FADING * self._sum_promised + self._promised[bucket]
-            self._sum_shown = FADING * self._sum_shown + self._shown.get(bucket, 0)
-            del self._promised[bucket]
-            self._shown.pop(bucket, None)
-        if now - self._window >= GRACE:
-            self._window, self._left_before, self._left = now, self._left, math.inf
+        self._now = round(1000 * now)
+        near = self._now // _WIDE + 2
+        if self.is_empty or near < self._near - 1:  # the clock was put back
+            self._begin()
+        self._near = max(self._near, near)
+        for bucket in sorted(each for each in self._wide if each < self._near):
+            self._divide(bucket, self._wide.pop(bucket))
+        for each in (self._first, self._again):
+            each.learn((self._now - _GRACE) // _WIDTH)
+        if self._now - self._window >= _GRACE:
+            self._window, self._given = self._now, 0
+            if self._left < math.inf:  # somebody asked
+                self._left_before, self._left = self._left, math.inf
+        if self.is_empty:
+            self._begin()
+            self._near = near
 
-    def promise(self, time: float, number: int = 1) -> None:
-        bucket = math.floor(time / WIDTH)
-        self._promised[bucket] = self._promised.get(bucket, 0) + number
+    def _divide(self, wide: int, number: int) -> None:
+        """Spread a wide bucket evenly over others."""
+        parts = _WIDE // _WIDTH
+        for part in range(parts):
+            self._first.add(wide * parts + part, number * (part + 1) // parts - number * part // parts)
 
-    def show(self, due: float) -> None:
+    def promise(self, time: float, number: int = 1, *, again: bool = False) -> None:
+        """Promise a time; ``again``, where the ticket was due before and found nothing free."""
+        edge = self._edge(round(1000 * time))
+        if self._now - _GRACE < edge <= self._now + _LONGEST:
+            self._promise_before(edge, number, self._again if again else self._first)
+
+    def promise_series(self, number: int, first: float, before: Callable[[float], int]) -> None:
+        """Promise ``number`` times from ``first`` on, of which ``before`` says how many are earlier than a time.
+
+        Both times are in seconds from now.
+        """
+        done, edge = 0, self._edge(self._now + round(1000 * first))
+        while done < number and edge <= self._now + _LONGEST:
+            so_far = max(done, min(number, before((edge - self._now) / 1000)))
+            self._promise_before(edge, so_far - done, self._first)
+            done, edge = so_far, self._edge(edge)
+
+    def _edge(self, time: int) -> int:
+        """The end of a time's bucket, in milliseconds."""
+        width = _WIDTH if time < self._near * _WIDE else _WIDE
+        return (time // width + 1) * width
+
+    def _promise_before(self, edge: int, number: int, kind: Promises) -> None:
+        """In the bucket that ends at ``edge``."""
+        if edge <= self._near * _WIDE:
+            kind.add(edge // _WIDTH - 1, number)
+        elif number:
+            self._wide[edge // _WIDE - 1] = self._wide.get(edge // _WIDE - 1, 0) + number
+
+    def show(self, due: float, *, again: bool = False) -> None:
         """A ticket is shown that was due at ``due``."""
-        bucket = math.floor(due / WIDTH)
-        if self._shown.get(bucket, 0) < self._promised.get(bucket, 0):
-            self._shown[bucket] = self._shown.get(bucket, 0) + 1
+        bucket = round(1000 * due) // _WIDTH
+        if not (again and self._again.show(bucket)):
+            self._first.show(bucket)
 
     def expected(self, now: float) -> float:
-        """Tickets that are due and have not been shown, of those that will be by the share."""
-        return sum(
-            max(0.0, self.share * promised * _overlap(bucket, now) - self._shown.get(bucket, 0))
-            for bucket, promised in self._promised.items()
-        )
+        """Tickets that are due and have not been shown, of those that will be by the share.
+
+        Those that were due before and found nothing are expected for a grace before they come again.
+        """
+        time = round(1000 * now)
+        return self._first.expected(time - _GRACE, time) + self._again.expected(time - _GRACE, time + _GRACE)
 
     def share_out(self, now: float, free: int, due: int, others: int) -> tuple[int, int]:
         """How many of ``free`` slots go to tickets that are ``due`` and were shown, and to clients without one."""
+        tickets, more = self.allow(now, free, due, others)
+        self.took(free, tickets, more)
+        return tickets, more
+
+    def allow(self, now: float, free: int, due: int, others: int) -> tuple[int, int]:
+        """The same, before it is known how many of them can use it."""
+        if self.is_empty and not due:
+            return 0, min(others, free)
         first = min(others, free, math.floor(self._credit + ROUNDING))
         tickets = min(due, free - first)
         rest = free - first - tickets
         kept = math.ceil(self.expected(now) - ROUNDING)
         unclaimed = math.floor(min(rest, self._left, self._left_before))
-        more = min(others - first, rest, max(rest - kept, math.floor(LEAST * rest), unclaimed))
+        least = math.floor(LEAST * (free + self._given) + ROUNDING) - self._given - first
+        return tickets, first + max(0, min(others - first, rest, max(rest - kept, least, unclaimed)))
+
+    def took(self, free: int, tickets: int, others: int) -> None:
+        """So many of ``free`` slots went to tickets that were due, and to clients without one."""
+        if self.is_empty and not tickets:
+            return
         credit = min(self._credit + tickets * LEAST / (1 - LEAST), max(1.0, LEAST * free))
-        self._credit = max(0.0, credit - first - more)
-        self._left = min(self._left, rest - more)
-        return tickets, first + more
+        self._credit = max(0.0, credit - others)
+        self._given += others
+        self._left = min(self._left, free - tickets - others)
 
 
-def _overlap(bucket: int, now: float) -> float:
-    """The part of a bucket that is in the grace before ``now``."""
-    begins = bucket * WIDTH
-    return max(0.0, min(now, begins + WIDTH) - max(now - GRACE, begins)) / WIDTH
+def _overlap(bucket: int, begins: int, ends: int) -> float:
+    """The part of the bucket from a time on that is between two others; all in milliseconds."""
+    return max(0, min(ends, bucket + _WIDTH) - max(begins, bucket)) / _WIDTH
+
+
+def is_due(ticket: Ticket, now: float) -> bool:
+    """Whether it is the turn of a ticket."""
+    return round(1000 * ticket.place) <= round(1000 * now) + round(1000 * EARLY)
+
+
+def is_again(ticket: Ticket) -> bool:
+    """Whether a ticket that is due was shown before."""
+    return round(1000 * ticket.due) > round(1000 * ticket.place)

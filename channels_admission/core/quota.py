@@ -5,14 +5,25 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import NamedTuple
 
 from .attempts import Over
 from .counters import QUOTA, Reason
 from .protocol import Fair, Key
 from .shares import ceiling, most
+
+
+class Allowed(NamedTuple):
+    """The slots that may be granted."""
+
+    tickets: float
+    """To asks whose ticket is due; what these cannot use is for the others."""
+    others: float
+    lacking: Reason = Reason.RATE
+    """The reason of a refusal beyond them."""
 
 
 @dataclass(slots=True)
@@ -21,8 +32,10 @@ class Decision:
 
     verdicts: list[str] = field(default_factory=list)
     """For each ask the reason of its refusal; empty if granted."""
+    tickets: int = 0
+    """Slots granted to asks whose ticket is due."""
     used: int = 0
-    """Tokens used."""
+    """Tokens used, those for tickets included."""
     given: int = 0
     """Slots granted."""
     claims: Counter[Key] = field(default_factory=Counter)
@@ -52,17 +65,20 @@ class Decision:
 
 
 def decide(
-    fair: Fair, limit: int, total: int, counts: Mapping[Key, int], tokens: float, *, paused: bool = False,
-    over: Mapping[int, Over] = MappingProxyType({}), known: Callable[[Key], int] = lambda key: 0,
+    fair: Fair, limit: int, total: int, counts: Mapping[Key, int], allowed: Allowed, due: Sequence[int] = (), *,
+    paused: bool = False, over: Mapping[int, Over] = MappingProxyType({}), known: Callable[[Key], int] = lambda key: 0,
 ) -> Decision:  # fmt: skip
     """Decide all asks of a report, with ``total`` slots held and ``counts`` of them by key.
 
+    The asks at ``due`` come first, in this order, since their tickets are due.
     ``over`` has the refused attempts by the index of their ask; they are refused first. A ``paused`` pool grants no
     slot, not even to the exempt class. A quota that evicts its oldest connection may be exceeded by the slots that are
     ``known`` under the key, and by at most its maximum.
     """
-    done = Decision()
-    for place, ask in enumerate(fair.asks):
+    done = Decision([""] * len(fair.asks))
+    tickets = set(due)
+    for place in (*due, *(place for place in range(len(fair.asks)) if place not in tickets)):
+        ask = fair.asks[place]
         share, slot = fair.classes[ask.class_index].share, not ask.late
         reason = over[place].reason if place in over else str(Reason.PAUSED) if paused and slot else ""
         if not reason and not math.isinf(share):
@@ -75,10 +91,12 @@ def decide(
                 if excess > (min(known(key), most(quota, limit)) if quota.oldest else 0):
                     reason = f"{QUOTA}{quota.name}"
             if not reason and slot:
-                reason = "" if done.used < tokens else Reason.RATE
+                ends = allowed.tickets if place in tickets else allowed.tickets + allowed.others
+                reason = "" if done.used < ends else allowed.lacking
                 done.used += not reason
+                done.tickets += not reason and place in tickets
         if not reason:
             done.given += slot
             done.claims.update(filter(None, ask.claims))
-        done.verdicts.append(str(reason))
+        done.verdicts[place] = str(reason)
     return done

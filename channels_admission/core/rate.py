@@ -9,7 +9,9 @@ the contract tests cover both.
 - **Slow start**: the rate rises linearly from 0 to its full value. To this end time is slowed instead of the rate:
   *pace time* passes in proportion to the rate in force, so that bucket and schedule only use the full rate.
 - **Schedule**: every refused client gets the next free retry time, and the ledger keeps the first one after these.
-  Retry times are a little further apart than admissions, so that a late client delays no other.
+  Retry times are a little further apart than admissions, so that a late client delays no other. They are closer where
+  some of the tickets for them are not shown (see :mod:`.core.line`), and begin anew where the schedule has become much
+  longer than the line of those that are expected.
 - **Speed**: the schedule uses the lowest known speed: the rate, the measured speed of the workers' entrances, and in a
   full pool the speed at which slots become free. If none is known, it uses :data:`PROBING`.
 - **Drought**: while no connection is admitted, retry times move away in proportion to the time (:data:`GROWTH`). After
@@ -22,6 +24,7 @@ from dataclasses import dataclass
 
 from .counters import Reason
 from .levels import ROUNDING
+from .line import AGAIN, LONGEST, Line
 from .protocol import Offer, Terms
 
 SCHEDULED = 0.97
@@ -38,6 +41,8 @@ EAGER = 0.5
 """Share of the outflow's distance between retry times that a pool keeps while it has just become full."""
 MOST_SPEED = 1e6
 """Greatest reported speed, in connections per second."""
+SLACK = 2.0
+"""How many times longer than the line the schedule may be, before it is drawn back."""
 SHUT = (Reason.FULL, Reason.PAUSED)
 """Reasons that hold a pool below its speed; when they end, the schedule starts anew."""
 
@@ -133,6 +138,8 @@ class Pace:
         self._measured_at = clock
         self._measured = 0
         self._drought = Drought()
+        self.line = Line()
+        """To be advanced before each use of the pace."""
         self._begin(clock, terms)
 
     def _begin(self, clock: float, terms: Terms) -> None:
@@ -142,19 +149,22 @@ class Pace:
         """When the pool became full or paused."""
         self._full_at = (terms.burst - 1) / terms.rate if terms.rate else 0.0
 
+    def free(self, room: int, clock: float, terms: Terms, *, empty: bool) -> int:
+        """How many of ``room`` free slots may be taken now; a slow start begins with one if the pool is ``empty``."""
+        if terms.rate is None:
+            return room
+        free = min(room, self._tokens(clock, terms))
+        return min(1, free) if terms.slow_start and empty else free
+
     def admit(self, wanted: int, clock: float, terms: Terms, *, empty: bool) -> int:
-        """How many of ``wanted`` may enter now; a slow start begins if the pool is ``empty``."""
-        granted = wanted if terms.rate is None else self._spend(wanted, terms.rate, clock, terms, empty=empty)
+        """How many of ``wanted`` enter now."""
+        granted = self.free(wanted, clock, terms, empty=empty)
         if granted:
             self._drought.end()
-        return granted
-
-    def _spend(self, wanted: int, rate: float, clock: float, terms: Terms, *, empty: bool) -> int:
-        granted = min(wanted, self._tokens(clock, terms))
-        if terms.slow_start and empty and granted:
-            self._begin(clock, terms)
-            granted = 1
-        self._full_at = max(self._full_at, self._passed(clock, terms)) + granted / rate
+        if terms.rate is not None:
+            if terms.slow_start and empty and granted:
+                self._begin(clock, terms)
+            self._full_at = max(self._full_at, self._passed(clock, terms)) + granted / terms.rate
         return granted
 
     def measure(self, clock: float, released: int, every: float, *, admitting: bool = False) -> None:
@@ -172,24 +182,57 @@ class Pace:
             self._measured_at, self._measured = clock, released
         self._lately = max(0, released - self._measured) / every
 
+    def turns(self, clock: float, terms: Terms, number: int, now: Situation) -> tuple[float, ...]:
+        """The seconds until so many due tickets that found nothing free should be shown again, in their order.
+
+        They wait for a short time by the speed; by the schedule where time does not help soon.
+        """
+        if not number:
+            return ()
+        soonest, most = self._soonest(clock, terms, now), max(terms.retry_after[0], AGAIN)
+        if now.why in (Reason.PAUSED, Reason.SETTLING) or soonest > most:
+            offer = self.offer(clock, terms, number, 0, now)
+            times = (offer.first + rank * offer.step for rank in range(number)) if offer else ()
+            return tuple(unpaced(time, terms.slow_start) - (clock - self._began) for time in times)
+        step = 1 / self._speed(terms, now)
+        waits = tuple(min(most, soonest + rank * step) for rank in range(number))
+        for wait in waits:
+            self.line.promise(self.line._now / 1000 + wait, again=True)
+        return waits
+
     def offer(self, clock: float, terms: Terms, refused: int, owed: int, now: Situation) -> Offer | None:
         """Retry times for ``refused`` clients, after ``owed`` ones that were given out already; None for no clients."""
         if not refused + owed:
             return None
         self._open_or_shut(clock, now, by_refusal=refused > 0)
-        high = terms.retry_after[1]
-        soonest = max(self._drought.soonest(clock, terms.retry_after), min(high, now.settles_in))
-        elapsed = clock - self._began
-        first = max(self._tail, paced(elapsed + soonest, terms.slow_start))
+        high, elapsed = terms.retry_after[1], clock - self._began
+        soonest = paced(elapsed + self._soonest(clock, terms, now), terms.slow_start)
         step = 1 / (SCHEDULED * self._speed(terms, now))
+        if refused:
+            self._tail = min(self._tail, soonest + SLACK * self.line.ahead * step)
+        first = max(self._tail, soonest)
         if now.why is Reason.FULL and self._shut_at is not None and clock - self._shut_at < high:
             # A speed that was measured for so long says nothing of a later time. Clients that came at once may leave
             # at once.
             left = paced(clock - self._shut_at + elapsed, terms.slow_start) - first
             step = max(1 / (SCHEDULED * self._most(terms, now)), min(EAGER * step, left / (refused + owed)))
+        step *= self.line.overbooked
+        self._promise(first, step, refused + owed, elapsed, terms.slow_start)
         first += owed * step
-        self._tail = min(first + refused * step, max(self._tail, paced(elapsed + high, terms.slow_start)))
+        longest = paced(elapsed + LONGEST, terms.slow_start)
+        self._tail = min(first + refused * step, max(self._tail, longest))
         return Offer(first, step, elapsed)
+
+    def _promise(self, first: float, step: float, number: int, elapsed: float, slow_start: float) -> None:
+        """Promise ``number`` retry times; ``elapsed`` is now."""
+
+        def before(time: float) -> int:
+            return math.ceil((paced(elapsed + time, slow_start) - first) / step - ROUNDING)
+
+        self.line.promise_series(number, unpaced(first, slow_start) - elapsed, before)
+
+    def _soonest(self, clock: float, terms: Terms, now: Situation) -> float:
+        return max(self._drought.soonest(clock, terms.retry_after), min(terms.retry_after[1], now.settles_in))
 
     def _open_or_shut(self, clock: float, now: Situation, *, by_refusal: bool) -> None:
         """Note when the pool became full or paused. Once it is open again, the schedule starts anew."""

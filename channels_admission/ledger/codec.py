@@ -12,7 +12,7 @@ from ..conf import MAX_LIMIT
 from ..core.agreement import FINGERPRINT, MOST_SETTINGS, fingerprint, numbers_of
 from ..core.counters import ATTEMPTS, QUOTA, Reason, faults_in
 from ..core.levels import Edge, Level
-from ..core.protocol import KEY_BYTES, Aged, Ask, Evicted, Fair, Key, Neighbour, Offer, Reply
+from ..core.protocol import KEY_BYTES, Aged, Ask, Evicted, Fair, Key, Neighbour, Offer, Reply, Shown, Turn
 from ..core.rate import MOST_SPEED
 from ..core.readings import Load, Moment, Past, Reading, WorkerReading
 from ..core.shares import Bound, Class
@@ -22,12 +22,14 @@ from .buckets import counters_of, within
 from .overrides import controls_of
 
 KEYS = (
-    "counts", "leases", "host", "seconds", "controls", "minutes", "claims", "own", "attempts", "holders", "swept",
+    "counts", "leases", "host", "seconds", "controls", "minutes", "tickets",
+    "claims", "own", "attempts", "holders", "swept",
 )  # fmt: skip
-"""The keys of a pool as the script names them, in their order; those from ``claims`` on only where it is shared."""
+"""The keys of a pool as the script names them, in their order; ``tickets`` only where some are shown, and those from
+``claims`` on only where it is shared."""
 POOL = (
     "#total", "#version", "#clock", "#real", "#settled", "#limit", "#counters", "#draining", "#speed", "#alert",
-    "#pace", "#settings", "#check",
+    "#pace", "#line", "#settings", "#check",
 )  # fmt: skip
 """The fields of ``counts`` that are the pool's own; the last of them seals the others."""
 RECORD = (
@@ -70,6 +72,7 @@ GRANTED = "a"
 VERDICTS = {"f": Reason.FULL, "s": Reason.SHARE, "t": Reason.SETTLING, "r": Reason.RATE, "p": Reason.PAUSED}
 FIRST_QUOTA, FIRST_RATE = ord("A"), ord("P")
 EVICTED = re.compile(rf"([0-9a-f]{{{2 * KEY_BYTES}}})=(\d{{1,9}})(?:,|$)")
+TURN = re.compile(r"(\d{1,9})=([-+.e\d]{0,24}),")
 NOTHING: Mapping[Any, Any] = MappingProxyType({})
 
 
@@ -107,6 +110,20 @@ def shared(fair: Fair | None) -> dict[str, Any] | None:
         "tries": [{"quota": each.quota + 1, "number": each.number, "key": each.key} for each in fair.tries],
         "ages": [_aged(aged, places) for aged in fair.ages],
     }
+
+
+def shown(tickets: Sequence[Shown]) -> list[dict[str, int]] | None:
+    """The tickets in the order of their places; times in milliseconds, and handshakes counted from 1."""
+    fields = [
+        {
+            "handshake": handshake + 1,
+            "place": round(1000 * ticket.place),
+            "due": round(1000 * ticket.due),
+            "number": ticket.number,
+        }
+        for handshake, ticket in tickets
+    ]
+    return sorted(fields, key=operator.itemgetter("place", "handshake")) or None
 
 
 def _aged(aged: Aged, places: Mapping[Key | None, int]) -> dict[str, Any]:
@@ -152,12 +169,12 @@ def reply_of(reply: list[Any], fair: Fair | None = None) -> Reply:
     the answer is not the script's.
     """
     _, _, granted, total, limit, workers, version, settling, lapsed, why, *rest = reply
-    pace, (now, controls, level, edges), (verdicts, retell, sweep, healed, waits, settings, evicted), neighbours = (
+    pace, (now, controls, level, edges), (verdicts, retell, sweep, healed, waits, settings) = (
         rest[:3],
         rest[3:7],
-        rest[7:14],
-        rest[14:],
+        rest[7:13],
     )
+    (shown, turns, has_line, evicted), neighbours = rest[13:17], rest[17:]
     named = zip(neighbours[::2], neighbours[1::2], strict=True)
     return Reply(
         granted=_whole(granted),
@@ -174,6 +191,9 @@ def reply_of(reply: list[Any], fair: Fair | None = None) -> Reply:
         level=LEVELS[min(_whole(level), len(LEVELS) - 1)],
         edges=tuple(_edge(*map(int, edge)) for edge in EDGE.findall(text_of(edges))),
         neighbours=tuple(filter(None, (_neighbour(text_of(worker), text_of(born)) for worker, born in named))),
+        granted_shown=tuple(int(place) for place in text_of(shown).split(",") if place),
+        turns=tuple(_turn(*parts) for parts in TURN.findall(text_of(turns))),
+        has_line=bool(has_line),
         verdicts=tuple(_verdict(letter, fair) for letter in text_of(verdicts)) if fair else (),
         waits=tuple(float(wait) / 1000 for wait in text_of(waits).split(",") if wait),
         evicted=tuple(Evicted(bytes.fromhex(key), int(number)) for key, number in EVICTED.findall(text_of(evicted))),
@@ -212,6 +232,10 @@ def _neighbour(worker: str, text: str) -> Neighbour | None:
     if not WORKER.fullmatch(worker) or not 0 < int(worker.split(":")[1]) <= MOST_PID:
         return None
     return Neighbour(worker, started)
+
+
+def _turn(handshake: str, wait: str) -> Turn:
+    return Turn(int(handshake), _finite(float(wait)) / 1000 if wait else None)
 
 
 def _edge(before: int, level: int, held: int, limit: int) -> Edge:

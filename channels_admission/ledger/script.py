@@ -11,6 +11,7 @@ from importlib.resources import files
 from typing import Any
 
 from ..conf import MAX_LIMIT
+from ..core import line
 from ..core.agreement import DIGITS, GREATEST, MOST_SETTINGS
 from ..core.agreement import LONGEST as LONGEST_SETTINGS
 from ..core.attempts import LONGEST, SETS, WAYS
@@ -19,7 +20,7 @@ from ..core.holders import MOST_POSTED
 from ..core.levels import CRITICAL_AT, HYSTERESIS, NEAR_FULL, ROUNDING
 from ..core.overrides import EVERYBODY
 from ..core.protocol import KEY_BYTES
-from ..core.rate import EAGER, GROWTH, MOST_SPEED, PROBING, SCHEDULED
+from ..core.rate import EAGER, GROWTH, MOST_SPEED, PROBING, SCHEDULED, SLACK
 from .base import (
     COUNTER_BYTES,
     COUNTERS_BYTES,
@@ -37,8 +38,9 @@ from .codec import FIRST_QUOTA, FIRST_RATE, GRANTED, KEYS, LONGEST_TEXT, POOL, R
 from .overrides import LATEST_VERSION, MOST_BYTES
 
 PARTS = (
-    "codec", "report", "agreement", "settings", "clock", "records", "orders", "overrides", "host", "leases", "rate",
-    "pool", "levels", "history", "books", "claims", "quotas", "attempts", "holders", "grants", "reply", "main",
+    "codec", "report", "agreement", "settings", "clock", "records", "orders", "overrides", "host", "leases", "line",
+    "rate", "pool", "levels", "history", "books", "claims", "quotas", "attempts", "holders", "tickets", "grants",
+    "reply", "main",
 )  # fmt: skip
 SHARED = ("books", "claims", "quotas", "attempts", "holders")
 """The parts that are run only for a pool that is shared; they stand together. To any other they are empty tables."""
@@ -57,7 +59,10 @@ def _places(names: Iterable[str]) -> dict[str, int]:
     return {name: place for place, name in enumerate(names, 1)}
 
 
-RARE = ("agreement", "orders")
+IN_SECONDS = ("GRACE", "WIDTH", "WIDE", "LONGEST", "EARLY", "LATE", "AGAIN")
+LINE_BYTES = 16_384
+"""Of a pool's line as text; one that would be longer is forgotten."""
+RARE = ("agreement", "orders", "line", "tickets")
 """The parts that few calls use; each is made when a call first does."""
 CONSTANTS: Mapping[str, Any] = {
     "KEY": _places(KEYS),
@@ -97,6 +102,12 @@ CONSTANTS: Mapping[str, Any] = {
     "PROBING": PROBING,
     "GROWTH": GROWTH,
     "EAGER": EAGER,
+    "SLACK": SLACK,
+    "LINE": {
+        **{name.lower(): round(1000 * getattr(line, name)) for name in IN_SECONDS},
+        **{name.lower(): getattr(line, name) for name in ("LEAST", "FADING", "PRIOR")},
+        "bytes": LINE_BYTES,
+    },
     "MOST_SPEED": round(1000 * MOST_SPEED),
     "CRITICAL_AT": CRITICAL_AT,
     "NEAR_FULL": NEAR_FULL,

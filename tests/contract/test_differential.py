@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from channels_admission.core.line import Line
 from channels_admission.core.protocol import Terms
 from channels_admission.ledger.base import Forgotten
 from channels_admission.ledger.memory import MemoryLedger
@@ -135,14 +136,16 @@ def test_the_outflow_is_measured_in_the_millisecond_in_which_a_beat_has_passed(b
 
     async def run():
         await settle(ledgers, clock)
-        worker = Reporter(ledgers, "a", limit=2)
+        worker, line = Reporter(ledgers, "a", limit=2), Line()
         await worker.say(2, terms=Terms(retry_after=(0.2, 0.5)))
-        offers = []
+        speeds = []
         for number in range(1, 30):
             clock.now = round(clock.now + HEARTBEAT, 3)
+            line.advance(clock.now)
             reply = await worker.say(2, 1, age=float(number), counters={"released": 2 * number})
-            offers.append(reply.offer)
-        return offers
+            speeds.append(line.overbooked / (0.97 * reply.offer.step))
+            line.promise(clock.now + reply.offer.first - reply.offer.elapsed)
+        return speeds
 
-    offers = loop.run_until_complete(run())
-    assert all(offer and offer.step == pytest.approx(1 / (0.97 * 2)) for offer in offers[1:])
+    speeds = loop.run_until_complete(run())
+    assert speeds[1:] == pytest.approx([2.0] * 28)

@@ -503,8 +503,8 @@ TERMS = Terms(rate=10.0, burst=5, retry_after=(1.0, 60.0))
 
 async def test_a_rate_admits_its_burst_and_then_as_fast_as_it_is(worker, clock):
     a, b = worker("a", limit=100), worker("b", limit=100)
-    reply = await a.say(wanted=4, terms=TERMS)
-    assert (reply.granted, reply.shortfall) == (1, Reason.RATE)
+    reply = await a.say(wanted=1, terms=TERMS)
+    assert (reply.granted, reply.shortfall) == (1, None)
     clock.now += 1.0
     reply = await b.say(wanted=9, terms=TERMS)
     assert (reply.granted, reply.shortfall) == (5, Reason.RATE)
@@ -687,12 +687,14 @@ async def test_the_pace_is_that_of_the_rules(worker, clock, seed):
         pause = rng.choice([0, 0.001, 0.053, 0.51, 1.53])
         clock.now, elapsed = clock.now + pause, elapsed + pause
         pace = pace or Pace(elapsed, terms)
-        room = min(wanted, 60 - sum(held))
-        expected = pace.admit(room, elapsed, terms, empty=sum(held) == 0)
+        pace.line.advance(clock.now)
+        room, empty = 60 - sum(held), sum(held) == 0
+        free = pace.free(room, elapsed, terms, empty=empty)
+        expected = pace.admit(sum(pace.line.share_out(clock.now, free, 0, wanted)), elapsed, terms, empty=empty)
         pace.measure(elapsed, released, every=HEARTBEAT)
         refused = wanted - expected
-        why = Reason.RATE if refused and expected < room else None
-        if expected == room if refused else sum(held) + expected >= 60:
+        why = Reason.RATE if refused and free < room else None
+        if free == room if refused else sum(held) + expected >= 60:
             why = Reason.FULL
         speeds[number] = rng.choice([0.0, 0.0, 25.5])
         is_open = not scarce(sum(held) + expected, 60)

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from channels_admission.core.agreement import numbers_of
 from channels_admission.core.overrides import EVERYBODY, NOTHING_SET, Controls, Drain, Order
-from channels_admission.core.protocol import Aged, Ask, Key, Reply, Terms
+from channels_admission.core.protocol import Aged, Ask, Key, Reply, Shown, Terms
 from channels_admission.core.readings import Reading
 from channels_admission.core.shares import Bound
+from channels_admission.core.tickets import Ticket
 from channels_admission.ledger.base import Forgotten, OutOfOrder
 from channels_admission.ledger.memory import MemoryLedger
 
@@ -31,7 +32,7 @@ STEPS = st.lists(
     st.tuples(
         st.sampled_from(
             ["claim"] * 4 + ["drop", "pass", "pass", "die", "goodbye", "repeat", "lost", "lost", "retell", "order"]
-            + ["control", "drain", "obey", "look", *["count"] * 3]
+            + ["knock"] * 5 + ["control", "drain", "obey", "look", *["count"] * 3]
         ),
         st.integers(0, 3),
         st.integers(0, 6),
@@ -51,6 +52,7 @@ def comparable(reply: Reply) -> dict:
         **plain,
         "neighbours": sorted(plain["neighbours"], key=lambda each: each.worker),
         "evicted": sorted(plain["evicted"]),
+        "turns": [(turn.handshake, turn.wait and pytest.approx(turn.wait, abs=TOLERANCE)) for turn in plain["turns"]],
         "settings": numbers_of(reply.settings),
         "waits": pytest.approx(reply.waits, abs=TOLERANCE),
         "offer": offer and pytest.approx(offer, abs=TOLERANCE),
@@ -59,7 +61,8 @@ def comparable(reply: Reply) -> dict:
 
 def numbers(reply: Reply) -> dict:
     offer = reply.offer and (reply.offer.first, reply.offer.step, reply.offer.elapsed)
-    return {**comparable(reply), "waits": reply.waits, "offer": offer}
+    turns = [tuple(turn) for turn in reply.turns]
+    return {**comparable(reply), "waits": reply.waits, "offer": offer, "turns": turns}
 
 
 def pictured(reading: Reading, unsaid: Container[str] = ()) -> dict:
@@ -177,6 +180,8 @@ class World:
         self.pool, self.born, self.orders = uuid.uuid4().hex, 0, 0
         self.terms = Terms(rate, 3, 2.0) if rate else Terms()
         self.controls = NOTHING_SET
+        self.tickets: list[Ticket] = []
+        """The last ones that clients have been given."""
         self.counters: dict[str, Counter] = {}
         self.workers = [self.start() for _ in range(4)]
 
@@ -208,9 +213,38 @@ class World:
             worker.last = replace(worker.last, held=worker.last.held + reply.granted)
         else:
             reply = await worker.claim(*map(asked, range(number)), **changes)
+        self.give_tickets(reply, number, changes.get("shown", ()))
         if reply.controls:
             self.controls = reply.controls
         worker.last = replace(worker.last, settings=reply.settings)
+
+    def give_tickets(self, reply, number, shown):
+        """To the refused: the same ones with another time, or new ones."""
+        now, given = self.clock.now, {each.handshake: each.ticket for each in shown}
+        for turn in reply.turns:
+            if turn.wait is not None:
+                due = round(now + min(60.0, max(1.0, turn.wait)), 2)
+                self.tickets.append(given[turn.handshake]._replace(due=due))
+        for place in range(number if reply.offer else 0):
+            time = now + reply.offer.first + place * reply.offer.step - reply.offer.elapsed
+            self.tickets.append(Ticket(round(time, 2), round(min(time, now + 50.0), 2), self.born * 100 + place))
+        del self.tickets[:-20]
+
+    async def do_knock(self, worker, place, number, milliseconds, beat):
+        """Handshakes of which most show tickets, some of them twice, some early or late; time passes up to the next."""
+        if beat and self.tickets:
+            due = sorted(each.due for each in self.tickets)
+            later = [each for each in due if each > self.clock.now]
+            self.clock.now = round(max(self.clock.now, (later or [0.0])[0]) + milliseconds % 7 / 10, 3)
+        shown = tuple(
+            Shown(handshake, self.tickets[-1 - (handshake * (1 + place)) % len(self.tickets)])
+            for handshake in range(number)
+            if self.tickets and handshake != place
+        )
+        try:
+            await self.report(worker, number, shown=shown)
+        finally:
+            worker.last = replace(worker.last, shown=())
 
     async def step(self, what, place, number, milliseconds, beat):
         worker = self.workers[place]

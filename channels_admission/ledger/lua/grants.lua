@@ -9,18 +9,32 @@ function grants.room(others)
   return overrides.is_paused and 0 or room
 end
 
+-- Slots that may be granted now, and what a handshake lacks for which there is none.
+function grants.free(others)
+  local room, tokens = math.max(0, grants.room(others)), rate.tokens(others + report.held == 0)
+  local lacking = 'full'
+  if overrides.is_paused then lacking = 'paused'
+  elseif tokens < room then lacking = 'rate'
+  elseif clock.is_settling() then lacking = 'settling' end
+  return math.min(room, tokens), lacking
+end
+
 -- In a pool that is not shared.
 function grants.give(others)
-  local room = grants.room(others)
-  local tokens = rate.tokens(report.wanted, room, others + report.held == 0)
-  grants.slots = math.max(0, math.min(report.wanted, room, tokens))
-  grants.refused = report.wanted - grants.slots
-  rate.spend(grants.slots)
-  if grants.refused == 0 then return end
-  grants.why = 'full'
-  if overrides.is_paused then grants.why = 'paused'
-  elseif tokens < room then grants.why = 'rate'
-  elseif clock.is_settling() and others + report.held + grants.slots < pool.limit then grants.why = 'settling' end
+  local wanted, free, lacking = report.wanted, grants.free(others)
+  local first, rest = 0, math.min(wanted, free)
+  if rate.has_line then
+    local due = report.shown and #tickets.due or 0
+    first, rest = line.allow(free, due, wanted - due)
+    line.took(free, first, rest)
+  end
+  grants.slots = first + rest
+  grants.refused = wanted - grants.slots
+  if report.shown then grants.refused = grants.refused - tickets.grant(first, rest) end
+  rate.spend(grants.slots, others + report.held == 0)
+  if grants.slots == wanted then return end
+  if lacking == 'settling' and others + report.held + grants.slots >= pool.limit then lacking = 'full' end
+  grants.why = lacking
 end
 
 -- Why an ask's claims cannot be granted, with so many granted before by the place of their key.
@@ -52,34 +66,66 @@ function grants.verdict(ask, slot, held, own, granted)
   return grants.refusal(ask, granted)
 end
 
--- The verdicts on the asks, one after the other, with so many tokens; how many of these were used.
-function grants.decide(others, tokens)
-  local verdicts, used, given, granted = {}, 0, 0, {}
-  for i, ask in ipairs(shared.asks) do
+-- The order in which asks are decided: those whose ticket is due come first.
+function grants.order()
+  local places = {}
+  for _, place in ipairs(report.shown and tickets.due or {}) do places[#places + 1] = place end
+  local due = #places
+  for place in ipairs(shared.asks) do
+    if due == 0 or not tickets.of[place] or tickets.of[place].kind ~= tickets.due then places[#places + 1] = place end
+  end
+  return places, due
+end
+
+-- The verdicts on the asks, one after the other, where so many slots may go to tickets that are due, and so many to
+-- others and what these left; how many went to tickets, and to all.
+function grants.decide(others, first, rest, lacking)
+  local verdicts, used, taken, given, granted, letters = {}, 0, 0, 0, {}, const.VERDICTS
+  local places, due = grants.order()
+  for i, place in ipairs(places) do
+    local ask = shared.asks[place]
     local slot, own = ask.late and 0 or 1, report.held + given
-    local verdict = attempts.verdicts[i] or grants.verdict(ask, slot, others + own, own, granted)
+    local verdict = attempts.verdicts[place] or grants.verdict(ask, slot, others + own, own, granted)
     if not verdict and slot == 1 and ask.class.most < math.huge then
-      if used >= tokens then verdict = const.VERDICTS.rate else used = used + 1 end
+      if used >= (i <= due and first or first + rest) then verdict = letters[lacking] else used = used + 1 end
+      if not verdict and i <= due then taken = taken + 1 end
     end
     if not verdict then
       given = given + slot
-      for _, place in ipairs(ask.claims) do
-        if place > 0 then granted[place] = (granted[place] or 0) + 1 end
+      for _, each in ipairs(ask.claims) do
+        if each > 0 then granted[each] = (granted[each] or 0) + 1 end
       end
     end
-    verdicts[i] = verdict or const.VERDICTS.admitted
+    verdicts[place] = verdict or letters.admitted
   end
   grants.verdicts, grants.slots, grants.claims = verdicts, given, granted
-  return used
+  return taken, used
+end
+
+-- Tell the tickets what has become of their handshakes; how many keep the time of theirs.
+function grants.tell_tickets()
+  local granted, unserved, letters = {}, {}, const.VERDICTS
+  for place in pairs(tickets.of) do
+    local verdict = grants.verdicts[place]
+    granted[place] = verdict == letters.admitted or nil
+    for _, why in ipairs({'full', 'share', 'rate', 'settling', 'paused'}) do
+      if verdict == letters[why] then unserved[place] = true end
+    end
+  end
+  return tickets.decide(granted, unserved)
 end
 
 -- In a pool that is shared by quotas or classes.
 function grants.give_shared(others)
-  local used = grants.decide(others, math.huge)
-  local tokens = rate.tokens(report.wanted, used, others + report.held == 0)
-  local most = math.max(0, math.min(report.wanted, used, tokens))
-  rate.spend(most)
-  if most < used then grants.decide(others, most) end
+  local free, lacking = grants.free(others)
+  local first, rest = 0, free
+  if rate.has_line then
+    local due = report.shown and #tickets.due or 0
+    first, rest = line.allow(free, due, report.wanted - due)
+  end
+  local taken, used = grants.decide(others, first, rest, lacking)
+  if rate.has_line then line.took(free, taken, used - taken) end
+  rate.spend(used, others + report.held == 0)
   local number, letters = {}, const.VERDICTS
   for _, letter in pairs(letters) do number[letter] = 0 end
   for i, ask in ipairs(shared.asks) do
@@ -92,6 +138,7 @@ function grants.give_shared(others)
   local full = number[letters.full] + number[letters.share]
   local slow, settling, paused = number[letters.rate], number[letters.settling], number[letters.paused]
   grants.refused = full + slow + settling + paused  -- no retry time helps those whom a quota refuses
+  if report.shown then grants.refused = grants.refused - grants.tell_tickets() end
   grants.why = paused > 0 and 'paused' or full > 0 and 'full' or slow > 0 and 'rate' or settling > 0 and 'settling' or ''
 end
 

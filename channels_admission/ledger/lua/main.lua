@@ -9,6 +9,7 @@ overrides.load()
 pool.load()
 if records.is_late(pool.was.seq) then return {'out of order', report.seq, pool.was.seq} end
 if report.shared and not claims.open() then return {'forgotten', report.seq} end
+if report.shown then tickets.present() end
 history.collect()
 
 -- Who is gone, and what is granted.
@@ -28,7 +29,9 @@ if next(history.rises) then pool.counters = codec.add(pool.counters, history.ris
 rate.measure(pool.counters)
 pool.count(others, report.held + grants.slots)
 if (history.rises[const.ADMITTED] or 0) > 0 and not overrides.is_paused then rate.dry_since = 0 end
-rate.schedule(grants.refused, grants.why ~= '' and grants.why or pool.shut(), pool)
+local why = grants.why ~= '' and grants.why or pool.shut()
+if report.shown then tickets.tell(why, pool) end
+rate.schedule(grants.refused, why, pool)
 overrides.expire(pool.total, pool.limit, pool.draining)
 local alert = levels.change()
 
@@ -41,6 +44,7 @@ if report.shared then
   if claims.sweep() then holders.close_mailbox(shared.sweep) end
   claims.seal()
 end
+if report.shown then tickets.write() end
 pool.write(alert, report.shared and quotas.classes_text(), claims.claimed)
 history.write()
 if pool.stays then host.add(report.worker) else leases.reaped[#leases.reaped + 1] = report.worker end

@@ -25,11 +25,12 @@ function pool.parse(values, before)
     settled = number(values[before + const.FIELD.settled]), draining = number(values[before + const.FIELD.draining]),
     speed = number(values[before + const.FIELD.speed]),
     counters = values[before + const.FIELD.counters], alert = values[before + const.FIELD.alert],
-    pace = rate.parse(values[before + const.FIELD.pace]),
+    pace = rate.parse(values[before + const.FIELD.pace]), line = values[before + const.FIELD.line],
   }
   local is_whole = stored.total and stored.version and stored.clock and stored.real and stored.settled
     and stored.draining and stored.speed and stored.pace and number(values[before + const.FIELD.limit])
-  if not is_whole or #stored.counters > const.COUNTERS_BYTES or #stored.alert > 4096 then return nil end
+  if not is_whole or #stored.counters > const.COUNTERS_BYTES or #stored.alert > 4096
+    or #stored.line > const.LINE.bytes then return nil end
   return pool.is_sealed(values, before) and stored or nil
 end
 
@@ -56,7 +57,7 @@ function pool.start_over()
   leases.workers, leases.looked_at = 0, {}
   return {
     total = 0, version = orders.last(overrides.set), clock = clock.now, real = clock.now, settled = clock.now,
-    counters = '', draining = 0, speed = 0, alert = '0|',
+    counters = '', draining = 0, speed = 0, alert = '0|', line = '',
   }
 end
 
@@ -78,6 +79,7 @@ function pool.load()
   pool.configured = settings.in_force.limit
   pool.limit = overrides.limit or pool.configured
   pool.is_known, pool.was = record ~= nil, pool.before(record)
+  if stored.line ~= '' or report.shown then rate.use_line(stored.line) end
   pool.is_lapsed = not record and report.version > 0 and not clock.is_fresh
 end
 
@@ -131,6 +133,8 @@ function pool.write(alert, classes, claimed)
   values[const.FIELD.speed] = whole(pool.speed)
   values[const.FIELD.alert], values[const.FIELD.pace] = alert, rate.text()
   values[const.FIELD.settings] = settings.stored_text(clock.time)
+  pool.line = rate.has_line and line.text() or ''
+  values[const.FIELD.line] = #pool.line <= const.LINE.bytes and pool.line or ''
   values[const.FIELD.check] = codec.seal('', table.concat(values, '\n', 1, #pool.FIELDS - 1), 8)
   for place, value in ipairs(values) do fields[2 * place] = value end
   if pool.stays then

@@ -6,7 +6,7 @@
 local rate = {
   FIELDS = {'began', 'full_at', 'tail', 'outflow', 'measured_at', 'measured', 'shut_at', 'dry_since', 'refused_at'},
   SHUT = {full = true, paused = true},
-  first = '', step = '', elapsed = '',
+  first = '', step = '', elapsed = '', has_line = false,
 }
 
 function rate.parse(text)
@@ -29,6 +29,12 @@ function rate.text()
     parts[i] = string.format('%.17g', math.max(0, math.min(rate[name], codec.LARGEST)))
   end
   return table.concat(parts, '|')
+end
+
+-- The inverse of rate.time: after how many ms so much pace time has passed.
+function rate.elapsed_at(time)
+  local slow_start = report.slow_start
+  return time < slow_start / 2 and math.sqrt(2 * slow_start * time) or time + slow_start / 2
 end
 
 -- Pace time (as opposed to real time) that has passed, `elapsed` ms after the pace began.
@@ -58,19 +64,19 @@ function rate.load(stored)
   if rate.speed > 0 and clock.has_lost then rate.full_at = rate.passed + rate.burst / rate.speed end
 end
 
--- How many may enter now, of so many for whom there is room, the start being slow in an empty pool.
-function rate.tokens(wanted, room, is_empty)
-  if rate.speed == 0 then return wanted end
+-- How many may enter now; the start is slow in an empty pool.
+function rate.tokens(is_empty)
+  if rate.speed == 0 then return math.huge end
   local missing = math.max(0, rate.full_at - rate.passed) * rate.speed
   local tokens = math.max(0, math.floor(rate.burst - missing + const.ROUNDING))
-  if report.slow_start == 0 or not is_empty or math.min(wanted, room, tokens) <= 0 then return tokens end
-  rate.begin()
-  return 1
+  return report.slow_start > 0 and is_empty and math.min(1, tokens) or tokens
 end
 
-function rate.spend(granted)
+function rate.spend(granted, is_empty)
   if granted > 0 then rate.dry_since = 0 end
-  if rate.speed > 0 then rate.full_at = math.max(rate.full_at, rate.passed) + granted / rate.speed end
+  if rate.speed == 0 then return end
+  if granted > 0 and is_empty and report.slow_start > 0 then rate.begin() end
+  rate.full_at = math.max(rate.full_at, rate.passed) + granted / rate.speed
 end
 
 -- Learn from the pool's counters how fast slots become free, once in a heartbeat.
@@ -105,38 +111,76 @@ function rate.open_or_shut(refused, why, now)
   rate.shut_at = shut and (rate.shut_at > 0 and rate.shut_at or clock.time) or 0
 end
 
--- From one retry time to the next, of `number` from `first` on.
-function rate.apart(why, now, first, number)
-  local most, elapsed = rate.most(why, now), clock.time - rate.began
-  local least = 1 / (const.SCHEDULED * most)
+-- From now on this call looks at the line, which is stored as this text.
+function rate.use_line(text)
+  rate.has_line = true
+  line.load(text)
+end
+
+-- The lowest of the speeds that are known.
+function rate.speed_of(why, now)
   local outflow = why == 'full' and rate.leaving(now) or 0
-  local step = outflow > 0 and 1 / (const.SCHEDULED * math.min(most, outflow)) or least
+  return outflow > 0 and math.min(rate.most(why, now), outflow) or rate.most(why, now)
+end
+
+-- From one retry time to the next, of `number` from `first` on, where `step` is that of the speed.
+function rate.apart(why, now, first, number, step)
   if why ~= 'full' or rate.shut_at == 0 or clock.time - rate.shut_at >= report.retry_high then return step end
   -- What has been seen for so long says nothing of a later time, and those who came at once may leave at once.
-  local left = rate.time(clock.time - rate.shut_at + elapsed) - first
-  return math.max(least, math.min(const.EAGER * step, left / number))
+  local left = rate.time(2 * clock.time - rate.shut_at - rate.began) - first
+  return math.max(1 / (const.SCHEDULED * rate.most(why, now)), math.min(const.EAGER * step, left / number))
 end
 
 -- How far away the earliest retry time is for one that is refused now. A drought, in which nobody is admitted, is over when
 -- nobody was refused for as long as a client may be told to wait.
-function rate.soonest()
+function rate.soonest(why)
   local low, high = report.retry_low, report.retry_high
   if rate.dry_since == 0 or clock.time - rate.refused_at > high then rate.dry_since = clock.time end
   rate.refused_at = clock.time
-  return math.min(high, math.max(low, const.GROWTH * (clock.time - rate.dry_since)))
+  local soonest = math.min(high, math.max(low, const.GROWTH * (clock.time - rate.dry_since)))
+  return why == 'settling' and math.max(soonest, math.min(high, clock.settled - clock.time)) or soonest
 end
 
 -- The next free retry times of the schedule for those who are refused, after those that were given away already, by the
--- counts of the pool `now`. Without anybody refused, `why` is what holds at present.
+-- counts of the pool `now`: the first, from one to the next, and the time by which they go.
+function rate.offer(refused, owed, why, now)
+  rate.open_or_shut(refused, why, now)
+  local elapsed = clock.time - rate.began
+  local soonest = rate.time(elapsed + rate.soonest(why))
+  local step = 1 / (const.SCHEDULED * rate.speed_of(why, now))
+  if refused > 0 then rate.tail = math.min(rate.tail, soonest + const.SLACK * line.ahead() * step) end
+  local first = math.max(rate.tail, soonest)
+  step = rate.apart(why, now, first, refused + owed, step) * line.overbooked()
+  line.promise_series(refused + owed, rate.elapsed_at(first) - elapsed, function(time)
+    return math.ceil((rate.time(elapsed + time) - first) / step - const.ROUNDING)
+  end)
+  first = first + owed * step
+  rate.tail = math.min(first + refused * step, math.max(rate.tail, rate.time(elapsed + const.LINE.longest)))
+  return first, step, elapsed
+end
+
+-- Those of a report. Without anybody refused, `why` is what holds at present.
 function rate.schedule(refused, why, now)
   if refused + report.owed == 0 then return end
-  rate.open_or_shut(refused, why, now)
-  local soonest, high = rate.soonest(), report.retry_high
-  if why == 'settling' then soonest = math.max(soonest, math.min(high, clock.settled - clock.time)) end
-  local elapsed = clock.time - rate.began
-  local first = math.max(rate.tail, rate.time(elapsed + soonest))
-  local step = rate.apart(why, now, first, refused + report.owed)
-  first = first + report.owed * step
-  rate.tail = math.min(first + refused * step, math.max(rate.tail, rate.time(elapsed + high)))
-  rate.first, rate.step, rate.elapsed = first, step, elapsed
+  if not rate.has_line then rate.use_line('') end
+  rate.first, rate.step, rate.elapsed = rate.offer(refused, report.owed, why, now)
+end
+
+-- How long so many due tickets wait that found nothing free, in their order: for a short time by the speed, or by the
+-- schedule where time does not help soon.
+function rate.turns(number, why, now)
+  local waits = {}
+  if number == 0 then return waits end
+  local soonest, most = rate.soonest(why), math.max(report.retry_low, const.LINE.again)
+  if why == 'paused' or why == 'settling' or soonest > most then
+    local first, step, elapsed = rate.offer(number, 0, why, now)
+    for i = 1, number do waits[i] = rate.elapsed_at(first + (i - 1) * step) - elapsed end
+    return waits
+  end
+  local step = 1 / rate.speed_of(why, now)
+  for i = 1, number do
+    waits[i] = math.min(most, soonest + (i - 1) * step)
+    line.promise_again(clock.now + waits[i])
+  end
+  return waits
 end

@@ -6,6 +6,7 @@ local reply = {}
 function reply.is_renewed(name)
   if name == 'controls' then return not string.find(overrides.set, ';', 1, true) end
   if name == 'attempts' then return attempts.is_needed end
+  if name == 'tickets' then return report.shown end
   return name ~= 'holders' or holders.is_asked
 end
 
@@ -19,7 +20,9 @@ end
 -- from one to the next, real time since the pace began ('' or ms, as text), Redis's time (ms, as text), controls if newer
 -- ('' if not), level (0-3), edges to tell of, verdicts (a letter for each ask), tell all claims again?, dead worker to be
 -- swept up ('': none), put damaged counts right?, ms until the next attempt may pass, for each that was refused for its
--- rate (as text), the settings in force, where they are not the worker's (else ''), key (hex)=how many of its oldest
+-- rate (as text), the settings in force, where they are not the worker's (else ''), handshakes with tickets that are
+-- granted, in a pool that is not shared, those that are refused with ms until they should come again, are tickets expected?,
+-- key (hex)=how many of its oldest
 -- connections this worker is to end,..., and the neighbours.
 function reply.of(neighbours)
   return {
@@ -27,6 +30,8 @@ function reply.of(neighbours)
     clock.is_settling() and 1 or 0, pool.is_lapsed and 1 or 0, grants.why, tostring(rate.first), tostring(rate.step),
     tostring(rate.elapsed), tostring(clock.now), overrides.news(), levels.level, levels.told,
     table.concat(grants.verdicts), claims.retell and 1 or 0, claims.heir or '', pool.is_healed and 1 or 0,
-    table.concat(attempts.waits or {}, ','), settings.differ, table.concat(holders.due or {}, ','), unpack(neighbours),
+    table.concat(attempts.waits or {}, ','), settings.differ,
+    report.shown and not report.shared and tickets.granted_text() or '', report.shown and tickets.turns or '',
+    pool.line ~= '' and 1 or 0, table.concat(holders.due or {}, ','), unpack(neighbours),
   }
 end

@@ -1,20 +1,17 @@
 """The embedded ledger: counts in this process, shared by its event loops. For development, tests and single workers."""
 
-import math
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
 
 from ...conf import Settings
 from ...core import agreement, levels
 from ...core.agreement import MOST_SETTINGS, differences, fingerprint, numbers_of
-from ...core.attempts import judge
 from ...core.counters import ADMITTED, RELEASED, faults_in
 from ...core.overrides import Controls
-from ...core.protocol import Key, Reply, Report
-from ...core.quota import decide
+from ...core.protocol import Offer, Reply, Report, Turn
 from ...core.rate import Pace, Situation
 from ...core.readings import Past, Reading, WorkerReading
 from ..base import (
@@ -26,8 +23,10 @@ from ..base import (
 )
 from ..buckets import within
 from .counters import add, decided, rises
-from .pool import Entry, Grant, Pool, count
+from .grants import Granting
+from .pool import Entry, Grant, Pool
 from .settings import narrowed
+from .tickets import Presented
 
 
 class MemoryLedger:
@@ -103,7 +102,11 @@ class MemoryLedger:
         others = sum(other.held for name, other in entries.items() if name != worker)
         claims = entry.claims if entry else {}
         pace = pool.pace = pool.pace or Pace(pool.clock, report.terms)
-        grant = self._grant(pool, pace, report, others + report.held, limit, claims, swept)
+        wall = self._wall_clock()
+        pace.line.advance(wall)
+        shown = Presented(report.shown, pool.redeemed, pace.line, wall)
+        granting = Granting(pool, pace, report, shown, others + report.held, limit)
+        grant = granting.give_shared(report.fair, claims, swept) if report.fair else granting.give()
         held = report.held + grant.slots
         total = others + held
         pool.version += 1
@@ -125,6 +128,7 @@ class MemoryLedger:
             speed=sum(other.report.speed for other in entries.values()),
             is_open=pool.controls.paused is None and not levels.scarce(total, limit),
         )
+        turns, offer = self._tell_times(pool, pace, report, shown, grant, situation)
         return Reply(
             granted=grant.slots,
             total=total,
@@ -134,12 +138,15 @@ class MemoryLedger:
             settling=False,
             lapsed=entry is None and report.version > 0,
             shortfall=grant.shortfall,
-            offer=pace.offer(pool.clock, report.terms, grant.refused, report.owed, situation),
-            now=self._wall_clock(),
+            offer=offer,
+            now=wall,
             controls=pool.controls if pool.controls.version > report.controls.version else None,
             level=pool.level,
             edges=edges,
             neighbours=pool.neighbours(report) if report.beat else (),
+            granted_shown=() if report.fair else tuple(sorted(grant.shown)),
+            turns=turns,
+            has_line=not pace.line.is_empty,
             verdicts=grant.verdicts,
             waits=grant.waits,
             evicted=pool.holders.due(worker, pool.claims) if report.fair else (),
@@ -180,44 +187,14 @@ class MemoryLedger:
     def _text(self, report: Report) -> str:
         return agreement.text_of(report, self._settings.lease, self._settings.heartbeat)
 
-    def _grant(
-        self,
-        pool: Pool,
-        pace: Pace,
-        report: Report,
-        held: int,
-        limit: int,
-        claims: dict[Key, int],
-        swept: Iterable[Key],
-    ) -> Grant:
-        """What the report's worker is given, with ``held`` slots in the pool; its ``claims`` follow what it says."""
-        paused, fair = pool.controls.paused is not None, report.fair
-        if fair is None:
-            room = 0 if paused else max(0, min(report.wanted, limit - held))
-            granted = pace.admit(room, pool.clock, report.terms, empty=held == 0)
-            return Grant(granted, report.wanted - granted, pool.shortfall(report.wanted, room, granted))
-        count(pool.claims, claims, fair.claims)
-        told, most = (
-            [key for key, _ in fair.claims],
-            {place: bound.most or 0 for place, bound in enumerate(fair.quotas)},
-        )
-        pool.holders.tell(report.worker, told, fair.ages, most, pool.clock)
-        known = {key: pool.holders.number(key) for key in told}
-        over = judge(pool.attempts, fair, pool.clock, report.terms.retry_after[1])
-        decided = decide(fair, limit, held, pool.claims, math.inf, paused=paused, over=over, known=known.__getitem__)
-        tokens = pace.admit(decided.used, pool.clock, report.terms, empty=held == 0)
-        if tokens < decided.used:
-            decided = decide(fair, limit, held, pool.claims, tokens, paused=paused, over=over, known=known.__getitem__)
-        count(pool.claims, claims, [(key, claims.get(key, 0) + more) for key, more in decided.claims.items()])
-        for ask, reason in zip(fair.asks, decided.verdicts, strict=True):
-            for bound, key in zip(fair.quotas, ask.claims, strict=False):
-                if key and bound.oldest and not reason:
-                    pool.holders.grant(report.worker, key, bound.most or 0, pool.clock)
-        pool.holders.post([*told, *swept], pool.claims)
-        return Grant(
-            decided.given, decided.refused(fair), decided.shortfall, decided.classes(fair), tuple(decided.verdicts),
-            tuple(over[place].wait for place in sorted(over)),
-        )  # fmt: skip
+    def _tell_times(
+        self, pool: Pool, pace: Pace, report: Report, shown: Presented, grant: Grant, now: Situation
+    ) -> tuple[tuple[Turn, ...], Offer | None]:
+        """When the refused should come again: those with tickets, and the others."""
+        low, number = report.terms.retry_after[0], grant.refused - shown.keeping(grant.unserved)
+        shown.redeem(grant.shown, low)
+        turns = shown.turns(grant.unserved, low, lambda due: pace.turns(pool.clock, report.terms, due, now))
+        return turns, pace.offer(pool.clock, report.terms, number, report.owed, now)
 
     def _count_events(self, pool: Pool, report: Report, entry: Entry | None, total: int, limit: int) -> int:
         """Count what has happened since the report before, and note when; how many were admitted."""

@@ -15,6 +15,7 @@ from ...core.protocol import Key, Neighbour, Report
 from ...core.rate import Pace
 from ..base import EDGES_KEPT, REAPED_PER_CALL, SWEPT_PER_CALL
 from ..history import Rings
+from .tickets import Redeemed
 
 
 @dataclass(slots=True)
@@ -46,6 +47,7 @@ class Pool:
     """Its time at the first report."""
     real: int = 0
     pace: Pace | None = None
+    redeemed: Redeemed = field(default_factory=Redeemed)
     past: Rings = field(default_factory=Rings)
     controls: Controls = NOTHING_SET
     level: Level = Level.CALM
@@ -80,13 +82,6 @@ class Pool:
         ends = max(self.settings.pop(first), self.settings.pop(second))
         merged = strictest(map(numbers_of, (first, second)))
         self.settings[agreement.text(merged)] = ends
-
-    def shortfall(self, wanted: int, room: int, granted: int) -> Reason | None:
-        if granted == wanted:
-            return None
-        if self.controls.paused:
-            return Reason.PAUSED
-        return Reason.RATE if granted < room else Reason.FULL
 
     def shut(self, total: int, limit: int) -> Reason | None:
         """Why a handshake would be refused now."""
@@ -174,8 +169,12 @@ class Grant:
 
     slots: int
     refused: int
-    """Handshakes that may come again at a free moment."""
+    """Handshakes that get a retry time of the schedule, and those with tickets that keep their place."""
     shortfall: Reason | None
+    shown: tuple[int, ...] = ()
+    """The handshakes with tickets that are granted."""
+    unserved: frozenset[int] = frozenset()
+    """Those that are refused, for a reason that time mends."""
     classes: dict[str, int] = field(default_factory=dict)
     verdicts: tuple[str, ...] = ()
     waits: tuple[float, ...] = ()

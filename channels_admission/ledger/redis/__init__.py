@@ -1,9 +1,9 @@
 """The Redis ledger. Only this folder imports ``redis``.
 
-A pool lives in ``PREFIX:{pool}:counts``, ``…:leases``, ``…:seconds``, ``…:minutes``, ``…:controls`` and,
-for each home of workers, ``…:home:TOKEN``; where it is shared by quotas or classes, also in ``…:claims``, for each
-worker ``…:claims:WORKER``, where a quota has a rate ``…:attempts``, and where its oldest connection gives way
-``…:holders``. The hash tag keeps them in one slot of a cluster.
+A pool lives in ``PREFIX:{pool}:counts``, ``…:leases``, ``…:seconds``, ``…:minutes``, ``…:controls``, for each home of
+workers ``…:home:TOKEN``, and where clients show tickets ``…:tickets``; where it is shared by quotas or classes, also in
+``…:claims``, for each worker ``…:claims:WORKER``, where a quota has a rate ``…:attempts``, and where its oldest
+connection gives way ``…:holders``. The hash tag keeps them in one slot of a cluster.
 """
 
 import hashlib

@@ -7,7 +7,7 @@ from ...core import agreement
 from ...core.levels import Level
 from ...core.protocol import Report
 from ..buckets import packed
-from ..codec import KEYS, born, loaded, shared
+from ..codec import KEYS, born, loaded, shared, shown
 from ..overrides import text as controls_text
 
 UNUSED_KEYS_EXPIRE = 3600.0
@@ -18,7 +18,7 @@ def parts(report: Report) -> list[str]:
     """The keys of a pool that the script may touch, in the order of KEYS."""
     named = {"host": f"home:{report.home}", "own": f"claims:{report.worker}"}
     if report.fair is None:
-        names = KEYS[: KEYS.index("claims")]
+        names = KEYS[: KEYS.index("claims" if report.shown else "tickets")]
     elif report.fair.sweep:
         named["swept"], names = f"claims:{report.fair.sweep}", KEYS
     else:
@@ -69,6 +69,7 @@ def packed_report(report: Report, settings: Settings) -> bytes:
         "in_force": report.settings,
         "level": None if report.level is None else tuple(Level).index(report.level),
         "gone": report.gone,
+        "shown": shown(report.shown),
         "shared": shared(report.fair),
     }
     # Redis knows texts of the older kind only.

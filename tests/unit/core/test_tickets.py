@@ -1,5 +1,7 @@
 """Tickets: whole, of the pool, and signed by one of its secrets; or none."""
 
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -58,3 +60,19 @@ def test_times_survive_the_wrap_of_their_hundredths():
     ticket = Ticket(wrap + 0.01, wrap - 0.01, 1)
     for now in (wrap - 5, wrap + 5):
         assert signer.read(signer.write(ticket), now) == ticket
+
+
+@given(st.binary(min_size=18, max_size=18))
+def test_no_forged_ticket_is_read(noise):
+    assert signer.read(urlsafe_b64encode(noise).decode(), NOW) is None
+
+
+def test_a_ticket_is_the_same_for_half_a_round_and_then_another_one():
+    text = signer.write(ONE)
+    assert signer.read(text, ONE.place + HALF / PER_SECOND - 1) == ONE
+    assert signer.read(text, ONE.place + HALF / PER_SECOND + 1).place == ONE.place + 2 * HALF / PER_SECOND
+
+
+def test_the_fields_are_not_of_another_ticket():
+    first, second = (urlsafe_b64decode(signer.write(ONE._replace(number=each))) for each in (1, 2))
+    assert signer.read(urlsafe_b64encode(first[:12] + second[12:]).decode(), NOW) is None
