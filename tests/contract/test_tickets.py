@@ -164,7 +164,7 @@ async def test_the_schedule_is_overbooked_by_the_share_of_tickets_that_are_shown
         clock.now += 0.5
     assert steps[:5] == pytest.approx([1.0] * 5)
     assert steps == sorted(steps, reverse=True)
-    assert 0.1 <= steps[-1] < 0.15
+    assert steps[-1] == pytest.approx(0.1)
 
 
 async def test_a_schedule_that_is_much_longer_than_the_line_is_drawn_back(worker, clock):

@@ -186,7 +186,7 @@ async def test_the_strictest_rate_holds(pair, clock):
     for _ in range(4):
         clock.now += 0.5
         granted.append((await b.say(held=sum(granted), wanted=10)).granted)
-    assert granted == [1] * 5
+    assert (granted[0], max(granted)) == (1, 1)
 
 
 async def test_the_strictest_attempt_rate_holds(open_ledger, clock):
@@ -279,7 +279,8 @@ async def test_the_settling_time_covers_the_slowest_heartbeat_about(fast_and_slo
     await slow.say(held=40)
     clock.now += HEARTBEAT
     view = await fast.say(held=0, wanted=60, settings=view.settings)
-    assert (view.granted, view.total) == (10, 50)
+    assert not view.settling
+    assert 5 < view.granted <= 10  # a part is kept for those that were refused
 
 
 async def test_a_slower_heartbeat_heard_later_extends_the_settling_time(fast_and_slow, clock):
