@@ -12,7 +12,7 @@ these were shown. By these counts it shares out what is free:
   overbooked tickets that find nothing would count as missed, and the overbooking would grow without end.
 
 A line is bounded whatever is promised: times beyond :data:`LONGEST` are not counted, and those that are not near share
-buckets of :data:`WIDE`. A line in which nobody is expected any more begins anew.
+buckets of :data:`WIDE`. A line in which no client is expected any more begins anew.
 
 Times are Unix seconds, reckoned in whole milliseconds; ``ledger/lua/line.lua`` has the same rules.
 """
@@ -147,7 +147,7 @@ class Line:
             each.learn((self._now - _GRACE) // _WIDTH)
         if self._now - self._window >= _GRACE:
             self._window, self._given = self._now, 0
-            if self._left < math.inf:  # somebody asked
+            if self._left < math.inf:  # a client asked
                 self._left_before, self._left = self._left, math.inf
         if self.is_empty:
             self._begin()
