@@ -1,12 +1,16 @@
-"""How many handshakes may be on their way into a worker at a time, learnt as congestion windows are. Pure.
+"""How many handshakes may be on their way into a worker, learnt as congestion windows are. Pure.
 
 - A turn of the worker in which the newcomers take longer than the target shrinks the window in proportion.
-- A short turn lets it grow, at most twofold, once as many as fit into it have been answered. Costs that come late,
-  after a query of the database for example, are seen before more go in.
+- A short turn lets it grow, at most twofold, once as many as fit into it have been answered in short turns. Costs that
+  come late, after a query of the database for example, are seen before more go in.
+- Once their cost is known, newcomers are paced by it: a few at a time, and hardly faster than they can be served. So
+  those whose cost comes late do not all spend it in one turn.
 - What a turn takes without newcomers is measured now and then, and does not count against them.
 
 Times are in seconds of a clock that never runs backwards.
 """
+
+import math
 
 TARGET = 0.04
 """Seconds that newcomers may take of a turn."""
@@ -22,10 +26,51 @@ UNANSWERED = 0.25
 """Seconds of short turns after which the window grows without an answer: consumers may take their time to accept."""
 QUIET = 5
 """Every so many turns, if they are long, one is measured without newcomers."""
+CLUMPS = 4
+"""Into how many parts the newcomers of a full turn are spread, as far as they can be."""
+HASTE = 1.25
+"""How much faster newcomers go in than they were served, so that the worker is never idle for want of them."""
+REMEMBERED = 50
+"""Newcomers whose cost counts in full; what came before them counts less and less."""
 SEVERAL = 2 * QUIET
 """Turns after which it is known what they take without newcomers."""
 RISE = 0.5
 """The most of such a turn by which the measure rises at a time: something else may have made it long."""
+NOTED = TARGET / 8
+"""Seconds of such a rise from which on the cost of newcomers is measured anew."""
+
+
+class Pacer:
+    """How many newcomers may go in by their cost."""
+
+    def __init__(self, now: float) -> None:
+        self._spent = self._answered = 0.0
+        self._tokens = 0.0
+        self._at = now
+
+    @property
+    def cost(self) -> float:
+        """Seconds of turns that one newcomer takes; 0 where unknown."""
+        return self._spent / self._answered if self._answered else 0.0
+
+    def learn(self, took: float, answered: int) -> None:
+        """A turn with newcomers took so long, and so many of them are answered since the last one."""
+        self._spent += max(0.0, took)
+        self._answered += max(0, answered)
+        if self._answered > REMEMBERED:
+            self._spent, self._answered = self._spent / 2, self._answered / 2
+
+    def room(self, now: float, target: float) -> float:
+        """How many may go in, in a turn of which newcomers may take the ``target``."""
+        elapsed, self._at = now - self._at, now
+        if not self.cost:
+            return math.inf
+        most = max(1.0, target / self.cost / CLUMPS)
+        self._tokens = min(most, self._tokens + HASTE * elapsed / self.cost)
+        return self._tokens
+
+    def let_in(self, number: int) -> None:
+        self._tokens = max(0.0, self._tokens - number)
 
 
 class Window:
@@ -39,8 +84,9 @@ class Window:
         self._limit: float | None = None
         self._is_quiet = self._is_long = False
         self._base = 0.0
-        self._turns = self._entered = 0
+        self._turns = self._entered = self._inside = 0
         self._grew_at = now
+        self._pacer = Pacer(now)
 
     def rest(self, now: float) -> None:
         """Begin anew after a calm, with no more than :data:`START`."""
@@ -49,7 +95,7 @@ class Window:
 
     @property
     def is_limited(self) -> bool:
-        """Whether a window that is not much larger has been found to be too large."""
+        """Whether newcomers wait by their cost: they are paced, or a window that is not much larger was too large."""
         return self._limit is not None and self.size <= GROWTH * self._limit
 
     @property
@@ -57,27 +103,37 @@ class Window:
         """How many of the last newcomers may be unanswered for want of time; older ones are slow by themselves."""
         return int(GROWTH * self.size)
 
-    def room(self, inside: int) -> int:
+    def room(self, inside: int, now: float) -> int:
         """How many may go in now, while so many are on their way; none in a turn that is measured without newcomers."""
         self._is_quiet = self._is_long and not self._turns % QUIET and not inside
         self._turns += 1
-        return 0 if self._is_quiet else max(0, int(self.size) - inside)
+        if self._is_quiet:
+            return 0
+        room, paced = self.size - inside, self._pacer.room(now, max(TARGET, self._base))
+        if paced < room and self._turns > SEVERAL:
+            self._limit = self.size
+        return max(0, int(min(room, paced)))
 
     def learn(self, took: float, entered: int, inside: int, now: float, *, is_awaited: bool) -> None:
         """A turn took so long in which so many went in; so many are on their way, and others wait if ``is_awaited``."""
         self._entered += entered
+        there, self._inside = self._inside + entered, inside
+        self._pacer.let_in(entered)
         if self._is_quiet:
-            self._base = min(took, self._base + RISE * took)
+            before, self._base = self._base, min(took, self._base + RISE * took)
+            if self._base - before > NOTED:  # what was taken for the newcomers' cost was not theirs
+                self._pacer = Pacer(now)
             return
         ours, target = took - self._base, max(TARGET, self._base)
+        if there:
+            self._pacer.learn(ours, there - inside)
         self._is_long = ours > target / GROWTH
         if self._is_long:
-            self._grew_at = now
-            if entered + inside > 0 and self._turns > SEVERAL and not self.is_limited:
+            self._grew_at, self._entered = now, inside
+            if there > 0 and self._turns > SEVERAL and not self.is_limited:
                 self._limit = self.size
-        if ours > target and entered + inside > 0:
+        if ours > target and there > 0:
             self.size = max(LEAST, self.size * max(SHRINK, target / ours))
-            self._entered = inside
         elif not self._is_long and (is_awaited or self.size < START):
             is_answered = self._entered - inside >= self.size
             if is_answered or now - self._grew_at >= UNANSWERED:

@@ -224,7 +224,7 @@ class Entrance:
         if self._window.is_limited:
             self._measure(now, is_first=not was_limited)
         self._turn_away(now)
-        self._offered = self._window.room(inside)
+        self._offered = self._window.room(inside, now)
         self.room = self._let_in(self._offered)
         self._look()
         if self.waiting or self.room < self._offered or entered > START:
