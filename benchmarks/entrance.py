@@ -44,8 +44,16 @@ class Member(Client):
         self._is_over = False
 
     def _tell(self, seen: str) -> None:
+        if self._is_over:
+            return
         self.back = time.monotonic() if seen == OPEN else None
+        if self.back and self.herd.stay is not None:
+            asyncio.get_running_loop().call_later(self.herd.stay, self._leave)
         super()._tell(seen)
+
+    def _leave(self) -> None:
+        self._is_over = True
+        self._transport.abort()  # type: ignore[attr-defined]
 
     def _read(self, opcode: int, payload: bytes) -> None:
         if opcode == CLOSE:
@@ -66,10 +74,11 @@ class Member(Client):
 
 
 class Herd:
-    """``count`` clients that come at once, and again when they are told."""
+    """``count`` clients that come at once, and again when they are told, and leave after ``stay`` seconds, if any."""
 
-    def __init__(self, ports: Sequence[int], path: str, count: int) -> None:
+    def __init__(self, ports: Sequence[int], path: str, count: int, stay: float | None = None) -> None:
         self.path = path
+        self.stay = stay
         self.attempts = 0
         self.refused: Counter[str] = Counter()
         self.hints: list[float] = []
@@ -175,7 +184,7 @@ def _used(workers: Workers) -> float:
 
 
 async def _run(ports: Sequence[int], options: argparse.Namespace) -> tuple[list[float], Herd]:
-    herd = Herd(ports, options.path, options.clients)
+    herd = Herd(ports, options.path, options.clients, options.stay)
     return await herd.run(options.seconds), herd
 
 
@@ -193,6 +202,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--clients", type=int, default=600)
     parser.add_argument("--seconds", type=float, default=60, help="the longest to watch")
+    parser.add_argument("--stay", type=float, help="seconds after which each of the herd leaves again")
     parser.add_argument("--settings", action="append", type=json.loads, help="as JSON; may be given several times")
     parser.add_argument("--echo", help=argparse.SUPPRESS)
     options = parser.parse_args()

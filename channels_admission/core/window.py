@@ -3,14 +3,15 @@
 - A turn of the worker in which the newcomers take longer than the target shrinks the window in proportion.
 - A short turn lets it grow, at most twofold, once as many as fit into it have been answered in short turns. Costs that
   come late, after a query of the database for example, are seen before more go in.
-- Once their cost is known, newcomers are paced by it: a few at a time, and hardly faster than they can be served. So
-  those whose cost comes late do not all spend it in one turn.
+- Once the window was too large, newcomers are paced as well: a few at a time, and hardly faster than they were lately
+  answered. So those whose cost comes late do not all spend it in one turn.
 - What a turn takes without newcomers is measured now and then, and does not count against them.
 
 Times are in seconds of a clock that never runs backwards.
 """
 
 import math
+from collections import deque
 
 TARGET = 0.04
 """Seconds that newcomers may take of a turn."""
@@ -28,45 +29,41 @@ QUIET = 5
 """Every so many turns, if they are long, one is measured without newcomers."""
 CLUMPS = 4
 """Into how many parts the newcomers of a full turn are spread, as far as they can be."""
-HASTE = 1.25
-"""How much faster newcomers go in than they were served, so that the worker is never idle for want of them."""
-REMEMBERED = 50
-"""Newcomers whose cost counts in full; what came before them counts less and less."""
+HASTE = 2.0
+"""How much faster newcomers go in than they were answered, so that the worker is never idle for want of them. Gain and
+greatest rate of late are those of BBR (Cardwell et al., 2016)."""
+SAMPLED, LATELY = 0.1, 10
+"""Seconds over which it is measured how fast newcomers are answered, and how many of these measures count."""
 SEVERAL = 2 * QUIET
 """Turns after which it is known what they take without newcomers."""
 RISE = 0.5
 """The most of such a turn by which the measure rises at a time: something else may have made it long."""
-NOTED = TARGET / 8
-"""Seconds of such a rise from which on the cost of newcomers is measured anew."""
 
 
 class Pacer:
-    """How many newcomers may go in by their cost."""
+    """How fast newcomers may go in: hardly faster than they were lately answered, and a few at a time."""
 
     def __init__(self, now: float) -> None:
-        self._spent = self._answered = 0.0
+        self._rates: deque[float] = deque(maxlen=LATELY)
+        self._answered = 0
+        self._since = self._at = now
         self._tokens = 0.0
-        self._at = now
 
-    @property
-    def cost(self) -> float:
-        """Seconds of turns that one newcomer takes; 0 where unknown."""
-        return self._spent / self._answered if self._answered else 0.0
+    def learn(self, answered: int, now: float) -> None:
+        """So many were answered since the turn before."""
+        self._answered += answered
+        elapsed = now - self._since
+        if elapsed >= SAMPLED:
+            self._rates.append(self._answered / elapsed)
+            self._answered, self._since = 0, now
 
-    def learn(self, took: float, answered: int) -> None:
-        """A turn with newcomers took so long, and so many of them are answered since the last one."""
-        self._spent += max(0.0, took)
-        self._answered += max(0, answered)
-        if self._answered > REMEMBERED:
-            self._spent, self._answered = self._spent / 2, self._answered / 2
-
-    def room(self, now: float, target: float) -> float:
-        """How many may go in, in a turn of which newcomers may take the ``target``."""
+    def room(self, now: float) -> float:
+        """How many may go in."""
         elapsed, self._at = now - self._at, now
-        if not self.cost:
+        rate = HASTE * max(self._rates, default=0.0)
+        if not rate:
             return math.inf
-        most = max(1.0, target / self.cost / CLUMPS)
-        self._tokens = min(most, self._tokens + HASTE * elapsed / self.cost)
+        self._tokens = min(max(1.0, rate * TARGET / CLUMPS), self._tokens + rate * elapsed)
         return self._tokens
 
     def let_in(self, number: int) -> None:
@@ -82,7 +79,7 @@ class Window:
 
     def _forget(self, now: float) -> None:
         self._limit: float | None = None
-        self._is_quiet = self._is_long = False
+        self._is_quiet = self._is_long = self._is_paced = False
         self._base = 0.0
         self._turns = self._entered = self._inside = 0
         self._grew_at = now
@@ -95,7 +92,7 @@ class Window:
 
     @property
     def is_limited(self) -> bool:
-        """Whether newcomers wait by their cost: they are paced, or a window that is not much larger was too large."""
+        """Whether a window that is not much larger has been found to be too large."""
         return self._limit is not None and self.size <= GROWTH * self._limit
 
     @property
@@ -109,9 +106,8 @@ class Window:
         self._turns += 1
         if self._is_quiet:
             return 0
-        room, paced = self.size - inside, self._pacer.room(now, max(TARGET, self._base))
-        if paced < room and self._turns > SEVERAL:
-            self._limit = self.size
+        room, paced = self.size - inside, math.inf if self._limit is None else self._pacer.room(now)
+        self._is_paced = paced < room
         return max(0, int(min(room, paced)))
 
     def learn(self, took: float, entered: int, inside: int, now: float, *, is_awaited: bool) -> None:
@@ -119,14 +115,11 @@ class Window:
         self._entered += entered
         there, self._inside = self._inside + entered, inside
         self._pacer.let_in(entered)
+        self._pacer.learn(there - inside, now)
         if self._is_quiet:
-            before, self._base = self._base, min(took, self._base + RISE * took)
-            if self._base - before > NOTED:  # what was taken for the newcomers' cost was not theirs
-                self._pacer = Pacer(now)
+            self._base = min(took, self._base + RISE * took)
             return
         ours, target = took - self._base, max(TARGET, self._base)
-        if there:
-            self._pacer.learn(ours, there - inside)
         self._is_long = ours > target / GROWTH
         if self._is_long:
             self._grew_at, self._entered = now, inside
@@ -134,7 +127,7 @@ class Window:
                 self._limit = self.size
         if ours > target and there > 0:
             self.size = max(LEAST, self.size * max(SHRINK, target / ours))
-        elif not self._is_long and (is_awaited or self.size < START):
+        elif not (self._is_long or self._is_paced) and (is_awaited or self.size < START):
             is_answered = self._entered - inside >= self.size
             if is_answered or now - self._grew_at >= UNANSWERED:
                 self.size *= min(GROWTH, target / GROWTH / ours) if ours > 0 else GROWTH
