@@ -138,6 +138,11 @@ class Pace:
         """When the pool became full or paused."""
         self._full_at = (terms.burst - 1) / terms.rate if terms.rate else 0.0
 
+    def empty(self, clock: float, terms: Terms) -> None:
+        """Take all tokens, after a loss of data: as many connections may just have entered."""
+        if terms.rate:
+            self._full_at = self._passed(clock, terms) + terms.burst / terms.rate
+
     def admit(self, wanted: int, clock: float, terms: Terms, *, empty: bool) -> int:
         """How many of ``wanted`` may enter now; a slow start begins if the pool is ``empty``."""
         granted = wanted if terms.rate is None else self._spend(wanted, terms.rate, clock, terms, empty=empty)

@@ -41,9 +41,10 @@ its storage, it promises after every call:
 11. A pool's level follows its total and its limit, but not while the ledger settles. Each change of it is told to
     one worker, again only where it has not seen the answer (a report's ``version`` tells), to another where it is gone.
 12. The settings in force are the strictest of those that workers have (:mod:`.agreement`), for a lease after the last
-    report of a worker that has them, and for one and a half beats after its goodbye (in memory until its goodbye); also
-    while a ledger that has lost its data settles, as long as workers remember them. It settles for one and a half of
-    the slowest heartbeat about.
+    report of a worker that has them, and for one and a half heartbeats after its goodbye; also while a ledger that has
+    lost its data settles, as long as workers remember them. The quotas and shares of a worker's own settings bind it
+    even after that. A ledger settles for one and a half of the slowest heartbeat. So does a ledger that has no past,
+    except where no worker can hold a slot: in memory, where settings also count only until the goodbye.
 13. What something else has altered in its storage is found by the next call that reads it, at the latest one heartbeat
     later (a worker's place in the queue of leases: in a heartbeat for every 256 workers). The ledger then settles as
     after a loss of data, and says so once (:attr:`~.protocol.Reply.healed`). No call fails by it.
