@@ -70,13 +70,13 @@ def differ(open_both, examples: int) -> None:
 
 @pytest.mark.simulation
 def test_memory_and_redis_say_the_same(open_both):
-    differ(open_both, int(os.environ.get("DIFFERENTIAL_EXAMPLES", "150")))
+    differ(open_both, int(os.environ.get("DIFFERENTIAL_EXAMPLES", "100")))
 
 
 @pytest.mark.simulation
 @pytest.mark.long
 def test_memory_and_redis_say_the_same_for_long(open_both):
-    differ(open_both, 5000)
+    differ(open_both, 1500)
 
 
 def test_a_counter_that_falls_adds_nothing_and_counts_from_there(both):

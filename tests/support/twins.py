@@ -39,7 +39,7 @@ STEP = st.tuples(
     st.sampled_from([1, 250, 499, 500, 999, 1000, 1001, 2500, 7000]),
     st.booleans(),
 )  # fmt: skip
-STEPS = st.lists(STEP, min_size=5, max_size=40)
+STEPS = st.lists(STEP, min_size=15, max_size=40)
 
 
 def comparable(reply: Reply) -> dict:
@@ -280,9 +280,11 @@ class World:
         self.saved = await self.both.save(self.pool)
 
     async def do_fall_back(self, worker, place, number, milliseconds, beat):
-        if self.saved is not None:
-            self.losses += 1
-            await self.both.restore(self.pool, self.saved)
+        """Lose what has happened since the pool was saved, or at least one report."""
+        saved = self.saved or await self.both.save(self.pool)
+        await self.report(worker, number, beat=beat)
+        self.losses, self.saved = self.losses + 1, None
+        await self.both.restore(self.pool, saved)
 
     async def do_retire(self, worker, place, number, milliseconds, beat):
         """Another worker of its process has taken its place: it asks for no more, and holds what it has."""
@@ -334,7 +336,7 @@ class World:
         drain = Drain((EVERYBODY, worker.last.worker, "host")[number % 3], 1.5, "kim", 2.0)
         chosen = (
             {"limit": order(2 * place)}, {"limit": order(2 * place, over=True)}, {"paused": order(1)},
-            {"dry_run": order(1)}, {"drains": (drain,)}, {},
+            {"dry_run": order(1), "drains": (drain,)}, {"drains": (drain,)}, {},
         )[number % 6]  # fmt: skip
         version = (await self.both.ledgers[0].read((self.pool,)))[0].controls.version
         assert await self.both.control(self.pool, Controls(**chosen), version - (number == 6)) is (number != 6)
