@@ -162,7 +162,8 @@ class Both:
     async def compare_readings(self, pool):
         memory, redis = [(await ledger.read((pool,)))[0] for ledger in self.ledgers]
         # The record of a worker does not say its settings, if all had the same when it was written.
-        unsaid = {each.worker for each in redis.workers if not each.settings or len(redis.settings) == 1}
+        said = {each.worker for each in redis.workers if each.settings and len(redis.settings) > 1}
+        unsaid = {each.worker for each in (*memory.workers, *redis.workers)} - said
         same(pictured(memory, unsaid), pictured(redis, unsaid))
 
     async def compare_pasts(self, pool):
