@@ -109,6 +109,28 @@ def test_a_lapsed_worker_with_claims_is_forgotten_until_they_are_given_back(both
     loop.run_until_complete(run())
 
 
+def test_a_forgotten_worker_whose_claims_were_lost_is_forgotten_until_its_turn_to_be_given_back(both):
+    """Else its new claims would be given back while it lives."""
+    loop, ledgers, clock = both
+
+    async def run():
+        await settle(ledgers, clock, Claimant)
+        a, b = Claimant(ledgers, "a"), Claimant(ledgers, "b")
+        await b.claim(ask("kim"))
+        await a.claim()
+        saved = await ledgers.save("default")
+        await a.claim()
+        await ledgers.restore("default", saved)
+        assert (await a.claim()).settling
+        assert (await a.claim(gone=("host:1:b",))).sweep == "host:1:b"
+        with pytest.raises(Forgotten):
+            await b.claim()
+        assert (await a.claim(gone=())).sweep == ""
+        assert (await b.claim(ask("kim"))).retell
+
+    loop.run_until_complete(run())
+
+
 def test_a_forgotten_worker_that_had_no_claims_goes_on_under_its_name(both):
     loop, ledgers, clock = both
 

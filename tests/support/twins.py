@@ -31,7 +31,7 @@ OTHER_QUOTAS = (Bound("user", 2, oldest=True), Bound("address", 5, rate=1.0, bur
 GROUPS = ("", "anonymous", "member", "staff", "exempt")
 STEP = st.tuples(
     st.sampled_from(
-        ["claim"] * 4 + ["drop", "pass", "pass", "die", "goodbye", "repeat", "lost", "lost", "retell", "order"]
+        ["claim"] * 4 + ["drop", "pass", "pass", "die", "lapse", "goodbye", "repeat", "lost", "lost", "retell", "order"]
         + ["control", "drain", "obey", "look", *["count"] * 3, "flush", "save", "fall_back", "retire"]
     ),
     st.integers(0, 3),
@@ -306,6 +306,12 @@ class World:
             gone += (second.last.worker,) if second.last.seq else ()
         other = self.workers[place - 1]
         await self.report(other, gone=gone)
+        other.last = replace(other.last, gone=())
+
+    async def do_lapse(self, worker, place, number, milliseconds, beat):
+        """A worker is taken for gone, and lives."""
+        other = self.workers[place - 1]
+        await self.report(other, gone=(worker.last.worker,))
         other.last = replace(other.last, gone=())
 
     async def do_goodbye(self, worker, place, number, milliseconds, beat):
