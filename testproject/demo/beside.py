@@ -1,6 +1,6 @@
-"""A client that stays connected beside a herd, in a process of its own: how long does it wait for its answers?
+"""Clients that stay connected beside a herd, in a process of their own: how long do they wait for their answers?
 
-``python -m demo.beside URL`` talks until its input ends, and prints the figures as JSON, in seconds.
+``python -m demo.beside URL…`` talks to each URL until its input ends, and prints the figures as JSON, in seconds.
 """
 
 import asyncio
@@ -8,37 +8,38 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from websockets.asyncio.client import connect
 
 from .herd import Target
+from .returns import echo_figures
 
 PERIOD = 0.02
 """Seconds from one message to the next."""
 
 
 @contextmanager
-def beside(url: str | None) -> Iterator[dict[str, float]]:
+def beside(urls: Sequence[str]) -> Iterator[dict[str, float]]:
     """Figures that are there after the block; none without a URL."""
     figures: dict[str, float] = {}
-    if url is None:
+    if not urls:
         yield figures
         return
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    with subprocess.Popen([sys.executable, "-m", "demo.beside", url], **pipes) as child:
+    with subprocess.Popen([sys.executable, "-m", "demo.beside", *urls], **pipes) as child:
         child.stdout.readline()  # type: ignore[union-attr]
         yield figures
         answer, _ = child.communicate()
     figures.update(json.loads(answer))
 
 
-async def talk(url: str, waits: list[float]) -> None:
+async def talk(url: str, waits: list[float], ready: asyncio.Event) -> None:
     """Send a message and wait for the answer, for ever."""
     async with connect(url, origin=Target.at(url).origin, proxy=None, ping_interval=None) as connection:
-        print("ready", flush=True)
+        ready.set()
         while True:
             began = time.monotonic()
             await connection.send("x")
@@ -47,15 +48,17 @@ async def talk(url: str, waits: list[float]) -> None:
             await asyncio.sleep(max(0.0, began + PERIOD - time.monotonic()))
 
 
-async def main(url: str) -> None:
+async def main(urls: Sequence[str]) -> None:
     waits: list[float] = []
-    talking = asyncio.create_task(talk(url, waits))
+    connected = [asyncio.Event() for _ in urls]
+    talks = [asyncio.create_task(talk(url, waits, ready)) for url, ready in zip(urls, connected, strict=True)]
+    await asyncio.gather(*(ready.wait() for ready in connected))
+    print("ready", flush=True)
     await asyncio.to_thread(sys.stdin.read)
-    talking.cancel()
-    waits.sort()
-    figures = {"echo_p50": waits[len(waits) // 2], "echo_p99": waits[int(0.99 * len(waits))], "echo_max": waits[-1]}
-    print(json.dumps(figures))
+    for each in talks:
+        each.cancel()
+    print(json.dumps(echo_figures(waits)))
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1]))
+    asyncio.run(main(sys.argv[1:]))

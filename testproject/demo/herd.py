@@ -8,10 +8,9 @@ import ipaddress
 import random
 import socket
 import struct
-from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from typing import Any, Self
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Self
 
 from websockets.client import ClientProtocol
 from websockets.exceptions import InvalidStatus
@@ -21,6 +20,7 @@ from websockets.uri import WebSocketURI, parse_uri
 
 from channels_admission.client import Ending, advice
 
+from .returns import Count, Return
 from .rules import POLICY, RULES, Rule
 
 HANDSHAKE = 15.0
@@ -62,78 +62,17 @@ class Target:
         return cls(uri, Origin(f"http://{host}:{uri.port}"), addresses[0])
 
 
-@dataclass(slots=True)
-class Count:
-    """The attempts since a cut."""
-
-    began: float
-    attempts: list[float] = field(default_factory=list)
-    """When each attempt began, from the cut on."""
-    endings: Counter[int | None] = field(default_factory=Counter)
-    """Attempts that failed, by close code or HTTP status."""
-    answered: float | None = None
-    """When the first attempt was, for the servers must bury the old connections first."""
-
-
-@dataclass(frozen=True, slots=True)
-class Return:
-    """The return of a herd after a cut."""
-
-    rule: Rule
-    clients: int
-    back: list[float]
-    """When each of those who are back was in, from the cut on, in order."""
-    attempts: list[float]
-    endings: Counter[int | None]
-    answered: float | None
-    """When the first attempt was answered, from the cut on: until then the servers bury the old connections."""
-
-    def until(self, share: float) -> float | None:
-        """When that share of the herd was in; None if it never was."""
-        needed = -int(-share * self.clients // 1)
-        return self.back[needed - 1] if len(self.back) >= needed else None
-
-    @property
-    def per_client(self) -> float:
-        return len(self.attempts) / self.clients
-
-    @property
-    def wasted(self) -> int:
-        """Attempts that brought nobody back."""
-        return len(self.attempts) - len(self.back)
-
-    def per_second(self) -> list[int]:
-        """Attempts in each whole second after the cut, in order."""
-        seconds = Counter(int(moment) for moment in self.attempts)
-        return [seconds[second] for second in range(max(seconds, default=-1) + 1)]
-
-    def as_dict(self) -> dict[str, Any]:
-        """The values that ``ws_herd --json`` prints."""
-        per_second = self.per_second()
-        return {
-            "rule": self.rule.name,
-            "clients": self.clients,
-            "back": len(self.back),
-            "seconds_to_answer": self.answered,
-            "seconds_to_50": self.until(0.5),
-            "seconds_to_99": self.until(0.99),
-            "seconds_to_100": self.until(1.0),
-            "attempts": len(self.attempts),
-            "attempts_per_client": self.per_client,
-            "wasted_attempts": self.wasted,
-            "peak_attempts_per_second": max(per_second, default=0),
-            "peak_after_first_second": max(per_second[1:], default=0),
-            "failures": {str(code): number for code, number in self.endings.most_common()},
-        }
-
-
 class Member(asyncio.Protocol):
     """One client of a herd. It reconnects until :meth:`leave`."""
 
-    def __init__(self, herd: "Herd") -> None:
+    def __init__(self, herd: "Herd", target: Target) -> None:
         self.back_at: float | None = None
         """When its present connection was opened; None without one, or once it is being closed."""
+        self.has_given_up = False
+        self.count = Count(RULES["hint"])
+        """That of its rule."""
         self._herd = herd
+        self._target = target
         self._loop = asyncio.get_running_loop()
         self._failures = 0
         self._timer: asyncio.TimerHandle | None = None
@@ -144,8 +83,9 @@ class Member(asyncio.Protocol):
         self._ended_at = 0.0
         self._is_cut = False
 
-    def cut(self) -> None:
-        """Break its connection, or what it is about to do for one, and let it come back by the herd's rule."""
+    def cut(self, count: Count) -> None:
+        """Break its connection, or what it is about to do for one, and let it come back by the rule of ``count``."""
+        self.count, self.has_given_up = count, False
         self._is_cut = self._transport is not None
         self.leave()
         if not self._is_cut:
@@ -163,20 +103,19 @@ class Member(asyncio.Protocol):
 
     def _come(self) -> None:
         self._failures = 0
-        self._come_after(random.uniform(*self._herd.rule.first))
+        self._come_after(random.uniform(*self.count.rule.first))
 
     def _come_after(self, seconds: float) -> None:
         self._timer = self._loop.call_later(max(0.0, seconds), self._start)
 
     def _start(self) -> None:
-        self._herd.note_attempt()
+        self.count.attempts.append(self._herd.elapsed)
         self._attempt = self._loop.create_task(self._connect())
 
     async def _connect(self) -> None:
-        target = self._herd.target
         try:
             async with asyncio.timeout(HANDSHAKE):
-                await self._loop.create_connection(lambda: self, target.address, target.uri.port)
+                await self._loop.create_connection(lambda: self, self._target.address, self._target.uri.port)
         except (OSError, TimeoutError):
             self._ended_at = self._loop.time()
             self._fail(Ending())
@@ -237,9 +176,12 @@ class Member(asyncio.Protocol):
         abort = self._transport.abort if self._transport else None
         self._timer = self._loop.call_later(seconds, abort) if seconds is not None and abort else None
 
-    def _prepared(self) -> ClientProtocol:
+    def _prepared(self, query: str = "") -> ClientProtocol:
         """The next handshake, made ready beforehand: clients of a real herd do not wait for each other."""
-        protocol = ClientProtocol(self._herd.target.uri, origin=self._herd.target.origin)
+        uri = self._target.uri
+        if query:
+            uri = replace(uri, query=f"{uri.query}&{query}" if uri.query else query)
+        protocol = ClientProtocol(uri, origin=self._target.origin)
         protocol.send_request(protocol.connect())
         return protocol
 
@@ -260,24 +202,27 @@ class Member(asyncio.Protocol):
         return Ending(close.code, close.reason) if close else Ending()
 
     def _fail(self, ending: Ending) -> None:
-        rule = self._herd.rule
-        self._herd.note_failure(ending)
-        if self._next is self._protocol:
-            self._next = self._prepared()
+        rule = self.count.rule
+        self.count.endings[ending.code] += 1
+        if rule.gives_up:
+            self.has_given_up = True
+            return
+        query = rule.query(ending.reason)
+        if query or self._next is self._protocol:
+            self._next = self._prepared(query)
         self._failures = 1 if rule.resets_on_open and self._was_open else self._failures + 1
         wait = rule.wait(self._failures, POLICY.hint(ending.reason), random.random())
         self._come_after(self._ended_at + wait - self._loop.time())
 
 
 class Herd:
-    """``count`` clients of one target, in the running event loop. Leaves with the context."""
+    """``count`` clients of the targets in turn, in the running event loop. Leaves with the context."""
 
-    def __init__(self, target: Target, count: int) -> None:
-        self.target = target
-        self.rule = RULES["hint"]
+    def __init__(self, targets: Sequence[Target], count: int) -> None:
         self.is_over = False
-        self.members = [Member(self) for _ in range(count)]
-        self._count = Count(0.0)
+        self.members = [Member(self, targets[each % len(targets)]) for each in range(count)]
+        self._began = 0.0
+        self._answered: float | None = None
         self._loop = asyncio.get_running_loop()
 
     async def __aenter__(self) -> Self:
@@ -289,43 +234,52 @@ class Herd:
             member.leave()
         await asyncio.sleep(LOOK)
 
-    async def gather(self, seconds: float, on_look: Callable[[int], object]) -> Return:
-        """Connect the missing clients by the server's hints, :data:`ARRIVING` per second."""
+    async def gather(self, seconds: float, on_look: Callable[[int], object]) -> int:
+        """Connect the missing clients by the server's hints, :data:`ARRIVING` per second. Gives how many are missing.
+
+        The failures of these are in ``endings`` of their :attr:`Member.count`.
+        """
         away = [member for member in self.members if member.back_at is None]
-        rule = replace(RULES["hint"], first=(0.0, len(away) / ARRIVING))
-        return await self._cut(away, rule, seconds, on_look)
+        rule = replace(RULES["ticket"], first=(0.0, len(away) / ARRIVING))
+        await self._cut(away, [rule] * len(away), seconds, on_look)
+        return sum(member.back_at is None for member in self.members)
 
-    async def cut(self, rule: Rule, seconds: float, on_look: Callable[[int], object]) -> Return:
-        """Cut all at once, and watch them come back by ``rule`` until all are, or the seconds are over."""
-        return await self._cut(self.members, rule, seconds, on_look)
+    async def cut(self, rules: Sequence[Rule], seconds: float, on_look: Callable[[int], object]) -> list[Return]:
+        """Cut all at once, and watch each come back by its rule until all are, or the seconds are over.
 
-    async def _cut(self, members: list[Member], rule: Rule, seconds: float, on_look: Callable[[int], object]) -> Return:
-        self.rule, self._count = rule, Count(self._loop.time())
-        for member in members:
-            member.cut()
-        return await self._watch(seconds, on_look)
+        Gives the clients of each rule by themselves.
+        """
+        return await self._cut(self.members, rules, seconds, on_look)
 
-    def note_attempt(self) -> None:
-        self._count.attempts.append(self._loop.time() - self._count.began)
+    async def _cut(
+        self, members: Sequence[Member], rules: Sequence[Rule], seconds: float, on_look: Callable[[int], object]
+    ) -> list[Return]:
+        self._began, self._answered = self._loop.time(), None
+        counts = {rule.name: Count(rule) for rule in rules}
+        for member, rule in zip(members, rules, strict=True):
+            member.cut(counts[rule.name])
+        await self._watch(seconds, on_look)
+        return [self._result(count) for count in counts.values()]
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the cut."""
+        return self._loop.time() - self._began
 
     def note_answer(self) -> None:
-        if self._count.answered is None:
-            self._count.answered = self._loop.time() - self._count.began
+        if self._answered is None:
+            self._answered = self.elapsed
 
-    def note_failure(self, ending: Ending) -> None:
-        self._count.endings[ending.code] += 1
-
-    async def _watch(self, seconds: float, on_look: Callable[[int], object]) -> Return:
-        deadline = self._loop.time() + seconds
-        while self._loop.time() < deadline:
+    async def _watch(self, seconds: float, on_look: Callable[[int], object]) -> None:
+        while self.elapsed < seconds:
             await asyncio.sleep(LOOK)
             back = [member.back_at for member in self.members if member.back_at is not None]
             on_look(len(back))
-            if len(back) == len(self.members) and max(back) + SETTLED < self._loop.time():
+            lost = sum(member.has_given_up for member in self.members)
+            if len(back) + lost == len(self.members) and max(back, default=0.0) + SETTLED < self._loop.time():
                 break
-        return self._result()
 
-    def _result(self) -> Return:
-        count = self._count
-        back = sorted(member.back_at - count.began for member in self.members if member.back_at is not None)
-        return Return(self.rule, len(self.members), back, count.attempts, count.endings, count.answered)
+    def _result(self, count: Count) -> Return:
+        members = [member for member in self.members if member.count is count]
+        back = sorted(member.back_at - self._began for member in members if member.back_at is not None)
+        return Return(count.rule, len(members), back, count.attempts, count.endings, self._answered)

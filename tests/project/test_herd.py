@@ -85,6 +85,42 @@ def test_one_that_is_connected_is_answered_while_a_costly_herd_comes_back(redis_
     assert 0 < herd["echo_p50"] <= herd["echo_p99"] <= herd["echo_max"]
 
 
+@pytest.mark.integration
+def test_a_costly_herd_comes_back_without_admission_and_by_default_settings():
+    options = ("--connect-cost", "5ms", "--clients", "40", "--workers", "1", "--rule", "hint", "--json")
+    done = ws_herd(*options)
+    assert done.returncode == 0, done.stderr
+    without, by_default = json.loads(done.stdout)
+    assert (without["settings"], by_default["settings"]) == ("without admission", "defaults")
+    for herd in (without, by_default):
+        assert (herd["back"], herd["rule"], herd["ideal_seconds_to_99"]) == (40, "hint", None)
+        assert herd["seconds_to_100"] >= 40 * 0.005
+        assert 0 < herd["echo_p50"] <= herd["echo_p99"] <= herd["echo_max"]
+    assert (without["attempts"], without["failures"]) == (40, {})
+
+
+@pytest.mark.integration
+def test_the_clients_of_a_mixed_herd_follow_rules_of_their_own(redis_server, prefix):
+    settings = {**SETTINGS, "LEDGER": redis_server.url, "PREFIX": prefix, "CONNECT_RATE": 40, "CONNECT_BURST": 20}
+    with Workers("uvicorn", 1, redis_url=redis_server.url, settings=settings) as workers:
+        url = workers.origin.replace("http", "ws") + "/ws/echo/"
+        done = ws_herd(url, "--mix", "hint=30,hammer=30,gone=20", "--rate", "40", "--json", env=workers.env)
+    assert done.returncode == 0, done.stderr
+    hint, hammer, gone = json.loads(done.stdout)
+    assert [each["rule"] for each in (hint, hammer, gone)] == ["hint", "hammer", "gone"]
+    assert (hint["back"], hammer["back"], gone["attempts"]) == (30, 30, 20)
+    assert gone["back"] + gone["failures"]["1013"] == 20
+    assert hint["ideal_seconds_to_99"] == pytest.approx(0.99 * 60 / 40)
+    assert hammer["seconds_to_99"] <= hint["seconds_to_99"]
+    assert hint["attempts_per_client"] < hammer["attempts_per_client"]
+
+
+@pytest.mark.parametrize("options", [("--mix", "hint"), ("--connect-cost", "soon")])
+def test_an_option_that_makes_no_sense_is_named(options):
+    done = ws_herd(*options)
+    assert (done.returncode, options[0] in done.stderr, "Traceback" in done.stderr) == (2, True, False)
+
+
 @pytest.mark.parametrize("host", ["192.0.2.1", "[2001:db8::1]", "0.0.0.0"])
 def test_a_herd_goes_to_this_machine_only(host):
     done = ws_herd(f"ws://{host}:8000/")

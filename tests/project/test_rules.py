@@ -1,9 +1,14 @@
 """The rules that a herd can follow, and what a simulation of the package's own pace says of them."""
 
+from argparse import ArgumentTypeError
+from collections import Counter
+
 import pytest
 
 from benchmarks.simulation import simulate
 
+from demo import options
+from demo.returns import ideal_by_rate, ideal_by_slots
 from demo.rules import RULES
 
 
@@ -19,6 +24,8 @@ def waits(name, draw, failures, hint=None):
         ("full-jitter", [0.0, 0.0, 0.0, 0.0], [1.0, 2.0, 32.0, 60.0]),
         ("doubling", [1.0, 2.0, 32.0, 60.0], [2.0, 3.0, 33.0, 61.0]),
         ("patient-doubling", [1.0, 2.0, 32.0, 60.0], [2.0, 3.0, 33.0, 61.0]),
+        ("ticket", [0.5, 0.5, 0.5, 0.5], [1.0, 2.0, 32.0, 60.0]),
+        ("hammer", [0.5, 0.5, 0.5, 0.5], [0.5, 0.5, 0.5, 0.5]),
         ("naive", [0.1, 0.2, 3.2, 60.0], [0.1, 0.2, 3.2, 60.0]),
     ],
 )
@@ -30,9 +37,67 @@ def test_waits_grow_up_to_the_cap(name, shortest, longest):
 
 @pytest.mark.parametrize("name", RULES)
 def test_only_our_own_clients_follow_a_hint(name):
-    follows = name in ("hint", "spread")
+    follows = name in ("hint", "spread", "ticket")
     assert (waits(name, 0.3, [4], hint=12.3) == [12.3]) is follows
-    assert (waits(name, 0.3, [4], hint=0.1) == [0.5]) is follows
+    assert (waits(name, 0.3, [4], hint=0.1) == [0.5]) is (follows or name == "hammer")
+
+
+@pytest.mark.parametrize(
+    ("reason", "query"),
+    [
+        ("Try Again Later; ticket=Ab-_9; retry-after=16.4", "admission_ticket=Ab-_9"),
+        ("ticket=Ab-_9; retry-after=16.4", "admission_ticket=Ab-_9"),
+        ("Try Again Later; retry-after=16.4", ""),
+        ("Try Again Later; ticket=a b; retry-after=1", ""),
+        (f"Try Again Later; ticket={65 * 'a'}; retry-after=1", ""),
+        ("Try Again Later; noticket=a; retry-after=1", ""),
+        ("", ""),
+    ],
+)
+def test_our_own_clients_hand_back_the_ticket_of_a_refusal(reason, query):
+    handed = {name: rule.query(reason) for name, rule in RULES.items()}
+    assert {name for name in handed if handed[name]} == ({"ticket", "spread"} if query else set())
+    assert handed["ticket"] == query
+
+
+@pytest.mark.parametrize(
+    ("text", "groups"),
+    [
+        ("ticket=600,hammer=600", {"ticket": 600, "hammer": 600}),
+        (" hint=1, gone=2", {"hint": 1, "gone": 2}),
+    ],
+)
+def test_a_mix_names_the_clients_of_each_rule(text, groups):
+    assert options.mix(text) == groups
+
+
+@pytest.mark.parametrize("text", ["", "hint", "hint=0", "hint=-1", "hint=1,hint=2", "nonsense=1", "gone=5", "hint=1,"])
+def test_a_mix_that_makes_no_herd_is_refused(text):
+    with pytest.raises(ArgumentTypeError):
+        options.mix(text)
+
+
+def test_the_rules_of_a_mix_are_spread_evenly():
+    names = [rule.name for rule in options.rules_of({"hint": 2, "hammer": 6})]
+    assert Counter(names) == {"hint": 2, "hammer": 6}
+    assert names[:4].count("hint") == names[4:].count("hint") == 1
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("10ms", 0.01), ("0.5s", 0.5), ("2", 2.0), ("0", 0.0)])
+def test_a_time_has_a_unit_or_is_in_seconds(text, seconds):
+    assert options.seconds(text) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize("text", ["", "ms", "-1s", "1m", "1e3", "٣"])
+def test_what_is_no_time_is_refused(text):
+    with pytest.raises(ArgumentTypeError):
+        options.seconds(text)
+
+
+def test_the_ideal_counts_those_who_come_back():
+    assert ideal_by_rate({"hint": 600, "gone": 100, "hammer": 600}, 100) == pytest.approx(11.88)
+    assert ideal_by_slots({"hint": 300, "hammer": 300}, 200, 3.0) == 6.0
+    assert ideal_by_slots({"hint": 200}, 200, 3.0) == 0.0
 
 
 @pytest.mark.simulation

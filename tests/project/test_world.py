@@ -1,0 +1,65 @@
+"""Simulated herds against the package's own limiters: ``connect()`` at a cost, and several rules in one herd."""
+
+import pytest
+
+from benchmarks.world import WITHOUT_ADMISSION, Scene, play
+from channels_admission.core.window import START, TARGET
+
+from demo.returns import echo_figures
+
+COST = 0.01
+
+
+def test_without_admission_the_connected_wait_for_the_whole_herd():
+    outcome = play(Scene({"hint": 60}, WITHOUT_ADMISSION, workers=1, cost=COST))
+    assert outcome.groups["hint"].back == pytest.approx([COST * number for number in range(1, 61)])
+    assert outcome.groups["hint"].per_client == 1.0
+    assert outcome.waits[-1] == pytest.approx(60 * COST, abs=0.02)
+
+
+def test_by_default_they_wait_for_a_few_and_the_herd_is_hardly_later():
+    outcome = play(Scene({"hint": 150}, workers=1, cost=COST))
+    assert outcome.per_client == 1.0
+    assert 150 * COST <= outcome.until(1.0) <= 1.05 * 150 * COST
+    assert START * COST <= echo_figures(outcome.waits)["echo_max"] <= 2 * TARGET
+
+
+def test_workers_that_share_the_herd_take_no_time_of_each_other():
+    one, four = (play(Scene({"hint": 200}, workers=number, cost=COST)) for number in (1, 4))
+    assert one.until(1.0) == pytest.approx(200 * COST, rel=0.05)
+    assert four.until(1.0) < one.until(1.0) / 3
+
+
+def test_the_same_seed_gives_the_same_herd():
+    scene = Scene({"hint": 50, "hammer": 50}, {"CONNECT_RATE": 50}, arrive_within=0.5)
+    first, second = play(scene), play(scene)
+    assert first == second
+    assert first != play(Scene({"hint": 50, "hammer": 50}, {"CONNECT_RATE": 50}, arrive_within=0.5, seed=1))
+
+
+def test_each_group_follows_its_own_rule():
+    rate, burst = 100, 25
+    scene = Scene({"hint": 200, "hammer": 200, "gone": 100}, {"CONNECT_RATE": rate}, arrive_within=0.5)
+    groups = play(scene).groups
+    assert [len(groups[name].back) for name in ("hint", "hammer")] == [200, 200]
+    assert (groups["gone"].attempts, groups["gone"].until(0.99)) == (100, None)
+    assert groups["hammer"].until(0.99) < groups["hint"].until(0.99)
+    assert groups["hint"].per_client < 2.6 < groups["hammer"].per_client
+    back = sorted(time for group in groups.values() for time in group.back)
+    for more in (0, 1, 10, 100):
+        assert all(last - first > more / rate for first, last in zip(back, back[burst + more :], strict=False))
+
+
+def test_those_who_leave_make_room_for_others():
+    outcome = play(Scene({"hint": 60}, {"MAX_CONNECTIONS": 20}, workers=2, stay=3.0))
+    back = outcome.groups["hint"].back
+    assert len(back) == 60
+    assert back[19] < 2.999 < back[20]
+    assert back[39] < 5.999 < back[40]
+
+
+def test_a_herd_that_never_comes_back_ends(monkeypatch):
+    monkeypatch.setattr("benchmarks.world.LIMIT", 5.0)
+    outcome = play(Scene({"hammer": 5}, {"MAX_CONNECTIONS": 2}))
+    assert (len(outcome.groups["hammer"].back), outcome.until(0.99)) == (2, None)
+    assert outcome.per_client == pytest.approx(2 / 5 + 3 / 5 * 11, abs=0.3)
