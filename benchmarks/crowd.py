@@ -13,17 +13,17 @@ BACKLOG = 500
 """Most clients that connect in one turn of the event loop."""
 PATIENCE = 60.0
 """Seconds after which an unfinished crowd has failed."""
-FINAL, TEXT, CLOSE, MASKED = 0x80, 1, 8, 0x80
+FINAL, TEXT, CLOSE, PING, PONG, MASKED = 0x80, 1, 8, 9, 10, 0x80
 NORMAL = 1000
 OPEN = "open"
 
 
-def _frame(opcode: int, payload: bytes) -> bytes:
+def frame(opcode: int, payload: bytes) -> bytes:
     """A client's frame with a short payload, masked with zeros."""
     return struct.pack(">BBI", FINAL | opcode, MASKED | len(payload), 0) + payload
 
 
-LEAVE = _frame(CLOSE, struct.pack(">H", NORMAL))
+LEAVE = frame(CLOSE, struct.pack(">H", NORMAL))
 
 
 class Client(asyncio.Protocol):
@@ -70,7 +70,7 @@ class Client(asyncio.Protocol):
             (self.code,) = struct.unpack(">H", payload[:2])
             if not self.told.done():
                 self._tell(str(self.code))
-                self._transport.write(_frame(CLOSE, payload[:2]))
+                self._transport.write(frame(CLOSE, payload[:2]))
         elif self._answer is not None and not self._answer.done():
             self._answer.set_result(None)
 
@@ -86,7 +86,7 @@ class Client(asyncio.Protocol):
     async def echo(self, text: bytes) -> None:
         """Send a text of at most 125 bytes, and wait for any answer."""
         self._answer = asyncio.get_running_loop().create_future()
-        self._transport.write(_frame(TEXT, text))
+        self._transport.write(frame(TEXT, text))
         await self._answer
 
     async def leave(self) -> str:

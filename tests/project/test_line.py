@@ -1,0 +1,41 @@
+"""The benchmark of a mixed herd at real servers: its scenes, its figures, and its clients."""
+
+import asyncio
+
+import pytest
+
+from benchmarks.line import SCENES, Scene, figures, lines, run
+
+from demo.sites import DEFAULTS, site
+
+
+def test_each_scene_has_an_ideal():
+    ideals = {name: scene.ideal for name, scene in SCENES.items()}
+    assert ideals.pop("a third never comes back") == pytest.approx(9.9)
+    assert ideals.pop("full pool") == 6.0
+    assert list(ideals.values()) == pytest.approx([11.88] * 3)
+
+
+def test_a_group_has_a_row_of_its_own():
+    found = [
+        {"rule": "ticket", "clients": 1140, "50 %": 6.04, "99 %": 12.5, "ideal": 10.0, "attempts": 2.0},
+        {"rule": "gone", "clients": 60, "50 %": None, "99 %": None, "ideal": 10.0, "attempts": 1.0},
+    ]
+    assert list(lines("herd", iter(found))) == [
+        "| herd | `ticket` | 1,140 | 6.0 s | 12.5 s | 10.0 s | 1.25 × | 2.00 |",
+        "| herd | `gone` | 60 | – | – | 10.0 s | – | 1.00 |",
+    ]
+
+
+@pytest.mark.integration
+def test_clients_come_by_their_rules_stay_and_leave():
+    scene = Scene({"ticket": 10, "hammer": 10, "gone": 5}, {"MAX_CONNECTIONS": 10}, stay=1.0)
+    with site("uvicorn", 1, {**DEFAULTS, **scene.settings}) as workers:
+        herd = asyncio.run(run(workers.ports, scene, 30.0))
+    ticket, hammer, gone = figures(herd, scene)
+    back = herd.times()
+    assert back[10] - back[0] >= scene.stay
+    assert len(back) == 20 + sum(client.back is not None for client in herd.clients if client.rule.gives_up)
+    assert (gone["attempts"], ticket["ideal"]) == (1.0, 1.0)
+    assert herd.refused == {"1013": sum(client.attempts for client in herd.clients) - len(back)}
+    assert hammer["50 %"] <= hammer["99 %"]
