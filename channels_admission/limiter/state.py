@@ -103,12 +103,12 @@ class State:
 
     @property
     def dry_run(self) -> bool:
-        """Whether nobody is refused, by an operator's word or else by the settings."""
+        """Whether no client is refused, by an override or else by the settings."""
         return bool(self.controls.dry_run.value) if self.controls.dry_run else self.pool.dry_run
 
     @property
     def closed(self) -> Reason | None:
-        """Why nobody is let in whatever there is room for."""
+        """Why no connection is admitted even if there is room."""
         if self.draining:
             return Reason.DRAINING
         return Reason.PAUSED if self.controls.paused else None
@@ -137,9 +137,9 @@ class State:
         return self.claims.refusal_alone(ask, self.limit, self._others, self.held)
 
     def over(self, ask: Ask | None, now: float, *, is_asked: bool = False) -> Over | None:
-        """Why one more attempt is refused without the ledger's word; it is counted.
+        """Why one more attempt is refused without asking the ledger; the attempt is counted.
 
-        Where the ledger ``is_asked`` about those who pass here, only by what it has said of others like them.
+        Where the ledger ``is_asked`` about attempts that pass here, only its earlier refusals under the same key count.
         """
         if self.attempts is None or ask is None or not ask.tries:
             return None
@@ -174,7 +174,7 @@ class State:
 
     @property
     def unreported(self) -> int:
-        """Slots the ledger counts for this worker and nobody holds, or claims that it should hear of."""
+        """Slots that the ledger counts and no connection holds, or claims that are still to be reported."""
         return max(0, self.allowance - self.held) or int(self.claims is not None and self.claims.untold)
 
     def take(self, ask: Ask | None) -> None:
