@@ -7,114 +7,25 @@ a line for each. The clients know nothing but the hint; a process of its own tal
 import argparse
 import asyncio
 import json
-import random
-import re
 import subprocess
 import sys
 import time
-from collections import Counter
 from collections.abc import Sequence
 from statistics import median
 from typing import Any
 
 import psutil
 
-from .crowd import CLOSE, HOST, OPEN, Client, request
+from .crowd import HOST, Client, request
+from .returning import OTHER_FILES, Herd
 from demo.clients import allow_sockets
-from demo.servers import Redis, Workers
+from demo.returns import echo_figures, until
+from demo.rules import RULES
+from demo.servers import Workers
+from demo.sites import DEFAULTS, WITHOUT_ADMISSION, site
 
-WITHOUT = {"ENABLED": False}
 PERIOD = 0.02
 """Seconds from one echo to the next."""
-STEADY = 1.0
-"""Seconds without a loss after which all are taken to be back."""
-LOST = (0.5, 1.0)
-"""Seconds until a client comes again that was told nothing."""
-OTHER_FILES = 200
-
-
-class Member(Client):
-    """One attempt of one client of a herd."""
-
-    def __init__(self, herd: "Herd", number: int, port: int) -> None:
-        super().__init__(request(port, herd.path), hopes=True)
-        self.herd, self.number, self.port = herd, number, port
-        self.back: float | None = None
-        """When it was let in, unless it was closed after that."""
-        self._is_over = False
-
-    def _tell(self, seen: str) -> None:
-        self.back = time.monotonic() if seen == OPEN else None
-        super()._tell(seen)
-
-    def _read(self, opcode: int, payload: bytes) -> None:
-        if opcode == CLOSE:
-            found = re.search(rb"retry-after=([\d.]+)", payload)
-            self._end(str(int.from_bytes(payload[:2], "big")), float(found[1]) if found else None)
-            self._transport.abort()  # type: ignore[attr-defined]
-        else:
-            super()._read(opcode, payload)
-
-    def connection_lost(self, error: Exception | None) -> None:
-        super().connection_lost(error)
-        self._end(self.told.result())
-
-    def _end(self, why: str, hint: float | None = None) -> None:
-        if not self._is_over:
-            self._is_over, self.back = True, None
-            self.herd.lose(self, why, hint)
-
-
-class Herd:
-    """``count`` clients that come at once, and again when they are told."""
-
-    def __init__(self, ports: Sequence[int], path: str, count: int) -> None:
-        self.path = path
-        self.attempts = 0
-        self.refused: Counter[str] = Counter()
-        self.hints: list[float] = []
-        self._ports, self._count = ports, count
-        self._members: dict[int, Member] = {}
-        self._is_over = False
-        self._loop = asyncio.get_running_loop()
-
-    async def run(self, seconds: float) -> list[float]:
-        """When each of those who are back was let in, in order."""
-        began = time.monotonic()
-        await asyncio.gather(*(self._come(each, self._ports[each % len(self._ports)]) for each in range(self._count)))
-        while time.monotonic() < began + seconds:
-            await asyncio.sleep(0.1)
-            back = self._back()
-            if len(back) == self._count and max(back) < time.monotonic() - STEADY:
-                break
-        self._is_over = True
-        times = sorted(back - began for back in self._back())
-        for member in self._members.values():
-            member._transport.abort()  # type: ignore[attr-defined]
-        return times
-
-    def _back(self) -> list[float]:
-        return [member.back for member in self._members.values() if member.back is not None]
-
-    async def _come(self, number: int, port: int) -> None:
-        self.attempts += 1
-        try:
-            _, member = await self._loop.create_connection(lambda: Member(self, number, port), HOST, port)
-        except OSError:
-            await asyncio.sleep(random.uniform(*LOST))
-            await self._come(number, port)
-        else:
-            self._members[number] = member
-
-    def lose(self, member: Member, why: str, hint: float | None) -> None:
-        if not self._is_over:
-            self.refused[why] += 1
-            wait = random.uniform(*LOST) if hint is None else hint
-            self.hints.append(wait)
-            self._loop.call_later(wait, self._again, member.number, member.port)
-
-    def _again(self, number: int, port: int) -> None:
-        self._task = self._loop.create_task(self._come(number, port))
 
 
 async def talk(port: int, path: str, waits: list[float]) -> None:
@@ -139,18 +50,12 @@ async def echo(ports: Sequence[int], path: str) -> None:
     await asyncio.to_thread(sys.stdin.readline)
     for each in talks:
         each.cancel()
-    waits.sort()
-    found = {"p50": waits[len(waits) // 2], "p99": waits[int(len(waits) * 0.99)], "max": waits[-1]}
-    print(json.dumps({f"echo {name}": wait for name, wait in found.items()}), flush=True)
+    print(json.dumps(echo_figures(waits)), flush=True)
 
 
 def measure(options: argparse.Namespace, settings: dict[str, Any]) -> dict[str, Any]:
     """One herd: seconds, attempts, the hints told, and the CPU seconds of the workers."""
-    keys = {"PRESSURE": {}, **settings}
-    with (
-        Redis("--maxclients", "15000") as redis,
-        Workers(options.server, options.workers, redis_url=redis.url, settings=keys, shared_port=False) as workers,
-    ):
+    with site(options.server, options.workers, {**DEFAULTS, **settings}) as workers:
         ports = ",".join(map(str, workers.ports))
         command = [sys.executable, "-m", "benchmarks.entrance", "--echo", ports, "--connected", options.connected]
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
@@ -158,15 +63,14 @@ def measure(options: argparse.Namespace, settings: dict[str, Any]) -> dict[str, 
             assert child.stdout is not None
             child.stdout.readline()
             before = _used(workers)
-            times, herd = asyncio.run(_run(workers.ports, options))
+            herd = asyncio.run(_run(workers.ports, options))
             used = _used(workers) - before
             child.stdin.write("\n")
             child.stdin.flush()
             waits = json.loads(child.stdout.readline())
-    reached = {f"{share} %": times[int(share / 100 * options.clients) - 1] for share in (50, 99) if
-               len(times) >= int(share / 100 * options.clients)}  # fmt: skip
+    reached = {f"{share} %": until(share / 100, herd.times(), options.clients) for share in (50, 99)}
     hints = [min(herd.hints), median(herd.hints), max(herd.hints)] if herd.hints else []
-    attempts = herd.attempts / options.clients
+    attempts = sum(client.attempts for client in herd.clients) / options.clients
     return {**reached, "attempts": attempts, "refused": dict(herd.refused), "hints": hints, **waits, "CPU": used}
 
 
@@ -174,9 +78,10 @@ def _used(workers: Workers) -> float:
     return sum(sum(psutil.Process(pid).cpu_times()[:2]) for pid in workers.pids)
 
 
-async def _run(ports: Sequence[int], options: argparse.Namespace) -> tuple[list[float], Herd]:
-    herd = Herd(ports, options.path, options.clients)
-    return await herd.run(options.seconds), herd
+async def _run(ports: Sequence[int], options: argparse.Namespace) -> Herd:
+    herd = Herd(ports, options.path, [RULES["hint"]] * options.clients, stay=options.stay)
+    await herd.run(options.seconds)
+    return herd
 
 
 def _short(figure: Any) -> Any:
@@ -193,6 +98,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--clients", type=int, default=600)
     parser.add_argument("--seconds", type=float, default=60, help="the longest to watch")
+    parser.add_argument("--stay", type=float, help="seconds after which each of the herd leaves again")
     parser.add_argument("--settings", action="append", type=json.loads, help="as JSON; may be given several times")
     parser.add_argument("--echo", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -200,7 +106,7 @@ def main() -> None:
         asyncio.run(echo([int(port) for port in options.echo.split(",")], options.connected))
         return
     allow_sockets(options.clients, OTHER_FILES)
-    for settings in options.settings or [WITHOUT, {}]:
+    for settings in options.settings or [WITHOUT_ADMISSION, {}]:
         found = measure(options, settings)
         print(json.dumps({"settings": settings, **{name: _short(each) for name, each in found.items()}}), flush=True)
 

@@ -101,7 +101,7 @@ PROJECT_KEYS = (
     Key(
         "ENTRANCE_WAIT",
         "E077",
-        2,
+        MAX_ENTRANCE_WAIT,
         optional_seconds(0.1, MAX_ENTRANCE_WAIT),
         "seconds an admitted handshake may wait at the entrance; None lets all in at once",
     ),

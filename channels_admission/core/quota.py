@@ -12,8 +12,27 @@ from typing import NamedTuple
 
 from .attempts import Over
 from .counters import QUOTA, Reason
-from .protocol import Fair, Key
+from .protocol import Ask, Fair, Key
 from .shares import ceiling, most
+
+MENDED_BY_TIME = (Reason.FULL, Reason.SHARE, Reason.RATE, Reason.SETTLING, Reason.PAUSED)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What one worker may hold while the ledger settles."""
+
+    held: int
+    allowance: int
+    """Slots, those that are held included."""
+    parts: int
+    """Each key may have one ``parts``-th of its quota on this worker; 0 for no more slots."""
+    claims: Mapping[Key, int]
+    """Slots held by key."""
+
+    def covers(self, key: Key, granted: int, most: float) -> bool:
+        """Whether one more slot may be held under a key with ``granted`` ones in this report, of ``most`` in all."""
+        return self.claims.get(key, 0) + granted < (most // self.parts if self.parts else 0)
 
 
 class Allowed(NamedTuple):
@@ -47,13 +66,12 @@ class Decision:
             return Reason.PAUSED
         if {Reason.FULL, Reason.SHARE} & set(self.verdicts):
             return Reason.FULL
-        return Reason.RATE if Reason.RATE in self.verdicts else None
+        return next((reason for reason in (Reason.RATE, Reason.SETTLING) if reason in self.verdicts), None)
 
     def refused(self, fair: Fair) -> int:
         """Refused handshakes that get a retry time from the pool's schedule."""
         return sum(
-            reason in (Reason.FULL, Reason.SHARE, Reason.RATE, Reason.PAUSED) and not ask.late
-            for ask, reason in zip(fair.asks, self.verdicts, strict=True)
+            reason in MENDED_BY_TIME and not ask.late for ask, reason in zip(fair.asks, self.verdicts, strict=True)
         )
 
     def classes(self, fair: Fair) -> dict[str, int]:
@@ -67,13 +85,14 @@ class Decision:
 def decide(
     fair: Fair, limit: int, total: int, counts: Mapping[Key, int], allowed: Allowed, due: Sequence[int] = (), *,
     paused: bool = False, over: Mapping[int, Over] = MappingProxyType({}), known: Callable[[Key], int] = lambda key: 0,
+    part: Part | None = None,
 ) -> Decision:  # fmt: skip
     """Decide all asks of a report, with ``total`` slots held and ``counts`` of them by key.
 
     The asks at ``due`` come first, in this order, since their tickets are due.
     ``over`` has the refused attempts by the index of their ask; they are refused first. A ``paused`` pool grants no
     slot, not even to the exempt class. A quota that evicts its oldest connection may be exceeded by the slots that are
-    ``known`` under the key, and by at most its maximum.
+    ``known`` under the key, and by at most its maximum. While the ledger settles, ``part`` is what the worker may hold.
     """
     done = Decision([""] * len(fair.asks))
     tickets = set(due)
@@ -82,14 +101,13 @@ def decide(
         share, slot = fair.classes[ask.class_index].share, not ask.late
         reason = over[place].reason if place in over else str(Reason.PAUSED) if paused and slot else ""
         if not reason and not math.isinf(share):
-            if ask.bounded and total + done.given + slot > ceiling(share, limit):
-                reason = Reason.FULL if total + done.given + slot > limit else Reason.SHARE
-            for quota, key in zip(fair.quotas, ask.claims, strict=False):
-                if not key or reason:
-                    continue
-                excess = counts.get(key, 0) + done.claims[key] + 1 - most(quota, limit)
-                if excess > (min(known(key), most(quota, limit)) if quota.oldest else 0):
-                    reason = f"{QUOTA}{quota.name}"
+            held = total + done.given + slot
+            if ask.bounded and held > ceiling(share, limit):
+                reason = Reason.FULL if held > limit else Reason.SHARE
+            elif part and slot and part.held + done.given >= part.allowance:
+                reason = Reason.SETTLING
+            else:
+                reason = _exceeded(fair, ask, limit, counts, done, known, part)
             if not reason and slot:
                 ends = allowed.tickets if place in tickets else allowed.tickets + allowed.others
                 reason = "" if done.used < ends else allowed.lacking
@@ -100,3 +118,19 @@ def decide(
             done.claims.update(filter(None, ask.claims))
         done.verdicts[place] = str(reason)
     return done
+
+
+def _exceeded(
+    fair: Fair, ask: Ask, limit: int, counts: Mapping[Key, int], done: Decision, known: Callable[[Key], int],
+    part: Part | None,
+) -> str:  # fmt: skip
+    """Why the claims of an ask cannot be granted; empty if they can."""
+    for quota, key in zip(fair.quotas, ask.claims, strict=False):
+        if key:
+            granted, bound = done.claims[key], most(quota, limit)
+            excess = counts.get(key, 0) + granted + 1 - bound
+            if excess > (min(known(key), bound) if quota.oldest else 0):
+                return f"{QUOTA}{quota.name}"
+            if part and not part.covers(key, granted, bound):
+                return Reason.SETTLING
+    return ""

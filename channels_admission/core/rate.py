@@ -149,6 +149,11 @@ class Pace:
         """When the pool became full or paused."""
         self._full_at = (terms.burst - 1) / terms.rate if terms.rate else 0.0
 
+    def empty(self, clock: float, terms: Terms) -> None:
+        """Take all tokens, after a loss of data: as many connections may just have entered."""
+        if terms.rate:
+            self._full_at = self._passed(clock, terms) + terms.burst / terms.rate
+
     def free(self, room: int, clock: float, terms: Terms, *, empty: bool) -> int:
         """How many of ``room`` free slots may be taken now; a slow start begins with one if the pool is ``empty``."""
         if terms.rate is None:

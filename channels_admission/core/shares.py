@@ -8,7 +8,7 @@ from .levels import ROUNDING
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """A quota: at most ``most`` slots under one key, or ``share`` of the limit where ``most`` is None."""
+    """A quota: at most ``most`` slots under one key, or ``share`` of the limit, if given."""
 
     name: str
     most: int | None
@@ -37,5 +37,7 @@ def ceiling(share: float, limit: int) -> float:
 
 
 def most(bound: Bound, limit: int) -> float:
-    """The most slots under one key of a quota."""
-    return ceiling(bound.share, limit) if bound.most is None else bound.most
+    """The most slots under one key of a quota; the lower of both where it has a number and a share."""
+    if bound.most is None:
+        return ceiling(bound.share, limit)
+    return min(bound.most, ceiling(bound.share, limit)) if bound.share else bound.most

@@ -1,56 +1,89 @@
 """The ledger contract.
 
-A ledger keeps, for each pool, how many slots every worker holds, and answers reports. Whatever
-its storage, it promises after every call:
+A ledger keeps, for each pool, the number of slots that every worker holds, and replies to reports. Every ledger
+guarantees, after every call:
 
-1. The total is the sum of the workers' counts, and a worker is counted exactly while it is leased.
-2. A worker's count is what its latest report held, plus what that report was granted.
-3. Slots are granted only up to the limit; fewer, down to none, rather than one too many. While
-   the ledger settles after losing data, a worker is granted only what its own allowance covers.
-4. A report is applied at most once, and never after one with a higher ``seq``: it then raises
-   :exc:`OutOfOrder` and changes nothing.
-5. A worker unheard for ``lease`` seconds is forgotten by the next calls of others, a bounded
-   number per call, and after as many calls as a pool has workers at the latest; a worker that says
-   goodbye with nothing held, or whose neighbours report its process gone, at once. No jump of any
-   clock and no outage ages a lease by more than two beats. The pool's clock counts whole milliseconds: leases end,
-   and the outflow is measured, in the millisecond in which a lease or a beat has passed.
-6. Counters add up over all workers that ever reported, each event once. A counter that falls adds nothing, and its
-   later rises count from there. Names are bounded: :data:`COUNTERS_KEPT`, :data:`COUNTERS_BYTES`.
-7. It remembers the last :data:`SECONDS` seconds and :data:`MINUTES` minutes of its wall clock: the most slots
-   counted in each, the limit, and the handshakes decided in it, admitted or refused by reason, each once:
-   evenly over the seconds since the worker's report before, at most :data:`SPREAD`, up to that in which
-   they are told. Those of a worker it has forgotten meanwhile have no second, and are left out. A moment
-   takes at most :data:`LONGEST_MOMENT` bytes, whatever reasons there are.
-8. Where a report is shared (:class:`~.protocol.Fair`), each key is counted by all workers together, with no key
-   of nobody: a claim is granted only up to its quota, a class admitted only up to its share. Asks are decided in
-   their order. A worker whose claims were lost is told to tell them all again; none is granted on top of what it
-   has meanwhile. Those of a forgotten worker are given back by the next calls, a bounded number in each; until
-   then its reports raise :exc:`Forgotten` and change nothing. Of several such workers the one forgotten last is the
-   first, and of those forgotten in one call the one whose name sorts last. A forgotten worker that had no claims goes
-   on under its name.
-   Attempts under a key with a rate are counted before all else, also those that are refused, in a bounded number of
-   buckets (:mod:`~.attempts`), which are full where the ledger has lost its data.
-   A quota whose oldest connection gives way is exceeded by as many as are known to be older, never twofold; each
-   answer says how many of the worker's oldest connections are beyond the maximum, until they are counted no more.
-9. A refusal stores nothing else of its own, and a pool nobody uses disappears.
-10. What operators have set holds from the moment it is set, and while it is set it does not disappear. A report
-   that knows newer controls brings them back, where the ledger has lost its data.
-   An order ends when it is done: an enforced limit is a mere one once the total is within it; a drain of all or of a
-   worker is gone when no worker drains and a lease has passed, so that everybody has heard of it. A drain of all is
-   of those that had registered by the version of the pool that it bears.
-11. A pool's level follows its total and its limit, but not while the ledger settles. Each change of it is told to
-    one worker, again only where it has not seen the answer (a report's ``version`` tells), to another where it is gone.
-12. The settings in force are the strictest of those that workers have (:mod:`.agreement`), for a lease after the last
-    report of a worker that has them, and for one and a half beats after its goodbye (in memory until its goodbye); also
-    while a ledger that has lost its data settles, as long as workers remember them. It settles for one and a half of
-    the slowest heartbeat about.
-13. What something else has altered in its storage is found by the next call that reads it, at the latest one heartbeat
-    later (a worker's place in the queue of leases: in a heartbeat for every 256 workers). The ledger then settles as
-    after a loss of data, and says so once (:attr:`~.protocol.Reply.healed`). No call fails by it.
+Counts
+    1. The total is the sum of the workers' counts. A worker is counted exactly while its lease runs.
+    2. A worker's count is what its latest report held, plus what that report was granted.
+    3. Slots are granted only up to the limit: in doubt fewer, never one too many.
+    4. While its worker is counted, a report is applied at most once, and never after one with a higher ``seq``: it then
+       raises :exc:`OutOfOrder` and changes nothing.
 
-Calls come from one event loop at a time and may be cancelled; a cancelled or failed call may
-still have been applied. Faults are :exc:`~.exceptions.LedgerUnavailable` and
-:exc:`~.exceptions.LedgerRefused`, and nothing else.
+Leases
+    5. The next calls of other workers forget a worker that has been silent for ``lease`` seconds: a bounded number per
+       call, and all of them after as many calls as the pool has workers. A worker that says goodbye with no slot held,
+       or whose neighbours report its process gone, is forgotten at once. No jump of a clock and no outage ages a lease
+       by more than two heartbeats. The pool's clock counts whole milliseconds: a lease ends, and the outflow is
+       measured, in the millisecond in which a lease or a heartbeat has passed.
+
+Counters and history
+    6. Counters add up over all workers that ever reported, each event once. A counter that falls adds nothing, and its
+       later rises count from there. The names are bounded: :data:`COUNTERS_KEPT`, :data:`COUNTERS_BYTES`.
+    7. The ledger remembers the last :data:`SECONDS` seconds and :data:`MINUTES` minutes of its wall clock: the most
+       slots held in each, the limit, and the handshakes decided in it, admitted or refused by reason, each once. The
+       handshakes of a report are spread evenly over the seconds since the worker's report before, at most
+       :data:`SPREAD`, the second of the report included. Those of a worker that the ledger has forgotten meanwhile
+       have no known second, and are left out. A second or minute takes at most :data:`LONGEST_MOMENT` bytes, whatever
+       reasons there are.
+
+Quotas and classes
+    8. Where a report is shared (:class:`~.core.protocol.Fair`), the slots under each key are counted over all
+       workers, and no key is kept without a slot. A claim is granted only up to its quota, and a class is admitted only
+       up to its share. Asks are decided in their order.
+
+       A worker whose claims were lost is told to report all of them again.
+
+       The claims of a forgotten worker are given back by the next calls, a bounded number in each. Until then its
+       reports raise :exc:`Forgotten` and change nothing. Of several such workers the one forgotten last is the first,
+       and of those forgotten in one call the one whose name sorts last. A forgotten worker that had no claims goes on
+       under its name.
+
+       Attempts under a key with a rate are counted first, the refused ones too, in a bounded number of buckets
+       (:mod:`~.core.attempts`). The buckets are full where the ledger has lost its data.
+
+       A quota that evicts its oldest connection is exceeded by at most as many slots as are known to be older, and at
+       most to its double. Each reply says how many of its oldest connections the worker must close, until they are no
+       longer counted.
+    9. A refusal stores nothing else, and a pool without use disappears.
+
+Overrides and levels
+    10. An override holds as soon as it is set, and stays until it is reset. Where the ledger has lost its data, a
+        report that knows newer overrides restores them.
+
+        An order ends when it is done. An enforced limit becomes an ordinary one once the total is within it. A drain of
+        all workers or of one worker is removed when no worker drains and a lease has passed, so that every worker has
+        heard of it; the worker of the drain must have left before this call. A drain of all workers covers those that
+        had registered by the version of the pool that it bears.
+    11. A pool's level follows its total and its limit. Each change is told to one worker. It is told again where the
+        report's ``version`` shows that the worker has not seen the reply, and to another worker where that one is
+        forgotten.
+    12. The settings in force are the strictest of those that workers have (:mod:`~.core.agreement`): for a lease after
+        the last report of a worker with these settings, and for one and a half heartbeats after its goodbye. The quotas
+        and shares of a worker's own settings bind it even after that.
+
+Loss of data
+    13. A report with a higher ``version`` than the ledger's shows that the ledger has lost data. A pool without any
+        report has lost all of it. The pool then settles: for one and a half of the slowest heartbeat, until all workers
+        have reported. A worker with a slower heartbeat that is heard meanwhile extends this time.
+
+        While a pool settles, a worker is granted slots only within its own allowance, and under each key only its part
+        of the quota. No level changes, no order ends, and no quota is exceeded for an older connection. Refused clients
+        get retry times after this time. Where a worker knows more than the ledger, the rate starts with an empty
+        bucket. The reports restore the overrides, the level, the settings in force and the version of the pool. The
+        counters of a worker count in full where the ledger has lost all data.
+
+        Where a worker knows of a later report than the ledger, all claims are lost: the pool settles, and all workers
+        report their claims again.
+    14. The next call that reads altered data finds the damage, at the latest after one heartbeat (after one heartbeat
+        for every 256 workers for a worker's place in the queue of leases). The ledger then settles as after a loss of
+        data, and says so once (:attr:`~.core.protocol.Reply.healed`). No call fails by it.
+
+The memory ledger loses nothing while its process lives. A new pool in it therefore does not settle, and settings count
+until the goodbye of their last worker. In tests it is made ``volatile``, and then follows the contract to the letter.
+
+Calls come from one event loop at a time and may be cancelled; a cancelled or failed call may still have been applied.
+Faults are :exc:`~.exceptions.LedgerUnavailable` and :exc:`~.exceptions.LedgerRefused`, and nothing else.
 """
 
 from typing import Protocol
@@ -61,25 +94,25 @@ from ..core.readings import Past, Reading
 from ..exceptions import LedgerError
 
 SECONDS = 900
-"""Seconds that a ledger remembers, the one that runs included."""
+"""Seconds that a ledger remembers, the current one included."""
 MINUTES = 1440
-"""Minutes that it remembers."""
+"""Minutes that a ledger remembers."""
 SPREAD = 300
-"""Seconds at most over which handshakes are spread that were told late."""
+"""Most seconds over which the handshakes of a late report are spread."""
 LONGEST_MOMENT = 68
-"""Bytes at most that a second or a minute takes as text; reasons for which there is no room share a name."""
+"""Most bytes of a second or a minute as text; the reasons without room share a name."""
 REAPED_PER_CALL = 100
-"""Workers that one call forgets at the most."""
+"""Most workers that one call forgets."""
 SWEPT_PER_CALL = 200
-"""Keys under which one call gives back a dead worker's claims, about."""
+"""Keys, about, under which one call gives back a dead worker's claims."""
 COUNTERS_KEPT = 256
-"""Names of counters that a pool keeps, the first that came."""
+"""Most names of counters that a pool keeps; further ones are left out."""
 COUNTERS_BYTES, COUNTER_BYTES = 24_576, 80
-"""Bytes at most of all counters of a report, and of one of them, as ``name=count``; longer ones add nothing."""
+"""Most bytes of all counters of a report, and of one of them, as ``name=count``; longer ones add nothing."""
 EDGES_KEPT = 16
-"""Changes of the level that wait to be told; the oldest beyond them are forgotten."""
+"""Most changes of the level that wait to be told; the oldest beyond these are dropped."""
 LATELY = 300
-"""Seconds whose handshakes a :class:`~.types.Reading` has."""
+"""Seconds whose handshakes a :class:`~.core.readings.Reading` has."""
 
 
 class OutOfOrder(LedgerError):
@@ -87,28 +120,32 @@ class OutOfOrder(LedgerError):
 
 
 class Forgotten(LedgerError):
-    """The lease ran out, and the claims under the worker's name are still being given back: it needs another name."""
+    """The lease has run out, and the claims under the worker's name are still to be given back.
+
+    The worker needs another name.
+    """
 
 
 class Ledger(Protocol):
     """One event loop's access to the shared counts. See the module for the contract."""
 
     kind: str
-    """What it is, in a word: ``redis`` or ``memory``."""
+    """``redis`` or ``memory``."""
     address: str
-    """Where it is, for people; never holds a password."""
+    """The ledger's address for people, without a password."""
 
     async def reconcile(self, pool: str, report: Report) -> Reply:
-        """Apply a report and answer it, in one atomic step."""
+        """Apply a report and reply to it, in one atomic step."""
 
     async def read(self, pools: tuple[str, ...]) -> tuple[Reading, ...]:
-        """Look at the pools, changing nothing. One exchange for all of them."""
+        """Read the pools, changing nothing, in one exchange."""
 
     async def control(self, pool: str, controls: Controls, replaced: int) -> bool:
-        """Set ``controls``, under a new version; False, and nothing done, unless version ``replaced`` is in force."""
+        """Set ``controls`` under a new version; return False, having changed nothing, unless version ``replaced`` is in
+        force."""
 
     async def past(self, pool: str, *, minutes: bool = True) -> Past:
-        """What it remembers of a pool, changing nothing; of the ``minutes`` only if they are wanted."""
+        """The history of a pool, changing nothing; without ``minutes`` if these are not wanted."""
 
     async def aclose(self) -> None:
-        """Let go of every connection; may be called more than once, and while a call is cancelled."""
+        """Close all connections; may be called more than once, and while a call is being cancelled."""

@@ -1,4 +1,4 @@
-"""Moments as both ledgers keep them: short texts in a ring, of bounded size whatever names there are."""
+"""Seconds and minutes as both ledgers keep them: short texts in a ring, of bounded size whatever names there are."""
 
 import re
 from collections.abc import Iterable
@@ -11,7 +11,7 @@ from .base import LONGEST_MOMENT
 
 COUNTER = re.compile(r"([A-Za-z][A-Za-z0-9_.:-]{0,63})=(\d{1,15})")
 SHORT = {CALLS: "C", ERRORS: "E", CALLS_TOOK: "M"}
-"""Counters that are written as a capital, since every worker has them in its record."""
+"""Counters that are written as a capital letter, since every worker has them in its record."""
 LONG = {short: name for name, short in SHORT.items()}
 MOMENT = re.compile(r"(\d{1,12})\|(\d{0,8})\|(\d{0,8})\|(\d{1,15})\|(.*)")
 
@@ -26,7 +26,7 @@ def counters_of(text: str) -> dict[str, int]:
 
 
 def written(moment: Moment) -> str:
-    """``when|held|limit|admitted|reasons``: the most frequent first, and those without room together as ``other``."""
+    """``when|held|limit|admitted|reasons``: the most frequent reasons first, the others as ``other``."""
     held, limit = ("" if number is None else number for number in (moment.held, moment.limit))
     text = f"{moment.at}|{held}|{limit}|{moment.admitted}|"
     reasons = dict(sorted(moment.refused.items(), key=lambda item: (-item[1], item[0])))
@@ -48,7 +48,7 @@ def _fitting(reasons: Counters, room: int) -> str:
 
 
 def parse(text: str) -> Moment | None:
-    """None for what no ledger can have written."""
+    """The second or minute in a text; None for a text that no ledger can have written."""
     match = MOMENT.fullmatch(text) if len(text) <= LONGEST_MOMENT else None
     if match is None:
         return None
@@ -61,13 +61,13 @@ def _slots(text: str) -> int | None:
 
 
 def within(size: int, now: int, texts: Iterable[str]) -> tuple[Moment, ...]:
-    """Those of the ``size`` moments that end with ``now``, in their order."""
+    """The last ``size`` seconds or minutes up to ``now``, in order."""
     moments = filter(None, map(parse, texts))
     return tuple(sorted((each for each in moments if now - size < each.at <= now), key=lambda each: each.at))
 
 
 def add(moment: Moment, decided: Counters) -> Moment:
-    """``moment`` with what was decided in it as well."""
+    """The second or minute ``moment`` with these decisions as well."""
     refused = {name: count for name, count in decided.items() if name != ADMITTED}
     refused = {name: moment.refused.get(name, 0) + refused.get(name, 0) for name in {**moment.refused, **refused}}
     return replace(moment, admitted=moment.admitted + decided.get(ADMITTED, 0), refused=refused)

@@ -12,7 +12,7 @@ from .buckets import add, parse, written
 
 @dataclass(slots=True)
 class Rings:
-    """Moments as text, by their places."""
+    """Seconds and minutes as text, by their place in the ring."""
 
     seconds: dict[int, str] = field(default_factory=dict)
     minutes: dict[int, str] = field(default_factory=dict)
@@ -38,13 +38,13 @@ class Rings:
 
 
 def _shares(count: int, last: int, span: int) -> Iterator[tuple[int, int]]:
-    """``count`` dealt out evenly over the ``span`` seconds that end with ``last``, as far as it reaches."""
+    """``count`` spread evenly over the ``span`` seconds that end with ``last``, as far as it reaches."""
     span = min(span, count)
     for number in range(span):
         yield last - number, count // span + (number < count % span)
 
 
 def _moment(ring: dict[int, str], size: int, at: int) -> Moment:
-    """What a ring of that size knows of a moment, or nothing yet."""
+    """The entry of a second or minute in a ring of that size; an empty one if there is none."""
     moment = parse(ring.get(at % size, ""))
     return moment if moment and moment.at == at else Moment(at, None, None, 0, {})

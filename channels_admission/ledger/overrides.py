@@ -1,8 +1,8 @@
 """Controls as the text that stands in Redis: ``VERSION;NAME=VALUE/OVER,AT,BY;…``.
 
 A drain's name is ``drain:TARGET``, and its value ``VERSION:CLOCK``, the pool's when it was ordered; ``lua/control.lua``
-writes these in the place of a ``+``. ``lua/overrides.lua`` reads the version, the limit and the pause, and drops orders
-that are done. What is read is untrusted: an entry that nobody of ours can have written is dropped.
+writes these in place of a ``+``. ``lua/overrides.lua`` reads the version, the limit and the pause, and drops orders
+that are done. A text that is read is untrusted: an entry that no ledger can have written is dropped.
 """
 
 import re
@@ -14,12 +14,12 @@ from ..core.overrides import LATEST, NOTHING_SET, Controls, Drain, Order, printa
 
 MOST_BYTES = 8192
 STAMP = 30
-"""Bytes that an ordered drain is longer than one that is about to be: its version and clock stand for the ``+``."""
+"""Bytes that the version and the clock of an ordered drain take beyond the ``+``."""
 LATEST_VERSION = 900_000_000_000_000
-"""A higher one is taken for damage: it would let nothing newer be set."""
+"""A higher version is damage: nothing newer could be set."""
 MOST_DRAINS = 64
 LONGEST = 86_400.0
-"""Seconds in which connections are closed; a longer time is taken for a mistake."""
+"""Most seconds over which connections are closed; a longer time is damage."""
 HEAD = re.compile(r"(\d{1,15})(?:;|$)")
 ENTRY = re.compile(
     r"(?P<name>limit|paused|dry_run|drain:(?P<target>\*|[A-Za-z0-9._-]{1,32}(?::\d{1,10}:[0-9a-f]{1,16})?))"
@@ -29,12 +29,12 @@ MOST = {"limit": MAX_LIMIT, "paused": 1, "dry_run": 1}
 
 
 def entries(controls: Controls) -> str:
-    """All but the version."""
+    """The controls as text, without the version."""
     return "".join(f";{entry}" for entry in _entries(controls))
 
 
 def text(controls: Controls) -> str:
-    """The whole text; empty where nothing was ever set."""
+    """The controls as text; empty where nothing was ever set."""
     return f"{controls.version}{entries(controls)}" if controls.version else ""
 
 
@@ -45,7 +45,7 @@ def size(controls: Controls) -> int:
 
 
 def controls_of(text: str) -> Controls:
-    """The controls that a text tells of; of one that is none, those that set nothing."""
+    """The controls in a text; :data:`NOTHING_SET` if the text is none."""
     head = HEAD.match(text)
     if head is None or not 0 < int(head[1]) <= LATEST_VERSION or len(text) > MOST_BYTES:
         return NOTHING_SET
@@ -85,7 +85,7 @@ def _drain(match: re.Match[str]) -> Drain | None:
 
 
 def _at(match: re.Match[str]) -> float:
-    """When it was set; a time that no date can tell is the last one that a date can."""
+    """When it was set, at most the last second that a date can represent."""
     return min(float(match["at"]), LATEST)
 
 

@@ -1,8 +1,8 @@
-"""How a worker's connections are ended from our side: at a steady pace, so that they do not come back as a herd.
+"""Closes a worker's connections at a steady pace, so that their clients do not return as a herd.
 
-In a drain, beyond a limit that is enforced, at their maximum age, and, with no time to lose, where
-memory runs out. Who is ended hears when to come back: by the pool's rate where it has one, and
-else soon, since their ends are spread already.
+Connections are closed in a drain, above an enforced limit, at their maximum age, and, without delay, where memory runs
+out. Each close tells the client when to come back: by the pool's rate if it has one, otherwise soon, since the closes
+are spread already.
 """
 
 import asyncio
@@ -52,7 +52,7 @@ async def spread(connections: Sequence[Connection], seconds: float) -> AsyncIter
 
 
 class Closer:
-    """The connections of one limiter, and whoever ends them. Belongs to one event loop."""
+    """The connections of one limiter, and the tasks that close them. Belongs to one event loop."""
 
     def __init__(self, state: State, places: Places, faults: Faults) -> None:
         self.connections: dict[Connection, float] = {}
@@ -170,7 +170,7 @@ class Closer:
             connection.refuse(messages(scope, self._places.refuse(UNACCEPTED), state.pool))
 
     def end_unauthenticated(self, connection: Connection) -> None:
-        """Nobody has authenticated by ``PENDING_DEADLINE``. A dry run counts, and ends none."""
+        """End a connection that has not authenticated by ``PENDING_DEADLINE``. A dry run counts it, and ends none."""
         state = self._state
         state.counters[f"{DRY}{OVERDUE}" if state.dry_run else OVERDUE] += 1
         if not state.dry_run:

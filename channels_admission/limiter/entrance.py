@@ -1,9 +1,9 @@
-"""The entrance of one event loop: lets the admitted in by turns, so that the connected are served in between.
+"""The entrance of one event loop: admits connections in turns, so that open connections are served in between.
 
 A reply of the ledger may admit hundreds of handshakes at once. If all of them started at once, the event loop would
-serve nobody else until the last one has connected. So only as many go in as the :class:`~..core.window.Window` has
-room for; the next ones follow after a turn in which the event loop has served everybody else, and so has the thread
-that runs sync code.
+serve no other connection until the last one has connected. So only as many go in as the
+:class:`~..core.window.Window` has room for; the next ones follow after a turn in which the event loop, and the thread
+that runs sync code, have served the other connections.
 
 A turn of the event loop is a timer that is late by what ran meanwhile. A turn of the thread is an empty call that
 comes back when the calls before it are done.
@@ -38,8 +38,8 @@ MEASURED = 1.0
 ONE_OF = 10
 """Of so many that are let in, one goes in by the time for which it has waited, and not by a place."""
 HASTE = 2.0
-"""How much faster refused clients are told to come than the entrance lets in: those who are early wait, and those who
-are late leave the entrance idle."""
+"""How much faster refused clients are told to come than the entrance lets in: early clients wait, and late ones leave
+the entrance idle."""
 MOST_PROMISED = 10_000
 """Refused clients whose retry times are remembered."""
 RECENT = 2.0
@@ -113,7 +113,7 @@ class Entrance:
 
     @property
     def is_spreading(self) -> bool:
-        """Whether a herd is being let in, or was a moment ago, and not for longer than :data:`LASTING`."""
+        """Whether a herd is being let in, or was until recently, and not for longer than :data:`LASTING`."""
         now = self._loop.time()
         return (self.waiting > 0 or now - self._calm_at < RECENT) and now - self._busy_at < LASTING
 
@@ -237,7 +237,7 @@ class Entrance:
         if self._window.is_limited:
             self._measure(now, is_first=not was_limited)
         self._turn_away(now)
-        self._offered = self._window.room(inside)
+        self._offered = self._window.room(inside, now)
         self.room = self._let_in(self._offered)
         self._look()
         if self.waiting or self.room < self._offered or entered > START:
@@ -246,7 +246,7 @@ class Entrance:
             self._rest()
 
     def _rest(self) -> None:
-        """Nobody waits."""
+        """Rest, with no handshake waiting."""
         now = self._loop.time()
         if self._doors:
             self._calm_at = now
@@ -295,7 +295,7 @@ class Entrance:
         return self._others.popitem(last=False)[0]
 
     def _inside(self) -> int:
-        """How many of those who went in last are not answered yet."""
+        """How many of the last connections that went in are not answered yet."""
         last = min(self._entered, self._window.youngest)
         return sum(
             each.unanswered is not None for door in self._doors for each in islice(reversed(door.connections), last)
@@ -318,7 +318,7 @@ class Entrance:
     # Refusals
 
     def _turn_away(self, now: float) -> None:
-        """Refuse those whose pool is closed, those that have waited too long, and the last ones, who would."""
+        """Refuse handshakes of a closed pool, those that have waited too long, and the last ones, which would."""
         for door in self._doors:
             reason = door.state.closed
             if reason and (reason == Reason.DRAINING or not door.state.dry_run):

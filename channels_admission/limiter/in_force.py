@@ -24,17 +24,17 @@ class InForce:
 
     @property
     def limit(self) -> int:
-        """Slots in the pool: what an operator has set, or else the settings."""
+        """Slots in the pool: what an operator has set, as far as this worker has heard, or else the settings."""
         return self.controls.limit.value if self.controls.limit else self._limit
 
     @property
     def dry_run(self) -> bool:
-        """Whether nobody is refused, by an operator's word or else by the settings."""
+        """Whether no client is refused, by an override or else by the settings."""
         return bool(self.controls.dry_run.value) if self.controls.dry_run else self.pool.dry_run
 
     @property
     def closed(self) -> Reason | None:
-        """Why nobody is let in whatever there is room for."""
+        """Why no connection is admitted even if there is room."""
         if self.draining:
             return Reason.DRAINING
         return Reason.PAUSED if self.controls.paused else None

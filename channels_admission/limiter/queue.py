@@ -162,7 +162,7 @@ class Queue:
 
 
 class Shortage:
-    """What the ledger has just refused: handshakes like those need not ask again for a moment.
+    """What the ledger has just refused: for a short time, handshakes like these are refused without another call.
 
     Waiting for a refusal costs a worker four times what the refusal does. So the time is longer where a crowd knocks at
     a full pool: as long as a herd pauses. Slots that the worker itself gets back are given away at once all the same,

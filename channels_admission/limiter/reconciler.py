@@ -1,7 +1,7 @@
 """The exchange of one limiter with its ledger: one task, one call at a time.
 
-A call is made at every heartbeat, as soon as a handshake waits, and a moment after a release. Handshakes that arrive
-during a call share the next one, and releases are told with it, so that a herd of a thousand costs a handful of calls.
+A call is made at every heartbeat, as soon as a handshake waits, and shortly after a release. Handshakes that arrive
+during a call share the next one, which also reports releases, so that a herd of a thousand costs a handful of calls.
 """
 
 import asyncio
@@ -243,7 +243,7 @@ class Reconciler:
         self._client.go_alone(error)
 
     async def _say_goodbye(self) -> None:
-        """Make the last report, a moment after the last slots are released. Where it fails, the lease runs out."""
+        """Make the last report once the last slots are released. Where it fails, the lease runs out."""
         state, patience = self._state, self._loop.time() + PATIENCE_AT_EXIT
         while state.held and self._loop.time() < patience:  # noqa: ASYNC110
             await asyncio.sleep(0.005)

@@ -1,7 +1,7 @@
-"""How a refused client is told, and held for a moment before the close.
+"""Tells a client of its refusal, and holds the connection for a short time before the close.
 
-Many clients start their backoff over as soon as a connection opens, and a refusal must open it to be seen. Closed at
-once they would come back at their shortest pause, for ever; held a while, they come back that much later.
+Many clients restart their backoff as soon as a connection opens, and a refusal must open it to be seen. Closed at once,
+they would come back at their shortest pause for ever; held for a while, they come back that much later.
 """
 
 import random

@@ -116,7 +116,7 @@ class Registry:
         await asyncio.gather(*(ledger.reconcile(*report) for report in reports), return_exceptions=True)
 
     async def _left(self, limiter: Limiter) -> None:
-        """A limiter has ended; with the last one ends all that was opened, and the next handshake opens a new house."""
+        """Drop a limiter that has ended. With the last one close all that was opened; the next handshake opens anew."""
         del self._limiters[limiter.pool.name]
         if self._limiters:
             return

@@ -119,9 +119,9 @@ class State(InForce):
         return self.claims.refusal_alone(ask, self.limit, self._others, self.held)
 
     def over(self, ask: Ask | None, now: float, *, is_asked: bool = False) -> Over | None:
-        """Why one more attempt is refused without the ledger's word; it is counted.
+        """Why one more attempt is refused without asking the ledger; the attempt is counted.
 
-        Where the ledger ``is_asked`` about those who pass here, only by what it has said of others like them.
+        Where the ledger ``is_asked`` about attempts that pass here, only its earlier refusals under the same key count.
         """
         if self.attempts is None or ask is None or not ask.tries:
             return None
@@ -150,7 +150,7 @@ class State(InForce):
 
     @property
     def unreported(self) -> int:
-        """Slots the ledger counts for this worker and nobody holds, or claims that it should hear of."""
+        """Slots that the ledger counts and no connection holds, or claims that are still to be reported."""
         return max(0, self.allowance - self.held) or int(self.claims is not None and self.claims.untold)
 
     def take(self, ask: Ask | None) -> None:

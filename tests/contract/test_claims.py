@@ -19,7 +19,7 @@ def worker(ledger):
 async def keys_kept(ledger) -> int:
     """How many keys are counted, and in Redis also those of each worker."""
     if isinstance(ledger, MemoryLedger):
-        return len(ledger._pools[ledger._settings.prefix, "default"].claims)
+        return len(ledger._pools[ledger._settings.prefix, "default"].claims.sums)
     parts = ["claims", *(f"claims:host:1:{nonce}" for nonce in ("a", "b", "c", "d", "e", "ffff"))]
     hashes = [await ledger._redis.hgetall(ledger._key("default", part)) for part in parts]
     return sum(len(field) == KEY_BYTES for fields in hashes for field in fields)

@@ -1,7 +1,7 @@
 """Memory and Redis give the same replies to the same reports, in any order of what happens to four workers.
 
-Redis looks at four leases in a call, so four workers are forgotten by both ledgers in the same call. Not compared is a
-loss of data, which memory cannot have. ``DIFFERENTIAL_EXAMPLES`` sets the number of examples.
+Redis looks at four leases in a call, so four workers are forgotten by both ledgers in the same call. Both lose all data
+of the pool at times, or go back to what they had stored before. ``DIFFERENTIAL_EXAMPLES`` sets the number of examples.
 """
 
 import asyncio
@@ -20,22 +20,38 @@ from support.claimants import Claimant, ask
 from support.reports import HEARTBEAT, LEASE, Clock, ClockedRedisLedger, Reporter
 from support.twins import STEPS, Both, World, settle
 
+TERMS = (Terms(), Terms(2.0, 3), Terms(2.0, 3, 2.0))
+"""Without a rate, with one, and with a slow start as well."""
+
 
 @pytest.fixture
-def both(admission, redis_server):
-    loop, clock = asyncio.new_event_loop(), Clock()
+def open_both(admission, redis_server):
+    """Opens two ledgers of the pool, with one clock of their own."""
+    loop, clock, opened = asyncio.new_event_loop(), Clock(), []
     clock.now = 1_700_000_000.3
-    here = admission(LEASE=LEASE, HEARTBEAT=HEARTBEAT, LEDGER=redis_server.url)
-    redis = ClockedRedisLedger(here, clock)
-    memory = MemoryLedger(here, clock, clock)
-    memory.grace = 1.5
-    yield loop, Both(memory, redis), clock
-    loop.run_until_complete(redis.aclose())
+
+    def open_(heartbeat: float = HEARTBEAT, lease: float = LEASE):
+        here = admission(LEASE=lease, HEARTBEAT=heartbeat, LEDGER=redis_server.url)
+        memory, redis = MemoryLedger(here, clock, clock), ClockedRedisLedger(here, clock)
+        memory.volatile = True
+        opened.append(redis)
+        return Both(memory, redis)
+
+    yield loop, open_, clock
+    for redis in opened:
+        loop.run_until_complete(redis.aclose())
     loop.close()
 
 
-def differ(both, examples: int) -> None:
-    loop, ledgers, clock = both
+@pytest.fixture
+def both(open_both):
+    loop, open_, clock = open_both
+    return loop, open_(), clock
+
+
+def differ(open_both, examples: int) -> None:
+    loop, open_, clock = open_both
+    ledgers, alike, slower = open_(), open_(), open_(2 * HEARTBEAT, 3 * LEASE)
 
     @settings(
         max_examples=examples,
@@ -45,23 +61,23 @@ def differ(both, examples: int) -> None:
         phases=(Phase.generate, Phase.shrink),
         suppress_health_check=list(HealthCheck),
     )
-    @given(STEPS, st.booleans(), st.sampled_from([None, 2.0]), st.booleans())
-    def search(steps, shared, rate, mixed):
-        world = World(ledgers, clock, shared=shared, rate=rate, mixed=mixed)
+    @given(STEPS, st.booleans(), st.sampled_from(TERMS), st.sampled_from([None, alike, slower]))
+    def search(steps, shared, terms, other):
+        world = World(ledgers, other, clock, shared=shared, terms=terms)
         loop.run_until_complete(world.run(steps))
 
     search()
 
 
 @pytest.mark.simulation
-def test_memory_and_redis_say_the_same(both):
-    differ(both, int(os.environ.get("DIFFERENTIAL_EXAMPLES", "150")))
+def test_memory_and_redis_say_the_same(open_both):
+    differ(open_both, int(os.environ.get("DIFFERENTIAL_EXAMPLES", "100")))
 
 
 @pytest.mark.simulation
 @pytest.mark.long
-def test_memory_and_redis_say_the_same_for_long(both):
-    differ(both, 5000)
+def test_memory_and_redis_say_the_same_for_long(open_both):
+    differ(open_both, 1500)
 
 
 def test_a_counter_that_falls_adds_nothing_and_counts_from_there(both):
@@ -90,6 +106,28 @@ def test_a_lapsed_worker_with_claims_is_forgotten_until_they_are_given_back(both
         with pytest.raises(Forgotten):
             await a.claim()
         assert (await b.claim(gone=())).sweep == ""
+
+    loop.run_until_complete(run())
+
+
+def test_a_forgotten_worker_whose_claims_were_lost_is_forgotten_until_its_turn_to_be_given_back(both):
+    """Else its new claims would be given back while it lives."""
+    loop, ledgers, clock = both
+
+    async def run():
+        await settle(ledgers, clock, Claimant)
+        a, b = Claimant(ledgers, "a"), Claimant(ledgers, "b")
+        await b.claim(ask("kim"))
+        await a.claim()
+        saved = await ledgers.save("default")
+        await a.claim()
+        await ledgers.restore("default", saved)
+        assert (await a.claim()).settling
+        assert (await a.claim(gone=("host:1:b",))).sweep == "host:1:b"
+        with pytest.raises(Forgotten):
+            await b.claim()
+        assert (await a.claim(gone=())).sweep == ""
+        assert (await b.claim(ask("kim"))).retell
 
     loop.run_until_complete(run())
 

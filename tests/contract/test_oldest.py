@@ -215,7 +215,7 @@ async def test_nothing_is_kept_of_those_who_have_left(worker, ledger, clock):
                 each.end(name)
         await each.claim()
     if isinstance(ledger, MemoryLedger):
-        holders = ledger._pools[ledger._settings.prefix, "default"].holders
+        holders = ledger._pools[ledger._settings.prefix, "default"].claims.holders
         assert (holders._since, holders._most, holders._posted) == ({}, {}, {})
     else:
         assert await ledger._redis.hgetall(ledger._key("default", "holders")) == {}

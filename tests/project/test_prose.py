@@ -32,8 +32,6 @@ RETIRED = {
 WORD = re.compile(rf"\b({'|'.join(RETIRED)})s?\b", re.IGNORECASE)
 CODE = re.compile(r"``[^`]+``|:\w+:`[^`]+`")
 """Names of code, which the rule does not hold for."""
-NOT_YET = {"ledger", "limiter"}
-"""Folders and modules whose prose has yet to be revised."""
 
 
 def texts(path: Path) -> Iterator[tuple[int, str]]:
@@ -55,13 +53,9 @@ def retired_words(path: Path) -> list[str]:
     ]
 
 
-def revised() -> list[Path]:
-    paths = (path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
-    return sorted(path for path in paths if not {str(path), path.parts[0]} & NOT_YET)
-
-
 def test_no_module_uses_a_retired_word():
-    assert {str(path): words for path in revised() if (words := retired_words(PACKAGE / path))} == {}
+    paths = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
+    assert {str(path): words for path in paths if (words := retired_words(PACKAGE / path))} == {}
 
 
 def test_retired_words_are_found_in_docstrings_and_comments_and_not_in_code(tmp_path):

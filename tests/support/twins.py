@@ -1,9 +1,10 @@
 """Four workers of one pool that report to two ledgers at once, which must say the same."""
 
+import copy
 import uuid
 from collections import Counter
 from collections.abc import Container
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 from hypothesis import strategies as st
@@ -16,9 +17,10 @@ from channels_admission.core.shares import Bound
 from channels_admission.core.tickets import Ticket
 from channels_admission.ledger.base import Forgotten, OutOfOrder
 from channels_admission.ledger.memory import MemoryLedger
+from channels_admission.ledger.memory.pool import Pool
 
 from support.claimants import PLACES, Claimant, key
-from support.reports import HEARTBEAT, Clock, ClockedRedisLedger, Reporter
+from support.reports import HEARTBEAT, LEASE, Clock, ClockedRedisLedger, Reporter
 
 TOLERANCE = 1e-6
 """Seconds: Redis reckons in milliseconds, and both in floating-point numbers."""
@@ -26,22 +28,19 @@ LIMIT = 12
 QUOTAS = (
     Bound("user", 3, oldest=True), Bound("address", 5, rate=2.0, burst=4), Bound("pending", None, 0.2),
 )  # fmt: skip
-OTHER_QUOTAS = (Bound("user", 2, oldest=True), Bound("address", 5, rate=1.0, burst=6), Bound("pending", None, 0.3))
+OTHER_QUOTAS = (Bound("user", 2, oldest=True), Bound("address", 5, rate=1.0, burst=6), Bound("pending", 3))
 GROUPS = ("", "anonymous", "member", "staff", "exempt")
-STEPS = st.lists(
-    st.tuples(
-        st.sampled_from(
-            ["claim"] * 4 + ["drop", "pass", "pass", "die", "goodbye", "repeat", "lost", "lost", "retell", "order"]
-            + ["knock"] * 5 + ["control", "drain", "obey", "look", *["count"] * 3]
-        ),
-        st.integers(0, 3),
-        st.integers(0, 6),
-        st.sampled_from([1, 250, 499, 500, 999, 1000, 1001, 2500, 7000]),
-        st.booleans(),
+STEP = st.tuples(
+    st.sampled_from(
+        ["claim"] * 4 + ["drop", "pass", "pass", "die", "lapse", "goodbye", "repeat", "lost", "lost", "retell", "order"]
+        + ["knock"] * 5 + ["control", "drain", "obey", "look", *["count"] * 3, "flush", "save", "fall_back", "retire"]
     ),
-    min_size=5,
-    max_size=40,
+    st.integers(0, 3),
+    st.integers(0, 6),
+    st.sampled_from([1, 250, 499, 500, 999, 1000, 1001, 2500, 7000]),
+    st.booleans(),
 )  # fmt: skip
+STEPS = st.lists(STEP, min_size=15, max_size=40)
 
 
 def comparable(reply: Reply) -> dict:
@@ -66,7 +65,8 @@ def numbers(reply: Reply) -> dict:
 
 
 def pictured(reading: Reading, unsaid: Container[str] = ()) -> dict:
-    """A reading as it is compared; times in whole milliseconds, and without the settings of workers in ``unsaid``."""
+    """A reading as it is compared; times in whole milliseconds, and without the settings of workers in ``unsaid``: what
+    lease these have, Redis does not know."""
     workers = {
         each.worker: replace(
             each,
@@ -75,6 +75,7 @@ def pictured(reading: Reading, unsaid: Container[str] = ()) -> dict:
             settings="" if each.worker in unsaid else each.settings,
         )
         for each in reading.workers
+        if each.worker not in unsaid or each.silence < LEASE
     }
     return {
         **{name: getattr(reading, name) for name in Reading.__slots__},
@@ -87,6 +88,14 @@ def pictured(reading: Reading, unsaid: Container[str] = ()) -> dict:
 def same(memory: dict, redis: dict) -> None:
     unlike = {name: (value, redis[name]) for name, value in memory.items() if value != redis[name]}
     assert not unlike, f"memory and Redis say {unlike}"
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """What two ledgers have stored of a pool."""
+
+    memory: Pool | None
+    redis: dict[bytes, bytes]
 
 
 class Both:
@@ -125,10 +134,39 @@ class Both:
         await self.compare_readings(pool)
         return said
 
+    async def flush(self, pool: str) -> None:
+        """Lose all data of a pool."""
+        await self.restore(pool, Saved(None, {}))
+
+    async def save(self, pool: str) -> "Saved":
+        memory, redis = self.ledgers
+        dumps = {name: await redis._redis.dump(name) for name in await self._keys(pool)}
+        return Saved(copy.deepcopy(memory._pools.get((memory._settings.prefix, pool))), dumps)
+
+    async def restore(self, pool: str, saved: "Saved") -> None:
+        """Go back to what was saved, as a replica that takes over goes back."""
+        memory, redis = self.ledgers
+        memory._pools.pop((memory._settings.prefix, pool), None)
+        if saved.memory is not None:
+            memory._pools[memory._settings.prefix, pool] = copy.deepcopy(saved.memory)
+        if names := await self._keys(pool):
+            await redis._redis.delete(*names)
+        for name, dump in saved.redis.items():
+            await redis._redis.restore(name, 0, dump)
+        await self.compare_readings(pool)
+        await self.compare_pasts(pool)
+
+    async def _keys(self, pool: str) -> list[bytes]:
+        """The keys of a pool in Redis, without the time of the test."""
+        redis = self.ledgers[1]
+        names = [name async for name in redis._redis.scan_iter(match=redis._key(pool, "*"), count=1000)]
+        return [name for name in names if not name.endswith(b":now")]
+
     async def compare_readings(self, pool):
         memory, redis = [(await ledger.read((pool,)))[0] for ledger in self.ledgers]
         # The record of a worker does not say its settings, if all had the same when it was written.
-        unsaid = {each.worker for each in redis.workers if not each.settings or len(redis.settings) == 1}
+        said = {each.worker for each in redis.workers if each.settings and len(redis.settings) > 1}
+        unsaid = {each.worker for each in (*memory.workers, *redis.workers)} - said
         same(pictured(memory, unsaid), pictured(redis, unsaid))
 
     async def compare_pasts(self, pool):
@@ -173,12 +211,14 @@ def asked(number: int) -> Ask:
 
 
 class World:
-    """Four workers of one pool, and a clock of whole milliseconds; if ``mixed``, with two kinds of settings."""
+    """Four workers of one pool, and a clock of whole milliseconds; each third one is an ``other``, with settings of
+    its own, which are those of another two ledgers."""
 
-    def __init__(self, both: Both, clock: Clock, *, shared: bool, rate: float | None, mixed: bool = False) -> None:
-        self.both, self.clock, self.shared, self.mixed = both, clock, shared, mixed
-        self.pool, self.born, self.orders = uuid.uuid4().hex, 0, 0
-        self.terms = Terms(rate, 3, 2.0) if rate else Terms()
+    def __init__(self, both: Both, other: Both | None, clock: Clock, *, shared: bool, terms: Terms) -> None:
+        self.both, self.other, self.clock, self.shared = both, other, clock, shared
+        self.pool, self.born = uuid.uuid4().hex, 0
+        self.losses, self.saved = 0, None
+        self.terms = terms
         self.controls = NOTHING_SET
         self.tickets: list[Ticket] = []
         """The last ones that clients have been given."""
@@ -187,16 +227,17 @@ class World:
 
     def start(self):
         self.born += 1
-        is_other = self.mixed and self.born % 3 == 0
+        is_other = self.other is not None and self.born % 3 == 0
+        both = self.other if self.other is not None and is_other else self.both
         options = {"pool": self.pool, "limit": LIMIT - 3 * is_other}
         if self.shared:
             quotas = OTHER_QUOTAS if is_other else QUOTAS
-            worker = Member(self.both, f"{self.born:x}", self.clock, quotas=quotas, **options)
+            worker = Member(both, f"{self.born:x}", self.clock, quotas=quotas, **options)
         else:
-            worker = Reporter(self.both, f"{self.born:x}", **options)
+            worker = Reporter(both, f"{self.born:x}", **options)
         terms = replace(self.terms, rate=self.terms.rate and self.terms.rate / (1 + is_other))
         worker.last = replace(worker.last, terms=terms, warn_at=0.7 - 0.2 * is_other)
-        worker.began = self.clock.now
+        worker.began, worker.losses = self.clock.now, 0
         self.counters[worker.last.worker] = Counter()
         return worker
 
@@ -204,19 +245,30 @@ class World:
         """Let a first worker come and go, and the time pass in which Redis settles over an empty pool."""
         await settle(self.both, self.clock, type(self.workers[0]), self.pool, self.workers[0].last)
 
-    async def report(self, worker, number=0, **changes):
+    async def report(self, worker, number=0, *, is_lost=False, **changes):
+        """Report, and hear the reply unless it ``is_lost``."""
         changes["counters"] = dict(self.counters[worker.last.worker])
         changes["age"] = round(self.clock.now - worker.began, 3)
         changes["controls"] = changes.get("controls", self.controls)
+        changes["allowance"] = worker.last.held + number // 2
+        before = worker.last
         if not self.shared:
             reply = await worker.say(worker.last.held, number, **changes)
             worker.last = replace(worker.last, held=worker.last.held + reply.granted)
         else:
-            reply = await worker.claim(*map(asked, range(number)), **changes)
+            heard = worker.heard
+            reply = await worker.claim(*map(asked, range(number)), parts=number % 4, **changes)
+        worker.losses = self.losses
+        if is_lost:
+            worker.last = replace(worker.last, version=before.version)
+            if self.shared:
+                worker.heard, worker.told = heard, {*worker.claims}
+            return
         self.give_tickets(reply, number, changes.get("shown", ()))
         if reply.controls:
             self.controls = reply.controls
-        worker.last = replace(worker.last, settings=reply.settings)
+        heard = {"settings": reply.settings, "level": reply.level, "acknowledged": changes["counters"]}
+        worker.last = replace(worker.last, **heard)
 
     def give_tickets(self, reply, number, shown):
         """To the refused: the same ones with another time, or new ones."""
@@ -252,10 +304,26 @@ class World:
         if act is not None:
             await act(worker, place, number, milliseconds, beat)
             return
-        before = (worker.heard, worker.told) if self.shared else None
-        await self.report(worker, number if what in ("claim", "lost") else 0, beat=beat)
-        if what == "lost" and self.shared:
-            worker.heard, worker.told = before[0], before[1] | {*worker.claims}
+        is_lost = what == "lost"
+        await self.report(worker, number if what == "claim" or is_lost else 0, beat=beat, is_lost=is_lost)
+
+    async def do_flush(self, worker, place, number, milliseconds, beat):
+        self.losses += 1
+        await self.both.flush(self.pool)
+
+    async def do_save(self, worker, place, number, milliseconds, beat):
+        self.saved = await self.both.save(self.pool)
+
+    async def do_fall_back(self, worker, place, number, milliseconds, beat):
+        """Lose what has happened since the pool was saved, or at least one report."""
+        saved = self.saved or await self.both.save(self.pool)
+        await self.report(worker, number, beat=beat)
+        self.losses, self.saved = self.losses + 1, None
+        await self.both.restore(self.pool, saved)
+
+    async def do_retire(self, worker, place, number, milliseconds, beat):
+        """Another worker of its process has taken its place: it asks for no more, and holds what it has."""
+        await self.report(worker, beat=beat, retired=True)
 
     async def do_pass(self, worker, place, number, milliseconds, beat):
         self.clock.now = round(self.clock.now + milliseconds / 1000, 3)
@@ -274,6 +342,12 @@ class World:
         await self.report(other, gone=gone)
         other.last = replace(other.last, gone=())
 
+    async def do_lapse(self, worker, place, number, milliseconds, beat):
+        """A worker is taken for gone, and lives."""
+        other = self.workers[place - 1]
+        await self.report(other, gone=(worker.last.worker,))
+        other.last = replace(other.last, gone=())
+
     async def do_goodbye(self, worker, place, number, milliseconds, beat):
         if self.shared:
             worker.held, worker.told = 0, {*worker.claims}
@@ -284,9 +358,12 @@ class World:
         self.workers[place] = self.start()
 
     async def do_repeat(self, worker, place, number, milliseconds, beat):
-        if worker.last.seq:
+        """A report that was applied is repeated, unless its worker was forgotten since."""
+        (reading,) = await worker.ledger.ledgers[0].read((self.pool,))
+        is_counted = worker.last.worker in {each.worker for each in reading.workers}
+        if is_counted and worker.losses == self.losses:
             with pytest.raises((OutOfOrder, Forgotten)):
-                await self.both.reconcile(self.pool, worker.last)
+                await worker.ledger.reconcile(self.pool, worker.last)
 
     async def do_retell(self, worker, place, number, milliseconds, beat):
         """Tell all claims, as a worker must that has been told to and is told to again."""
@@ -303,7 +380,7 @@ class World:
         drain = Drain((EVERYBODY, worker.last.worker, "host")[number % 3], 1.5, "kim", 2.0)
         chosen = (
             {"limit": order(2 * place)}, {"limit": order(2 * place, over=True)}, {"paused": order(1)},
-            {"dry_run": order(1)}, {"drains": (drain,)}, {},
+            {"dry_run": order(1), "drains": (drain,)}, {"drains": (drain,)}, {},
         )[number % 6]  # fmt: skip
         version = (await self.both.ledgers[0].read((self.pool,)))[0].controls.version
         assert await self.both.control(self.pool, Controls(**chosen), version - (number == 6)) is (number != 6)

@@ -23,9 +23,10 @@ function claims.check(own_epoch, their_epoch)
   return claims.sum ~= nil
 end
 
--- Whether claims under the name of this worker, which was forgotten, are still to be given back.
-function claims.is_owed()
-  return books.next_dead(report.worker) ~= nil or redis.call('HLEN', key.own) > 2
+-- Whether this worker was forgotten, and its turn to be swept up has yet to come: its claims of this epoch are still to be
+-- given back, or those that it told now would be.
+function claims.is_dead(is_current)
+  return books.next_dead(report.worker) ~= nil or (is_current and redis.call('HLEN', key.own) > 2)
 end
 
 -- Begin a new epoch.
@@ -45,9 +46,9 @@ function claims.open()
   local their_epoch = claims.sweeps and books.own(shared.sweep, key.swept)
   local is_right = claims.check(own_epoch, their_epoch)
   local is_current = own_epoch and own_epoch == claims.epoch
-  if is_right and is_current and not pool.is_known and not clock.is_fresh then
-    if claims.is_owed() then return false end
-    own_epoch, is_current = nil, false
+  if is_right and not pool.is_known and not clock.is_fresh then
+    if claims.is_dead(is_current) then return false end
+    if is_current then own_epoch, is_current = nil, false end
   end
   local is_lost = (pool.is_known and not own_epoch) or (is_current and pool.was.seq < shared.heard)
     or (claims.sweeps and not their_epoch)

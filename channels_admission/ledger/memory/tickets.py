@@ -76,9 +76,10 @@ class Presented:
     ) -> tuple[Turn, ...]:
         """The answers to the ``refused``; ``waits`` says for so many that are due how long each waits."""
         due = [each for each in self._due if each in refused]
+        turns = tuple(map(Turn, due, waits(len(due))))
         early = [Turn(each, self._left(ticket, low)) for each, ticket in self._early.items() if each in refused]
         spent = [Turn(each, None) for each in self._spent if each in refused]
-        return (*map(Turn, due, waits(len(due))), *early, *spent)
+        return (*turns, *early, *spent)
 
     def _left(self, ticket: Ticket, low: float) -> float:
         """What is left of a ticket's time. One that will come later than that is expected then."""

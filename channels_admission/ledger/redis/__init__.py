@@ -1,9 +1,10 @@
 """The Redis ledger. Only this folder imports ``redis``.
 
-A pool lives in ``PREFIX:{pool}:counts``, ``…:leases``, ``…:seconds``, ``…:minutes``, ``…:controls``, for each home of
-workers ``…:home:TOKEN``, and where clients show tickets ``…:tickets``; where it is shared by quotas or classes, also in
-``…:claims``, for each worker ``…:claims:WORKER``, where a quota has a rate ``…:attempts``, and where its oldest
-connection gives way ``…:holders``. The hash tag keeps them in one slot of a cluster.
+A pool has the keys ``PREFIX:{pool}:counts``, ``…:leases``, ``…:seconds``, ``…:minutes``, ``…:controls``, and
+``…:home:TOKEN`` for each host and process namespace, and where clients show tickets ``…:tickets``. A pool that is
+shared by quotas or classes also has ``…:claims``, ``…:claims:WORKER`` for each worker, ``…:attempts`` if a quota has a
+rate, and ``…:holders`` if a quota evicts its oldest connection. The hash tag keeps all of them in one slot of a
+cluster.
 """
 
 import hashlib
@@ -91,7 +92,7 @@ class RedisLedger:
             if not is_exhausted(error):
                 raise
         await self._drop_connections()
-        # At the last moment: the server accepts connections on the same event loop, and takes what is free.
+        # Not earlier: the server accepts connections on the same event loop, and takes what is free.
         reserve.let_go(LENT)
         try:
             return await self._run(script, keys, arguments)

@@ -54,7 +54,7 @@ class RedisClusterLedger(RedisLedger):
 
     @asynccontextmanager
     async def _informed(self) -> AsyncIterator[Any]:
-        """The client, told who is where: before that, it would ask anybody."""
+        """The client, once it knows the nodes of all slots; before that, it would ask any node."""
         client = self._redis
         try:
             await client.initialize()
@@ -70,7 +70,7 @@ class RedisClusterLedger(RedisLedger):
         return await super()._fault(error)
 
     async def _drop_connections(self) -> None:
-        """Go on with a client that asks again who is where: one that has met a fault may know it wrongly."""
+        """Go on with a client that asks for the nodes again: after a fault, what the old one knows may be wrong."""
         client = self._redis
         self._redis = self._client([(node.host, node.port) for node in client.get_nodes()])
         self._abandon(client)
@@ -86,7 +86,7 @@ class RedisClusterLedger(RedisLedger):
 
 
 async def _close(client: RedisCluster) -> None:
-    # It closes nothing by itself while it wants to be told again who is where.
+    # The client closes nothing by itself while it is about to ask for the nodes again.
     for node in (*client.get_nodes(), *client.nodes_manager.startup_nodes.values()):
         with suppress(RedisError, OSError):
             await node.disconnect()

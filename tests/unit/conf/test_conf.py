@@ -35,7 +35,7 @@ DEFAULTS = {
     "status_token": None,
     "alerts": Recipients(),
     "drain_on_stop": None,
-    "entrance_wait": 2.0,
+    "entrance_wait": 4.0,
     "pressure": {
         "lag": Watch("lag", None, Thresholds(0.1, 0.5)),
         "memory": Watch("memory", None, Thresholds(0.85, 0.95)),

@@ -3,7 +3,6 @@
 from dataclasses import replace
 
 import pytest
-import redis
 
 from channels_admission.core import agreement
 from channels_admission.core.agreement import (
@@ -249,27 +248,31 @@ async def test_however_many_settings_there_are_the_strictest_holds(open_ledger, 
             assert view.limit == 10 or round_ == 0
 
 
-# Redis alone
+# After a loss of data, which memory has in tests only
 
 
 @pytest.fixture
-async def fast_and_slow(admission, redis_server, clock):
-    fast = ClockedRedisLedger(admission(LEASE=LEASE, HEARTBEAT=HEARTBEAT, LEDGER=redis_server.url), clock)
-    slow = ClockedRedisLedger(admission(**SLOW, LEDGER=redis_server.url), clock)
-    with redis.Redis.from_url(redis_server.url) as client:
-        yield Reporter(fast, "a", limit=50), Reporter(slow, "b", limit=50, pid=2), client
-    await fast.aclose()
-    await slow.aclose()
+def fast_and_slow(open_ledger, monkeypatch):
+    monkeypatch.setattr(MemoryLedger, "volatile", True)
+    return Reporter(open_ledger(), "a", limit=50), Reporter(open_ledger(**SLOW), "b", limit=50, pid=2)
+
+
+async def forget(ledger):
+    """Lose all data."""
+    if isinstance(ledger, MemoryLedger):
+        ledger._pools.clear()
+    else:
+        await ledger._redis.delete(*[name async for name in ledger._redis.scan_iter(f"{ledger._settings.prefix}:*")])
 
 
 async def test_the_settling_time_covers_the_slowest_heartbeat_about(fast_and_slow, clock):
-    fast, slow, client = fast_and_slow
+    fast, slow = fast_and_slow
     await slow.say()
     clock.now += 20
     await slow.say(wanted=40)
     view = await fast.say()
     assert numbers_of(view.settings)["beat"] == 10_000
-    client.delete(*client.keys(f"{fast.ledger._settings.prefix}:*"))
+    await forget(fast.ledger)
     granted = 0
     for _ in range(14):
         view = await fast.say(held=granted, wanted=60, allowance=0, settings=view.settings)
@@ -284,7 +287,7 @@ async def test_the_settling_time_covers_the_slowest_heartbeat_about(fast_and_slo
 
 
 async def test_a_slower_heartbeat_heard_later_extends_the_settling_time(fast_and_slow, clock):
-    fast, slow, _ = fast_and_slow
+    fast, slow = fast_and_slow
     await fast.say()
     clock.now += HEARTBEAT
     await slow.say()
@@ -299,7 +302,7 @@ async def test_a_slower_heartbeat_heard_later_extends_the_settling_time(fast_and
 
 
 async def test_a_fast_worker_outlives_an_outage_that_a_slow_one_ends(fast_and_slow, clock):
-    fast, slow, _ = fast_and_slow
+    fast, slow = fast_and_slow
     await fast.say()
     await slow.say()
     clock.now += 600
@@ -307,17 +310,20 @@ async def test_a_fast_worker_outlives_an_outage_that_a_slow_one_ends(fast_and_sl
     assert not (await fast.say()).lapsed
 
 
+# Redis alone
+
+
 @pytest.mark.parametrize(
     "stored",
     ["", "x", "9" * 99, "1|2|3;", ";" * 99, "x" * 20_000, "99999999999999|ffffffff|limit=1;",
      "99999999999999|da39a3ee|;"],
 )  # fmt: skip
-async def test_damaged_settings_are_dropped_and_heal(fast_and_slow, clock, stored):
-    fast, _, client = fast_and_slow
+async def test_damaged_settings_are_dropped_and_heal(in_redis, clock, stored):
+    fast = Reporter(in_redis, "a", limit=50)
     await fast.say()
     clock.now += 2 * HEARTBEAT
     await fast.say()
-    client.hset(fast.ledger._key("default", "counts"), "#settings", stored)
+    await in_redis._redis.hset(in_redis._key("default", "counts"), "#settings", stored)
     (reading,) = await fast.ledger.read(("default",))
     assert reading.settings == {}
     assert (await fast.say()).limit == 50

@@ -214,8 +214,8 @@ def test_those_who_connect_at_no_cost_go_in_at_once(herd):
 def test_a_cost_that_comes_late_is_seen_before_more_go_in(herd):
     async def test(herd):
         times = await herd.all_stay(150)
-        assert herd.longest <= 3 * START * BURN
-        assert times[-1] < 2 * 150 * BURN
+        assert herd.longest < 1.01 * START * BURN
+        assert times[-1] < 1.5 * 150 * BURN
 
     herd(test, query_then_burn)
 
@@ -274,7 +274,7 @@ def test_the_speed_of_a_herd_is_reported_for_a_while_after_its_last_wait(herd, m
         await asyncio.sleep(1.5)
         assert herd.limiter.state.begin_report().speed == 0
 
-    herd(test, burn)
+    herd(test, burn, ENTRANCE_WAIT=4)
 
 
 def test_nobody_waits_longer_than_the_bound(herd):

@@ -44,7 +44,7 @@ CLASSIFY = "support.users.rank"
 
 
 def claimed(limiter) -> int:
-    return len(MemoryLedger._pools[limiter.settings.prefix, "default"].claims)
+    return len(MemoryLedger._pools[limiter.settings.prefix, "default"].claims.sums)
 
 
 async def test_each_user_has_a_quota_of_its_own(opened):
@@ -198,7 +198,7 @@ async def test_a_dry_run_counts_claims_beyond_their_quota_and_gives_them_back(op
         assert limiter.state.counters["dry:quota:user"] == 4
         assert list(limiter.state.claims._held.values()) == [6]
         await eventually(lambda: not limiter.state.unreported)
-        assert list(MemoryLedger._pools[limiter.settings.prefix, "default"].claims.values()) == [6]
+        assert list(MemoryLedger._pools[limiter.settings.prefix, "default"].claims.sums.values()) == [6]
         for slot in slots:
             slot.release()
         await eventually(lambda: claimed(limiter) == 0)
@@ -212,7 +212,7 @@ async def test_claims_taken_while_the_ledger_is_away_are_told_when_it_is_back(op
         assert why(slots) == [""] * 3
         slots.pop().release()
         await eventually(lambda: not limiter.state.away and not limiter.state.unreported)
-        assert list(MemoryLedger._pools[limiter.settings.prefix, "default"].claims.values()) == [1, 1]
+        assert list(MemoryLedger._pools[limiter.settings.prefix, "default"].claims.sums.values()) == [1, 1]
         for slot in slots:
             slot.release()
         await eventually(lambda: claimed(limiter) == 0)
