@@ -101,6 +101,8 @@ SPREAD = 300
 """Most seconds over which the handshakes of a late report are spread."""
 LONGEST_MOMENT = 68
 """Most bytes of a second or a minute as text; the reasons without room share a name."""
+LEASES_PER_CALL = 4
+"""Workers whose lease one call looks at; more, where the lease of one of them has run out."""
 REAPED_PER_CALL = 100
 """Most workers that one call forgets."""
 SWEPT_PER_CALL = 200

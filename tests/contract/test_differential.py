@@ -1,7 +1,7 @@
 """Memory and Redis give the same replies to the same reports, in any order of what happens to four workers.
 
-Redis looks at four leases in a call, so four workers are forgotten by both ledgers in the same call. Both lose all data
-of the pool at times, or go back to what they had stored before. ``DIFFERENTIAL_EXAMPLES`` sets the number of examples.
+Both lose all data of the pool at times, or go back to what they had stored before. ``DIFFERENTIAL_EXAMPLES`` sets the
+number of examples.
 """
 
 import asyncio

@@ -1,13 +1,12 @@
 -- leases: the queue of all workers, of whom each call looks at the first and forgets those whose lease has run out.
 
 local leases = {
-  LOOKED_AT = 4,  -- more, where one of them has run out
   ends = {}, with_claims = {}, gone = {[report.worker] = true}, freed = 0, leaving = 0, drained = 0, slowed = 0,
 }
 
 function leases.load()
   leases.workers = redis.call('LLEN', key.leases)
-  leases.looked_at = redis.call('LRANGE', key.leases, 0, leases.LOOKED_AT - 1)
+  leases.looked_at = redis.call('LRANGE', key.leases, 0, const.LEASES_PER_CALL - 1)
 end
 
 -- Look at the records of the first in the queue, which stand in `sealed` after this worker's, at a `time` of the pool's

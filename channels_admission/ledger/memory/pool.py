@@ -8,7 +8,7 @@ from ...core.counters import Reason
 from ...core.overrides import NOTHING_SET, Controls, Drain
 from ...core.protocol import Neighbour, Report, Terms
 from ...core.rate import Pace
-from ..base import REAPED_PER_CALL
+from ..base import LEASES_PER_CALL, REAPED_PER_CALL
 from ..history import Rings
 from .agreement import Agreement
 from .claims import Claims, Own
@@ -34,6 +34,7 @@ class Entry:
 @dataclass(slots=True)
 class Pool:
     entries: dict[str, Entry] = field(default_factory=dict)
+    """The workers, in the order in which their leases are looked at."""
     counters: Counter[str] = field(default_factory=Counter)
     claims: Claims = field(default_factory=Claims)
     attempts: Buckets = field(default_factory=Buckets)
@@ -62,11 +63,21 @@ class Pool:
 
     def reap(self, report: Report) -> None:
         """Forget the workers whose lease has run out, and those of this host whose process is gone."""
-        dead = [name for name, entry in self.entries.items() if entry.expires <= self.clock.time]
         known_gone = [name for name in report.gone if name in self.entries]
-        for name in sorted(dead[:REAPED_PER_CALL] + known_gone):
+        for name in sorted(self._dead() + known_gone):
             if name != report.worker:
                 self.forget(name)
+
+    def _dead(self) -> list[str]:
+        """Look at the leases of the first workers, which are the last from now on: those whose lease has run out."""
+        names, dead = list(self.entries), list[str]()
+        for place, name in enumerate(names[: LEASES_PER_CALL + REAPED_PER_CALL]):
+            if len(dead) == REAPED_PER_CALL or (place >= LEASES_PER_CALL and not dead):
+                break
+            entry = self.entries[name] = self.entries.pop(name)
+            if entry.expires <= self.clock.time:
+                dead.append(name)
+        return dead
 
     def forget(self, worker: str) -> None:
         entry = self.entries.pop(worker, None)
