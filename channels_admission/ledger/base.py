@@ -33,6 +33,12 @@ its storage, it promises after every call:
    A quota whose oldest connection gives way is exceeded by as many as are known to be older, never twofold; each
    answer says how many of the worker's oldest connections are beyond the maximum, until they are counted no more.
 9. A refusal stores nothing else of its own, and a pool nobody uses disappears.
+   What refused clients are promised is counted in the pool's line (:mod:`~.core.line`), of bounded size. Tickets that
+   are due are granted first, in the order of their places; others get what is not kept for those that are expected,
+   a tenth at least in each grace. A ticket passes no limit, quota or share. It is good once: (place, number) is
+   remembered until no copy can be in time, and of copies in one report one counts. A refused handshake with a ticket
+   keeps its place and takes no retry time: it is told what is left of its time, a short wait where it is due, and in a
+   paused or settling pool one of the schedule. Without that, its ticket was spent.
 10. What operators have set holds from the moment it is set, and while it is set it does not disappear. A report
    that knows newer controls brings them back, where the ledger has lost its data.
    An order ends when it is done: an enforced limit is a mere one once the total is within it; a drain of all or of a
