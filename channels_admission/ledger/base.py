@@ -47,6 +47,13 @@ Quotas and classes
        longer counted.
     9. A refusal stores nothing else, and a pool without use disappears.
 
+       What refused clients are promised is counted in the pool's line (:mod:`~.core.line`), of bounded size. Tickets
+       that are due are granted first, in the order of their places; others get what is not kept for those that are
+       expected, a tenth at least in each grace. A ticket passes no limit, quota or share. It is good once: (place,
+       number) is remembered until no copy can be in time, and of copies in one report one counts. A refused handshake
+       with a ticket keeps its place and takes no retry time: it is told what is left of its time, a short wait where it
+       is due, and in a paused or settling pool one of the schedule. Without that, its ticket was spent.
+
 Overrides and levels
     10. An override holds as soon as it is set, and stays until it is reset. Where the ledger has lost its data, a
         report that knows newer overrides restores them.

@@ -104,7 +104,7 @@ async def holds_nothing_of_the_dead(ledger, hosts: int) -> None:
     redis, key = ledger._redis, ledger._key
     home = f"home:{0:012x}"
     assert await redis.llen(key("default", "leases")) == 1
-    assert len(await redis.hkeys(key("default", "counts"))) == 1 + 13
+    assert len(await redis.hkeys(key("default", "counts"))) == 1 + 14
     assert await redis.hlen(key("default", home)) == 1
     homes = [name for name in await redis.keys(key("default", "home:*")) if not name.decode().endswith(home)]
     assert len(homes) == hosts - 1

@@ -25,6 +25,8 @@ from support.waiting import eventually
 
 LIMIT, WORKERS, HEARTBEAT, LEASE, QUOTA = 12, 4, 1.0, 10.0, 3
 STEPS_PER_BEAT = 2
+FORGOTTEN = 300.0
+"""Seconds after which nothing is kept any more for clients that were refused."""
 RIGHT_AGAIN = 2
 """Beats after which the counts equal the truth, and everybody may be let in again for whom there is room."""
 CLIENTS = [bytes([97 + number]) * KEY_BYTES for number in range(6)]
@@ -100,6 +102,8 @@ class World:
             while server.slots:
                 server.release()
             server.call()
+        self.clock.now += FORGOTTEN
+        self.calm(1)
         for number, server in zip(range(LIMIT // 2), itertools.cycle(self.servers), strict=False):
             server.call(1, CLIENTS[number // 2] if self.is_shared else None)
         assert self.held == LIMIT // 2
@@ -160,7 +164,7 @@ def survive(world: World, place: Place, value: bytes | None) -> None:
     world.half_fill()
     place.damage(value)
     try:
-        world.rush()
+        world.rush(2 * RIGHT_AGAIN)  # what is kept for those that were refused is free by then
         assert world.held == LIMIT
         world.see_truth()
     except Exception as error:

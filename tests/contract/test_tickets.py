@@ -11,7 +11,7 @@ from channels_admission.core.protocol import Shown, Terms, Turn
 from channels_admission.core.tickets import Ticket
 
 from support.claimants import Claimant, ask, settled
-from support.reports import HEARTBEAT
+from support.reports import HEARTBEAT, LEASE, ClockedRedisLedger, Reporter
 
 RATE = 10.0
 TERMS = Terms(rate=RATE, burst=5, retry_after=(1.0, 60.0))
@@ -115,6 +115,22 @@ async def test_a_ticket_is_good_once(worker, clock):
     reply = await b.say(wanted=9, shown=shown(*[None] * 8, copy._replace(number=2, due=clock.now)))
     assert None not in waits(reply).values()
     assert reply.granted == len(reply.granted_shown) or 8 not in reply.granted_shown
+
+
+async def redeemed_again(a, clock) -> Turn:
+    """The answer to a ticket that was redeemed, in a pool that is full by it."""
+    copy = ticket(clock, -0.5)
+    assert (await a.say(wanted=1, shown=shown(copy))).granted_shown == (0,)
+    (turn,) = (await a.say(held=1, wanted=1, shown=shown(copy))).turns
+    return turn
+
+
+async def test_it_is_noticed_when_a_ticket_is_good_twice(worker, clock, admission, redis_server):
+    assert (await redeemed_again(worker("a", limit=1), clock)).wait is None
+    forgetful = {"tickets.used": "function() return {} end"}
+    ledger = ClockedRedisLedger(admission(LEASE=LEASE, HEARTBEAT=HEARTBEAT, LEDGER=redis_server.url), clock, forgetful)
+    assert (await redeemed_again(Reporter(ledger, "b", limit=1, pool="other"), clock)).wait == 1.0
+    await ledger.aclose()
 
 
 async def test_of_copies_that_are_shown_at_once_one_is_good(worker, clock):

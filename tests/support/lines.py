@@ -20,10 +20,11 @@ HINT, HAMMER, TICKETLESS = "hint", "hammer", "ticketless"
 class MixedHerd:
     """``clients`` by their kind, that come in the first fifth of a second to a pool of ``ledger``.
 
+    Those that keep to the hint come in the first ``over`` seconds.
     ``never``: the chance that a client with a ticket does not return. A slot is held for ``stay`` seconds.
     """
 
-    def __init__(self, ledger, clock, clients, *, rate=None, limit=10**6, stay=1e9, never=0.0, seed=1):
+    def __init__(self, ledger, clock, clients, *, rate=None, limit=10**6, stay=1e9, never=0.0, over=0.2, seed=1):
         self.ledger, self.clock, self.rng, self.never, self.stay = ledger, clock, random.Random(seed), never, stay
         self.terms = Terms(rate, int(rate or 1), 0.0)
         self.began, self.numbers = clock.now, iter(range(10**9))
@@ -43,7 +44,7 @@ class MixedHerd:
         self.count = sum(clients.values())
         for kind, number in clients.items():
             for _ in range(number):
-                self.come(kind, self.rng.random() * 0.2)
+                self.come(kind, self.rng.random() * (over if kind == HINT else 0.2))
 
     def come(self, kind, at, ticket=None):
         heappush(self.coming, (at, next(self.numbers), kind, ticket))

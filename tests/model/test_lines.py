@@ -1,0 +1,70 @@
+"""Mixed herds that come back with tickets, simulated on the memory ledger; and proof that each rule is needed."""
+
+import asyncio
+
+import pytest
+
+from channels_admission.core.line import Line, Promises
+from channels_admission.ledger.memory import MemoryLedger
+
+from support.lines import HAMMER, HINT, TICKETLESS, MixedHerd
+from support.reports import Clock
+
+BURST = RATE = 100
+
+
+@pytest.fixture
+def come(admission):
+    """``come(clients, …)`` lets a herd come, and returns it when all are in."""
+
+    def come(clients, **options) -> MixedHerd:
+        clock = Clock()
+        clock.now = 1_700_000_000.3
+        MemoryLedger.forget_all()
+        ledger = MemoryLedger(admission(LEASE=30, HEARTBEAT=3), clock, clock)
+        return asyncio.run(MixedHerd(ledger, clock, clients, **options).run())
+
+    return come
+
+
+def ideal(number: int) -> float:
+    return (number - BURST) / RATE
+
+
+@pytest.mark.parametrize(
+    ("hint", "hammer", "never"), [(600, 600, 0.0), (60, 1140, 0.0), (1140, 60, 0.0), (600, 600, 0.33), (1200, 0, 0.0)]
+)
+def test_clients_with_tickets_are_back_as_fast_as_the_rate_allows(come, hint, hammer, never):
+    herd = come({HINT: hint, HAMMER: hammer}, rate=RATE, never=never)
+    assert herd.last_of(HINT) <= 1.15 * ideal(1200)
+    assert herd.attempts[HINT] / hint <= 2.2
+    assert herd.correlation() > 0.99
+
+
+def test_in_a_full_pool_clients_with_tickets_are_not_later_than_those_that_hammer(come):
+    herd = come({HINT: 300, HAMMER: 300}, limit=200, stay=3.0)
+    assert herd.last_of(HINT) <= min(1.5 * 6.0, herd.last_of(HAMMER))
+
+
+def test_a_line_longer_than_the_bounds_keeps_its_order(come):
+    herd = come({HINT: 5000, HAMMER: 500}, rate=RATE)
+    assert herd.last_of(HINT) <= 1.15 * ideal(5500)
+    assert herd.correlation() > 0.99
+
+
+def test_clients_that_keep_to_the_hint_without_tickets_are_back_as_fast(come):
+    herd = come({TICKETLESS: 1200}, rate=RATE)
+    assert herd.last_of(TICKETLESS) <= 1.2 * ideal(1200)
+    assert herd.attempts[TICKETLESS] / 1200 <= 2.5
+
+
+def test_it_is_noticed_when_nothing_is_kept(come, monkeypatch):
+    monkeypatch.setattr(Line, "expected", lambda line, now: 0.0)
+    herd = come({HINT: 300, HAMMER: 300}, limit=200, stay=3.0)
+    assert herd.last_of(HINT) > herd.last_of(HAMMER)
+
+
+def test_the_schedule_of_a_herd_that_shows_few_tickets_is_overbooked(come, monkeypatch):
+    assert come({HINT: 60, HAMMER: 1140}, rate=RATE).last_of(HAMMER) <= 1.15 * ideal(1200)
+    monkeypatch.setattr(Promises, "share", 1.0)
+    assert come({HINT: 60, HAMMER: 1140}, rate=RATE).last_of(HAMMER) > 1.15 * ideal(1200)
