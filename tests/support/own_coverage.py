@@ -59,7 +59,6 @@ COVERED_BY = {
     "limiter/connections/ahead": "unit/limiter/connections/test_unanswered.py",
     "limiter/connections/asgi": "unit/test_middleware.py",
     "limiter/connections/slot": "unit/test_middleware.py",
-    "limiter/decisions": "unit/limiter/test_limiter.py",
     "limiter/in_force": "unit/limiter/test_limiter.py",
     "limiter/lookout": "unit/limiter/connections/test_unanswered.py",
     "limiter/news": "unit/limiter/test_limiter.py",

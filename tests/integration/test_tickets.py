@@ -1,0 +1,55 @@
+"""Tickets with real servers: one is good once for all workers, and forged ones take no place."""
+
+import asyncio
+import re
+
+import pytest
+
+from channels_admission import conf
+from channels_admission.core.tickets import Signer, Ticket
+
+from demo.servers import Workers
+from support.clients import Client, enter_many, leave_all, look, shows
+from support.waiting import eventually
+
+LIMIT = 8
+TICKET = re.compile(r"; ticket=([\w-]{24}); retry-after=([\d.]+)$")
+
+
+@pytest.fixture
+def workers(admission, prefix, redis_server):
+    keys = {
+        "MAX_CONNECTIONS": LIMIT, "LEDGER": redis_server.url, "PREFIX": prefix, "HEARTBEAT": 0.5, "LEASE": 5,
+        "RETRY_AFTER": (1, 60),
+    }  # fmt: skip
+    admission(**keys)
+    with Workers("uvicorn", 4, redis_url=redis_server.url, settings=keys) as running:
+        yield running
+
+
+def show(ticket: str) -> str:
+    return f"/ws/echo/?admission_ticket={ticket}"
+
+
+async def test_one_ticket_shown_a_hundred_times_at_once_on_four_workers_admits_one(workers):
+    inside = await enter_many(LIMIT, workers.origins)
+    assert all(client.is_open for client in inside)
+    refused = await enter_many(4, workers.origins)
+    shown = [TICKET.search(client.reason) for client in refused]
+    ticket = min(shown, key=lambda found: float(found[2]))[1]
+    await asyncio.sleep(max(float(found[2]) for found in shown))
+    await leave_all(inside[:1])
+    await eventually(lambda: shows(lambda pool: pool.held == LIMIT - 1))
+    copies = await enter_many(100, workers.origins, path=show(ticket))
+    assert sum(client.is_open for client in copies) == 1
+    await eventually(lambda: shows(lambda pool: (pool.held, pool.redeemed) == (LIMIT, 1)))
+    await leave_all([client for client in inside[1:] + copies if client.is_open])
+
+
+async def test_forged_tickets_take_no_place(workers):
+    inside = await enter_many(LIMIT, workers.origins)
+    forged = ["A" * 24, Signer("other", conf.ticket_secrets()).write(Ticket(0.0, 0.0, 1)), "x" * 5000, "%00"]
+    clients = [await Client.enter(workers.origin, show(ticket)) for ticket in forged]
+    assert {client.code for client in clients} == {1013}
+    assert (await look()).redeemed == 0
+    await leave_all(inside)
