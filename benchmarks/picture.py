@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import matplotlib as mpl
 import numpy as np
@@ -10,6 +11,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, PercentFormatter
 
 from .simulation import Return
+
+if TYPE_CHECKING:
+    from .world import Group
 
 SHOWN = 100
 """Seconds."""
@@ -47,6 +51,31 @@ def draw(returns: Mapping[str, Return], path: Path) -> None:
         figure.get_layout_engine().set(hspace=0.09, w_pad=0.12, h_pad=0.12)
         _draw_back(above, returns)
         _draw_attempts(below, returns)
+        figure.savefig(path, dpi=200, facecolor="white")
+
+
+def draw_mixed(groups: Mapping[str, "Group"], ideal: float, scene: str, path: Path) -> None:
+    """Save the picture of one herd of several rules, by the name of the rule, as ``path``."""
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(8.5, 4.0), layout="constrained")
+        figure.get_layout_engine().set(w_pad=0.12, h_pad=0.12)
+        axes = figure.subplots()
+        _title(axes, "Who is in first, in one herd", scene)
+        longest = max(group.back[-1] for group in groups.values())
+        for name, title, color, y in (
+            ("ticket", "The hint and its ticket", HINT, 0.44),
+            ("hammer", "Every half second", DOUBLING, 0.28),
+            ("hint", "The hint without a ticket", JITTER, 0.12),
+        ):
+            back, weight = groups[name].back, "bold" if name == "ticket" else "normal"
+            share = np.arange(1, len(back) + 1) / groups[name].clients
+            axes.plot(back, share, color=color, linewidth=3 if name == "ticket" else 2, solid_capstyle="round")
+            text = f"{title}\n99 % after {groups[name].until(0.99):.1f} s, {groups[name].per_client:.1f} attempts"
+            _label(axes, ideal * 1.08, y, text, color, fontweight=weight)
+        axes.axvline(ideal, color=SOFT, linewidth=1, linestyle=":")
+        _label(axes, ideal * 1.08, 0.92, f"ideally {ideal:.1f} s", SOFT)
+        axes.set(xlim=(0, longest), ylim=(0, 1.02), ylabel="clients back", xlabel="seconds")
+        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         figure.savefig(path, dpi=200, facecolor="white")
 
 

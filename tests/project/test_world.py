@@ -5,7 +5,7 @@ import pytest
 from benchmarks.world import WITHOUT_ADMISSION, Scene, play
 from channels_admission.core.window import START, TARGET
 
-from demo.returns import echo_figures
+from demo.returns import echo_figures, ideal_by_rate, ideal_by_slots
 
 COST = 0.01
 
@@ -63,3 +63,37 @@ def test_a_herd_that_never_comes_back_ends(monkeypatch):
     outcome = play(Scene({"hammer": 5}, {"MAX_CONNECTIONS": 2}))
     assert (len(outcome.groups["hammer"].back), outcome.until(0.99)) == (2, None)
     assert outcome.per_client == pytest.approx(2 / 5 + 3 / 5 * 11, abs=0.3)
+
+
+@pytest.mark.parametrize(
+    "groups",
+    [
+        {"ticket": 380, "hammer": 20},
+        {"ticket": 200, "hammer": 200},
+        {"ticket": 20, "hammer": 380},
+        {"ticket": 130, "gone": 70, "hammer": 200},
+    ],
+)
+@pytest.mark.simulation
+def test_a_ticket_loses_nothing_to_clients_that_hammer(groups):
+    ticket = play(Scene(groups, {"CONNECT_RATE": 50}, arrive_within=0.5)).groups["ticket"]
+    assert ticket.until(0.99) <= 1.15 * ideal_by_rate(groups, 50)
+    assert ticket.per_client <= 2.1
+
+
+@pytest.mark.simulation
+def test_tickets_of_a_full_pool_go_first():
+    groups = {"ticket": 300, "hammer": 300}
+    found = play(Scene(groups, {"MAX_CONNECTIONS": 200}, arrive_within=0.3, stay=3.0)).groups
+    late = found["ticket"].until(0.99)
+    assert late <= 1.5 * ideal_by_slots(groups, 200, 3.0)
+    assert late <= found["hammer"].until(0.99)
+
+
+@pytest.mark.parametrize(("longest", "order"), [(30, 0.99), (8, 0.95)])
+@pytest.mark.simulation
+def test_a_line_keeps_its_order_and_nearly_where_it_is_longer_than_the_longest_hint(longest, order):
+    groups = {"ticket": 1500, "hint": 150}
+    found = play(Scene(groups, {"CONNECT_RATE": 100, "RETRY_AFTER": (1, longest)}, arrive_within=0.5)).groups
+    assert found["ticket"].until(0.99) <= 1.15 * ideal_by_rate(groups, 100)
+    assert found["ticket"].order > order
