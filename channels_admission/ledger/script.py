@@ -29,6 +29,7 @@ from .base import (
     MINUTES,
     REAPED_PER_CALL,
     SECONDS,
+    SETTLING,
     SPREAD,
     SWEPT_PER_CALL,
 )
@@ -82,6 +83,7 @@ CONSTANTS: Mapping[str, Any] = {
     "GREATEST": dict.fromkeys(sorted(GREATEST), True),
     "MOST_SETTINGS": MOST_SETTINGS,
     "LONGEST_SETTINGS": LONGEST_SETTINGS,
+    "SETTLING": SETTLING,
     "SECONDS": SECONDS,
     "MINUTES": MINUTES,
     "SPREAD": SPREAD,
