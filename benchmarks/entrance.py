@@ -7,67 +7,30 @@ a line for each. The clients know nothing but the hint; a process of its own tal
 import argparse
 import asyncio
 import json
-import subprocess
-import sys
-import time
 from collections.abc import Sequence
 from statistics import median
 from typing import Any
 
 import psutil
 
-from .crowd import HOST, Client, request
+from .crowd import HOST
 from .returning import OTHER_FILES, Herd
+from demo.beside import beside
 from demo.clients import allow_sockets
-from demo.returns import echo_figures, until
+from demo.returns import until
 from demo.rules import RULES
 from demo.servers import Workers
 from demo.sites import DEFAULTS, WITHOUT_ADMISSION, site
-
-PERIOD = 0.02
-"""Seconds from one echo to the next."""
-
-
-async def talk(port: int, path: str, waits: list[float]) -> None:
-    """Say something every :data:`PERIOD`, and note how long the answer took."""
-    loop = asyncio.get_running_loop()
-    _, client = await loop.create_connection(lambda: Client(request(port, path), True), HOST, port)
-    await client.told
-    while True:
-        began = time.monotonic()
-        await client.echo(b"x")
-        waits.append(time.monotonic() - began)
-        await asyncio.sleep(max(0.0, began + PERIOD - time.monotonic()))
-
-
-async def echo(ports: Sequence[int], path: str) -> None:
-    """Talk to every port until the input has a line, then print how long the answers took."""
-    waits: list[float] = []
-    talks = [asyncio.create_task(talk(port, path, waits)) for port in ports]
-    await asyncio.sleep(0.5)
-    print("ready", flush=True)
-    waits.clear()
-    await asyncio.to_thread(sys.stdin.readline)
-    for each in talks:
-        each.cancel()
-    print(json.dumps(echo_figures(waits)), flush=True)
 
 
 def measure(options: argparse.Namespace, settings: dict[str, Any]) -> dict[str, Any]:
     """One herd: seconds, attempts, the hints told, and the CPU seconds of the workers."""
     with site(options.server, options.workers, {**DEFAULTS, **settings}) as workers:
-        ports = ",".join(map(str, workers.ports))
-        command = [sys.executable, "-m", "benchmarks.entrance", "--echo", ports, "--connected", options.connected]
-        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
-            assert child.stdin is not None
-            assert child.stdout is not None
-            child.stdout.readline()
+        connected = [f"ws://{HOST}:{port}{options.connected}" for port in workers.ports]
+        with beside(connected) as waits:
             before = _used(workers)
             herd = asyncio.run(_run(workers.ports, options))
             used = _used(workers) - before
-            child.stdin.write("\n")
-            child.stdin.flush()
-            waits = json.loads(child.stdout.readline())
     reached = {f"{share} %": until(share / 100, herd.times(), options.clients) for share in (50, 99)}
     hints = [min(herd.hints), median(herd.hints), max(herd.hints)] if herd.hints else []
     attempts = sum(client.attempts for client in herd.clients) / options.clients
@@ -100,11 +63,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60, help="the longest to watch")
     parser.add_argument("--stay", type=float, help="seconds after which each of the herd leaves again")
     parser.add_argument("--settings", action="append", type=json.loads, help="as JSON; may be given several times")
-    parser.add_argument("--echo", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.echo:
-        asyncio.run(echo([int(port) for port in options.echo.split(",")], options.connected))
-        return
     allow_sockets(options.clients, OTHER_FILES)
     for settings in options.settings or [WITHOUT_ADMISSION, {}]:
         found = measure(options, settings)

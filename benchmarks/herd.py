@@ -19,6 +19,7 @@ from .simulation import Return, simulate
 from demo import options
 from demo.returns import echo_figures, ideal_by_rate, ideal_by_slots
 from demo.rules import RULES
+from demo.sites import WITHOUT_ADMISSION
 
 if TYPE_CHECKING:
     from .world import Outcome
@@ -32,7 +33,7 @@ MIXED_ONLY = ("ticket", "hammer", "gone")
 """Rules that say something in a mixed herd only."""
 ARRIVE_WITHIN = 0.5
 """Seconds over which the first attempts of a mixed herd are spread."""
-SETTINGS = {"without admission": {"ENABLED": False}, "defaults": {}}
+SETTINGS = {"without admission": WITHOUT_ADMISSION, "defaults": {}}
 
 
 def table(returns: list[Return]) -> Iterator[str]:

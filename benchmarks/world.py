@@ -40,7 +40,6 @@ HOPS = 3
 """Turns of the event loop from a message to its consumer, and from a handshake to its ``connect()``."""
 LIMIT = 900.0
 """A herd that is not back by then is not back."""
-WITHOUT_ADMISSION = {"ENABLED": False}
 PREFIXES = itertools.count()
 
 

@@ -27,17 +27,17 @@ UNANSWERED = 0.25
 """Seconds of short turns after which the window grows without an answer: consumers may take their time to accept."""
 QUIET = 5
 """Every so many turns, if they are long, one is measured without newcomers."""
-CLUMPS = 4
-"""Into how many parts the newcomers of a full turn are spread, as far as they can be."""
-HASTE = 2.0
-"""How much faster newcomers go in than they were answered, so that the worker is never idle for want of them. Gain and
-greatest rate of late are those of BBR (Cardwell et al., 2016)."""
-SAMPLED, LATELY = 0.1, 10
-"""Seconds over which it is measured how fast newcomers are answered, and how many of these measures count."""
 SEVERAL = 2 * QUIET
 """Turns after which it is known what they take without newcomers."""
 RISE = 0.5
 """The most of such a turn by which the measure rises at a time: something else may have made it long."""
+CLUMPS = 4
+"""The number of parts into which the newcomers of a full turn are spread."""
+HASTE = 2.0
+"""How much faster newcomers go in than they were answered, so that the worker is not idle for want of them. Gain and
+greatest rate of late are those of BBR (Cardwell et al., 2016)."""
+SAMPLED, LATELY = 0.1, 10
+"""Seconds over which the rate of answers is measured, and how many of these measures count."""
 
 
 class Pacer:

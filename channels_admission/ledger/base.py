@@ -100,6 +100,8 @@ from ..core.protocol import Reply, Report
 from ..core.readings import Past, Reading
 from ..exceptions import LedgerError
 
+SETTLING = 1.5
+"""Heartbeats of the slowest worker for which a pool settles: all are heard within one, and half of one is spare."""
 SECONDS = 900
 """Seconds that a ledger remembers, the current one included."""
 MINUTES = 1440

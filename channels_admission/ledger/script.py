@@ -31,6 +31,7 @@ from .base import (
     MINUTES,
     REAPED_PER_CALL,
     SECONDS,
+    SETTLING,
     SPREAD,
     SWEPT_PER_CALL,
 )
@@ -89,6 +90,7 @@ CONSTANTS: Mapping[str, Any] = {
     "GREATEST": dict.fromkeys(sorted(GREATEST), True),
     "MOST_SETTINGS": MOST_SETTINGS,
     "LONGEST_SETTINGS": LONGEST_SETTINGS,
+    "SETTLING": SETTLING,
     "SECONDS": SECONDS,
     "MINUTES": MINUTES,
     "SPREAD": SPREAD,

@@ -30,7 +30,6 @@ COVERED_BY = {
     "core/quota": "contract/test_ledger.py",
     "core/readings": "unit/management/test_ws_status.py",
     "core/shares": "unit/quotas/test_claims.py",
-    "core/window": "unit/limiter/test_entrance.py",
     "events/messages": "unit/limiter/test_limiter.py",
     "exceptions": "unit/conf/test_conf.py",
     "ledger/__init__": "contract/test_hosts.py",

@@ -55,12 +55,12 @@ function agreement.others(entries, time, is_lost)
   local kept, own = {}, nil
   for _, each in ipairs(entries) do
     each.ends = math.min(each.ends, time + each.numbers.lease)
-    if is_lost then each.ends = time + 1.5 * each.numbers.beat end
+    if is_lost then each.ends = time + const.SETTLING * each.numbers.beat end
     if each.text == report.settings then own = each elseif each.ends > time then kept[#kept + 1] = each end
   end
   local before = is_lost and report.in_force ~= '' and agreement.entry(report.in_force, time)
   if before then
-    before.ends = time + math.min(1.5 * before.numbers.beat, before.numbers.lease)
+    before.ends = time + math.min(const.SETTLING * before.numbers.beat, before.numbers.lease)
     kept[#kept + 1] = before
   end
   return kept, own
@@ -85,7 +85,7 @@ function agreement.reach(entries, time, is_lost)
   local is_slower = #kept > 0 and own.numbers.beat > slowest and was <= time
   slowest = math.max(slowest, own.numbers.beat)
   own.ends = time + own.numbers.lease
-  if report.is_last then own.ends = math.min(was, time + 1.5 * slowest) end
+  if report.is_last then own.ends = math.min(was, time + const.SETTLING * slowest) end
   if own.ends > time or #kept == 0 then kept[#kept + 1] = own end
   agreement.merge(kept)
   local all, parts = {}, {}

@@ -31,7 +31,7 @@ function clock.is_settling()
 end
 
 function clock.settle()
-  clock.settled = math.max(clock.settled, clock.time + math.floor(1.5 * settings.slowest))
+  clock.settled = math.max(clock.settled, clock.time + math.floor(const.SETTLING * settings.slowest))
 end
 
 function clock.read()

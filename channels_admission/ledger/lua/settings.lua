@@ -30,7 +30,7 @@ end
 function settings.stored_text(time)
   if not settings.is_alone then return settings.written end
   local beat = report.heartbeat
-  local ends = report.is_last and math.min(settings.ends, time + 1.5 * beat) or time + report.lease
+  local ends = report.is_last and math.min(settings.ends, time + const.SETTLING * beat) or time + report.lease
   if not report.is_last and math.abs(ends - settings.ends) < beat / 4 then return settings.stored end
   return string.format('%.0f|%s|%s;', ends, report.fingerprint, report.settings)
 end

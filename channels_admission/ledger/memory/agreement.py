@@ -5,7 +5,7 @@ from functools import lru_cache
 
 from ...core import agreement
 from ...core.agreement import LONGEST, MOST_SETTINGS, Numbers, differences, numbers_of, strictest
-from .clock import SETTLING
+from ..base import SETTLING
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,7 @@
 
 from dataclasses import dataclass
 
-SETTLING = 1.5
-"""Heartbeats of the slowest worker for which a pool settles: all are heard within one, and half of one is spare."""
+from ..base import SETTLING
 
 
 @dataclass(slots=True)

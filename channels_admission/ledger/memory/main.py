@@ -5,11 +5,10 @@ from ...core import agreement, levels
 from ...core.counters import ADMITTED, RELEASED, Reason
 from ...core.protocol import Key, Offer, Reply, Report, Turn
 from ...core.rate import Pace, Situation
-from ..base import Forgotten, OutOfOrder
+from ..base import SETTLING, Forgotten, OutOfOrder
 from . import orders
 from .agreement import Said
 from .claims import Own
-from .clock import SETTLING
 from .counters import add, decided, rises
 from .grants import Grant, Granting
 from .pool import Entry, Pool
