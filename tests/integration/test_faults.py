@@ -359,12 +359,15 @@ async def test_a_bad_road_to_redis(stage, sharing, look_at, figures, road_fault)
     web = stage.origins[:2]
     lapses = stage.lapses() + sharing.lapses()
     at_home = await enter_many(RESIDENTS, web) + await enter_many(RESIDENTS, sharing.origins)
-    assert all(client.is_open for client in at_home)
-    await asyncio.sleep(2 * HEARTBEAT)  # so that all workers have seen the room
-    async with Crowd(24, web) as frozen, Crowd(24, sharing.origins) as shared:
-        await asyncio.sleep(0.5)
-        await road_fault(stage.proxy)
-        equal = await asyncio.gather(settle(frozen, freezing, RESIDENTS), settle(shared, lending, RESIDENTS))
+    try:
+        assert all(client.is_open for client in at_home)
+        await asyncio.sleep(2 * HEARTBEAT)  # so that all workers have seen the room
+        async with Crowd(24, web) as frozen, Crowd(24, sharing.origins) as shared:
+            await asyncio.sleep(0.5)
+            await road_fault(stage.proxy)
+            equal = await asyncio.gather(settle(frozen, freezing, RESIDENTS), settle(shared, lending, RESIDENTS))
+    finally:
+        await leave_all(at_home)
     most = (frozen.most + RESIDENTS, shared.most + RESIDENTS)
     slowest = max(frozen.slowest, shared.slowest)
     figures.note(
@@ -378,7 +381,6 @@ async def test_a_bad_road_to_redis(stage, sharing, look_at, figures, road_fault)
     assert frozen.codes.keys() | shared.codes.keys() == {None, 1013}
     assert slowest <= 0.4
     assert stage.lapses() + sharing.lapses() == lapses
-    await leave_all(at_home)
     await eventually(lambda: shows(lambda pool: pool.held == 0))
 
 

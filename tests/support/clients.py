@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -72,18 +73,20 @@ class Crowd:
     def __init__(self, count: int, origins: list[str], seed: int = 1013) -> None:
         self.open_now = self.most = 0
         self.slowest = 0.0
-        """Seconds that the slowest verdict took since :meth:`forget`."""
+        """Seconds that the slowest verdict took since :meth:`forget`, less those in which this process itself stood still."""
         self.codes: Counter[int | None] = Counter()
         """Verdicts: None for a client that was let in, else the close code."""
         self._count, self._origins, self._rng = count, origins, random.Random(seed)
         self._going = asyncio.Event()
         self._leaving = False
+        self._stood_still = 0.0
         self._tasks: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> Self:
         self._going.set()
         origins = (self._origins[number % len(self._origins)] for number in range(self._count))
         self._tasks = [asyncio.ensure_future(self._live(origin)) for origin in origins]
+        self._tasks.append(asyncio.ensure_future(self._watch_the_machine()))
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -105,14 +108,21 @@ class Crowd:
     async def _live(self, origin: str) -> None:
         await asyncio.sleep(self._rng.uniform(0, 0.2))
         while not self._leaving:
+            before = self._stood_still
             client = await Client.enter(origin)
-            self.slowest = max(self.slowest, client.seconds)
+            self.slowest = max(self.slowest, client.seconds - (self._stood_still - before))
             self.codes[client.code] += 1
             if client.is_open:
                 await self._stay_a_moment()
             await client.leave()
             await asyncio.sleep(self._rng.uniform(0.05, 0.2))
             await self._going.wait()
+
+    async def _watch_the_machine(self) -> None:
+        while not self._leaving:
+            due = time.monotonic() + 0.01
+            await asyncio.sleep(0.01)
+            self._stood_still += max(time.monotonic() - due, 0)
 
     async def _stay_a_moment(self) -> None:
         self.open_now += 1
