@@ -73,7 +73,7 @@ class Crowd:
     def __init__(self, count: int, origins: list[str], seed: int = 1013) -> None:
         self.open_now = self.most = 0
         self.slowest = 0.0
-        """Seconds that the slowest verdict took since :meth:`forget`, less those in which this process itself stood still."""
+        """Seconds that the slowest verdict took since :meth:`forget`, less those in which this process stood still."""
         self.codes: Counter[int | None] = Counter()
         """Verdicts: None for a client that was let in, else the close code."""
         self._count, self._origins, self._rng = count, origins, random.Random(seed)
