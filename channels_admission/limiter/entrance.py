@@ -4,35 +4,23 @@ A reply of the ledger may admit hundreds of handshakes at once. If all of them s
 serve no other connection until the last one has connected. So only as many go in as the
 :class:`~..core.window.Window` has room for; the next ones follow after a turn in which the event loop, and the thread
 that runs sync code, have served the other connections.
-
-A turn of the event loop is a timer that is late by what ran meanwhile. A turn of the thread is an empty call that
-comes back when the calls before it are done.
 """
 
 import asyncio
 import math
 from collections import OrderedDict
-from concurrent.futures import Future
-from contextlib import suppress
 from contextvars import Context
 from heapq import heappop, heappush
 from itertools import islice
 from typing import Protocol
-
-from asgiref.sync import SyncToAsync
 
 from ..core.counters import DELAYED, DRY, Reason
 from ..core.window import START, Window
 from ..runtime.faults import Faults
 from .connections.connection import Connection
 from .state import State
+from .turns import Turns
 
-TICK = 0.002
-"""Seconds of the shortest turn. A consumer needs a few iterations of the event loop until it runs."""
-BEHIND = 2
-"""Calls that wait for the thread, from which on a turn waits for it as well."""
-LONGEST_TURN = 0.25
-"""Seconds after which a turn no longer waits for the thread."""
 MEASURED = 1.0
 """Seconds over which the speed is measured."""
 ONE_OF = 10
@@ -40,6 +28,9 @@ ONE_OF = 10
 HASTE = 2.0
 """How much faster refused clients are told to come than the entrance lets in: early clients wait, and late ones leave
 the entrance idle."""
+LAST = 1 / 8
+"""The part of ``ENTRANCE_WAIT`` for which the last ones of a herd may wait beyond it, if all of them enter by then. Had
+they been refused, they would be back later: by default a second is the least that a refused client is told."""
 MOST_PROMISED = 10_000
 """Refused clients whose retry times are remembered."""
 RECENT = 2.0
@@ -70,7 +61,8 @@ class Waiter(asyncio.Future["str | None"]):
 
 
 class Entrance:
-    """The entrance to all limiters of one event loop. ``longest`` is ``ENTRANCE_WAIT``."""
+    """The entrance to all limiters of one event loop. ``longest`` is ``ENTRANCE_WAIT``; the last ones may wait for
+    :data:`LAST` of it more."""
 
     def __init__(self, longest: float | None, faults: Faults) -> None:
         self.room: float = math.inf if longest is None else START
@@ -78,7 +70,7 @@ class Entrance:
         self.speed = 0.0
         """Handshakes a second that were lately let in while others had to wait; 0.0 where unknown."""
         self.is_full = False
-        """Whether one more would wait for longer than ``ENTRANCE_WAIT``."""
+        """Whether one more would wait for too long."""
         self._longest = longest or math.inf
         self._faults = faults
         self._loop = asyncio.get_running_loop()
@@ -95,11 +87,8 @@ class Entrance:
         """Handshakes let in since the last calm."""
         self._offered = self.room
         """The room at the beginning of the turn."""
-        self._timer: asyncio.TimerHandle | None = None
-        self._probe: Future[int] | None = None
-        """The empty call in the thread, until it has come back."""
-        self._awaits_thread = False
-        self._began = self._measured_at = self._calm_at = self._busy_at = -math.inf
+        self._turns = Turns(self._loop, self._end_turn, faults)
+        self._measured_at = self._calm_at = self._busy_at = -math.inf
         self._measured: set[Door] = set()
         """Those whose reports tell a speed."""
         self._forget_timer: asyncio.TimerHandle | None = None
@@ -139,7 +128,7 @@ class Entrance:
         """
         if self.room >= 1:
             self.room -= 1
-            self._begin()
+            self._turns.begin()
             return None
         if self.is_full and not is_exempt and place == math.inf and not door.state.dry_run:
             return Reason.ENTRANCE
@@ -155,7 +144,7 @@ class Entrance:
         self._doors.setdefault(door, 0)
         door.state.counters[DELAYED] += 1
         self._look()
-        self._begin()
+        self._turns.begin()
         try:
             return await waiter
         finally:
@@ -163,59 +152,9 @@ class Entrance:
 
     # Turns
 
-    def _begin(self) -> None:
-        """A turn begins, unless one is under way."""
-        if self._timer is None:
-            self._began = self._loop.time()
-            self._timer = self._loop.call_later(TICK, self._end, context=Context())
-
-    def _end(self) -> None:
-        """The event loop has had its turn; where sync code is behind, its thread has one as well."""
-        self._timer = None
+    def _end_turn(self, took: float) -> None:
         try:
-            self._awaits_thread = self._ask_thread()
-            if self._awaits_thread:
-                self._timer = self._loop.call_later(LONGEST_TURN, self._go_on, context=Context())
-            else:
-                self._next()
-        except Exception as error:
-            self._fail(error)
-
-    def _ask_thread(self) -> bool:
-        """Whether the thread has been given an empty call. One that has not come back holds up no further turn."""
-        if self._probe is not None:
-            return False
-        thread = SyncToAsync.single_thread_executor
-        calls = getattr(thread, "_work_queue", None)
-        if calls is not None and calls.qsize() < BEHIND:
-            return False
-        try:
-            self._probe = thread.submit(int)
-        except RuntimeError:  # it is shut down
-            return False
-        self._probe.add_done_callback(self._tell)
-        return True
-
-    def _tell(self, probe: "Future[int]") -> None:
-        """The thread has had its turn; called there."""
-        with suppress(RuntimeError):  # the event loop is closed
-            self._loop.call_soon_threadsafe(self._hear, probe, context=Context())
-
-    def _hear(self, probe: "Future[int]") -> None:
-        """The thread has had its turn."""
-        if probe is self._probe:
-            self._probe = None
-            if self._awaits_thread:
-                self._go_on()
-
-    def _go_on(self) -> None:
-        """The turn is over, since the thread has had its own or takes too long for one."""
-        self._awaits_thread = False
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        try:
-            self._next()
+            self._next(took)
         except Exception as error:
             self._fail(error)
 
@@ -225,14 +164,13 @@ class Entrance:
         self._let_in(math.inf)
         self._rest()
 
-    def _next(self) -> None:
+    def _next(self, took: float) -> None:
         """Learn from the turn that is over, and begin the next one, unless all are inside."""
         now = self._loop.time()
         entered = int(self._offered - self.room)
         self._entered += entered
         inside = self._inside()
         was_limited = self._window.is_limited
-        took = max(0.0, now - self._began - TICK)
         self._window.learn(took, entered, inside, now, is_awaited=self.waiting > 0)
         if self._window.is_limited:
             self._measure(now, is_first=not was_limited)
@@ -241,7 +179,7 @@ class Entrance:
         self.room = self._let_in(self._offered)
         self._look()
         if self.waiting or self.room < self._offered or entered > START:
-            self._begin()
+            self._turns.begin()
         else:
             self._rest()
 
@@ -325,15 +263,20 @@ class Entrance:
                 for waiter in [each for queue in (self._exempt, self._others) for each in queue if each.door is door]:
                     self._refuse(waiter, reason)
         for queue in (self._exempt, self._others):
-            while queue and now - (waiter := next(iter(queue))).since >= self._longest:
+            while queue and now - (waiter := next(iter(queue))).since >= self._bound():
                 self._refuse(waiter, None if queue is self._exempt else Reason.ENTRANCE)
         for waiter in [each for each in reversed(self._others) if each.place == math.inf] if self._look() else ():
             if waiter.door.state.dry_run or not self._look():
                 break
             self._refuse(waiter, Reason.ENTRANCE)
 
+    def _bound(self) -> float:
+        """Seconds that the first may wait."""
+        all_are_last = self.waiting <= self.speed * self._longest * LAST
+        return self._longest * (1 + LAST if all_are_last else 1)
+
     def _look(self) -> bool:
-        self.is_full = self.speed > 0 and len(self._others) > self.speed * self._longest
+        self.is_full = self.speed > 0 and len(self._others) > self.speed * self._longest * (1 + LAST)
         return self.is_full
 
     def _refuse(self, waiter: Waiter, reason: str | None) -> None:

@@ -19,7 +19,8 @@ from channels_admission.core.protocol import Refusal
 from channels_admission.core.tickets import Signer, Ticket
 from channels_admission.core.window import START, TARGET
 from channels_admission.ledger.memory import MemoryLedger
-from channels_admission.limiter import entrance
+from channels_admission.limiter import entrance, turns
+from channels_admission.limiter.entrance import LAST
 from channels_admission.limiter.refusing import LEFT
 from channels_admission.limiter.registry import close_limiters, limiter_of
 from channels_admission.middleware import AdmissionMiddleware
@@ -103,6 +104,12 @@ async def burn(loop):
     for _ in range(3):
         await asyncio.sleep(0)
     loop.work(BURN)
+
+
+async def slower(loop):
+    for _ in range(3):
+        await asyncio.sleep(0)
+    loop.work(8 * BURN)
 
 
 async def cheap(loop):
@@ -287,8 +294,40 @@ def test_nobody_waits_longer_than_the_bound(herd):
             waits.append(herd.loop.time() - began)
 
         await asyncio.gather(*(come(name) for name in range(500)))
-        assert max(waits) <= WAIT + 0.1
+        assert max(waits) <= WAIT * (1 + LAST) + 0.1
         assert 150 < len(herd.entered) < 250
+
+    herd(test, burn)
+
+
+def test_the_last_ones_of_a_herd_wait_beyond_the_bound_rather_than_come_back(herd):
+    async def test(herd):
+        number = round(WAIT * (1 + LAST / 2) / BURN)
+        times = await herd.all_stay(number)
+        assert herd.attempts == number
+        assert WAIT < times[-1] < WAIT * (1 + LAST)
+
+    herd(test, burn)
+
+
+def test_a_herd_that_is_longer_than_the_last_ones_is_refused_at_the_bound(herd):
+    """The speed drops after it was measured, so nobody is refused before."""
+
+    async def test(herd):
+        refused = []
+
+        async def come(name):
+            if isinstance(await herd.come(name), Refusal):
+                refused.append(herd.loop.time())
+
+        began = herd.loop.time()
+        coming = [asyncio.ensure_future(come(name)) for name in range(round(0.9 * WAIT / BURN))]
+        await asyncio.sleep(1.2)
+        herd.connect = slower
+        await asyncio.gather(*coming)
+        assert refused
+        assert min(refused) - began == pytest.approx(WAIT, abs=0.1)
+        assert max(refused) - began <= WAIT * (1 + LAST) + 0.1
 
     herd(test, burn)
 
@@ -393,7 +432,7 @@ def test_a_trickle_passes_without_a_timer(herd):
     async def test(herd):
         for name in range(START - 1):
             await herd.come(name)
-        assert herd.limiter.entrance._timer is None
+        assert herd.limiter.entrance._turns._timer is None
         assert herd.limiter.state.counters["delayed"] == 0
 
     herd(test, cheap)
@@ -412,21 +451,22 @@ def test_an_entrance_that_fails_lets_all_in(herd, monkeypatch):
 
 async def test_a_thread_that_is_blocked_holds_up_one_turn_and_no_other(limited, monkeypatch):
     """Sync code of some consumer blocks it; all others are asynchronous."""
-    release, turns = threading.Event(), []
+    release, asked = threading.Event(), []
     with ThreadPoolExecutor(1) as thread, closing(SimpleNamespace(close=release.set)):
         monkeypatch.setattr(SyncToAsync, "single_thread_executor", thread)
-        for _ in range(1 + entrance.BEHIND):
+        for _ in range(1 + turns.BEHIND):
             thread.submit(release.wait)
         async with limited() as limiter:
-            ask_thread = limiter.entrance._ask_thread
-            monkeypatch.setattr(limiter.entrance, "_ask_thread", lambda: turns.append(ask_thread()) or turns[-1])
+            of_entrance = limiter.entrance._turns
+            ask_thread = of_entrance._ask_thread
+            monkeypatch.setattr(of_entrance, "_ask_thread", lambda: asked.append(ask_thread()) or asked[-1])
             herd = Herd(limiter, cheap)
             monkeypatch.setattr(herd.loop, "work", time.sleep, raising=False)
             await asyncio.gather(*(herd.come(name) for name in range(60)))
             assert (len(herd.entered), herd.refused) == (60, [])
-            assert (turns.count(True), limiter.entrance._probe is None) == (1, False)
+            assert (asked.count(True), of_entrance._probe is None) == (1, False)
             release.set()
-            await eventually(lambda: limiter.entrance._probe is None)
+            await eventually(lambda: of_entrance._probe is None)
             herd.leave()
 
 
