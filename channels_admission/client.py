@@ -21,12 +21,20 @@ import re
 import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.datastructures import Headers
-from websockets.exceptions import InvalidMessage, InvalidStatus, SecurityError
+from websockets.exceptions import (
+    InvalidHandshake,
+    InvalidMessage,
+    InvalidProxyStatus,
+    InvalidStatus,
+    InvalidURI,
+    ProxyError,
+    SecurityError,
+)
 from websockets.http11 import Response
 from websockets.protocol import State
 
@@ -43,8 +51,14 @@ APPLICATION = 3000
 """Codes from here on belong to the application and are final, except :data:`BUSY`."""
 BUSY = 4013
 """Means the same as 1013, Try Again Later."""
-PASSING = {429, 500, 502, 503, 504}
+PASSING = {408, 425, 429, *range(500, 600)}
 """HTTP statuses of a refused handshake after which a retry may succeed."""
+LASTING = {401, 407, 410}
+"""HTTP statuses that are final even for a client that has been up: the client must change, or the resource is gone."""
+BROKEN = (OSError, InvalidMessage, SecurityError, ProxyError)
+"""Errors after which a retry may succeed: of the network, and answers that are malformed or too long."""
+REDIRECTED = (InvalidURI, ValueError, LookupError)
+"""Errors of a redirect that leads to no WebSocket, such as to a page."""
 UNANSWERED = 1006
 """The code of an end without a close frame."""
 CLOSE_CODES = 1000
@@ -62,16 +76,26 @@ class Ending:
     """The close reason, or the same with the retry time and the ticket of an HTTP response."""
     uptime: float = 0.0
     """How long the connection was open."""
+    error: Exception | None = field(default=None, compare=False)
+    """The error that ended an attempt to connect."""
 
     @property
     def is_final(self) -> bool:
-        """Whether a retry is useless."""
+        """Whether a retry is useless; of an attempt, for a client that has not been up before."""
         if self.code is None:
-            return False
+            refused = isinstance(self.error, ssl.SSLCertVerificationError)
+            return self.error is not None and (refused or not isinstance(self.error, BROKEN))
         if self.code < CLOSE_CODES:
             return self.code not in PASSING
         own = self.code >= APPLICATION and self.code != BUSY
         return (self.code in FINAL or own) and not HINT.search(self.reason)
+
+    @property
+    def may_be_restart(self) -> bool:
+        """Whether an attempt has ended as it may while the server restarts: a proxy or a gateway answers for it, with a
+        404, a page, a redirect to one, or another certificate.
+        """
+        return self.code is None or (self.code < CLOSE_CODES and self.code not in LASTING)
 
     @property
     def ticket(self) -> str:
@@ -126,21 +150,29 @@ class Retries:
         self.policy = policy
         self.attempt = 0
         """Retries since a connection last stayed open."""
+        self.has_been_up = False
+        """Whether there was a connection: then the address and the client are right."""
         self.ticket = ""
         """The ticket for the next attempt, or an empty text."""
         self._rng = rng
 
     def after(self, ending: Ending) -> float | None:
         """Seconds to wait after ``ending``, or None for no retry."""
+        was_up = ending.uptime >= self.policy.settle
+        self.has_been_up = self.has_been_up or was_up
         if ending.uptime >= self.policy.min_uptime:
             self.attempt = 0
-        if ending.is_answer or ending.uptime >= self.policy.settle:
+        if ending.is_answer or was_up:
             self.ticket = ending.ticket
-        if ending.is_final:
+        if self.is_final(ending):
             return None
         self.attempt += 1
         hint = self.policy.hint(ending.reason)
         return self._draw(ending) if hint is None else hint
+
+    def is_final(self, ending: Ending) -> bool:
+        """Whether a retry after ``ending`` is useless."""
+        return ending.is_final and not (self.has_been_up and ending.may_be_restart)
 
     def _draw(self, ending: Ending) -> float:
         was_up = ending.uptime >= self.policy.settle
@@ -179,18 +211,20 @@ async def connections(
 
     A refusal may also appear as a connection that the server closes at once. The next step of the iteration closes a
     connection that is still open, and waits as after a loss. The iteration ends after a final close, such as 1000 from
-    ``close()`` on either side. A final answer to the handshake raises the exception of ``websockets``.
+    ``close()`` on either side. A final answer to the handshake raises the exception of ``websockets``. A client that
+    has been up takes most answers for those of a restart, and tries again.
 
-    ``on_wait`` is called before each wait. ``options`` are those of ``websockets``' ``connect``.
+    ``on_wait`` is called before each wait, and may raise to end the iteration. ``options`` are those of ``websockets``'
+    ``connect``.
     """
     retries = Retries(policy, rng)
     headers = Headers(options.pop("additional_headers", None) or ())
     while True:
         try:
             connection = await connect(uri, additional_headers=_with_ticket(headers, retries.ticket), **options)
-        except (OSError, InvalidMessage, InvalidStatus, SecurityError) as error:
+        except (OSError, InvalidHandshake, *REDIRECTED) as error:
             ending = _failure(error)
-            if ending is None or ending.is_final:
+            if retries.is_final(ending):
                 raise
         else:
             opened = clock()
@@ -227,12 +261,12 @@ async def _end_of(connection: ClientConnection, clock: Callable[[], float]) -> f
     return clock()
 
 
-def _failure(error: Exception) -> Ending | None:
-    """The end of a failed attempt to connect; None if ``error`` must be raised."""
+def _failure(error: Exception) -> Ending:
+    """The end of a failed attempt to connect."""
     if isinstance(error, InvalidStatus):
-        return Ending(error.response.status_code, advice(error.response))
-    # After an answer that is malformed or too long, a retry may succeed.
-    return None if isinstance(error, ssl.SSLCertVerificationError) else Ending()
+        return Ending(error.response.status_code, advice(error.response), error=error)
+    # The answer of a forward proxy has no hint of the server.
+    return Ending(error.response.status_code if isinstance(error, InvalidProxyStatus) else None, error=error)
 
 
 def advice(response: Response) -> str:

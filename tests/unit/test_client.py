@@ -18,6 +18,7 @@ from channels_admission.client import Ending, Retries, RetryPolicy, connections
 from channels_admission.limiter.connections.connection import REPLACED
 
 from demo.servers import Workers
+from support.answers import Watch
 from support.conformance import cases, tickets
 
 UP = 60.0
@@ -130,14 +131,36 @@ def test_other_codes_are_worth_a_retry(code):
     assert waits(Ending(code)) == [1.0]
 
 
-@pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
+@pytest.mark.parametrize("status", [408, 425, 429, 500, 501, 502, 503, 504, 511, 520, 521, 522, 530, 599])
 def test_a_passing_answer_is_worth_a_retry(status):
     assert waits(Ending(status)) == [1.0]
+    assert waits(Ending(status, "retry-after=7")) == [7.0]
 
 
-@pytest.mark.parametrize("status", [200, 301, 400, 401, 403, 404, 410, 501])
+ANSWERS = [200, 301, 302, 307, 400, 403, 404, 405, 409, 421, 426, 451, 600]
+LASTING = [401, 407, 410]
+
+
+@pytest.mark.parametrize("status", [*ANSWERS, *LASTING])
 def test_any_other_answer_is_not_even_with_a_hint(status):
     assert waits(Ending(status, "retry-after=7")) == [None]
+
+
+@pytest.mark.parametrize("status", ANSWERS)
+def test_a_client_that_has_been_up_takes_it_for_a_restart(status):
+    assert waits(Ending(1006, "", UP), Ending(status), Ending(status, "retry-after=7")) == [5.0, 2.0, 7.0]
+    assert waits(Ending(1006, "", 0.1), Ending(), Ending(status)) == [5.0, 2.0, 4.0]
+    assert waits(Ending(1006, "", 0.099), Ending(status)) == [1.0, None]
+    assert waits(Ending(1013, "retry-after=7"), Ending(status)) == [7.0, None]
+
+
+@pytest.mark.parametrize("status", LASTING)
+def test_some_answers_are_final_for_such_a_client_too(status):
+    assert waits(Ending(1006, "", UP), Ending(status, "retry-after=7")) == [5.0, None]
+
+
+def test_a_close_frame_is_as_final_for_such_a_client_as_for_any():
+    assert waits(Ending(1006, "", UP), Ending(1008, "no", UP)) == [5.0, None]
 
 
 def test_the_client_needs_no_django():
@@ -157,26 +180,6 @@ async def a_server(handler=None, answer=None):
 
     async with serve(handler or hold, "127.0.0.1", 0, process_request=answer) as server:
         yield f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
-
-
-class Watch:
-    """A clock that only sleeping moves, and the waits that a client tells of."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-        self.waits = []
-
-    async def sleep(self, seconds):
-        self.now += seconds
-        await asyncio.sleep(0)
-
-    def connections(self, url, **options):
-        tools = {"rng": lambda: 1.0, "sleep": self.sleep, "clock": lambda: self.now, "on_wait": self.waits.append}
-        return connections(url, **{**tools, "proxy": None, **options})
-
-    @property
-    def told(self):
-        return [(wait.seconds, wait.attempt, wait.ending.code) for wait in self.waits]
 
 
 async def follow(sockets):
