@@ -118,7 +118,8 @@ describe("as a WebSocket", () => {
   });
 
   it("refuses options that it does not have, and values that they cannot have", () => {
-    const wrong = [{ jitter: 1 }, { floor: -1 }, { cap: "60" }, { base: NaN }, { isFinal: 1000 }, { toString: 1 }];
+    const wrong = [{ jitter: 1 }, { floor: -1 }, { cap: "60" }, { base: NaN }, { isFinal: 1000 }, { toString: 1 },
+      { ping: 1 }, { ping: {} }, { maxSilence: 0 }, { connectTimeout: 0 }, { answerTimeout: 0 }, { maxSilence: null }];
     for (const options of wrong) assert.throws(() => page.open(options), TypeError);
     assert.equal(page.attempts.length, 0);
     page.open({ floor: undefined });
@@ -317,6 +318,7 @@ describe("the hint", () => {
 
   it("is heard with every code, and wins over the first retry's window", () => {
     for (const code of [1001, 1011, 1012, 1013, 4013]) {
+      page = new Page();
       opened({}, 60_000);
       assert.equal(page.failAndWait((attempt) => attempt.end(code, "x; retry-after=3")), 3000);
     }
@@ -424,6 +426,7 @@ describe("the ticket", () => {
 
 describe("the backoff", () => {
   const longest = (random, losses, options) => {
+    page = new Page();
     page.random = random;
     page.open(options);
     return Array.from({ length: losses }, () => page.failAndWait());
@@ -473,6 +476,7 @@ describe("the backoff", () => {
       opened();
       assert.equal(page.failAndWait(), delay);
     }
+    page = new Page();
     page.random = 1;
     opened({ firstRetryWindow: 30_000 });
     assert.equal(page.failAndWait(), 30_000);
@@ -527,7 +531,7 @@ describe("reconnect()", () => {
     socket.reconnect();
     assert.equal(page.attempts.length, 2);
     assert.equal(socket.readyState, CONNECTING);
-    assert.equal(page.clock.pending, 0);
+    assert.equal(page.clock.pending, 1); // the limit for connecting
   });
 
   it("keeps to the floor, however often it is called", () => {
@@ -561,6 +565,8 @@ describe("reconnect()", () => {
   it("does nothing while there is a connection, an attempt or an end under way", () => {
     const socket = page.open();
     socket.reconnect();
+    socket.reconnect({});
+    socket.reconnect({ force: false });
     page.attempt.accept();
     socket.reconnect();
     page.clock.advance(SETTLE);

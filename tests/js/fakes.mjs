@@ -35,7 +35,7 @@ class Clock {
   step() {
     const [timer, { action, due }] = this.#first;
     this.#timers.delete(timer);
-    this.now = due;
+    this.now = Math.max(this.now, due);
     action();
   }
 
@@ -110,16 +110,16 @@ class FakeWebSocket {
   accept(protocol = "") {
     this.protocol = protocol;
     this.readyState = 1;
-    this.onopen(new Event("open"));
+    this.onopen?.(new Event("open"));
   }
 
   say(data) {
-    this.onmessage(new MessageEvent("message", { data, origin: "ws://server" }));
+    this.onmessage?.(new MessageEvent("message", { data, origin: "ws://server" }));
   }
 
   end(code, reason = "", wasClean = true) {
     this.readyState = 3;
-    this.onclose(new CloseEvent("close", { code, reason, wasClean }));
+    this.onclose?.(new CloseEvent("close", { code, reason, wasClean }));
   }
 
   refuse(reason = "Try Again Later; retry-after=7") {
@@ -129,7 +129,7 @@ class FakeWebSocket {
 
   /** No server, or none any more. */
   drop() {
-    this.onerror(new Event("error"));
+    this.onerror?.(new Event("error"));
     this.end(1006, "", false);
   }
 }
@@ -150,6 +150,7 @@ export class Page {
     const { clock, document, navigator, events } = this;
     return {
       WebSocket: FakeWebSocket,
+      CloseEvent,
       document,
       navigator,
       events,
@@ -187,6 +188,17 @@ export class Page {
   connectNetwork(isOnline) {
     this.navigator.onLine = isOnline;
     this.events.dispatchEvent(new Event(isOnline ? "online" : "offline"));
+  }
+
+  /** Go to another page, which may leave this one in the back-forward cache; and come back to it. */
+  leave() {
+    this.events.dispatchEvent(new Event("pagehide"));
+    this.show(false);
+  }
+
+  comeBack() {
+    this.show(true);
+    this.events.dispatchEvent(new Event("pageshow"));
   }
 
   /** Have the present attempt fail and the next one begin; how long that took. */

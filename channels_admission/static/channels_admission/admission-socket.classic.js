@@ -13,6 +13,10 @@
  * refused one, does not fire. Between two attempts `readyState` is CLOSED, `waiting` has the time
  * and the reason, and a `wait` event fires when it changes. After the last attempt `waiting` is null.
  *
+ * A connection is given up, with the code 1006, when it is not there within `connectTimeout`, when no message comes
+ * within `maxSilence`, and when the page is left: a page in the back-forward cache holds none, and reconnects when it
+ * is shown again.
+ *
  * This file defines the global `AdmissionSocket`; `admission-socket.js` exports it. Times are in milliseconds.
  */
 globalThis.AdmissionSocket ??= (() => {
@@ -30,6 +34,9 @@ globalThis.AdmissionSocket ??= (() => {
   const BUSY = 4013; // what servers send that cannot send 1013
   const UNANSWERED = 1006; // the code of an end without a close frame
 
+  const HEARD = ["online", "pagehide", "pageshow"];
+  // A timer that is later than this was held back with the page, and with it perhaps the event that it waits for.
+  const LATE = 1000;
   const LONGEST_TIMER = 2 ** 31 - 1; // browsers take anything longer for no time at all
   const MOST_DOUBLINGS = 30;
 
@@ -43,6 +50,10 @@ globalThis.AdmissionSocket ??= (() => {
     maxHint: 3_600_000, // a hint longer than this is ignored
     minUptime: 5000, // how long a connection must stay open for the failures before it to be forgotten
     maxAttempts: Infinity, // retries in a row, after which there is none
+    connectTimeout: 30_000, // how long an attempt may take to open
+    maxSilence: Infinity, // how long an open connection may be without a message
+    ping: null, // what is sent when a message is missed, and when the page can be seen or is online again
+    answerTimeout: 5000, // how long the message after a ping may take
     queue: 0, // bytes that may be sent while there is no connection, and are kept for the next one
     pauseHidden: true, // whether retries wait until the page can be seen
     pauseOffline: true, // whether retries wait until the browser is online
@@ -50,11 +61,15 @@ globalThis.AdmissionSocket ??= (() => {
     platform: {}, // what stands in for parts of the browser, in tests
   };
 
+  // Options that a page would mean otherwise by 0.
+  const POSITIVE = new Set(["connectTimeout", "maxSilence", "answerTimeout"]);
+
   const PLATFORM = {
     WebSocket: globalThis.WebSocket,
+    CloseEvent: globalThis.CloseEvent,
     document: globalThis.document, // a worker has none
     navigator: globalThis.navigator,
-    events: globalThis, // where `online` is heard
+    events: globalThis, // where `online`, `pagehide` and `pageshow` are heard
     now: () => performance.timeOrigin + performance.now(), // since 1970, and never set back
     random: Math.random,
     setTimeout: (action, delay) => setTimeout(action, delay),
@@ -100,11 +115,17 @@ globalThis.AdmissionSocket ??= (() => {
       if (!Object.hasOwn(DEFAULTS, name)) {
         throw new TypeError(`AdmissionSocket has no option ${name}.`);
       }
-      if (typeof value !== typeof DEFAULTS[name] || value < 0 || Number.isNaN(value)) {
+      if (!isAllowed(name, value)) {
         throw new TypeError(`The option ${name} of AdmissionSocket cannot be ${String(value)}.`);
       }
     }
     return { ...DEFAULTS, ...Object.fromEntries(given) };
+  }
+
+  function isAllowed(name, value) {
+    if (name === "ping") return value === null || ["string", "function"].includes(typeof value);
+    if (POSITIVE.has(name) && value === 0) return false;
+    return typeof value === typeof DEFAULTS[name] && !(value < 0) && !Number.isNaN(value);
   }
 
   /** The wait for an attempt: its time, whether it has a place in the line, and the close before it. */
@@ -175,6 +196,10 @@ globalThis.AdmissionSocket ??= (() => {
     #timer;
     #isOpen = false; // whether the page has heard of it
     #isEnded = false; // whether no attempt follows
+    #isAbandoned = false; // whether the connection was given up, and is closed for the page
+    #isAsking = false; // whether a ping is without a message after it
+    #isAway = false; // whether the page was left, and may be in the back-forward cache
+    #heardAt = -Infinity;
     #openedAt = Infinity;
     #closedAt = -Infinity;
     #attempt = 0; // retries since a connection last stayed open
@@ -182,6 +207,7 @@ globalThis.AdmissionSocket ??= (() => {
     #ticket = null; // handed back by the next attempt
     #waiting = null;
     #due = () => this.#retry();
+    #heed = ({ type }) => this.#look(type);
 
     constructor(url, protocols = [], options = {}) {
       super();
@@ -192,6 +218,7 @@ globalThis.AdmissionSocket ??= (() => {
       this.#url = url;
       this.#connect();
       this.#url = this.#socket.url;
+      this.#listen();
     }
 
     get url() {
@@ -207,6 +234,7 @@ globalThis.AdmissionSocket ??= (() => {
     }
 
     get readyState() {
+      if (this.#isAbandoned) return STATES.CLOSED;
       const { readyState } = this.#socket;
       return readyState === STATES.OPEN && !this.#isOpen ? STATES.CONNECTING : readyState;
     }
@@ -245,14 +273,21 @@ globalThis.AdmissionSocket ??= (() => {
       this.#end();
     }
 
-    /** Try now instead of waiting, or again after the end, but not before the floor. Does nothing while connected. */
-    reconnect() {
-      if (this.readyState !== STATES.CLOSED) return;
+    /**
+     * Try now instead of waiting, or again after the end, but not before the floor. Does nothing while connected, unless
+     * with `force`: then the connection, or the attempt, is given up.
+     */
+    reconnect({ force = false } = {}) {
+      const isClosed = this.readyState === STATES.CLOSED;
+      if (!isClosed && !force) return;
       if (this.#isEnded) this.#attempt = 0;
       this.#isEnded = false;
+      this.#listen();
       const delay = this.#closedAt + this.#options.floor - this.#platform.now();
-      if (delay > 0) {
-        this.#wait(delay, false);
+      if (!isClosed) {
+        this.#abandon("forced", () => this.#wait(this.#options.floor, false));
+      } else if (delay > 0 || this.#isAway) {
+        this.#wait(Math.max(0, delay), false);
         this.dispatchEvent(new Event("wait"));
       } else {
         this.#connect();
@@ -269,10 +304,13 @@ globalThis.AdmissionSocket ??= (() => {
       socket.onerror = (event) => this.#forward(event);
       socket.onclose = (event) => this.#lose(event);
       this.#socket = socket;
+      this.#isAbandoned = false;
       this.#openedAt = Infinity;
+      this.#deadline(this.#options.connectTimeout, () => this.#abandon("timeout"));
     }
 
     #settle() {
+      this.#platform.clearTimeout(this.#timer);
       this.#openedAt = this.#platform.now();
       if (this.#options.settle > 0) {
         this.#timer = this.#platform.setTimeout(() => this.#open(), this.#options.settle);
@@ -285,7 +323,10 @@ globalThis.AdmissionSocket ??= (() => {
       if (this.#isOpen || this.#socket.readyState !== STATES.OPEN) return;
       this.#platform.clearTimeout(this.#timer);
       this.#isOpen = true;
+      this.#isAsking = false;
       this.#ticket = null;
+      this.#heardAt = this.#platform.now();
+      this.#watch();
       this.dispatchEvent(new Event("open"));
       // Messages sent by the page's open handler go first: queued ones may depend on them.
       for (const message of this.#queue.take()) {
@@ -295,10 +336,80 @@ globalThis.AdmissionSocket ??= (() => {
 
     #receive(event) {
       this.#open();
+      this.#heardAt = this.#platform.now();
+      this.#isAsking = false;
       if (this.#isOpen) this.#forward(event);
     }
 
-    #lose(event) {
+    /** Wait for the next message, as long as it may take, and then ask for it or give the connection up. */
+    #watch() {
+      const { maxSilence, ping } = this.#options;
+      const patience = ping === null ? maxSilence : maxSilence - this.#answerTime;
+      const rest = this.#heardAt + patience - this.#platform.now();
+      if (rest > 0) this.#deadline(rest, () => this.#watch());
+      else if (ping === null) this.#abandon("silent");
+      else this.#ask();
+    }
+
+    #ask() {
+      this.#isAsking = true;
+      this.#deadline(this.#answerTime, () => (this.#isAsking ? this.#abandon("silent") : this.#watch()));
+      const { ping } = this.#options;
+      const message = typeof ping === "function" ? ping() : ping;
+      // The page's function may have closed the socket.
+      if (this.readyState === STATES.OPEN) this.#socket.send(message);
+    }
+
+    get #answerTime() {
+      const { answerTimeout, maxSilence } = this.#options;
+      return Math.min(answerTimeout, maxSilence / 2);
+    }
+
+    /** Run the action after the delay; a little later if the page was held back meanwhile. */
+    #deadline(delay, action) {
+      const { now, setTimeout, clearTimeout } = this.#platform;
+      clearTimeout(this.#timer);
+      if (delay === Infinity) return;
+      const due = now() + delay;
+      const run = () => {
+        if (now() - due <= LATE) action();
+        else this.#timer = setTimeout(action, LATE);
+      };
+      this.#timer = setTimeout(run, Math.min(delay, LONGEST_TIMER));
+    }
+
+    /** What the page, or its place in the browser, has become. */
+    #look(type) {
+      if (type === "pagehide") return this.#leave();
+      // Every page is shown once without having been left; while it is away nothing else counts.
+      if (this.#isAway !== (type === "pageshow")) return;
+      this.#isAway = false;
+      if (this.#waiting?.remaining === 0) this.#retry();
+      else if (this.readyState === STATES.OPEN && this.#canAsk) this.#ask();
+    }
+
+    get #canAsk() {
+      return this.#options.ping !== null && !this.#isAsking && this.#obstacle() === null;
+    }
+
+    /** Hold no slot for a page that may never be seen again. */
+    #leave() {
+      this.#isAway = true;
+      if (this.readyState !== STATES.CLOSED) this.#abandon("left", () => this.#wait(this.#options.floor, false));
+    }
+
+    /** Take the connection for lost, without waiting for the server to answer the close. */
+    #abandon(reason, next) {
+      const socket = this.#socket;
+      socket.onopen = socket.onmessage = socket.onerror = socket.onclose = null;
+      this.#isAbandoned = true;
+      socket.close();
+      const end = { code: UNANSWERED, reason, wasClean: false };
+      this.#lose(new this.#platform.CloseEvent("close", end), next);
+    }
+
+    /** The end of a connection or an attempt; `next` says what follows. */
+    #lose(event, next = (wasOpen) => this.#follow(event, wasOpen)) {
       const wasOpen = this.#isOpen;
       this.#isOpen = false;
       this.#platform.clearTimeout(this.#timer);
@@ -307,15 +418,19 @@ globalThis.AdmissionSocket ??= (() => {
       // An attempt without an answer did not use up the ticket.
       if (event.code !== UNANSWERED) this.#ticket = ticketOf(event.reason);
       if (this.#closedAt - this.#openedAt >= this.#options.minUptime) this.#attempt = 0;
+      next(wasOpen);
+      const planned = this.#waiting;
+      this.#forward(event);
+      // The page's handler may have closed the socket or called reconnect().
+      if (planned !== null && planned === this.#waiting) this.dispatchEvent(new Event("wait"));
+    }
+
+    #follow(event, wasOpen) {
       if (this.#isEnded || this.#attempt >= this.#options.maxAttempts || this.#options.isFinal(event)) {
         this.#end();
       } else {
         this.#plan(wasOpen);
       }
-      const planned = this.#waiting;
-      this.#forward(event);
-      // The page's handler may have closed the socket or called reconnect().
-      if (planned !== null && planned === this.#waiting) this.dispatchEvent(new Event("wait"));
     }
 
     #plan(wasOpen) {
@@ -332,7 +447,8 @@ globalThis.AdmissionSocket ??= (() => {
       const { code, reason } = this.#loss;
       const times = { delay, retryAt: now() + delay, paused: null };
       const hasPlace = this.#ticket !== null;
-      this.#waiting = new Wait({ attempt: this.#attempt, code, reason, hinted, hasPlace, ...times }, now);
+      const attempt = Math.max(1, this.#attempt);
+      this.#waiting = new Wait({ attempt, code, reason, hinted, hasPlace, ...times }, now);
       this.#timer = this.#platform.setTimeout(this.#due, delay);
     }
 
@@ -341,8 +457,6 @@ globalThis.AdmissionSocket ??= (() => {
       if (paused === null) {
         this.#connect();
       } else if (paused !== this.#waiting.paused) {
-        this.#platform.document?.addEventListener("visibilitychange", this.#due);
-        this.#platform.events.addEventListener("online", this.#due);
         this.#waiting = new Wait({ ...this.#waiting, paused }, this.#platform.now);
         this.dispatchEvent(new Event("wait"));
       }
@@ -350,6 +464,7 @@ globalThis.AdmissionSocket ??= (() => {
 
     #obstacle() {
       const { document, navigator } = this.#platform;
+      if (this.#isAway) return "cached";
       if (this.#options.pauseOffline && navigator?.onLine === false) return "offline";
       if (this.#options.pauseHidden && document?.visibilityState === "hidden") return "hidden";
       return null;
@@ -357,12 +472,19 @@ globalThis.AdmissionSocket ??= (() => {
 
     #stopWaiting() {
       this.#platform.clearTimeout(this.#timer);
-      this.#platform.document?.removeEventListener("visibilitychange", this.#due);
-      this.#platform.events.removeEventListener("online", this.#due);
       this.#waiting = null;
     }
 
+    #listen() {
+      const { document, events } = this.#platform;
+      document?.addEventListener("visibilitychange", this.#heed);
+      for (const type of HEARD) events.addEventListener(type, this.#heed);
+    }
+
     #end() {
+      const { document, events } = this.#platform;
+      document?.removeEventListener("visibilitychange", this.#heed);
+      for (const type of HEARD) events.removeEventListener(type, this.#heed);
       this.#stopWaiting();
       this.#isEnded = true;
       this.#queue.take();

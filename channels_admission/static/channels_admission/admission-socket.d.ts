@@ -4,9 +4,9 @@
 export interface AdmissionWait {
   /** The number of the next attempt: 1 for the first retry since a connection last stayed open. */
   readonly attempt: number;
-  /** The code of the preceding close. */
+  /** The code of the preceding close; 1006 if the connection was given up. */
   readonly code: number;
-  /** The reason of the preceding close. */
+  /** The reason of the preceding close; `timeout`, `silent`, `left` or `forced` if the connection was given up. */
   readonly reason: string;
   /** Whether the wait is the server's hint. */
   readonly hinted: boolean;
@@ -19,12 +19,13 @@ export interface AdmissionWait {
   /** The rest of the wait; 0 when it is over. */
   readonly remaining: number;
   /** What delays the attempt after that time. */
-  readonly paused: "hidden" | "offline" | null;
+  readonly paused: "hidden" | "offline" | "cached" | null;
 }
 
 /** Replacements of parts of the browser, for tests. */
 export interface AdmissionPlatform {
   WebSocket: new (url: string | URL, protocols?: string | string[]) => WebSocket;
+  CloseEvent: new (type: string, init?: CloseEventInit) => CloseEvent;
   document: Pick<Document, "visibilityState" | "addEventListener" | "removeEventListener"> | undefined;
   navigator: Pick<Navigator, "onLine"> | undefined;
   events: Pick<EventTarget, "addEventListener" | "removeEventListener">;
@@ -51,6 +52,14 @@ export interface AdmissionOptions {
   minUptime?: number;
   /** Most retries in a row: Infinity. */
   maxAttempts?: number;
+  /** How long an attempt may take to open: 30,000. */
+  connectTimeout?: number;
+  /** How long an open connection may be without a message before it counts as lost: Infinity. */
+  maxSilence?: number;
+  /** What is sent when a message is missed, and when the page can be seen or is online again: null. */
+  ping?: string | (() => string | ArrayBufferLike | Blob | ArrayBufferView) | null;
+  /** How long the message after a ping may take: 5,000. */
+  answerTimeout?: number;
   /** Bytes that may be sent while there is no connection, and are kept for the next one: 0. */
   queue?: number;
   /** Whether retries wait while the page is hidden: true. */
@@ -70,8 +79,11 @@ export interface AdmissionSocket extends WebSocket {
   /** The current wait for an attempt; null while there is none, and after the end. */
   readonly waiting: AdmissionWait | null;
   onwait: ((this: AdmissionSocket, event: Event) => unknown) | null;
-  /** Try now instead of waiting, or again after the end, but not before the floor. Does nothing while connected. */
-  reconnect(): void;
+  /**
+   * Try now instead of waiting, or again after the end, but not before the floor. Does nothing while connected, unless
+   * with `force`: then the connection, or the attempt, is given up.
+   */
+  reconnect(options?: { force?: boolean }): void;
   addEventListener<K extends keyof AdmissionSocketEventMap>(
     type: K,
     listener: (this: AdmissionSocket, event: AdmissionSocketEventMap[K]) => unknown,
