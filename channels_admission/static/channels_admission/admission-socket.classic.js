@@ -367,15 +367,15 @@ globalThis.AdmissionSocket ??= (() => {
 
     /** Run the action after the delay; a little later if the page was held back meanwhile. */
     #deadline(delay, action) {
-      const { now, setTimeout, clearTimeout } = this.#platform;
-      clearTimeout(this.#timer);
+      const platform = this.#platform;
+      platform.clearTimeout(this.#timer);
       if (delay === Infinity) return;
-      const due = now() + delay;
+      const due = platform.now() + delay;
       const run = () => {
-        if (now() - due <= LATE) action();
-        else this.#timer = setTimeout(action, LATE);
+        if (platform.now() - due <= LATE) action();
+        else this.#timer = platform.setTimeout(action, LATE);
       };
-      this.#timer = setTimeout(run, Math.min(delay, LONGEST_TIMER));
+      this.#timer = platform.setTimeout(run, Math.min(delay, LONGEST_TIMER));
     }
 
     /** What the page, or its place in the browser, has become. */
