@@ -50,7 +50,8 @@ globalThis.AdmissionSocket ??= (() => {
     maxHint: 3_600_000, // a hint longer than this is ignored
     minUptime: 5000, // how long a connection must stay open for the failures before it to be forgotten
     maxAttempts: Infinity, // retries in a row, after which there is none
-    connectTimeout: 30_000, // how long an attempt may take to open
+    // Browsers open one connection to a host at a time: with many sockets the last attempt waits for all others.
+    connectTimeout: 60_000, // how long an attempt may take to open
     maxSilence: Infinity, // how long an open connection may be without a message
     ping: null, // what is sent when a message is missed, and when the page can be seen or is online again
     answerTimeout: 5000, // how long the message after a ping may take

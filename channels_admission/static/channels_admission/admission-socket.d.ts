@@ -52,7 +52,7 @@ export interface AdmissionOptions {
   minUptime?: number;
   /** Most retries in a row: Infinity. */
   maxAttempts?: number;
-  /** How long an attempt may take to open: 30,000. */
+  /** How long an attempt may take to open: 60,000. */
   connectTimeout?: number;
   /** How long an open connection may be without a message before it counts as lost: Infinity. */
   maxSilence?: number;
