@@ -240,6 +240,17 @@ def is_due(ticket: Ticket, now: float) -> bool:
     return round(1000 * ticket.place) <= round(1000 * now) + round(1000 * EARLY)
 
 
+def forgotten_at(ticket: Ticket, now: float, longest: float) -> float:
+    """Until when a ticket that is redeemed ``now`` is remembered; ``longest`` is the upper bound of ``RETRY_AFTER``.
+
+    A copy keeps its own time until its place. Each refusal, of the ledger or of a worker that decides alone, tells it
+    to come again within the bound, and it is good for a grace and a call after that. Workers that decide alone can
+    renew a copy for as long as they refuse, without the ledger. Such a copy is worth no more than the new ticket that
+    they give to any client.
+    """
+    return max(ticket.place, now) + max(longest, AGAIN) + GRACE + LATE
+
+
 def is_again(ticket: Ticket) -> bool:
     """Whether a ticket that is due was shown before."""
     return round(1000 * ticket.due) > round(1000 * ticket.place)

@@ -117,6 +117,22 @@ async def test_a_ticket_is_good_once(worker, clock):
     assert reply.granted == len(reply.granted_shown) or 8 not in reply.granted_shown
 
 
+@pytest.mark.parametrize("place", [-0.5, 20.0])
+async def test_a_redeemed_ticket_is_remembered_while_a_copy_that_a_worker_refused_by_itself_may_come(
+    worker, clock, place
+):
+    a, b, longest = await with_tokens(worker, clock, limit=1), worker("b", limit=1), TERMS.retry_after[1]
+    last = max(0.0, place) + longest
+    copy = ticket(clock, place, due=min(place, 0.0))
+    assert (await a.say(wanted=1, shown=shown(copy))).granted_shown == (0,)
+    copy = copy._replace(due=clock.now + last)
+    clock.now += last + GRACE + LATE - 0.001
+    await a.say(held=1)
+    assert waits(await b.say(wanted=1, shown=shown(copy), terms=TERMS)) == {0: None}
+    clock.now += 0.001
+    assert waits(await b.say(wanted=1, shown=shown(copy)))[0] is not None  # so few are remembered as have to be
+
+
 async def redeemed_again(a, clock) -> Turn:
     """The answer to a ticket that was redeemed, in a pool that is full by it."""
     copy = ticket(clock, -0.5)

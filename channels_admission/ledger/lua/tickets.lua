@@ -74,7 +74,7 @@ end
 
 function tickets.redeem(ticket)
   if ticket.kind == tickets.early then line.show(ticket.place) end
-  local ends = math.max(ticket.place, clock.now) + math.max(report.retry_low, const.LINE.again)
+  local ends = math.max(ticket.place, clock.now) + math.max(report.retry_high, const.LINE.again)
   local redeemed = tickets.redeemed
   redeemed[#redeemed + 1] = ticket.name
   redeemed[#redeemed + 1] = codec.whole(ends + line.GRACE + const.LINE.late)

@@ -153,8 +153,8 @@ class Call:
     ) -> tuple[tuple[Turn, ...], Offer | None]:  # fmt: skip
         """When the refused should come again: those with tickets, and the others."""
         pace, now, report = self.pool.pace, self.pool.clock.seconds, self.report
-        low, number = report.terms.retry_after[0], grant.refused - shown.keeping(grant.unserved)
-        shown.redeem(grant.shown, low)
+        (low, longest), number = report.terms.retry_after, grant.refused - shown.keeping(grant.unserved)
+        shown.redeem(grant.shown, longest)
         turns = shown.turns(grant.unserved, low, lambda due: pace.turns(now, report.terms, due, situation))
         return turns, pace.offer(now, report.terms, number, report.owed, situation)
 

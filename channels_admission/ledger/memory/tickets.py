@@ -2,8 +2,9 @@
 
 from bisect import bisect_left
 from collections.abc import Callable, Collection
+from heapq import heappop, heappush
 
-from ...core.line import AGAIN, GRACE, LATE, Line, is_again, is_due
+from ...core.line import GRACE, LATE, Line, forgotten_at, is_again, is_due
 from ...core.protocol import Shown, Turn
 from ...core.tickets import Ticket
 
@@ -12,18 +13,23 @@ class Redeemed:
     """The tickets that were good already, for as long as a copy may be shown in time."""
 
     def __init__(self) -> None:
-        self._until: dict[tuple[float, int], float] = {}
+        self._tickets: set[tuple[float, int]] = set()
+        self._ends: list[tuple[float, tuple[float, int]]] = []
+        """A heap of when each is forgotten."""
 
     def has(self, ticket: Ticket, now: float) -> bool:
-        return self._until.get((ticket.place, ticket.number), 0.0) > now
+        self._forget(now)
+        return (ticket.place, ticket.number) in self._tickets
 
-    def add(self, ticket: Ticket, now: float, low: float) -> None:
-        """Redeem a ticket; ``low`` is the lower bound of ``RETRY_AFTER``."""
-        for each, until in list(self._until.items()):
-            if until > now:
-                break
-            del self._until[each]
-        self._until[ticket.place, ticket.number] = max(ticket.place, now) + max(low, AGAIN) + GRACE + LATE
+    def add(self, ticket: Ticket, now: float, longest: float) -> None:
+        """Redeem a ticket; ``longest`` is the upper bound of ``RETRY_AFTER``."""
+        self._forget(now)
+        self._tickets.add(identity := (ticket.place, ticket.number))
+        heappush(self._ends, (forgotten_at(ticket, now, longest), identity))
+
+    def _forget(self, now: float) -> None:
+        while self._ends and self._ends[0][0] <= now:
+            self._tickets.discard(heappop(self._ends)[1])
 
 
 class Presented:
@@ -59,11 +65,11 @@ class Presented:
         due = sorted(self._due)
         return tuple(each for each in (*self._early, *self._spent) if each - bisect_left(due, each) < others)
 
-    def redeem(self, granted: Collection[int], low: float) -> None:
+    def redeem(self, granted: Collection[int], longest: float) -> None:
         """Redeem the tickets of the handshakes that are ``granted``."""
         for handshake in granted:
             if ticket := self._due.get(handshake) or self._early.get(handshake):
-                self._redeemed.add(ticket, self.now, low)
+                self._redeemed.add(ticket, self.now, longest)
                 if handshake in self._early:
                     self._line.show(ticket.place)
 
