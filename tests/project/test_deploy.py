@@ -192,7 +192,7 @@ async def address_seen(client: Client) -> str:
 
 @pytest.mark.integration
 async def test_the_limit_is_one_and_its_refusal_passes_through(running: Site, balancer: Nginx | Haproxy, seen):
-    await eventually(shows_nobody)
+    await eventually(keeps_nothing)
     inside = [await Client.enter(balancer.origin) for _ in range(LIMIT)]
     assert by_worker(inside) == dict.fromkeys(running.pids, 2)
     outside = await enter_many(6, [balancer.origin])

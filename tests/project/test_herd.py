@@ -41,7 +41,7 @@ def holds_the_pace(herd, rate):
 
 @pytest.mark.integration
 def test_four_hundred_clients_cut_at_once_come_back_at_the_rate(redis_server, prefix):
-    herd = returns(redis_server, prefix, 400, 100, "hint")["hint"]
+    herd = returns(redis_server, prefix, 400, 100, "ticket")["ticket"]
     assert holds_the_pace(herd, 100)
     assert herd["peak_attempts_per_second"] >= 400
 
@@ -66,7 +66,7 @@ def test_a_refused_handshake_is_waited_out_by_the_hint_in_its_body(redis_server,
     }  # fmt: skip
     with Workers("uvicorn", 1, redis_url=redis_server.url, settings=settings) as workers:
         url = workers.origin.replace("http", "ws") + "/ws/echo/"
-        done = ws_herd(url, "--clients", "60", "--rule", "hint", "--json", env=workers.env)
+        done = ws_herd(url, "--clients", "60", "--rule", "ticket", "--json", env=workers.env)
     (herd,) = json.loads(done.stdout)
     assert (herd["back"], set(herd["failures"])) == (60, {"503"})
     assert herd["attempts_per_client"] <= 2.1
