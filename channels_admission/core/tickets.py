@@ -9,7 +9,8 @@ import hashlib
 import hmac
 import re
 import struct
-from base64 import urlsafe_b64decode, urlsafe_b64encode
+from base64 import urlsafe_b64decode
+from binascii import b2a_base64
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -22,6 +23,7 @@ FIELDS = struct.Struct(">III")
 ROUND = 1 << 32
 """Hundredths of a second after which the times of tickets begin anew: 497 days."""
 SEAL_BYTES = 6
+URL_SAFE = bytes.maketrans(b"+/", b"-_")
 
 
 class Ticket(NamedTuple):
@@ -41,11 +43,13 @@ class Signer:
 
     def __init__(self, pool: str, secrets: Sequence[bytes]) -> None:
         self._pool = pool.encode()
-        self._secrets = secrets
+        self._keyed = [hashlib.blake2s(digest_size=SEAL_BYTES, key=each, person=b"ticket") for each in secrets]
+        """To be copied for each seal, which costs half as much as a new one."""
 
     def write(self, ticket: Ticket) -> str:
-        fields = FIELDS.pack(_hundredths(ticket.place), _hundredths(ticket.due), ticket.number)
-        return urlsafe_b64encode(fields + self._seal(fields, self._secrets[0])).decode()
+        place, due, number = ticket
+        fields = FIELDS.pack(round(place * PER_SECOND) % ROUND, round(due * PER_SECOND) % ROUND, number)
+        return b2a_base64(fields + self._seal(fields, self._keyed[0]), newline=False).translate(URL_SAFE).decode()
 
     def read(self, text: str, now: float) -> Ticket | None:
         """The ticket, its times being those nearest to ``now``; None if it is not one of this pool's."""
@@ -53,17 +57,15 @@ class Signer:
             return None
         sealed = urlsafe_b64decode(text)
         fields, seal = sealed[: FIELDS.size], sealed[FIELDS.size :]
-        if not any(hmac.compare_digest(seal, self._seal(fields, secret)) for secret in self._secrets):
+        if not any(hmac.compare_digest(seal, self._seal(fields, keyed)) for keyed in self._keyed):
             return None
         place, due, number = FIELDS.unpack(fields)
         return Ticket(_nearest(place, now), _nearest(due, now), number)
 
-    def _seal(self, fields: bytes, secret: bytes) -> bytes:
-        return hashlib.blake2s(fields + self._pool, digest_size=SEAL_BYTES, key=secret, person=b"ticket").digest()
-
-
-def _hundredths(time: float) -> int:
-    return round(time * PER_SECOND) % ROUND
+    def _seal(self, fields: bytes, keyed: "hashlib.blake2s") -> bytes:
+        seal = keyed.copy()
+        seal.update(fields + self._pool)
+        return seal.digest()
 
 
 def _nearest(hundredths: int, now: float) -> float:

@@ -169,9 +169,14 @@ class Closer:
         if not state.dry_run:
             connection.refuse(messages(scope, self._places.refuse(UNACCEPTED), state.pool))
 
-    def end_unauthenticated(self, connection: Connection) -> None:
-        """End a connection that has not authenticated by ``PENDING_DEADLINE``. A dry run counts it, and ends none."""
-        state = self._state
+    def end_unauthenticated(self, connection: Connection, rules: Rules | None) -> None:
+        """``PENDING_DEADLINE`` has come: end the connection unless it has authenticated or ``rules`` exempt it.
+
+        A dry run counts it, and ends none.
+        """
+        state, slot = self._state, connection.slot
+        if slot is None or slot.is_authenticated or (rules is not None and rules.is_exempt(slot.class_index)):
+            return
         state.counters[f"{DRY}{OVERDUE}" if state.dry_run else OVERDUE] += 1
         if not state.dry_run:
             connection.end(POLICY_VIOLATION, NOT_AUTHENTICATED)

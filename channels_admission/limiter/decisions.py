@@ -228,7 +228,8 @@ class Decisions:
                 self._answer_each(batch, reply)
         except Exception as error:
             self._faults.note("the answer to handshakes", error)
-            self._give_back_rest(batch, reply)
+            for ask in batch.untold(reply):
+                self._state.give_back(ask)
         else:
             self._faults.recover("the answer to handshakes")
 
@@ -236,7 +237,7 @@ class Decisions:
         shortfall = reply.shortfall or Reason.FULL
         if reply.shortfall:
             self._shortage.note_pool(shortfall, batch.refused(reply), batch.started)
-        self._hear_turns(batch, reply)
+        batch.hear_turns(reply)
         for index in reply.granted_shown:
             handshake = batch.handshakes[index]
             if self._state.has_room and not handshake.done():
@@ -247,14 +248,6 @@ class Decisions:
                 self._decide(handshake, self._refuse_waiting, shortfall)
         self._share_out(shortfall)
 
-    def _hear_turns(self, batch: Batch, reply: Reply) -> None:
-        """Note what is said of the tickets of refused handshakes."""
-        for turn in reply.turns:
-            handshake = batch.handshakes[turn.handshake]
-            handshake.turn = turn.wait
-            if turn.wait is None:  # it was redeemed before
-                handshake.ticket = None
-
     def _share_out(self, shortfall: Reason) -> None:
         """Admit in the order of arrival while slots are counted, then refuse those that the call has asked for."""
         for handshake in self.queue.take(lambda each: self._state.has_room or each.is_asked):
@@ -264,7 +257,7 @@ class Decisions:
                 self._decide(handshake, self._refuse_waiting, shortfall)
 
     def _answer_each(self, batch: Batch, reply: Reply) -> None:
-        self._hear_turns(batch, reply)
+        batch.hear_turns(reply)
         now, waits = self._loop.time(), iter(reply.waits)
         for handshake, ask, reason in zip(batch.handshakes, batch.asks or (), reply.verdicts, strict=True):
             batch.told += 1
@@ -284,12 +277,6 @@ class Decisions:
         if reason:
             return self._refuse_waiting(handshake, reason, wait)
         return self.slots.give(ask, handshake.slot)
-
-    def _give_back_rest(self, batch: Batch, reply: Reply) -> None:
-        """What the ledger granted to handshakes that were not told of it is free again."""
-        for ask, reason in list(zip(batch.asks or (), reply.verdicts, strict=False))[batch.told :]:
-            if not reason:
-                self._state.give_back(ask)
 
     def _decide(self, handshake: Handshake, verdict: Callable[..., Slot | Refusal], *arguments: Any) -> bool:
         """Answer a handshake with the verdict, or where that raises with a refusal; tells whether it could be made."""

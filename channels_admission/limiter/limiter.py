@@ -5,9 +5,8 @@ from collections.abc import Awaitable, Callable
 
 from ..conf import Settings
 from ..core.counters import Reason
-from ..core.protocol import Ask, Refusal, Reply, Report
+from ..core.protocol import Refusal, Reply, Report
 from ..core.readings import Load
-from ..core.tickets import Ticket
 from ..events.dispatch import Events
 from ..exceptions import LedgerError
 from ..ledger.base import Ledger
@@ -64,11 +63,14 @@ class Limiter:
         self.retries = RetrySchedule(state, settings.heartbeat)
         self.places = Places(state, self.retries)
         self.decisions = Decisions(self, state, self.places, overload, self.events.refusals)
+        self.acquire = self.decisions.acquire
+        self.take_back, self.acquaint = self.decisions.slots.take_back, self.decisions.slots.acquaint
         self.closer = Closer(state, self.places, faults)
         self._refuser = Refuser(state, frozenset(settings.pressure))
         self.refuse = self._refuser.refuse
         self._lookout = Lookout(pool, self.closer, faults)
         self.reconciler = Reconciler(self, ledger, settings)
+        self.wake, self.report_soon = self.reconciler.wake, self.reconciler.report_soon
         self._gone: tuple[str, ...] = ()
         """Neighbours whose process has ended, to be told."""
         self._on_end = on_end
@@ -150,7 +152,7 @@ class Limiter:
             deadline = self.pool.pending_deadline
             slot.is_authenticated = deadline is None or is_authenticated(scope)
             if deadline is not None and not slot.is_authenticated:
-                connection.alarm(deadline, self._end_unauthenticated)
+                connection.alarm(deadline, self.closer.end_unauthenticated, self.rules)
             self._lookout.note(connection, scope)
         except BaseException:
             if connection is not None:
@@ -158,34 +160,6 @@ class Limiter:
             slot.release()
             raise
         return connection
-
-    def _end_unauthenticated(self, connection: Connection) -> None:
-        """``PENDING_DEADLINE`` has come."""
-        slot = connection.slot
-        if slot is not None and not (slot.is_authenticated or (self.rules and self.rules.is_exempt(slot.class_index))):
-            self.closer.end_unauthenticated(connection)
-
-    # Slots
-
-    async def acquire(self, ask: Ask | None = None, ticket: Ticket | None = None) -> Slot | Refusal:
-        """A slot, or a refusal; see :meth:`.Decisions.acquire`."""
-        return await self.decisions.acquire(ask, ticket)
-
-    def take_back(self, slot: Slot) -> None:
-        """The slot was released."""
-        if self.state.slot_ages is not None:
-            self.state.slot_ages.forget(slot)
-        self.state.release(slot.claims, slot.class_index)
-        self.reconciler.report_soon()
-
-    def acquaint(self, slot: Slot) -> None:
-        """The slot's connection has authenticated."""
-        if self.rules is not None and self.state.claims is not None:
-            known = self.rules.without_pending(slot.claims)
-            if known != slot.claims:
-                self.state.claims.give(self.rules.pending)
-                slot.claims = known
-                self.reconciler.report_soon()
 
     # Reports and replies
 
@@ -299,12 +273,6 @@ class Limiter:
         return self.state.begin_report(goodbye=True)
 
     # For the parts: see :class:`~.limiter.connections.slot.Owner` and :class:`.Client`
-
-    def wake(self) -> None:
-        self.reconciler.wake()
-
-    def report_soon(self) -> None:
-        self.reconciler.report_soon()
 
     def end_outlived(self, connection: Connection) -> None:
         self.closer.end_outlived(connection)

@@ -84,6 +84,19 @@ class Batch:
         """How many of these get a retry time of the schedule: those without a ticket that keeps its place."""
         return self.refused(reply) - sum(turn.wait is not None for turn in reply.turns)
 
+    def untold(self, reply: Reply) -> list[Ask]:
+        """What was granted to those that have not been told so, in a pool that is shared."""
+        verdicts = list(zip(self.asks or (), reply.verdicts, strict=False))
+        return [ask for ask, reason in verdicts[self.told :] if not reason]
+
+    def hear_turns(self, reply: Reply) -> None:
+        """Note what is said of the tickets of those that are refused."""
+        for turn in reply.turns:
+            handshake = self.handshakes[turn.handshake]
+            handshake.turn = turn.wait
+            if turn.wait is None:  # it was redeemed before
+                handshake.ticket = None
+
 
 def may_retry(ask: Ask, reason: str) -> bool:
     """Whether ``ask``, refused for ``reason``, wants a slot and may get one as soon as the pool has one."""

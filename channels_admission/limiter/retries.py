@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from ..core.counters import ADMITTED, ATTEMPTS, DRAINED, QUOTA, UNACCEPTED, Reason
+from ..core.line import AGAIN, LONGEST
 from ..core.protocol import Offer, Terms
 from ..core.rate import PROBING, SCHEDULED, Drought, paced, unpaced
 
@@ -19,10 +20,6 @@ POOLED = frozenset({*Reason, UNACCEPTED, DRAINED} - {Reason.ENTRANCE})
 """The reasons that follow the pool's schedule."""
 OWN_WAIT = (Reason.ENTRANCE, ATTEMPTS)
 """Prefixes of the reasons whose refusals have a wait of their own."""
-SHORT = 5.0
-"""The longest wait, in seconds, of a client whose ticket was due and found nothing free."""
-LONGEST_LINE = 3600.0
-"""Seconds to the latest retry time of a schedule."""
 
 
 class Limited(Protocol):
@@ -139,7 +136,7 @@ class RetrySchedule:
         elif reason.startswith(QUOTA):
             wait = self._quota.next(now, self._without_quota.soonest(now, bounds), 1 / PROBING, high)
         elif not reason.startswith(OWN_WAIT):
-            pressed = self._pressed.next(now, low, 1 / self._overload.speed(now), LONGEST_LINE)
+            pressed = self._pressed.next(now, low, 1 / self._overload.speed(now), LONGEST)
             wait = max(pressed, self._pooled(now))
         if reason == Reason.LEDGER:
             wait = max(wait, self._soonest_alone(now))
@@ -153,7 +150,7 @@ class RetrySchedule:
     def short(self, now: float) -> float:
         """The same for a client whose ticket was due and found nothing free."""
         low = self._state.terms.retry_after[0]
-        return self._due.next(now, low, self._own_step(), max(low, SHORT))
+        return self._due.next(now, low, self._own_step(), max(low, AGAIN))
 
     def _pooled(self, now: float) -> float:
         """Take the pool's next free retry time; in seconds from ``now``."""
@@ -161,7 +158,7 @@ class RetrySchedule:
             self.go_alone(now)
         low, slow_start = self._state.terms.retry_after[0], self._state.terms.slow_start
         passed = now - self._at + (self._offer.elapsed if self._offer else 0.0)
-        soonest, latest = passed + low, passed + LONGEST_LINE
+        soonest, latest = passed + low, passed + LONGEST
         if slow_start:
             soonest, latest = paced(soonest, slow_start), paced(latest, slow_start)
         retry = max(self._next, soonest)

@@ -1,4 +1,4 @@
-"""The slots of one limiter: given, and counted under further keys, with the books kept in step."""
+"""The slots of one limiter: given, counted under other keys and taken back, with the books kept in step."""
 
 from collections.abc import Callable
 
@@ -33,15 +33,29 @@ class Slots:
                 self._state.slot_ages.note(slot, self._clock())
         return slot
 
-    def withdraw(self, slot: Slot) -> None:
-        """Take back a slot that was never used: its handshake is refused after all."""
-        slot.limiter = None
-        if self._state.slot_ages is not None:
-            self._state.slot_ages.forget(slot)
-        self._state.release(slot.claims, slot.class_index, is_unused=True)
-        self._owner.report_soon()
-
     def take(self, ask: Ask | None, slot: Slot | None) -> Slot:
         """The same, and claim it without the ledger's word."""
         self._state.take(ask)
         return self.give(ask, slot)
+
+    def take_back(self, slot: Slot, *, is_unused: bool = False) -> None:
+        """The slot was released."""
+        if self._state.slot_ages is not None:
+            self._state.slot_ages.forget(slot)
+        self._state.release(slot.claims, slot.class_index, is_unused=is_unused)
+        self._owner.report_soon()
+
+    def withdraw(self, slot: Slot) -> None:
+        """Take back a slot that was never used: its handshake is refused after all."""
+        slot.limiter = None
+        self.take_back(slot, is_unused=True)
+
+    def acquaint(self, slot: Slot) -> None:
+        """The slot's connection has authenticated."""
+        rules, claims = self._owner.rules, self._state.claims
+        if rules is not None and claims is not None:
+            known = rules.without_pending(slot.claims)
+            if known != slot.claims:
+                claims.give(rules.pending)
+                slot.claims = known
+                self._owner.report_soon()

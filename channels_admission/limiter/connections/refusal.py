@@ -20,9 +20,10 @@ def close_reason(text: str, retry_after: float, ticket: str = "") -> str:
 
     The text is cut so that the whole fits into a close frame.
     """
-    hint = f"; retry-after={math.ceil(10 * retry_after) / 10:g}"
-    if ticket:
-        hint = f"; ticket={ticket}{hint}"
+    hint = f"{f'; ticket={ticket}' if ticket else ''}; retry-after={math.ceil(10 * retry_after) / 10:g}"
+    whole = text + hint
+    if len(whole.encode()) <= REASON_BYTES:
+        return whole
     return text.encode()[: REASON_BYTES - len(hint)].decode(errors="ignore") + hint
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from ... import conf
 from ...core.counters import DRAINED, MISSED, PROMISED, REDEEMED, Reason
-from ...core.line import GRACE
+from ...core.line import EARLY, GRACE, is_due
 from ...core.protocol import Refusal
 from ...core.tickets import PER_SECOND, Signer, Ticket
 from ..queue import NO_RETRY_TIME
@@ -16,8 +16,6 @@ from ..retries import RetrySchedule
 from ..state import State
 
 NUMBER_BITS = 32
-EARLY = 0.1
-"""Seconds before its time when a ticket is taken to be in time: clocks differ, and waits are told in tenths."""
 SLOWEST = 4.0
 """Seconds that a reply may take (:data:`~...conf.keys`)."""
 SLOW = 8
@@ -45,6 +43,10 @@ class LedgerClock:
     def time(self) -> float:
         return self._clock() + self._ahead
 
+    def at(self, own: float) -> float:
+        """The time at which the machine's clock is at ``own``."""
+        return own + self._ahead
+
 
 class Places:
     """Gives refused clients their retry times and tickets by ``retries``, and reads the tickets. Decides nothing.
@@ -70,7 +72,7 @@ class Places:
 
     def is_due(self, ticket: Ticket) -> bool:
         """Whether the client is first in line."""
-        return ticket.place <= self.clock.time() + EARLY
+        return is_due(ticket, self.clock.time())
 
     def rank(self, ticket: Ticket | None) -> float:
         """What those that wait are ordered by: the place, where it is due."""
@@ -93,21 +95,22 @@ class Places:
         A ticket that was shown keeps its place. One that is early keeps its time as well, so that it takes none of the
         schedule. ``wait`` is that of the refusal, if any. A refusal for which no place helps gives no new ticket.
         """
-        alone, is_placeless = self._state.away and self._state.alone, reason.startswith(NO_RETRY_TIME)
-        if alone:
+        is_placeless = reason.startswith(NO_RETRY_TIME)
+        if self._state.away and (alone := self._state.alone):
             self._retries.overbooked = alone.overbooked
             ticket = None if ticket is not None and alone.is_redeemed(ticket) else ticket
         if ticket is not None and not is_placeless and (wait_on := self._own_wait(reason, ticket)) is not None:
             return self.keep(reason, ticket, wait_on)
-        place = self._retries.place(reason, self._loop_time(), wait)
+        now = self._loop_time()
+        place = self._retries.place(reason, now, wait)
         if ticket is not None:
             return self.keep(reason, ticket, place)
         told = self._retries.told(place)
         if is_placeless:
             return Refusal(reason, told)
         self._state.counters[PROMISED] += 1
-        now = self.clock.time()
-        return self._with(reason, told, Ticket(now + place, now + told, random.getrandbits(NUMBER_BITS)))
+        ledger_now = self.clock.at(now)
+        return self._with(reason, told, Ticket(ledger_now + place, ledger_now + told, random.getrandbits(NUMBER_BITS)))
 
     def _own_wait(self, reason: str, ticket: Ticket) -> float | None:
         """The seconds after which ``ticket`` comes again without a retry time of the schedule, if it does."""
