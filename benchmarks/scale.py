@@ -38,7 +38,7 @@ PER_HOST = 16
 SAMPLES = 4_000
 AT_ONCE = 32
 """Concurrent calls, except where single calls are timed."""
-BEATS = 2
+HEARTBEATS = 2
 """Heartbeats for which the load of idle workers is measured."""
 HEARTBEAT = 3.0
 BLOCK = re.compile(r"(?<=<!-- figures -->\n).*?(?=<!-- end of figures -->)", re.DOTALL)
@@ -68,10 +68,10 @@ class Member:
         self.state = State(pool, self.worker, "uvicorn")
         self.state.counters.update(PAST)
 
-    async def tell(self, wanted: int = 0, *, beat: bool = False) -> Reply:
+    async def tell(self, wanted: int = 0, *, heartbeat: bool = False) -> Reply:
         """Report, and hold the slots that the ledger grants."""
-        report = self.state.begin_report(wanted, load=LOAD, beat=beat)
-        reply = await self.ledger.reconcile(self.state.pool.name, replace(report, home=f"{self.worker.host:012x}"))
+        report = self.state.begin_report(wanted, load=LOAD, heartbeat=heartbeat)
+        reply = await self.ledger.reconcile(self.state.pool.name, replace(report, host=f"{self.worker.host:012x}"))
         self.state.settle(report, reply)
         for _ in range(reply.granted):
             self.state.admit()
@@ -168,13 +168,13 @@ class Bench:
         members = self.members[SIZES[-1]]
         used, started = await self._cpu_used(), time.monotonic()
         group = AT_ONCE
-        for number in range(0, BEATS * len(members), group):
+        for number in range(0, HEARTBEATS * len(members), group):
             due = started + number * HEARTBEAT / len(members)
             await asyncio.sleep(max(0.0, due - time.monotonic()))
             some = [members[(number + each) % len(members)] for each in range(group)]
-            await asyncio.gather(*(member.tell(beat=True) for member in some))
+            await asyncio.gather(*(member.tell(heartbeat=True) for member in some))
         elapsed = time.monotonic() - started
-        return BEATS * len(members) / elapsed, (await self._cpu_used() - used) / elapsed
+        return HEARTBEATS * len(members) / elapsed, (await self._cpu_used() - used) / elapsed
 
     async def _cpu_used(self) -> float:
         """Seconds."""

@@ -132,8 +132,8 @@ class Door:
 
     def hints(self, refused: int, now: float) -> NDArray[np.float64]:
         """When each of the others should come again, from now, rounded up to tenths as a refusal tells it."""
-        offer = self._pace.offer(now, self._terms, refused, self._schedule.owed, Situation())
-        self._schedule.owed = 0
+        offer = self._pace.offer(now, self._terms, refused, self._schedule.unreserved, Situation())
+        self._schedule.unreserved = 0
         if offer:
             self._schedule.renew(offer, refused, now)
         told = np.fromiter((self._schedule.retry_after(Reason.RATE, now) for _ in range(refused)), float, refused)

@@ -1,7 +1,7 @@
 """The settings that the workers of a pool must share. Where workers differ, the strictest value is in force.
 
-Settings are numbers by name: ``limit`` (slots), ``warn_at`` (a share), ``lease`` and ``beat`` (milliseconds), ``rate``
-(admissions per second) and ``burst``, ``quota:NAME`` (slots), ``attempts:NAME`` (attempts per second),
+Settings are numbers by name: ``limit`` (slots), ``warn_at`` (a share), ``lease`` and ``heartbeat`` (milliseconds),
+``rate`` (admissions per second) and ``burst``, ``quota:NAME`` (slots), ``attempts:NAME`` (attempts per second),
 ``at_once:NAME`` (attempts), ``quota%:NAME`` and ``share:CLASS`` (shares of the limit). A setting of one worker also
 binds workers without it; quotas and classes bind only workers that have them.
 
@@ -20,7 +20,7 @@ from .shares import Bound
 
 Numbers = Mapping[str, float]
 
-GREATEST = frozenset({"lease", "beat"})
+GREATEST = frozenset({"lease", "heartbeat"})
 """Settings whose greatest value is the strictest; of the others the smallest is."""
 DIGITS = 8
 """Hexadecimal digits of a fingerprint."""
@@ -29,12 +29,12 @@ MOST_SETTINGS = 8
 """Different sets of settings that a pool keeps; beyond these, the two oldest are merged into the strictest of both."""
 LONGEST = 4096
 """Bytes of one text."""
-NUMBER = re.compile(r"([a-z_]{1,8}%?(?::[a-z0-9_-]{1,32})?)=(\d{1,9}(?:\.\d{1,9})?)")
+NUMBER = re.compile(r"([a-z_]{1,9}%?(?::[a-z0-9_-]{1,32})?)=(\d{1,9}(?:\.\d{1,9})?)")
 TITLES = {
     "limit": "MAX_CONNECTIONS",
     "warn_at": "WARN_AT",
     "lease": "LEASE",
-    "beat": "HEARTBEAT",
+    "heartbeat": "HEARTBEAT",
     "rate": "CONNECT_RATE",
     "burst": "CONNECT_BURST",
     "quota": "QUOTAS",
@@ -45,21 +45,21 @@ TITLES = {
 }
 
 
-def text_of(report: Report, lease: float, beat: float) -> str:
-    """The settings of the reporting worker as text; ``lease`` and ``beat`` in seconds."""
+def text_of(report: Report, lease: float, heartbeat: float) -> str:
+    """The settings of the reporting worker as text; ``lease`` and ``heartbeat`` in seconds."""
     fair = report.fair
     quotas, shares = (
         ((), ()) if fair is None else (fair.quotas, tuple((each.name, each.share) for each in fair.classes))
     )
-    return _text(report.limit, report.warn_at, lease, beat, report.terms.rate, report.terms.burst, quotas, shares)
+    return _text(report.limit, report.warn_at, lease, heartbeat, report.terms.rate, report.terms.burst, quotas, shares)
 
 
 @lru_cache(256)
 def _text(
-    limit: int, warn_at: float, lease: float, beat: float, rate: float | None, burst: int,
+    limit: int, warn_at: float, lease: float, heartbeat: float, rate: float | None, burst: int,
     quotas: tuple[Bound, ...], shares: tuple[tuple[str, float], ...],
 ) -> str:  # fmt: skip
-    numbers = {"limit": limit, "warn_at": warn_at, "lease": round(1000 * lease), "beat": round(1000 * beat)}
+    numbers = {"limit": limit, "warn_at": warn_at, "lease": round(1000 * lease), "heartbeat": round(1000 * heartbeat)}
     if rate:
         numbers |= {"rate": rate, "burst": burst}
     for quota in quotas:

@@ -106,7 +106,7 @@ class Line:
         self._near = 0
         """The first wide bucket that is not near."""
         self._credit = 0.0
-        """Slots that clients without a ticket are owed, in part, of those that tickets got."""
+        """Slots that clients without a ticket may still get, in part, of those that tickets got."""
         self._window = self._now
         self._given = 0
         """Slots that clients without a ticket got in this grace."""

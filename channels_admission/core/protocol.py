@@ -165,7 +165,7 @@ class Report:
     """Seconds since the worker started."""
     born: int = 0
     """When the worker's process started, in hundredths of a second after boot."""
-    home: str = ""
+    host: str = ""
     """Token of the worker's host and process namespace."""
     server: str = ""
     """The ASGI server, where known."""
@@ -173,10 +173,10 @@ class Report:
     acknowledged: Counters = field(default_factory=dict)
     """The counters of the last report that the ledger is known to have applied."""
     gone: tuple[str, ...] = ()
-    """Workers with the same ``home`` whose process has ended."""
+    """Workers with the same ``host`` whose process has ended."""
     load: tuple[Load, ...] = ()
     terms: Terms = Terms()
-    owed: int = 0
+    unreserved: int = 0
     """Retry times given to refused clients beyond those that the ledger has reserved."""
     speed: float = 0.0
     """Connections per second through the worker's entrance, measured while it had to spread them; 0 if unknown. Finite,
@@ -192,7 +192,7 @@ class Report:
     settings: str = ""
     """The settings in force by the last reply, where they differ from the worker's own, for a ledger that has lost its
     data: as text, see :mod:`.core.agreement`."""
-    beat: bool = False
+    heartbeat: bool = False
     """Whether this is the heartbeat, the periodic report, which also asks for the neighbours."""
     goodbye: bool = False
     """Whether this is the last report: with ``held`` at 0 the ledger forgets the worker at once."""
@@ -207,7 +207,7 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Neighbour:
-    """Another worker with the same ``home``."""
+    """Another worker with the same ``host``."""
 
     worker: str
     born: int

@@ -205,9 +205,9 @@ class Pace:
             self.line.promise(self.line._now / 1000 + wait, again=True)
         return waits
 
-    def offer(self, clock: float, terms: Terms, refused: int, owed: int, now: Situation) -> Offer | None:
-        """Retry times for ``refused`` clients, after ``owed`` ones that were given out already; None for no clients."""
-        if not refused + owed:
+    def offer(self, clock: float, terms: Terms, refused: int, unreserved: int, now: Situation) -> Offer | None:
+        """Retry times for ``refused`` clients, after ``unreserved`` ones given out already; None for no clients."""
+        if not refused + unreserved:
             return None
         self._open_or_shut(clock, now, by_refusal=refused > 0)
         high, elapsed = terms.retry_after[1], clock - self._began
@@ -220,10 +220,10 @@ class Pace:
             # A speed that was measured for so long says nothing of a later time. Clients that came at once may leave
             # at once.
             left = paced(clock - self._shut_at + elapsed, terms.slow_start) - first
-            step = max(1 / (SCHEDULED * self._most(terms, now)), min(EAGER * step, left / (refused + owed)))
+            step = max(1 / (SCHEDULED * self._most(terms, now)), min(EAGER * step, left / (refused + unreserved)))
         step *= self.line.overbooked
-        self._promise(first, step, refused + owed, elapsed, terms.slow_start)
-        first += owed * step
+        self._promise(first, step, refused + unreserved, elapsed, terms.slow_start)
+        first += unreserved * step
         longest = paced(elapsed + LONGEST, terms.slow_start)
         self._tail = min(first + refused * step, max(self._tail, longest))
         return Offer(first, step, elapsed)

@@ -97,8 +97,8 @@ class Closer:
     def _is_meant(self, drain: Drain) -> bool:
         return any(drain.is_of(name, self._registered) for name in self._names)
 
-    def enforce(self, reply: Reply, beat: float) -> None:
-        """End this worker's part of what is held beyond a limit, as far as that is due within a beat.
+    def enforce(self, reply: Reply, heartbeat: float) -> None:
+        """End this worker's part of what is held beyond a limit, as far as that is due within a heartbeat.
 
         The time of the order runs from when this worker first hears of it, by its own clock.
         """
@@ -111,13 +111,13 @@ class Closer:
             return
         if order != self._enforced:
             self._enforced, self._enforced_by = order, self._loop.time() + order.over
-        left = max(beat, self._enforced_by - self._loop.time())
+        left = max(heartbeat, self._enforced_by - self._loop.time())
         ending = sum(each.is_ending for each in self.connections)
-        part = (state.held * (total - reply.limit) / total - ending) * beat / left
+        part = (state.held * (total - reply.limit) / total - ending) * heartbeat / left
         # By chance up or down: all workers together end as many as are due, at the mean.
         doomed = list(islice(self._youngest(), max(0, math.floor(part + random.random()))))
         if doomed:
-            self._begin(self._end_all(doomed, NARROWEST * beat))
+            self._begin(self._end_all(doomed, NARROWEST * heartbeat))
 
     # The end of the worker
 

@@ -176,9 +176,9 @@ class Limiter:
             asks=batch.asks or (),
             shown=batch.shown,
             load=load,
-            owed=self.retries.owed,
+            unreserved=self.retries.unreserved,
             gone=self._gone,
-            beat=heartbeat,
+            heartbeat=heartbeat,
             now=now,
         )
         return batch
@@ -189,19 +189,19 @@ class Limiter:
         state.settle(report, reply)
         self.places.clock.hear(reply.now)
         self._gone = ()
-        self.retries.owed -= report.owed
+        self.retries.unreserved -= report.unreserved
         if was_away:
             self._do("the news of a regained ledger", self._news.regained)
         if reply.offer:
             self._do("the retry times", self.retries.renew, reply.offer, batch.reserved(reply), self._loop.time())
-        if report.beat or was_away:
+        if report.heartbeat or was_away:
             self._do("the neighbours", self._meet, reply)
         self._do("the news of the pool", self._news.replied, report, reply)
         for edge in reply.edges:
             self._do("the alert of a level", self.events.level, edge, state.worker)
         self._do("the drains", self.closer.follow, reply)
         self._do("the end of connections beyond a quota", self.closer.evict, reply)
-        if report.beat:
+        if report.heartbeat:
             self._do("the end of connections beyond a limit", self.closer.enforce, reply, self.settings.heartbeat)
         if state.closed:
             self._do("the refusal of all that wait", self.decisions.refuse_waiting, state.closed)

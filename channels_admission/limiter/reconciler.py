@@ -201,7 +201,7 @@ class Reconciler:
         with state.calls.timing(self._loop.time):
             reply = await self._ask(report)
         self._client.apply(batch, reply)
-        if report.beat or was_away:
+        if report.heartbeat or was_away:
             self._heartbeat_at = started + self._settings.heartbeat * random.uniform(0.9, 1.0)
         if was_away:
             self.report_now()

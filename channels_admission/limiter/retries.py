@@ -73,14 +73,14 @@ class RetrySchedule:
     """The retry times that a limiter gives to refused clients.
 
     They follow the ledger's latest **offer**, which reserves one for each handshake that the ledger refused. Further
-    ones are counted as ``owed`` until a report tells the ledger. They are further apart, since the other workers give
-    out theirs at the same time. Before an offer, while the ledger is away, and once the latest offer is old, retry
+    ones are counted as ``unreserved`` until a report tells the ledger. They are further apart, since the other workers
+    give out theirs at the same time. Before an offer, while the ledger is away, and once the latest offer is old, retry
     times follow the worker's **own speed**: the lower of its part of the rate and the speed of its entrance, or else
     :data:`~.core.rate.PROBING`.
 
     After a refusal by a monitor the retry time is also limited by the speed at which the worker admits connections.
     After refusals by a quota, and while the ledger is away, retry times move away with the length of the
-    :class:`~.core.rate.Drought`. Those of a quota are not part of the pool's schedule, and not owed. A refusal by a
+    :class:`~.core.rate.Drought`. Those of a quota are not part of the pool's schedule, and not counted. A refusal by a
     rate of attempts waits for the next turn of its key, one by the entrance for the time that the entrance measured.
 
     A retry time above the upper bound of ``RETRY_AFTER`` is a client's :meth:`place`, but not what it is :meth:`told`.
@@ -101,7 +101,7 @@ class RetrySchedule:
         self._due = Spaced()
         self.overbooked = 1.0
         """By what the own speed's steps are multiplied: the share of tickets that is shown while the ledger is away."""
-        self.owed = 0
+        self.unreserved = 0
         """Retry times given out beyond those that the ledger has reserved."""
 
     def renew(self, offer: Offer, reserved: int, now: float) -> None:
@@ -166,7 +166,7 @@ class RetrySchedule:
         if self._reserved:
             self._reserved -= 1
         else:
-            self.owed += 1
+            self.unreserved += 1
             apart *= self._state.workers if self._offer and self._state.workers else 1
         self._next = min(retry + apart, max(self._next, latest))
         return (unpaced(retry, slow_start) if slow_start else retry) - passed

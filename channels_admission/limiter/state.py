@@ -35,7 +35,7 @@ from ..core.tickets import Ticket
 from ..quotas.ages import SlotAges
 from ..quotas.attempts import Attempts
 from ..quotas.claims import Claims
-from ..runtime.identity import Worker, home
+from ..runtime.identity import Worker, host_token
 from .connections.slot import Slot
 from .in_force import InForce
 from .line.alone import Alone
@@ -204,9 +204,9 @@ class State(InForce):
         asks: tuple[Ask, ...] = (),
         shown: tuple[Shown, ...] = (),
         load: tuple[Load, ...] = (),
-        owed: int = 0,
+        unreserved: int = 0,
         gone: tuple[str, ...] = (),
-        beat: bool = False,
+        heartbeat: bool = False,
         goodbye: bool = False,
         now: float = 0.0,
     ) -> Report:
@@ -238,21 +238,21 @@ class State(InForce):
             allowance=held if self._met_settled else max(held, self._first_share),
             age=self.worker.age(),
             born=self.worker.born,
-            home=home(),
+            host=host_token(),
             server=self.server,
             counters={**self.counters, **self.calls.counters},
             acknowledged=self._acknowledged,
             gone=gone,
             load=load,
             terms=self.pool.terms,
-            owed=owed,
+            unreserved=unreserved,
             speed=bounded(self.entrance_speed),
             controls=self.controls,
             draining=self.draining,
             warn_at=self.pool.warn_at,
             level=self.level,
             settings=self.settings,
-            beat=beat,
+            heartbeat=heartbeat,
             goodbye=goodbye,
             retired=self.retired,
             shown=shown,

@@ -41,7 +41,7 @@ def host_name(name: str) -> str:
 
 
 @cache
-def home() -> str:
+def host_token() -> str:
     """A token that two workers share only if they have the same host name and see each other's processes.
 
     Containers may share a host name without a process namespace. The token therefore includes the boot id and the
@@ -67,7 +67,7 @@ def birth(process: psutil.Process) -> int:
 
 
 def is_gone(neighbour: Neighbour) -> bool:
-    """Whether the process of a worker with the same :func:`home` has certainly ended; after an error, False."""
+    """Whether the process of a worker with the same :func:`host_token` has certainly ended; after an error, False."""
     try:
         pid = int(neighbour.worker.split(":")[1])
         return 0 < pid <= MOST_PID and reserve.lend(_has_ended, pid, neighbour.born)

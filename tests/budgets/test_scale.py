@@ -33,7 +33,7 @@ async def ledger(in_redis):
 def worker(ledger, number: int) -> Reporter:
     """A worker with a name (of 29 characters), counters and readings as long as they may well be."""
     host = number // PER_HOST
-    reporter = Reporter(ledger, f"{number:08x}", limit=10 * WORKERS, home=f"{host:012x}", pid=1_000_000 + number)
+    reporter = Reporter(ledger, f"{number:08x}", limit=10 * WORKERS, host=f"{host:012x}", pid=1_000_000 + number)
     name = reporter.last.worker.replace("host", f"web-{host:04}.eu1")
     reporter.last = replace(reporter.last, worker=name, born=10**9, server="uvicorn", counters=EVENTS, load=LOAD)
     return reporter
@@ -100,12 +100,12 @@ async def test_ten_thousand_workers(ledger, clock, figures):
 
 
 async def holds_nothing_of_the_dead(ledger, hosts: int) -> None:
-    """But the homes of hosts where nobody is left to tidy up, which expire."""
+    """But the keys of hosts where nobody is left to tidy up, which expire."""
     redis, key = ledger._redis, ledger._key
-    home = f"home:{0:012x}"
+    host = f"host:{0:012x}"
     assert await redis.llen(key("default", "leases")) == 1
     assert len(await redis.hkeys(key("default", "counts"))) == 1 + 14
-    assert await redis.hlen(key("default", home)) == 1
-    homes = [name for name in await redis.keys(key("default", "home:*")) if not name.decode().endswith(home)]
-    assert len(homes) == hosts - 1
-    assert min([await redis.pttl(name) for name in homes]) > 0
+    assert await redis.hlen(key("default", host)) == 1
+    others = [name for name in await redis.keys(key("default", "host:*")) if not name.decode().endswith(host)]
+    assert len(others) == hosts - 1
+    assert min([await redis.pttl(name) for name in others]) > 0

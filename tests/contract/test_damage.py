@@ -28,7 +28,7 @@ STEPS_PER_BEAT = 2
 FORGOTTEN = 300.0
 """Seconds after which nothing is kept any more for clients that were refused."""
 RIGHT_AGAIN = 2
-"""Beats after which the counts equal the truth, and everybody may be let in again for whom there is room."""
+"""Heartbeats after which the counts equal the truth, and everybody may be let in again for whom there is room."""
 CLIENTS = [bytes([97 + number]) * KEY_BYTES for number in range(6)]
 SHARED = {"QUOTAS": [{"key": "user", "max": QUOTA}]}
 
@@ -44,7 +44,7 @@ class Server:
     def call(self, wanted: int = 0, client: Key | None = None) -> None:
         state = self.state
         asks = tuple(Ask((client,)) for _ in range(wanted)) if state.claims else ()
-        report = state.begin_report(wanted, asks=asks, beat=True)
+        report = state.begin_report(wanted, asks=asks, heartbeat=True)
         reply = self.world.ledger.apply(report)
         state.settle(report, reply)
         self.world.healed += reply.healed
@@ -89,9 +89,9 @@ class World:
     def under(self, client: Key) -> int:
         return sum(server.slots.count(client) for server in self.servers)
 
-    def calm(self, beats: int = RIGHT_AGAIN) -> None:
-        """Beats in which nobody comes."""
-        for _ in range(beats):
+    def calm(self, heartbeats: int = RIGHT_AGAIN) -> None:
+        """Heartbeats in which nobody comes."""
+        for _ in range(heartbeats):
             self.clock.now += HEARTBEAT
             for server in self.servers:
                 server.call()
@@ -108,9 +108,9 @@ class World:
             server.call(1, CLIENTS[number // 2] if self.is_shared else None)
         assert self.held == LIMIT // 2
 
-    def rush(self, beats: float = RIGHT_AGAIN) -> None:
+    def rush(self, heartbeats: float = RIGHT_AGAIN) -> None:
         """Everybody wants in, all the time, and never are there too many."""
-        for step in range(int(beats * STEPS_PER_BEAT) + 1):
+        for step in range(int(heartbeats * STEPS_PER_BEAT) + 1):
             for server, client in zip(self.servers, itertools.cycle(CLIENTS[step % len(CLIENTS) :]), strict=False):
                 server.call(2, client if self.is_shared else None)
                 assert self.held <= LIMIT
@@ -239,7 +239,7 @@ async def test_no_altered_end_of_a_lease_keeps_a_dead_worker(in_redis, clock, la
     await in_redis._redis.hset(counts, dead.last.worker, b"|".join(record))
     for _ in range(int(LEASE) + 2):
         clock.now += HEARTBEAT
-        replies = [await each.say(held, beat=True) for held, each in enumerate(workers, 1)]
+        replies = [await each.say(held, heartbeat=True) for held, each in enumerate(workers, 1)]
     assert [(reply.total, reply.workers) for reply in replies] == [(6, 3)] * 3
 
 
@@ -335,9 +335,9 @@ async def told(settings):
 
 def test_an_altered_birth_makes_no_neighbour_gone(create):
     world = create()
-    (home,) = world.client.scan_iter(f"{world.prefix}:*:home:*")
+    (host,) = world.client.scan_iter(f"{world.prefix}:*:host:*")
     server, neighbour, *_ = world.servers
     field = neighbour.state.worker.id.partition(":")[2]
-    world.client.hset(home, field, b"9" + world.client.hget(home, field)[1:])
-    reply = world.ledger.apply(server.state.begin_report(beat=True))
+    world.client.hset(host, field, b"9" + world.client.hget(host, field)[1:])
+    reply = world.ledger.apply(server.state.begin_report(heartbeat=True))
     assert {each.worker for each in reply.neighbours} == {other.state.worker.id for other in world.servers[2:]}

@@ -26,7 +26,7 @@ from channels_admission.ledger.base import (
 )
 
 from support.effort import some_of
-from support.reports import HEARTBEAT, HOME, LEASE, Reporter
+from support.reports import HEARTBEAT, HOST, LEASE, Reporter
 
 
 async def test_grants_up_to_the_limit_and_no_further(worker):
@@ -169,12 +169,12 @@ async def test_goodbye_of_a_worker_never_seen_leaves_nothing(worker):
     assert (await b.say()).workers == 1
 
 
-async def test_neighbours_are_the_other_workers_of_the_same_home(worker):
-    a, b, other = worker("a", pid=11), worker("b", pid=12), worker("c", home="bbbbbbbbbbbb")
+async def test_neighbours_are_the_other_workers_of_the_same_host(worker):
+    a, b, other = worker("a", pid=11), worker("b", pid=12), worker("c", host="bbbbbbbbbbbb")
     await b.say()
     await other.say()
     assert (await a.say()).neighbours == ()
-    assert (await a.say(beat=True)).neighbours == (Neighbour("host:12:b", 7),)
+    assert (await a.say(heartbeat=True)).neighbours == (Neighbour("host:12:b", 7),)
 
 
 async def test_a_neighbour_reported_gone_is_forgotten_at_once(worker):
@@ -182,7 +182,7 @@ async def test_a_neighbour_reported_gone_is_forgotten_at_once(worker):
     await b.say(wanted=6)
     reply = await a.say(gone=("host:1:b",))
     assert (reply.total, reply.workers) == (0, 1)
-    assert (await a.say(beat=True)).neighbours == ()
+    assert (await a.say(heartbeat=True)).neighbours == ()
 
 
 async def test_a_worker_cannot_report_itself_gone(worker):
@@ -402,7 +402,7 @@ async def test_pools_have_seconds_of_their_own(ledger, clock):
 
 
 async def test_every_report_leaves_all_keys_of_its_pool(in_redis, clock):
-    parts = ("counts", "leases", f"home:{HOME}", "seconds", "controls", "minutes")
+    parts = ("counts", "leases", f"host:{HOST}", "seconds", "controls", "minutes")
     keys = [in_redis._key("default", part) for part in parts]
     a = Reporter(in_redis, "a")
     await a.say()
@@ -536,13 +536,13 @@ async def test_refusals_get_moments_one_after_the_other_whichever_worker_asks(wo
     await a.say(wanted=1, terms=TERMS)
     first = (await a.say(held=1, wanted=10, terms=TERMS)).offer
     second = (await b.say(wanted=10, terms=TERMS)).offer
-    third = (await a.say(held=1, wanted=1, owed=4, terms=TERMS)).offer
+    third = (await a.say(held=1, wanted=1, unreserved=4, terms=TERMS)).offer
     step = 1 / (0.97 * 10)
     assert first.step == pytest.approx(step)
     assert first.first - first.elapsed == pytest.approx(1.0)
     assert second.first - first.first == pytest.approx(10 * step)
     assert third.first - second.first == pytest.approx(14 * step)
-    assert (await a.say(held=1, terms=TERMS, owed=0)).offer is None
+    assert (await a.say(held=1, terms=TERMS, unreserved=0)).offer is None
 
 
 async def test_those_who_leave_a_full_pool_set_the_pace(worker, clock):
@@ -576,16 +576,16 @@ async def test_a_pool_that_has_just_become_full_is_asked_as_fast_as_probing_allo
 async def test_without_a_rate_retry_times_follow_the_speed_of_all_entrances_together(worker):
     a, b = worker("a", limit=100), worker("b", limit=100)
     await a.say(speed=30.25)
-    assert speed(await b.say(owed=1, speed=12.5)) == pytest.approx(42.75)
-    assert speed(await b.say(owed=1, speed=0.0)) == pytest.approx(30.25)
-    assert speed(await a.say(owed=1, speed=0.0)) == pytest.approx(2 * PROBING)
+    assert speed(await b.say(unreserved=1, speed=12.5)) == pytest.approx(42.75)
+    assert speed(await b.say(unreserved=1, speed=0.0)) == pytest.approx(30.25)
+    assert speed(await a.say(unreserved=1, speed=0.0)) == pytest.approx(2 * PROBING)
 
 
 async def test_of_the_rate_and_the_speed_of_the_entrances_the_lower_holds(worker):
     a, b = worker("a", limit=100), worker("b", limit=100)
     await a.say(terms=TERMS, speed=4.0)
-    assert speed(await b.say(owed=1, terms=TERMS, speed=3.5)) == pytest.approx(7.5)
-    assert speed(await b.say(owed=1, speed=900.0)) == pytest.approx(10)
+    assert speed(await b.say(unreserved=1, terms=TERMS, speed=3.5)) == pytest.approx(7.5)
+    assert speed(await b.say(unreserved=1, speed=900.0)) == pytest.approx(10)
 
 
 @pytest.mark.parametrize("how", ["lease", "goodbye", "gone"])
@@ -598,9 +598,9 @@ async def test_a_worker_that_is_gone_takes_its_speed_with_it(worker, clock, ledg
         await b.say(goodbye=True)
     for _ in range(4 if how == "lease" else 0):
         clock.now += LEASE / 3
-        await a.say(beat=True)
+        await a.say(heartbeat=True)
     gone = (b.last.worker,) if how == "gone" else ()
-    assert speed(await a.say(owed=1, gone=gone)) == pytest.approx(7.0)
+    assert speed(await a.say(unreserved=1, gone=gone)) == pytest.approx(7.0)
     assert [each.speed for each in (await read(ledger)).workers] == [7.0]
 
 
@@ -608,7 +608,7 @@ async def test_where_no_speed_is_known_the_workers_that_take_connections_probe(w
     a, b, c = worker("a", limit=100), worker("b", limit=100), worker("c", limit=100)
     await b.say()
     await c.say(draining=True)
-    assert speed(await a.say(owed=1)) == pytest.approx(2 * PROBING)
+    assert speed(await a.say(unreserved=1)) == pytest.approx(2 * PROBING)
 
 
 @pytest.mark.parametrize("shut", ["paused", "full"])
@@ -622,7 +622,7 @@ async def test_retry_times_move_away_while_nobody_is_admitted(worker, clock, shu
     assert waits[:5] == pytest.approx([1.0, 1.0, 2.0, 3.0, 4.0])
     assert waits[-1] == pytest.approx(59.0)
     await a.say(wanted=1, controls=Controls(2))
-    assert wait(await a.say(held=1, owed=1)) < 2.0
+    assert wait(await a.say(held=1, unreserved=1)) < 2.0
 
 
 async def test_a_drought_ends_with_an_admission_on_a_slot_that_was_counted_already(worker, clock):
@@ -678,7 +678,7 @@ async def test_the_pace_is_that_of_the_rules(worker, clock, seed):
     clock.now, elapsed, pace, held, released, speeds = 1000.0, 0.0, None, [0] * 4, 0, [0.0] * 4
     for step in range(some_of(1000)):
         number, wanted = step % 4, rng.choice([0, 0, 1, 30])
-        owed = rng.choice([0, 0, 0, 2]) if elapsed > 2 * HEARTBEAT else 0  # Redis settles before
+        unreserved = rng.choice([0, 0, 0, 2]) if elapsed > 2 * HEARTBEAT else 0  # Redis settles before
         leaving = rng.randint(0, held[number]) if rng.random() < 0.3 else 0
         held[number] -= leaving
         released += leaving
@@ -696,10 +696,10 @@ async def test_the_pace_is_that_of_the_rules(worker, clock, seed):
             why = Reason.FULL
         speeds[number] = rng.choice([0.0, 0.0, 25.5])
         is_open = not scarce(sum(held) + expected, 60)
-        offer = pace.offer(elapsed, terms, refused, owed, Situation(why, min(step + 1, 4), sum(speeds), is_open))
+        offer = pace.offer(elapsed, terms, refused, unreserved, Situation(why, min(step + 1, 4), sum(speeds), is_open))
         counters = {"released": workers[number].last.counters.get("released", 0) + leaving}
         reply = await workers[number].say(
-            held[number], wanted, terms=terms, owed=owed, counters=counters, speed=speeds[number]
+            held[number], wanted, terms=terms, unreserved=unreserved, counters=counters, speed=speeds[number]
         )
         assert reply.granted == expected
         assert (reply.offer is None) == (offer is None)

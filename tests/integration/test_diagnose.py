@@ -30,7 +30,7 @@ def start(redis, prefix, application="project.asgi:application", **keys) -> Work
 
 @pytest.fixture
 def worker(redis_server, prefix):
-    """``worker(**settings)``: one uvicorn worker with short beats."""
+    """``worker(**settings)``: one uvicorn worker with short heartbeats."""
     return partial(start, redis_server, prefix)
 
 

@@ -77,7 +77,7 @@ async def test_a_drained_worker_closes_evenly_and_its_clients_are_back_elsewhere
         highest = max(sum(start <= at < start + 1 for at in times) for start in times)
         assert {code for _, code, _ in ended} == {1012}
         assert highest <= 1.3 * held / seconds
-        # A worker hears of it within a beat, and takes the whole time from there on.
+        # A worker hears of it within a heartbeat, and takes the whole time from there on.
         assert times[-1] - times[0] <= seconds + 0.5
         assert times[-1] - began <= seconds + KEYS["HEARTBEAT"] + 0.5
         assert all(back.is_open for _, _, back in ended)

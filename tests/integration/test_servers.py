@@ -53,7 +53,7 @@ async def test_exactly_the_limit_is_admitted_and_every_other_told_1013(workers, 
         assert len(admitted) == LIMIT
         assert {client.code for client in refused} == {1013}
         assert all(client.reason.startswith("Try Again Later; ticket=") for client in refused)
-        # Events are told with the next report, at the latest with the next beat.
+        # Events are told with the next report, at the latest with the next heartbeat.
         await eventually(lambda: shows(lambda pool: pool.admitted + sum(pool.refused.values()) == count))
         pool = await look()
         assert (pool.held, pool.free, pool.level, pool.admitted) == (LIMIT, 0, "full", LIMIT)
@@ -147,8 +147,8 @@ async def test_a_killed_worker_gives_its_slots_back_to_its_neighbours_within_two
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may give a worker a process namespace of its own")
 async def test_a_killed_worker_of_another_host_gives_its_slots_back_with_its_lease(workers, figures):
     """The worker lives in a process namespace of its own, as in a container: nobody can see its process."""
-    beat, lease = 0.25, 2.5
-    terms = {"HEARTBEAT": beat, "LEASE": lease}
+    heartbeat, lease = 0.25, 2.5
+    terms = {"HEARTBEAT": heartbeat, "LEASE": lease}
     elsewhere = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
     with workers(count=1, settings=terms, launcher=elsewhere) as far, workers(count=1, settings=terms) as near:
         doomed = await enter_many(20, far.origins)
@@ -156,15 +156,15 @@ async def test_a_killed_worker_of_another_host_gives_its_slots_back_with_its_lea
         await eventually(lambda: shows(lambda pool: pool.held == 30))
         far.processes[0].kill()
         killed = time.monotonic()
-        await eventually(lambda: shows(lambda pool: pool.held == 10), seconds=lease + beat + 0.2)
+        await eventually(lambda: shows(lambda pool: pool.held == 10), seconds=lease + heartbeat + 0.2)
         seconds = time.monotonic() - killed
-        assert seconds >= lease - beat - 0.1
+        assert seconds >= lease - heartbeat - 0.1
         more = await enter_many(LIMIT, near.origins)
         assert sum(client.is_open for client in more) == LIMIT - 10
         assert all(client.is_open for client in others)
         figures.note(
             "the only worker of a host is killed, with 20 slots",
-            f"they are free within the lease and one heartbeat ({lease + beat} s)",
+            f"they are free within the lease and one heartbeat ({lease + heartbeat} s)",
             f"{seconds:.2f} s",
         )
         await leave_all(doomed + others + more)
@@ -221,8 +221,8 @@ async def test_a_worker_without_neighbours_says_goodbye_before_it_is_gone(worker
 @pytest.mark.parametrize("away", ["killed", "paused"])
 async def test_redis_away_for_longer_than_the_lease(workers, figures, policy, away):
     """A full pool with ``freeze``, 20 free slots with ``share``: half of them for each of two workers."""
-    beat, lease = 0.25, 1.5
-    terms = {"HEARTBEAT": beat, "LEASE": lease, "WHEN_LEDGER_DOWN": policy}
+    heartbeat, lease = 0.25, 1.5
+    terms = {"HEARTBEAT": heartbeat, "LEASE": lease, "WHEN_LEDGER_DOWN": policy}
     full = {"freeze": LIMIT, "share": 30}[policy]
     with Redis() as redis, workers(count=2, redis=redis, shared_port=False, settings=terms) as running:
         held = await enter_many(full, running.origins)
@@ -230,7 +230,7 @@ async def test_redis_away_for_longer_than_the_lease(workers, figures, policy, aw
         await eventually(
             lambda: shows(lambda pool: pool.held == full and all(worker.held == full / 2 for worker in pool.workers))
         )
-        await asyncio.sleep(2 * beat)  # so that both workers have seen the same room
+        await asyncio.sleep(2 * heartbeat)  # so that both workers have seen the same room
         redis.stop() if away == "killed" else redis.pause()
         began = time.monotonic()
         tries = await _one_by_one(50, running.origins)
@@ -245,7 +245,7 @@ async def test_redis_away_for_longer_than_the_lease(workers, figures, policy, aw
         await leave_all(leaving)
         again = await _one_by_one(30, running.origins)
         assert sum(client.is_open for client in again) == 9
-        await asyncio.sleep(began + lease + beat - time.monotonic())
+        await asyncio.sleep(began + lease + heartbeat - time.monotonic())
         redis.start() if away == "killed" else redis.resume()
         truth, back = len(held) + len(admitted) + 9, time.monotonic()
         await eventually(lambda: shows(lambda pool: pool.held == truth), seconds=1)

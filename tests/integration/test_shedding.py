@@ -142,7 +142,7 @@ async def test_about_its_threshold_a_worker_changes_its_mind_at_most_once_in_a_w
         strain.cancel()
         await leave_all([held])
     assert 1 <= len(changes) <= seconds / STEADY
-    # Each change is seen with the next beat.
+    # Each change is seen with the next heartbeat.
     apart = [later - earlier for earlier, later in pairwise(changes)]
     assert all(each >= STEADY - HEARTBEAT - 0.1 for each in apart)
     assert min(crossed) < 0.1 < max(crossed)

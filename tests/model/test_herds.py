@@ -93,7 +93,7 @@ class Herd:
             why = Reason.FULL
         is_open = self.held < 0.95 * self.limit
         situation = Situation(why, WORKERS, self.speed, is_open, settles_in)
-        offer, schedule.owed = self.pace.offer(now, self.terms, len(refused), schedule.owed, situation), 0
+        offer, schedule.unreserved = self.pace.offer(now, self.terms, len(refused), schedule.unreserved, situation), 0
         if offer:
             schedule.renew(offer, len(refused), now)
         for client in refused:

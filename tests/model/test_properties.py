@@ -157,8 +157,8 @@ class Faults(RuleBasedStateMachine):
         """One call of a limiter, its reply obeyed if it comes; ``asks`` are of newcomers, or of ``slot``."""
         state = actor.state
         report = None
-        with failing(state_module, "home", fate == "fault in the report"):
-            report = state.begin_report(wanted, asks=asks, beat=True)
+        with failing(state_module, "host_token", fate == "fault in the report"):
+            report = state.begin_report(wanted, asks=asks, heartbeat=True)
         if fate in ("request lost", "fault in the report"):
             state.fail(self.clock.now)
             return
@@ -339,7 +339,7 @@ class Faults(RuleBasedStateMachine):
 
     @rule(number=st.integers(0, 9), seconds=st.sampled_from([3.0, 9.0, 15.0]))
     def one_worker_is_paused(self, number, seconds):
-        """The others beat on; the paused one may outlive its lease."""
+        """The others go on; the paused one may outlive its lease."""
         actors = self.living()
         if not actors:
             return
@@ -353,7 +353,7 @@ class Faults(RuleBasedStateMachine):
 
     @rule(seconds=st.sampled_from([-3600.0, 3600.0]))
     def the_clock_of_redis_jumps(self, seconds):
-        """No worker's lease is moved by it beyond two beats."""
+        """No worker's lease is moved by it beyond two heartbeats."""
         self.clock.now += seconds
         for actor in self.actors:
             actor.silent_since += seconds - (2 * HEARTBEAT if seconds > 0 else 0)
@@ -502,7 +502,7 @@ class Faults(RuleBasedStateMachine):
 
     @rule()
     def quiet_comes(self):
-        """One beat after the last fault the ledger equals the truth; the dead are gone with their lease."""
+        """One heartbeat after the last fault the ledger equals the truth; the dead are gone with their lease."""
         for actor in self.actors:
             actor.late.clear()
         known = [self.stored_controls(), *(actor.state.controls for actor in self.living())]

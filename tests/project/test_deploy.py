@@ -92,7 +92,7 @@ def test_what_ws_status_advises_for_systemd_and_logins_stands_in_its_files(fitti
 
 
 def test_a_unit_has_the_time_for_a_drain_of_either_kind(fitting):
-    """A worker hears of the one that the unit orders within a beat; the other it begins by itself."""
+    """A worker hears of the one that the unit orders within a heartbeat; the other it begins by itself."""
     drain, drained = float(variable("DRAIN")), float(variable("DRAINED"))
     assert drain + fitting.heartbeat < drained < float(unit()["TimeoutStopSec"])
     assert fitting.drain_on_stop == drain

@@ -22,6 +22,8 @@ RETIRED = {
     "printout": "output",
     "moment": "retry time, or bucket",
     "home": "host",
+    "beat": "heartbeat",
+    "owed": "unreserved",
     "who": "the noun",
     "whom": "the noun",
     "whoever": "the noun",

@@ -10,7 +10,7 @@ from channels_admission.ledger.redis import RedisLedger
 from support import ROOT
 
 PAGE = ROOT / "docs" / "scaling.md"
-SMALL = {"SIZES": (3, 30), "SLOTS": 5, "HERD": 600, "ROOM": 40, "SAMPLES": 30, "BEATS": 1, "HEARTBEAT": 0.2}
+SMALL = {"SIZES": (3, 30), "SLOTS": 5, "HERD": 600, "ROOM": 40, "SAMPLES": 30, "HEARTBEATS": 1, "HEARTBEAT": 0.2}
 
 
 @pytest.mark.integration

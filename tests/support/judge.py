@@ -13,12 +13,12 @@ After every call and every turn of a process:
 - *drained young*: a worker drains that was born after the last order to drain all.
 - *overgranted*: slots were granted above the limit, or above a worker's allowance while settling.
 - *forgotten early*: a living worker was forgotten before its lease had passed on a clock that no
-  jump and no outage moves by more than two beats.
+  jump and no outage moves by more than two heartbeats.
 - *renamed*: a live call was answered as out of order.
 
-At each quiet point, two beats after the last fault: *wrong*, a worker's count is not what it holds,
+At each quiet point, two heartbeats after the last fault: *wrong*, a worker's count is not what it holds,
 *leaked*, it holds what no client has, and *away*, it does not reach the ledger; a lease and two
-beats later: *ghost*, a worker is counted that does not live.
+heartbeats later: *ghost*, a worker is counted that does not live.
 
 While something has been altered that the ledger has yet to find, what stands there is not believed
 by it, nor compared here: *total* and *undercounted* wait until it begins to count anew.

@@ -29,7 +29,7 @@ class MixedHerd:
         self.terms = Terms(rate, int(rate or 1), 0.0)
         self.began, self.numbers = clock.now, iter(range(10**9))
         self.reports = [
-            Report(f"host:{pid}:a", 0, 0, 0, limit, 0, limit, terms=self.terms, home="a" * 12, born=7)
+            Report(f"host:{pid}:a", 0, 0, 0, limit, 0, limit, terms=self.terms, host="a" * 12, born=7)
             for pid in range(1, WORKERS + 1)
         ]
         self.released = [0] * WORKERS

@@ -10,7 +10,7 @@ from channels_admission.ledger import script
 from channels_admission.ledger.redis import RedisLedger
 from channels_admission.ledger.redis.cluster import RedisClusterLedger
 
-HOME = "aaaaaaaaaaaa"
+HOST = "aaaaaaaaaaaa"
 LEASE, HEARTBEAT = 6.0, 1.0
 
 
@@ -18,7 +18,7 @@ class Reporter:
     """One worker of the contract tests: numbers its reports and remembers the version."""
 
     def __init__(
-        self, ledger, nonce: str, *, limit: int = 10, pool: str = "default", home: str = HOME, pid: int = 1
+        self, ledger, nonce: str, *, limit: int = 10, pool: str = "default", host: str = HOST, pid: int = 1
     ) -> None:
         self.ledger = ledger
         self.pool = pool
@@ -30,7 +30,7 @@ class Reporter:
             limit=limit,
             version=0,
             allowance=limit,
-            home=home,
+            host=host,
             born=7,
         )
 

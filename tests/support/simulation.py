@@ -353,7 +353,7 @@ class Simulation:
         self.later(self.settings.heartbeat, self._save)
 
     def _rollback(self) -> None:
-        """Back to what was saved before anybody's last beat."""
+        """Back to what was saved before anybody's last heartbeat."""
         old = [dumps for at, dumps in self.saved if at < self.now - 1.2 * self.settings.heartbeat]
         if old:
             self.ledger.restore(self.rng.choice(old))

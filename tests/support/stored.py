@@ -14,7 +14,7 @@ from channels_admission.ledger import script
 from channels_admission.ledger.memory import MemoryLedger
 from channels_admission.ledger.overrides import controls_of, entries
 from channels_admission.ledger.redis import RedisLedger
-from channels_admission.runtime.identity import home
+from channels_admission.runtime.identity import host_token
 
 from support.damage import VALUES, some
 from support.reports import ClockedRedisLedger
@@ -40,7 +40,7 @@ class StoredInRedis(ClockedRedisLedger):
         self.state = Stored()
         self._names = [
             self._key(DEFAULT_POOL, part)
-            for part in ("counts", "leases", f"home:{home()}", "seconds", "controls", "minutes")
+            for part in ("counts", "leases", f"host:{host_token()}", "seconds", "controls", "minutes")
         ]
         self._client = redis.Redis.from_url(settings.ledger.host["address"])
         self._client.script_load(self._source)

@@ -282,9 +282,9 @@ class World:
             self.tickets.append(Ticket(round(time, 2), round(min(time, now + 50.0), 2), self.born * 100 + place))
         del self.tickets[:-20]
 
-    async def do_knock(self, worker, place, number, milliseconds, beat):
+    async def do_knock(self, worker, place, number, milliseconds, heartbeat):
         """Handshakes of which most show tickets, some of them twice, some early or late; time passes up to the next."""
-        if beat and self.tickets:
+        if heartbeat and self.tickets:
             due = sorted(each.due for each in self.tickets)
             later = [each for each in due if each > self.clock.now]
             self.clock.now = round(max(self.clock.now, (later or [0.0])[0]) + milliseconds % 7 / 10, 3)
@@ -298,42 +298,42 @@ class World:
         finally:
             worker.last = replace(worker.last, shown=())
 
-    async def step(self, what, place, number, milliseconds, beat):
+    async def step(self, what, place, number, milliseconds, heartbeat):
         worker = self.workers[place]
         act = getattr(self, f"do_{what}", None)
         if act is not None:
-            await act(worker, place, number, milliseconds, beat)
+            await act(worker, place, number, milliseconds, heartbeat)
             return
         is_lost = what == "lost"
-        await self.report(worker, number if what == "claim" or is_lost else 0, beat=beat, is_lost=is_lost)
+        await self.report(worker, number if what == "claim" or is_lost else 0, heartbeat=heartbeat, is_lost=is_lost)
 
-    async def do_flush(self, worker, place, number, milliseconds, beat):
+    async def do_flush(self, worker, place, number, milliseconds, heartbeat):
         self.losses += 1
         await self.both.flush(self.pool)
 
-    async def do_save(self, worker, place, number, milliseconds, beat):
+    async def do_save(self, worker, place, number, milliseconds, heartbeat):
         self.saved = await self.both.save(self.pool)
 
-    async def do_fall_back(self, worker, place, number, milliseconds, beat):
+    async def do_fall_back(self, worker, place, number, milliseconds, heartbeat):
         """Lose what has happened since the pool was saved, or at least one report."""
         saved = self.saved or await self.both.save(self.pool)
-        await self.report(worker, number, beat=beat)
+        await self.report(worker, number, heartbeat=heartbeat)
         self.losses, self.saved = self.losses + 1, None
         await self.both.restore(self.pool, saved)
 
-    async def do_retire(self, worker, place, number, milliseconds, beat):
+    async def do_retire(self, worker, place, number, milliseconds, heartbeat):
         """Another worker of its process has taken its place: it asks for no more, and holds what it has."""
-        await self.report(worker, beat=beat, retired=True)
+        await self.report(worker, heartbeat=heartbeat, retired=True)
 
-    async def do_pass(self, worker, place, number, milliseconds, beat):
+    async def do_pass(self, worker, place, number, milliseconds, heartbeat):
         self.clock.now = round(self.clock.now + milliseconds / 1000, 3)
 
-    async def do_look(self, worker, place, number, milliseconds, beat):
+    async def do_look(self, worker, place, number, milliseconds, heartbeat):
         await self.both.compare_pasts(self.pool)
 
-    async def do_die(self, worker, place, number, milliseconds, beat):
+    async def do_die(self, worker, place, number, milliseconds, heartbeat):
         self.workers[place] = self.start()
-        gone = (worker.last.worker,) if beat and worker.last.seq else ()
+        gone = (worker.last.worker,) if heartbeat and worker.last.seq else ()
         if number > 3:  # and with it a second one
             second = self.workers[place - 2]
             self.workers[place - 2] = self.start()
@@ -342,13 +342,13 @@ class World:
         await self.report(other, gone=gone)
         other.last = replace(other.last, gone=())
 
-    async def do_lapse(self, worker, place, number, milliseconds, beat):
+    async def do_lapse(self, worker, place, number, milliseconds, heartbeat):
         """A worker is taken for gone, and lives."""
         other = self.workers[place - 1]
         await self.report(other, gone=(worker.last.worker,))
         other.last = replace(other.last, gone=())
 
-    async def do_goodbye(self, worker, place, number, milliseconds, beat):
+    async def do_goodbye(self, worker, place, number, milliseconds, heartbeat):
         if self.shared:
             worker.held, worker.told = 0, {*worker.claims}
             worker.claims, worker.classes, worker.open = Counter(), Counter(), {}
@@ -357,7 +357,7 @@ class World:
         await self.report(worker, goodbye=True)
         self.workers[place] = self.start()
 
-    async def do_repeat(self, worker, place, number, milliseconds, beat):
+    async def do_repeat(self, worker, place, number, milliseconds, heartbeat):
         """A report that was applied is repeated, unless its worker was forgotten since."""
         (reading,) = await worker.ledger.ledgers[0].read((self.pool,))
         is_counted = worker.last.worker in {each.worker for each in reading.workers}
@@ -365,18 +365,20 @@ class World:
             with pytest.raises((OutOfOrder, Forgotten)):
                 await worker.ledger.reconcile(self.pool, worker.last)
 
-    async def do_retell(self, worker, place, number, milliseconds, beat):
+    async def do_retell(self, worker, place, number, milliseconds, heartbeat):
         """Tell all claims, as a worker must that has been told to and is told to again."""
         if self.shared:
             worker.heard, worker.told = min(worker.heard, number), {*worker.claims}
-        await self.report(worker, beat=beat)
+        await self.report(worker, heartbeat=heartbeat)
 
-    async def do_order(self, worker, place, number, milliseconds, beat):
+    async def do_order(self, worker, place, number, milliseconds, heartbeat):
         """A worker knows newer controls than the ledger."""
-        self.controls = replace(self.controls, version=self.controls.version + 1, limit=order(2 * number, over=beat))
+        self.controls = replace(
+            self.controls, version=self.controls.version + 1, limit=order(2 * number, over=heartbeat)
+        )
         await self.report(worker)
 
-    async def do_control(self, worker, place, number, milliseconds, beat):
+    async def do_control(self, worker, place, number, milliseconds, heartbeat):
         drain = Drain((EVERYBODY, worker.last.worker, "host")[number % 3], 1.5, "kim", 2.0)
         chosen = (
             {"limit": order(2 * place)}, {"limit": order(2 * place, over=True)}, {"paused": order(1)},
@@ -385,27 +387,27 @@ class World:
         version = (await self.both.ledgers[0].read((self.pool,)))[0].controls.version
         assert await self.both.control(self.pool, Controls(**chosen), version - (number == 6)) is (number != 6)
 
-    async def do_drain(self, worker, place, number, milliseconds, beat):
-        await self.report(worker, draining=beat, beat=True)
+    async def do_drain(self, worker, place, number, milliseconds, heartbeat):
+        await self.report(worker, draining=heartbeat, heartbeat=True)
 
-    async def do_obey(self, worker, place, number, milliseconds, beat):
+    async def do_obey(self, worker, place, number, milliseconds, heartbeat):
         for each in worker.told_to_end if self.shared else ():
             for _ in range(min(each.number, len(worker.open.get(each.key, ())))):
                 worker.end(each.key)
-        await self.report(worker, beat=beat)
+        await self.report(worker, heartbeat=heartbeat)
 
-    async def do_count(self, worker, place, number, milliseconds, beat):
+    async def do_count(self, worker, place, number, milliseconds, heartbeat):
         for name in ("admitted", "full", "released", "fault:OSError"):
             self.counters[worker.last.worker][name] = (number * 7 + len(name)) % 11
-        worker.last = replace(worker.last, speed=12.125 * number, owed=number % 3)
-        await self.report(worker, beat=beat)
+        worker.last = replace(worker.last, speed=12.125 * number, unreserved=number % 3)
+        await self.report(worker, heartbeat=heartbeat)
 
-    async def do_drop(self, worker, place, number, milliseconds, beat):
+    async def do_drop(self, worker, place, number, milliseconds, heartbeat):
         if not self.shared:
             worker.last = replace(worker.last, held=max(0, worker.last.held - 1))
         elif users := [user for user, since in worker.open.items() if since]:
             worker.end(users[0])
-        await self.report(worker, beat=beat)
+        await self.report(worker, heartbeat=heartbeat)
 
     async def run(self, steps):
         await self.settle()

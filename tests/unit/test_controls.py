@@ -223,10 +223,10 @@ async def test_who_has_left_since_the_report_is_not_ended_once_more(admission, m
     drains = Closer(state, Places(state, RetrySchedule(state)), Faults("a pool"))
     drains.connections[Connection(None, None)] = 0.0
     view = Reply(0, total=41, limit=40, workers=1, version=1, settling=False, lapsed=False, now=10.0)
-    drains.enforce(view, beat=0.1)
+    drains.enforce(view, heartbeat=0.1)
     assert drains._task is None
     state.held = 41
-    drains.enforce(view, beat=0.1)
+    drains.enforce(view, heartbeat=0.1)
     assert drains._task is not None
     drains.cancel()
 
@@ -243,7 +243,7 @@ async def test_an_enforced_limit_takes_its_time_whatever_the_clock_of_redis_says
     monkeypatch.setattr(drains, "_end_all", lambda doomed, seconds: ended.append(len(doomed)) or asyncio.sleep(0))
     view = Reply(0, total=100, limit=40, workers=1, version=1, settling=False, lapsed=False)
     for now in (1000.0, 4600.0, 970.0, 9e11):
-        drains.enforce(replace(view, now=now), beat=1.0)
+        drains.enforce(replace(view, now=now), heartbeat=1.0)
         await drains._task
     assert ended == [1] * 4
     drains.cancel()

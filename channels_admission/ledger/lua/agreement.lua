@@ -32,7 +32,7 @@ end
 
 function agreement.entry(text, ends, mark)
   local numbers = agreement.parse_numbers(text)
-  local is_whole = numbers.limit and numbers.warn_at and numbers.lease and numbers.beat
+  local is_whole = numbers.limit and numbers.warn_at and numbers.lease and numbers.heartbeat
   if #text > const.LONGEST_SETTINGS or not is_whole then return nil end
   return {text = text, ends = ends, mark = mark or codec.fingerprint(text), numbers = numbers}
 end
@@ -55,12 +55,12 @@ function agreement.others(entries, time, is_lost)
   local kept, own = {}, nil
   for _, each in ipairs(entries) do
     each.ends = math.min(each.ends, time + each.numbers.lease)
-    if is_lost then each.ends = time + const.SETTLING * each.numbers.beat end
+    if is_lost then each.ends = time + const.SETTLING * each.numbers.heartbeat end
     if each.text == report.settings then own = each elseif each.ends > time then kept[#kept + 1] = each end
   end
   local before = is_lost and report.in_force ~= '' and agreement.entry(report.in_force, time)
   if before then
-    before.ends = time + math.min(const.SETTLING * before.numbers.beat, before.numbers.lease)
+    before.ends = time + math.min(const.SETTLING * before.numbers.heartbeat, before.numbers.lease)
     kept[#kept + 1] = before
   end
   return kept, own
@@ -81,9 +81,9 @@ function agreement.reach(entries, time, is_lost)
   local kept, own = agreement.others(entries, time, is_lost)
   own = own or agreement.entry(report.settings, time, report.fingerprint)
   local slowest, was = 0, own.ends
-  for _, each in ipairs(kept) do slowest = math.max(slowest, each.numbers.beat) end
-  local is_slower = #kept > 0 and own.numbers.beat > slowest and was <= time
-  slowest = math.max(slowest, own.numbers.beat)
+  for _, each in ipairs(kept) do slowest = math.max(slowest, each.numbers.heartbeat) end
+  local is_slower = #kept > 0 and own.numbers.heartbeat > slowest and was <= time
+  slowest = math.max(slowest, own.numbers.heartbeat)
   own.ends = time + own.numbers.lease
   if report.is_last then own.ends = math.min(was, time + const.SETTLING * slowest) end
   if own.ends > time or #kept == 0 then kept[#kept + 1] = own end

@@ -143,27 +143,27 @@ end
 
 -- The next free retry times of the schedule for those who are refused, after those that were given away already, by the
 -- counts of the pool `now`: the first, from one to the next, and the time by which they go.
-function rate.offer(refused, owed, why, now)
+function rate.offer(refused, unreserved, why, now)
   rate.open_or_shut(refused, why, now)
   local elapsed = clock.time - rate.began
   local soonest = rate.time(elapsed + rate.soonest(why))
   local step = 1 / (const.SCHEDULED * rate.speed_of(why, now))
   if refused > 0 then rate.tail = math.min(rate.tail, soonest + const.SLACK * line.ahead() * step) end
   local first = math.max(rate.tail, soonest)
-  step = rate.apart(why, now, first, refused + owed, step) * line.overbooked()
-  line.promise_series(refused + owed, rate.elapsed_at(first) - elapsed, function(time)
+  step = rate.apart(why, now, first, refused + unreserved, step) * line.overbooked()
+  line.promise_series(refused + unreserved, rate.elapsed_at(first) - elapsed, function(time)
     return math.ceil((rate.time(elapsed + time) - first) / step - const.ROUNDING)
   end)
-  first = first + owed * step
+  first = first + unreserved * step
   rate.tail = math.min(first + refused * step, math.max(rate.tail, rate.time(elapsed + const.LINE.longest)))
   return first, step, elapsed
 end
 
 -- Those of a report. Without anybody refused, `why` is what holds at present.
 function rate.schedule(refused, why, now)
-  if refused + report.owed == 0 then return end
+  if refused + report.unreserved == 0 then return end
   if not rate.has_line then rate.use_line('') end
-  rate.first, rate.step, rate.elapsed = rate.offer(refused, report.owed, why, now)
+  rate.first, rate.step, rate.elapsed = rate.offer(refused, report.unreserved, why, now)
 end
 
 -- How long so many due tickets wait that found nothing free, in their order: for a short time by the speed, or by the

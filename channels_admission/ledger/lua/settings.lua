@@ -13,11 +13,11 @@ function settings.load(stored)
   if rest == own and #ends <= 15 and report.in_force == '' then
     -- All have the same, as nearly always: nothing need be compared.
     settings.is_alone, settings.ends, settings.slowest = true, tonumber(ends), report.heartbeat
-    settings.in_force = {limit = report.limit, beat = report.heartbeat, warn_at = report.warn_at}
+    settings.in_force = {limit = report.limit, heartbeat = report.heartbeat, warn_at = report.warn_at}
     return
   end
   settings.entries = agreement.parse(settings.stored)
-  for _, each in ipairs(settings.entries) do settings.fastest = math.min(settings.fastest, each.numbers.beat) end
+  for _, each in ipairs(settings.entries) do settings.fastest = math.min(settings.fastest, each.numbers.heartbeat) end
 end
 
 -- Agree at this time of the pool's clock on what is in force; a pool that has lost its data hears of what was.
@@ -29,8 +29,8 @@ end
 -- What is to be stored. While all have the same, that is renewed four times in a heartbeat at the most.
 function settings.stored_text(time)
   if not settings.is_alone then return settings.written end
-  local beat = report.heartbeat
-  local ends = report.is_last and math.min(settings.ends, time + const.SETTLING * beat) or time + report.lease
-  if not report.is_last and math.abs(ends - settings.ends) < beat / 4 then return settings.stored end
+  local heartbeat = report.heartbeat
+  local ends = report.is_last and math.min(settings.ends, time + const.SETTLING * heartbeat) or time + report.lease
+  if not report.is_last and math.abs(ends - settings.ends) < heartbeat / 4 then return settings.stored end
   return string.format('%.0f|%s|%s;', ends, report.fingerprint, report.settings)
 end

@@ -34,7 +34,7 @@ class Agreement:
 
     def fastest(self, own: str) -> int:
         """The shortest heartbeat of all workers, in milliseconds."""
-        return min(int(_numbers(text)["beat"]) for text in (own, *self.ends))
+        return min(int(_numbers(text)["heartbeat"]) for text in (own, *self.ends))
 
     @property
     def in_force(self) -> dict[str, float]:
@@ -51,31 +51,31 @@ class Agreement:
     def agree(self, said: Said, now: int, *, is_lost: bool) -> None:
         """Let the settings of a report count at this time of the pool's clock. A pool that has lost its data also
         counts those that the worker remembers."""
-        own, beat = _numbers(said.own), _heartbeat(said.own)
+        own, heartbeat = _numbers(said.own), _heartbeat(said.own)
         if [*self.ends] == [said.own] and not said.in_force:
-            self._renew(said, now, beat)
+            self._renew(said, now, heartbeat)
             return
         was, others = self._others(said.own, now, is_lost=is_lost)
         if is_lost and _is_whole(said.in_force):
             in_force = _numbers(said.in_force)
-            ends = now + round(min(SETTLING * in_force["beat"], in_force["lease"]))
+            ends = now + round(min(SETTLING * in_force["heartbeat"], in_force["lease"]))
             others[said.in_force] = max(ends, others.get(said.in_force, 0))
         slowest = max(map(_heartbeat, others), default=0)
-        self.is_slower = bool(others) and beat > slowest and was <= now
-        self.slowest = max(slowest, beat)
+        self.is_slower = bool(others) and heartbeat > slowest and was <= now
+        self.slowest = max(slowest, heartbeat)
         ends = min(was, now + round(said.grace * self.slowest)) if said.is_last else now + int(own["lease"])
         self.ends = others if others and ends <= now else {**others, said.own: ends}
         while len(self.ends) > MOST_SETTINGS:
             self._merge()
 
-    def _renew(self, said: Said, now: int, beat: int) -> None:
+    def _renew(self, said: Said, now: int, heartbeat: int) -> None:
         """All workers have the same settings, which are renewed four times in a heartbeat at the most, as in Redis."""
         was, ends = self.ends[said.own], now + int(_numbers(said.own)["lease"])
         if said.is_last:
-            ends = min(was, now + round(said.grace * beat))
-        elif abs(ends - was) < beat / 4:
+            ends = min(was, now + round(said.grace * heartbeat))
+        elif abs(ends - was) < heartbeat / 4:
             ends = was
-        self.ends, self.slowest, self.is_slower = {said.own: ends}, beat, False
+        self.ends, self.slowest, self.is_slower = {said.own: ends}, heartbeat, False
 
     def _others(self, own: str, now: int, *, is_lost: bool) -> tuple[int, dict[str, int]]:
         """Until when a worker's ``own`` settings counted, and the settings of others that still count."""
@@ -99,9 +99,9 @@ def _numbers(text: str) -> Numbers:
 
 
 def _heartbeat(text: str) -> int:
-    return int(_numbers(text)["beat"])
+    return int(_numbers(text)["heartbeat"])
 
 
 def _is_whole(text: str) -> bool:
     """Whether a text that a worker remembers has what all settings have."""
-    return 0 < len(text) <= LONGEST and {"limit", "warn_at", "lease", "beat"} <= set(_numbers(text))
+    return 0 < len(text) <= LONGEST and {"limit", "warn_at", "lease", "heartbeat"} <= set(_numbers(text))

@@ -31,7 +31,7 @@ class Call:
         self.settings = agreement.text_of(report, settings.lease, settings.heartbeat)
         self.entry = pool.entries.get(report.worker)
         self.is_fresh, self.has_lost = pool.clock.is_fresh, False
-        self.known = frozenset(pool.entries) if report.beat else frozenset()
+        self.known = frozenset(pool.entries) if report.heartbeat else frozenset()
         """The workers before this call."""
         self.swept: tuple[Key, ...] = ()
         """Keys under which claims of a dead worker were given back."""
@@ -50,7 +50,7 @@ class Call:
         grant = self._grant(own, shown, held, limit)
         total = held + grant.slots
         self._count(grant, own, total, limit)
-        if report.beat and not pool.clock.is_settling:
+        if report.heartbeat and not pool.clock.is_settling:
             self._end_orders(total, limit)
         return self._reply(grant, own, shown, total, limit)
 
@@ -156,7 +156,7 @@ class Call:
         (low, longest), number = report.terms.retry_after, grant.refused - shown.keeping(grant.unserved)
         shown.redeem(grant.shown, longest)
         turns = shown.turns(grant.unserved, low, lambda due: pace.turns(now, report.terms, due, situation))
-        return turns, pace.offer(now, report.terms, number, report.owed, situation)
+        return turns, pace.offer(now, report.terms, number, report.unreserved, situation)
 
     def _situation(self, grant: Grant, total: int, limit: int) -> Situation:
         pool, workers = self.pool, [each.report for each in self.pool.entries.values()]
@@ -188,7 +188,7 @@ class Call:
             controls=pool.controls if pool.controls.version > report.controls.version else None,
             level=pool.levels.level,
             edges=pool.levels.tell(report.worker, pool.version, entries),
-            neighbours=pool.neighbours(report) if report.beat else (),
+            neighbours=pool.neighbours(report) if report.heartbeat else (),
             granted_shown=() if report.fair else tuple(sorted(grant.shown)),
             turns=turns,
             has_line=not pool.pace.line.is_empty,

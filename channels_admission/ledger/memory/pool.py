@@ -88,5 +88,5 @@ class Pool:
         return tuple(
             Neighbour(name, entry.report.born)
             for name, entry in self.entries.items()
-            if name != report.worker and entry.report.home == report.home
+            if name != report.worker and entry.report.host == report.host
         )

@@ -1,7 +1,7 @@
 """The Redis ledger. Only this folder imports ``redis``.
 
 A pool has the keys ``PREFIX:{pool}:counts``, ``…:leases``, ``…:seconds``, ``…:minutes``, ``…:controls``, and
-``…:home:TOKEN`` for each host and process namespace, and where clients show tickets ``…:tickets``. A pool that is
+``…:host:TOKEN`` for each host and process namespace, and where clients show tickets ``…:tickets``. A pool that is
 shared by quotas or classes also has ``…:claims``, ``…:claims:WORKER`` for each worker, ``…:attempts`` if a quota has a
 rate, and ``…:holders`` if a quota evicts its oldest connection. The hash tag keeps all of them in one slot of a
 cluster.

@@ -16,7 +16,7 @@ UNUSED_KEYS_EXPIRE = 3600.0
 
 def parts(report: Report) -> list[str]:
     """The keys of a pool that the script may touch, in the order of KEYS."""
-    named = {"host": f"home:{report.home}", "own": f"claims:{report.worker}"}
+    named = {"host": f"host:{report.host}", "own": f"claims:{report.worker}"}
     if report.fair is None:
         names = KEYS[: KEYS.index("claims" if report.shown else "tickets")]
     elif report.fair.sweep:
@@ -50,7 +50,7 @@ def packed_report(report: Report, settings: Settings) -> bytes:
         "server": f"{report.server}#{mark}",
         "counters": packed(report.counters),
         "acknowledged": packed(report.acknowledged),
-        "is_heartbeat": report.beat,
+        "is_heartbeat": report.heartbeat,
         "goodbye": report.goodbye,
         "retired": report.retired,
         "rate": report.terms.rate,  # admissions a second
@@ -58,7 +58,7 @@ def packed_report(report: Report, settings: Settings) -> bytes:
         "slow_start": milliseconds(report.terms.slow_start),
         "retry_low": milliseconds(report.terms.retry_after[0]),
         "retry_high": milliseconds(report.terms.retry_after[1]),
-        "owed": report.owed,
+        "unreserved": report.unreserved,
         "speed": round(1000 * report.speed) or None,  # connections in a thousand seconds
         "load": loaded(report.load),
         "controls": controls_text(report.controls),

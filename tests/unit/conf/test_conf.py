@@ -425,28 +425,28 @@ def test_an_unknown_key_names_the_nearest(settings, key, end):
     assert problem.hint == "Known keys: " + ", ".join(sorted([*IDS, "POOLS"]))
 
 
-# Lease and beat
+# Lease and heartbeat
 
 
-@pytest.mark.parametrize(("lease", "beat"), [(18, 3), (0.6 * 10, 1), (3600, 600), (1, 0.1)])
-def test_a_lease_of_six_beats_is_long_enough(read, lease, beat):
-    found = read(LEASE=lease, HEARTBEAT=beat)
-    assert (found.lease, found.heartbeat) == (lease, beat)
+@pytest.mark.parametrize(("lease", "heartbeat"), [(18, 3), (0.6 * 10, 1), (3600, 600), (1, 0.1)])
+def test_a_lease_of_six_beats_is_long_enough(read, lease, heartbeat):
+    found = read(LEASE=lease, HEARTBEAT=heartbeat)
+    assert (found.lease, found.heartbeat) == (lease, heartbeat)
 
 
 @pytest.mark.parametrize(
-    ("lease", "beat", "good"), [(17.9, 3, "30"), (30, 5.5, "55"), (3000, 600, "3600"), (1, 0.5, "5")]
+    ("lease", "heartbeat", "good"), [(17.9, 3, "30"), (30, 5.5, "55"), (3000, 600, "3600"), (1, 0.5, "5")]
 )
-def test_a_shorter_lease_is_refused_with_one_that_is_good(settings, read, lease, beat, good):
-    settings.CHANNELS_ADMISSION = {"LEASE": lease, "HEARTBEAT": beat}
+def test_a_shorter_lease_is_refused_with_one_that_is_good(settings, read, lease, heartbeat, good):
+    settings.CHANNELS_ADMISSION = {"LEASE": lease, "HEARTBEAT": heartbeat}
     (problem,) = conf.examine()[1]
     assert problem.id == "channels_admission.E009"
     assert (
         problem.message
-        == f"CHANNELS_ADMISSION['LEASE'] ({lease:g} s) must be at least 6 times 'HEARTBEAT' ({beat:g} s)."
+        == f"CHANNELS_ADMISSION['LEASE'] ({lease:g} s) must be at least 6 times 'HEARTBEAT' ({heartbeat:g} s)."
     )
     assert problem.hint == f"With this heartbeat, set a lease of {good} s."
-    assert read(LEASE=float(good), HEARTBEAT=beat).lease == float(good)
+    assert read(LEASE=float(good), HEARTBEAT=heartbeat).lease == float(good)
 
 
 def test_a_wrong_lease_is_not_also_compared(problems):

@@ -30,13 +30,13 @@ REPORT = Report("host:1:a", 1, 0, 0, limit=50, version=0, allowance=0)
 def test_settings_are_a_short_text_of_named_numbers():
     report = replace(REPORT, warn_at=0.35, terms=Terms(rate=0.5, burst=2))
     text = agreement.text_of(report, 4.0, 0.5)
-    assert text == "limit=50,warn_at=0.35,lease=4000,beat=500,rate=0.5,burst=2"
-    assert numbers_of(text) == {"limit": 50, "warn_at": 0.35, "lease": 4000, "beat": 500, "rate": 0.5, "burst": 2}
+    assert text == "limit=50,warn_at=0.35,lease=4000,heartbeat=500,rate=0.5,burst=2"
+    assert numbers_of(text) == {"limit": 50, "warn_at": 0.35, "lease": 4000, "heartbeat": 500, "rate": 0.5, "burst": 2}
     assert fingerprint(text) == fingerprint(text)
     assert fingerprint(text) != fingerprint(agreement.text_of(report, 4.0, 0.6))
     classes = (Class("", 1.0), Class("guest", 0.25), Class("exempt", float("inf")))
     report = replace(REPORT, fair=Fair(classes, (), 0, 0))
-    assert agreement.text_of(report, 4.0, 0.5) == "limit=50,warn_at=0.7,lease=4000,beat=500,share:guest=0.25"
+    assert agreement.text_of(report, 4.0, 0.5) == "limit=50,warn_at=0.7,lease=4000,heartbeat=500,share:guest=0.25"
 
 
 @pytest.mark.parametrize("text", ["", ";", "limit", "limit=", "limit=nan", "limit=1e9", "limit=-1", "limit=0x5", "=5",
@@ -46,21 +46,21 @@ def test_what_is_no_number_is_left_out(text):
 
 
 def test_the_strictest_is_the_least_or_of_times_the_greatest():
-    one = {"limit": 50, "warn_at": 0.7, "lease": 4000, "beat": 500, "quota:user": 5}
-    other = {"limit": 500, "warn_at": 0.3, "lease": 100_000, "beat": 10_000, "rate": 2}
+    one = {"limit": 50, "warn_at": 0.7, "lease": 4000, "heartbeat": 500, "quota:user": 5}
+    other = {"limit": 500, "warn_at": 0.3, "lease": 100_000, "heartbeat": 10_000, "rate": 2}
     assert strictest((one, other)) == {
-        "limit": 50, "warn_at": 0.3, "lease": 100_000, "beat": 10_000, "quota:user": 5, "rate": 2,
+        "limit": 50, "warn_at": 0.3, "lease": 100_000, "heartbeat": 10_000, "quota:user": 5, "rate": 2,
     }  # fmt: skip
     found = differences((one, other, one))
     assert found["limit"] == (50, 500)
     assert found["rate"] == (2, None)
     assert differences((one, one)) == {}
     assert shown("limit", 500) == "MAX_CONNECTIONS 500"
-    assert shown("beat", 500) == "HEARTBEAT 0.5 s"
+    assert shown("heartbeat", 500) == "HEARTBEAT 0.5 s"
     assert shown("quota:user", 5) == "QUOTAS user 5"
     assert shown("rate", None) == "CONNECT_RATE unset"
     assert (
-        shown_differences({"beat": (10_000, 500), "rate": (2, None)})
+        shown_differences({"heartbeat": (10_000, 500), "rate": (2, None)})
         == "HEARTBEAT 10 s and 0.5 s; CONNECT_RATE 2 and unset"
     )
 
@@ -272,7 +272,7 @@ async def test_the_settling_time_covers_the_slowest_heartbeat_about(fast_and_slo
     clock.now += 20
     await slow.say(wanted=40)
     view = await fast.say()
-    assert numbers_of(view.settings)["beat"] == 10_000
+    assert numbers_of(view.settings)["heartbeat"] == 10_000
     await forget(fast.ledger)
     granted = 0
     for _ in range(14):

@@ -26,8 +26,8 @@ class Obedient:
         self.state = State(settings.pool("default"), Worker())
         self.closer = Closer(self.state, Places(self.state, RetrySchedule(self.state)), Faults("a pool"))
 
-    async def beat(self, **more):
-        report = self.state.begin_report(beat=True, **more)
+    async def heartbeat(self, **more):
+        report = self.state.begin_report(heartbeat=True, **more)
         reply = await self.ledger.reconcile("default", report)
         self.state.settle(report, reply)
         self.closer.follow(reply)
@@ -68,7 +68,7 @@ class Site:
         for _ in range(round(seconds / HEARTBEAT)):
             self.clock.now += HEARTBEAT
             for each in self.workers:
-                await each.beat()
+                await each.heartbeat()
 
     async def end(self, worker: Obedient) -> None:
         self.workers.remove(worker)
@@ -86,7 +86,7 @@ async def site(request, admission, clock, redis_server):
         ledger = ClockedRedisLedger(settings, clock)
     site = Site(ledger, settings, clock)
     for _ in range(2):
-        await site.start().beat()
+        await site.start().heartbeat()
     await site.pass_(3)
     yield site
     await ledger.aclose()
@@ -115,7 +115,7 @@ async def test_no_step_of_a_clock_makes_an_old_order_new(site, step):
     late = site.start()
     await site.pass_(3)
     assert [each.draining for each in (*young, late)] == [False] * 3
-    assert (await late.beat()).limit == 40
+    assert (await late.heartbeat()).limit == 40
     assert (await site.controls()).version > old.version
 
 
@@ -140,7 +140,7 @@ async def test_a_drain_of_all_waits_for_those_that_have_not_heard(site):
     await site.end(site.workers[0])
     site.start()
     await site.pass_(2)
-    await quiet.beat()
+    await quiet.heartbeat()
     assert quiet.draining
 
 
@@ -179,7 +179,7 @@ async def test_of_several_drains_the_one_ordered_last_counts(site):
 async def test_an_enforced_limit_is_a_mere_one_once_the_pool_is_within_it(site):
     worker = site.workers[0]
     worker.state.held = 12
-    await worker.beat()
+    await worker.heartbeat()
     await site.set(limit=ENFORCED)
     await site.pass_(2)
     assert (await site.controls()).limit == ENFORCED
@@ -201,7 +201,7 @@ async def in_site(admission, clock, redis_server):
     ledger = ClockedRedisLedger(settings, clock)
     site = Site(ledger, settings, clock)
     for _ in range(2):
-        await site.start().beat()
+        await site.start().heartbeat()
     await site.pass_(3)
     with redis.Redis.from_url(redis_server.url) as client:
         yield site, lambda *parts: client.delete(*(ledger._key("default", part) for part in parts))
@@ -214,7 +214,7 @@ async def test_a_drain_of_all_survives_a_loss_of_data_and_is_of_nobody_else(in_s
     await site.pass_(2)
     lose("counts", "leases", "controls")
     young = site.start()
-    await young.beat()
+    await young.heartbeat()
     await site.pass_(4)
     assert [drain.target for drain in (await site.controls()).drains] == [EVERYBODY]
     assert [each.draining for each in site.workers] == [True, True, False]
@@ -242,6 +242,6 @@ async def test_controls_that_are_lost_alone_bring_no_order_upon_the_young(in_sit
     await site.pass_(2)
     lose("controls")
     young = site.start()
-    await young.beat()
+    await young.heartbeat()
     await site.pass_(3)
     assert [each.draining for each in site.workers] == [True, True, False]

@@ -553,7 +553,7 @@ def test_a_forked_child_has_no_reserve_of_its_parent(monkeypatch):
 async def test_a_neighbour_with_an_impossible_pid_harms_nobody(in_redis, pid):
     await Reporter(in_redis, "ab", pid=pid).say(2)
     await Reporter(in_redis, "cd", pid=77).say(1)
-    reply = await Reporter(in_redis, "ef", pid=78).say(1, beat=True)
+    reply = await Reporter(in_redis, "ef", pid=78).say(1, heartbeat=True)
     assert reply.neighbours == (Neighbour("host:77:cd", 7),)
     assert not is_gone(Neighbour(f"host:{pid}:ab", 1))
 

@@ -104,9 +104,9 @@ async def test_moments_given_without_asking_are_told_to_the_ledger(opened):
         await arrive(limiter, BURST + 10)
         quick = [await limiter.acquire() for _ in range(5)]
         assert {verdict.reason for verdict in quick} == {Reason.RATE}
-        assert limiter.retries.owed == 5
+        assert limiter.retries.unreserved == 5
         last = max(verdict.retry_after for verdict in quick)
-        await eventually(lambda: limiter.retries.owed == 0)
+        await eventually(lambda: limiter.retries.unreserved == 0)
         (verdict,) = await arrive(limiter, 1)
         if not isinstance(verdict, Slot):
             assert verdict.retry_after >= last - 0.3

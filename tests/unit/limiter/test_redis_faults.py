@@ -233,9 +233,9 @@ async def forget_leases(client):
     await delete(client, "test-*:leases")
 
 
-async def forget_home(client):
+async def forget_host(client):
     """the list of neighbours deleted"""
-    await delete(client, "test-*:home:*")
+    await delete(client, "test-*:host:*")
 
 
 async def forget_total(client):
@@ -246,7 +246,7 @@ async def forget_total(client):
 
 DAMAGE = "Counts of pool 'default' in the ledger were damaged and are counted anew; does something else write there?"
 DAMAGING = (forget_counts, forget_leases, forget_total)
-BLOWS = [forget_scripts, cut_connections, forget_everything, forget_counts, forget_leases, forget_home, forget_total]
+BLOWS = [forget_scripts, cut_connections, forget_everything, forget_counts, forget_leases, forget_host, forget_total]
 
 
 @pytest.mark.parametrize("blow", BLOWS, ids=lambda blow: blow.__name__)

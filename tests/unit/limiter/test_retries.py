@@ -74,7 +74,7 @@ ALONE = {
     QUOTA: [1.0 + n / PROBING for n in range(3)],
 }
 """Where it goes by its part of the rate, a quarter."""
-OWED = {POOL: 3, MONITOR: 3, LEDGER: 3, QUOTA: 0}
+UNRESERVED = {POOL: 3, MONITOR: 3, LEDGER: 3, QUOTA: 0}
 
 
 def test_every_reason_has_a_source():
@@ -85,20 +85,20 @@ def test_every_reason_has_a_source():
 def test_a_refusal_with_a_wait_of_its_own_is_told_it_within_the_bounds(made, reason):
     assert [made.schedule.retry_after(reason, 0.0, wait) for wait in (0.2, 7.5)] == [1.0, 7.5]
     assert all(30.5 <= made.schedule.retry_after(reason, 0.0, 61.0) <= 60.0 for _ in range(50))
-    assert made.schedule.owed == 0
+    assert made.schedule.unreserved == 0
 
 
 @pytest.mark.parametrize("reason", SOURCES)
 def test_a_reason_has_the_retry_times_of_its_source(made, reason):
     made.schedule.renew(Offer(12.0, STEP, 10.0), 3, now=500.0)
     assert waits(made.schedule, reason, 500.0, 3) == pytest.approx(BESIDE_OFFER[SOURCES[reason]])
-    assert made.schedule.owed == 0
+    assert made.schedule.unreserved == 0
 
 
 @pytest.mark.parametrize("reason", SOURCES)
 def test_before_an_offer_they_follow_the_workers_part_of_the_rate(made, reason):
     assert waits(made.schedule, reason, 500.0, 3) == pytest.approx(ALONE[SOURCES[reason]])
-    assert made.schedule.owed == OWED[SOURCES[reason]]
+    assert made.schedule.unreserved == UNRESERVED[SOURCES[reason]]
 
 
 @pytest.mark.parametrize("reason", SOURCES)
@@ -111,10 +111,10 @@ def test_where_nothing_is_known_it_probes_and_chance_has_no_part_in_it(reason, s
 # The pool's retry times
 
 
-def test_those_beyond_what_is_reserved_are_owed_and_leave_room_for_the_other_workers(made):
+def test_those_beyond_what_is_reserved_are_unreserved_and_leave_room_for_the_other_workers(made):
     made.schedule.renew(Offer(12.0, 0.1, 10.0), 3, now=500.0)
     assert waits(made.schedule, "rate", 500.5, 6) == pytest.approx([1.5, 1.6, 1.7, 1.8, 2.2, 2.6])
-    assert made.schedule.owed == 3
+    assert made.schedule.unreserved == 3
 
 
 def test_a_retry_time_that_has_come_is_the_earliest_there_may_be_and_the_next_one_follows_it(made):

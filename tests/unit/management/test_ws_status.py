@@ -53,7 +53,7 @@ def _eighty_columns(monkeypatch):
 
 @pytest.fixture
 def shared(admission, redis_server):
-    """Put settings in force whose ledger is the Redis of this test run, with short beats."""
+    """Put settings in force whose ledger is the Redis of this test run, with short heartbeats."""
 
     def use(**keys):
         return admission(LEDGER=redis_server.url, HEARTBEAT=0.1, LEASE=30, **keys)
@@ -91,7 +91,7 @@ def status(*args: str, **options) -> str:
 
 
 def lines(text: str) -> list[str]:
-    """The lines without space at their ends, and with the age of a beat, which varies, as ``N.N``."""
+    """The lines without space at their ends, and with the age of a report, which varies, as ``N.N``."""
     return [re.sub(r"\d\.\d s", "N.N s", line).rstrip() for line in text.splitlines()]
 
 

@@ -392,9 +392,9 @@ async def test_a_handshake_leaves_nothing_behind(admission, seldom, monkeypatch)
 
 TOLD_FROM_MEMORY = {
     "os.stat": [("channels_admission/overload/monitors.py", "used")],
-    "os.readlink": [("channels_admission/runtime/identity.py", "home")],
+    "os.readlink": [("channels_admission/runtime/identity.py", "host_token")],
     "io.TextIOWrapper.read": [
-        ("channels_admission/runtime/identity.py", "home"),
+        ("channels_admission/runtime/identity.py", "host_token"),
         ("channels_admission/overload/kernel.py", "text"),
     ],
     "io.BufferedReader.read": [("psutil/_common.py", "cat")],

@@ -56,7 +56,7 @@ async def test_tokens_are_for_those_who_come_as_often_as_they_may(opened):
         await asyncio.sleep(1)
         await enter_all(limiter, *[at()] * 60)
         assert set(why(await enter_all(limiter, *map(at, range(2, 2 + 17))))) == {""}
-        assert limiter.retries.owed == 0
+        assert limiter.retries.unreserved == 0
 
 
 @pytest.mark.parametrize("full", [0, 1])
@@ -69,7 +69,7 @@ async def test_a_full_or_paused_pool_gives_no_moment_to_those_who_try_too_often(
         verdicts = [await enter(limiter, **at()) for _ in range(2 * BURST + 20)]
         assert verdicts[0].reason == why_not
         assert verdicts[-1].reason == OVER
-        assert limiter.retries.owed <= 2 * BURST
+        assert limiter.retries.unreserved <= 2 * BURST
 
 
 @pytest.mark.parametrize(

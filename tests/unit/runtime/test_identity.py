@@ -92,10 +92,10 @@ def test_long_names_that_begin_alike_are_not_the_same_and_a_worker_s_name_of_its
     assert [identity.host_name(name) for name in names] == names
 
 
-def test_another_process_namespace_is_another_home(monkeypatch):
-    here = identity.home.__wrapped__()
+def test_another_process_namespace_is_another_host(monkeypatch):
+    here = identity.host_token.__wrapped__()
     monkeypatch.setattr(identity.os, "readlink", lambda path: "pid:[1]")
-    assert identity.home.__wrapped__() != here
+    assert identity.host_token.__wrapped__() != here
     assert re.fullmatch(r"[0-9a-f]{12}", here)
 
 

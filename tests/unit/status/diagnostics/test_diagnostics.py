@@ -194,7 +194,7 @@ def test_workers_with_different_settings_are_named_on_each_side():
     many = tuple(f"web-2:{pid}:ab" for pid in range(5))
     differs = {
         "limit": (Side(50, 1, ("web-1:42:ab",)), Side(500, 7, many)),
-        "beat": (Side(10_000, 0, ()), Side(500, 8, many)),
+        "heartbeat": (Side(10_000, 0, ()), Side(500, 8, many)),
         "rate": (Side(2, 1, ("web-1:42:ab",)), Side(None, 7, many)),
     }
     assert only(snapshot(pool(differs=differs)), facts(limit=70)) == (
