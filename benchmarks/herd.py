@@ -1,4 +1,4 @@
-"""``python -m benchmarks.herd``: simulate returning herds, print tables, and draw the README's picture.
+"""``python -m benchmarks.herd``: simulate returning herds, print tables, and draw a picture.
 
 With ``--connect-cost`` a herd whose ``connect()`` costs CPU time comes back without admission and by default settings.
 With ``--mix`` one herd follows several rules. Both run against the package's own limiters.
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import django
 
-from .picture import draw, draw_mixed
+from .picture import draw
 from .simulation import Return, simulate
 from demo import options
 from demo.returns import echo_figures, ideal_by_rate, ideal_by_slots
@@ -79,7 +79,7 @@ def _seconds(moment: float | None) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Simulate the return of a herd, by several rules.")
-    parser.add_argument("--plot", type=Path, help=f"the picture to draw ({DOCS / 'herd.png'})")
+    parser.add_argument("--plot", type=Path, default=DOCS / "rules.png", help="the picture to draw (%(default)s)")
     parser.add_argument("--connect-cost", type=options.seconds, help="what connect() costs, such as 10ms")
     parser.add_argument("--mix", type=options.mix, help="such as ticket=600,hammer=600; rules: " + ", ".join(RULES))
     parser.add_argument("--clients", type=options.positive, default=600, help="of a costly herd (%(default)s)")
@@ -89,7 +89,7 @@ def main() -> None:
     parser.add_argument("--stay", type=options.seconds, default=3.0, help="how long each has its slot then")
     chosen = parser.parse_args()
     if chosen.connect_cost is None and chosen.mix is None:
-        _compare_rules(chosen.plot or DOCS / "herd.png")
+        _compare_rules(chosen.plot)
         return
     _set_up()
     if chosen.connect_cost is None:
@@ -140,11 +140,8 @@ def _mix(chosen: argparse.Namespace) -> None:
         stay, best = None, ideal_by_rate(chosen.mix, chosen.rate)
         keys, where = {"CONNECT_RATE": chosen.rate}, f"{chosen.rate} admissions a second"
     scene = Scene(chosen.mix, keys, chosen.workers, arrive_within=ARRIVE_WITHIN, stay=stay)
-    outcome, herd = play(scene), f"{sum(chosen.mix.values()):,} clients, {where}"
-    print(f"{herd}, ideally {best:.1f} s:\n")
-    print(*mixed_table(outcome, best), sep="\n")
-    if chosen.plot:
-        draw_mixed(outcome.groups, best, herd, chosen.plot)
+    print(f"{sum(chosen.mix.values()):,} clients, {where}, ideally {best:.1f} s:\n")
+    print(*mixed_table(play(scene), best), sep="\n")
 
 
 if __name__ == "__main__":

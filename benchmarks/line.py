@@ -1,20 +1,23 @@
 """``python -m benchmarks.line``: do clients that keep to the hint and hand back their ticket get in first?
 
 Real servers, and in one herd clients with tickets, clients that come every half second, and some that never come back.
-For each group it prints when half of it and 99 % were in, beside the ideal, and the attempts of each client.
+For each group it prints when half of it and 99 % were in, beside the ideal, and the attempts of each client. With
+``--plot`` it draws a ``--mix`` of your own, as in the README.
 """
 
 import argparse
 import asyncio
 import json
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from .returning import OTHER_FILES, Herd
 from demo.clients import allow_sockets
-from demo.options import Mix, rules_of
-from demo.returns import ideal_by_rate, ideal_by_slots, until
+from demo.options import Mix, mix, positive, rules_of
+from demo.returns import Return, ideal_by_rate, ideal_by_slots
 from demo.rules import RULES
 from demo.sites import DEFAULTS, site
 
@@ -55,13 +58,20 @@ async def run(ports: Sequence[int], scene: Scene, seconds: float) -> Herd:
     return herd
 
 
-def figures(herd: Herd, scene: Scene) -> Iterator[dict[str, Any]]:
+def returns(herd: Herd, scene: Scene) -> list[Return]:
+    """That of each group."""
+    return [
+        Return(RULES[name], count, herd.times(RULES[name]), herd.attempts[name], Counter(), None)
+        for name, count in scene.groups.items()
+    ]
+
+
+def figures(found: Iterable[Return], scene: Scene) -> Iterator[dict[str, Any]]:
     """Those of each group."""
-    for name, count in scene.groups.items():
-        times = herd.times(RULES[name])
-        attempts = sum(client.attempts for client in herd.clients if client.rule.name == name)
-        back = {f"{share} %": until(share / 100, times, count) for share in (50, 99)}
-        yield {"rule": name, "clients": count, **back, "ideal": scene.ideal, "attempts": attempts / count}
+    for each in found:
+        back = {f"{share} %": each.until(share / 100) for share in (50, 99)}
+        ratio = {"ideal": scene.ideal, "attempts": each.per_client}
+        yield {"rule": each.rule.name, "clients": each.clients, **back, **ratio}
 
 
 def lines(name: str, found: Iterator[dict[str, Any]]) -> Iterator[str]:
@@ -79,20 +89,35 @@ def lines(name: str, found: Iterator[dict[str, Any]]) -> Iterator[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.line", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--scene", action="append", choices=SCENES, help="may be given several times; all by default")
+    parser.add_argument("--mix", type=mix, help="a herd of your own, such as ticket=400,hammer=400")
+    parser.add_argument("--rate", type=positive, default=100, help="admissions a second of that herd (%(default)s)")
+    parser.add_argument("--plot", type=Path, help="the picture of that herd")
     parser.add_argument("--server", default="uvicorn")
     parser.add_argument("--workers", type=int, default=4)
     parser.add_argument("--seconds", type=float, default=75, help="the longest to watch")
     parser.add_argument("--settings", type=json.loads, default={}, help="further settings, as JSON")
     options = parser.parse_args()
+    if options.plot and not options.mix:
+        parser.error("--plot needs a --mix")
     print("| herd | rule | clients | 50 % back | 99 % | ideal | of it | attempts each |")
     print("| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |", flush=True)
-    for name in options.scene or SCENES:
-        scene = SCENES[name]
+    if options.mix:
+        scenes = {"mixed": Scene(options.mix, {"CONNECT_RATE": options.rate})}
+    else:
+        scenes = {name: SCENES[name] for name in options.scene or SCENES}
+    for name, scene in scenes.items():
         allow_sockets(sum(scene.groups.values()), OTHER_FILES)
         keys = {**DEFAULTS, **scene.settings, **options.settings}
         with site(options.server, options.workers, keys) as workers:
             herd = asyncio.run(run(workers.ports, scene, options.seconds))
-        print(*lines(name, figures(herd, scene)), sep="\n", flush=True)
+        found = returns(herd, scene)
+        print(*lines(name, figures(found, scene)), sep="\n", flush=True)
+        if options.plot:
+            from .picture import draw_mixed  # needs matplotlib
+
+            clients = f"{sum(scene.groups.values()):,} clients at once, {options.workers} workers"
+            rate = f"{scene.settings['CONNECT_RATE']} admissions a second"
+            draw_mixed(found, scene.ideal, f"{clients}, {rate}, ideally {scene.ideal:.1f} s", options.plot)
 
 
 if __name__ == "__main__":

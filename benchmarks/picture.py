@@ -1,6 +1,7 @@
 """The picture of a herd's return: the clients back over time, and their attempts."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ from matplotlib.ticker import FuncFormatter, PercentFormatter
 from .simulation import Return
 
 if TYPE_CHECKING:
-    from .world import Group
+    from demo.returns import Return as Real
 
 SHOWN = 100
 """Seconds."""
@@ -22,6 +23,14 @@ FEWEST = 5
 INK, SOFT, LINE = "#1b2533", "#596779", "#e3e8ee"
 HINT, JITTER, DOUBLING, PATIENT, NAIVE = "#007a5e", "#0072b2", "#b3541e", "#a0487d", "#6f7681"
 """Distinguishable with colour blindness, and by their labels."""
+THIN = 2.0
+MIXED = {
+    "ticket": ("The hint and its ticket", HINT, 3.0),
+    "hint": ("The hint, no ticket", JITTER, THIN),
+    "full-jitter": ("Full jitter", PATIENT, THIN),
+    "hammer": ("Every half second", DOUBLING, THIN),
+}
+"""Title, colour and width of the rules of a mixed herd."""
 
 STYLE = {
     "font.family": ["DejaVu Sans"],
@@ -54,29 +63,40 @@ def draw(returns: Mapping[str, Return], path: Path) -> None:
         figure.savefig(path, dpi=200, facecolor="white")
 
 
-def draw_mixed(groups: Mapping[str, "Group"], ideal: float, scene: str, path: Path) -> None:
-    """Save the picture of one herd of several rules, by the name of the rule, as ``path``."""
+def draw_mixed(returns: Sequence["Real"], ideal: float, scene: str, path: Path) -> None:
+    """Save the picture of one herd of several rules, of those in :data:`MIXED`, as ``path``."""
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(8.5, 4.0), layout="constrained")
-        figure.get_layout_engine().set(w_pad=0.12, h_pad=0.12)
-        axes = figure.subplots()
-        _title(axes, "Who is in first, in one herd", scene)
-        longest = max(group.back[-1] for group in groups.values())
-        for name, title, color, y in (
-            ("ticket", "The hint and its ticket", HINT, 0.44),
-            ("hammer", "Every half second", DOUBLING, 0.28),
-            ("hint", "The hint without a ticket", JITTER, 0.12),
-        ):
-            back, weight = groups[name].back, "bold" if name == "ticket" else "normal"
-            share = np.arange(1, len(back) + 1) / groups[name].clients
-            axes.plot(back, share, color=color, linewidth=3 if name == "ticket" else 2, solid_capstyle="round")
-            text = f"{title}\n99 % after {groups[name].until(0.99):.1f} s, {groups[name].per_client:.1f} attempts"
-            _label(axes, ideal * 1.08, y, text, color, fontweight=weight)
-        axes.axvline(ideal, color=SOFT, linewidth=1, linestyle=":")
-        _label(axes, ideal * 1.08, 0.92, f"ideally {ideal:.1f} s", SOFT)
-        axes.set(xlim=(0, longest), ylim=(0, 1.02), ylabel="clients back", xlabel="seconds")
-        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        figure = Figure(figsize=(8.5, 7.6), layout="constrained")
+        above, below = figure.subplots(2, 1, sharex=True, height_ratios=[1.15, 1])
+        figure.get_layout_engine().set(hspace=0.09, w_pad=0.12, h_pad=0.12)
+        shown = 5 * math.ceil(max(each.back[-1] for each in returns) / 5)
+        _title(above, "How soon they are in, in one herd", scene)
+        above.axvline(ideal, color=SOFT, linewidth=1, linestyle=":")
+        for each in returns:
+            _, color, width = MIXED[each.rule.name]
+            share = np.arange(1, len(each.back) + 1) / each.clients
+            above.plot(each.back, share, color=color, linewidth=width, solid_capstyle="round")
+        above.set(xlim=(0, shown), ylim=(0, 1.02), ylabel="clients back")
+        above.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        _list(above, [(each.rule.name, f"99 % after {each.until(0.99):.1f} s") for each in returns], 0.52)
+        _title(below, "What they ask of the servers meanwhile", "attempts of all clients of a rule in each second")
+        for each in returns:
+            _, color, width = MIXED[each.rule.name]
+            counts = np.pad(np.array(each.per_second(), dtype=float), (0, shown))[:shown]
+            below.plot(np.arange(shown) + 0.5, counts, color=color, linewidth=width, solid_capstyle="round")
+        below.set(xlim=(0, shown), ylabel="attempts", xlabel="seconds")
+        _list(below, [(each.rule.name, f"{each.per_client:.1f} attempts a client") for each in returns], 0.95)
         figure.savefig(path, dpi=200, facecolor="white")
+
+
+def _list(axes: Axes, lines: Sequence[tuple[str, str]], top: float) -> None:
+    """The figure of each rule, at the right."""
+    for row, (rule, text) in enumerate(lines):
+        title, color, width = MIXED[rule]
+        weight = "bold" if width > THIN else "normal"
+        box = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}
+        options = {"transform": axes.transAxes, "ha": "right", "fontweight": weight, "bbox": box}
+        _label(axes, 0.985, top - 0.11 * row, f"{title}: {text}", color, **options)
 
 
 def _title(axes: Axes, title: str, rest: str) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import random
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 from .crowd import CLOSE, HOST, LEAVE, OPEN, PING, PONG, Client, frame, request
@@ -72,6 +72,7 @@ class Returning:
 
     async def come(self) -> None:
         self.attempts += 1
+        self._herd.attempts[self.rule.name].append(self._herd.elapsed)
         port, path = self._herd.port(self._port), self._herd.path
         asked = request(port, f"{path}?{self._query}" if self._query else path)
         try:
@@ -123,12 +124,19 @@ class Herd:
     ) -> None:
         self.path, self.stay = path, stay
         self.refused: Counter[str] = Counter()
+        self.attempts: defaultdict[str, list[float]] = defaultdict(list)
+        """When each attempt began, by the name of its rule."""
         self.hints: list[float] = []
         self.is_over = False
         self.loop = asyncio.get_running_loop()
         self._ports, self._roams = ports, roams
         self._began = 0.0
         self.clients = [Returning(self, rule, ports[each % len(ports)]) for each, rule in enumerate(rules)]
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since all came."""
+        return time.monotonic() - self._began
 
     def port(self, own: int) -> int:
         """The port of the next attempt of a client."""
@@ -138,7 +146,7 @@ class Herd:
         """Let them come until all are in, or the seconds are over."""
         self._began = time.monotonic()
         await asyncio.gather(*(client.come() for client in self.clients))
-        while time.monotonic() < self._began + seconds:
+        while self.elapsed < seconds:
             await asyncio.sleep(0.1)
             back = [client.back for client in self.clients if not client.has_given_up]
             if None not in back and max(filter(None, back), default=0.0) < time.monotonic() - STEADY:

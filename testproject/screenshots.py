@@ -8,17 +8,25 @@ import random
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 
-import redis
+import django
+import redis.asyncio
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webdriver import WebDriver
 from selenium.webdriver.support.wait import WebDriverWait
 
+from channels_admission import conf
+from channels_admission.core.counters import ADMITTED, MISSED, PROMISED, REDEEMED, RELEASED
+from channels_admission.core.protocol import Report
 from channels_admission.core.readings import Moment
+from channels_admission.ledger import open_ledger
 from channels_admission.ledger.base import MINUTES, SECONDS
 from channels_admission.ledger.buckets import written
 
@@ -77,14 +85,12 @@ def log_in(driver: WebDriver, workers: Workers) -> None:
 
 
 def run_demo(driver: WebDriver, workers: Workers) -> None:
-    """Connect a herd, restart the servers, and stop half-way through its return."""
+    """Connect a herd, and stop half-way through its coming in."""
     driver.get(workers.origin)
     count = driver.find_element(By.ID, "count")
     count.clear()
     count.send_keys(str(COMING))
     driver.find_element(By.CSS_SELECTOR, "button[type=submit]").click()
-    wait(driver, lambda page: cells(page, "open") == HERD_LIMIT)
-    workers.restart()
     wait(driver, lambda page: HERD_LIMIT / 2 < cells(page, "open") < 0.8 * HERD_LIMIT)
 
 
@@ -99,30 +105,71 @@ def shoot(driver: WebDriver, folder: Path, name: str) -> None:
     driver.save_screenshot(str(folder / f"{name}.png"))
 
 
-def make_up_the_past(redis_url: str) -> None:
-    """Write a history into the ledger: a day whose rush hour is at the limit, and two such minutes."""
-    now = int(time.time())
-    draw = random.Random(1013)
-    with redis.Redis.from_url(redis_url) as client:
-        for part, size, at, share in (
-            ("minutes", MINUTES, now // 60, lambda ago: 0.55 - 0.45 * math.cos(math.tau * (ago / MINUTES + 0.12))),
-            ("seconds", SECONDS, now, lambda ago: 0.98 if 300 < ago < 420 else 0.7 + 0.05 * math.sin(ago / 60)),
-        ):
-            for ago in range(1, size):
-                held = min(LIMIT, round(LIMIT * (share(ago) + draw.uniform(-0.03, 0.03))))
-                moment = written(made_up(at - ago, held, step=60 if part == "minutes" else 1, draw=draw))
-                client.hset(f"{PREFIX}:{{default}}:{part}", str((at - ago) % size), moment)
+async def make_up_the_past() -> None:
+    """Write a history into the ledger: a day whose rush hour is at the limit, and two such minutes; and count it.
+
+    Nothing happens in the oldest part, so that the sums stay the same while the pictures are taken.
+    """
+    now, draw = int(time.time()), random.Random(1013)
+    seconds = [second(now - ago, ago, draw) for ago in range(SECONDS)]
+    by_minute = {at: list(some) for at, some in groupby(reversed(seconds), key=lambda each: each.at // 60)}
+    minutes = [
+        together(now // 60 - ago, by_minute[now // 60 - ago]) if now // 60 - ago in by_minute
+        else minute(now // 60 - ago, ago, draw)
+        for ago in range(MINUTES)
+    ]  # fmt: skip
+    past = together(0, minutes)
+    lost = sum(past.refused.values())
+    counters = {
+        ADMITTED: past.admitted, RELEASED: past.admitted, **past.refused,
+        PROMISED: lost, REDEEMED: round(0.9 * lost), MISSED: round(0.01 * lost),
+    }  # fmt: skip
+    settings = conf.current()
+    ledger = open_ledger(settings)
+    before = Report("web-1:42:ab12", 1, 0, 0, LIMIT, 0, 0, counters=counters)
+    await ledger.reconcile("default", before)
+    await ledger.reconcile("default", replace(before, seq=2, goodbye=True, acknowledged=counters))
+    await ledger.aclose()
+    async with redis.asyncio.Redis.from_url(os.environ["REDIS_URL"]) as client:
+        for part, moments in (("minutes", minutes), ("seconds", seconds)):
+            size = len(moments)
+            values = {str(moment.at % size): written(moment) for moment in moments}
+            await client.hset(f"{PREFIX}:{{default}}:{part}", mapping=values)  # type: ignore[misc]
 
 
-def made_up(at: int, held: int, step: int, draw: random.Random) -> Moment:
-    come = step * held * draw.uniform(0.02, 0.06)
-    over = round(step * draw.uniform(1, 4)) if held >= LIMIT - 1 else 0
-    return Moment(at, held, LIMIT, round(come), {"full": over, "rate": over // 3} if over else {})
+def second(at: int, ago: int, draw: random.Random) -> Moment:
+    share = 0.98 if 300 < ago < 420 else 0.7 + 0.05 * math.sin(ago / 60)
+    return made_up(at, share, 1, draw, is_still=ago > SECONDS - 60)
+
+
+def minute(at: int, ago: int, draw: random.Random) -> Moment:
+    share = 0.55 - 0.45 * math.cos(math.tau * (ago / MINUTES + 0.12))
+    return made_up(at, share, 60, draw, is_still=ago > MINUTES - 3)
+
+
+def made_up(at: int, share: float, step: int, draw: random.Random, *, is_still: bool) -> Moment:
+    """A bucket of so many seconds."""
+    held = min(LIMIT, round(LIMIT * (share + draw.uniform(-0.03, 0.03))))
+    come, over = step * held * draw.uniform(0.02, 0.06), round(step * draw.uniform(1, 4))
+    if is_still:
+        return Moment(at, held, LIMIT, 0, {})
+    return Moment(at, held, LIMIT, round(come), {"full": over, "rate": over // 3} if held >= LIMIT - 1 else {})
+
+
+def together(at: int, moments: Sequence[Moment]) -> Moment:
+    """Several buckets as one."""
+    refused = Counter[str]()
+    for moment in moments:
+        refused.update(moment.refused)
+    held = max(moment.held or 0 for moment in moments)
+    return Moment(at, held, LIMIT, sum(moment.admitted for moment in moments), dict(refused))
 
 
 async def shoot_admin(workers: Workers, folder: Path) -> None:
     """The admin's pages while some clients hold their slots."""
-    make_up_the_past(workers.env["REDIS_URL"])
+    os.environ.update(workers.env)
+    django.setup()
+    await make_up_the_past()
     async with crowd(workers.origin, "/ws/echo/", HOLDING, within=0.5):
         await asyncio.to_thread(_shoot_admin, workers, folder)
 

@@ -14,18 +14,17 @@ from contextlib import aclosing, suppress
 from pathlib import Path
 
 import pytest
-import redis.asyncio
 from django.core.management import call_command
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
-from channels_admission import conf, readiness
+from channels_admission import readiness
 from channels_admission.client import RetryPolicy, connections
 from channels_admission.conf.sizing import HEADROOM, part
 from channels_admission.status.diagnostics.deploy import READ_TIMEOUT, advise, limits_conf, systemd
 
 from demo.consumers import ADDRESS
-from support.clients import Client, enter_many, leave_all, look, shows
+from support.clients import Client, enter_many, keeps_nothing, leave_all, look, shows
 from support.deployment import (
     BALANCERS,
     DEPLOY,
@@ -171,14 +170,6 @@ def balancer(request, running, tmp_path):
 
 async def shows_nobody() -> bool:
     return await shows(lambda pool: pool.held == 0)
-
-
-async def keeps_nothing() -> bool:
-    """No slot is held, and none is kept for refused clients of an earlier test."""
-    settings = conf.current()
-    async with redis.asyncio.from_url(settings.ledger.host["address"]) as ledger:
-        line = await ledger.hget(f"{settings.prefix}:{{default}}:counts", "#line")
-    return not line and await shows_nobody()
 
 
 def by_worker(clients: list[Client]) -> Counter[int]:

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from benchmarks.line import SCENES, Scene, figures, lines, run
+from benchmarks.line import SCENES, Scene, figures, lines, returns, run
 
 from demo.sites import DEFAULTS, site
 
@@ -31,7 +31,7 @@ def test_clients_come_by_their_rules_stay_and_leave():
     scene = Scene({"ticket": 10, "hammer": 10, "gone": 5}, {"MAX_CONNECTIONS": 10}, stay=1.0)
     with site("uvicorn", 1, {**DEFAULTS, **scene.settings}) as workers:
         herd = asyncio.run(run(workers.ports, scene, 30.0))
-    ticket, hammer, gone = figures(herd, scene)
+    ticket, hammer, gone = figures(returns(herd, scene), scene)
     back = herd.times()
     assert back[10] - back[0] >= scene.stay
     assert len(back) == 20 + sum(client.back is not None for client in herd.clients if client.rule.gives_up)

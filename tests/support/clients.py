@@ -8,9 +8,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Self
 
+import redis.asyncio
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
+from channels_admission import conf
 from channels_admission.conf import Settings
 from channels_admission.status import snapshot
 from channels_admission.status.snapshot import PoolSnapshot
@@ -138,6 +140,14 @@ async def look(pool: str = "default", settings: Settings | None = None) -> PoolS
     if not seen.pools:
         raise AssertionError(f"the ledger is down: {seen.ledger.error}")
     return next(each for each in seen.pools if each.name == pool)
+
+
+async def keeps_nothing() -> bool:
+    """No slot is held, and none is kept for clients that were refused before and have not come again."""
+    settings = conf.current()
+    async with redis.asyncio.from_url(settings.ledger.host["address"]) as ledger:
+        line = await ledger.hget(f"{settings.prefix}:{{default}}:counts", "#line")
+    return not line and await shows(lambda pool: pool.held == 0)
 
 
 async def shows(condition: Callable[[PoolSnapshot], bool], pool: str = "default") -> bool:

@@ -109,6 +109,7 @@ def _pool(pool: PoolSnapshot, trend: RenderableType | None) -> RenderableType:
         ends(Gauge(pool.held, pool.limit, style), Text(f"{percent:3} %")),
         Text(f"{pool.held:,} of {pool.limit:,} slots held, {pool.free:,} free"),
         Text(_events(pool)),
+        *_places(pool),
         *(() if pool.speed is None else (Text(f"{pool.speed:,g} connections per second, as measured"),)),
         *(Text(order, "bold yellow") for order in orders(pool)),
         *_classes(pool),
@@ -153,9 +154,6 @@ def _events(pool: PoolSnapshot) -> str:
     shed = f", {pool.shed:,} closed for lack of memory" if pool.shed else ""
     why = (
         (pool.delayed, "had to wait at the entrance"),
-        (pool.promised, "places promised"),
-        (pool.redeemed, "admitted by their place"),
-        (pool.missed, "came too late for it"),
         (pool.drained, "closed by a drain"),
         (pool.aged, "closed at their maximum age"),
         (pool.evicted, "closed for a newer one under their quota"),
@@ -170,6 +168,12 @@ def _events(pool: PoolSnapshot) -> str:
     faults = f", {count:,} unexpected errors in heartbeats" if count else ""
     told = f"{pool.admitted:,} admitted and {sum(pool.refused.values()):,} refused so far"
     return f"{told}{detail}{shed}{ended}{healed}{dropped}{faults}"
+
+
+def _places(pool: PoolSnapshot) -> Iterator[Text]:
+    if pool.promised:
+        told = f"{pool.promised:,} promised, {pool.redeemed:,} redeemed, {pool.missed:,} missed (came too late)"
+        yield Text(f"Places in the line: {told}")
 
 
 def _classes(pool: PoolSnapshot) -> Iterator[Text]:

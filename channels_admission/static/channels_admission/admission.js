@@ -229,8 +229,6 @@
       this.notice("classes", classes.length > 0, element);
       this.notice("delayed", pool.delayed > 0, element);
       this.notice("promised", pool.promised > 0, element);
-      this.notice("redeemed", pool.redeemed > 0, element);
-      this.notice("missed", pool.missed > 0, element);
       this.notice("unaccepted", pool.unaccepted > 0, element);
       this.notice("outlived", pool.outlived > 0, element);
       this.notice("evicted", pool.evicted > 0, element);

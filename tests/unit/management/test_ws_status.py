@@ -20,6 +20,8 @@ from django.core.management.base import CommandError
 from django.utils import translation
 
 from channels_admission import conf
+from channels_admission.conf.overload import BUILT_IN
+from channels_admission.core.counters import Reason
 from channels_admission.core.levels import Level
 from channels_admission.core.readings import Load
 from channels_admission.ledger import open_ledger
@@ -138,8 +140,8 @@ def test_handshakes_that_waited_at_the_entrance_are_told_of_the_pool():
 
 def test_the_places_in_the_line_are_told_of_the_pool():
     text = " ".join(shown(snapshot(pool(promised=1400, redeemed=1300, missed=7))).split())
-    assert "1,400 places promised, 1,300 admitted by their place, 7 came too late for it" in text
-    assert "place" not in shown(snapshot(pool()))
+    assert "Places in the line: 1,400 promised, 1,300 redeemed, 7 missed (came too late)" in text
+    assert "line" not in shown(snapshot(pool()))
 
 
 def test_events_that_were_dropped_are_told_of_the_pool():
@@ -299,6 +301,11 @@ def test_json_has_the_documented_shape(shared, redis_server):
 def test_help_tells_every_field_of_the_json(shape):
     text = Command().create_parser("manage.py", "ws_status").format_help()
     assert [field.name for field in fields(shape) if not re.search(rf"\b{field.name}\b", text)] == []
+
+
+def test_help_tells_every_reason_and_monitor():
+    text = Command().create_parser("manage.py", "ws_status").format_help()
+    assert [name for name in (*Reason, *BUILT_IN) if f'"{name}"' not in text] == []
 
 
 def test_help_keeps_its_lines_short_and_tells_the_exit_code():

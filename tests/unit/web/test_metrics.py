@@ -27,7 +27,7 @@ from channels_admission.web.metrics import SnapshotCollector, exposition
 
 from demo.servers import Workers
 from support import ROOT
-from support.clients import Client, enter_many
+from support.clients import Client, enter_many, keeps_nothing
 from support.waiting import eventually
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
@@ -214,7 +214,7 @@ async def test_counters_never_go_down_while_workers_are_killed_and_replaced(admi
             seen.append(await counters())
             workers.restart()
             seen.append(await counters())
-            await eventually(_nothing_held)
+            await eventually(keeps_nothing)
     seen.append(await counters())
     assert all(grows(before, after) for before, after in pairwise(seen))
     assert (seen[-1][ADMITTED], seen[-1][FULL]) == (90, 30)
@@ -223,10 +223,6 @@ async def test_counters_never_go_down_while_workers_are_killed_and_replaced(admi
 
 async def _reaches(counters, expected) -> bool:
     return expected.items() <= (await counters()).items()
-
-
-async def _nothing_held() -> bool:
-    return (await collect()).pools[0].held == 0
 
 
 # The files for Prometheus and Grafana

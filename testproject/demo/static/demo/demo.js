@@ -4,6 +4,7 @@
 const WORKER_COLOURS = 4;
 const NO_CLOSE_FRAME = 1006;
 const TICKET = /ticket=[\w-]{24}; /;
+const TOGETHER = 12; // Chromium delays a WebSocket by seconds while 16 others of its page are connecting.
 const COUNTDOWN = 200; // milliseconds between two looks at the time
 const SECONDS = 60; // shown by the chart
 const [WIDTH, HEIGHT, FOOT] = [600, 120, 16]; // of the chart; its foot holds the time
@@ -25,12 +26,21 @@ class Visitor {
     this.number = number;
     this.cell = document.createElement("div");
     this.cell.role = "img";
+    this.begin = () => this.open(url, protocols);
+    this.become("trying", "", "waiting for the others");
+  }
+
+  open(url, protocols) {
     this.socket = new AdmissionSocket(url, protocols);
     this.socket.addEventListener("open", () => this.socket.send("pid"));
     this.socket.addEventListener("message", (event) => this.admit(event.data));
     this.socket.addEventListener("close", (event) => this.end(event));
-    this.socket.addEventListener("wait", () => this.become("waiting"));
+    this.socket.addEventListener("wait", () => this.wait());
     this.try();
+  }
+
+  get isConnecting() {
+    return this.socket?.readyState === AdmissionSocket.CONNECTING;
   }
 
   try() {
@@ -43,18 +53,25 @@ class Visitor {
     this.worker = workers.indexOf(pid);
     chart.letIn();
     this.become("open", "", `in worker ${pid}`);
+    openSome();
   }
 
   end({ code, reason }) {
     const silence = code === NO_CLOSE_FRAME ? "no close frame" : "no reason given";
     if (this.leaving) this.become("left", "", "closed by this page");
     else this.become(this.socket.waiting ? "waiting" : "lost", code, reason.replace(TICKET, "") || silence);
+    openSome();
+  }
+
+  wait() {
+    this.isInLine = this.socket.waiting.hasPlace;
+    this.become("waiting");
   }
 
   leave() {
     this.leaving = true;
-    this.socket.close();
-    if (this.state === "waiting") this.become("left", "", "closed by this page");
+    this.socket?.close();
+    if (this.state === "waiting" || !this.socket) this.become("left", "", "closed by this page");
   }
 
   become(state, code = this.code, text = this.text) {
@@ -66,12 +83,12 @@ class Visitor {
   // Between two attempts only the time changes; no event marks the start of the next one.
   tick() {
     if (this.state !== "waiting") return;
-    if (this.socket.readyState === AdmissionSocket.CONNECTING) this.try();
+    if (this.isConnecting) this.try();
     else this.draw();
   }
 
   get hasPlace() {
-    return this.state === "waiting" && Boolean(this.socket.waiting?.hasPlace);
+    return this.state === "waiting" && this.isInLine;
   }
 
   get seconds() {
@@ -162,6 +179,7 @@ function summarise() {
     counter.classList.toggle("zero", number === 0);
     counter.querySelector("dd").textContent = number;
   }
+  drawPlaces();
   closing.disabled = visitors.every(({ state }) => state === "lost" || state === "left");
   const rows = [...groups()].sort((a, b) => a.order - b.order).map(row);
   legend.hidden = rows.length === 0;
@@ -172,7 +190,7 @@ function drawPlaces() {
   const seconds = visitors.filter(({ hasPlace }) => hasPlace).map((visitor) => visitor.seconds);
   const [first, last] = [Math.min(...seconds), Math.max(...seconds)];
   const many = `${seconds.length} have a place in the line; the first is back in ${first} s, the last in ${last} s`;
-  places.textContent = ["", `You have a place; back in ${first} s`][seconds.length] ?? many;
+  places.textContent = ["The line is empty", `You have a place; back in ${first} s`][seconds.length] ?? many;
 }
 
 // One group for each worker, and for each code and reason whose text differs by more than numbers.
@@ -201,6 +219,15 @@ function row({ state, code, words, look, hasPlace, number }) {
   return line;
 }
 
+function openSome() {
+  let free = TOGETHER - visitors.filter(({ isConnecting }) => isConnecting).length;
+  for (const visitor of visitors.filter(({ socket, leaving }) => !socket && !leaving)) {
+    if (free <= 0) return;
+    visitor.begin();
+    free -= 1;
+  }
+}
+
 function closeAll() {
   for (const visitor of visitors) visitor.leave();
 }
@@ -216,6 +243,7 @@ form.addEventListener("submit", (event) => {
   workers = [];
   visitors = Array.from({ length: count.valueAsNumber }, (_, index) => new Visitor(index + 1, url, protocols));
   cells.replaceChildren(...visitors.map(({ cell }) => cell));
+  openSome();
   summarise();
 });
 restarting?.addEventListener("submit", async (event) => {
@@ -226,7 +254,7 @@ restarting?.addEventListener("submit", async (event) => {
 closing.addEventListener("click", closeAll);
 setInterval(() => {
   for (const visitor of visitors) visitor.tick();
-  drawPlaces();
+  summarise();
   chart.draw();
 }, COUNTDOWN);
 summarise();
