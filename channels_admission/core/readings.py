@@ -85,6 +85,10 @@ class Reading:
     workers: tuple[WorkerReading, ...]
     seconds: Mapping[int, int] = field(default_factory=dict)
     """Recently decided handshakes, by the second of Unix time; seconds without any are left out."""
+    refused: Mapping[str, int] = field(default_factory=dict)
+    """Recent refusals by reason."""
+    refused_at: int | None = None
+    """The latest second of Unix time in which one of these was refused."""
     now: float = 0.0
     """Unix time by the ledger."""
     controls: Controls = NOTHING_SET

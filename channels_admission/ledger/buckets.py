@@ -1,8 +1,10 @@
 """Seconds and minutes as both ledgers keep them: short texts in a ring, of bounded size whatever names there are."""
 
 import re
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import TypedDict
 
 from ..conf import MAX_LIMIT
 from ..core.counters import ADMITTED, CALLS, CALLS_TOOK, ERRORS, OTHER, Counters
@@ -64,6 +66,27 @@ def within(size: int, now: int, texts: Iterable[str]) -> tuple[Moment, ...]:
     """The last ``size`` seconds or minutes up to ``now``, in order."""
     moments = filter(None, map(parse, texts))
     return tuple(sorted((each for each in moments if now - size < each.at <= now), key=lambda each: each.at))
+
+
+class Lately(TypedDict):
+    """What a :class:`~.core.readings.Reading` has of recent seconds."""
+
+    seconds: dict[int, int]
+    refused: dict[str, int]
+    refused_at: int | None
+
+
+def lately(moments: Iterable[Moment]) -> Lately:
+    """The handshakes of these seconds, the refused ones by reason, and the latest second with one of them."""
+    refused: Counter[str] = Counter()
+    seconds, refused_at = dict[int, int](), None
+    for moment in moments:
+        if moment.handshakes:
+            seconds[moment.at] = moment.handshakes
+        if any(moment.refused.values()):
+            refused_at = moment.at
+            refused.update(moment.refused)
+    return {"seconds": seconds, "refused": dict(refused), "refused_at": refused_at}
 
 
 def add(moment: Moment, decided: Counters) -> Moment:

@@ -18,7 +18,7 @@ from ..core.readings import Load, Moment, Past, Reading, WorkerReading
 from ..core.shares import Bound, Class
 from ..runtime.identity import MOST_PID
 from .base import LATELY, MINUTES, SECONDS
-from .buckets import counters_of, within
+from .buckets import counters_of, lately, within
 from .overrides import controls_of
 
 KEYS = (
@@ -266,7 +266,7 @@ def reading_of(hashes: Sequence[Mapping[Any, Any]], now: int, lease: float) -> R
         settling=clock < settled,
         counters=counters_of(texts.get("#counters", "")),
         workers=tuple(each for each in workers if each and each.silence < _lease(each, settings, lease)),
-        seconds={moment.at: moment.handshakes for moment in _moments(ring, now // 1000, LATELY) if moment.handshakes},
+        **lately(_moments(ring, now // 1000, LATELY)),
         now=now / 1000,
         controls=controls_of(orders.get("set", "")),
         level=LEVELS[int(alert[1])] if alert else Level.CALM,

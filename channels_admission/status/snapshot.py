@@ -46,6 +46,8 @@ from ..ledger.base import LATELY
 
 READ_TIMEOUT = 1.0
 """Seconds that reading the ledger may take; no handshake waits for it."""
+SILENT_BEATS, SILENT_SECONDS = 2, 1
+"""Heartbeats plus seconds of silence that a worker is allowed: one report may be lost or late."""
 WORST_SHOWN = 3
 SIDES_NAMED = 5
 """Workers named for each value of a setting in which workers differ."""
@@ -73,6 +75,8 @@ class WorkerSnapshot:
     draining: bool = False
     faults: Mapping[str, int] = field(default_factory=dict)
     """Unexpected exceptions in its heartbeat and background tasks since it started, by kind."""
+    silent: bool = False
+    """Whether its last report is older than is allowed: it is blocked, stopped, gone, or cannot reach the ledger."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +107,10 @@ class Connects:
     """Median handshakes in one second."""
     worst: tuple[Second, ...] = ()
     """The seconds with the most handshakes, the busiest first."""
+    refused: Mapping[str, int] = field(default_factory=dict)
+    """Refused ones by reason, the most frequent first."""
+    refused_at: int | None = None
+    """Unix time of the latest second with a refusal; None without any."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,19 +209,22 @@ class Snapshot:
         return {**asdict(self), "taken": self.taken.isoformat(timespec="milliseconds")}
 
 
-async def collect(settings: Settings | None = None) -> Snapshot:
-    """Read the ledger over a connection of its own. A ledger that is down is part of the value and raises nothing."""
+async def collect(settings: Settings | None = None, within: float = READ_TIMEOUT) -> Snapshot:
+    """Read the ledger over a connection of its own, within ``within`` seconds.
+
+    A ledger that is down is part of the value and raises nothing.
+    """
     settings = settings or conf.current()
     ledger = open_ledger(settings)
     names = tuple(settings.pools)
     readings: tuple[Reading, ...] = ()
     health, problem = Health.OK, None
     try:
-        async with asyncio.timeout(READ_TIMEOUT):
+        async with asyncio.timeout(within):
             readings = await ledger.read(names)
     except (LedgerError, TimeoutError) as error:
         health = Health.DOWN
-        problem = str(error) or str(LedgerUnavailable(f"no answer within {READ_TIMEOUT:g} s"))
+        problem = str(error) or str(LedgerUnavailable(f"no answer within {within:g} s"))
     finally:
         await ledger.aclose()
     if any(reading.settling for reading in readings):
@@ -222,16 +233,21 @@ async def collect(settings: Settings | None = None) -> Snapshot:
         taken=datetime.now(UTC),
         enabled=settings.enabled,
         ledger=LedgerSnapshot(ledger.kind, ledger.address, health, problem),
-        pools=tuple(_pool(settings.pools[name], reading) for name, reading in zip(names, readings, strict=False)),
+        pools=tuple(
+            _pool(settings.pools[name], reading, settings.heartbeat)
+            for name, reading in zip(names, readings, strict=False)
+        ),
     )
 
 
-def _pool(pool: PoolSettings, reading: Reading) -> PoolSnapshot:
+def _pool(pool: PoolSettings, reading: Reading, heartbeat: float) -> PoolSnapshot:
     held = sum(worker.held for worker in reading.workers)
     controls, counters = reading.controls, reading.counters
     configured = pool.max_connections if reading.limit is None else reading.limit
     limit = controls.limit.value if controls.limit else configured
-    warn_at = strictest(reading.settings.values()).get("warn_at", pool.warn_at)
+    in_force = strictest(reading.settings.values())
+    warn_at = in_force.get("warn_at", pool.warn_at)
+    allowed = silence_allowed(in_force.get("heartbeat", 1000 * heartbeat) / 1000)
     return PoolSnapshot(
         name=pool.name,
         held=held,
@@ -257,8 +273,13 @@ def _pool(pool: PoolSettings, reading: Reading) -> PoolSnapshot:
         evicted=counters.get(EVICTED, 0),
         refused=_most_first({name: n for name, n in counters.items() if is_decision(name) and name != ADMITTED}),
         would_refuse=_most_first({name.removeprefix(DRY): n for name, n in counters.items() if name.startswith(DRY)}),
-        workers=tuple(sorted(map(_worker, reading.workers), key=lambda worker: (worker.host, worker.pid, worker.id))),
-        connects=_connects(reading.seconds),
+        workers=tuple(
+            sorted(
+                (_worker(each, allowed) for each in reading.workers),
+                key=lambda worker: (worker.host, worker.pid, worker.id),
+            )
+        ),
+        connects=_connects(reading),
         calls=LedgerCalls(counters.get(CALLS, 0), counters.get(ERRORS, 0), counters.get(CALLS_TOOK, 0) / 1000),
         classes=_classes(pool, reading),
         overdue=counters.get(OVERDUE, 0),
@@ -294,16 +315,24 @@ def _classes(pool: PoolSettings, reading: Reading) -> Mapping[str, int]:
     return dict(held)
 
 
-def _connects(seconds: Mapping[int, int]) -> Connects:
+def _connects(reading: Reading) -> Connects:
+    seconds = reading.seconds
     worst = sorted(seconds.items(), key=lambda item: (-item[1], -item[0]))[:WORST_SHOWN]
     return Connects(
         total=sum(seconds.values()),
         median=median([*seconds.values(), *[0] * (LATELY - len(seconds))]),
         worst=tuple(Second(at, handshakes) for at, handshakes in worst),
+        refused=_most_first(reading.refused),
+        refused_at=reading.refused_at,
     )
 
 
-def _worker(reading: WorkerReading) -> WorkerSnapshot:
+def silence_allowed(heartbeat: float) -> float:
+    """Seconds without a report after which a worker counts as silent."""
+    return SILENT_BEATS * heartbeat + SILENT_SECONDS
+
+
+def _worker(reading: WorkerReading, allowed: float) -> WorkerSnapshot:
     host, pid, _ = reading.worker.split(":")
     return WorkerSnapshot(
         id=reading.worker,
@@ -316,4 +345,5 @@ def _worker(reading: WorkerReading) -> WorkerSnapshot:
         load=reading.load,
         draining=reading.draining,
         faults=_most_first(reading.faults),
+        silent=reading.silence > allowed,
     )

@@ -386,6 +386,24 @@ async def test_the_rarest_reasons_share_a_name_where_a_moment_has_no_room_and_no
     assert told == moment.handshakes
 
 
+async def test_the_refusals_of_the_last_five_minutes_by_reason_and_the_latest_of_them(worker, clock, ledger):
+    a, start = worker("a"), on_the_minute(clock)
+    await a.say(counters={"admitted": 2})
+    (reading,) = await ledger.read(("default",))
+    assert (reading.refused, reading.refused_at) == ({}, None)
+    clock.now += 10
+    await a.say(counters={"admitted": 2, "full": 1})
+    clock.now += 10
+    await a.say(counters={"admitted": 3, "full": 1, "lag": 10})
+    clock.now += 10
+    await a.say(counters={"admitted": 4, "full": 1, "lag": 10})
+    (reading,) = await ledger.read(("default",))
+    assert (reading.refused, reading.refused_at) == ({"full": 1, "lag": 10}, start + 20)
+    clock.now += LATELY - 15
+    (reading,) = await ledger.read(("default",))
+    assert (reading.refused, reading.refused_at) == ({"lag": 5}, start + 20)
+
+
 async def test_looking_at_the_past_changes_nothing(worker, clock, ledger):
     a = worker("a")
     reply = await a.say(wanted=3)

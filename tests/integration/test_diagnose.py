@@ -41,8 +41,8 @@ def early(redis_server):
         yield workers
 
 
-def run(workers: Workers, *args: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "manage.py", "ws_status", "--diagnose", *args]
+def run(workers: Workers, *args: str, action: str = "--diagnose") -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "manage.py", "ws_status", action, *args]
     env = {**workers.env, "COLUMNS": str(WIDTH)}
     return subprocess.run(command, cwd=TESTPROJECT, env=env, capture_output=True, text=True, timeout=30)
 
@@ -111,11 +111,14 @@ async def test_a_worker_that_stands_still(worker):
         process.send_signal(signal.SIGSTOP)
         try:
             told = await diagnosed(workers, "worker-silent")
+            checked = await asyncio.to_thread(run, workers, action="--check")
         finally:
             process.send_signal(signal.SIGCONT)
         assert told["exit_code"] == 2
         assert told["findings"][0]["title"].endswith(f" {process.pid} has stopped reporting")
         assert told["processes"][0]["silence"] > 1
+        assert (checked.returncode, checked.stderr) == (2, "")
+        assert ": 1 of 5000 slots held (0 %), no worker admits: 1 silent |" in checked.stdout
         await leave_all(clients)
 
 

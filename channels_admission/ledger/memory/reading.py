@@ -4,14 +4,13 @@ from ...core.agreement import fingerprint, numbers_of
 from ...core.counters import faults_in
 from ...core.readings import Reading, WorkerReading
 from ..base import LATELY
-from ..buckets import within
+from ..buckets import lately, within
 from .pool import Entry, Pool
 
 
 def reading_of(pool: Pool, now: float, wall: float, lease: float) -> Reading:
     """``now`` by the ledger's clock, ``wall`` in Unix time. A worker that has been silent for its lease is left out; it
     is ``lease`` where its settings no longer count."""
-    lately = within(LATELY, int(wall), pool.past.seconds.values())
     settings = {text: numbers_of(text) for text, ends in pool.settings.ends.items() if ends > pool.clock.time}
     leases = {text: numbers["lease"] / 1000 for text, numbers in settings.items()}
     alive = (each for each in pool.entries.values() if now - each.seen < leases.get(each.settings, lease))
@@ -20,7 +19,7 @@ def reading_of(pool: Pool, now: float, wall: float, lease: float) -> Reading:
         settling=pool.clock.is_settling,
         counters=dict(pool.counters),
         workers=tuple(_worker(each, now) for each in alive),
-        seconds={moment.at: moment.handshakes for moment in lately if moment.handshakes},
+        **lately(within(LATELY, int(wall), pool.past.seconds.values())),
         now=wall,
         controls=pool.controls,
         level=pool.levels.level,

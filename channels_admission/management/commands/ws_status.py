@@ -15,16 +15,18 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from rich.console import Console
 
 from ... import conf
+from ...core.levels import CRITICAL_AT
 from ...exceptions import ConfigurationError
 from ...status import history
 from ...status.diagnostics import Diagnosis, diagnose
 from ...status.diagnostics.deploy import advise, as_text
 from ...status.diagnostics.host import gather
 from ...status.history import History
-from ...status.snapshot import Health, Snapshot, WorkerSnapshot, collect
+from ...status.snapshot import READ_TIMEOUT, Health, Snapshot, WorkerSnapshot, collect
 from ..terminal import nagios, status
 from ..terminal.diagnosis import render
 from ..terminal.nagios import State
+from ..terminal.ranges import Range
 from ..terminal.schema import SCHEMA
 from ..terminal.watch import EVERY, watch
 
@@ -32,6 +34,8 @@ LEDGER_DOWN = 2
 """The exit code when the ledger cannot be read."""
 UNDIAGNOSED = 2
 """The exit code when a diagnosis cannot be made; 1 would mean warnings only."""
+CHECK_WITHIN = 10.0
+"""Default seconds that a check waits for the ledger, as Nagios plugins do."""
 USAGE = 2
 """The exit code for wrong arguments."""
 
@@ -88,13 +92,18 @@ class Command(BaseCommand):
             "--history", action="store_true", help="Print the pools' last 15 minutes and last day as JSON."
         )
         instead.add_argument("--advise", action="store_true", help=ADVISE)
-        per_cent = _number("per cent", 0, 100)
         parser.add_argument(
-            "--warn", metavar="PERCENT", type=per_cent, help="With --check: the warning threshold; default WARN_AT."
-        )
+            "-w", "--warn", "--warning", metavar="RANGE", type=_range, dest="warn",
+            help="With --check: warn outside this range of per cent of the limit; default: from WARN_AT on.",
+        )  # fmt: skip
         parser.add_argument(
-            "--critical", metavar="PERCENT", type=per_cent, help="With --check: the critical threshold; default 90."
-        )
+            "-c", "--critical", metavar="RANGE", type=_range,
+            help="With --check: critical outside this range of per cent of the limit; default: from 90 on.",
+        )  # fmt: skip
+        parser.add_argument(
+            "-t", "--timeout", metavar="SECONDS", type=_number("seconds", 0.1, 3600),
+            help=f"With --check: seconds to wait for the ledger; default {CHECK_WITHIN:g}.",
+        )  # fmt: skip
 
     @no_translations
     def handle(self, **options: Any) -> None:
@@ -125,9 +134,9 @@ class Command(BaseCommand):
             raise CommandError(status.problem(snapshot.ledger), returncode=LEDGER_DOWN)
 
     def _check(self, options: Mapping[str, Any]) -> None:
-        thresholds = nagios.Percentages(options["warn"], _critical(options))
+        thresholds = nagios.Thresholds(options["warn"], options["critical"])
         try:
-            result = nagios.check(_look(options["pool"]), thresholds)
+            result = nagios.check(_look(options["pool"], within=options["timeout"] or CHECK_WITHIN), thresholds)
         except CommandError as error:
             result = nagios.unknown(str(error))
         self.stdout.write(result.line)
@@ -189,6 +198,14 @@ def _number(what: str, low: float, high: float) -> Callable[[str], float]:
     return read
 
 
+def _range(text: str) -> Range:
+    """A type for argparse."""
+    try:
+        return Range.parse(text)
+    except ValueError as error:
+        raise ArgumentTypeError(str(error)) from error
+
+
 def _check_options(options: Mapping[str, Any]) -> None:
     """Raise :exc:`CommandError` for options that exclude each other."""
     given = {name for name, value in options.items() if value is not None and value is not False}
@@ -196,16 +213,12 @@ def _check_options(options: Mapping[str, Any]) -> None:
         for other in given & CONFLICTS[option]:
             name = option.removeprefix("as_")
             raise CommandError(f"argument --{name}: not allowed with argument --{other}", returncode=USAGE)
-    for option in given & {"warn", "critical"}:
+    for option in given & {"warn", "critical", "timeout"}:
         if "check" not in given:
             raise CommandError(f"argument --{option}: only allowed with argument --check", returncode=USAGE)
-    if "warn" in given and options["warn"] > _critical(options):
+    warning, critical = options["warn"], options["critical"] or Range(100 * CRITICAL_AT)
+    if warning and warning.is_plain and critical.is_plain and warning.high > critical.high:
         raise CommandError("argument --warn: must not be above --critical", returncode=USAGE)
-
-
-def _critical(options: Mapping[str, Any]) -> float:
-    given: float | None = options["critical"]
-    return nagios.CRITICAL_AT if given is None else given
 
 
 def _settings(pool: str | None = None) -> conf.Settings:
@@ -224,9 +237,9 @@ def _advice(as_json: bool) -> str:
     return json.dumps(files, indent=2) if as_json else as_text(files)
 
 
-def _look(pool: str | None, host: str | None = None) -> Snapshot:
+def _look(pool: str | None, host: str | None = None, within: float = READ_TIMEOUT) -> Snapshot:
     """A snapshot of all pools or of one, with the workers of all hosts or of one."""
-    return _only(pool, host, asyncio.run(collect(_settings(pool))))
+    return _only(pool, host, asyncio.run(collect(_settings(pool), within)))
 
 
 def _only(pool: str | None, host: str | None, snapshot: Snapshot) -> Snapshot:

@@ -1,18 +1,28 @@
 """``ws_status --check``: one line by the Monitoring Plugins guidelines, for Nagios, Icinga and others.
 
-The worst pool decides. The performance data has an entry ``'pool NAME'=held;warning;critical;0;limit`` per pool.
+The worst pool decides, and in it the worst of what is wrong. The performance data has two entries per pool:
+``'pool NAME'=held;warning;critical;0;limit`` and ``'pool NAME refused'=number;0``, of the last five minutes.
 """
 
-from collections.abc import Iterable
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import NamedTuple
 
+from ...core.counters import ATTEMPTS, QUOTA, Reason
+from ...core.levels import CRITICAL_AT, ROUNDING
+from ...ledger.base import LATELY
 from ...ledger.memory import MemoryLedger
-from ...status.snapshot import Health, PoolSnapshot, Snapshot
+from ...status.snapshot import Health, PoolSnapshot, Snapshot, WorkerSnapshot
+from .ranges import Range
 from .status import plain, problem
 
-CRITICAL_AT = 90.0
-"""Default per cent of the limit from which a pool is critical."""
+MOST_NAMED = 3
+"""Workers, reasons and monitors named in one text."""
+EXPECTED = frozenset({Reason.PAUSED.value, Reason.DRAINING.value})
+"""Reasons of refusals that an operator or a deployment wants."""
 
 
 class State(IntEnum):
@@ -25,16 +35,26 @@ class State(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Percentages:
-    """Per cent of the limit; ``warning`` defaults to each pool's ``WARN_AT``."""
+class Thresholds:
+    """Ranges of per cent of the limit, in which a pool's slots held are well; each None for the pool's level.
 
-    warning: float | None = None
-    critical: float = CRITICAL_AT
+    A pool is in warning from its ``WARN_AT`` on, and critical from 90 % on.
+    """
 
-    def of(self, pool: PoolSnapshot) -> tuple[float, float]:
-        """Slots from which the pool is in warning, and from which it is critical."""
-        warning = 100 * pool.warn_at if self.warning is None else self.warning
-        return (round(pool.limit * min(warning, self.critical) / 100, 3), round(pool.limit * self.critical / 100, 3))
+    warning: Range | None = None
+    critical: Range | None = None
+
+    def of(self, pool: PoolSnapshot) -> tuple[Range, Range]:
+        """The two ranges in slots."""
+        return (
+            self.warning.of(pool.limit) if self.warning else _below(min(pool.warn_at, CRITICAL_AT), pool.limit),
+            self.critical.of(pool.limit) if self.critical else _below(CRITICAL_AT, pool.limit),
+        )
+
+
+def _below(share: float, limit: int) -> Range:
+    """The numbers of slots below a share of the limit."""
+    return Range(max(0, math.ceil(share * limit - ROUNDING) - 1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,58 +69,119 @@ class Result:
         return f"ADMISSION {self.state.name} - {self.text}"
 
 
+class Fault(NamedTuple):
+    """What is wrong, and how bad that is."""
+
+    state: State
+    text: str
+
+
 def unknown(text: str) -> Result:
     """The state is unknown, for the reason in ``text``."""
     return Result(State.UNKNOWN, plain(text).replace("|", "/"))
 
 
-def check(snapshot: Snapshot, thresholds: Percentages) -> Result:
-    """Compare the pools with the thresholds."""
+def check(snapshot: Snapshot, thresholds: Thresholds) -> Result:
+    """Find what is wrong with the pools."""
     if snapshot.ledger.health is Health.DOWN:
         return unknown(problem(snapshot.ledger))
     if not snapshot.enabled:
         return unknown("admission is switched off, and nothing is counted")
     if snapshot.ledger.kind == MemoryLedger.kind:
         return unknown("the memory ledger keeps the counts inside each worker")
-    states = {pool.name: _state(pool, thresholds) for pool in snapshot.pools}
+    is_settling = snapshot.ledger.health is Health.SETTLING
+    faults = {pool.name: (*_filled(pool, thresholds), *_faults(pool)) for pool in snapshot.pools}
+    states = {name: max((fault.state for fault in found), default=State.OK) for name, found in faults.items()}
     worst = max(states.values())
     alike = [pool for pool in snapshot.pools if states[pool.name] is worst]
     fullest = max(alike, key=lambda pool: pool.share)
     shown = alike if worst is not State.OK else [fullest]
+    parts = ["ledger settling"] if is_settling else []
+    parts += [_described(pool, faults[pool.name]) for pool in shown]
     data = " ".join(_data(pool, thresholds) for pool in snapshot.pools)
-    return Result(worst, f"{_described(shown)} | {data}")
+    return Result(max(worst, State(is_settling)), f"{', '.join(parts)} | {data}")
 
 
-def _state(pool: PoolSnapshot, thresholds: Percentages) -> State:
+def _filled(pool: PoolSnapshot, thresholds: Thresholds) -> Iterator[Fault]:
+    """How many slots are held is told in any case."""
     warning, critical = thresholds.of(pool)
-    if pool.held >= critical:
-        return State.CRITICAL
-    return State.WARNING if pool.held >= warning or _is_closed(pool) else State.OK
+    if critical.alerts(pool.held):
+        yield Fault(State.CRITICAL, "")
+    elif warning.alerts(pool.held):
+        yield Fault(State.WARNING, "")
 
 
-def _is_closed(pool: PoolSnapshot) -> bool:
-    """Whether every new connection is refused, even with free slots."""
-    return _drains(pool) or (pool.paused and not pool.dry_run)
+def _faults(pool: PoolSnapshot) -> Iterator[Fault]:
+    """Whether no client is admitted; else the workers that admit none or not all, and what was refused lately."""
+    closed = {worker.id: why for worker in pool.workers if (why := _closed(worker, pool))}
+    if pool.paused:
+        yield Fault(State.OK if pool.dry_run else State.CRITICAL, "paused")
+    if not pool.workers:
+        yield Fault(State.CRITICAL, "no worker known")
+    elif len(closed) == len(pool.workers):
+        yield Fault(State.CRITICAL, f"no worker admits: {_counted(Counter(closed.values()))}")
+    else:
+        yield from _silent(pool)
+        yield from _pressed(pool)
+    if pool.held >= pool.limit and not pool.dry_run:
+        yield Fault(State.CRITICAL, "full")
+    if refused := lately(pool):
+        text = f"{sum(refused.values()):,} refused in {LATELY // 60} minutes: {_counted(refused)}"
+        yield Fault(State.OK if pool.dry_run else State.WARNING, text)
+    if pool.dry_run:
+        yield Fault(State.OK, "dry run")
 
 
-def _drains(pool: PoolSnapshot) -> bool:
-    """Whether all workers drain."""
-    return bool(pool.workers) and all(worker.draining for worker in pool.workers)
+def lately(pool: PoolSnapshot) -> Mapping[str, int]:
+    """Connections refused in the last five minutes, by reason.
+
+    Those are left out that an operator or a deployment wants, and those that one client can bring about: refusals by
+    its quota and by its rate of attempts.
+    """
+    refused = pool.connects.refused
+    return {why: n for why, n in refused.items() if why not in EXPECTED and not why.startswith((QUOTA, ATTEMPTS))}
 
 
-def _described(pools: Iterable[PoolSnapshot]) -> str:
-    return ", ".join(
-        f"pool {pool.name}: {pool.held} of {pool.limit} slots held ({int(100 * pool.share)} %){_orders(pool)}"
-        for pool in pools
-    )
+def _closed(worker: WorkerSnapshot, pool: PoolSnapshot) -> str:
+    """Why a worker admits no client, or an empty text. In a dry run a monitor refuses none, but a drain does."""
+    if worker.silent:
+        return "silent"
+    if worker.draining:
+        return "draining"
+    names = [] if pool.dry_run else sorted(load.name for load in worker.load if load.pressure >= 1)
+    return f"saturated ({', '.join(names[:MOST_NAMED])})" if names else ""
 
 
-def _orders(pool: PoolSnapshot) -> str:
-    """What makes a pool refuse or admit every connection."""
-    words = {"paused": pool.paused, "all workers draining": _drains(pool), "dry run": pool.dry_run}
-    return "".join(f", {word}" for word, holds in words.items() if holds)
+def _silent(pool: PoolSnapshot) -> Iterator[Fault]:
+    silent = sorted((worker for worker in pool.workers if worker.silent), key=lambda worker: -worker.last_beat)
+    if silent:
+        names = ", ".join(f"{each.host} {each.pid} for {each.last_beat:.0f} s" for each in silent[:MOST_NAMED])
+        yield Fault(State.WARNING, f"{len(silent):,} of {len(pool.workers):,} workers silent ({names})")
 
 
-def _data(pool: PoolSnapshot, thresholds: Percentages) -> str:
+def _pressed(pool: PoolSnapshot) -> Iterator[Fault]:
+    """The monitors that refuse, each with the highest share of handshakes; in a dry run they refuse none."""
+    pressures: dict[str, list[float]] = {}
+    for load in (load for worker in pool.workers for load in worker.load if load.pressure):
+        pressures.setdefault(load.name, []).append(load.pressure)
+    for name, found in sorted(pressures.items()):
+        text = f"{name} refuses up to {100 * max(found):.0f} % on {len(found):,} of {len(pool.workers):,} workers"
+        yield Fault(State.OK if pool.dry_run else State.WARNING, text)
+
+
+def _counted(counts: Mapping[str, int]) -> str:
+    """The most frequent words with their numbers."""
+    words = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    more = f" and {len(words) - MOST_NAMED:,} more" if len(words) > MOST_NAMED else ""
+    return ", ".join(f"{count:,} {word}" for word, count in words[:MOST_NAMED]) + more
+
+
+def _described(pool: PoolSnapshot, faults: Iterable[Fault]) -> str:
+    held = f"pool {pool.name}: {pool.held} of {pool.limit} slots held ({int(100 * pool.share)} %)"
+    return ", ".join([held, *(fault.text for fault in faults if fault.text)])
+
+
+def _data(pool: PoolSnapshot, thresholds: Thresholds) -> str:
     warning, critical = thresholds.of(pool)
-    return f"'pool {pool.name}'={pool.held};{warning:g};{critical:g};0;{pool.limit}"
+    refused = sum(lately(pool).values())
+    return f"'pool {pool.name}'={pool.held};{warning};{critical};0;{pool.limit} 'pool {pool.name} refused'={refused};0"

@@ -70,6 +70,9 @@ SCHEMA = (
       worst  a list of the seconds with the most handshakes, most first
         at         Unix time
         handshakes admitted and refused in this second
+      refused  those refused, by reason
+      refused_at  Unix time of the latest second with a refusal; null without
+             any
     healed   repairs of damaged counts in the ledger so far
     events_dropped  signals, mails and webhooks dropped so far because
              the queue was full
@@ -87,6 +90,7 @@ SCHEMA = (
       uptime     seconds since it started
       draining   whether it refuses new connections and closes its own
       faults     its unexpected exceptions, by kind
+      silent     whether it has not reported for two heartbeats and a second
       load       a list, one for each monitor
         name       "lag", "memory", "descriptors", "cpu" or one of yours
         reading    seconds for the lag (p99), else a share; null where unknown
@@ -113,10 +117,21 @@ SCHEMA = (
 The exit code is 0, or 2 with one line on stderr when the ledger cannot be read.
 
 --check prints one line by the Monitoring Plugins guidelines: the pools, then
-'pool NAME'=held;warning;critical;0;limit for each. The worst pool gives the
-exit code: 2 from the critical threshold on, 1 from the warning threshold on or
-while all new connections are refused, else 0. It is 3 when the state is
-unknown, as with the ledger down, and when the arguments are wrong.
+'pool NAME'=held;warning;critical;0;limit and 'pool NAME refused'=number;0 for
+each. The worst pool gives the exit code:
+
+  2  no client is admitted: the pool is full or paused, no worker is known, or each
+     is silent, draining, or saturated by a monitor; or the slots held are
+     outside the critical range
+  1  a worker is silent, a monitor refuses, connections were refused in the last
+     five minutes, the ledger settles, or the slots held are outside the warning
+     range
+  3  the state is unknown, as with the ledger down, or the arguments are wrong
+  0  otherwise, and in a dry run for what then refuses no client
+
+Refusals by a quota, by a pause and by a drain do not count as those of the last
+five minutes. -w and -c take per cent of the limit as Nagios plugins do: 80
+alerts above 80, 10:80 also below 10, and @10:20 from 10 to 20.
 
 --watch ends with 0 on Ctrl-C, and with 143 on SIGTERM.
 

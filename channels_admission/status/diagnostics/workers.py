@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 
 from ...core.readings import Load
+from ..snapshot import silence_allowed
 from .finding import Finder, Finding, Severity
 from .model import Inputs, Process
 
@@ -10,8 +11,6 @@ LAG = 0.1
 """Seconds of delay above which an event loop is blocked."""
 SHORT, OUT = 0.85, 0.95
 """Used shares of memory or descriptors that are a warning, and critical."""
-SILENT_BEATS, SILENT_SECONDS = 2, 1
-"""Heartbeats plus seconds of allowed silence: one report may be lost or late."""
 BUSY = 0.9
 """Share of a core from which lag is put down to lack of CPU."""
 NAMED = 5
@@ -69,7 +68,7 @@ def _shortage(
 
 def _silence(inputs: Inputs) -> Iterator[Finding]:
     """A blocked event loop cannot report its lag; its missing reports are the only sign."""
-    allowed = SILENT_BEATS * inputs.host.heartbeat + SILENT_SECONDS
+    allowed = silence_allowed(inputs.host.heartbeat)
     silent = sorted(
         (process for process in inputs.processes if process.silence > allowed), key=lambda process: -process.silence
     )

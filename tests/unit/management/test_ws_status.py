@@ -233,6 +233,8 @@ def test_json_has_the_documented_shape(shared, redis_server):
     assert before.replace(microsecond=0) <= datetime.fromisoformat(told.pop("taken")) <= datetime.now(UTC)
     (seen,) = told["pools"][0]["workers"]
     worst = told["pools"][0]["connects"].pop("worst")
+    latest = told["pools"][0]["connects"].pop("refused_at")
+    assert 0 <= before.timestamp() - latest < 5
     assert [second["handshakes"] for second in worst] == [2, 2, 2]
     assert 0 <= time.time() - worst[0]["at"] < 5
     assert 0 <= seen.pop("last_beat") < 5
@@ -264,7 +266,7 @@ def test_json_has_the_documented_shape(shared, redis_server):
                 "missed": 0,
                 "unaccepted": 0,
                 "outlived": 0,
-                "connects": {"total": 35, "median": 0},
+                "connects": {"total": 35, "median": 0, "refused": {"full": 5}},
                 "calls": {"made": 12, "failed": 2, "seconds": 0.257},
                 "workers": [
                     {
@@ -276,6 +278,7 @@ def test_json_has_the_documented_shape(shared, redis_server):
                         "load": [],
                         "draining": False,
                         "faults": {},
+                        "silent": False,
                     },
                 ],
                 "configured": 50,

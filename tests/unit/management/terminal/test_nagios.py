@@ -11,19 +11,37 @@ from django.core.management import call_command
 from django.core.management.base import CommandError
 
 from channels_admission.core.levels import Level
+from channels_admission.core.readings import Load
 from channels_admission.management.commands import ws_status
-from channels_admission.management.terminal.nagios import Percentages, State, check, unknown
-from channels_admission.status.snapshot import Health, LedgerSnapshot, PoolSnapshot, Snapshot, WorkerSnapshot
+from channels_admission.management.terminal.nagios import State, Thresholds, check, unknown
+from channels_admission.management.terminal.ranges import Range
+from channels_admission.status.snapshot import (
+    Connects,
+    Health,
+    LedgerSnapshot,
+    PoolSnapshot,
+    Snapshot,
+    WorkerSnapshot,
+)
 
 from demo.servers import TESTPROJECT, environment
 
 LEDGER = LedgerSnapshot("redis", "redis://127.0.0.1:6390/0", Health.OK)
+WORKER = WorkerSnapshot("web-1:1:ab", "web-1", 1, "", 0, 0.0, 0.0)
+
+
+def worker(pid: int, **changes) -> WorkerSnapshot:
+    return replace(WORKER, id=f"web-1:{pid}:ab", pid=pid, **changes)
+
+
+def pressed(**pressures: float) -> tuple[Load, ...]:
+    return tuple(Load(name, 0.9, pressure) for name, pressure in pressures.items())
 
 
 def pool(held: int, limit: int = 50, name: str = "default", **changes) -> PoolSnapshot:
     made = PoolSnapshot(
         name=name, held=held, limit=limit, free=max(0, limit - held), share=held / limit if limit else 1.0,
-        warn_at=0.7, level=Level.CALM, admitted=0, refused={}, shed=0, workers=(),
+        warn_at=0.7, level=Level.CALM, admitted=0, refused={}, shed=0, workers=(WORKER,),
     )  # fmt: skip
     return replace(made, **changes)
 
@@ -32,35 +50,77 @@ def snapshot(*pools: PoolSnapshot, **changes) -> Snapshot:
     return replace(Snapshot(datetime.now(UTC), True, LEDGER, pools), **changes)
 
 
-def checked(*pools: PoolSnapshot, warning: float | None = None, critical: float = 90, **changes) -> tuple[int, str]:
-    found = check(snapshot(*pools, **changes), Percentages(warning, critical))
+def checked(*pools: PoolSnapshot, warning: str = "", critical: str = "", **changes) -> tuple[int, str]:
+    ranges = (Range.parse(text) if text else None for text in (warning, critical))
+    found = check(snapshot(*pools, **changes), Thresholds(*ranges))
     return int(found.state), found.line
+
+
+def told(**changes) -> tuple[int, str]:
+    """The exit code, and what is told beside the slots of a pool of which 5 of 50 are held."""
+    code, line = checked(pool(5, **changes))
+    before, _, after = line.partition(" | ")[0].partition("5 of 50 slots held (10 %)")
+    assert before == f"ADMISSION {State(code).name} - pool default: "
+    return code, after
 
 
 @pytest.mark.parametrize(
     ("held", "code", "state"),
-    [(0, 0, "OK"), (34, 0, "OK"), (35, 1, "WARNING"), (44, 1, "WARNING"), (45, 2, "CRITICAL"), (60, 2, "CRITICAL")],
+    [(0, 0, "OK"), (34, 0, "OK"), (35, 1, "WARNING"), (44, 1, "WARNING"), (45, 2, "CRITICAL"), (49, 2, "CRITICAL")],
 )
-def test_a_threshold_counts_from_itself_on(held, code, state):
+def test_by_default_the_levels_of_the_pool_decide(held, code, state):
     assert checked(pool(held)) == (
         code,
-        f"ADMISSION {state} - pool default: {held} of 50 slots held ({2 * held} %) | 'pool default'={held};35;45;0;50",
+        f"ADMISSION {state} - pool default: {held} of 50 slots held ({2 * held} %) "
+        f"| 'pool default'={held};34;44;0;50 'pool default refused'=0;0",
     )
 
 
-def test_thresholds_are_told_or_the_pools_own():
-    assert checked(pool(10), warning=20, critical=40)[1].endswith("'pool default'=10;10;20;0;50")
-    assert checked(pool(10, warn_at=0.1), critical=40)[1].endswith("'pool default'=10;5;20;0;50")
-    assert checked(pool(10, limit=33))[1].endswith("'pool default'=10;23.1;29.7;0;33")
-    assert checked(pool(10, warn_at=0.95))[1].endswith("'pool default'=10;45;45;0;50")
+def test_a_full_pool_admits_nobody_whatever_the_thresholds_are():
+    assert checked(pool(60), warning="200", critical="200") == (
+        2,
+        "ADMISSION CRITICAL - pool default: 60 of 50 slots held (120 %), full "
+        "| 'pool default'=60;100;100;0;50 'pool default refused'=0;0",
+    )
+    assert checked(pool(60, dry_run=True), warning="200", critical="200")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("held", "warning", "critical", "code", "data"),
+    [
+        (10, "20", "40", 0, "10;10;20;0;50"),
+        (11, "20", "40", 1, "11;10;20;0;50"),
+        (20, "20", "40", 1, "20;10;20;0;50"),
+        (21, "20", "40", 2, "21;10;20;0;50"),
+        (4, "10:20", "40", 1, "4;5:10;20;0;50"),
+        (5, "10:20", "40", 0, "5;5:10;20;0;50"),
+        (4, "20", "10:20", 2, "4;10;5:10;0;50"),
+        (4, "@10:20", "40", 0, "4;@5:10;20;0;50"),
+        (5, "@10:20", "40", 1, "5;@5:10;20;0;50"),
+        (10, "@10:20", "40", 1, "10;@5:10;20;0;50"),
+        (1, "4:", "", 1, "1;2:;44;0;50"),
+        (0, "~:20", "", 0, "0;~:10;44;0;50"),
+    ],
+)
+def test_thresholds_are_ranges_of_per_cent_as_nagios_has_them(held, warning, critical, code, data):
+    found, line = checked(pool(held), warning=warning, critical=critical)
+    assert (found, line.partition(" | ")[2]) == (code, f"'pool default'={data} 'pool default refused'=0;0")
+
+
+@pytest.mark.parametrize(("limit", "warn_at", "data"), [(33, 0.7, "23;29"), (50, 0.95, "44;44"), (10, 0.1, "0;8")])
+def test_the_level_of_a_pool_as_a_range(limit, warn_at, data):
+    line = checked(pool(0, limit=limit, warn_at=warn_at))[1]
+    assert line.partition(" | ")[2].startswith(f"'pool default'=0;{data};0;{limit} ")
 
 
 def test_the_worst_pool_wins_and_all_are_in_the_data():
     pools = (pool(50), pool(36, name="chat"), pool(50, name="feed"), pool(1, name="news"))
     assert checked(*pools) == (
         2,
-        "ADMISSION CRITICAL - pool default: 50 of 50 slots held (100 %), pool feed: 50 of 50 slots held (100 %) "
-        "| 'pool default'=50;35;45;0;50 'pool chat'=36;35;45;0;50 'pool feed'=50;35;45;0;50 'pool news'=1;35;45;0;50",
+        "ADMISSION CRITICAL - pool default: 50 of 50 slots held (100 %), full, "
+        "pool feed: 50 of 50 slots held (100 %), full "
+        "| 'pool default'=50;34;44;0;50 'pool default refused'=0;0 'pool chat'=36;34;44;0;50 'pool chat refused'=0;0 "
+        "'pool feed'=50;34;44;0;50 'pool feed refused'=0;0 'pool news'=1;34;44;0;50 'pool news refused'=0;0",
     )
 
 
@@ -68,28 +128,97 @@ def test_of_pools_that_are_well_the_fullest_is_told():
     assert checked(pool(1), pool(2, name="chat"))[1].startswith("ADMISSION OK - pool chat: 2 of 50 slots held (4 %) |")
 
 
-WORKER = WorkerSnapshot("web-1:1:ab", "web-1", 1, "", 0, 0.0, 0.0, draining=True)
+SATURATED = pressed(memory=1.0, lag=1.0, cpu=0.0)
 
 
 @pytest.mark.parametrize(
-    ("changes", "code", "told"),
+    ("changes", "code", "text"),
     [
-        ({"paused": True}, 1, ", paused"),
-        ({"workers": (WORKER,)}, 1, ", all workers draining"),
-        ({"workers": (WORKER, replace(WORKER, draining=False))}, 0, ""),
-        ({"dry_run": True}, 0, ", dry run"),
-        ({"paused": True, "dry_run": True}, 0, ", paused, dry run"),
+        ({"paused": True}, 2, ", paused"),
+        ({"workers": ()}, 2, ", no worker known"),
+        ({"workers": (worker(1, draining=True),)}, 2, ", no worker admits: 1 draining"),
+        (
+            {"workers": (worker(1, load=SATURATED), worker(2, load=SATURATED))},
+            2,
+            ", no worker admits: 2 saturated (lag, memory)",
+        ),
+        (
+            {"workers": (worker(1, silent=True), worker(2, silent=True), worker(3, silent=True))},
+            2,
+            ", no worker admits: 3 silent",
+        ),
+        (
+            {"workers": (worker(1, silent=True), worker(2, load=SATURATED), worker(3, draining=True))},
+            2,
+            ", no worker admits: 1 draining, 1 saturated (lag, memory), 1 silent",
+        ),
+        ({"dry_run": True, "workers": (worker(1, draining=True),)}, 2, ", no worker admits: 1 draining, dry run"),
     ],
 )
-def test_a_pool_that_lets_nobody_in_is_a_warning_and_a_dry_run_is_told(changes, code, told):
-    found, line = checked(pool(5, **changes))
-    assert (found, line.partition(" | ")[0].partition(" %)")[2]) == (code, told)
+def test_a_pool_that_admits_nobody_is_critical(changes, code, text):
+    assert told(**changes) == (code, text)
+
+
+@pytest.mark.parametrize(
+    ("workers", "text"),
+    [
+        (
+            (worker(1), worker(2, silent=True, last_beat=12.4), worker(3, silent=True, last_beat=13.0)),
+            ", 2 of 3 workers silent (web-1 3 for 13 s, web-1 2 for 12 s)",
+        ),
+        ((worker(1, load=pressed(memory=0.38)),), ", memory refuses up to 38 % on 1 of 1 workers"),
+        (
+            (worker(1, load=SATURATED), worker(2, load=pressed(memory=0.1)), worker(3)),
+            ", lag refuses up to 100 % on 1 of 3 workers, memory refuses up to 100 % on 2 of 3 workers",
+        ),
+        ((worker(1), worker(2, draining=True)), None),
+    ],
+)
+def test_workers_that_do_not_admit_all_are_a_warning(workers, text):
+    assert told(workers=workers) == ((0, "") if text is None else (1, text))
+
+
+def test_refusals_lately_are_a_warning_and_those_of_before_are_not():
+    assert told(refused={"memory": 30}) == (0, "")
+    refused = {"memory": 24, "full": 6, "rate": 2, "other": 1}
+    assert told(connects=Connects(40, 0, refused=refused)) == (
+        1,
+        ", 33 refused in 5 minutes: 24 memory, 6 full, 2 rate and 1 more",
+    )
+    line = checked(pool(5, connects=Connects(40, 0, refused=refused)))[1]
+    assert line.endswith("| 'pool default'=5;34;44;0;50 'pool default refused'=33;0")
+
+
+def test_refusals_that_are_wanted_or_one_clients_own_are_none():
+    refused = {"draining": 3, "paused": 4, "quota:user": 5, "attempts:ip": 6}
+    assert told(connects=Connects(18, 0, refused=refused)) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({}, ", dry run"),
+        ({"paused": True}, ", paused, dry run"),
+        ({"workers": (worker(1, load=SATURATED),)},
+         ", lag refuses up to 100 % on 1 of 1 workers, memory refuses up to 100 % on 1 of 1 workers, dry run"),
+    ],
+)  # fmt: skip
+def test_in_a_dry_run_nobody_is_refused(changes, text):
+    assert told(dry_run=True, **changes) == (0, text)
+
+
+def test_a_ledger_that_settles_is_a_warning():
+    settling = replace(LEDGER, health=Health.SETTLING)
+    assert checked(pool(5), ledger=settling)[0] == 1
+    assert checked(pool(5), ledger=settling)[1].startswith("ADMISSION WARNING - ledger settling, pool default: 5 of")
+    assert checked(pool(50), ledger=settling)[0] == 2
 
 
 def test_a_limit_of_nothing_is_critical():
     assert checked(pool(0, limit=0)) == (
         2,
-        "ADMISSION CRITICAL - pool default: 0 of 0 slots held (100 %) | 'pool default'=0;0;0;0;0",
+        "ADMISSION CRITICAL - pool default: 0 of 0 slots held (100 %), full "
+        "| 'pool default'=0;0;0;0;0 'pool default refused'=0;0",
     )
 
 
@@ -121,10 +250,11 @@ def test_the_states_are_the_exit_codes_of_the_guidelines():
 # The command
 
 
-def run(*args: str, monkeypatch, pools) -> tuple[int, str]:
+def run(*args: str, monkeypatch, pools, waits: float = 10) -> tuple[int, str]:
     """The exit code and what is printed where the pools are as told."""
 
-    async def collect(settings):
+    async def collect(settings, within):
+        assert within == waits
         return snapshot(*pools)
 
     monkeypatch.setattr(ws_status, "collect", collect)
@@ -144,10 +274,16 @@ def test_the_command_prints_one_line_and_ends_with_the_state(admission, monkeypa
     assert out.startswith("ADMISSION CRITICAL - pool default")
     assert run("--pool", "chat", monkeypatch=monkeypatch, pools=pools) == (
         0,
-        "ADMISSION OK - pool chat: 1 of 50 slots held (2 %) | 'pool chat'=1;35;45;0;50\n",
+        "ADMISSION OK - pool chat: 1 of 50 slots held (2 %) | 'pool chat'=1;34;44;0;50 'pool chat refused'=0;0\n",
     )
-    code, out = run("--warn=80", "--critical=95.5", monkeypatch=monkeypatch, pools=pools)
-    assert (code, out.partition(" | ")[2].split()[1]) == (1, "default'=46;40;47.75;0;50")
+    for args in (
+        ["--warn=80", "--critical=95.5"],
+        ["-w", "80", "-c", "95.5"],
+        ["--warning", "80", "-c95.5", "-t", "10"],
+    ):
+        code, out = run(*args, monkeypatch=monkeypatch, pools=pools)
+        assert (code, out.partition(" | ")[2].split()[1]) == (1, "default'=46;40;47.75;0;50")
+    assert run("-w@10:20", "-c", "~:95", "-t0.5", monkeypatch=monkeypatch, pools=pools, waits=0.5)[0] == 0
 
 
 def test_an_unknown_pool_and_wrong_settings_are_unknown(admission, settings, monkeypatch):
@@ -167,10 +303,12 @@ def test_an_unknown_pool_and_wrong_settings_are_unknown(admission, settings, mon
         (["--watch", "--json"], "argument --json: not allowed with argument --watch"),
         (["--warn=50"], "argument --warn: only allowed with argument --check"),
         (["--diagnose", "--critical=50"], "argument --critical: only allowed with argument --check"),
+        (["--diagnose", "-t", "5"], "argument --timeout: only allowed with argument --check"),
         (["--check", "--warn=91"], "argument --warn: must not be above --critical"),
         (["--check", "--warn=61", "--critical=60"], "argument --warn: must not be above --critical"),
-        (["--check", "--warn=x"], "must be a number from 0 to 100, per cent, not 'x'"),
-        (["--check", "--critical=101"], "must be a number from 0 to 100, per cent, not '101'"),
+        (["--check", "--warn=x"], "must be a number or a range such as 10:20 or @10:20, not 'x'"),
+        (["--check", "--critical=20:10"], "must begin below its end, not '20:10'"),
+        (["--check", "--timeout=0"], "must be a number from 0.1 to 3600, seconds, not '0'"),
         (["--watch=nan"], "must be a number from 0.1 to 3600, seconds, not 'nan'"),
         (["--watch=0"], "must be a number from 0.1 to 3600, seconds, not '0'"),
         (["--check", "--watch"], "not allowed with argument"),
@@ -214,4 +352,7 @@ def test_the_process_ends_with_2_for_a_full_pool(redis_server, prefix):
     env = environment(redis_server.url, {"LEDGER": redis_server.url, "PREFIX": prefix, "MAX_CONNECTIONS": 0})
     done = subprocess.run(command, cwd=TESTPROJECT, env=env, capture_output=True, text=True, timeout=30)
     assert (done.returncode, done.stderr) == (2, "")
-    assert done.stdout == "ADMISSION CRITICAL - pool default: 0 of 0 slots held (100 %) | 'pool default'=0;0;0;0;0\n"
+    assert done.stdout == (
+        "ADMISSION CRITICAL - pool default: 0 of 0 slots held (100 %), no worker known, full "
+        "| 'pool default'=0;0;0;0;0 'pool default refused'=0;0\n"
+    )
