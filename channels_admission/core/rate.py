@@ -150,7 +150,8 @@ class Pace:
         self._full_at = (terms.burst - 1) / terms.rate if terms.rate else 0.0
 
     def empty(self, clock: float, terms: Terms) -> None:
-        """Take all tokens, after a loss of data: as many connections may just have entered."""
+        """Take all tokens, after a loss of data: as many connections may just have entered. Releases count anew."""
+        self._measured = 0
         if terms.rate:
             self._full_at = self._passed(clock, terms) + terms.burst / terms.rate
 

@@ -83,6 +83,10 @@ class Reading:
     settling: bool
     counters: Counters
     workers: tuple[WorkerReading, ...]
+    since: float | None = None
+    """Unix time since which the counters count; later after each loss of data. None if the ledger does not know."""
+    version: int = 0
+    """Of the pool; it rises with every report. Within one ``since``, a lower one has older counters."""
     seconds: Mapping[int, int] = field(default_factory=dict)
     """Recently decided handshakes, by the second of Unix time; seconds without any are left out."""
     refused: Mapping[str, int] = field(default_factory=dict)

@@ -18,8 +18,9 @@ Leases
        measured, in the millisecond in which a lease or a heartbeat has passed.
 
 Counters and history
-    6. Counters add up over all workers that ever reported, each event once. A counter that falls adds nothing, and its
-       later rises count from there. The names are bounded: :data:`COUNTERS_KEPT`, :data:`COUNTERS_BYTES`.
+    6. Counters add up over all workers that have reported since a time that every reading tells, each event once. A
+       counter that falls adds nothing, and its later rises count from there. The names are bounded:
+       :data:`COUNTERS_KEPT`, :data:`COUNTERS_BYTES`.
     7. The ledger remembers the last :data:`SECONDS` seconds and :data:`MINUTES` minutes of its wall clock: the most
        slots held in each, the limit, and the handshakes decided in it, admitted or refused by reason, each once. The
        handshakes of a report are spread evenly over the seconds since the worker's report before, at most
@@ -77,8 +78,11 @@ Loss of data
         While a pool settles, a worker is granted slots only within its own allowance, and under each key only its part
         of the quota. No level changes, no order ends, and no quota is exceeded for an older connection. Refused clients
         get retry times after this time. Where a worker knows more than the ledger, the rate starts with an empty
-        bucket. The reports restore the overrides, the level, the settings in force and the version of the pool. The
-        counters of a worker count in full where the ledger has lost all data.
+        bucket. The reports restore the overrides, the level, the settings in force and the version of the pool.
+
+        The counters begin anew at 0, with a later time, at each report that shows a loss. Of a worker's counters only
+        what it has not heard to be counted before is added: the sums of before do not come back. Where other data were
+        altered or lost, and the counters are whole, they go on.
 
         Where a worker knows of a later report than the ledger, all claims are lost: the pool settles, and all workers
         report their claims again.

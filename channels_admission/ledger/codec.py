@@ -31,7 +31,11 @@ POOL = (
     "#total", "#version", "#clock", "#real", "#settled", "#limit", "#counters", "#draining", "#speed", "#alert",
     "#pace", "#line", "#settings", "#check",
 )  # fmt: skip
-"""The fields of ``counts`` that are the pool's own; the last of them seals the others."""
+"""The fields of ``counts`` that are the pool's own; the last of them seals the others.
+
+``#counters`` is SINCE|NAME=COUNT,… and a seal of its own: the counters outlive damage to the other fields. SINCE is
+Redis's time in milliseconds.
+"""
 RECORD = (
     "held", "seq", "seen", "ends", "started", "server", "counters", "load", "draining", "speed",
     "classes", "claimed",
@@ -258,13 +262,16 @@ def reading_of(hashes: Sequence[Mapping[Any, Any]], now: int, lease: float) -> R
     limit, alert = _number(texts.get("#limit")), ALERT.fullmatch(texts.get("#alert", ""))
     orders = {text_of(name): text_of(value) for name, value in controls.items()}
     clock, settled = (_number(texts.get(name)) or 0 for name in ("#clock", "#settled"))
+    since, _, counters = texts.get("#counters", "")[:-SEAL].partition("|")
     settings = _settings(texts.get("#settings", ""), clock)
     only = next(iter(settings)) if len(settings) == 1 else ""
     workers = (_worker(name, record, now, only) for name, record in texts.items() if not name.startswith("#"))
     return Reading(
         limit=limit if limit is not None and limit <= MAX_LIMIT else None,
         settling=clock < settled,
-        counters=counters_of(texts.get("#counters", "")),
+        counters=counters_of(counters),
+        since=None if (began := _number(since)) is None else began / 1000,
+        version=_number(texts.get("#version")) or 0,
         workers=tuple(each for each in workers if each and each.silence < _lease(each, settings, lease)),
         **lately(_moments(ring, now // 1000, LATELY)),
         now=now / 1000,

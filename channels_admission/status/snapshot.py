@@ -1,13 +1,12 @@
 """The state of all pools and workers as one frozen value, which every view, command and metric renders."""
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime
-from enum import StrEnum
 from statistics import median
-from typing import Any
 
 from .. import conf
 from ..conf import PoolSettings, Settings
@@ -37,12 +36,27 @@ from ..core.counters import (
     faults_in,
     is_decision,
 )
-from ..core.levels import Level
-from ..core.overrides import NOTHING_SET, Controls
-from ..core.readings import Load, Reading, WorkerReading
+from ..core.readings import Reading, WorkerReading
 from ..exceptions import LedgerError, LedgerUnavailable
 from ..ledger import open_ledger
 from ..ledger.base import LATELY
+from ..ledger.newest import Place, newest
+from .values import (
+    Connects,
+    Health,
+    LedgerCalls,
+    LedgerSnapshot,
+    PoolSnapshot,
+    Second,
+    Side,
+    Snapshot,
+    WorkerSnapshot,
+)
+
+__all__ = (
+    "READ_TIMEOUT", "Connects", "Health", "LedgerCalls", "LedgerSnapshot", "PoolSnapshot", "Second", "Side", "Snapshot",
+    "WorkerSnapshot", "collect", "silence_allowed",
+)  # fmt: skip
 
 READ_TIMEOUT = 1.0
 """Seconds that reading the ledger may take; no handshake waits for it."""
@@ -51,162 +65,6 @@ SILENT_BEATS, SILENT_SECONDS = 2, 1
 WORST_SHOWN = 3
 SIDES_NAMED = 5
 """Workers named for each value of a setting in which workers differ."""
-
-
-class Health(StrEnum):
-    OK = "ok"
-    SETTLING = "settling"
-    """It started empty or lost data, and waits for the workers' reports before it grants freely."""
-    DOWN = "down"
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerSnapshot:
-    """One worker in one pool; times in seconds."""
-
-    id: str
-    host: str
-    pid: int
-    server: str
-    held: int
-    last_beat: float
-    uptime: float
-    load: tuple[Load, ...] = ()
-    draining: bool = False
-    faults: Mapping[str, int] = field(default_factory=dict)
-    """Unexpected exceptions in its heartbeat and background tasks since it started, by kind."""
-    silent: bool = False
-    """Whether its last report is older than is allowed: it is blocked, stopped, gone, or cannot reach the ledger."""
-
-
-@dataclass(frozen=True, slots=True)
-class Side:
-    """One value of a setting in which workers differ, and the workers that have it; None where it is unset."""
-
-    value: float | None
-    number: int
-    """Number of workers; 0 when the last of them has gone but its lease still runs."""
-    workers: tuple[str, ...]
-    """The ids of the first few."""
-
-
-@dataclass(frozen=True, slots=True)
-class Second:
-    """The handshakes decided, admitted or refused, in one second of Unix time."""
-
-    at: int
-    handshakes: int
-
-
-@dataclass(frozen=True, slots=True)
-class Connects:
-    """The handshakes of the last five minutes, counted by the second in which the ledger heard of them."""
-
-    total: int = 0
-    median: float = 0.0
-    """Median handshakes in one second."""
-    worst: tuple[Second, ...] = ()
-    """The seconds with the most handshakes, the busiest first."""
-    refused: Mapping[str, int] = field(default_factory=dict)
-    """Refused ones by reason, the most frequent first."""
-    refused_at: int | None = None
-    """Unix time of the latest second with a refusal; None without any."""
-
-
-@dataclass(frozen=True, slots=True)
-class LedgerCalls:
-    """The workers' calls to the ledger so far: their number, how many failed, and the seconds that all took."""
-
-    made: int = 0
-    failed: int = 0
-    seconds: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class PoolSnapshot:
-    """One pool. ``share`` is held slots over the limit; it may exceed 1 after the limit was lowered."""
-
-    name: str
-    held: int
-    limit: int
-    free: int
-    share: float
-    warn_at: float
-    level: Level
-    admitted: int
-    refused: Mapping[str, int]
-    """By reason, the most frequent first."""
-    shed: int
-    workers: tuple[WorkerSnapshot, ...]
-    connects: Connects = field(default_factory=Connects)
-    faults: Mapping[str, int] = field(default_factory=dict)
-    """Unexpected exceptions of all workers that ever reported, by kind, the most frequent first."""
-    delayed: int = 0
-    """Handshakes that were admitted and had to wait at the entrance."""
-    promised: int = 0
-    """Tickets given to refused clients: places in the line."""
-    redeemed: int = 0
-    """Handshakes that were admitted with a ticket whose time had come."""
-    missed: int = 0
-    """Handshakes whose ticket came too late."""
-    unaccepted: int = 0
-    """Connections refused because their consumer had not accepted by ``ACCEPT_DEADLINE``."""
-    outlived: int = 0
-    """Handlers cancelled after their client left: not accepted by then, or still running after ``DISCONNECT_GRACE``."""
-    healed: int = 0
-    """Repairs of damaged counts."""
-    events_dropped: int = 0
-    """Signals, mails and webhooks dropped because the queue was full."""
-    channels_full: int = 0
-    """Connections ended by a ``ChannelFull`` of their consumer."""
-    calls: LedgerCalls = field(default_factory=LedgerCalls)
-    classes: Mapping[str, int] = field(default_factory=dict)
-    """Slots held by each class that has a share, and by exempt connections."""
-    overdue: int = 0
-    """Connections closed unauthenticated at their deadline."""
-    configured: int = 0
-    """The limit in the settings; ``limit`` is the one in force."""
-    paused: bool = False
-    dry_run: bool = False
-    would_refuse: Mapping[str, int] = field(default_factory=dict)
-    """Connections admitted by a dry run that would have been refused, by reason."""
-    drained: int = 0
-    aged: int = 0
-    evicted: int = 0
-    """Connections closed for a newer one under the same quota."""
-    controls: Controls = NOTHING_SET
-    """Overrides: what operators have set, with name and time."""
-    alert: Level = Level.CALM
-    """The level for alerts: it falls five percentage points below where it rises."""
-    differs: Mapping[str, tuple[Side, ...]] = field(default_factory=dict)
-    """Settings in which workers differ, by their names in :mod:`.core.agreement`; the strictest value is in force."""
-    speed: float | None = None
-    """Connections per second that the workers have lately taken, all together, as measured while connections had to
-    wait at their entrance; None if unknown."""
-
-
-@dataclass(frozen=True, slots=True)
-class LedgerSnapshot:
-    """The ledger's kind, address and health; ``error`` is None unless it is down."""
-
-    kind: str
-    address: str
-    health: Health
-    error: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """The state of all pools at ``taken`` (UTC); no pools when the ledger is down."""
-
-    taken: datetime
-    enabled: bool
-    ledger: LedgerSnapshot
-    pools: tuple[PoolSnapshot, ...]
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON, ``taken`` in ISO 8601."""
-        return {**asdict(self), "taken": self.taken.isoformat(timespec="milliseconds")}
 
 
 async def collect(settings: Settings | None = None, within: float = READ_TIMEOUT) -> Snapshot:
@@ -229,6 +87,8 @@ async def collect(settings: Settings | None = None, within: float = READ_TIMEOUT
         await ledger.aclose()
     if any(reading.settling for reading in readings):
         health = Health.SETTLING
+    places = ((ledger.address, settings.prefix, name) for name in names)
+    readings = tuple(_counted(*each, settings.lease) for each in zip(places, readings, strict=False))
     return Snapshot(
         taken=datetime.now(UTC),
         enabled=settings.enabled,
@@ -238,6 +98,12 @@ async def collect(settings: Settings | None = None, within: float = READ_TIMEOUT
             for name, reading in zip(names, readings, strict=False)
         ),
     )
+
+
+def _counted(place: Place, reading: Reading, lease: float) -> Reading:
+    """The reading without its counters, if this process has seen later ones: they would seem to have started anew."""
+    is_older = newest.is_older(place, reading.since, reading.version, time.monotonic(), lease)
+    return replace(reading, counters={}, since=None) if is_older else reading
 
 
 def _pool(pool: PoolSettings, reading: Reading, heartbeat: float) -> PoolSnapshot:
@@ -288,6 +154,7 @@ def _pool(pool: PoolSettings, reading: Reading, heartbeat: float) -> PoolSnapsho
         dry_run=bool(controls.dry_run.value) if controls.dry_run else pool.dry_run,
         controls=replace(controls, drains=reading.drains),
         alert=reading.level,
+        since=reading.since,
         speed=round(sum(worker.speed for worker in reading.workers), 1) or None,
         differs={name: _sides(reading, name) for name in differences(reading.settings.values())},
     )

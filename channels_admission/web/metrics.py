@@ -1,10 +1,12 @@
 """A snapshot as Prometheus metrics. The only module that imports ``prometheus_client``.
 
-Counters are the ledger's sums over all workers that ever reported: they are the same at every
-worker, and never fall while workers start and end. They restart when the ledger loses its data.
+Counters are the ledger's sums over all workers that reported: they are the same at every worker, and never fall while
+workers start and end. When the ledger loses data they start anew at 0, with a later ``_created`` in OpenMetrics; until
+they are known again, they are left out.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import zip_longest
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric, SummaryMetricFamily
@@ -23,22 +25,29 @@ Sample = tuple[Sequence[str], float]
 
 def exposition(snapshot: Snapshot, accept: str) -> tuple[bytes, str]:
     """The metrics in the best format for the header ``Accept``, and their content type."""
-    registry = CollectorRegistry()
-    registry.register(SnapshotCollector(snapshot))
     encode, content_type = choose_encoder(accept)
+    registry = CollectorRegistry()
+    registry.register(SnapshotCollector(snapshot, created="openmetrics" in content_type))
     return encode(registry), content_type
 
 
 class SnapshotCollector(Collector):
-    """The metrics of one snapshot. With the ledger down there is ``ledger_up 0`` and no numbers of pools."""
+    """The metrics of one snapshot. With the ledger down there is ``ledger_up 0`` and no numbers of pools.
 
-    def __init__(self, snapshot: Snapshot) -> None:
+    ``created``: whether counters say since when they count; in the older format that would be another gauge for each.
+    """
+
+    def __init__(self, snapshot: Snapshot, *, created: bool = False) -> None:
         self._snapshot = snapshot
+        self._created = created
 
     def collect(self) -> Iterator[Metric]:
         yield from _site(self._snapshot)
         yield from _slots(self._snapshot.pools)
-        yield from _events(self._snapshot.pools)
+        known = [pool for pool in self._snapshot.pools if pool.since is not None]
+        since = {pool.name: pool.since for pool in known if self._created}
+        for family in _events(known):
+            yield _dated(family, since)
         yield from _workers(self._snapshot.pools)
 
 
@@ -116,6 +125,17 @@ def _events(pools: Sequence[PoolSnapshot]) -> Iterator[Metric]:
     kinds = [((pool.name, kind), count) for pool in pools for kind, count in pool.faults.items()]
     yield _counter("heartbeat_errors", text, ("pool", "kind"), kinds)
     yield _calls(pools)
+
+
+def _dated(family: Metric, since: Mapping[str, float | None]) -> Metric:
+    """The family with ``_created`` after the samples of each set of labels, for the pools in ``since``."""
+    samples, family.samples = family.samples, []
+    for sample, after in zip_longest(samples, samples[1:]):
+        family.samples.append(sample)
+        created = since.get(sample.labels["pool"])
+        if created is not None and (after is None or after.labels != sample.labels):
+            family.add_sample(f"{family.name}_created", sample.labels, created)
+    return family
 
 
 def _calls(pools: Iterable[PoolSnapshot]) -> Metric:

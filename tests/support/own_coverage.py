@@ -97,6 +97,7 @@ COVERED_BY = {
     "status/diagnostics/pools": "unit/status/diagnostics/test_diagnostics.py",
     "status/diagnostics/workers": "unit/status/diagnostics/test_diagnostics.py",
     "status/snapshot": "unit/management/test_ws_status.py",
+    "status/values": "unit/management/test_ws_status.py",
     "templatetags/channels_admission": "unit/test_admin.py",
     "urls": "unit/web/test_views.py",
 }

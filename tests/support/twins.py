@@ -81,6 +81,7 @@ def pictured(reading: Reading, unsaid: Container[str] = ()) -> dict:
         **{name: getattr(reading, name) for name in Reading.__slots__},
         "workers": workers,
         "now": round(1000 * reading.now),
+        "since": reading.since and round(1000 * reading.since),
         "counters": {name: count for name, count in reading.counters.items() if count},
     }
 

@@ -18,6 +18,17 @@ function history.rises_since(before)
   return rises
 end
 
+-- What rose and was counted neither by this ledger nor before a loss of its data, of which the worker has heard.
+function history.uncounted()
+  if report.acknowledged == pool.was.counters then return history.rises end
+  local now, heard, news = codec.tally(report.counters), codec.tally(report.acknowledged), {}
+  for name, rise in pairs(history.rises) do
+    local rest = math.min(rise, now[name] - (heard[name] or 0))
+    if rest > 0 then news[name] = rest end
+  end
+  return news
+end
+
 function history.is_decision(name)
   if history.NO_HANDSHAKES[name] then return false end
   return string.sub(name, 1, #const.DRY) ~= const.DRY and string.sub(name, 1, #const.FAULT) ~= const.FAULT

@@ -25,7 +25,8 @@ else
 end
 
 -- What comes of it.
-if next(history.rises) then pool.counters = codec.add(pool.counters, history.rises) end
+local news = history.uncounted()
+if next(news) then pool.counters = codec.add(pool.counters, news) end
 rate.measure(pool.counters)
 pool.count(others, report.held + grants.slots)
 if (history.rises[const.ADMITTED] or 0) > 0 and not overrides.is_paused then rate.dry_since = 0 end

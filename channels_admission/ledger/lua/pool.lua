@@ -24,14 +24,37 @@ function pool.parse(values, before)
     clock = number(values[before + const.FIELD.clock]), real = number(values[before + const.FIELD.real]),
     settled = number(values[before + const.FIELD.settled]), draining = number(values[before + const.FIELD.draining]),
     speed = number(values[before + const.FIELD.speed]),
-    counters = values[before + const.FIELD.counters], alert = values[before + const.FIELD.alert],
+    alert = values[before + const.FIELD.alert],
     pace = rate.parse(values[before + const.FIELD.pace]), line = values[before + const.FIELD.line],
   }
   local is_whole = stored.total and stored.version and stored.clock and stored.real and stored.settled
     and stored.draining and stored.speed and stored.pace and number(values[before + const.FIELD.limit])
-  if not is_whole or #stored.counters > const.COUNTERS_BYTES or #stored.alert > 4096
+  stored.since, stored.counters = pool.counted(values[before + const.FIELD.counters])
+  if not is_whole or not stored.since or #stored.alert > 4096
     or #stored.line > const.LINE.bytes then return nil end
   return pool.is_sealed(values, before) and stored or nil
+end
+
+-- Since when the counters count, and the counters as text.
+function pool.counted(text)
+  if #text > const.COUNTERS_BYTES then return nil end
+  local since, counters = string.match(codec.unsealed(text), '^(%d+)|(.*)$')
+  since = since and codec.digits(since)
+  return since, since and counters
+end
+
+function pool.counters_text(since, counters)
+  local text = codec.whole(since) .. '|' .. counters
+  return text .. codec.seal('#counters', text)
+end
+
+-- The counters of a pool that starts over because something else was damaged, if they are as they were written.
+function pool.saved(values, before)
+  local text, version = values[before + const.FIELD.counters], codec.number(values[before + const.FIELD.version])
+  local since, counters = nil, nil
+  if text and version then since, counters = pool.counted(text) end
+  if not since or pool.counters_text(since, counters) ~= text then return nil end
+  return {since = since, counters = counters, version = version}
 end
 
 -- Read the pool's own fields, this worker's record, and those of the next to be looked at.
@@ -47,7 +70,7 @@ function pool.read()
   local is_whole = leases.look(found, stored and stored.clock)
   is_whole = is_whole and stored and pool.is_complete(length) and (record or not found[1])
   if is_whole and (not record or leases.has_own()) then return stored, record end
-  pool.is_healed = length + leases.workers > 0
+  pool.is_healed, pool.rest = length + leases.workers > 0, pool.saved(found, others + 1)
   return nil, nil
 end
 
@@ -57,15 +80,26 @@ function pool.start_over()
   leases.workers, leases.looked_at = 0, {}
   return {
     total = 0, version = orders.last(overrides.set), clock = clock.now, real = clock.now, settled = clock.now,
-    counters = '', draining = 0, speed = 0, alert = '0|', line = '',
+    counters = '', since = clock.now, draining = 0, speed = 0, alert = '0|', line = '',
   }
 end
 
 -- What is known of this worker. Of one that is not counted it is what itself has heard.
 function pool.before(record)
   if record then return record end
-  local counters = clock.is_fresh and '' or report.acknowledged
-  return {held = 0, seq = 0, draining = 0, speed = 0, started = clock.now - report.age, counters = counters}
+  return {
+    held = 0, seq = 0, draining = 0, speed = 0, started = clock.now - report.age, counters = report.acknowledged,
+  }
+end
+
+-- Go on with the counters, also with those of a pool that starts over because something else was damaged. Where data
+-- were lost they begin anew at 0: they would come back with other values, and a counter that falls looks like a restart.
+function pool.count_on(stored)
+  local known = pool.rest or stored
+  local is_lost = clock.is_behind(known.version)
+  pool.counters = is_lost and '' or known.counters
+  pool.since = is_lost and math.max(clock.now, known.since + 1) or known.since
+  if is_lost or clock.is_fresh then rate.measured = codec.tally(pool.counters)[const.RELEASED] or 0 end
 end
 
 function pool.load()
@@ -73,7 +107,8 @@ function pool.load()
   stored = stored or pool.start_over()
   clock.advance(stored, not stored.pace)
   rate.load(stored.pace)
-  pool.total, pool.counters, pool.draining, pool.alert = stored.total, stored.counters, stored.draining, stored.alert
+  pool.count_on(stored)
+  pool.total, pool.draining, pool.alert = stored.total, stored.draining, stored.alert
   pool.speed = stored.speed
   pool.version = clock.has_lost and report.version or stored.version
   pool.configured = settings.in_force.limit
@@ -129,7 +164,8 @@ function pool.write(alert, classes, claimed)
   values[const.FIELD.total], values[const.FIELD.version] = whole(pool.total), whole(pool.version)
   values[const.FIELD.clock], values[const.FIELD.real] = whole(clock.time), whole(clock.now)
   values[const.FIELD.settled], values[const.FIELD.limit] = whole(clock.settled), whole(pool.configured)
-  values[const.FIELD.counters], values[const.FIELD.draining] = pool.counters, whole(pool.draining)
+  values[const.FIELD.counters] = pool.counters_text(pool.since, pool.counters)
+  values[const.FIELD.draining] = whole(pool.draining)
   values[const.FIELD.speed] = whole(pool.speed)
   values[const.FIELD.alert], values[const.FIELD.pace] = alert, rate.text()
   values[const.FIELD.settings] = settings.stored_text(clock.time)

@@ -19,6 +19,13 @@ def rises(counters: Counters, before: Counters) -> dict[str, int]:
     return {name: rise for name, rise in rises.items() if rise > 0}
 
 
+def uncounted(counters: Counters, risen: Counters, heard: Counters) -> dict[str, int]:
+    """What of ``risen`` was not counted before a loss of data either, of which the worker has ``heard``."""
+    heard = _bounded(heard)
+    rests = {name: min(rise, counters[name] - heard.get(name, 0)) for name, rise in risen.items()}
+    return {name: rest for name, rest in rests.items() if rest > 0}
+
+
 def _bounded(counters: Counters) -> Counters:
     """The counters of a report; none if they take too many bytes."""
     is_long = len(counters) > COUNTERS_KEPT and len(packed(counters)) > COUNTERS_BYTES

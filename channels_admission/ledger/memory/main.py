@@ -9,7 +9,7 @@ from ..base import SETTLING, Forgotten, OutOfOrder
 from . import orders
 from .agreement import Said
 from .claims import Own
-from .counters import add, decided, rises
+from .counters import add, decided, rises, uncounted
 from .grants import Grant, Granting
 from .pool import Entry, Pool
 from .settings import narrowed
@@ -97,9 +97,10 @@ class Call:
         """Go on with what is stored, or begin anew."""
         pool, report = self.pool, self.report
         if self.is_fresh:
-            pool.pace = Pace(pool.clock.seconds, report.terms)
+            pool.pace, pool.since = Pace(pool.clock.seconds, report.terms), self.wall
         if self.has_lost:
             pool.pace.empty(pool.clock.seconds, report.terms)
+            pool.count_anew(self.wall)
         if (self.is_fresh or self.has_lost) and report.level is not None:
             pool.levels.level = report.level
 
@@ -131,9 +132,9 @@ class Call:
         if report.goodbye and held == 0:
             pool.forget(worker)
         pool.version += 1
-        before = self.entry.report.counters if self.entry else {} if self.is_fresh else report.acknowledged
+        before = self.entry.report.counters if self.entry else report.acknowledged
         risen = rises(report.counters, before)
-        add(pool.counters, risen)
+        add(pool.counters, uncounted(report.counters, risen, report.acknowledged))
         is_known = self.entry is not None or not report.version
         elapsed = self.now - self.entry.seen if self.entry else report.age
         pool.past.note(self.wall, total, limit, decided(report.counters, before) if is_known else {}, elapsed)

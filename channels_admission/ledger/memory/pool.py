@@ -36,6 +36,8 @@ class Pool:
     entries: dict[str, Entry] = field(default_factory=dict)
     """The workers, in the order in which their leases are looked at."""
     counters: Counter[str] = field(default_factory=Counter)
+    since: float | None = None
+    """Unix time since which they count; None before the first report."""
     claims: Claims = field(default_factory=Claims)
     attempts: Buckets = field(default_factory=Buckets)
     version: int = 0
@@ -52,6 +54,11 @@ class Pool:
     def stamp(self, drain: Drain) -> Drain:
         """A drain with the version and the clock at which it is ordered, if that is now."""
         return drain if drain.version is not None else replace(drain, version=self.version, clock=self.clock.time)
+
+    def count_anew(self, now: float) -> None:
+        """Begin all counters at 0, after a loss of data."""
+        self.counters.clear()
+        self.since = max(now, (self.since or 0.0) + 0.001)
 
     def shut(self, total: int, limit: int) -> Reason | None:
         """Why a handshake would be refused now."""

@@ -18,6 +18,8 @@ def reading_of(pool: Pool, now: float, wall: float, lease: float) -> Reading:
         limit=pool.limit,
         settling=pool.clock.is_settling,
         counters=dict(pool.counters),
+        since=pool.since,
+        version=pool.version,
         workers=tuple(_worker(each, now) for each in alive),
         **lately(within(LATELY, int(wall), pool.past.seconds.values())),
         now=wall,

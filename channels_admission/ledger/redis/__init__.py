@@ -28,6 +28,7 @@ from ...exceptions import LedgerUnavailable
 from ...runtime.reserve import is_exhausted, reserve
 from ..base import Forgotten, OutOfOrder
 from ..codec import past_of, reading_of, reply_of, text_of
+from ..newest import newest
 from ..overrides import entries
 from ..script import CONTROL, RECONCILE
 from .argument import keys_expire, milliseconds, packed_report, parts
@@ -65,10 +66,12 @@ class RedisLedger:
         except BaseException as error:
             raise await self._fault(error) from None
         try:
-            return self._understood(reply, report)
+            understood = self._understood(reply, report)
         except LedgerUnavailable:
             await self._drop_connections()
             raise
+        newest.hear((self.address, self._settings.prefix, pool), understood.version)
+        return understood
 
     def _understood(self, reply: Any, report: Report) -> Reply:
         """What the script says; a reply that makes no sense is no reply."""

@@ -51,6 +51,8 @@ SCHEMA = (
       value    null where it is unset
       number   workers that have it
       workers  the ids of the first few
+    since    Unix time since which all numbers "so far" count, later after each
+             loss of data; null while they are not known, and then 0
     speed    connections per second that the workers have lately taken, all
              together; null where unknown
     controls overrides: what operators have set
@@ -120,8 +122,8 @@ The exit code is 0, or 2 with one line on stderr when the ledger cannot be read.
 'pool NAME'=held;warning;critical;0;limit and 'pool NAME refused'=number;0 for
 each. The worst pool gives the exit code:
 
-  2  no client is admitted: the pool is full or paused, no worker is known, or each
-     is silent, draining, or saturated by a monitor; or the slots held are
+  2  no client is admitted: the pool is full or paused, no worker is known, or
+     each is silent, draining, or saturated by a monitor; or the slots held are
      outside the critical range
   1  a worker is silent, a monitor refuses, connections were refused in the last
      five minutes, the ledger settles, or the slots held are outside the warning

@@ -232,6 +232,7 @@ def test_json_has_the_documented_shape(shared, redis_server):
     told = json.loads(status("--json"))
     assert before.replace(microsecond=0) <= datetime.fromisoformat(told.pop("taken")) <= datetime.now(UTC)
     (seen,) = told["pools"][0]["workers"]
+    assert 0 <= time.time() - told["pools"][0].pop("since") < 15
     worst = told["pools"][0]["connects"].pop("worst")
     latest = told["pools"][0]["connects"].pop("refused_at")
     assert 0 <= before.timestamp() - latest < 5

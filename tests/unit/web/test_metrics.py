@@ -48,7 +48,7 @@ POOL = PoolSnapshot(
     events_dropped=16, delayed=17, promised=18, redeemed=19, missed=20,
     faults={"OSError": 3},
     configured=80, differs={"limit": ()}, paused=True, dry_run=True, alert=Level.CRITICAL,
-    would_refuse={"full": 11, "quota:address": 12}, drained=13, aged=14, evicted=15, speed=412.5,
+    would_refuse={"full": 11, "quota:address": 12}, drained=13, aged=14, evicted=15, speed=412.5, since=1.75e9,
 )  # fmt: skip
 CHAT = replace(POOL, name="chat", workers=(replace(WORKER, last_beat=0.1, load=(Load("lag", 0.5, 1.0, 0.1, 0.8),)),))
 SNAPSHOT = Snapshot(
@@ -166,7 +166,17 @@ def test_the_format_is_the_one_asked_for():
     families = {family.name: family for family in parse_openmetrics(body.decode())}
     assert families[f"{PREFIX}admitted"].type == "counter"
     assert families[f"{PREFIX}ledger_call_seconds"].type == "summary"
+    told = [sample for family in families.values() for sample in family.samples]
+    created = {(each.name, *each.labels.values()): each.value for each in told if each.name.endswith("_created")}
+    assert set(created.values()) == {1.75e9}
+    assert {
+        (f"{PREFIX}admitted_created", "default"),
+        (f"{PREFIX}refused_created", "chat", "", "full"),
+        (f"{PREFIX}ledger_call_seconds_created", "default"),
+    } < created.keys()
+    assert len(created) == sum(each.name.endswith(("_total", "_count")) for each in told) > 50
     body, content_type = exposition(SNAPSHOT, "text/plain;version=0.0.4")
+    assert b"_created" not in body
     assert content_type.startswith("text/plain; version=0.0.4")
     assert {family.name for family in parse(body.decode())} == set(families)
 
@@ -184,6 +194,14 @@ def test_families_follow_the_conventions():
         assert re.fullmatch(rf"{PREFIX}[a-z_]+", family.name)
         assert re.fullmatch(r"[A-Z].*\.", family.documentation)
         assert all(sample.value >= 0 for sample in family.samples)
+
+
+def test_counters_that_are_not_known_are_left_out_and_the_rest_is_told():
+    told = samples(replace(SNAPSHOT, pools=(replace(POOL, since=None), CHAT)))
+    unknown = {name for name, labels in told if "default" in labels}
+    assert not any(name.endswith(("_total", "_count", "_sum")) for name in unknown)
+    assert told["held", ("default",)] == 36
+    assert told["admitted_total", ("chat",)] == 412
 
 
 # While workers are killed

@@ -1,0 +1,169 @@
+"""The values of a snapshot, frozen and plain."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from ..core.levels import Level
+from ..core.overrides import NOTHING_SET, Controls
+from ..core.readings import Load
+
+
+class Health(StrEnum):
+    OK = "ok"
+    SETTLING = "settling"
+    """It started empty or lost data, and waits for the workers' reports before it grants freely."""
+    DOWN = "down"
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSnapshot:
+    """One worker in one pool; times in seconds."""
+
+    id: str
+    host: str
+    pid: int
+    server: str
+    held: int
+    last_beat: float
+    uptime: float
+    load: tuple[Load, ...] = ()
+    draining: bool = False
+    faults: Mapping[str, int] = field(default_factory=dict)
+    """Unexpected exceptions in its heartbeat and background tasks since it started, by kind."""
+    silent: bool = False
+    """Whether its last report is older than is allowed: it is blocked, stopped, gone, or cannot reach the ledger."""
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One value of a setting in which workers differ, and the workers that have it; None where it is unset."""
+
+    value: float | None
+    number: int
+    """Number of workers; 0 when the last of them has gone but its lease still runs."""
+    workers: tuple[str, ...]
+    """The ids of the first few."""
+
+
+@dataclass(frozen=True, slots=True)
+class Second:
+    """The handshakes decided, admitted or refused, in one second of Unix time."""
+
+    at: int
+    handshakes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Connects:
+    """The handshakes of the last five minutes, counted by the second in which the ledger heard of them."""
+
+    total: int = 0
+    median: float = 0.0
+    """Median handshakes in one second."""
+    worst: tuple[Second, ...] = ()
+    """The seconds with the most handshakes, the busiest first."""
+    refused: Mapping[str, int] = field(default_factory=dict)
+    """Refused ones by reason, the most frequent first."""
+    refused_at: int | None = None
+    """Unix time of the latest second with a refusal; None without any."""
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerCalls:
+    """The workers' calls to the ledger so far: their number, how many failed, and the seconds that all took."""
+
+    made: int = 0
+    failed: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class PoolSnapshot:
+    """One pool. ``share`` is held slots over the limit; it may exceed 1 after the limit was lowered."""
+
+    name: str
+    held: int
+    limit: int
+    free: int
+    share: float
+    warn_at: float
+    level: Level
+    admitted: int
+    refused: Mapping[str, int]
+    """By reason, the most frequent first."""
+    shed: int
+    workers: tuple[WorkerSnapshot, ...]
+    connects: Connects = field(default_factory=Connects)
+    faults: Mapping[str, int] = field(default_factory=dict)
+    """Unexpected exceptions of all workers that ever reported, by kind, the most frequent first."""
+    delayed: int = 0
+    """Handshakes that were admitted and had to wait at the entrance."""
+    promised: int = 0
+    """Tickets given to refused clients: places in the line."""
+    redeemed: int = 0
+    """Handshakes that were admitted with a ticket whose time had come."""
+    missed: int = 0
+    """Handshakes whose ticket came too late."""
+    unaccepted: int = 0
+    """Connections refused because their consumer had not accepted by ``ACCEPT_DEADLINE``."""
+    outlived: int = 0
+    """Handlers cancelled after their client left: not accepted by then, or still running after ``DISCONNECT_GRACE``."""
+    healed: int = 0
+    """Repairs of damaged counts."""
+    events_dropped: int = 0
+    """Signals, mails and webhooks dropped because the queue was full."""
+    channels_full: int = 0
+    """Connections ended by a ``ChannelFull`` of their consumer."""
+    calls: LedgerCalls = field(default_factory=LedgerCalls)
+    classes: Mapping[str, int] = field(default_factory=dict)
+    """Slots held by each class that has a share, and by exempt connections."""
+    overdue: int = 0
+    """Connections closed unauthenticated at their deadline."""
+    configured: int = 0
+    """The limit in the settings; ``limit`` is the one in force."""
+    paused: bool = False
+    dry_run: bool = False
+    would_refuse: Mapping[str, int] = field(default_factory=dict)
+    """Connections admitted by a dry run that would have been refused, by reason."""
+    drained: int = 0
+    aged: int = 0
+    evicted: int = 0
+    """Connections closed for a newer one under the same quota."""
+    controls: Controls = NOTHING_SET
+    """Overrides: what operators have set, with name and time."""
+    alert: Level = Level.CALM
+    """The level for alerts: it falls five percentage points below where it rises."""
+    differs: Mapping[str, tuple[Side, ...]] = field(default_factory=dict)
+    """Settings in which workers differ, by their names in :mod:`.core.agreement`; the strictest value is in force."""
+    since: float | None = None
+    """Unix time since which the counters count; later after each loss of data. None while they are not known."""
+    speed: float | None = None
+    """Connections per second that the workers have lately taken, all together, as measured while connections had to
+    wait at their entrance; None if unknown."""
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerSnapshot:
+    """The ledger's kind, address and health; ``error`` is None unless it is down."""
+
+    kind: str
+    address: str
+    health: Health
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The state of all pools at ``taken`` (UTC); no pools when the ledger is down."""
+
+    taken: datetime
+    enabled: bool
+    ledger: LedgerSnapshot
+    pools: tuple[PoolSnapshot, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON, ``taken`` in ISO 8601."""
+        return {**asdict(self), "taken": self.taken.isoformat(timespec="milliseconds")}
