@@ -40,6 +40,8 @@ their maximum age, and for a newer connection under their quota. ``other`` stand
 has no room for."""
 CALLS, ERRORS, CALLS_TOOK = "ledger.calls", "ledger.errors", "ledger.ms"
 """Calls of the ledger, failed calls, and the milliseconds that all calls took."""
+FAILING = "ledger.failing"
+"""Not a sum: failed calls since the last one that succeeded. Above 0 the worker decides alone."""
 HEALED = "ledger.healed"
 """Calls of this worker that found the ledger's data damaged, so that the ledger began to count anew."""
 CHANNELS_FULL = "layer.full"
@@ -81,6 +83,7 @@ NO_HANDSHAKES = frozenset(
         CALLS,
         ERRORS,
         CALLS_TOOK,
+        FAILING,
         HEALED,
         CHANNELS_FULL,
         EVENTS_DROPPED,
@@ -103,6 +106,19 @@ def is_decision(counter: str) -> bool:
     return counter not in NO_HANDSHAKES and not counter.startswith((DRY, FAULT))
 
 
+def unwanted(refused: Counters) -> dict[str, int]:
+    """The refusals that tell of a shortage, by reason.
+
+    Others are wanted by an operator or a deployment, or are brought about by one client: those by its quota, and by its
+    rate of attempts.
+    """
+    return {
+        reason: count
+        for reason, count in refused.items()
+        if reason not in (Reason.PAUSED, Reason.DRAINING) and not reason.startswith((QUOTA, ATTEMPTS))
+    }
+
+
 def faults_in(counters: Counters) -> dict[str, int]:
     """Counts of unexpected exceptions by kind."""
     return {name.removeprefix(FAULT): count for name, count in counters.items() if name.startswith(FAULT)}
@@ -114,6 +130,8 @@ class Calls:
     def __init__(self) -> None:
         self.made = 0
         self.failed = 0
+        self.failing = 0
+        """Failed calls since the last one that succeeded."""
         self.seconds = 0.0
         """The duration of all calls together."""
 
@@ -126,12 +144,17 @@ class Calls:
             yield
         except Exception:
             self.failed += 1
+            self.failing += 1
             raise
+        else:
+            self.failing = 0
         finally:
             self.seconds += clock() - started
 
     @property
     def counters(self) -> Counters:
         """The counters for a report; those that are 0 are left out."""
-        counters = {CALLS: self.made, ERRORS: self.failed, CALLS_TOOK: int(1000 * self.seconds)}
+        counters = {
+            CALLS: self.made, ERRORS: self.failed, CALLS_TOOK: int(1000 * self.seconds), FAILING: self.failing,
+        }  # fmt: skip
         return {name: count for name, count in counters.items() if count}

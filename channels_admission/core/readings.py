@@ -41,6 +41,8 @@ class WorkerReading:
     """Unexpected exceptions in its own tasks since it started, by kind."""
     settings: str = ""
     """The fingerprint of its settings; empty if unknown."""
+    counters: Counters = field(default_factory=dict)
+    """Its events since it started."""
     speed: float = 0.0
     """Connections per second through its entrance, measured while it had to spread them; 0 if unknown."""
 

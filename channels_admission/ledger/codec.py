@@ -313,6 +313,7 @@ def _worker(name: str, record: str, now: int, settings: str) -> WorkerReading | 
         return None
     if held is None or seq is None or seen is None or ends is None or started is None:
         return None
+    counters = counters_of(fields["counters"])
     return WorkerReading(
         worker=name,
         held=min(held, MAX_LIMIT),
@@ -325,7 +326,8 @@ def _worker(name: str, record: str, now: int, settings: str) -> WorkerReading | 
         classes={
             name: min(int(count), MAX_LIMIT) for name, count in CLASS.findall(fields.get("classes", ""))[:MOST_CLASSES]
         },
-        faults=dict(list(faults_in(counters_of(fields["counters"])).items())[:MOST_KINDS]),
+        counters={name: count for name, count in counters.items() if count},
+        faults=dict(list(faults_in(counters).items())[:MOST_KINDS]),
         speed=min((_number(fields["speed"]) or 0) / 1000, MOST_SPEED),
     )
 

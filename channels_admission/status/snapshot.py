@@ -25,6 +25,7 @@ from ..core.counters import (
     ERRORS,
     EVENTS_DROPPED,
     EVICTED,
+    FAILING,
     HEALED,
     MISSED,
     OUTLIVED,
@@ -33,6 +34,7 @@ from ..core.counters import (
     REDEEMED,
     SHED,
     UNACCEPTED,
+    Counters,
     faults_in,
     is_decision,
 )
@@ -76,6 +78,7 @@ async def collect(settings: Settings | None = None, within: float = READ_TIMEOUT
     ledger = open_ledger(settings)
     names = tuple(settings.pools)
     readings: tuple[Reading, ...] = ()
+    began = time.monotonic()
     health, problem = Health.OK, None
     try:
         async with asyncio.timeout(within):
@@ -84,6 +87,7 @@ async def collect(settings: Settings | None = None, within: float = READ_TIMEOUT
         health = Health.DOWN
         problem = str(error) or str(LedgerUnavailable(f"no answer within {within:g} s"))
     finally:
+        took = time.monotonic() - began
         await ledger.aclose()
     if any(reading.settling for reading in readings):
         health = Health.SETTLING
@@ -92,7 +96,7 @@ async def collect(settings: Settings | None = None, within: float = READ_TIMEOUT
     return Snapshot(
         taken=datetime.now(UTC),
         enabled=settings.enabled,
-        ledger=LedgerSnapshot(ledger.kind, ledger.address, health, problem),
+        ledger=LedgerSnapshot(ledger.kind, ledger.address, health, problem, round(took, 3)),
         pools=tuple(
             _pool(settings.pools[name], reading, settings.heartbeat)
             for name, reading in zip(names, readings, strict=False)
@@ -146,7 +150,7 @@ def _pool(pool: PoolSettings, reading: Reading, heartbeat: float) -> PoolSnapsho
             )
         ),
         connects=_connects(reading),
-        calls=LedgerCalls(counters.get(CALLS, 0), counters.get(ERRORS, 0), counters.get(CALLS_TOOK, 0) / 1000),
+        calls=_calls(counters),
         classes=_classes(pool, reading),
         overdue=counters.get(OVERDUE, 0),
         configured=configured,
@@ -158,6 +162,10 @@ def _pool(pool: PoolSettings, reading: Reading, heartbeat: float) -> PoolSnapsho
         speed=round(sum(worker.speed for worker in reading.workers), 1) or None,
         differs={name: _sides(reading, name) for name in differences(reading.settings.values())},
     )
+
+
+def _calls(counters: Counters) -> LedgerCalls:
+    return LedgerCalls(counters.get(CALLS, 0), counters.get(ERRORS, 0), counters.get(CALLS_TOOK, 0) / 1000)
 
 
 def _sides(reading: Reading, name: str) -> tuple[Side, ...]:
@@ -212,5 +220,8 @@ def _worker(reading: WorkerReading, allowed: float) -> WorkerSnapshot:
         load=reading.load,
         draining=reading.draining,
         faults=_most_first(reading.faults),
+        calls=_calls(reading.counters),
+        failing=reading.counters.get(FAILING, 0),
+        shed=reading.counters.get(SHED, 0),
         silent=reading.silence > allowed,
     )

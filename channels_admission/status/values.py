@@ -19,6 +19,15 @@ class Health(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class LedgerCalls:
+    """Calls of workers to the ledger: their number, how many failed, and the seconds that all took."""
+
+    made: int = 0
+    failed: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerSnapshot:
     """One worker in one pool; times in seconds."""
 
@@ -33,6 +42,12 @@ class WorkerSnapshot:
     draining: bool = False
     faults: Mapping[str, int] = field(default_factory=dict)
     """Unexpected exceptions in its heartbeat and background tasks since it started, by kind."""
+    calls: LedgerCalls = field(default_factory=LedgerCalls)
+    """Its calls to the ledger since it started."""
+    failing: int = 0
+    """Calls that have failed since the last one that succeeded; above 0 it decides alone."""
+    shed: int = 0
+    """Connections that it has closed because memory ran out."""
     silent: bool = False
     """Whether its last report is older than is allowed: it is blocked, stopped, gone, or cannot reach the ledger."""
 
@@ -69,15 +84,6 @@ class Connects:
     """Refused ones by reason, the most frequent first."""
     refused_at: int | None = None
     """Unix time of the latest second with a refusal; None without any."""
-
-
-@dataclass(frozen=True, slots=True)
-class LedgerCalls:
-    """The workers' calls to the ledger so far: their number, how many failed, and the seconds that all took."""
-
-    made: int = 0
-    failed: int = 0
-    seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +159,8 @@ class LedgerSnapshot:
     address: str
     health: Health
     error: str | None = None
+    took: float = 0.0
+    """Seconds that reading it took."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,6 +39,7 @@ def _worker(entry: Entry, now: float) -> WorkerReading:
         load=entry.report.load,
         classes=entry.classes,
         draining=entry.report.draining,
+        counters={name: count for name, count in entry.report.counters.items() if count},
         faults=faults_in(entry.report.counters),
         settings=fingerprint(entry.settings),
         speed=entry.report.speed,

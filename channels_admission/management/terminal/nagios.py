@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import NamedTuple
 
-from ...core.counters import ATTEMPTS, QUOTA, Reason
+from ...core.counters import unwanted
 from ...core.levels import CRITICAL_AT, ROUNDING
 from ...ledger.base import LATELY
 from ...ledger.memory import MemoryLedger
@@ -21,8 +21,6 @@ from .status import plain, problem
 
 MOST_NAMED = 3
 """Workers, reasons and monitors named in one text."""
-EXPECTED = frozenset({Reason.PAUSED.value, Reason.DRAINING.value})
-"""Reasons of refusals that an operator or a deployment wants."""
 
 
 class State(IntEnum):
@@ -122,24 +120,15 @@ def _faults(pool: PoolSnapshot) -> Iterator[Fault]:
         yield Fault(State.CRITICAL, f"no worker admits: {_counted(Counter(closed.values()))}")
     else:
         yield from _silent(pool)
+        yield from _alone(pool)
         yield from _pressed(pool)
     if pool.held >= pool.limit and not pool.dry_run:
         yield Fault(State.CRITICAL, "full")
-    if refused := lately(pool):
+    if refused := unwanted(pool.connects.refused):
         text = f"{sum(refused.values()):,} refused in {LATELY // 60} minutes: {_counted(refused)}"
         yield Fault(State.OK if pool.dry_run else State.WARNING, text)
     if pool.dry_run:
         yield Fault(State.OK, "dry run")
-
-
-def lately(pool: PoolSnapshot) -> Mapping[str, int]:
-    """Connections refused in the last five minutes, by reason.
-
-    Those are left out that an operator or a deployment wants, and those that one client can bring about: refusals by
-    its quota and by its rate of attempts.
-    """
-    refused = pool.connects.refused
-    return {why: n for why, n in refused.items() if why not in EXPECTED and not why.startswith((QUOTA, ATTEMPTS))}
 
 
 def _closed(worker: WorkerSnapshot, pool: PoolSnapshot) -> str:
@@ -157,6 +146,14 @@ def _silent(pool: PoolSnapshot) -> Iterator[Fault]:
     if silent:
         names = ", ".join(f"{each.host} {each.pid} for {each.last_beat:.0f} s" for each in silent[:MOST_NAMED])
         yield Fault(State.WARNING, f"{len(silent):,} of {len(pool.workers):,} workers silent ({names})")
+
+
+def _alone(pool: PoolSnapshot) -> Iterator[Fault]:
+    if alone := sum(worker.failing > 0 for worker in pool.workers):
+        yield Fault(
+            State.WARNING,
+            f"{alone:,} of {len(pool.workers):,} workers decide alone, as the ledger does not answer in time",
+        )
 
 
 def _pressed(pool: PoolSnapshot) -> Iterator[Fault]:
@@ -183,5 +180,5 @@ def _described(pool: PoolSnapshot, faults: Iterable[Fault]) -> str:
 
 def _data(pool: PoolSnapshot, thresholds: Thresholds) -> str:
     warning, critical = thresholds.of(pool)
-    refused = sum(lately(pool).values())
+    refused = sum(unwanted(pool.connects.refused).values())
     return f"'pool {pool.name}'={pool.held};{warning};{critical};0;{pool.limit} 'pool {pool.name} refused'={refused};0"

@@ -13,6 +13,7 @@ SCHEMA = (
     address  where it is
     health   "ok", "settling" (started empty or lost its data) or "down"
     error    why it is down, else null
+    took     seconds that reading it took
   pools      a list, empty when the ledger is down
     name
     held     slots held by all workers
@@ -92,6 +93,10 @@ SCHEMA = (
       uptime     seconds since it started
       draining   whether it refuses new connections and closes its own
       faults     its unexpected exceptions, by kind
+      calls      its calls to the ledger, as above
+      failing    calls failed since the last that succeeded; above 0 it decides
+                 alone
+      shed       connections that it closed because memory ran out
       silent     whether it has not reported for two heartbeats and a second
       load       a list, one for each monitor
         name       "lag", "memory", "descriptors", "cpu" or one of yours

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from ..snapshot import Connects, LedgerSnapshot, Snapshot
-from . import herd, pools, workers
+from . import herd, ledger, pools, workers
 from .finding import Finding, Severity
 from .host import HostInfo, Layer
 from .model import Inputs, Process, inputs_of
@@ -36,6 +36,13 @@ SCHEMA = """\
     resident      bytes of memory; null where unknown
     load          the highest reading of each monitor
     faults        unexpected exceptions in its heartbeats, by kind
+    state         "stopped", "absent" (not on this host), "running",
+                  "sleeping" or another; "" where unknown
+    uptime        seconds since it started
+    calls, failed calls to the ledger since then, and those that failed
+    failing       those that failed since one has succeeded; above 0 the worker
+                  decides alone
+    shed          connections that it closed because memory ran out
   layer           the default channel layer
     backend, capacity
 
@@ -47,6 +54,7 @@ EXIT_CODES = {Severity.CRITICAL: 2, Severity.WARNING: 1, Severity.NOTE: 0}
 
 WEIGHTS = (
     "ledger-down",
+    "ledger-late",
     "paused",
     "herd",
     "memory-short",
@@ -55,6 +63,7 @@ WEIGHTS = (
     "loop-blocked",
     "heartbeat-errors",
     "limit-reached",
+    "connections-shed",
     "channels-full",
     "accepts-late",
     "admission-off",
@@ -124,5 +133,6 @@ def diagnose(snapshot: Snapshot, host: HostInfo) -> Diagnosis:
 def _findings(inputs: Inputs) -> tuple[Finding, ...]:
     """All findings by severity, the likeliest cause first within each."""
     severities = list(Severity)
-    found = [finding for finder in (*pools.FINDERS, *herd.FINDERS, *workers.FINDERS) for finding in finder(inputs)]
+    finders = (*ledger.FINDERS, *pools.FINDERS, *herd.FINDERS, *workers.FINDERS)
+    found = [finding for finder in finders for finding in finder(inputs)]
     return tuple(sorted(found, key=lambda finding: (severities.index(finding.severity), WEIGHTS.index(finding.id))))

@@ -1,6 +1,6 @@
 """A finding: one problem or note, with advice."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -33,6 +33,12 @@ Finder = Callable[[Inputs], Iterator[Finding]]
 def measured(pool: PoolSnapshot) -> str:
     """What the workers have lately taken, in brackets; empty if unknown."""
     return "" if pool.speed is None else f" (measured: {pool.speed:,g} connections per second)"
+
+
+def since(pools: Iterable[PoolSnapshot]) -> str:
+    """Since when the counters of these pools count, or ``so far`` if that is unknown."""
+    known = [pool.since for pool in pools if pool.since is not None]
+    return f" since {utc(min(known)):%d %b %H:%M:%S} UTC" if known else " so far"
 
 
 def clock(second: float) -> str:

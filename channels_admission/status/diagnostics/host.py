@@ -20,6 +20,7 @@ from ...conf import Settings
 from ...runtime.identity import host
 from ..snapshot import Snapshot
 
+ABSENT, STOPPED = "absent", psutil.STATUS_STOPPED
 YOUNGER = 2.0
 """Seconds by which a process may seem younger than its worker. Beyond that its pid was reused by another process."""
 
@@ -34,6 +35,8 @@ class ProcessInfo:
     allowed_files: int | None = None
     memory: int | None = None
     """Bytes in RAM."""
+    state: str = ""
+    """As psutil names it, such as ``running``, ``sleeping`` and ``stopped``; ``absent`` if it is not here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +57,13 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class HostInfo:
-    """``heartbeat`` is in seconds; ``processes``, of this host only, go by host and pid; ``origins`` go by pool."""
+    """Times are in seconds; ``processes``, of this host only, go by host and pid; ``origins`` go by pool."""
 
     heartbeat: float
     processes: Mapping[tuple[str, int], ProcessInfo] = field(default_factory=dict)
     origins: Mapping[str, Origin] = field(default_factory=dict)
     layer: Layer = Layer()
+    ledger_timeout: float = 0.25
 
 
 def gather(snapshot: Snapshot, settings: Settings) -> HostInfo:
@@ -72,6 +76,7 @@ def gather(snapshot: Snapshot, settings: Settings) -> HostInfo:
             for name, pool in settings.pools.items()
         },
         layer=_layer(),
+        ledger_timeout=settings.ledger_timeout,
     )
 
 
@@ -79,20 +84,32 @@ def _processes(snapshot: Snapshot) -> Iterator[tuple[tuple[str, int], ProcessInf
     ours = {worker.pid: worker.uptime for pool in snapshot.pools for worker in pool.workers if worker.host == host()}
     for pid, uptime in ours.items():
         with suppress(psutil.Error):
-            process = psutil.Process(pid)
-            if time.time() - process.create_time() > uptime - YOUNGER:
-                yield (host(), pid), _process(process)
+            yield (host(), pid), _known(pid, uptime)
+
+
+def _known(pid: int, uptime: float) -> ProcessInfo:
+    """A worker's process, unless it has ended or its pid is now another's."""
+    try:
+        process = psutil.Process(pid)
+        is_absent = process.status() == psutil.STATUS_ZOMBIE
+        is_absent = is_absent or time.time() - process.create_time() <= uptime - YOUNGER
+    except psutil.NoSuchProcess:
+        is_absent = True
+    return ProcessInfo(state=ABSENT) if is_absent else _process(process)
 
 
 def _process(process: psutil.Process) -> ProcessInfo:
     open_files = allowed = memory = None
+    state = ""
+    with suppress(psutil.Error):
+        state = process.status()
     with suppress(psutil.Error, AttributeError):
         memory = process.memory_info().rss
     with suppress(psutil.Error, AttributeError):
         open_files = process.num_fds()
         soft, _ = process.rlimit(psutil.RLIMIT_NOFILE)
         allowed = soft if soft > 0 else None
-    return ProcessInfo(_sockets(process), open_files, allowed, memory)
+    return ProcessInfo(_sockets(process), open_files, allowed, memory, state)
 
 
 def _sockets(process: psutil.Process) -> Mapping[int, int] | None:

@@ -34,6 +34,18 @@ class Process:
     load: tuple[Load, ...]
     faults: Mapping[str, int] = field(default_factory=dict)
     """Unexpected exceptions in its heartbeats, by kind."""
+    state: str = ""
+    """``stopped``, ``absent``, ``running``, ``sleeping`` and others; empty where unknown."""
+    uptime: float = 0.0
+    """Seconds since it started."""
+    calls: int = 0
+    """Calls to the ledger since then, in all pools."""
+    failed: int = 0
+    """Those that failed."""
+    failing: int = 0
+    """Those that failed since one has succeeded, in the pool with the most; above 0 it decides alone."""
+    shed: int = 0
+    """Connections that it has closed because memory ran out."""
 
     def reading(self, monitor: str) -> float | None:
         return self.monitor(monitor).reading
@@ -92,6 +104,12 @@ def _process(workers: list[WorkerSnapshot], info: ProcessInfo) -> Process:
         allowed_files=info.allowed_files,
         resident=info.memory,
         faults=_sum(worker.faults for worker in workers),
+        state=info.state,
+        uptime=max(worker.uptime for worker in workers),
+        calls=sum(worker.calls.made for worker in workers),
+        failed=sum(worker.calls.failed for worker in workers),
+        failing=max(worker.failing for worker in workers),
+        shed=sum(worker.shed for worker in workers),
         load=tuple(_fresh(load, info) for load in _worst(load for worker in workers for load in worker.load)),
     )
 

@@ -1,14 +1,14 @@
 """Findings about the ledger and the pools: limits, overrides, refusals and ended connections."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from ...core.agreement import shown
-from ...core.counters import ATTEMPTS, QUOTA, Reason
+from ...core.counters import ATTEMPTS, QUOTA, Reason, unwanted
 from ...core.levels import Level
 from ...core.overrides import signature, whom
 from ...ledger.memory import MemoryLedger
 from ..snapshot import Health, PoolSnapshot, Side
-from .finding import Finder, Finding, Severity, measured
+from .finding import Finder, Finding, Severity, clock, measured, since
 from .model import Inputs
 
 MOST_NAMED = 5
@@ -109,7 +109,7 @@ def _limits(inputs: Inputs) -> Iterator[Finding]:
                 "limit-differs",
                 Severity.WARNING,
                 f"The limit of pool {pool.name} differs from the settings of this command",
-                f"A worker reported {reported:,}; {origin.setting} is {origin.limit:,}.",
+                f"It is {reported:,} on {_workers(pool)}; {origin.setting} of this command is {origin.limit:,}.",
                 "Restart workers that have older settings, or run this command with the settings of the workers.",
             )
 
@@ -126,6 +126,12 @@ def _differing(pool: PoolSnapshot) -> Finding:
         "During a rolling deployment this ends within a LEASE after the last worker with old settings. Otherwise two "
         "sites share one PREFIX (give each its own), or a host's workers have kept old settings (restart them).",
     )
+
+
+def _workers(pool: PoolSnapshot) -> str:
+    """The workers of a pool, the first few by name."""
+    names = tuple(worker.id for worker in pool.workers)
+    return _counted(Side(None, len(names), names[:MOST_NAMED]))
 
 
 def _counted(side: Side) -> str:
@@ -171,16 +177,31 @@ def _controls(inputs: Inputs) -> Iterator[Finding]:
 
 def _refusals(inputs: Inputs) -> Iterator[Finding]:
     for pool in inputs.snapshot.pools:
-        refused = sorted(((count, reason) for reason, count in pool.refused.items() if count), reverse=True)
-        if refused:
-            _, most = refused[0]
-            yield Finding(
-                "refusals",
-                Severity.NOTE,
-                f"Pool {pool.name} has refused {sum(count for count, _ in refused):,} connections so far",
-                "By reason: " + ", ".join(f"{count:,} {reason}" for count, reason in refused),
-                f"For {most}: {_advice(most)}{measured(pool) if most in PACED else ''}.",
-            )
+        refused = {reason: count for reason, count in pool.refused.items() if count}
+        recent, latest = pool.connects.refused, pool.connects.refused_at
+        if not refused and not recent:
+            continue
+        most = _most(recent or refused)
+        lately = f"{sum(recent.values()):,}" if recent else "none"
+        when = f", the latest at {clock(latest)}: {_listed(recent)}" if latest is not None else ""
+        yield Finding(
+            "refusals",
+            Severity.WARNING if unwanted(recent) else Severity.NOTE,
+            f"Pool {pool.name} has refused {sum(refused.values()):,} connections{since([pool])}",
+            f"By reason: {_listed(refused)}. In the last five minutes {lately}{when}",
+            f"For {most}: {_advice(most)}{measured(pool) if most in PACED else ''}.",
+        )
+
+
+def _most(counts: Mapping[str, int]) -> str:
+    """The most frequent reason."""
+    return max(counts, key=lambda reason: (counts[reason], reason))
+
+
+def _listed(counts: Mapping[str, int]) -> str:
+    """The reasons with their counts, the most frequent first."""
+    pairs = sorted(((count, reason) for reason, count in counts.items()), reverse=True)
+    return ", ".join(f"{count:,} {reason}" for count, reason in pairs) or "none"
 
 
 def _advice(reason: str) -> str:
@@ -197,7 +218,8 @@ def _counting(counter: str, identifier: str, severity: Severity, title: str, cau
     def find(inputs: Inputs) -> Iterator[Finding]:
         for pool in inputs.snapshot.pools:
             if count := getattr(pool, counter):
-                yield Finding(identifier, severity, title.format(pool=pool.name, count=count), cause, advice)
+                when = since([pool])
+                yield Finding(identifier, severity, title.format(pool=pool.name, count=count) + when, cause, advice)
 
     return find
 
@@ -206,7 +228,7 @@ _channels = _counting(
     "channels_full",
     "channels-full",
     Severity.WARNING,
-    "Full channels have ended {count:,} connections of pool {pool} so far",
+    "Full channels have ended {count:,} connections of pool {pool}",
     "A consumer sent to a channel that already held as many messages as the layer's capacity.",
     "Find the consumers that receive too slowly, raise the layer's capacity, or catch ChannelFull where a "
     "message may be lost.",
@@ -217,7 +239,7 @@ _unaccepted = _counting(
     "unaccepted",
     "accepts-late",
     Severity.WARNING,
-    "Consumers of pool {pool} have not accepted {count:,} connections in time so far",
+    "Consumers of pool {pool} have not accepted {count:,} connections in time",
     "They were refused at ACCEPT_DEADLINE, and their slots released.",
     "Sync consumers and database_sync_to_async share one thread per worker, so a single blocking call "
     "delays every connect(): py-spy dump shows it. Use async consumers, or sync_to_async(…, "
@@ -229,7 +251,7 @@ _outlived = _counting(
     "outlived",
     "handlers-outlive",
     Severity.NOTE,
-    "Handlers of pool {pool} have outlived their client {count:,} times so far",
+    "Handlers of pool {pool} have outlived their client {count:,} times",
     "They were cancelled: they had not accepted when the client left, or still ran DISCONNECT_GRACE seconds later.",
     "Move work that takes that long, or that must finish, into a task queue.",
 )
@@ -239,7 +261,7 @@ _damage = _counting(
     "healed",
     "ledger-damaged",
     Severity.WARNING,
-    "Damaged counts of pool {pool} in the ledger were repaired {count:,} times so far",
+    "Damaged counts of pool {pool} in the ledger were repaired {count:,} times",
     "Something else wrote, deleted or evicted some of them. For one and a half heartbeats after each "
     "repair, workers are granted only what they already had.",
     "Find what else writes to this PREFIX, and set maxmemory-policy noeviction so that Redis evicts nothing.",
@@ -250,7 +272,7 @@ _events = _counting(
     "events_dropped",
     "events-dropped",
     Severity.WARNING,
-    "Workers have dropped {count:,} events of pool {pool} so far",
+    "Workers have dropped {count:,} events of pool {pool}",
     "Receivers of signals, mail or the webhook were too slow. No connection was delayed.",
     "Move long work of receivers into a task queue, and set EMAIL_TIMEOUT for mail.",
 )

@@ -4,8 +4,10 @@ from collections.abc import Callable, Iterable, Iterator
 
 from ...core.readings import Load
 from ..snapshot import silence_allowed
-from .finding import Finder, Finding, Severity
+from .finding import Finder, Finding, Severity, since
+from .host import ABSENT, STOPPED
 from .model import Inputs, Process
+from .processes import age_of, name_of, named, share_of
 
 LAG = 0.1
 """Seconds of delay above which an event loop is blocked."""
@@ -13,8 +15,6 @@ SHORT, OUT = 0.85, 0.95
 """Used shares of memory or descriptors that are a warning, and critical."""
 BUSY = 0.9
 """Share of a core from which lag is put down to lack of CPU."""
-NAMED = 5
-"""Workers named in one finding."""
 MOVING = 2
 """Sockets that may open or close between the two readings, besides SLACK of the connections."""
 SLACK = 0.05
@@ -26,7 +26,7 @@ OTHERS = 10
 def _memory(inputs: Inputs) -> Iterator[Finding]:
     def told(process: Process) -> str:
         resident = f", {process.resident / 2**20:,.0f} MiB resident" if process.resident else ""
-        return f"{_share(process.reading('memory'))} used{resident}"
+        return f"{share_of(process.reading('memory'))} used{resident}"
 
     yield from _shortage(
         "memory",
@@ -41,7 +41,7 @@ def _memory(inputs: Inputs) -> Iterator[Finding]:
 def _descriptors(inputs: Inputs) -> Iterator[Finding]:
     def told(process: Process) -> str:
         if process.open_files is None or process.allowed_files is None:
-            return f"{_share(process.reading('descriptors'))} of the open files allowed"
+            return f"{share_of(process.reading('descriptors'))} of the open files allowed"
         return f"{process.open_files:,} of {process.allowed_files:,} open files"
 
     yield from _shortage(
@@ -63,11 +63,32 @@ def _shortage(
         out = any(load.pressure >= 1 or (load.reading or 0) >= OUT for _, load in short)
         short.sort(key=lambda pair: -(pair[1].reading or 0))
         severity = Severity.CRITICAL if out else Severity.WARNING
-        yield Finding(f"{monitor}-short", severity, title, _named([pair[0] for pair in short], told), advice)
+        yield Finding(f"{monitor}-short", severity, title, named([pair[0] for pair in short], told), advice)
+
+
+def _shed(inputs: Inputs) -> Iterator[Finding]:
+    def told(process: Process) -> str:
+        return f"{process.shed:,} in {age_of(process)}, memory now {share_of(process.reading('memory'))}"
+
+    shed = sorted((process for process in inputs.processes if process.shed), key=lambda process: -process.shed)
+    total = sum(pool.shed for pool in inputs.snapshot.pools)
+    if total:
+        yield Finding(
+            "connections-shed",
+            Severity.WARNING,
+            f"Workers have closed {total:,} connections because memory ran out{since(inputs.snapshot.pools)}",
+            named(shed, told) if shed else "The workers that did have ended",
+            "They closed their youngest connections past the second threshold of memory. "
+            "Lower MAX_CONNECTIONS, add workers or memory, and check what consumers keep for each connection.",
+        )
 
 
 def _silence(inputs: Inputs) -> Iterator[Finding]:
     """A blocked event loop cannot report its lag; its missing reports are the only sign."""
+
+    def told(process: Process) -> str:
+        return f"silent for {process.silence:.1f} s" + (f", {process.state}" if process.state else "")
+
     allowed = silence_allowed(inputs.host.heartbeat)
     silent = sorted(
         (process for process in inputs.processes if process.silence > allowed), key=lambda process: -process.silence
@@ -76,11 +97,29 @@ def _silence(inputs: Inputs) -> Iterator[Finding]:
         yield Finding(
             "worker-silent",
             Severity.CRITICAL,
-            f"{_name(silent[0])} has stopped reporting",
-            _named(silent, lambda process: f"silent for {process.silence:.1f} s") + f"; {allowed:g} s are allowed",
-            "Its event loop is blocked, its process is stopped or gone, or it cannot reach Redis. On that host, "
-            f"py-spy dump --pid {silent[0].pid} shows what it does, and its log shows errors of the ledger.",
+            f"{name_of(silent[0])} {'is stopped' if silent[0].state == STOPPED else 'has stopped reporting'}",
+            named(silent, told) + f"; {allowed:g} s are allowed",
+            _revival(silent[0]),
         )
+
+
+def _revival(process: Process) -> str:
+    """What to do about a process that has stopped reporting."""
+    if process.state == STOPPED:
+        return (
+            "Something has stopped its process: SIGSTOP, a debugger or a shell. It admits no client and answers none: "
+            f"kill -CONT {process.pid}, or restart it."
+        )
+    if process.state == ABSENT:
+        return (
+            "This host has no such process: it was killed or ended without a goodbye, or it runs in a container with "
+            "processes of its own. Its slots are free when its lease ends; its log may tell why."
+        )
+    cause = "It runs, but its event loop is blocked" if process.state else "It is blocked, stopped or gone"
+    return (
+        f"{cause}, or it cannot reach Redis. On that host, py-spy dump --pid {process.pid} shows what it does, and its "
+        "log shows errors of the ledger."
+    )
 
 
 def _faults(inputs: Inputs) -> Iterator[Finding]:
@@ -92,8 +131,8 @@ def _faults(inputs: Inputs) -> Iterator[Finding]:
         yield Finding(
             "heartbeat-errors",
             Severity.WARNING,
-            f"The heartbeat of {_name(faulty[0])} has had unexpected errors",
-            _named(faulty, told) + "; since the worker started",
+            f"The heartbeat of {name_of(faulty[0])} has had unexpected errors",
+            named(faulty, told) + "; since the worker started",
             "The worker goes on; while it cannot reach the ledger it decides by WHEN_LEDGER_DOWN. Its log has a "
             "traceback of each kind (logger channels_admission): please report it.",
         )
@@ -104,7 +143,7 @@ def _lag(inputs: Inputs) -> Iterator[Finding]:
         lag = process.monitor("lag")
         delays = {"p50": lag.median, "p99": lag.reading, "max": lag.longest}
         told = [f"{name} {1000 * delay:,.0f} ms" for name, delay in delays.items() if delay is not None]
-        return ", ".join([*told, f"CPU {_share(process.reading('cpu'))}"])
+        return ", ".join([*told, f"CPU {share_of(process.reading('cpu'))}"])
 
     blocked = sorted(
         (process for process in inputs.processes if (process.reading("lag") or 0) > LAG),
@@ -116,8 +155,8 @@ def _lag(inputs: Inputs) -> Iterator[Finding]:
     yield Finding(
         "loop-blocked",
         Severity.CRITICAL,
-        f"The event loop of {_name(blocked[0])} is blocked",
-        _named(blocked, told) + f"; {1000 * LAG:.0f} ms are allowed",
+        f"The event loop of {name_of(blocked[0])} is blocked",
+        named(blocked, told) + f"; {1000 * LAG:.0f} ms are allowed",
         "The core is busy: add workers, or do less for each message."
         if busy
         else "Look for a blocking call in async code (ORM, HTTP, files, a lock): py-spy dump --pid "
@@ -135,7 +174,7 @@ def _monitors(inputs: Inputs) -> Iterator[Finding]:
             "monitor-refuses",
             Severity.WARNING,
             "A monitor refuses connections",
-            _named(refusing, told),
+            named(refusing, told),
             "Relieve what it measures, or change its thresholds in PRESSURE.",
         )
 
@@ -159,7 +198,7 @@ def _sockets(inputs: Inputs) -> Iterator[Finding]:
             "sockets-missing",
             Severity.WARNING,
             "Fewer sockets are open than connections counted",
-            _named(missing, told),
+            named(missing, told),
             "A consumer that runs on after its client has left keeps its slot: look for handlers that never return. "
             "Several WebSockets in one HTTP/2 connection look the same.",
         )
@@ -168,23 +207,9 @@ def _sockets(inputs: Inputs) -> Iterator[Finding]:
             "sockets-beyond",
             Severity.NOTE,
             "More sockets are open than connections counted",
-            _named(beyond, told),
+            named(beyond, told),
             "Plain HTTP and refused clients are not counted. If there are none, a route lacks admission.",
         )
 
 
-def _named(processes: list[Process], told: Callable[[Process], str]) -> str:
-    """The first few processes, each with its description."""
-    text = "; ".join(f"{_name(process)}: {told(process)}" for process in processes[:NAMED])
-    return f"{text}; and {len(processes) - NAMED:,} more" if len(processes) > NAMED else text
-
-
-def _name(process: Process) -> str:
-    return f"{process.host} {process.pid}"
-
-
-def _share(share: float | None) -> str:
-    return "unknown" if share is None else f"{100 * share:.0f} %"
-
-
-FINDERS: tuple[Finder, ...] = (_memory, _descriptors, _silence, _faults, _lag, _monitors, _sockets)
+FINDERS: tuple[Finder, ...] = (_memory, _shed, _descriptors, _silence, _faults, _lag, _monitors, _sockets)

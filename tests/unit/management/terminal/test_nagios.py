@@ -171,6 +171,10 @@ def test_a_pool_that_admits_nobody_is_critical(changes, code, text):
             (worker(1, load=SATURATED), worker(2, load=pressed(memory=0.1)), worker(3)),
             ", lag refuses up to 100 % on 1 of 3 workers, memory refuses up to 100 % on 2 of 3 workers",
         ),
+        (
+            (worker(1), worker(2, failing=39)),
+            ", 1 of 2 workers decide alone, as the ledger does not answer in time",
+        ),
         ((worker(1), worker(2, draining=True)), None),
     ],
 )

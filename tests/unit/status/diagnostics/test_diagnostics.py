@@ -28,6 +28,7 @@ from channels_admission.status.diagnostics.pools import REFUSED
 from channels_admission.status.snapshot import (
     Connects,
     Health,
+    LedgerCalls,
     LedgerSnapshot,
     PoolSnapshot,
     Second,
@@ -219,8 +220,11 @@ def test_another_limit_in_force_than_here():
         "limit-differs",
         "warning",
         "The limit of pool default differs from the settings of this command",
-        f"A worker reported 50; {SETTING} is 70.",
+        f"It is 50 on web-1 42; {SETTING} of this command is 70.",
     )
+    workers = [worker(pid=pid, id=f"web-1:{pid}:ab") for pid in range(7)]
+    detail = only(snapshot(pool(*workers)), facts(limit=70))[3]
+    assert detail.startswith("It is 50 on web-1 0, web-1 1, web-1 2, web-1 3, web-1 4 and 2 more; ")
 
 
 def test_a_blocked_loop_names_the_worst_worker_first():
@@ -258,7 +262,22 @@ def test_a_worker_that_is_silent_for_more_than_two_beats_and_a_second():
         "web-1 43: silent for 16.0 s; web-1 42: silent for 7.1 s; 7 s are allowed",
     )
     assert "py-spy dump --pid 43" in found(seen)[0].advice
+    assert found(seen)[0].advice.startswith("It is blocked, stopped or gone, or it cannot reach Redis.")
     assert ids(seen, replace(facts(), heartbeat=8.0)) == []
+
+
+@pytest.mark.parametrize(
+    ("state", "title", "advice"),
+    [
+        ("stopped", "web-1 42 is stopped", "Something has stopped its process: SIGSTOP, a debugger or a shell."),
+        ("running", "web-1 42 has stopped reporting", "It runs, but its event loop is blocked, or it cannot reach"),
+        ("absent", "web-1 42 has stopped reporting", "This host has no such process: it was killed or ended without"),
+    ],
+)
+def test_a_silent_worker_of_this_host_by_the_state_of_its_process(state, title, advice):
+    seen, known = snapshot(pool(worker(last_beat=9.0))), facts({("web-1", 42): ProcessInfo(state=state)})
+    assert only(seen, known)[2:] == (title, f"web-1 42: silent for 9.0 s, {state}; 7 s are allowed")
+    assert found(seen, known)[0].advice.startswith(advice)
 
 
 def test_an_event_loop_is_silent_when_none_of_its_pools_reports():
@@ -429,10 +448,72 @@ def test_refusals_are_noted_by_reason():
         "refusals",
         "note",
         "Pool default has refused 1,482 connections so far",
-        "By reason: 1,480 full, 2 ledger",
+        "By reason: 1,480 full, 2 ledger. In the last five minutes none",
     )
     assert diagnose(seen, facts()).exit_code == 0
     assert found(seen)[0].advice == "For full: raise the limit, if there is room."
+
+
+def test_refusals_have_a_time_and_those_of_the_last_five_minutes_are_a_warning():
+    lately = Connects(100, 0, refused={"lag": 10, "memory": 2}, refused_at=AT)
+    seen = snapshot(pool(refused={"full": 1480, "lag": 10, "memory": 2}, connects=lately, since=AT - 86400))
+    assert only(seen) == (
+        "refusals",
+        "warning",
+        "Pool default has refused 1,492 connections since 28 Feb 12:03:07 UTC",
+        "By reason: 1,480 full, 10 lag, 2 memory. In the last five minutes 12, the latest at 12:03:07 UTC: "
+        "10 lag, 2 memory",
+    )
+    assert found(seen)[0].advice == "For lag: a monitor refused; see the readings of the workers."
+    wanted = Connects(100, 0, refused={"quota:user": 5, "draining": 1}, refused_at=AT)
+    assert only(snapshot(pool(refused={"quota:user": 5}, connects=wanted)))[1] == "note"
+
+
+def test_connections_closed_for_lack_of_memory():
+    shed = worker(pid=43, uptime=7500.0, shed=9, load=loads(memory=0.81))
+    seen = snapshot(pool(worker(), shed, worker(pid=44, shed=1), shed=12, since=AT - 86400))
+    assert only(seen) == (
+        "connections-shed",
+        "warning",
+        "Workers have closed 12 connections because memory ran out since 28 Feb 12:03:07 UTC",
+        "web-1 43: 9 in 2 h 5 min, memory now 81 %; web-1 44: 1 in 1 min 15 s, memory now 50 %",
+    )
+    assert only(snapshot(pool(shed=3)))[2:] == (
+        "Workers have closed 3 connections because memory ran out so far",
+        "The workers that did have ended",
+    )
+
+
+def late(*workers: WorkerSnapshot, took: float = 0.01) -> Snapshot:
+    seen = snapshot(pool(*workers))
+    return replace(seen, ledger=replace(seen.ledger, took=took))
+
+
+def test_a_ledger_that_answers_too_late_for_all_workers():
+    alone = worker(calls=LedgerCalls(39, 39, 9.8), failing=39)
+    assert only(late(alone, worker(pid=43, calls=LedgerCalls(100, 2, 1.0), failing=1), took=0.612)) == (
+        "ledger-late",
+        "critical",
+        "The ledger answers too late: 2 of 2 workers decide alone",
+        "web-1 42: 39 of 39 calls failed in 1 min 15 s, the last 39 in a row; "
+        "web-1 43: 2 of 100 calls failed in 1 min 15 s, the last 1 in a row; "
+        "this command read it in 612 ms; LEDGER_TIMEOUT is 250 ms",
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "took", "alone"),
+    [
+        ({"calls": LedgerCalls(100, 9, 1.0), "failing": 2}, 0.01, 1),
+        ({"calls": LedgerCalls(100, 6, 1.0)}, 0.01, 0),
+        ({"calls": LedgerCalls(100, 5, 1.0)}, 0.255, 0),
+        ({"calls": LedgerCalls(100, 5, 1.0)}, 0.254, None),
+    ],
+)
+def test_calls_that_fail_or_a_slow_reading_are_a_warning(changes, took, alone):
+    title = f"The ledger answers too late: {alone} of 2 workers decide alone"
+    seen = late(worker(**changes), worker(pid=43), took=took)
+    assert [(each.severity, each.title) for each in found(seen)] == [("warning", title)] * (alone is not None)
 
 
 def test_the_gravest_comes_first_and_the_cause_before_what_it_causes():
@@ -460,12 +541,13 @@ async def test_the_sockets_of_this_process_by_port(admission):
         accepted = [server.accept()[0] for _ in range(3)]
         ours = worker(host=host(), pid=os.getpid(), uptime=0.1)
         seen = gather(snapshot(pool(ours, worker(), worker(host=host(), pid=2**22 + 5))), settings)
-        (process,) = seen.processes.values()
+        process = seen.processes[host(), os.getpid()]
         ports = {each.getsockname()[1]: count for each, count in ((server, 3), (idle, 0))}
         assert {port: process.sockets[port] for port in ports} == ports
         for each in (*clients, *accepted):
             each.close()
-    assert list(seen.processes) == [(host(), os.getpid())]
+    assert seen.processes == {(host(), os.getpid()): process, (host(), 2**22 + 5): ProcessInfo(state="absent")}
+    assert process.state == "running"
     assert process.open_files > 3
     assert process.allowed_files == psutil.Process().rlimit(psutil.RLIMIT_NOFILE)[0]
     assert process.memory > 2**20
@@ -474,17 +556,20 @@ async def test_the_sockets_of_this_process_by_port(admission):
 
 def test_another_process_under_the_number_of_a_worker_is_not_taken_for_it(admission):
     older = worker(host=host(), pid=os.getpid(), uptime=10**9)
-    assert gather(snapshot(pool(older)), admission()).processes == {}
+    assert gather(snapshot(pool(older)), admission()).processes == {
+        (host(), os.getpid()): ProcessInfo(state="absent"),
+    }
 
 
 def test_what_the_kernel_does_not_tell_is_unknown(admission, monkeypatch):
     def denied(*_):
         raise psutil.AccessDenied
 
+    state = psutil.Process().status()
     for name in ("net_connections", "num_fds", "memory_info"):
         monkeypatch.setattr(psutil.Process, name, denied)
     seen = gather(snapshot(pool(worker(host=host(), pid=os.getpid(), uptime=0.1))), admission())
-    assert list(seen.processes.values()) == [ProcessInfo()]
+    assert list(seen.processes.values()) == [ProcessInfo(state=state)]
 
 
 def test_where_a_limit_is_written(admission):
