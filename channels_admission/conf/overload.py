@@ -14,8 +14,10 @@ BUILT_IN: Mapping[str, tuple[float, float] | None] = {
     "memory": (0.85, 0.95),
     "descriptors": (0.85, 0.95),
     "cpu": None,
+    "threads": None,
 }
-"""The built-in monitors with their thresholds: seconds for the lag, shares of what is allowed for the others."""
+"""The built-in monitors with their thresholds: seconds for the lag and the threads, shares of what is allowed for the
+others."""
 
 TAKEN = frozenset({*Reason, *NO_HANDSHAKES, ADMITTED, OTHER})
 """Names of other counters. Refusals by a monitor are counted under its name, so it may have none of these."""

@@ -51,7 +51,7 @@ SERVER = re.compile(rf"([a-z0-9._-]{{0,24}})(?:#({FINGERPRINT}))?")
 SETTINGS = re.compile(rf"(\d{{1,15}})\|({FINGERPRINT})\|([^;]*)")
 NUMBER = r"\d{1,15}(?:\.\d{1,6})?(?:e[+-]\d{1,3})?"
 LOAD = re.compile(
-    rf"(?:([LMDC])|([a-z][a-z0-9_]{{0,23}})=)(\?|-?{NUMBER})(?:~({NUMBER})~({NUMBER}))?(?:@(\d\.\d{{1,2}}))?(?:;|$)"
+    rf"(?:([LMDCT])|([a-z][a-z0-9_]{{0,23}})=)(\?|-?{NUMBER})(?:~({NUMBER})~({NUMBER}))?(?:@(\d\.\d{{1,2}}))?(?:;|$)"
 )
 MOST_MONITORS = 16
 MOST_KINDS = 32
@@ -64,7 +64,7 @@ SEAL = 6
 """Bytes at the end of what the script writes by which it knows its own writing; one damage in 16 million passes."""
 SHORT_SEAL = 3
 """The same for a process's time of birth."""
-SHORT_MONITORS = {"lag": "L", "memory": "M", "descriptors": "D", "cpu": "C"}
+SHORT_MONITORS = {"lag": "L", "memory": "M", "descriptors": "D", "cpu": "C", "threads": "T"}
 """Monitors that are written as a capital and without ``=``, since every worker has them in its record."""
 LONG_MONITORS = {short: name for name, short in SHORT_MONITORS.items()}
 EDGE = re.compile(r"([0-3]),([0-3]),(\d{1,15}),(\d{1,15});")

@@ -13,6 +13,7 @@ from .memory import Memory
 from .monitors import Cpu, Descriptors, Lag
 from .room import Room
 from .sampler import Reader, Sensor
+from .threads import Threads
 from .trigger import Trigger
 
 REFRESH = 0.25
@@ -153,7 +154,7 @@ class OverloadManager:
         self._forget_readings()
 
     def _open_readers(self, settings: Settings) -> Iterator[Reader]:
-        yield Reader(self._measured, self._counted, Sensor("cpu", Cpu().read))
+        yield Reader(self._measured, self._counted, Sensor("cpu", Cpu().read), Sensor("threads", Threads().read))
         for name, watch in settings.pressure.items():
             if watch.source is not None:
                 yield Reader(Sensor(name, watch.source))

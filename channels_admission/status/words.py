@@ -37,6 +37,7 @@ NAMES: Mapping[str, Mapping[str, Any]] = {
         "memory": _("memory short"),
         "descriptors": _("descriptors short"),
         "cpu": _("CPU short"),
+        "threads": _("sync code waits"),
         OTHER: pgettext_lazy("reasons", "other"),
     },
     "monitor": {
@@ -44,6 +45,7 @@ NAMES: Mapping[str, Mapping[str, Any]] = {
         "memory": _("memory"),
         "descriptors": _("open files"),
         "cpu": _("CPU"),
+        "threads": _("sync code"),
     },
     "health": {
         Health.OK: pgettext_lazy("health of the ledger", "OK"),

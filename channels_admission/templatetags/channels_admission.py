@@ -40,6 +40,7 @@ READINGS: Mapping[str, tuple[int, Any]] = {
     "memory": (100, PERCENT),
     "descriptors": (100, PERCENT),
     "cpu": (100, PERCENT),
+    "threads": (1000, MILLISECONDS),
 }
 """The factor of a monitor's reading, and the format of the product."""
 

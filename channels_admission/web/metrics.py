@@ -167,7 +167,7 @@ def _workers(pools: Iterable[PoolSnapshot]) -> Iterator[Metric]:
     silence = [((worker.id,), worker.last_beat) for worker in workers]
     yield _gauge("worker_silence_seconds", "Seconds since the last report of a worker.", ("worker",), silence)
     loads = [((worker.id, load.name), load) for worker in workers for load in worker.load]
-    text = "The reading of a monitor: seconds for the lag, a share for the rest; absent where unknown."
+    text = "The reading of a monitor: seconds for the lag and the threads, else a share; absent where unknown."
     readings = [(labels, load.reading) for labels, load in loads if load.reading is not None]
     yield _gauge("worker_reading", text, ("worker", "monitor"), readings)
     lags = [(worker, load) for worker in workers for load in worker.load]

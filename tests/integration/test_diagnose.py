@@ -11,11 +11,13 @@ from functools import partial
 import psutil
 import pytest
 
+from channels_admission.runtime.identity import host
 from channels_admission.status.diagnostics.herd import KNOWN
 
 from demo.servers import TESTPROJECT, Workers
 from support import TESTS
 from support.clients import enter_many, leave_all
+from support.proxy import Proxy
 from support.waiting import eventually
 
 WIDTH = 80
@@ -104,6 +106,24 @@ async def test_a_blocked_event_loop(worker):
         assert told["processes"][0]["load"][0]["reading"] > 0.1
 
 
+async def test_sync_code_that_blocks_its_thread(worker):
+    with worker("support.blocked_thread:application") as workers:
+        told = await diagnosed(workers, "threads-blocked")
+        assert told["exit_code"] == 2
+        assert told["findings"][0]["title"] == f"The sync code of {host()} {workers.pids[0]} waits for its thread"
+
+
+async def test_a_ledger_that_answers_too_late(worker, redis_server):
+    async with Proxy(redis_server.port) as proxy:
+        with worker(LEDGER=proxy.url, LEDGER_TIMEOUT=0.25) as workers, proxy.slow(0.1):
+            told = await diagnosed(workers, "ledger-late")
+            (process,) = told["processes"]
+            assert told["exit_code"] == 2
+            assert told["findings"][0]["title"] == "The ledger answers too late: 1 of 1 workers decide alone"
+            assert 0 < process["failing"] <= process["failed"] <= process["calls"]
+            assert told["ledger"]["took"] > 0.25
+
+
 async def test_a_worker_that_stands_still(worker):
     with worker() as workers:
         clients = await enter_many(1, workers.origins)
@@ -111,11 +131,11 @@ async def test_a_worker_that_stands_still(worker):
         process.send_signal(signal.SIGSTOP)
         try:
             told = await diagnosed(workers, "worker-silent")
+            assert told["findings"][0]["title"].endswith(f" {process.pid} is stopped")
             checked = await asyncio.to_thread(run, workers, action="--check")
         finally:
             process.send_signal(signal.SIGCONT)
         assert told["exit_code"] == 2
-        assert told["findings"][0]["title"].endswith(f" {process.pid} has stopped reporting")
         assert told["processes"][0]["silence"] > 1
         assert (checked.returncode, checked.stderr) == (2, "")
         assert ": 1 of 5000 slots held (0 %), no worker admits: 1 silent |" in checked.stdout

@@ -32,7 +32,7 @@ from channels_admission.templatetags import channels_admission as tags
 
 from support.pages import FEED, HISTORY, INDEX, PAGE, Page, report
 
-MONITORS = ("lag", "memory", "descriptors", "cpu")
+MONITORS = ("lag", "memory", "descriptors", "cpu", "threads")
 NOWHERE = "redis://127.0.0.1:1/0"
 
 urlpatterns = [path("admin/", admin.site.urls)]

@@ -99,8 +99,10 @@ SCHEMA = (
       shed       connections that it closed because memory ran out
       silent     whether it has not reported for two heartbeats and a second
       load       a list, one for each monitor
-        name       "lag", "memory", "descriptors", "cpu" or one of yours
-        reading    seconds for the lag (p99), else a share; null where unknown
+        name       "lag", "memory", "descriptors", "cpu", "threads" or one of
+                   yours
+        reading    seconds for the lag (p99) and the threads, else a share; null
+                   where unknown
         median, longest  p50 and max of the lag; null where unknown
         pressure   share of handshakes refused, 0 to 1
 

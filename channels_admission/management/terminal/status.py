@@ -203,7 +203,7 @@ def _workers(workers: tuple[WorkerSnapshot, ...]) -> RenderableType:
 
 
 def _loads(worker: WorkerSnapshot) -> Iterator[Text]:
-    """The readings of the four built-in monitors, in the colour of their pressure; a question mark if unknown."""
+    """The readings of four built-in monitors, in the colour of their pressure; a question mark if unknown."""
     load = {each.name: each for each in worker.load}
     for name, written in (("lag", _milliseconds), ("memory", _percent), ("descriptors", _percent), ("cpu", _percent)):
         each = load.get(name, Load(name, None, 0.0))

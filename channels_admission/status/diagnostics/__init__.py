@@ -61,6 +61,7 @@ WEIGHTS = (
     "descriptors-short",
     "worker-silent",
     "loop-blocked",
+    "threads-blocked",
     "heartbeat-errors",
     "limit-reached",
     "connections-shed",

@@ -1,11 +1,12 @@
 """The finding of a ledger that answers too late for the workers, although this command can read it.
 
-The calls of workers then fail, and the ledger applies them all the same: its counts look sound, and workers decide
-alone.
+The calls of workers then fail. If the ledger applies them all the same, its counts look sound; else workers are silent.
 """
 
+import math
 from collections.abc import Iterator
 
+from ..snapshot import silence_allowed
 from .finding import Finder, Finding, Severity
 from .model import Inputs, Process
 from .processes import age_of, named
@@ -18,16 +19,18 @@ PER_WORKER = 0.002
 
 def _late(inputs: Inputs) -> Iterator[Finding]:
     timeout, took = inputs.host.ledger_timeout, inputs.snapshot.ledger.took
+    is_slow = took > timeout + PER_WORKER * len(inputs.processes)
     failing = [each for each in inputs.processes if each.failing or each.failed > FAILED * each.calls]
-    if not failing and not (inputs.processes and took > timeout + PER_WORKER * len(inputs.processes)):
+    if not failing and not is_slow:
         return
+    allowed = silence_allowed(inputs.host.heartbeat) if is_slow else math.inf
+    alone = [each for each in inputs.processes if each.failing or each.silence > allowed]
     failing.sort(key=lambda process: (-process.failing, -process.failed))
     calls = f"{named(failing, _calls)}; " if failing else ""
-    alone, everyone = sum(each.failing > 0 for each in failing), len(inputs.processes)
     yield Finding(
         "ledger-late",
-        Severity.CRITICAL if alone == everyone else Severity.WARNING,
-        f"The ledger answers too late: {alone:,} of {everyone:,} workers decide alone",
+        Severity.CRITICAL if alone and len(alone) == len(inputs.processes) else Severity.WARNING,
+        f"The ledger answers too late: {len(alone):,} of {len(inputs.processes):,} workers decide alone",
         f"{calls}this command read it in {1000 * took:,.0f} ms; LEDGER_TIMEOUT is {1000 * timeout:,.0f} ms",
         "Look for slow commands (SLOWLOG GET), a busy or swapping Redis, and the network (redis-cli --latency on a "
         "worker's host). If Redis is far away, raise LEDGER_TIMEOUT. Until then workers decide by WHEN_LEDGER_DOWN.",

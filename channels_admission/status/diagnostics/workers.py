@@ -13,6 +13,8 @@ LAG = 0.1
 """Seconds of delay above which an event loop is blocked."""
 SHORT, OUT = 0.85, 0.95
 """Used shares of memory or descriptors that are a warning, and critical."""
+WAIT = 1.0
+"""Seconds that a job of sync code may wait for its thread."""
 BUSY = 0.9
 """Share of a core from which lag is put down to lack of CPU."""
 MOVING = 2
@@ -164,6 +166,24 @@ def _lag(inputs: Inputs) -> Iterator[Finding]:
     )
 
 
+def _threads(inputs: Inputs) -> Iterator[Finding]:
+    waiting = sorted(
+        (process for process in inputs.processes if (process.reading("threads") or 0) > WAIT),
+        key=lambda process: -(process.reading("threads") or 0),
+    )
+    if waiting:
+        yield Finding(
+            "threads-blocked",
+            Severity.CRITICAL,
+            f"The sync code of {name_of(waiting[0])} waits for its thread",
+            named(waiting, lambda process: f"a job waits {process.reading('threads'):,.1f} s before it begins")
+            + f"; {WAIT:g} s is allowed",
+            "Sync consumers and database_sync_to_async share one thread per worker, so one blocking call delays every "
+            f"connect() and receive(): py-spy dump --pid {waiting[0].pid} shows it. Use async consumers, or "
+            "sync_to_async(…, thread_sensitive=False) for calls that may block.",
+        )
+
+
 def _monitors(inputs: Inputs) -> Iterator[Finding]:
     def told(process: Process) -> str:
         return ", ".join(f"{100 * load.pressure:.0f} % for {load.name}" for load in _others(process))
@@ -182,7 +202,7 @@ def _monitors(inputs: Inputs) -> Iterator[Finding]:
 def _others(process: Process) -> list[Load]:
     """The refusing monitors without a finding of their own."""
     lag = process.reading("lag") or 0
-    own = {"memory", "descriptors", "lag"} if lag > LAG else {"memory", "descriptors"}
+    own = {"memory", "descriptors"} | ({"lag"} if lag > LAG else set())
     return [load for load in process.load if load.pressure and load.name not in own]
 
 
@@ -212,4 +232,4 @@ def _sockets(inputs: Inputs) -> Iterator[Finding]:
         )
 
 
-FINDERS: tuple[Finder, ...] = (_memory, _shed, _descriptors, _silence, _faults, _lag, _monitors, _sockets)
+FINDERS: tuple[Finder, ...] = (_memory, _shed, _descriptors, _silence, _faults, _lag, _threads, _monitors, _sockets)

@@ -41,6 +41,7 @@ DEFAULTS = {
         "memory": Watch("memory", None, Thresholds(0.85, 0.95)),
         "descriptors": Watch("descriptors", None, Thresholds(0.85, 0.95)),
         "cpu": Watch("cpu", None, None),
+        "threads": Watch("threads", None, None),
     },
 }
 POOL_DEFAULTS = {
@@ -299,7 +300,7 @@ def test_thresholds_may_be_changed_switched_off_and_added(read):
         ({"lag": (NAN, 1)}, "a dict in which 'lag' is (scaling, saturation) with 0 < scaling < saturation", ""),
         (
             {"memry": (1, 2)},
-            "a dict of lag, memory, descriptors, cpu",
+            "a dict of lag, memory, descriptors, cpu, threads",
             "'memry' is unknown. Did you mean 'memory'? Write a monitor of your own as "
             "{'MONITOR': 'dotted.path', 'THRESHOLDS': (scaling, saturation)}.",
         ),

@@ -165,7 +165,7 @@ async def test_a_monitor_without_thresholds_is_shown_and_refuses_nobody(admissio
 async def test_a_monitor_that_fails_is_unknown_and_told_of_once(admission, caplog):
     admission(PRESSURE={"broken": {"MONITOR": f"{__name__}.broken", "THRESHOLDS": (1, 2)}})
     limiter = limiter_of("default")
-    await eventually(lambda: len(limiter.overload.load) == 5)
+    await eventually(lambda: len(limiter.overload.load) == 6)
     await asyncio.sleep(0.1)
     assert Load("broken", None, 0.0) in limiter.overload.load
     assert [record.getMessage() for record in caplog.records if "broken" in record.getMessage()] == [
@@ -297,7 +297,7 @@ def seldom(monkeypatch):
 async def test_a_herd_is_refused_before_it_takes_the_last_descriptors(admission, descriptors, seldom):
     admission()
     limiter = limiter_of("default")
-    await eventually(lambda: len(limiter.overload.load) == 4)
+    await eventually(lambda: len(limiter.overload.load) == 5)
     verdicts = []
     while limiter.state.counters["descriptors"] == 0:
         descriptors.open += 1
@@ -314,7 +314,7 @@ async def test_a_herd_is_refused_before_it_takes_the_last_descriptors(admission,
 async def test_descriptors_that_are_only_shown_are_not_counted_at_a_handshake(admission, descriptors, seldom):
     admission(PRESSURE={"descriptors": None})
     limiter = limiter_of("default")
-    await eventually(lambda: len(limiter.overload.load) == 4)
+    await eventually(lambda: len(limiter.overload.load) == 5)
     descriptors.open = 1000
     assert [limiter.overload.refusing() for _ in range(100)] == [None] * 100
     assert Load("descriptors", 0.1, 0.0) in limiter.overload.load
@@ -470,14 +470,14 @@ async def test_the_readings_are_reported_with_the_beat(admission, redis_server):
 
     loads = await eventually(lambda: _complete(seen))
     assert loads["told"] == Load("told", 0.84, pytest.approx(0.06 / 0.12, abs=0.01))
-    assert set(loads) == {"lag", "memory", "descriptors", "cpu", "told"}
+    assert set(loads) == {"lag", "memory", "descriptors", "cpu", "threads", "told"}
     assert 0 < loads["memory"].reading < 1
     await close_limiters()
 
 
 async def _complete(seen):
     loads = await seen()
-    return loads if len(loads) == 5 and loads["cpu"].reading is not None else None
+    return loads if len(loads) == 6 and loads["cpu"].reading is not None else None
 
 
 async def test_the_monitors_end_with_the_limiters(admission):

@@ -280,6 +280,18 @@ def test_a_silent_worker_of_this_host_by_the_state_of_its_process(state, title, 
     assert found(seen, known)[0].advice.startswith(advice)
 
 
+def test_sync_code_that_waits_for_its_thread():
+    def blocked(pid: int, seconds: float) -> WorkerSnapshot:
+        return worker(pid=pid, load=(*loads(), Load("threads", seconds, 0.0)))
+
+    assert only(snapshot(pool(blocked(42, 1.25), blocked(43, 12.0), blocked(44, 1.0)))) == (
+        "threads-blocked",
+        "critical",
+        "The sync code of web-1 43 waits for its thread",
+        "web-1 43: a job waits 12.0 s before it begins; web-1 42: a job waits 1.2 s before it begins; 1 s is allowed",
+    )
+
+
 def test_an_event_loop_is_silent_when_none_of_its_pools_reports():
     late = worker(last_beat=9.0)
     one_pool_reports = snapshot(pool(late), pool(worker(last_beat=0.4), name="chat"))
@@ -467,6 +479,17 @@ def test_refusals_have_a_time_and_those_of_the_last_five_minutes_are_a_warning()
     assert found(seen)[0].advice == "For lag: a monitor refused; see the readings of the workers."
     wanted = Connects(100, 0, refused={"quota:user": 5, "draining": 1}, refused_at=AT)
     assert only(snapshot(pool(refused={"quota:user": 5}, connects=wanted)))[1] == "note"
+
+
+def test_a_worker_that_a_late_ledger_does_not_hear_decides_alone():
+    silent = late(worker(last_beat=9.0), took=0.6)
+    assert [(each.id, each.severity) for each in found(silent)] == [
+        ("ledger-late", "critical"),
+        ("worker-silent", "critical"),
+    ]
+    assert ids(late(worker(last_beat=9.0))) == ["worker-silent"]
+    gone = snapshot(pool(workers=(), held=0))
+    assert ids(replace(gone, ledger=replace(gone.ledger, took=0.6))) == ["ledger-late", "no-worker"]
 
 
 def test_connections_closed_for_lack_of_memory():
