@@ -61,6 +61,7 @@ class State(InForce):
         self.entrance_speed = 0.0
         """Connections a second that the entrance has lately let in while others had to wait; 0.0 where unknown."""
         self.calls = Calls()
+        self._acknowledged: Counters = {}
         self.claims = Claims(pool) if pool.is_shared else None
         self.slot_ages: SlotAges[Slot] | None = (
             SlotAges(pool) if any(quota.full == OLDEST for quota in pool.quotas) else None
@@ -74,7 +75,6 @@ class State(InForce):
         self._heard = 0
         self._version = 0
         self._met_settled = False
-        self._acknowledged: Counters = {}
         self._grants = 0
         self._alone: Alone | None = None
         self._total = self._others = 0

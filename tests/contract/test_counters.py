@@ -8,6 +8,8 @@ import redis
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse
 
 from channels_admission.ledger.redis import RedisLedger
+from channels_admission.limiter.state import State
+from channels_admission.runtime.identity import Worker
 from channels_admission.status.snapshot import collect
 from channels_admission.web.metrics import exposition
 
@@ -181,3 +183,20 @@ async def test_older_data_that_stay_are_exported_after_a_lease(site, monkeypatch
     assert await site.scrape() is None
     now[0] = 30.0
     assert await site.scrape() == 10
+
+
+async def test_a_worker_under_another_name_counts_nothing_twice(site, admission):
+    settings = admission(LEDGER=site.ledger.address, HEARTBEAT=0.1, LEASE=30)
+    state = State(settings.pool("default"), Worker())
+
+    async def report() -> None:
+        report = state.begin_report()
+        state.settle(report, await site.ledger.reconcile("default", report))
+
+    state.counters["full"] = 10
+    await report()
+    state.counters["full"] = 13
+    state.rename()
+    await report()
+    await report()
+    assert await site.scrape() == 13
