@@ -88,7 +88,8 @@ def check(snapshot: Snapshot, thresholds: Thresholds) -> Result:
     if snapshot.ledger.kind == MemoryLedger.kind:
         return unknown("the memory ledger keeps the counts inside each worker")
     is_settling = snapshot.ledger.health is Health.SETTLING
-    faults = {pool.name: (*_filled(pool, thresholds), *_faults(pool)) for pool in snapshot.pools}
+    is_served = any(pool.workers for pool in snapshot.pools)
+    faults = {pool.name: (*_filled(pool, thresholds), *_faults(pool, is_served)) for pool in snapshot.pools}
     states = {name: max((fault.state for fault in found), default=State.OK) for name, found in faults.items()}
     worst = max(states.values())
     alike = [pool for pool in snapshot.pools if states[pool.name] is worst]
@@ -109,13 +110,17 @@ def _filled(pool: PoolSnapshot, thresholds: Thresholds) -> Iterator[Fault]:
         yield Fault(State.WARNING, "")
 
 
-def _faults(pool: PoolSnapshot) -> Iterator[Fault]:
-    """Whether no client is admitted; else the workers that admit none or not all, and what was refused lately."""
+def _faults(pool: PoolSnapshot, is_served: bool) -> Iterator[Fault]:
+    """Whether no client is admitted; else the workers that admit none or not all, and what was refused lately.
+
+    Without ``AdmissionLifespan`` a worker is known from a pool's first handshake on; where ``is_served`` tells that
+    others have workers, it may admit.
+    """
     closed = {worker.id: why for worker in pool.workers if (why := _closed(worker, pool))}
     if pool.paused:
         yield Fault(State.OK if pool.dry_run else State.CRITICAL, "paused")
     if not pool.workers:
-        yield Fault(State.CRITICAL, "no worker known")
+        yield Fault(State.WARNING if is_served else State.CRITICAL, "no worker known")
     elif len(closed) == len(pool.workers):
         yield Fault(State.CRITICAL, f"no worker admits: {_counted(Counter(closed.values()))}")
     else:

@@ -132,9 +132,9 @@ each. The worst pool gives the exit code:
   2  no client is admitted: the pool is full or paused, no worker is known, or
      each is silent, draining, or saturated by a monitor; or the slots held are
      outside the critical range
-  1  a worker is silent, a monitor refuses, connections were refused in the last
-     five minutes, the ledger settles, or the slots held are outside the warning
-     range
+  1  a worker is silent or decides alone, a monitor refuses, connections were
+     refused in the last five minutes, the ledger settles, only other pools have
+     workers, or the slots held are outside the warning range
   3  the state is unknown, as with the ledger down, or the arguments are wrong
   0  otherwise, and in a dry run for what then refuses no client
 

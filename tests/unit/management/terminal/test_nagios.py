@@ -159,6 +159,15 @@ def test_a_pool_that_admits_nobody_is_critical(changes, code, text):
     assert told(**changes) == (code, text)
 
 
+def test_a_pool_without_workers_beside_one_that_has_some_is_a_warning():
+    found, line = checked(pool(5), pool(0, name="chat", workers=()))
+    assert (found, line.partition(" | ")[0]) == (
+        1,
+        "ADMISSION WARNING - pool chat: 0 of 50 slots held (0 %), no worker known",
+    )
+    assert checked(pool(0, workers=()), pool(0, name="chat", workers=()))[0] == 2
+
+
 @pytest.mark.parametrize(
     ("workers", "text"),
     [
