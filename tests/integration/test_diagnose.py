@@ -125,7 +125,7 @@ async def test_a_ledger_that_answers_too_late(worker, redis_server):
 
 
 async def test_a_worker_that_stands_still(worker):
-    with worker() as workers:
+    with worker(LEASE=60) as workers:
         clients = await enter_many(1, workers.origins)
         process = psutil.Process(workers.pids[0])
         process.send_signal(signal.SIGSTOP)
