@@ -12,7 +12,8 @@
 It waits like ``AdmissionSocket`` in the browser: as long as the server's ``retry-after=SECONDS`` says, or without that
 for a random time that grows with every failure. A ticket, the client's place in the line, goes back to the server with
 the next attempt as the header ``Admission-Ticket``. :class:`Retries` has the rule without I/O, :func:`connections`
-applies it. All times are in seconds. Django is not needed: ``pip install channels-admission[client]``.
+applies it. All times are in seconds. Nothing but ``websockets`` is needed: ``pip install channels-admission[client]``,
+or without Django, Channels and Redis ``pip install --no-deps channels-admission websockets``.
 """
 
 import asyncio

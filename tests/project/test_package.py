@@ -1,6 +1,8 @@
 """What is installed, and what the documents say of it."""
 
 import re
+import subprocess
+import sys
 from configparser import ConfigParser
 from importlib.metadata import distribution
 from importlib.resources import files
@@ -25,6 +27,7 @@ NEEDED = {
     "channels_admission/static/channels_admission/admission-socket.classic.js",
     "channels_admission/static/channels_admission/admission-socket.d.ts",
     "channels_admission/static/channels_admission/admission-socket.js",
+    "channels_admission/static/channels_admission/package.json",
     "channels_admission/locale/id/LC_MESSAGES/django.mo",
     "channels_admission/management/commands/ws_status.py",
 }
@@ -41,6 +44,27 @@ def test_the_wheel_holds_what_is_needed_and_nothing_of_the_tests():
     assert files >= NEEDED
     tops = {name.partition("/")[0] for name in files}
     assert {top for top in tops if not top.endswith(".dist-info")} == {"channels_admission"}
+
+
+ALONE = """
+import sys
+
+class Nothing:
+    def find_spec(self, name, path=None, target=None):
+        top, _, rest = name.partition(".")
+        known = top in {*sys.stdlib_module_names, "websockets"}
+        if not known and name not in {"channels_admission", "channels_admission.client"}:
+            raise ImportError(name)
+
+sys.meta_path.insert(0, Nothing())
+from channels_admission.client import Retries, RetryPolicy, connections
+print(sorted(name for name in sys.modules if name.startswith("channels_admission")))
+"""
+
+
+def test_the_python_client_needs_nothing_but_websockets():
+    told = subprocess.run([sys.executable, "-c", ALONE], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert told.stdout.strip() == "['channels_admission', 'channels_admission.client']", told.stderr
 
 
 def test_the_versions_agree():
