@@ -7,6 +7,7 @@ const folder = ADMISSION_STATIC ? pathToFileURL(`${ADMISSION_STATIC}/`) : FOLDER
 await import(new URL("admission-socket.classic.js", folder));
 
 export const { AdmissionSocket } = globalThis;
+export const { AdmittedSocket } = await import(new URL("admitted-socket.js", folder));
 export const EPOCH = 1_000_000_000;
 
 class Clock {

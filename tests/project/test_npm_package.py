@@ -15,10 +15,11 @@ FOLDER = ROOT / "channels_admission" / "static" / "channels_admission"
 PACKAGE = json.loads((FOLDER / "package.json").read_text())
 USE = """
 import Default, { AdmissionSocket } from "admission-socket";
+import { AdmittedSocket } from "admission-socket/admitted-socket.js";
 const { AdmissionSocket: global } = globalThis;
 await import("admission-socket/admission-socket.classic.js");
 const isOne = Default === AdmissionSocket && global === AdmissionSocket && globalThis.AdmissionSocket === global;
-console.log(isOne, AdmissionSocket.isFinal({ code: 1013, reason: "" }), AdmissionSocket.OPEN);
+console.log(isOne, AdmissionSocket.isFinal({ code: 1013, reason: "" }), AdmissionSocket.OPEN, AdmittedSocket.CLOSED);
 """
 
 
@@ -27,9 +28,15 @@ def test_the_version_is_that_of_the_python_package():
 
 
 def test_it_holds_every_file_of_the_class_and_has_no_dependencies():
-    assert sorted(PACKAGE["files"]) == sorted(path.name for path in FOLDER.glob("admission-socket.*"))
+    sockets = [path.name for path in FOLDER.glob("ad*-socket.*")]
+    assert sorted(PACKAGE["files"]) == sorted(["LICENSE", *sockets])
+    assert (FOLDER / "LICENSE").read_bytes() == (ROOT / "LICENSE").read_bytes()
     assert not {"dependencies", "peerDependencies", "scripts"} & PACKAGE.keys()
-    named = [PACKAGE["main"], PACKAGE["types"], *PACKAGE["exports"]["."].values()]
+    named = [
+        PACKAGE["main"],
+        PACKAGE["types"],
+        *(name for ways in PACKAGE["exports"].values() for name in ways.values()),
+    ]
     assert {name.removeprefix("./") for name in named} <= set(PACKAGE["files"])
 
 
@@ -40,7 +47,7 @@ def test_node_finds_one_class_whichever_file_is_imported(tmp_path):
         shutil.copy(FOLDER / name, folder)
     (tmp_path / "use.mjs").write_text(USE)
     told = subprocess.run([find("node"), "use.mjs"], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert (told.stdout.split(), told.stderr) == (["true", "false", "1"], "")
+    assert (told.stdout.split(), told.stderr) == (["true", "false", "1", "3"], "")
 
 
 @pytest.mark.skipif(not shutil.which("npm"), reason="no npm on the PATH")

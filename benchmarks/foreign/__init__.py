@@ -1,0 +1,1 @@
+"""What clients of other libraries do with a refusal, measured with the libraries themselves."""

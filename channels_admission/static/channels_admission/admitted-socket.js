@@ -1,0 +1,167 @@
+/**
+ * AdmittedSocket: a WebSocket for libraries that reconnect by themselves.
+ *
+ *     import { AdmittedSocket } from "…/admitted-socket.js";
+ *
+ * It connects through an AdmissionSocket and is CONNECTING until the server has admitted it, however many attempts that
+ * takes. So the library's own backoff never counts a refusal. Once open it has one `close`, as a WebSocket does. The wait
+ * that the server has asked for goes on, and the next AdmittedSocket for the same URL takes it over with its ticket.
+ */
+import { AdmissionSocket } from "./admission-socket.js";
+
+const { CONNECTING, OPEN, CLOSED } = AdmissionSocket;
+const STATES = ["CONNECTING", "OPEN", "CLOSING", "CLOSED"];
+const FORWARDED = ["message", "error"];
+// A wait that no library has taken over ends so many milliseconds before its attempt.
+const MARGIN = 50;
+const TIMERS = {
+  setTimeout: (action, delay) => setTimeout(action, delay),
+  clearTimeout: (timer) => clearTimeout(timer),
+};
+
+/** Waits without a library, by URL and subprotocols. */
+const parked = new Map();
+
+/** Keep the wait of `socket` for the next AdmittedSocket. */
+function park(key, socket, { setTimeout, clearTimeout }) {
+  const end = () => unpark(key, wait).close();
+  const timer = setTimeout(end, Math.max(0, socket.waiting.remaining - MARGIN));
+  const wait = { socket, stop: () => clearTimeout(timer) };
+  parked.set(key, [...(parked.get(key) ?? []), wait]);
+}
+
+/** A socket that waits, or undefined. */
+function unpark(key, wait = parked.get(key)?.[0]) {
+  wait?.stop();
+  const others = parked.get(key)?.filter((each) => each !== wait) ?? [];
+  if (others.length > 0) parked.set(key, others);
+  else parked.delete(key);
+  return wait?.socket;
+}
+
+export class AdmittedSocket extends EventTarget {
+  /** The options of each AdmissionSocket. */
+  static options = {};
+
+  #key;
+  #socket;
+  #timers;
+  #state = CONNECTING;
+  #heard = new AbortController();
+
+  constructor(url, protocols = []) {
+    super();
+    const { options } = new.target;
+    this.#timers = { ...TIMERS, ...options.platform };
+    this.#key = JSON.stringify([String(url), protocols]);
+    this.#socket = unpark(this.#key) ?? new AdmissionSocket(url, protocols, options);
+    this.#hear("open", () => this.#open());
+    this.#hear("close", (event) => this.#lose(event));
+    for (const type of FORWARDED) {
+      this.#hear(type, (event) => this.#state === CONNECTING || this.#forward(event));
+    }
+  }
+
+  get url() {
+    return this.#socket.url;
+  }
+
+  get protocol() {
+    return this.#state === CONNECTING ? "" : this.#socket.protocol;
+  }
+
+  get extensions() {
+    return this.#state === CONNECTING ? "" : this.#socket.extensions;
+  }
+
+  get readyState() {
+    return this.#state === OPEN ? this.#socket.readyState : this.#state;
+  }
+
+  get bufferedAmount() {
+    return this.#socket.bufferedAmount;
+  }
+
+  get binaryType() {
+    return this.#socket.binaryType;
+  }
+
+  set binaryType(type) {
+    this.#socket.binaryType = type;
+  }
+
+  /** The current wait for an attempt, as that of an AdmissionSocket, or null. */
+  get waiting() {
+    return this.#state === CONNECTING ? this.#socket.waiting : null;
+  }
+
+  send(data) {
+    if (this.#state === CONNECTING) throw new DOMException("The connection is not open yet.", "InvalidStateError");
+    this.#socket.send(data);
+  }
+
+  close(code, reason) {
+    if (this.#state === OPEN) this.#socket.close(code, reason);
+    else if (this.#state === CONNECTING) this.#giveUp();
+  }
+
+  #hear(type, listener) {
+    this.#socket.addEventListener(type, listener, { signal: this.#heard.signal });
+  }
+
+  #open() {
+    this.#state = OPEN;
+    this.dispatchEvent(new Event("open"));
+  }
+
+  #lose(event) {
+    // A refusal, or another attempt that failed.
+    if (this.#state === CONNECTING && this.#socket.waiting !== null) return;
+    this.#leave();
+    this.#forward(event);
+  }
+
+  /** Before it is open: such as when the library allows a connection less time than the server's hint. */
+  #giveUp() {
+    this.#leave();
+    const code = 1006;
+    const end = Object.assign(new Event("close"), { code, reason: "", wasClean: false });
+    queueMicrotask(() => this.dispatchEvent(end));
+  }
+
+  #leave() {
+    this.#state = CLOSED;
+    this.#heard.abort();
+    if (this.#socket.waiting !== null) park(this.#key, this.#socket, this.#timers);
+    else this.#socket.close();
+  }
+
+  #forward(event) {
+    this.dispatchEvent(new event.constructor(event.type, event));
+  }
+}
+
+STATES.forEach((name, value) => {
+  Object.defineProperty(AdmittedSocket, name, { value, enumerable: true });
+  Object.defineProperty(AdmittedSocket.prototype, name, { value, enumerable: true });
+});
+
+/** The `on…` properties: one function each, called with the socket as `this`. */
+for (const type of ["open", "message", "error", "close"]) {
+  const slots = new WeakMap();
+  Object.defineProperty(AdmittedSocket.prototype, `on${type}`, {
+    configurable: true,
+    enumerable: true,
+    get() {
+      return slots.get(this)?.handler ?? null;
+    },
+    set(value) {
+      const slot = slots.get(this) ?? { handleEvent: (event) => slot.handler?.call(this, event) };
+      slot.handler = typeof value === "function" ? value : null;
+      slots.set(this, slot);
+      this.addEventListener(type, slot);
+    },
+  });
+}
+
+export default AdmittedSocket;

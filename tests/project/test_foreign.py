@@ -1,0 +1,53 @@
+"""The libraries of other people: the versions that npm takes, and how their attempts are judged."""
+
+import json
+
+import pytest
+
+from benchmarks.foreign.__main__ import table
+from benchmarks.foreign.measuring import Seen
+
+from support import ROOT
+
+FOLDERS = ("benchmarks/foreign", "tests/js/libraries")
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_the_lock_names_what_the_package_asks_for_and_no_address(folder):
+    asked = json.loads((ROOT / folder / "package.json").read_text())["dependencies"]
+    text = (ROOT / folder / "package-lock.json").read_text()
+    lock = json.loads(text)["packages"]
+    assert lock[""]["dependencies"] == asked
+    assert {name: lock[f"node_modules/{name}"]["version"] for name in asked} == {
+        name: version.rpartition("@")[2] for name, version in asked.items()
+    }
+    assert "://" not in "".join(line for line in text.splitlines() if '"url"' not in line)
+
+
+def attempt(at, ended=None, hint=None, admitted=False):
+    return {"at": at, "admitted": admitted, "hint": hint, **({} if ended is None else {"ended": ended})}
+
+
+def test_a_client_that_comes_at_the_hint_heeds_it():
+    attempts = [
+        attempt(0, 0.25, 4),
+        attempt(4.25, 4.5, 6.5),
+        attempt(11, 20, admitted=True),
+        attempt(24, admitted=True),
+    ]
+    seen = Seen(attempts, 10.0)
+    assert (seen.while_full, seen.entered, seen.returned, seen.heeds) == (2, 1.0, 4, True)
+
+
+@pytest.mark.parametrize("late", [-0.25, 0.75])
+def test_a_client_that_comes_at_another_time_does_not(late):
+    assert not Seen([attempt(0, 0, 4), attempt(4 + late, 4)], 10.0).heeds
+
+
+def test_a_client_that_has_given_up_never_gets_in():
+    gone = Seen([attempt(0, 0, 4), attempt(1, 1), attempt(3, 3)], 25.0)
+    growing = Seen([attempt(0, 0, 4), attempt(8, 8), attempt(24, 24)], 25.0)
+    kinds = {"close": gone, "http": growing, "restart": Seen([], 25.0)}
+    assert list(table({"one": kinds}, {"one": "one 1.0"}))[2:] == [
+        "| one 1.0 | 3 | never | 3 | after 15 s | never | not |"
+    ]
