@@ -81,6 +81,7 @@ WEIGHTS = (
     "no-worker",
     "draining",
     "refusals",
+    "places-missed",
     "handlers-outlive",
     "sockets-beyond",
 )

@@ -1,8 +1,9 @@
-"""The finding of a herd: a second with far more handshakes than usual."""
+"""Findings about herds: a second with far more handshakes than usual, and clients that miss their place in the line."""
 
 import math
 from collections.abc import Iterator
 
+from ...core.line import GRACE
 from ...ledger.base import LATELY
 from ..snapshot import Connects, PoolSnapshot, Second
 from .finding import Finder, Finding, Severity, clock, measured
@@ -16,6 +17,10 @@ KNOWN = 30.0
 """Seconds that must be known before a herd is found, when the median is 0."""
 HERD_GOES_ON = 60.0
 """Seconds since the latest herd after which it is a warning, not critical."""
+MANY_MISSED = 0.1
+"""The share of shown tickets that came too late from which there is a finding."""
+FEW_MISSED = 20
+"""Tickets that came too late below which there is none."""
 
 
 def _herd(inputs: Inputs) -> Iterator[Finding]:
@@ -66,4 +71,18 @@ def _worst_seconds(connects: Connects) -> str:
     return f"{connects.total:,} connects in 5 minutes, the most in one second {seconds}"
 
 
-FINDERS: tuple[Finder, ...] = (_herd,)
+def _places(inputs: Inputs) -> Iterator[Finding]:
+    for pool in inputs.snapshot.pools:
+        came = pool.redeemed + pool.missed
+        if pool.missed >= max(FEW_MISSED, MANY_MISSED * came):
+            yield Finding(
+                "places-missed",
+                Severity.NOTE,
+                f"Clients of pool {pool.name} came too late for {pool.missed:,} of {came:,} places in the line",
+                f"A place is given away {GRACE:g} s after the time that its client was told.",
+                "Find clients that wait longer than they are told: pages that are hidden (pauseHidden), jitter added "
+                "to the hint, or a proxy that lets handshakes wait.",
+            )
+
+
+FINDERS: tuple[Finder, ...] = (_herd, _places)

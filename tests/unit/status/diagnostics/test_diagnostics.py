@@ -423,6 +423,16 @@ def test_handlers_that_outlive_their_client():
     )
 
 
+def test_places_in_the_line_that_many_clients_miss():
+    assert only(snapshot(pool(promised=5000, redeemed=1080, missed=120)))[:3] == (
+        "places-missed",
+        "note",
+        "Clients of pool default came too late for 120 of 1,200 places in the line",
+    )
+    assert found(snapshot(pool(promised=5000, redeemed=1081, missed=120))) == []
+    assert found(snapshot(pool(promised=50, redeemed=0, missed=19))) == []
+
+
 def test_events_that_were_dropped():
     assert only(snapshot(pool(events_dropped=1200)))[:3] == (
         "events-dropped",
