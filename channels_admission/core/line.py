@@ -11,6 +11,13 @@ these were shown. By these counts it shares out what is free:
   (:attr:`Line.overbooked`). A ticket that is shown counts as shown whether or not there is a slot for it: otherwise
   overbooked tickets that find nothing would count as missed, and the overbooking would grow without end.
 
+A ticket that is not shown is missed :data:`SOON` after its time. So the share is known before the schedule
+of clients that only hammer has run away, and little is kept for them. One that is shown later counts from then on.
+
+Clients that hammer can still be in before those with tickets, where nothing else would use the slots: a few of them
+before the first ticket is due, and more where many clients with tickets never return. The others have been told their
+times by then. They lose nothing by it: each ticket is served as if all clients had kept to their hints.
+
 A line is bounded whatever is promised: times beyond :data:`LONGEST` are not counted, and those that are not near share
 buckets of :data:`WIDE`. A line in which no client is expected any more begins anew.
 
@@ -33,10 +40,15 @@ LONGEST = 3600.0
 """Seconds from now for which times are promised."""
 LEAST = 0.1
 """The least share of what is free for clients without a ticket, and of the tickets promised that count as kept."""
-FADING = 0.8
+FADING = 0.6
 """What a bucket leaves of the weight of those before it in the share of tickets shown."""
+ASSUMED = 0.93
+"""The share of tickets shown that is assumed while none was due. Some clients never return, and a schedule as dense as
+this costs the others next to no further attempts."""
 PRIOR = 5.0
-"""Tickets that count as promised and shown in a bucket before all others."""
+"""Tickets that count as promised in a bucket before all others, of which the assumed share was shown."""
+SOON = 0.25
+"""Seconds after its time from which a ticket counts as missed, until it is shown."""
 EARLY = 0.1
 """Seconds before its place from which a ticket is due, since hints are told in tenths and clocks differ."""
 LATE = 1.0
@@ -44,21 +56,19 @@ LATE = 1.0
 AGAIN = 5.0
 """The longest wait, in seconds, of a due ticket that finds nothing free; unless ``RETRY_AFTER`` begins later."""
 
-_GRACE, _WIDTH, _WIDE, _LONGEST = (round(1000 * each) for each in (GRACE, WIDTH, WIDE, LONGEST))
+_GRACE, _WIDTH, _WIDE, _LONGEST, _SOON = (round(1000 * each) for each in (GRACE, WIDTH, WIDE, LONGEST, SOON))
 
 
 class Promises:
-    """Promised and shown tickets of one kind, by bucket, and how many of them were lately shown in time."""
+    """Promised and shown tickets of one kind, by bucket."""
 
     def __init__(self) -> None:
         self.promised: dict[int, int] = {}
         self.shown: dict[int, int] = {}
-        self._sum_promised = self._sum_shown = PRIOR
+        self._sum_promised, self._sum_shown = PRIOR, ASSUMED * PRIOR
         """Of the buckets whose grace is over, fading."""
-
-    @property
-    def share(self) -> float:
-        return self._sum_shown / self._sum_promised
+        self.share = ASSUMED
+        """How many of those that were lately due have been shown."""
 
     def add(self, bucket: int, number: int) -> None:
         if number:
@@ -71,11 +81,18 @@ class Promises:
             self.shown[bucket] = self.shown.get(bucket, 0) + 1
         return is_left
 
-    def learn(self, first: int) -> None:
-        """Learn from the buckets before the ``first`` whose grace is not over."""
-        for bucket in sorted(each for each in self.promised if each < first):
-            self._sum_promised = FADING * self._sum_promised + self.promised.pop(bucket)
-            self._sum_shown = FADING * self._sum_shown + self.shown.pop(bucket, 0)
+    def learn(self, now: int) -> None:
+        """Learn the share from what was due :data:`SOON` ago, and forget the buckets whose grace is over."""
+        promised, shown, known = self._sum_promised, self._sum_shown, now - _SOON
+        for bucket in sorted(each for each in self.promised if each * _WIDTH < known):
+            due = self.promised[bucket] * _overlap(bucket, 0, known)
+            promised = FADING * promised + due
+            shown = FADING * shown + min(due, self.shown.get(bucket, 0))
+            if bucket < (now - _GRACE) // _WIDTH:
+                self._sum_promised, self._sum_shown = promised, shown
+                del self.promised[bucket]
+                self.shown.pop(bucket, None)
+        self.share = shown / promised
 
     def ahead(self, first: int) -> float:
         """Those that are expected from a bucket on."""
@@ -85,7 +102,7 @@ class Promises:
         """Those that are expected between two times, in milliseconds, and have not been shown."""
         buckets = range(begins // _WIDTH, ends // _WIDTH + 1)
         return sum(
-            max(0.0, self.share * promised * _overlap(bucket * _WIDTH, begins, ends) - self.shown.get(bucket, 0))
+            max(0.0, self.share * promised * _overlap(bucket, begins, ends) - self.shown.get(bucket, 0))
             for bucket in buckets
             if (promised := self.promised.get(bucket, 0))
         )
@@ -144,7 +161,7 @@ class Line:
         for bucket in sorted(each for each in self._wide if each < self._near):
             self._divide(bucket, self._wide.pop(bucket))
         for each in (self._first, self._again):
-            each.learn((self._now - _GRACE) // _WIDTH)
+            each.learn(self._now)
         if self._now - self._window >= _GRACE:
             self._window, self._given = self._now, 0
             if self._left < math.inf:  # a client asked
@@ -215,7 +232,7 @@ class Line:
         first = min(others, free, math.floor(self._credit + ROUNDING))
         tickets = min(due, free - first)
         rest = free - first - tickets
-        kept = math.ceil(self.expected(now) - ROUNDING)
+        kept = math.floor(self.expected(now) + 0.5)
         unclaimed = math.floor(min(rest, self._left, self._left_before))
         least = math.floor(LEAST * (free + self._given) + ROUNDING) - self._given - first
         return tickets, first + max(0, min(others - first, rest, max(rest - kept, least, unclaimed)))
@@ -231,8 +248,9 @@ class Line:
 
 
 def _overlap(bucket: int, begins: int, ends: int) -> float:
-    """The part of the bucket from a time on that is between two others; all in milliseconds."""
-    return max(0, min(ends, bucket + _WIDTH) - max(begins, bucket)) / _WIDTH
+    """The part of a bucket that is between two times in milliseconds."""
+    first = bucket * _WIDTH
+    return max(0, min(ends, first + _WIDTH) - max(begins, first)) / _WIDTH
 
 
 def is_due(ticket: Ticket, now: float) -> bool:

@@ -61,7 +61,7 @@ def _places(names: Iterable[str]) -> dict[str, int]:
     return {name: place for place, name in enumerate(names, 1)}
 
 
-IN_SECONDS = ("GRACE", "WIDTH", "WIDE", "LONGEST", "EARLY", "LATE", "AGAIN")
+IN_SECONDS = ("GRACE", "WIDTH", "WIDE", "LONGEST", "SOON", "EARLY", "LATE", "AGAIN")
 LINE_BYTES = 16_384
 """Of a pool's line as text; one that would be longer is forgotten."""
 RARE = ("agreement", "orders", "line", "tickets")
@@ -109,7 +109,7 @@ CONSTANTS: Mapping[str, Any] = {
     "SLACK": SLACK,
     "LINE": {
         **{name.lower(): round(1000 * getattr(line, name)) for name in IN_SECONDS},
-        **{name.lower(): getattr(line, name) for name in ("LEAST", "FADING", "PRIOR")},
+        **{name.lower(): getattr(line, name) for name in ("LEAST", "FADING", "ASSUMED", "PRIOR")},
         "bytes": LINE_BYTES,
     },
     "MOST_SPEED": round(1000 * MOST_SPEED),

@@ -9,9 +9,10 @@ import pytest
 from channels_admission.conf import MAX_LIMIT
 from channels_admission.core.counters import NO_HANDSHAKES, Reason
 from channels_admission.core.levels import scarce
+from channels_admission.core.line import ASSUMED
 from channels_admission.core.overrides import Controls, Order
 from channels_admission.core.protocol import Neighbour, Terms
-from channels_admission.core.rate import PROBING, Pace, Situation
+from channels_admission.core.rate import PROBING, SCHEDULED, Pace, Situation
 from channels_admission.core.readings import Moment, Past
 from channels_admission.ledger.base import (
     COUNTER_BYTES,
@@ -555,7 +556,7 @@ async def test_refusals_get_moments_one_after_the_other_whichever_worker_asks(wo
     first = (await a.say(held=1, wanted=10, terms=TERMS)).offer
     second = (await b.say(wanted=10, terms=TERMS)).offer
     third = (await a.say(held=1, wanted=1, unreserved=4, terms=TERMS)).offer
-    step = 1 / (0.97 * 10)
+    step = ASSUMED / (SCHEDULED * 10)
     assert first.step == pytest.approx(step)
     assert first.first - first.elapsed == pytest.approx(1.0)
     assert second.first - first.first == pytest.approx(10 * step)
@@ -565,20 +566,22 @@ async def test_refusals_get_moments_one_after_the_other_whichever_worker_asks(wo
 
 async def test_those_who_leave_a_full_pool_set_the_pace(worker, clock):
     a = worker("a")
+    clock.now = round(clock.now)
     await a.say(wanted=10, terms=BRIEF)
     assert speed(await a.say(held=10, wanted=1)) == pytest.approx(PROBING)
-    clock.now += 1.5
+    clock.now += 1.2
     reply = await a.say(held=10, wanted=3, counters={"admitted": 16, "released": 6})
-    assert speed(reply) == pytest.approx(4)
+    assert speed(reply) == pytest.approx(5)
     assert wait(reply) == pytest.approx(1.0)
 
 
 async def test_what_became_free_since_the_last_heartbeat_counts_before_that_is_over(worker, clock):
     a = worker("a")
+    clock.now = round(clock.now)
     await a.say(wanted=11, terms=BRIEF)
-    clock.now += 1.5
+    clock.now += 1.1
     await a.say(held=10, wanted=1, counters={"admitted": 11, "released": 1})
-    clock.now += 0.2
+    clock.now += 0.1
     counters = {"admitted": 17, "released": 7}
     assert speed(await a.say(held=10, wanted=3, counters=counters)) == pytest.approx(6 / HEARTBEAT)
 
@@ -669,13 +672,13 @@ async def test_refused_while_the_ledger_settles_come_again_when_it_has(stored):
     assert (reply.shortfall, wait(reply)) == (Reason.SETTLING, pytest.approx(1.5 * HEARTBEAT))
 
 
-BRIEF = Terms(retry_after=(1.0, 1.4))
-"""What a pool that has been full for so long has seen is as good as any."""
+BRIEF = Terms(retry_after=(1.0, 1.1))
+"""What a pool that has been full for so long has seen is as good as any. No ticket is missed by then."""
 
 
 def speed(reply) -> float:
     """Admissions a second by which the retry times of a reply go."""
-    return 1 / (0.97 * reply.offer.step)
+    return ASSUMED / (SCHEDULED * reply.offer.step)
 
 
 def wait(reply) -> float:

@@ -5,9 +5,10 @@ import asyncio
 import pytest
 
 from channels_admission.core.counters import Reason
-from channels_admission.core.line import AGAIN, GRACE, LATE
+from channels_admission.core.line import AGAIN, ASSUMED, GRACE, LATE
 from channels_admission.core.overrides import Controls, Order
 from channels_admission.core.protocol import Shown, Terms, Turn
+from channels_admission.core.rate import PROBING, SCHEDULED
 from channels_admission.core.tickets import Ticket
 
 from support.claimants import Claimant, ask, settled
@@ -15,7 +16,7 @@ from support.reports import HEARTBEAT, LEASE, ClockedRedisLedger, Reporter
 
 RATE = 10.0
 TERMS = Terms(rate=RATE, burst=5, retry_after=(1.0, 60.0))
-STEP = 1 / (0.97 * RATE)
+STEP = ASSUMED / (SCHEDULED * RATE)
 
 
 def ticket(clock, place: float, number: int = 1, due: float | None = None) -> Ticket:
@@ -169,13 +170,13 @@ async def test_what_is_promised_is_kept_and_the_rest_is_for_whoever_comes(worker
     a = await with_tokens(worker, clock)
     reply = await a.say(wanted=25)
     assert (reply.granted, reply.offer.step) == (5, pytest.approx(STEP))
-    clock.now += 1.5
-    # Of the twenty, those of the first half a second are expected; the bucket has five tokens.
+    clock.now += 1.2
+    # Of the twenty, those of the first fifth of a second are expected; the bucket has five tokens.
     reply = await a.say(held=5, wanted=9)
-    assert (reply.granted, reply.shortfall) == (0, Reason.RATE)
+    assert (reply.granted, reply.shortfall) == (3, Reason.RATE)
     due = [ticket(clock, -0.5 + 0.1 * place, place) for place in range(5)]
-    reply = await a.say(held=5, wanted=6, shown=shown(None, *due))
-    assert (reply.granted, reply.granted_shown) == (5, (1, 2, 3, 4, 5))
+    reply = await a.say(held=8, wanted=6, shown=shown(None, *due))
+    assert (reply.granted, reply.granted_shown) == (2, (1, 2))
 
 
 async def test_what_nobody_comes_for_is_for_whoever_comes(worker, clock):
@@ -184,17 +185,19 @@ async def test_what_nobody_comes_for_is_for_whoever_comes(worker, clock):
     for _ in range(8):
         clock.now += 0.5
         granted.append((await a.say(held=5, wanted=4)).granted)
-    # Nothing is due before a second has passed, and what has been free for a grace is no longer kept.
-    assert granted[:6] == [4, 4, 1, 1, 1, 4]
+    # Nothing is due before a second has passed, and less is kept the more tickets are missed.
+    assert granted[:6] == [4, 4, 2, 3, 3, 4]
 
 
 async def test_the_schedule_is_overbooked_by_the_share_of_tickets_that_are_shown(worker, clock):
     a = await with_tokens(worker, clock, limit=0)
     steps = []
     for _ in range(20):
-        steps.append((await a.say(wanted=10)).offer.step / STEP)
+        steps.append((await a.say(wanted=10)).offer.step * SCHEDULED * RATE)
         clock.now += 0.5
-    assert steps[:5] == pytest.approx([1.0] * 5)
+    # The first are due after a second, and missed a quarter of a second later.
+    assert steps[:3] == pytest.approx([ASSUMED] * 3)
+    assert steps[3] < 0.5
     assert steps == sorted(steps, reverse=True)
     assert steps[-1] == pytest.approx(0.1)
 
@@ -203,7 +206,7 @@ async def test_a_schedule_that_is_much_longer_than_the_line_is_drawn_back(worker
     """Clients that try all the time, and none of whom keeps its place, are followed by one that comes alone."""
     a = await with_tokens(worker, clock, limit=10_000)
     reply = await a.say(wanted=1000)
-    assert 1000 * reply.offer.step > 100
+    assert 1000 * reply.offer.step > 90
     for _ in range(40):
         clock.now += 0.5
         await a.say(wanted=50)
@@ -317,7 +320,7 @@ async def test_the_share_begins_anew_when_the_line_has_ended(worker, clock):
     for _ in range(10):
         reply = await a.say(wanted=100)
         clock.now += 0.5
-    assert reply.offer.step == pytest.approx(0.1 / (0.97 * 50))
+    assert reply.offer.step == pytest.approx(0.1 / (SCHEDULED * PROBING))
     clock.now += 120.0
     reply = await a.say(wanted=1)
-    assert reply.offer.step == pytest.approx(1 / (0.97 * 50))
+    assert reply.offer.step == pytest.approx(ASSUMED / (SCHEDULED * PROBING))

@@ -41,6 +41,21 @@ def test_clients_with_tickets_are_back_as_fast_as_the_rate_allows(come, hint, ha
     assert herd.correlation() > 0.99
 
 
+@pytest.mark.parametrize(("hint", "late"), [(600, 0.02), (600, 1.0), (60, 0.02), (60, 1.0)])
+def test_clients_with_tickets_lose_nothing_to_those_that_hammer_and_waste_nothing(come, hint, late):
+    """Also where they come up to a second after their time."""
+    herd = come({HINT: hint, HAMMER: 1200 - hint}, rate=RATE, late=late)
+    assert herd.last_of(HINT) <= herd.last_of(HAMMER) + 0.3 + late / 2
+    assert herd.last_of(HAMMER) <= 1.1 * ideal(1200)
+    assert herd.attempts[HINT] / hint <= 2.2
+
+
+def test_clients_that_come_into_a_hammering_herd_and_keep_their_tickets_are_not_sent_behind_it(come):
+    herd = come({HINT: 300, HAMMER: 1000}, rate=RATE, over=8.0)
+    assert herd.last_of(HINT) <= 20.0
+    assert herd.last_of(HAMMER) <= 1.15 * ideal(1300)
+
+
 def test_in_a_full_pool_clients_with_tickets_are_not_later_than_those_that_hammer(come):
     herd = come({HINT: 300, HAMMER: 300}, limit=200, stay=3.0)
     assert herd.last_of(HINT) <= min(1.5 * 6.0, herd.last_of(HAMMER))
@@ -58,6 +73,13 @@ def test_clients_that_keep_to_the_hint_without_tickets_are_back_as_fast(come):
     assert herd.attempts[TICKETLESS] / 1200 <= 2.5
 
 
+def forget(promises, now):
+    """Learn nothing from the buckets whose grace is over."""
+    for bucket in [each for each in promises.promised if 0.5 * each < now / 1000 - 2]:
+        del promises.promised[bucket]
+        promises.shown.pop(bucket, None)
+
+
 def test_it_is_noticed_when_nothing_is_kept(come, monkeypatch):
     monkeypatch.setattr(Line, "expected", lambda line, now: 0.0)
     herd = come({HINT: 300, HAMMER: 300}, limit=200, stay=3.0)
@@ -66,5 +88,5 @@ def test_it_is_noticed_when_nothing_is_kept(come, monkeypatch):
 
 def test_the_schedule_of_a_herd_that_shows_few_tickets_is_overbooked(come, monkeypatch):
     assert come({HINT: 60, HAMMER: 1140}, rate=RATE).last_of(HAMMER) <= 1.15 * ideal(1200)
-    monkeypatch.setattr(Promises, "share", 1.0)
+    monkeypatch.setattr(Promises, "learn", forget)
     assert come({HINT: 60, HAMMER: 1140}, rate=RATE).last_of(HAMMER) > 1.15 * ideal(1200)

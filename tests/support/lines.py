@@ -21,11 +21,15 @@ class MixedHerd:
     """``clients`` by their kind, that come in the first fifth of a second to a pool of ``ledger``.
 
     Those that keep to the hint come in the first ``over`` seconds.
-    ``never``: the chance that a client with a ticket does not return. A slot is held for ``stay`` seconds.
+    ``never``: the chance that a client with a ticket does not return. A slot is held for ``stay`` seconds. Those that
+    keep to the hint come up to ``late`` seconds after their time.
     """
 
-    def __init__(self, ledger, clock, clients, *, rate=None, limit=10**6, stay=1e9, never=0.0, over=0.2, seed=1):
+    def __init__(
+        self, ledger, clock, clients, *, rate=None, limit=10**6, stay=1e9, never=0.0, over=0.2, late=0.02, seed=1
+    ):
         self.ledger, self.clock, self.rng, self.never, self.stay = ledger, clock, random.Random(seed), never, stay
+        self.late = late
         self.terms = Terms(rate, int(rate or 1), 0.0)
         self.began, self.numbers = clock.now, iter(range(10**9))
         self.reports = [
@@ -117,7 +121,7 @@ class MixedHerd:
         elif kind == HINT and self.rng.random() < self.never:
             self.gone += 1
         else:
-            self.come(kind, self.now + self.last + self.rng.random() * 0.02, ticket if kind == HINT else None)
+            self.come(kind, self.now + self.last + self.rng.random() * self.late, ticket if kind == HINT else None)
 
     def admit(self, worker, kind, ticket):
         self.back.setdefault(kind, []).append(self.now)

@@ -10,7 +10,8 @@ local line = {
 }
 
 function line.none()
-  return {promised = {}, shown = {}, sum_promised = const.LINE.prior, sum_shown = const.LINE.prior}
+  local prior, assumed = const.LINE.prior, const.LINE.assumed
+  return {promised = {}, shown = {}, sum_promised = prior, sum_shown = assumed * prior, share = assumed}
 end
 
 -- `near` is the first wide bucket that is not near.
@@ -93,14 +94,9 @@ function line.text()
   return table.concat(parts, '|')
 end
 
--- The share of tickets that was lately shown in time.
-function line.share(kind)
-  return kind.sum_shown / kind.sum_promised
-end
-
 -- By what the schedule's steps are multiplied.
 function line.overbooked()
-  return math.max(const.LINE.least, line.share(line.first))
+  return math.max(const.LINE.least, line.first.share)
 end
 
 -- Tickets that are expected from now on.
@@ -112,22 +108,28 @@ function line.ahead()
     end
   end
   for _, number in pairs(line.wide) do sums[3] = sums[3] + number end
-  local share = line.share(line.first)
-  return share * sums[1] + line.share(line.again) * sums[2] + share * sums[3]
+  local share = line.first.share
+  return share * sums[1] + line.again.share * sums[2] + share * sums[3]
 end
 
--- Learn from the buckets whose grace is over.
+-- Learn the share from what was due a little before, and forget the buckets whose grace is over.
 function line.learn(kind)
-  local over, first = {}, math.floor((clock.now - line.GRACE) / line.WIDTH)
+  local due, known, fading = {}, clock.now - const.LINE.soon, const.LINE.fading
   for bucket in pairs(kind.promised) do
-    if bucket < first then over[#over + 1] = bucket end
+    if bucket * line.WIDTH < known then due[#due + 1] = bucket end
   end
-  table.sort(over)
-  for _, bucket in ipairs(over) do
-    kind.sum_promised = const.LINE.fading * kind.sum_promised + kind.promised[bucket]
-    kind.sum_shown = const.LINE.fading * kind.sum_shown + (kind.shown[bucket] or 0)
-    kind.promised[bucket], kind.shown[bucket] = nil, nil
+  table.sort(due)
+  local promised, shown, over = kind.sum_promised, kind.sum_shown, math.floor((clock.now - line.GRACE) / line.WIDTH)
+  for _, bucket in ipairs(due) do
+    local number = kind.promised[bucket] * math.min(1, (known - bucket * line.WIDTH) / line.WIDTH)
+    promised = fading * promised + number
+    shown = fading * shown + math.min(number, kind.shown[bucket] or 0)
+    if bucket < over then
+      kind.sum_promised, kind.sum_shown = promised, shown
+      kind.promised[bucket], kind.shown[bucket] = nil, nil
+    end
   end
+  kind.share = shown / promised
 end
 
 function line.advance()
@@ -210,7 +212,7 @@ end
 
 -- Tickets of a kind that are expected between two times, and have not been shown.
 function line.expected_of(kind, begins, ends)
-  local sum, share = 0, line.share(kind)
+  local sum, share = 0, kind.share
   for bucket = math.floor(begins / line.WIDTH), math.floor(ends / line.WIDTH) do
     local promised, starts = kind.promised[bucket], bucket * line.WIDTH
     if promised then
@@ -232,7 +234,7 @@ function line.allow(free, due, others)
   local first = math.min(others, free, math.floor(line.credit + const.ROUNDING))
   local tickets = math.min(due, free - first)
   local rest = free - first - tickets
-  local kept = math.ceil(line.expected() - const.ROUNDING)
+  local kept = math.floor(line.expected() + 0.5)
   local unclaimed = math.min(rest, line.left, line.left_before)
   local least = math.floor(const.LINE.least * (free + line.given) + const.ROUNDING) - line.given - first
   return tickets, first + math.max(0, math.min(others - first, rest, math.max(rest - kept, least, unclaimed)))

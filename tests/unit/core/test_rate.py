@@ -7,10 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from channels_admission.core.counters import Reason
+from channels_admission.core.line import ASSUMED
 from channels_admission.core.protocol import Offer, Terms
 from channels_admission.core.rate import (
     MOST_SPEED,
     PROBING,
+    SCHEDULED,
     Bucket,
     Drought,
     Pace,
@@ -22,6 +24,11 @@ from channels_admission.core.rate import (
 
 SECONDS = st.floats(0, 10_000)
 TERMS = Terms(rate=10.0, burst=5, retry_after=(1.0, 60.0))
+
+
+def step_of(speed: float) -> float:
+    """From one retry time to the next, while nothing is known of the tickets for them."""
+    return ASSUMED / (SCHEDULED * speed)
 
 
 @pytest.mark.parametrize(
@@ -108,7 +115,7 @@ def long_full():
 def test_retry_times_follow_one_another_a_little_slower_than_admissions_could():
     pace = Pace(0.0, TERMS)
     offer = pace.offer(0.0, TERMS, 10, 0, Situation())
-    step = 1 / (0.97 * 10)
+    step = step_of(10)
     assert offer == Offer(1.0, pytest.approx(step), 0.0)
     later = pace.offer(0.5, TERMS, 10, 3, Situation())
     assert (later.first, later.elapsed) == (pytest.approx(1.0 + 13 * step), 0.5)
@@ -149,7 +156,7 @@ def test_the_schedule_goes_by_the_lowest_speed_that_is_known(rate, why, entrance
     pace.offer(0.0, terms, 1, 0, FULL)
     pace.measure(62.0, round(62 * outflow), every=1.0)
     offer = pace.offer(62.0, terms, 5, 0, Situation(why, workers=2, speed=entrances))
-    assert offer.step == pytest.approx(1 / (0.97 * speed))
+    assert offer.step == pytest.approx(step_of(speed))
 
 
 def test_the_outflow_is_a_mean_of_heartbeats_and_what_the_present_one_has_seen_counts_at_once():
@@ -158,7 +165,7 @@ def test_the_outflow_is_a_mean_of_heartbeats_and_what_the_present_one_has_seen_c
     pace.measure(60.0, 0, every=1.0)
     for clock, released in ((61.0, 8), (61.5, 20), (62.0, 20), (62.5, 20)):
         pace.measure(clock, released, every=1.0)
-        steps.append(1 / (0.97 * pace.offer(clock, terms, 1, 0, FULL).step))
+        steps.append(step_of(pace.offer(clock, terms, 1, 0, FULL).step))
     assert steps == pytest.approx([8, 12, 10, 10])
 
 
@@ -169,23 +176,23 @@ def test_a_pool_that_has_been_full_for_some_time_promises_no_later_one_as_far_as
     pace.measure(full_for, 1, every=1.0)
     offer = pace.offer(full_for, terms, 90, 10, FULL)
     last = offer.first + 90 * offer.step
-    assert last - full_for == pytest.approx(max(full_for, 1.0 + 1 / (0.97 * PROBING) * 101), rel=0.25)
+    assert last - full_for == pytest.approx(max(full_for, 1.0 + 101 * step_of(PROBING)), rel=0.25)
 
 
 def test_promises_of_a_full_pool_do_not_hold_up_those_who_come_when_it_has_room(long_full):
     assert long_full.offer(63.0, TERMS, 50, 0, FULL).first == pytest.approx(63.0 + 31.5)
-    last = 63.0 + 31.5 + 50 * 62 / 0.97
+    last = 63.0 + 31.5 + 50 * step_of(1 / 62)
     assert long_full.offer(64.0, TERMS, 1, 0, FULL).first == pytest.approx(last)
     assert long_full.offer(64.5, TERMS, 0, 1, Situation(is_open=False)).first > last
     long_full.admit(1, 65.0, TERMS, empty=False)
     assert long_full.offer(65.0, TERMS, 100, 0, Situation(Reason.RATE)).first == 66.0
-    assert long_full.offer(65.0, TERMS, 1, 0, Situation(Reason.RATE)).first == pytest.approx(66.0 + 100 / (0.97 * 10))
+    assert long_full.offer(65.0, TERMS, 1, 0, Situation(Reason.RATE)).first == pytest.approx(66.0 + 100 * step_of(10))
 
 
 def test_promises_of_a_full_pool_end_as_well_where_a_worker_alone_refuses_and_the_pool_has_room(long_full):
     long_full.offer(63.0, TERMS, 50, 0, FULL)
     long_full.admit(1, 64.0, TERMS, empty=False)
-    assert long_full.offer(64.0, TERMS, 0, 1, Situation()).first == pytest.approx(65.0 + 1 / (0.97 * 10))
+    assert long_full.offer(64.0, TERMS, 0, 1, Situation()).first == pytest.approx(65.0 + step_of(10))
 
 
 def test_retry_times_move_away_with_the_length_of_a_drought():

@@ -7,6 +7,8 @@ from itertools import pairwise
 import pytest
 
 from channels_admission.core.counters import Reason
+from channels_admission.core.line import ASSUMED
+from channels_admission.core.rate import SCHEDULED
 from channels_admission.exceptions import LedgerUnavailable
 from channels_admission.ledger import open_ledger
 from channels_admission.limiter.limiter import Slot
@@ -91,7 +93,7 @@ async def test_every_refused_client_gets_a_moment_of_its_own(opened):
     async with opened(2) as limiters:
         verdicts = await asyncio.gather(*(arrive(limiter, 60) for limiter in limiters))
         moments = sorted(verdict.retry_after for each in verdicts for verdict in refused(each))
-        step = 1 / (0.97 * RATE)
+        step = ASSUMED / (SCHEDULED * RATE)
         assert len(moments) == 120 - BURST
         assert moments[0] == pytest.approx(1.0, abs=0.1)
         assert moments[-1] == pytest.approx(1.0 + (120 - BURST - 1) * step, abs=0.1)
