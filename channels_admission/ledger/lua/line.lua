@@ -27,17 +27,16 @@ end
 -- Buckets from `first` on, each with what was promised and shown.
 function line.parse_near(kind, first, text)
   local bucket = first
-  for part in string.gmatch(text, '([^,]*),') do
-    local promised, shown = string.match(part, '^(%d+):(%d+)$')
-    if promised then kind.promised[bucket], kind.shown[bucket] = codec.digits(promised), codec.digits(shown) end
+  for promised, shown in string.gmatch(text, '(%d*):?(%d*),') do
+    if shown ~= '' then kind.promised[bucket], kind.shown[bucket] = codec.digits(promised), codec.digits(shown) end
     bucket = bucket + 1
   end
 end
 
 function line.parse_wide(first, text)
   local bucket = first
-  for part in string.gmatch(text, '([^,]*),') do
-    line.wide[bucket] = codec.number(part)
+  for part in string.gmatch(text, '(%d*),') do
+    if part ~= '' then line.wide[bucket] = codec.digits(part) end
     bucket = bucket + 1
   end
 end
@@ -63,7 +62,7 @@ function line.near_text(kind, first, last)
   local parts = {}
   for bucket = first, last do
     local promised = kind.promised[bucket]
-    parts[#parts + 1] = promised and codec.whole(promised) .. ':' .. codec.whole(kind.shown[bucket] or 0) .. ',' or ','
+    parts[bucket - first + 1] = promised and string.format('%.0f:%.0f,', promised, kind.shown[bucket] or 0) or ','
   end
   return table.concat(parts)
 end
