@@ -22,7 +22,7 @@ from redis.asyncio import Redis as Operator
 from channels_admission.conf import Settings
 
 from demo.servers import Redis, Workers
-from support.clients import Client, Crowd, enter_many, leave_all, look, shows
+from support.clients import Client, Crowd, enter_many, keeps_no_slot, leave_all, look, shows
 from support.proxy import HARD, Proxy
 from support.waiting import eventually
 
@@ -111,9 +111,10 @@ def look_at(admission, redis):
     return lambda stage: admission(**{**stage.keys, "LEDGER": redis.url})
 
 
-@pytest.fixture
-def stage(frozen, look_at):
+@pytest_asyncio.fixture(loop_scope="module")
+async def stage(frozen, look_at):
     look_at(frozen)
+    await eventually(keeps_no_slot, seconds=10)
     return frozen
 
 
@@ -177,6 +178,7 @@ async def test_a_worker_stopped_for_longer_than_its_lease_passes_the_limit_by_wh
         assert await try_one_by_one(stage.origins) == []
         await leave_all([staying.pop() for _ in range(15)])
         await holds(LIMIT - 3)
+        await eventually(keeps_no_slot, seconds=10)
         last = await try_one_by_one(stage.origins)
         assert len(last) == 3
         assert stage.lapses() == lapses + 1
@@ -358,6 +360,7 @@ async def test_a_bad_road_to_redis(stage, sharing, look_at, figures, road_fault)
     freezing = look_at(stage)
     web = stage.origins[:2]
     lapses = stage.lapses() + sharing.lapses()
+    await eventually(lambda: keeps_no_slot(lending), seconds=10)
     at_home = await enter_many(RESIDENTS, web) + await enter_many(RESIDENTS, sharing.origins)
     try:
         assert all(client.is_open for client in at_home)

@@ -357,9 +357,8 @@ async def admitted(origin: str) -> Client:
     client = await Client.enter(origin)
     while not client.is_open:
         await client.leave()
-        told = dict(part.partition("=")[::2] for part in client.reason.split("; "))
-        await asyncio.sleep(float(told.get("retry-after", 0.1)))
-        client = await Client.enter(origin, additional_headers={"Admission-Ticket": told.get("ticket", "")})
+        await asyncio.sleep(client.hint)
+        client = await Client.enter(origin, additional_headers=client.headers)
     return client
 
 

@@ -13,6 +13,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from channels_admission import conf
+from channels_admission.client import Ending, RetryPolicy
 from channels_admission.conf import Settings
 from channels_admission.status import snapshot
 from channels_admission.status.snapshot import PoolSnapshot
@@ -20,6 +21,9 @@ from channels_admission.status.snapshot import PoolSnapshot
 from demo.consumers import PID
 
 PATIENCE = 30.0
+POLICY = RetryPolicy()
+LONGEST_WAIT = 1.5
+"""The most seconds for which a client of a crowd waits after a refusal."""
 
 
 @dataclass
@@ -52,6 +56,17 @@ class Client:
     def is_open(self) -> bool:
         return self.pid is not None and self.socket.close_code is None
 
+    @property
+    def headers(self) -> dict[str, str]:
+        """Those that hand back the ticket of the refusal, if there is one."""
+        ticket = Ending(reason=self.reason).ticket
+        return {"Admission-Ticket": ticket} if ticket else {}
+
+    @property
+    def hint(self) -> float:
+        """Seconds that the refusal tells the client to wait."""
+        return POLICY.hint(self.reason) or 0.0
+
     async def leave(self) -> None:
         await self.socket.close()
 
@@ -68,8 +83,9 @@ async def leave_all(clients: list[Client]) -> None:
 class Crowd:
     """``count`` clients that come, stay for a moment and leave, over and over, while the ``async with`` lasts.
 
-    A client counts as open once it knows that it was let in, and no longer when it begins to leave: ``open_now`` is
-    never above the truth.
+    After a refusal they come again as they are told, but within :data:`LONGEST_WAIT`, and with their tickets. A client
+    counts as open once it knows that it was let in, and no longer when it begins to leave: ``open_now`` is never above
+    the truth.
     """
 
     def __init__(self, count: int, origins: list[str], seed: int = 1013) -> None:
@@ -109,15 +125,17 @@ class Crowd:
 
     async def _live(self, origin: str) -> None:
         await asyncio.sleep(self._rng.uniform(0, 0.2))
+        headers: dict[str, str] = {}
         while not self._leaving:
             before = self._stood_still
-            client = await Client.enter(origin)
+            client = await Client.enter(origin, additional_headers=headers)
             self.slowest = max(self.slowest, client.seconds - (self._stood_still - before))
             self.codes[client.code] += 1
             if client.is_open:
                 await self._stay_a_moment()
             await client.leave()
-            await asyncio.sleep(self._rng.uniform(0.05, 0.2))
+            headers = client.headers
+            await asyncio.sleep(min(client.hint, LONGEST_WAIT) or self._rng.uniform(0.05, 0.2))
             await self._going.wait()
 
     async def _watch_the_machine(self) -> None:
@@ -142,12 +160,16 @@ async def look(pool: str = "default", settings: Settings | None = None) -> PoolS
     return next(each for each in seen.pools if each.name == pool)
 
 
+async def keeps_no_slot(settings: Settings | None = None) -> bool:
+    """Whether no slot of the default pool is kept for refused clients, in a ledger of one Redis."""
+    settings = settings or conf.current()
+    async with redis.asyncio.from_url(settings.ledger.host["address"]) as ledger:
+        return not await ledger.hget(f"{settings.prefix}:{{default}}:counts", "#line")
+
+
 async def keeps_nothing() -> bool:
     """No slot is held, and none is kept for clients that were refused before and have not come again."""
-    settings = conf.current()
-    async with redis.asyncio.from_url(settings.ledger.host["address"]) as ledger:
-        line = await ledger.hget(f"{settings.prefix}:{{default}}:counts", "#line")
-    return not line and await shows(lambda pool: pool.held == 0)
+    return await keeps_no_slot() and await shows(lambda pool: pool.held == 0)
 
 
 async def shows(condition: Callable[[PoolSnapshot], bool], pool: str = "default") -> bool:
