@@ -18,11 +18,15 @@ BURN = float(os.environ.get("TESTPROJECT_BURN", "0.01"))
 """Seconds of CPU time that the ``connect()`` of a heavy consumer costs."""
 ADDRESS = "address"
 """A client's question for the address that the server sees."""
+HANDSHAKE = "handshake"
+"""A client's question for what the application sees of its request."""
 
 
 def answer(text: str, scope: dict[str, Any]) -> str:
     if text == ADDRESS:
         return str((scope.get("client") or ["unknown"])[0])
+    if text == HANDSHAKE:
+        return repr({name: scope.get(name) for name in ("raw_path", "query_string", "headers", "extensions")})
     return str(os.getpid()) if text == PID else text
 
 

@@ -6,9 +6,11 @@ The seconds are measured by ``python -m benchmarks``; here stands what they are 
 import asyncio
 import contextvars
 import gc
+import os
 import statistics
 import sys
 import tracemalloc
+from base64 import urlsafe_b64encode
 from collections import Counter
 from contextlib import asynccontextmanager, contextmanager
 from itertools import count
@@ -19,8 +21,10 @@ from channels.consumer import AsyncConsumer
 from channels.exceptions import StopConsumer
 
 import channels_admission
+from channels_admission.conf import ticket_secrets
 from channels_admission.consumers import AdmissionMixin
 from channels_admission.core.counters import Reason
+from channels_admission.core.tickets import Signer, Ticket
 from channels_admission.ledger.memory import MemoryLedger
 from channels_admission.limiter import registry
 from channels_admission.limiter.connections.connection import Connection
@@ -198,6 +202,32 @@ async def test_a_refusal_takes_few_calls_and_none_of_the_application(admission, 
             await serve(application, socket)
         assert socket.sent == 2
         assert calls.total() <= REFUSAL, calls
+
+
+async def test_forged_tickets_make_no_call(admission, ledgers):
+    async def never(scope, receive, send):
+        raise AssertionError("the application ran")
+
+    async with at_rest(admission, ledgers, MAX_CONNECTIONS=0) as (limiter, reports):
+        application = AdmissionMiddleware(never)
+        limiter.decisions._shortage._until[0] = float("inf"), "full"
+        for number, text in enumerate(forged(9_999, limiter.places.clock.time())):
+            socket = Socket(CONNECT)
+            query, headers = f"admission_ticket={text}".encode(), [(b"admission-ticket", text.encode())]
+            shown = {"query_string": query} if number % 2 else {"headers": headers}
+            await application({**SCOPE, **shown}, socket.receive, socket.send)
+            assert socket.sent == 2
+        assert reports == []
+        counters = limiter.state.counters
+        assert (counters["full"], counters["redeemed"], counters["missed"]) == (9_999, 0, 0)
+
+
+def forged(number: int, now: float):
+    """Texts that look like tickets that are due: of another pool, by another secret, and at random."""
+    signers = [Signer("another", ticket_secrets()), Signer("default", [b"another"])]
+    for each in range(0, number, 3):
+        ticket = Ticket(now, now, each)
+        yield from [*(signer.write(ticket) for signer in signers), urlsafe_b64encode(os.urandom(18)).decode()]
 
 
 async def test_a_message_takes_two_calls(admission, ledgers):

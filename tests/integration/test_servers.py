@@ -13,6 +13,7 @@ from websockets.exceptions import InvalidStatus
 
 from channels_admission.core.line import GRACE, WIDTH
 
+from demo.consumers import HANDSHAKE
 from demo.servers import Redis, Workers
 from support.clients import Client, Crowd, enter_many, leave_all, look, shows
 from support.servers import SERVERS
@@ -21,6 +22,8 @@ from support.waiting import eventually
 LIMIT = 50
 HEARTBEAT = 0.5
 TERMS = {"HEARTBEAT": HEARTBEAT, "LEASE": 5}
+FORGED = "Forged_ticket-0123456789"
+"""A ticket by its letters."""
 fault = pytest.mark.fault
 
 
@@ -47,7 +50,9 @@ def workers(admission, prefix, redis_server):
 async def test_exactly_the_limit_is_admitted_and_every_other_told_1013(workers, server, path):
     count = 400 if path == "/ws/echo/" else 80
     with workers(server) as running:
-        clients = await enter_many(count, running.origins, path=path)
+        # A forged ticket, in both places, gets nothing.
+        query, headers = f"?room=1&admission_ticket={FORGED}&next=%2F", {"Admission-Ticket": FORGED}
+        clients = await enter_many(count, running.origins, path=path + query, additional_headers=headers)
         admitted = [client for client in clients if client.is_open]
         refused = [client for client in clients if not client.is_open]
         assert len(admitted) == LIMIT
@@ -60,8 +65,19 @@ async def test_exactly_the_limit_is_admitted_and_every_other_told_1013(workers, 
         assert pool.refused == {"full": count - LIMIT}
         assert {worker.server for worker in pool.workers} == {SERVERS[server][0]}
         assert {worker.pid: worker.held for worker in pool.workers if worker.held} == _by_pid(admitted)
+        assert pool.redeemed == 0
+        seen = await handshake_of(admitted[0])
+        assert "b'room=1&next=%2F'" in seen
+        assert FORGED not in seen
+        assert "admission" not in seen.lower()
         await leave_all(clients)
         await eventually(lambda: shows(lambda pool: pool.held == 0))
+
+
+async def handshake_of(client: Client) -> str:
+    """What the application sees of its request."""
+    await client.socket.send(HANDSHAKE)
+    return await client.socket.recv()
 
 
 def _by_pid(clients):

@@ -1,4 +1,4 @@
-"""Tickets with real servers: one is good once for all workers, and forged ones take no place."""
+"""Tickets with real servers: one is good once for all workers, forged ones take no place, and none is logged."""
 
 import asyncio
 import re
@@ -53,3 +53,17 @@ async def test_forged_tickets_take_no_place(workers):
     assert {client.code for client in clients} == {1013}
     assert (await look()).redeemed == 0
     await leave_all(inside)
+
+
+@pytest.mark.parametrize("args", [[], ["--ws", "wsproto"]], ids=["websockets", "wsproto"])
+async def test_the_access_log_of_uvicorn_has_no_ticket(admission, prefix, redis_server, args):
+    keys = {"MAX_CONNECTIONS": 1, "LEDGER": redis_server.url, "PREFIX": prefix}
+    path, options = f"{show('A' * 24)}&room=1", {"redis_url": redis_server.url, "settings": keys, "args": args}
+    with Workers("uvicorn", 1, application="project.plain:application", **options) as running:
+        inside, refused = [await Client.enter(running.origin, path) for _ in range(2)]
+        again = await Client.enter(running.origin, show(TICKET.search(refused.reason)[1]))
+        assert [client.code for client in (inside, refused, again)] == [None, 1013, 1013]
+        lines = re.findall(r'"WebSocket (\S+)" \[accepted\]', running.log())
+        assert lines == ["/ws/echo/?room=1", "/ws/echo/?room=1", "/ws/echo/"]
+        assert "ticket" not in running.log()
+        await inside.leave()

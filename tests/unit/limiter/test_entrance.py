@@ -195,15 +195,22 @@ def test_those_with_due_tickets_go_in_first_by_their_places_and_one_of_ten_witho
 
 def test_an_entrance_that_is_full_sends_away_the_last_without_a_due_ticket(herd):
     async def test(herd):
-        others = [asyncio.ensure_future(herd.come(f"other {number}")) for number in range(400)]
-        await asyncio.sleep(1.5)
-        late = [asyncio.ensure_future(herd.come("late")) for _ in range(50)]
-        placed = asyncio.ensure_future(herd.come("placed", ticket=herd.ticket(1)))
-        verdicts = await asyncio.gather(*late)
-        assert sum(isinstance(verdict, Refusal) for verdict in verdicts) > 30
-        assert not isinstance(await placed, Refusal)
-        await asyncio.gather(*others)
+        entrance = herd.limiter.entrance
+        others = [asyncio.ensure_future(herd.come(f"other {number}")) for number in range(250)]
+        await eventually(lambda: entrance.waiting > 200)
+        holders = [asyncio.ensure_future(herd.come(number, ticket=herd.ticket(number))) for number in range(150)]
+        await eventually(lambda: herd.refused)
+        assert entrance.waiting == pytest.approx(entrance.speed * WAIT * (1 + LAST), abs=START)
+        away = [each.done() and isinstance(each.result(), Refusal) for each in others]
+        assert away == sorted(away)
+        assert sum(away) == len(herd.refused) > START
+        late = [asyncio.ensure_future(entrance.wait(herd.limiter, is_exempt=False)) for _ in range(50)]
+        await asyncio.sleep(0)
+        assert await entrance.wait(herd.limiter, is_exempt=False) == Reason.ENTRANCE
+        assert await entrance.wait(herd.limiter, is_exempt=False, place=0.0) is None
         assert {refusal.reason for refusal in herd.refused} == {Reason.ENTRANCE}
+        assert [each for each in await asyncio.gather(*holders) if isinstance(each, Refusal)] == []
+        await asyncio.gather(*others, *late)
 
     herd(test, burn)
 
