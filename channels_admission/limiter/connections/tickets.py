@@ -34,7 +34,9 @@ def take(scope: Scope) -> str:
         if name == FIELD:
             found.append(value)
             scope["headers"] = [each for each in headers if each[0] != FIELD]
-    text = found[0].decode("latin-1") if found else ""
+    if not found:
+        return ""
+    text = found[0].decode("latin-1")
     return text if WRITTEN.fullmatch(text) else ""
 
 
