@@ -53,8 +53,9 @@ def until(browser, expression: str) -> None:
 @pytest.mark.parametrize(("refuse_with", "code"), [("close", 1013), ("http", 1006)])
 def test_the_admitted_live_on_and_the_refused_are_told(browser, certificate, redis_server, prefix, refuse_with, code):
     keys = {
-        "LEDGER": redis_server.url, "PREFIX": prefix, "MAX_CONNECTIONS": LIMIT, "REFUSE_WITH": refuse_with,
-        "PRESSURE": {"lag": None},
+        "LEDGER": redis_server.url, "PREFIX": prefix, "REFUSE_WITH": refuse_with, "PRESSURE": {"lag": None},
+        # A full pool would keep slots for the refused clients of the page before.
+        "QUOTAS": [{"key": "address", "max": LIMIT}],
     }  # fmt: skip
     with Workers("hypercorn", 1, redis_url=redis_server.url, settings=keys, args=certificate) as running:
         for _ in range(LOADS):

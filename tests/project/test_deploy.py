@@ -24,7 +24,7 @@ from channels_admission.conf.sizing import HEADROOM, part
 from channels_admission.status.diagnostics.deploy import READ_TIMEOUT, advise, limits_conf, systemd
 
 from demo.consumers import ADDRESS
-from support.clients import Client, enter_many, keeps_nothing, leave_all, look, shows
+from support.clients import Client, admitted, enter_many, keeps_nothing, leave_all, look, shows
 from support.deployment import (
     BALANCERS,
     DEPLOY,
@@ -350,16 +350,6 @@ async def test_a_host_that_drains_is_sent_nobody_while_the_others_are(running: S
         assert not any(haproxy.is_down(backend) for backend in running.backends if backend not in theirs)
         await asyncio.to_thread(call_command, "ws_drain", host=host, cancel=True, stdout=io.StringIO())
         await eventually(lambda: not any(map(haproxy.is_down, theirs)))
-
-
-async def admitted(origin: str) -> Client:
-    """A client that is let in, perhaps not at once: slots are kept for refused clients of an earlier test."""
-    client = await Client.enter(origin)
-    while not client.is_open:
-        await client.leave()
-        await asyncio.sleep(client.hint)
-        client = await Client.enter(origin, additional_headers=client.headers)
-    return client
 
 
 async def sends_nobody_to(backend: Backend, balancer: Nginx | Haproxy) -> bool:

@@ -23,7 +23,7 @@ from demo.consumers import PID
 PATIENCE = 30.0
 POLICY = RetryPolicy()
 LONGEST_WAIT = 1.5
-"""The most seconds for which a client of a crowd waits after a refusal."""
+"""The most seconds for which a client waits after a refusal that comes again with its ticket."""
 
 
 @dataclass
@@ -74,6 +74,22 @@ class Client:
 async def enter_many(count: int, origins: list[str], **options) -> list[Client]:
     """``count`` clients at once, dealt out over ``origins``."""
     return await asyncio.gather(*(Client.enter(origins[number % len(origins)], **options) for number in range(count)))
+
+
+async def admitted(origin: str) -> Client:
+    """A client that is let in, perhaps not at once: slots are kept for refused clients of an earlier test."""
+    client = await Client.enter(origin)
+    async with asyncio.timeout(PATIENCE):
+        while not client.is_open:
+            await client.leave()
+            await asyncio.sleep(min(client.hint, LONGEST_WAIT))
+            client = await Client.enter(origin, additional_headers=client.headers)
+    return client
+
+
+async def all_admitted(count: int, origins: list[str]) -> list[Client]:
+    """``count`` of them at once, dealt out over ``origins``."""
+    return await asyncio.gather(*(admitted(origins[number % len(origins)]) for number in range(count)))
 
 
 async def leave_all(clients: list[Client]) -> None:
@@ -160,16 +176,12 @@ async def look(pool: str = "default", settings: Settings | None = None) -> PoolS
     return next(each for each in seen.pools if each.name == pool)
 
 
-async def keeps_no_slot(settings: Settings | None = None) -> bool:
-    """Whether no slot of the default pool is kept for refused clients, in a ledger of one Redis."""
-    settings = settings or conf.current()
-    async with redis.asyncio.from_url(settings.ledger.host["address"]) as ledger:
-        return not await ledger.hget(f"{settings.prefix}:{{default}}:counts", "#line")
-
-
 async def keeps_nothing() -> bool:
     """No slot is held, and none is kept for clients that were refused before and have not come again."""
-    return await keeps_no_slot() and await shows(lambda pool: pool.held == 0)
+    settings = conf.current()
+    async with redis.asyncio.from_url(settings.ledger.host["address"]) as ledger:
+        line = await ledger.hget(f"{settings.prefix}:{{default}}:counts", "#line")
+    return not line and await shows(lambda pool: pool.held == 0)
 
 
 async def shows(condition: Callable[[PoolSnapshot], bool], pool: str = "default") -> bool:

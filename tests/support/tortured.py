@@ -145,5 +145,5 @@ async def serve(cells: Cells, number: int, rng: random.Random) -> None:
 if __name__ == "__main__":
     place, number, seed, keys = sys.argv[1:]
     logging.basicConfig(level=logging.WARNING)
-    django_settings.configure(CHANNELS_ADMISSION=json.loads(keys))
+    django_settings.configure(CHANNELS_ADMISSION=json.loads(keys), SECRET_KEY="torture")
     asyncio.run(serve(Cells(Path(place)), int(number), random.Random(f"{seed} {number}")))
