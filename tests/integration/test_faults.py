@@ -259,7 +259,7 @@ async def settle(crowd: Crowd, settings: Settings | None = None, residents: int 
 async def test_twenty_flushes_under_load(stage, figures):
     rng = random.Random(20)
     async with Crowd(80, stage.origins) as crowd, Operator.from_url(stage.redis.url) as operator:
-        await eventually(lambda: crowd.open_now > 0.8 * LIMIT)
+        await eventually(lambda: crowd.open_now > 0.8 * LIMIT, seconds=20)
         for _ in range(20):
             await operator.flushall()
             await asyncio.sleep(rng.uniform(0, 3 * HEARTBEAT))  # while the ledger still settles, and after
@@ -291,7 +291,7 @@ TEARS = {"leases": forget_leases, "counts": forget_counts, "total": forget_total
 async def test_torn_data_under_load(stage, figures):
     key, slowest = f"{stage.keys['PREFIX']}:{{default}}", 0.0
     async with Crowd(80, stage.origins) as crowd, Operator.from_url(stage.redis.url) as operator:
-        await eventually(lambda: crowd.open_now > 0.8 * LIMIT)
+        await eventually(lambda: crowd.open_now > 0.8 * LIMIT, seconds=20)
         for tear in TEARS.values():
             await tear(operator, key)
             slowest = max(slowest, await settle(crowd))
@@ -361,7 +361,7 @@ async def test_a_bad_road_to_redis(stage, sharing, look_at, figures, road_fault)
     try:
         await asyncio.sleep(2 * HEARTBEAT)  # so that all workers have seen the room
         async with Crowd(24, web) as frozen, Crowd(24, sharing.origins) as shared:
-            await asyncio.sleep(0.5)
+            await eventually(lambda: min(frozen.most, shared.most) == LIMIT - RESIDENTS, seconds=20)
             await road_fault(stage.proxy)
             equal = await asyncio.gather(settle(frozen, freezing, RESIDENTS), settle(shared, lending, RESIDENTS))
     finally:
