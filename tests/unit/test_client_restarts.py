@@ -69,7 +69,7 @@ async def test_what_passes_for_a_client_that_has_been_up(name):
     assert all(isinstance(wait.ending.error, Exception) for wait in watch.waits[1:])
 
 
-@pytest.mark.parametrize("name", RESTARTING.keys() - {"a redirect to itself", "a redirect to an unknown name"})
+@pytest.mark.parametrize("name", sorted(RESTARTING.keys() - {"a redirect to itself", "a redirect to an unknown name"}))
 async def test_what_ends_the_iteration_of_a_client_that_has_not_been_up(name):
     answer, _ = RESTARTING[name]
     watch = Watch()
