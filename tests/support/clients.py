@@ -2,7 +2,6 @@
 
 import asyncio
 import random
-import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from channels_admission.status import snapshot
 from channels_admission.status.snapshot import PoolSnapshot
 
 from demo.consumers import PID
+from support.waiting import PatientClock
 
 PATIENCE = 30.0
 POLICY = RetryPolicy()
@@ -107,26 +107,27 @@ class Crowd:
     def __init__(self, count: int, origins: list[str], seed: int = 1013) -> None:
         self.open_now = self.most = 0
         self.slowest = 0.0
-        """Seconds that the slowest verdict took since :meth:`forget`, less those in which this process stood still."""
+        """Seconds that the slowest verdict took since :meth:`forget`, by a :class:`PatientClock`."""
         self.codes: Counter[int | None] = Counter()
         """Verdicts: None for a client that was let in, else the close code."""
         self._count, self._origins, self._rng = count, origins, random.Random(seed)
         self._going = asyncio.Event()
         self._leaving = False
-        self._stood_still = 0.0
+        self._clock = PatientClock()
         self._tasks: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> Self:
         self._going.set()
         origins = (self._origins[number % len(self._origins)] for number in range(self._count))
         self._tasks = [asyncio.ensure_future(self._live(origin)) for origin in origins]
-        self._tasks.append(asyncio.ensure_future(self._watch_the_machine()))
+        await self._clock.__aenter__()
         return self
 
     async def __aexit__(self, *_: object) -> None:
         self._leaving = True
         self._going.set()
         await asyncio.gather(*self._tasks)
+        await self._clock.__aexit__()
 
     def stay(self) -> None:
         """Nobody comes or leaves from now on, but for those on their way."""
@@ -143,9 +144,9 @@ class Crowd:
         await asyncio.sleep(self._rng.uniform(0, 0.2))
         headers: dict[str, str] = {}
         while not self._leaving:
-            before = self._stood_still
+            began = self._clock.time()
             client = await Client.enter(origin, additional_headers=headers)
-            self.slowest = max(self.slowest, client.seconds - (self._stood_still - before))
+            self.slowest = max(self.slowest, self._clock.time() - began)
             self.codes[client.code] += 1
             if client.is_open:
                 await self._stay_a_moment()
@@ -153,12 +154,6 @@ class Crowd:
             headers = client.headers
             await asyncio.sleep(min(client.hint, LONGEST_WAIT) or self._rng.uniform(0.05, 0.2))
             await self._going.wait()
-
-    async def _watch_the_machine(self) -> None:
-        while not self._leaving:
-            due = time.monotonic() + 0.01
-            await asyncio.sleep(0.01)
-            self._stood_still += max(time.monotonic() - due, 0)
 
     async def _stay_a_moment(self) -> None:
         self.open_now += 1

@@ -1,6 +1,40 @@
-"""Waiting for what another task or process does."""
+"""Waiting for what another task or process does, and how long the tests themselves could not run meanwhile."""
 
 import asyncio
+import time
+from typing import Self
+
+TICK = 0.01
+
+
+class PatientClock:
+    """A clock that stops while this process waits for a processor; ``async with`` lets it go.
+
+    So a decision that is timed on a busy machine takes as long as on a quiet one. What the process computes counts.
+    """
+
+    def __init__(self) -> None:
+        self._waited = 0.0
+        self._task: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        self._task = asyncio.create_task(self._watch())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._task is not None:
+            self._task.cancel()
+
+    def time(self) -> float:
+        """Seconds."""
+        return time.monotonic() - self._waited
+
+    async def _watch(self) -> None:
+        while True:
+            due, computed = time.monotonic() + TICK, time.process_time()
+            await asyncio.sleep(TICK)
+            late = time.monotonic() - due
+            self._waited += max(late - (time.process_time() - computed), 0)
 
 
 async def eventually(holds, seconds: float = 5.0, every: float = 0.01):

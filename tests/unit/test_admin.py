@@ -181,6 +181,10 @@ def test_feed_is_the_snapshot(as_viewer, admission):
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00", body.pop("taken"))
     assert 0 <= worker.pop("last_beat") < 5
     assert 75 <= worker.pop("uptime") < 80
+    assert 0 <= body["ledger"].pop("took") < 1
+    begun, unused = (pool.pop("since") for pool in body["pools"])
+    assert 0 <= time.time() - begun < 15
+    assert unused is None
     assert [pool.pop("connects")["total"] for pool in body["pools"]] == [53, 0]
     assert body == {
         "enabled": True,
