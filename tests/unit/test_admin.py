@@ -226,7 +226,9 @@ def test_feed_is_the_snapshot(as_viewer, admission):
                         "held": 40,
                         "load": [],
                         "draining": False,
+                        "silent": False,
                         "faults": {},
+                        "calls": {"made": 0, "failed": 0, "seconds": 0.0},
                     }
                 ],
             },
