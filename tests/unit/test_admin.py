@@ -227,6 +227,8 @@ def test_feed_is_the_snapshot(as_viewer, admission):
                         "load": [],
                         "draining": False,
                         "silent": False,
+                        "failing": 0,
+                        "shed": 0,
                         "faults": {},
                         "calls": {"made": 0, "failed": 0, "seconds": 0.0},
                     }
