@@ -58,7 +58,7 @@ class PoolSettings:
     connect_rate: float | None
     connect_burst: int | None
     slow_start: float
-    refusal_hold: float
+    refusal_hold: float | None
     max_refusals_held: int
     quotas: tuple[Quota, ...]
     classify: Function | None

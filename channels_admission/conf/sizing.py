@@ -41,7 +41,7 @@ def part(pool: PoolSettings) -> int:
 
 
 def held_back(pool: PoolSettings) -> int:
-    """Refused clients that a worker may keep open."""
+    """Refused clients that a worker keeps open. By itself it keeps some only while there is room for many more."""
     return pool.max_refusals_held if pool.refusal_hold else 0
 
 

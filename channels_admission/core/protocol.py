@@ -31,6 +31,8 @@ class Refusal:
     retry_after: float
     ticket: str = field(default="", repr=False)
     """The client's place in the line, or an empty text."""
+    is_kept: bool = field(default=False, compare=False)
+    """Whether the client has shown a ticket for this place: it listens."""
 
     def after(self, delay: float, least: float) -> "Refusal":
         """The same refusal ``delay`` seconds later: the same retry time, but at least ``least`` seconds from then."""

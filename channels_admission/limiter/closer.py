@@ -9,7 +9,7 @@ import asyncio
 import logging
 import math
 import random
-from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextvars import Context
 from heapq import nsmallest
 from itertools import islice
@@ -52,14 +52,20 @@ async def spread(connections: Sequence[Connection], seconds: float) -> AsyncIter
 
 
 class Closer:
-    """The connections of one limiter, and the tasks that close them. Belongs to one event loop."""
+    """The connections of one limiter, and the tasks that close them. Belongs to one event loop.
 
-    def __init__(self, state: State, places: Places, faults: Faults) -> None:
+    ``release`` closes the refused clients that are held, within so many seconds.
+    """
+
+    def __init__(
+        self, state: State, places: Places, faults: Faults, release: Callable[[float], object] = float
+    ) -> None:
         self.connections: dict[Connection, float] = {}
         """The youngest last, each with when it ends at its maximum age, or 0."""
         self._state = state
         self._places = places
         self._faults = faults
+        self._release = release
         self._loop = asyncio.get_running_loop()
         self._registered: int | None = None
         """The version of the pool at which this worker was first known to it, once its counts have settled."""
@@ -222,6 +228,7 @@ class Closer:
     def _drain(self, seconds: float) -> None:
         self._state.draining = True
         self._begin(self._end_all(list(self.connections), seconds))
+        self._release(seconds)
         logger.warning(
             "Pool %r: this worker drains, %d connections in %g s.",
             self._state.pool.name, len(self.connections), seconds,

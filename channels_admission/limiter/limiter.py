@@ -65,8 +65,8 @@ class Limiter:
         self.decisions = Decisions(self, state, self.places, overload, self.events.refusals)
         self.acquire = self.decisions.acquire
         self.take_back, self.acquaint = self.decisions.slots.take_back, self.decisions.slots.acquaint
-        self.closer = Closer(state, self.places, faults)
-        self._refuser = Refuser(state, frozenset(settings.pressure))
+        self._refuser = Refuser(state, overload)
+        self.closer = Closer(state, self.places, faults, self._refuser.release)
         self.refuse = self._refuser.refuse
         self._lookout = Lookout(pool, self.closer, faults)
         self.reconciler = Reconciler(self, ledger, settings)

@@ -23,6 +23,10 @@ TICK = 0.02
 MISSED = 1.0
 """Seconds after which a late tick counts as lost, if the event loop runs."""
 LAG = "lag"
+SPENT = frozenset({"memory", "descriptors"})
+"""What an open connection takes."""
+AMPLE = 0.8
+"""The share of a threshold up to which there is plenty."""
 LOOK = 0.01
 """Least seconds between two checks of memory and descriptors while no handshake may be admitted."""
 
@@ -99,6 +103,22 @@ class OverloadManager:
     def saturated(self) -> bool:
         """Whether a monitor refuses every handshake."""
         return self._pressing()[0] >= 1
+
+    @property
+    def refuses(self) -> bool:
+        """Whether a monitor refuses handshakes, or some of them."""
+        return self._pressing()[0] > 0
+
+    @property
+    def is_tight(self) -> bool:
+        """Whether memory or descriptors are nearer to their threshold than may be spent on refused clients."""
+        return any(
+            load.name in SPENT
+            and load.name in self._triggers
+            and load.reading is not None
+            and load.reading > AMPLE * self._triggers[load.name].scaling
+            for load in self.load
+        )
 
     def _pressing(self) -> tuple[float, str]:
         """The highest pressure and its monitor, without a lag that began with the herd which the entrance spreads."""

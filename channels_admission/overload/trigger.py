@@ -22,7 +22,7 @@ class Trigger:
 
     def __init__(self, thresholds: Thresholds) -> None:
         self._high = thresholds
-        self.saturation = thresholds.saturation
+        self.scaling, self.saturation = thresholds.scaling, thresholds.saturation
         span = thresholds.saturation - thresholds.scaling
         self._low = thresholds.scaling - MARGIN * min(span, thresholds.scaling)
         self.refuses = False

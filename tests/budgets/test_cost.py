@@ -188,11 +188,12 @@ async def test_an_admission_takes_few_calls(admission, ledgers):
         assert len(reports) == 1
 
 
-async def test_a_refusal_takes_few_calls_and_none_of_the_application(admission, ledgers):
+@pytest.mark.parametrize("hold", [0, None])
+async def test_a_refusal_takes_few_calls_and_none_of_the_application(admission, ledgers, hold):
     async def never(scope, receive, send):
         raise AssertionError("the application ran")
 
-    async with at_rest(admission, ledgers, MAX_CONNECTIONS=0) as (limiter, _):
+    async with at_rest(admission, ledgers, MAX_CONNECTIONS=0, REFUSAL_HOLD=hold) as (limiter, _):
         application = AdmissionMiddleware(never)
         await limiter.acquire()
         limiter.decisions._shortage._until[0] = float("inf"), "full"

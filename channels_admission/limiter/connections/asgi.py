@@ -11,10 +11,10 @@ Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
-async def leaves_within(seconds: float, receive: Receive) -> bool:
-    """Wait for the client to leave, for at most ``seconds``, and tell whether it has. What it sends is dropped."""
+async def leaves_within(limit: asyncio.Timeout, receive: Receive) -> bool:
+    """Wait for the client to leave, until the limit, and tell whether it has. What it sends is dropped."""
     try:
-        async with asyncio.timeout(seconds) as limit:
+        async with limit:
             while (await receive())["type"] != "websocket.disconnect":
                 pass
     except TimeoutError:

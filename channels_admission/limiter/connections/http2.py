@@ -4,6 +4,8 @@ hypercorn forgets a stream when its application returns. If the client answers t
 whole connection, with all other WebSockets of that browser.
 """
 
+import asyncio
+
 from .asgi import Receive, leaves_within
 
 HTTP_2 = "2"
@@ -14,4 +16,4 @@ ANSWER_TIMEOUT = 2.0
 
 async def answered(receive: Receive) -> None:
     """Wait for the client's answer to a close, for at most :data:`ANSWER_TIMEOUT` seconds; drop its other messages."""
-    await leaves_within(ANSWER_TIMEOUT, receive)
+    await leaves_within(asyncio.timeout(ANSWER_TIMEOUT), receive)

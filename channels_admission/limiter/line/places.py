@@ -123,7 +123,7 @@ class Places:
     def keep(self, reason: str, ticket: Ticket, wait: float) -> Refusal:
         """A refusal with the same place as that of the shown ``ticket``, for ``wait`` seconds."""
         told = self._retries.told(wait)
-        return self._with(reason, told, ticket._replace(due=self.clock.time() + told))
+        return self._with(reason, told, ticket._replace(due=self.clock.time() + told), is_kept=True)
 
     def renumbered(self, ticket: Ticket) -> Ticket:
         """The same place for a client that is refused though its ticket was redeemed."""
@@ -133,7 +133,7 @@ class Places:
         """What a client is told whose connection the package closes: to come by the rate, or without one soon."""
         return self.refuse(DRAINED) if self._state.terms.rate else Refusal(DRAINED, self._retries.soon())
 
-    def _with(self, reason: str, told: float, ticket: Ticket) -> Refusal:
+    def _with(self, reason: str, told: float, ticket: Ticket, *, is_kept: bool = False) -> Refusal:
         if self._state.away and (alone := self._state.alone) and ticket.place < ticket.due + 1 / PER_SECOND:
             alone.promise(ticket.due, self.clock.time())
-        return Refusal(reason, told, self._signer.write(ticket))
+        return Refusal(reason, told, self._signer.write(ticket), is_kept)

@@ -130,7 +130,7 @@ GOOD = {
     "CONNECT_RATE": [None, 0.01, 200, 1_000_000],
     "CONNECT_BURST": [None, 1, 1_000_000],
     "SLOW_START": [0, 0.5, 3600],
-    "REFUSAL_HOLD": [0, 2.5, 60],
+    "REFUSAL_HOLD": [None, 0, 2.5, 60],
     "MAX_REFUSALS_HELD": [0, 1, 100_000],
     "DRY_RUN": [False, True],
     "CLOSE_REASON": ["", "Voll, später wieder", "é" * 50],
@@ -176,7 +176,7 @@ BAD = {
     ),
     "CONNECT_BURST": ("None or a whole number of admissions from 1 to 1000000", [0, -1, 2.5, 2_000_000, "5", True]),
     "SLOW_START": ("a number of seconds from 0 to 3600", [-1, 3601, "30", None, True, NAN]),
-    "REFUSAL_HOLD": ("a number of seconds from 0 to 60", [-1, 61, "3", None, False, NAN]),
+    "REFUSAL_HOLD": ("None or a number of seconds from 0 to 60", [-1, 61, "3", False, NAN]),
     "MAX_REFUSALS_HELD": ("a whole number from 0 to 100000", [-1, 100_001, 1.5, "3", None, True]),
     "DRY_RUN": ("True or False", [0, 1, "yes", None]),
     "PENDING_SHARE": (

@@ -6,9 +6,14 @@ from itertools import pairwise
 
 import pytest
 
+from channels_admission.limiter.connections.returns import FEW, PROMISES
 from channels_admission.limiter.limiter import Slot
+from channels_admission.limiter.refusing import HOLD, LEAST
 from channels_admission.limiter.registry import close_limiters, limiter_of
 from channels_admission.middleware import AdmissionMiddleware
+from channels_admission.overload.manager import OverloadManager
+
+from support.waiting import eventually
 
 
 async def never(scope, receive, send):
@@ -114,8 +119,115 @@ async def test_an_http_refusal_is_never_held(refusing):
 async def test_a_worker_in_trouble_holds_nobody(refusing, monkeypatch):
     refusing(MAX_CONNECTIONS=10)
     monkeypatch.setattr(limiter_of("default").overload, "refusing", lambda: "descriptors")
+    monkeypatch.setattr(OverloadManager, "refuses", True)
     visitor = Visitor()
     await visitor.task
     assert visitor.held < 0.1
     assert limiter_of("default").state.counters == {"descriptors": 1, "promised": 1}
+    await close_limiters()
+
+
+async def test_a_drain_closes_those_that_are_held(refusing):
+    refusing(REFUSAL_HOLD=30, RETRY_AFTER=(1, 60))
+    visitors = [Visitor() for _ in range(5)]
+    limiter = limiter_of("default")
+    await eventually(lambda: limiter._refuser.held == 5)
+    limiter.closer.drain_for_good(0.2)
+    async with asyncio.timeout(2):
+        await asyncio.gather(*(visitor.task for visitor in visitors))
+    for visitor in visitors:
+        assert visitor.types == ["websocket.accept", "websocket.close"]
+    assert limiter._refuser.held == 0
+    await close_limiters()
+
+
+async def test_after_a_hold_that_a_drain_cuts_short_the_hint_names_the_same_time(refusing):
+    refusing(REFUSAL_HOLD=30, RETRY_AFTER=(20, 20))
+    visitor = Visitor()
+    limiter = limiter_of("default")
+    await eventually(lambda: limiter._refuser.held == 1)
+    limiter.closer.drain_for_good(0)
+    await asyncio.wait_for(visitor.task, 2)
+    assert visitor.held < 1
+    assert visitor.hint == 20
+    await close_limiters()
+
+
+# By itself
+
+
+def hammering(**scope):
+    """One client that comes back at once, each time."""
+    return Visitor(client=["192.0.2.1", 40000], headers=[(b"cookie", b"a=1")], **scope)
+
+
+async def early(number: int, seconds: float = 60.0) -> None:
+    """Have so many visits of one client, none of which is held, and let it have gone on for ``seconds``."""
+    for _ in range(number):
+        visitor = hammering()
+        await asyncio.wait_for(visitor.task, 2)
+        assert visitor.held < 0.1
+    returns, now = limiter_of("default")._refuser._returns, asyncio.get_running_loop().time()
+    for client, (_, promised) in returns._clients.items():
+        returns._clients[client] = now - seconds, promised
+
+
+NONE_HELD = PROMISES + int(FEW)
+"""Visits of one client before its next one is held."""
+
+
+async def test_by_itself_a_worker_holds_a_client_that_comes_back_again_and_again(refusing):
+    refusing(REFUSAL_HOLD=None, RETRY_AFTER=(20, 20))
+    await early(NONE_HELD)
+    visitor, other = hammering(), Visitor(client=["192.0.2.2", 40000])
+    await asyncio.wait_for(other.task, 2)
+    await eventually(lambda: limiter_of("default")._refuser.held == 1)
+    (hold,) = limiter_of("default")._refuser._holds
+    assert LEAST * HOLD - 0.5 <= hold.when() - asyncio.get_running_loop().time() <= HOLD
+    limiter_of("default").closer.drain_for_good(0)
+    await asyncio.wait_for(visitor.task, 2)
+    await close_limiters()
+
+
+async def test_by_itself_it_holds_nobody_for_longer_than_the_retry_time(refusing):
+    refusing(REFUSAL_HOLD=None, RETRY_AFTER=(0.5, 0.5))
+    await early(NONE_HELD)
+    visitor = hammering()
+    await asyncio.wait_for(visitor.task, 2)
+    assert 0.45 <= visitor.held <= 1.0
+    assert visitor.hint == 0.5
+    await close_limiters()
+
+
+async def test_by_itself_it_holds_nobody_for_longer_than_the_hammering_has_lasted(refusing):
+    refusing(REFUSAL_HOLD=None, RETRY_AFTER=(20, 20))
+    await early(NONE_HELD, 0.3)
+    visitor = hammering()
+    await asyncio.wait_for(visitor.task, 2)
+    assert 0.29 <= visitor.held <= 1.0
+    await close_limiters()
+
+
+async def test_by_itself_it_holds_no_client_that_shows_a_ticket(refusing):
+    refusing(REFUSAL_HOLD=None, RETRY_AFTER=(20, 20), CONNECT_RATE=1)
+    await early(NONE_HELD)
+    ticket = limiter_of("default").places.refuse("full").ticket
+    visitor = hammering(query_string=f"admission_ticket={ticket}".encode())
+    await asyncio.wait_for(visitor.task, 2)
+    assert visitor.held < 0.5
+    await close_limiters()
+
+
+@pytest.mark.parametrize("trouble", ["refuses", "is_tight"])
+async def test_by_itself_it_holds_nobody_in_trouble(refusing, monkeypatch, trouble):
+    refusing(REFUSAL_HOLD=None, RETRY_AFTER=(20, 20))
+    await early(NONE_HELD)
+    monkeypatch.setattr(OverloadManager, trouble, True)
+    await early(10)
+    await close_limiters()
+
+
+async def test_with_0_nobody_is_held(refusing):
+    refusing(REFUSAL_HOLD=0, RETRY_AFTER=(20, 20))
+    await early(NONE_HELD + 10)
     await close_limiters()

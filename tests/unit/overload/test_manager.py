@@ -152,6 +152,34 @@ async def test_between_its_thresholds_a_monitor_refuses_a_share(admission, monke
     await close_limiters()
 
 
+@pytest.mark.parametrize(("reading", "refuses"), [(0.79, False), (0.85, True), (0.95, True)])
+async def test_a_monitor_that_refuses_some_refuses(admission, reading, refuses):
+    admission(PRESSURE=WATCHED)
+    limiter = limiter_of("default")
+    READINGS["told"] = reading
+    await until_read(limiter, reading)
+    assert limiter.overload.refuses is refuses
+    await close_limiters()
+
+
+@pytest.mark.parametrize(("share", "is_tight"), [(0.3, False), (0.93, True), (1.2, True)])
+async def test_descriptors_near_their_threshold_are_tight(admission, share, is_tight):
+    held = Descriptors().read()
+    admission(PRESSURE={"descriptors": (held / share, 2 * held / share)})
+    limiter = limiter_of("default")
+    await eventually(lambda: any(load.reading for load in limiter.overload.load if load.name == "descriptors"))
+    assert limiter.overload.is_tight is is_tight
+    await close_limiters()
+
+
+async def test_descriptors_without_a_threshold_are_never_tight(admission):
+    admission(PRESSURE={"descriptors": None, "memory": None})
+    limiter = limiter_of("default")
+    await eventually(lambda: any(load.reading for load in limiter.overload.load if load.name == "descriptors"))
+    assert not limiter.overload.is_tight
+    await close_limiters()
+
+
 async def test_a_monitor_without_thresholds_is_shown_and_refuses_nobody(admission):
     admission(PRESSURE={"told": {"MONITOR": f"{__name__}.told", "THRESHOLDS": None}})
     limiter = limiter_of("default")

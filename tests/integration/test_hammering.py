@@ -1,0 +1,69 @@
+"""Clients that ignore the hint of a real server."""
+
+import asyncio
+
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
+
+from channels_admission.limiter.connections.returns import FEW, PROMISES
+from channels_admission.limiter.refusing import HOLD
+
+from demo.servers import Workers
+from support.clients import Client
+from support.waiting import eventually
+
+HAMMERING = 5
+"""Clients. Without a hold each makes some hundred attempts a second."""
+WATCHED = 4.0
+"""Seconds."""
+FREE = PROMISES + FEW / HAMMERING
+"""Attempts of each before it is held, at the mean."""
+DOUBLINGS = 11
+"""Further attempts until the holds are as long as what is watched, from two milliseconds on."""
+LATE = 3.0
+"""Seconds by which a busy machine may be late."""
+
+
+class Hammer:
+    """A client that connects again whenever it is closed, as ``websockets`` does by default."""
+
+    def __init__(self, origin: str, number: int) -> None:
+        self.origin = origin
+        self.cookie = f"session={number}"
+        self.attempts = 0
+        self.is_in = False
+
+    async def go_on(self) -> None:
+        url = self.origin.replace("http", "ws", 1) + "/ws/echo/"
+        headers = {"Cookie": self.cookie}
+        async for client in connect(url, origin=self.origin, additional_headers=headers, proxy=None):
+            self.attempts += 1
+            try:
+                await client.send("hello")
+                self.is_in = await client.recv() == "hello"
+                return
+            except ConnectionClosed:
+                continue
+
+
+async def test_clients_that_come_back_at_once_are_held_and_all_of_them_get_in(redis_server, prefix):
+    settings = {"LEDGER": redis_server.url, "PREFIX": prefix, "MAX_CONNECTIONS": HAMMERING, "RETRY_AFTER": (20, 60)}
+    settings["REFUSAL_HOLD"] = None
+    with Workers("uvicorn", 1, redis_url=redis_server.url, settings=settings) as running:
+        holders = [await Client.enter(running.origin) for _ in range(HAMMERING)]
+        hammers = [Hammer(running.origin, number) for number in range(HAMMERING)]
+        tasks = [asyncio.ensure_future(hammer.go_on()) for hammer in hammers]
+
+        def made() -> int:
+            return sum(hammer.attempts for hammer in hammers)
+
+        try:
+            await asyncio.sleep(WATCHED)
+            assert FREE * HAMMERING < made() <= (FREE + DOUBLINGS) * HAMMERING
+            for holder in holders:
+                await holder.leave()
+            await eventually(lambda: all(hammer.is_in for hammer in hammers), HOLD + LATE)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
