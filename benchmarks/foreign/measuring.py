@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,8 @@ HERE = Path(__file__).parent
 STATIC = HERE.parent.parent / "channels_admission" / "static" / "channels_admission"
 FULL, LATER = 25.0, 15.0
 """Seconds for which a pool is full, and for which a client may come after that."""
+START = 30.0
+"""Seconds within which each client must have begun."""
 RETRY_AFTER = (4, 8)
 TOLERANCE = 0.5
 """Seconds by which an attempt may miss the hint and still heed it."""
@@ -82,9 +84,8 @@ class Seen:
 
     @property
     def goes_on(self) -> bool:
-        """Whether it may still come: its present pause is less than three times the last one."""
-        times = [each["at"] for each in self.attempts]
-        return len(times) > 2 and self.room + LATER - times[-1] < 3 * (times[-1] - times[-2])
+        """Whether it may still come: its last attempt was less than ``FULL`` ago."""
+        return bool(self.attempts) and self.room + LATER - self.attempts[-1]["at"] < FULL
 
     @property
     def returned(self) -> float | None:
@@ -127,12 +128,26 @@ def measure(clients: Sequence[Client], folder: Path, settings: Mapping[str, Any]
                     home = stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True))
                     command = client.command(url.format(client.pool(kind)) + "/", running.origin, folder, home)
                     stack.enter_context(_process(command, folder))
+            _wait(running.origin, {client.pool(kind) for client in clients for kind in POOLS})
             time.sleep(FULL)
         room = time.time()
         time.sleep(LATER)
-        with urlopen(f"{running.origin}/seen/") as answer:
-            seen = json.load(answer)
+        seen = _seen(running.origin)
     return {client.name: {kind: Seen(seen.get(client.pool(kind), []), room) for kind in POOLS} for client in clients}
+
+
+def _seen(origin: str) -> dict[str, Any]:
+    with urlopen(f"{origin}/seen/") as answer:
+        return json.load(answer)
+
+
+def _wait(origin: str, pools: Set[str]) -> None:
+    """Until each client has made its first attempt."""
+    deadline = time.monotonic() + START
+    while missing := pools - _seen(origin).keys():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"No attempt of {', '.join(sorted(missing))} within {START} s.")
+        time.sleep(0.2)
 
 
 @contextmanager

@@ -1,10 +1,11 @@
 """The libraries of other people: the versions that npm takes, and how their attempts are judged."""
 
 import json
+import re
 
 import pytest
 
-from benchmarks.foreign.__main__ import table
+from benchmarks.foreign.__main__ import CHROMIUM, NODE, PACKAGES, PYTHON, table
 from benchmarks.foreign.measuring import Seen
 
 from support import ROOT
@@ -22,6 +23,15 @@ def test_the_lock_names_what_the_package_asks_for_and_no_address(folder):
         name: version.rpartition("@")[2] for name, version in asked.items()
     }
     assert "://" not in "".join(line for line in text.splitlines() if '"url"' not in line)
+
+
+def test_the_page_tells_what_each_client_does_and_in_which_version():
+    page = (ROOT / "docs" / "clients.md").read_text()
+    asked = json.loads((ROOT / "benchmarks" / "foreign" / "package.json").read_text())["dependencies"]
+    told = dict(re.findall(r"^\| ([\w-]+) ([\d.]+) \|", page, re.MULTILINE))
+    assert set(told) == {*NODE, *CHROMIUM, *PYTHON}
+    for name in (*NODE, *CHROMIUM):
+        assert told[name] == asked[PACKAGES.get(name, name)].rpartition("@")[2]
 
 
 def attempt(at, ended=None, hint=None, admitted=False):
