@@ -237,6 +237,8 @@ class Decisions:
         shortfall = reply.shortfall or Reason.FULL
         if reply.shortfall:
             self._shortage.note_pool(shortfall, batch.refused(reply), batch.started)
+        elif reply.total < reply.limit:
+            self._shortage.end()
         batch.hear_turns(reply)
         for index in reply.granted_shown:
             handshake = batch.handshakes[index]

@@ -186,6 +186,8 @@ class Shortage:
         self._ledger_timeout = ledger_timeout
         self._until: dict[int, tuple[float, str]] = {}
         """For each class, until when it is taken to have no room, and why; in a pool without classes, for the first."""
+        self._noted_at = 0.0
+        """When the last call began that refused some in a pool without classes."""
         self._refused = 0
         """Handshakes that were refused for it since the ledger was last asked."""
 
@@ -206,3 +208,9 @@ class Shortage:
         crowd, self._refused = refused + self._refused, 0
         pause = crowd_pause(crowd, self._ledger_timeout) if shortfall is Reason.FULL else 0.0
         self._until[0] = started + max(FULL_FRESH, pause), shortfall
+        self._noted_at = started
+
+    def end(self) -> None:
+        """A pool without classes has room: ask again :data:`FULL_FRESH` after the call before."""
+        if 0 in self._until:
+            self._until[0] = self._noted_at + FULL_FRESH, self._until[0][1]
