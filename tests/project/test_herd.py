@@ -6,8 +6,6 @@ import sys
 
 import pytest
 
-from channels_admission.core.line import ASSUMED
-
 from demo.servers import TESTPROJECT, Workers, environment
 
 SETTINGS = {"MAX_CONNECTIONS": 5000, "RETRY_AFTER": [0.5, 60]}
@@ -37,8 +35,8 @@ def holds_the_pace(herd, rate):
     assert herd["seconds_to_99"] - herd["seconds_to_answer"] <= 1.10 * herd["clients"] / rate
     assert herd["attempts_per_client"] <= 2.1
     assert herd["wasted_attempts"] == herd["attempts"] - herd["clients"]
-    # The schedule is as dense as if some of those whom it promises a time were never to come.
-    assert herd["peak_after_first_second"] <= 1.3 * rate / ASSUMED
+    # The schedule expects some never to come. Those that find nothing free come again within one of the next seconds.
+    assert herd["peak_after_first_second"] <= 1.6 * rate
     return True
 
 
