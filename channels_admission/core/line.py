@@ -152,7 +152,7 @@ class Line:
         return self._first.ahead(first) + self._again.ahead(first) + self.share * sum(self._wide.values())
 
     def advance(self, now: float) -> None:
-        """Learn from the buckets whose grace is over."""
+        """Go on to ``now``: learn from the tickets that were due, and forget the buckets whose grace is over."""
         self._now = round(1000 * now)
         near = self._now // _WIDE + 2
         if self.is_empty or near < self._near - 1:  # the clock was put back

@@ -10,8 +10,7 @@ from concurrent.futures import Future
 from contextlib import suppress
 from contextvars import Context
 
-from asgiref.sync import SyncToAsync
-
+from ..overload.threads import shared_thread
 from ..runtime.faults import Faults
 
 TICK = 0.002
@@ -59,9 +58,8 @@ class Turns:
         """Whether the thread has been given an empty call. One that has not come back holds up no further turn."""
         if self._probe is not None:
             return False
-        thread = SyncToAsync.single_thread_executor
-        calls = getattr(thread, "_work_queue", None)
-        if calls is not None and calls.qsize() < BEHIND:
+        thread = shared_thread()
+        if thread is None or thread._work_queue.qsize() < BEHIND:
             return False
         try:
             self._probe = thread.submit(int)

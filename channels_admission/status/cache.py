@@ -6,7 +6,8 @@ from asgiref.sync import async_to_sync
 
 from .. import conf
 from ..conf import Settings
-from .snapshot import Health, Snapshot, collect
+from .snapshot import collect
+from .values import Health, Snapshot
 
 
 @dataclass(frozen=True, slots=True)

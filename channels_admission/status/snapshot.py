@@ -55,11 +55,6 @@ from .values import (
     WorkerSnapshot,
 )
 
-__all__ = (
-    "READ_TIMEOUT", "Connects", "Health", "LedgerCalls", "LedgerSnapshot", "PoolSnapshot", "Second", "Side", "Snapshot",
-    "WorkerSnapshot", "collect", "silence_allowed",
-)  # fmt: skip
-
 READ_TIMEOUT = 1.0
 """Seconds that reading the ledger may take; no handshake waits for it."""
 SILENT_BEATS, SILENT_SECONDS = 2, 1

@@ -14,7 +14,7 @@ from django.utils.translation import pgettext_lazy
 from ..core.counters import ATTEMPTS, OTHER, QUOTA, Reason
 from ..core.levels import Level
 from ..core.overrides import EVERYBODY, Drain, Order
-from .snapshot import Health, PoolSnapshot
+from .values import Health, PoolSnapshot
 
 NAMES: Mapping[str, Mapping[str, Any]] = {
     "level": {

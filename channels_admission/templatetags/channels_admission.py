@@ -26,7 +26,7 @@ from ..core.overrides import Drain, Order, timestamp, utc
 from ..core.readings import Load
 from ..status import words
 from ..status.cache import look
-from ..status.snapshot import PoolSnapshot, Second, WorkerSnapshot
+from ..status.values import PoolSnapshot, Second, WorkerSnapshot
 from ..status.words import named
 
 register = template.Library()

@@ -12,7 +12,7 @@ from ..core.overrides import EVERYBODY
 from ..exceptions import ControlError
 from ..ledger.overrides import LONGEST
 from ..runtime import targets
-from ..status.snapshot import PoolSnapshot, Snapshot
+from ..status.values import PoolSnapshot, Snapshot
 
 # Translators: {pool} is a name, {limit} and {now} are numbers.
 LIMIT = _("Set the limit of the pool {pool} from {now} to {limit}?")

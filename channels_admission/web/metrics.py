@@ -15,7 +15,7 @@ from prometheus_client.registry import Collector
 
 from ..core.counters import ATTEMPTS, QUOTA, Reason
 from ..core.levels import Level
-from ..status.snapshot import Health, PoolSnapshot, Snapshot, WorkerSnapshot
+from ..status.values import Health, PoolSnapshot, Snapshot, WorkerSnapshot
 
 PREFIX = "channels_admission_"
 

@@ -9,7 +9,8 @@ import pytest
 from channels_admission import conf
 from channels_admission.exceptions import LedgerRefused, LedgerUnavailable
 from channels_admission.ledger import open_ledger
-from channels_admission.status.snapshot import Health, collect
+from channels_admission.status.snapshot import collect
+from channels_admission.status.values import Health
 
 from demo.servers import POLL, Redis, ServerFailed, end, find_redis, free_port, spawn
 from support.redises import AUTHORITY, certify, secret_cluster

@@ -12,7 +12,8 @@ import pytest
 
 from channels_admission.controls import adrain
 from channels_admission.core.levels import Level
-from channels_admission.status.snapshot import Health, collect
+from channels_admission.status.snapshot import collect
+from channels_admission.status.values import Health
 
 from demo.servers import SERVING, Workers
 from support.clients import Client, enter_many, leave_all, look, shows

@@ -15,7 +15,7 @@ from channels_admission import conf
 from channels_admission.client import Ending, RetryPolicy
 from channels_admission.conf import Settings
 from channels_admission.status import snapshot
-from channels_admission.status.snapshot import PoolSnapshot
+from channels_admission.status.values import PoolSnapshot
 
 from demo.consumers import PID
 from support.waiting import PatientClock

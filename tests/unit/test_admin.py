@@ -27,7 +27,7 @@ from channels_admission.exceptions import LedgerUnavailable
 from channels_admission.ledger.memory import MemoryLedger
 from channels_admission.models import Pool
 from channels_admission.status import cache
-from channels_admission.status.snapshot import Health
+from channels_admission.status.values import Health
 from channels_admission.templatetags import channels_admission as tags
 
 from support.pages import FEED, HISTORY, INDEX, PAGE, Page, report

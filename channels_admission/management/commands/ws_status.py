@@ -22,7 +22,8 @@ from ...status.diagnostics import Diagnosis, diagnose
 from ...status.diagnostics.deploy import advise, as_text
 from ...status.diagnostics.host import gather
 from ...status.history import History
-from ...status.snapshot import READ_TIMEOUT, Health, Snapshot, WorkerSnapshot, collect
+from ...status.snapshot import READ_TIMEOUT, collect
+from ...status.values import Health, Snapshot, WorkerSnapshot
 from ..terminal import nagios, status
 from ..terminal.diagnosis import render
 from ..terminal.nagios import State

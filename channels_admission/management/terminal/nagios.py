@@ -15,7 +15,7 @@ from ...core.counters import unwanted
 from ...core.levels import CRITICAL_AT, ROUNDING
 from ...ledger.base import LATELY
 from ...ledger.memory import MemoryLedger
-from ...status.snapshot import Health, PoolSnapshot, Snapshot, WorkerSnapshot
+from ...status.values import Health, PoolSnapshot, Snapshot, WorkerSnapshot
 from .ranges import Range
 from .status import plain, problem
 

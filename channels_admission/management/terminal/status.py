@@ -18,7 +18,7 @@ from ...core.overrides import signature
 from ...core.readings import Load
 from ...ledger.memory import MemoryLedger
 from ...status import words
-from ...status.snapshot import Health, LedgerSnapshot, PoolSnapshot, Snapshot, WorkerSnapshot
+from ...status.values import Health, LedgerSnapshot, PoolSnapshot, Snapshot, WorkerSnapshot
 from ...status.words import named
 
 STYLES = {Level.CALM: "bold green", Level.WARNING: "bold yellow", Level.CRITICAL: "bold red", Level.FULL: "bold red"}

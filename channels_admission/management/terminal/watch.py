@@ -18,7 +18,7 @@ from rich.text import Text
 
 from ...status.diagnostics.finding import clock
 from ...status.history import History, Series
-from ...status.snapshot import Health, PoolSnapshot, Snapshot
+from ...status.values import Health, PoolSnapshot, Snapshot
 from .sparkline import Sparkline
 from .status import STYLES, ends, problem, status
 

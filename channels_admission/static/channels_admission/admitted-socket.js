@@ -141,27 +141,15 @@ export class AdmittedSocket extends EventTarget {
   }
 }
 
-STATES.forEach((name, value) => {
-  Object.defineProperty(AdmittedSocket, name, { value, enumerable: true });
-  Object.defineProperty(AdmittedSocket.prototype, name, { value, enumerable: true });
-});
-
-/** The `on…` properties: one function each, called with the socket as `this`. */
+/** What the platform gives every WebSocket class: the states, and the `on…` properties. */
+for (const name of STATES) {
+  const state = Object.getOwnPropertyDescriptor(AdmissionSocket, name);
+  Object.defineProperty(AdmittedSocket, name, state);
+  Object.defineProperty(AdmittedSocket.prototype, name, state);
+}
 for (const type of ["open", "message", "error", "close"]) {
-  const slots = new WeakMap();
-  Object.defineProperty(AdmittedSocket.prototype, `on${type}`, {
-    configurable: true,
-    enumerable: true,
-    get() {
-      return slots.get(this)?.handler ?? null;
-    },
-    set(value) {
-      const slot = slots.get(this) ?? { handleEvent: (event) => slot.handler?.call(this, event) };
-      slot.handler = typeof value === "function" ? value : null;
-      slots.set(this, slot);
-      this.addEventListener(type, slot);
-    },
-  });
+  const handler = Object.getOwnPropertyDescriptor(AdmissionSocket.prototype, `on${type}`);
+  Object.defineProperty(AdmittedSocket.prototype, `on${type}`, handler);
 }
 
 export default AdmittedSocket;

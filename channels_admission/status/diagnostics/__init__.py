@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
-from ..snapshot import Connects, LedgerSnapshot, Snapshot
+from ..values import Connects, LedgerSnapshot, Snapshot
 from . import herd, ledger, pools, workers
 from .finding import Finding, Severity
 from .host import HostInfo, Layer

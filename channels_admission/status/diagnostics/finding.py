@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from ...core.overrides import utc
-from ..snapshot import PoolSnapshot
+from ..values import PoolSnapshot
 from .model import Inputs
 
 

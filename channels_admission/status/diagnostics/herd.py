@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from ...core.line import GRACE
 from ...ledger.base import LATELY
-from ..snapshot import Connects, PoolSnapshot, Second
+from ..values import Connects, PoolSnapshot, Second
 from .finding import Finder, Finding, Severity, clock, measured
 from .model import Inputs
 

@@ -18,7 +18,7 @@ from django.conf import settings as django_settings
 from ... import conf
 from ...conf import Settings
 from ...runtime.identity import host
-from ..snapshot import Snapshot
+from ..values import Snapshot
 
 ABSENT, STOPPED = "absent", psutil.STATUS_STOPPED
 YOUNGER = 2.0

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from ...core.overrides import utc
 from ...core.readings import Load
-from ..snapshot import PoolSnapshot, Snapshot, WorkerSnapshot
+from ..values import PoolSnapshot, Snapshot, WorkerSnapshot
 from .host import HostInfo, ProcessInfo
 
 

@@ -7,7 +7,7 @@ from ...core.counters import ATTEMPTS, QUOTA, Reason, unwanted
 from ...core.levels import Level
 from ...core.overrides import signature, whom
 from ...ledger.memory import MemoryLedger
-from ..snapshot import Health, PoolSnapshot, Side
+from ..values import Health, PoolSnapshot, Side
 from .finding import Finder, Finding, Severity, clock, measured, since
 from .model import Inputs
 

@@ -4,6 +4,7 @@ import asyncio
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import pytest
 from asgiref.sync import SyncToAsync
@@ -66,7 +67,7 @@ async def test_a_turn_ends_even_where_the_thread_cannot_be_asked(monkeypatch):
     faults, over = Faults("tests"), []
     noted = []
     monkeypatch.setattr(faults, "note", lambda part, error: noted.append((part, error)))
-    monkeypatch.setattr(SyncToAsync, "single_thread_executor", None)
+    monkeypatch.setattr(SyncToAsync, "single_thread_executor", SimpleNamespace(_threads={1}, _work_queue=None))
     Turns(asyncio.get_running_loop(), over.append, faults).begin()
     await eventually(lambda: len(over) == 1)
     assert [(part, type(error)) for part, error in noted] == [("the turn of the thread", AttributeError)]

@@ -28,7 +28,7 @@ from channels_admission.ledger import open_ledger
 from channels_admission.management.commands.ws_status import Command
 from channels_admission.management.terminal import status as status_report
 from channels_admission.status.history import History, Series
-from channels_admission.status.snapshot import (
+from channels_admission.status.values import (
     Connects,
     Health,
     LedgerCalls,

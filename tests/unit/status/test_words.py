@@ -6,7 +6,7 @@ from django.utils import translation
 from channels_admission.core.levels import Level
 from channels_admission.core.overrides import EVERYBODY, Controls, Drain, Order
 from channels_admission.status import words
-from channels_admission.status.snapshot import PoolSnapshot
+from channels_admission.status.values import PoolSnapshot
 
 AT = 1_700_000_000.0
 

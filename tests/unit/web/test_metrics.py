@@ -14,15 +14,8 @@ from prometheus_client.parser import text_string_to_metric_families as parse
 
 from channels_admission.core.levels import Level
 from channels_admission.core.readings import Load
-from channels_admission.status.snapshot import (
-    Health,
-    LedgerCalls,
-    LedgerSnapshot,
-    PoolSnapshot,
-    Snapshot,
-    WorkerSnapshot,
-    collect,
-)
+from channels_admission.status.snapshot import collect
+from channels_admission.status.values import Health, LedgerCalls, LedgerSnapshot, PoolSnapshot, Snapshot, WorkerSnapshot
 from channels_admission.web.metrics import SnapshotCollector, exposition
 
 from demo.servers import Workers

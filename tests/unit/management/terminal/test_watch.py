@@ -24,7 +24,7 @@ from channels_admission.ledger import open_ledger
 from channels_admission.management.terminal.sparkline import Sparkline
 from channels_admission.management.terminal.watch import KEPT, Frames
 from channels_admission.status.history import History, Series
-from channels_admission.status.snapshot import Health, LedgerSnapshot, PoolSnapshot, Snapshot
+from channels_admission.status.values import Health, LedgerSnapshot, PoolSnapshot, Snapshot
 
 from demo.servers import TESTPROJECT, Redis, environment
 from support.reports import Reporter

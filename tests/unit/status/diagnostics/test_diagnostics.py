@@ -25,7 +25,7 @@ from channels_admission.status.diagnostics.finding import Finding, Severity
 from channels_admission.status.diagnostics.host import HostInfo, Layer, Origin, ProcessInfo, gather
 from channels_admission.status.diagnostics.model import Process
 from channels_admission.status.diagnostics.pools import REFUSED
-from channels_admission.status.snapshot import (
+from channels_admission.status.values import (
     Connects,
     Health,
     LedgerCalls,
