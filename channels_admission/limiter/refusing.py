@@ -11,7 +11,7 @@ import random
 from ..core.protocol import Refusal
 from ..overload.manager import OverloadManager
 from ..runtime import daphne
-from ..runtime.servers import UVICORN, abort_later
+from ..runtime.servers import LINGER, UVICORN, abort_later
 from .connections import http2
 from .connections.asgi import Receive, Scope, Send, leaves_within
 from .connections.http2 import HTTP_2
@@ -21,8 +21,6 @@ from .state import State
 
 LEFT = Refusal("", 0.0)
 """The verdict on a client that has left while it waited at the entrance: nothing is sent to it."""
-LINGER = 3.0
-"""Seconds in which a refused client has answered the close, under a server that would wait for longer."""
 HOLD = 4.9
 """The longest hold of a client that hammers: clients that were connected for 5 s forget their failures."""
 LEAST = 0.8

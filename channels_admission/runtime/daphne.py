@@ -3,6 +3,9 @@
 Daphne passes the application's close code to Autobahn's ``sendClose``, which accepts only 1000 and 3000 to 4999, and
 drops the reason (django/daphne#374, crossbario/autobahn-python#1642): 1013 reaches the client as 1011. Autobahn's frame
 writer, ``sendCloseFrame``, has no such limit.
+
+Autobahn gives a client 1 s to answer a close, and txaio's timer ends it at the whole second before: a client that is
+closed just before a second is full is reset at once, and may have read nothing by then. It has as long as elsewhere.
 """
 
 import asyncio
@@ -12,6 +15,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from ..conf.validators import REASON_BYTES, SENDABLE_CODES
+from .servers import LINGER
 
 NAME = "daphne"
 KNOWN_PARTS = ("serverClose", "sendCloseFrame", "handle_reply", "STATE_CONNECTING")
@@ -46,6 +50,8 @@ def extend() -> bool:
         if code is not None and code not in SENDABLE_CODES:
             raise ValueError(f"invalid close code {code}")
         text = (reason or "").encode()[:REASON_BYTES].decode(errors="ignore").encode()
+        if self.closeHandshakeTimeout:
+            self.closeHandshakeTimeout = max(self.closeHandshakeTimeout, LINGER)
         self.sendCloseFrame(code=1000 if code is None else code, reasonUtf8=text)
 
     def handle_reply_with_reason(self: Any, message: dict[str, Any]) -> None:

@@ -91,7 +91,8 @@ async def _arrive(origin: str, path: str, delay: float, connections: list[Client
             origin=Origin(origin), compression=None, open_timeout=PATIENCE, close_timeout=2, proxy=None,
         )  # fmt: skip
     except (OSError, WebSocketException) as error:
-        return Client(None, None, None, f"{type(error).__name__}: {error}")
+        because = f" ({error.__cause__!r})" if error.__cause__ else ""
+        return Client(None, None, None, f"{type(error).__name__}: {error}{because}")
     connections.append(connection)
     try:
         async with asyncio.timeout(PATIENCE):
