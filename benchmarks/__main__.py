@@ -15,7 +15,7 @@ from . import handshakes, holdings, inside
 from .chart import draw
 from .contenders import CONTENDERS
 from .machine import described, versions
-from .report import README, page, put_into
+from .report import INDEX, page, put_into
 from demo.clients import TooFewFiles, allow_sockets
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
@@ -91,7 +91,7 @@ def main() -> None:
     (options.folder / "speed.md").write_text(text)
     draw(found, options.folder / "speed.png")
     if options.folder == DOCS:
-        put_into(README, found)
+        put_into(INDEX, found)
     print(text)
 
 

@@ -1,4 +1,4 @@
-"""The figures as a Markdown page, and the README's part of it. Rounding is never in the package's favour."""
+"""The figures as a Markdown page, and the part of it on the first page. Rounding is never in the package's favour."""
 
 import math
 import re
@@ -10,7 +10,7 @@ from typing import Any
 
 from .contenders import CONTENDERS
 
-README = Path(__file__).resolve().parent.parent / "README.md"
+INDEX = Path(__file__).resolve().parent.parent / "docs" / "index.md"
 BLOCK = re.compile(r"(?<=<!-- measured -->\n).*?(?=<!-- end of measured -->)", re.DOTALL)
 FLOOR, BARE = "floor", "bare"
 KIB = 1024
@@ -258,7 +258,7 @@ def _inside(found: Mapping[str, Any]) -> Iterator[str]:
 
 
 def summary(found: Mapping[str, Any]) -> str:
-    """The README's part."""
+    """The part of the documentation's first page."""
     loop = _best_loop(found)
     others = ("middleware", "incr", "semaphore")
     rows = [
@@ -278,11 +278,11 @@ def summary(found: Mapping[str, Any]) -> str:
         f"with nothing behind it. A herd of 1,000 makes {calls} ledger calls for each connection. A held slot takes at",
         "most 1,024 bytes of the worker; a first quota adds at most 136, each other 96 (`tests/budgets/test_cost.py`).",
         f"Measured on {found['machine'].partition(' (')[0]} by `{found['command']}`;",
-        "[all figures, the machine and the versions](docs/speed.md).",
+        "[all figures, the machine and the versions](speed.md).",
         "",
     ]
     return "\n".join(lines)
 
 
-def put_into(readme: Path, found: Mapping[str, Any]) -> None:
-    readme.write_text(BLOCK.sub(lambda _: summary(found), readme.read_text()))
+def put_into(index: Path, found: Mapping[str, Any]) -> None:
+    index.write_text(BLOCK.sub(lambda _: summary(found), index.read_text()))

@@ -90,8 +90,8 @@ def test_a_refused_page_waits_as_told_and_gets_in_when_a_slot_is_free(browser, r
     assert all(wait["hasPlace"] for wait in waits)
 
 
-def test_the_sample_of_the_readme_says_when_the_server_is_back(browser, redis_server, prefix):
-    (sample,) = re.findall(r"<script nonce.*?>(.*?)</script>", (ROOT / "README.md").read_text(), re.DOTALL)
+def test_the_sample_of_the_documents_says_when_the_server_is_back(browser, redis_server, prefix):
+    (sample,) = re.findall(r"<script nonce.*?>(.*?)</script>", (ROOT / "docs" / "clients.md").read_text(), re.DOTALL)
     options = settings(redis_server, prefix, MAX_CONNECTIONS=0, RETRY_AFTER=(7, 7))
     with Workers("uvicorn", 1, redis_url=redis_server.url, settings=options) as running:
         load(browser, running.origin)

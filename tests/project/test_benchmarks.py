@@ -1,8 +1,8 @@
-"""The page of what admission costs, and the README's part of it, tell what was measured."""
+"""The page of what admission costs, and the first page's part of it, tell what was measured."""
 
 import json
 
-from benchmarks.report import BLOCK, README, Ratio, page, ratio, summary, up
+from benchmarks.report import BLOCK, INDEX, Ratio, page, ratio, summary, up
 
 from support import ROOT
 
@@ -17,8 +17,8 @@ def test_the_page_is_made_of_the_figures():
     assert (DOCS / "speed.md").read_text() == page(measured())
 
 
-def test_the_readme_tells_the_figures_of_the_page():
-    (told,) = BLOCK.findall(README.read_text())
+def test_the_first_page_tells_the_figures_of_the_page():
+    (told,) = BLOCK.findall(INDEX.read_text())
     assert told == summary(measured())
 
 

@@ -75,8 +75,9 @@ def test_the_versions_agree():
     assert f"## {channels_admission.__version__}" in (ROOT / "CHANGELOG.md").read_text()
 
 
-def test_the_readme_tells_every_setting_with_its_default():
-    table = dict(re.findall(r"^\| `([A-Z_]+)` \| ([^|]+) \|", (ROOT / "README.md").read_text(), re.MULTILINE))
+def test_the_page_of_settings_tells_each_with_its_default():
+    page = (ROOT / "docs" / "settings.md").read_text()
+    table = dict(re.findall(r"^\| `([A-Z_]+)` \| ([^|]+) \|", page, re.MULTILINE))
     assert set(table) == {key.name for key in conf.KEYS} | {"POOLS"}
     for key in conf.KEYS:
         if key.name != "LEDGER":
@@ -96,22 +97,23 @@ def test_the_page_and_the_types_tell_every_option_of_the_client_with_its_default
     assert {name: value.replace(",", "").strip("`") or "{}" for value, name in told} == table
 
 
-def test_the_readme_tells_every_check():
+def test_the_page_of_checks_tells_every_check():
     checks = "".join(path.read_text() for path in (ROOT / "channels_admission").rglob("*.py"))
     ids = set(re.findall(r'"(?:channels_admission\.)?([EW]\d{3})"', checks))
-    readme = (ROOT / "README.md").read_text()
+    page = (ROOT / "docs" / "checks.md").read_text()
     assert len(ids) > 15
-    assert [check for check in sorted(ids) if f"`{check}`" not in readme] == []
+    assert [check for check in sorted(ids) if f"`{check}`" not in page] == []
 
 
-def test_the_readme_tells_what_a_connection_was_measured_to_take():
-    readme = (ROOT / "README.md").read_text()
-    assert f"at {sizing.CONNECTION_KIB} KiB a connection" in readme
-    assert f"plus {sizing.HEADROOM} files" in readme
+def test_the_page_of_checks_tells_what_a_connection_was_measured_to_take():
+    page = (ROOT / "docs" / "checks.md").read_text()
+    assert f"at {sizing.CONNECTION_KIB} KiB a connection" in page
+    assert f"plus {sizing.HEADROOM} files" in page
 
 
-def test_ci_runs_the_command_that_the_readme_names():
-    (command,) = re.findall(r"^## Tests\n\n```console\n(.*)\n```", (ROOT / "README.md").read_text(), re.MULTILINE)
+def test_ci_runs_the_command_that_contributors_are_told():
+    page = (ROOT / "CONTRIBUTING.md").read_text()
+    (command,) = re.findall(r"^## Tests\n\n```console\n(.*)\n```", page, re.MULTILINE)
     assert (ROOT / ".ci" / "run").read_text().splitlines()[-1] == command
 
 

@@ -1,0 +1,53 @@
+"""The pages of the reference that are made from the code.
+
+``python -m support.reference`` in the folder of the tests writes them anew.
+"""
+
+import os
+import re
+from datetime import UTC, datetime
+
+from support import ROOT
+
+DOCS = ROOT / "docs"
+BLOCK = re.compile(r"(?<=<!-- generated -->\n)(.*?)(?=<!-- end of generated -->\n)", re.DOTALL)
+"""The place in a page for what is made from the code."""
+
+
+def schema() -> str:
+    """The fields of the JSON of ``ws_status``, and its exit codes, as ``--help`` prints them."""
+    from channels_admission.management.terminal.schema import SCHEMA
+
+    return f"```text\n{SCHEMA.strip()}\n```\n"
+
+
+def metrics() -> str:
+    """Each metric with its type, labels and meaning."""
+    from channels_admission.status.values import Health, LedgerSnapshot, Snapshot
+    from channels_admission.web.metrics import SnapshotCollector
+
+    snapshot = Snapshot(datetime.now(UTC), True, LedgerSnapshot("redis", "", Health.OK), ())
+    rows = ["| metric | type | labels | meaning |", "| --- | --- | --- | --- |"]
+    for family in SnapshotCollector(snapshot).collect():
+        labels = ", ".join(f"`{label}`" for label in family._labelnames) or "–"
+        name = family.name + ("_total" if family.type == "counter" else "")
+        rows.append(f"| `{name}` | {family.type} | {labels} | {family.documentation} |")
+    return "\n".join(rows) + "\n"
+
+
+PAGES = {"json.md": schema, "metrics.md": metrics}
+"""Each page, and what makes its block."""
+
+
+def main() -> None:
+    import django
+
+    django.setup()
+    for name, make in PAGES.items():
+        page = DOCS / name
+        page.write_text(BLOCK.sub(lambda _, text=make(): text, page.read_text()))
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "project.settings")
+    main()
