@@ -150,6 +150,18 @@ class PoolSnapshot:
     """Connections per second that the workers have lately taken, all together, as measured while connections had to
     wait at their entrance; None if unknown."""
 
+    @property
+    def state(self) -> str:
+        """``paused`` or ``draining`` while each new connection is refused for that, else the level.
+
+        A dry run admits connections to a paused pool, and refuses those to a draining worker.
+        """
+        if self.paused and not self.dry_run:
+            return "paused"
+        if self.workers and all(worker.draining for worker in self.workers):
+            return "draining"
+        return self.level
+
 
 @dataclass(frozen=True, slots=True)
 class LedgerSnapshot:

@@ -16,12 +16,23 @@ from ..core.levels import Level
 from ..core.overrides import EVERYBODY, Drain, Order
 from .values import Health, PoolSnapshot
 
+LEVELS: Mapping[str, Any] = {
+    Level.CALM: pgettext_lazy("level of a pool", "Calm"),
+    Level.WARNING: pgettext_lazy("level of a pool", "Warning"),
+    Level.CRITICAL: pgettext_lazy("level of a pool", "Critical"),
+    Level.FULL: pgettext_lazy("level of a pool", "Full"),
+}
 NAMES: Mapping[str, Mapping[str, Any]] = {
-    "level": {
-        Level.CALM: pgettext_lazy("level of a pool", "Calm"),
-        Level.WARNING: pgettext_lazy("level of a pool", "Warning"),
-        Level.CRITICAL: pgettext_lazy("level of a pool", "Critical"),
-        Level.FULL: pgettext_lazy("level of a pool", "Full"),
+    "level": LEVELS,
+    "state": {
+        **LEVELS,
+        "paused": pgettext_lazy("state of a pool", "Paused"),
+        "draining": pgettext_lazy("state of a pool", "Draining"),
+    },
+    "free": {
+        # Translators: instead of the number of free slots.
+        "paused": _("none while paused"),
+        "draining": _("none while all workers drain"),
     },
     "reason": {
         Reason.FULL: _("pool full"),

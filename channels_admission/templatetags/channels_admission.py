@@ -100,6 +100,12 @@ def number(value: int) -> str:
     return number_format(value, force_grouping=True)
 
 
+@register.filter
+def free(pool: PoolSnapshot) -> str:
+    """The number of slots that new connections can get, or why there is none."""
+    return str(words.NAMES["free"].get(pool.state, number(pool.free)))
+
+
 def _number(value: float) -> str:
     """A number, with decimals only where it has any."""
     return number_format(value if value % 1 else int(value), force_grouping=True)

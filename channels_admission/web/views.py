@@ -31,6 +31,14 @@ LIBRARY_MISSING = (
     "pip install 'channels-admission[prometheus]'\n"
 )
 
+# Answers to refused requests: what is missing.
+NO_LOGIN = (
+    "Missing: the header 'Authorization: Bearer TOKEN' with the STATUS_TOKEN of CHANNELS_ADMISSION, "
+    "or a login with the permission channels_admission.view_pool.\n"
+)
+NOT_OURS = "The token is not the STATUS_TOKEN of CHANNELS_ADMISSION, or the settings have none.\n"
+NO_PERMISSION = "Missing: the permission channels_admission.view_pool for the user that is logged in.\n"
+
 View = Callable[[HttpRequest], HttpResponse]
 
 
@@ -65,11 +73,13 @@ def _guarded(view: View) -> View:
 def _refusal(request: HttpRequest) -> HttpResponse | None:
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
     if scheme.lower() == "bearer":
-        return None if _is_ours(token.strip()) else _unauthorized(', error="invalid_token"')
+        return None if _is_ours(token.strip()) else _unauthorized(NOT_OURS, ', error="invalid_token"')
     user = getattr(request, "user", None)
     if user is None or not user.is_authenticated:
-        return _unauthorized()
-    return None if user.has_perm(PERMISSION) else HttpResponse(status=HTTPStatus.FORBIDDEN)
+        return _unauthorized(NO_LOGIN)
+    if user.has_perm(PERMISSION):
+        return None
+    return HttpResponse(NO_PERMISSION, content_type=TEXT, status=HTTPStatus.FORBIDDEN)
 
 
 def _is_ours(token: str) -> bool:
@@ -77,9 +87,9 @@ def _is_ours(token: str) -> bool:
     return ours is not None and constant_time_compare(token, ours)
 
 
-def _unauthorized(error: str = "") -> HttpResponse:
-    challenge = f'Bearer realm="channels_admission"{error}'
-    return HttpResponse(status=HTTPStatus.UNAUTHORIZED, headers={"WWW-Authenticate": challenge})
+def _unauthorized(text: str, error: str = "") -> HttpResponse:
+    challenge = {"WWW-Authenticate": f'Bearer realm="channels_admission"{error}'}
+    return HttpResponse(text, content_type=TEXT, status=HTTPStatus.UNAUTHORIZED, headers=challenge)
 
 
 @_guarded

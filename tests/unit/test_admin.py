@@ -20,6 +20,7 @@ from django.test import RequestFactory, override_settings
 from django.urls import include, path
 from selenium.webdriver.support.wait import WebDriverWait
 
+from channels_admission import controls
 from channels_admission.core.counters import OTHER, Reason
 from channels_admission.core.levels import Level
 from channels_admission.core.readings import Load
@@ -300,7 +301,7 @@ def test_page_and_panel_show_counts_against_the_limit(as_viewer, admission):
         html = as_viewer.get(url).content.decode()
         assert '<strong data-field="pool.held">4,500</strong>' in html
         assert '<span data-field="pool.limit">5,000</span>' in html
-        assert '<p class="admission-level" data-field="pool.level">Critical</p>' in html
+        assert '<p class="admission-level" data-field="pool.state">Critical</p>' in html
         assert 'aria-valuemax="5000" aria-valuenow="4500" aria-valuetext="4,500 of 5,000 slots held"' in html
         assert '<rect class="admission-bar-held" width="90.0%" height="100%"/>' in html
         assert 'data-field="pool.refused">1,235<' in html
@@ -474,6 +475,34 @@ def test_the_memory_ledger_is_said_to_be_this_process_only(as_viewer, admission,
     assert told not in as_viewer.get(url).content.decode()
 
 
+@pytest.mark.parametrize(
+    ("override", "dry_run", "state", "free"),
+    [
+        ("paused", False, ("paused", "Paused"), "none while paused"),
+        ("paused", True, ("calm", "Calm"), "80"),
+        ("draining", False, ("draining", "Draining"), "none while all workers drain"),
+        ("draining", True, ("draining", "Draining"), "none while all workers drain"),
+        ("half", False, ("calm", "Calm"), "80"),
+    ],
+)
+@pytest.mark.parametrize("url", [INDEX, PAGE])
+def test_a_pool_that_refuses_all_says_so(as_viewer, admission, monkeypatch, url, override, dry_run, state, free):
+    admission(MAX_CONNECTIONS=80)
+    report("web-1:1:ab")
+    report("web-1:2:cd")
+    seen = cache.look().now
+    (pool,) = seen.pools
+    drains = {"paused": (), "draining": (True, True), "half": (True, False)}[override]
+    workers = tuple(replace(worker, draining=draining) for worker, draining in zip(pool.workers, drains, strict=False))
+    pool = replace(pool, paused=override == "paused", dry_run=dry_run, workers=workers)
+    monkeypatch.setattr(cache, "collect", _giving(replace(seen, pools=(pool,))))
+    html = as_viewer.get(url).content.decode().partition("<template")[0]
+    level, word = state
+    assert re.findall(r'data-key="default" data-level="(\w+)"', html) == [level]
+    assert re.findall(r'data-field="pool.state">([^<]+)<', html) == [word]
+    assert re.findall(r'data-field="pool.free">([^<]+)<', html) == [free]
+
+
 # The ledger is away
 
 
@@ -633,6 +662,8 @@ def test_readings(name, reading, written):
 def test_every_word_has_a_name():
     words = json.loads(tags.admission_words())
     assert words["level"].keys() == set(Level)
+    assert words["state"].keys() == {*Level, "paused", "draining"}
+    assert words["free"].keys() == {"paused", "draining"}
     assert words["reason"].keys() == {*Reason, *MONITORS, OTHER}
     assert words["monitor"].keys() == words["readings"].keys() == set(MONITORS)
     assert words["health"].keys() == set(Health)
@@ -689,7 +720,12 @@ def test_numbers_refresh_by_themselves_under_a_strict_policy(
     report("web-1:1:ab", 20, counters={"admitted": 25, "full": 4}, load=(Load("constructor", 7.0, 0.0),))
     report("<img src=x>:2:cd", 25)
     wait(lambda: find('[data-field="pool.held"]').text == "45")
-    assert find('[data-field="pool.level"]').text.endswith("Critical")
+    controls.change("default", by="chief", paused=True)
+    wait(lambda: find('[data-field="pool.state"]').text == "Paused")
+    assert find('[data-field="pool.free"]').text == "none while paused"
+    controls.change("default", by="chief", paused=False)
+    wait(lambda: find('[data-field="pool.state"]').text != "Paused")
+    assert find('[data-field="pool.state"]').text.endswith("Critical")
     assert find(".admission-bar-held").get_attribute("width") == "90.0%"
     assert "Pool default: Critical. 45 of 50 slots held." in find("[data-announcement]").get_attribute("textContent")
     chart = find('[data-chart="seconds"]')

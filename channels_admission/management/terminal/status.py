@@ -21,7 +21,9 @@ from ...status import words
 from ...status.values import Health, LedgerSnapshot, PoolSnapshot, Snapshot, WorkerSnapshot
 from ...status.words import named
 
-STYLES = {Level.CALM: "bold green", Level.WARNING: "bold yellow", Level.CRITICAL: "bold red", Level.FULL: "bold red"}
+STYLES = {Level.CALM: "bold green", Level.WARNING: "bold yellow"}
+REFUSING = "bold red"
+"""The style of all other states of a pool."""
 HEALTHS = {
     Health.OK: ("OK", "green"),
     Health.SETTLING: ("Settling", "bold yellow"),
@@ -101,13 +103,14 @@ def _notes(snapshot: Snapshot) -> Iterator[RenderableType]:
 
 
 def _pool(pool: PoolSnapshot, trend: RenderableType | None) -> RenderableType:
-    style = STYLES[pool.level]
+    style = style_of(pool)
+    free = words.NAMES["free"].get(pool.state, f"{pool.free:,} free")
     percent = 100 * pool.held // pool.limit if pool.limit else 100
     return Group(
         "",
-        ends(Text(plain(pool.name), "bold"), Text(named(pool.level, "level"), style)),
+        ends(Text(plain(pool.name), "bold"), Text(named(pool.state, "state"), style)),
         ends(Gauge(pool.held, pool.limit, style), Text(f"{percent:3} %")),
-        Text(f"{pool.held:,} of {pool.limit:,} slots held, {pool.free:,} free"),
+        Text(f"{pool.held:,} of {pool.limit:,} slots held, {free}"),
         Text(_events(pool)),
         *_places(pool),
         *(() if pool.speed is None else (Text(f"{pool.speed:,g} connections per second, as measured"),)),
@@ -119,6 +122,10 @@ def _pool(pool: PoolSnapshot, trend: RenderableType | None) -> RenderableType:
         *map(_pressed, filter(_is_pressed, pool.workers)),
         *(_faulty(worker) for worker in pool.workers if worker.faults),
     )
+
+
+def style_of(pool: PoolSnapshot) -> str:
+    return STYLES.get(pool.state, REFUSING)
 
 
 def orders(pool: PoolSnapshot) -> Iterator[str]:

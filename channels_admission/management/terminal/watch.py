@@ -20,7 +20,7 @@ from ...status.diagnostics.finding import clock
 from ...status.history import History, Series
 from ...status.values import Health, PoolSnapshot, Snapshot
 from .sparkline import Sparkline
-from .status import STYLES, ends, problem, status
+from .status import ends, problem, status, style_of
 
 EVERY = 2.0
 """Default seconds from one reading to the next."""
@@ -132,7 +132,7 @@ class Frames:
         lines.add_column(width=9)
         lines.add_column(ratio=1)
         lines.add_column(justify="right", no_wrap=True)
-        lines.add_row("held", Sparkline(held, pool.limit, STYLES[pool.level]), f"most {_most(held):,}")
+        lines.add_row("held", Sparkline(held, pool.limit, style_of(pool)), f"most {_most(held):,}")
         lines.add_row("refused/s", Sparkline(refused, most, "yellow"), f"most {most:,.1f}")
         return lines
 

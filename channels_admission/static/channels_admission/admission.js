@@ -82,6 +82,14 @@
     return shown;
   }
 
+  /** `paused` or `draining` while each new connection is refused for that, else the level. */
+  function stateOf({ level, paused, dry_run: dryRun, workers }) {
+    if (paused && !dryRun) {
+      return "paused";
+    }
+    return workers.length > 0 && workers.every(({ draining }) => draining) ? "draining" : level;
+  }
+
   const clock = (second) => new Date(1000 * second).toISOString().slice(11, 19);
 
   /** The text of each field of an item. */
@@ -91,8 +99,8 @@
     "pool.name": ({ name }) => name,
     "pool.held": ({ held }) => number(held),
     "pool.limit": ({ limit }) => number(limit),
-    "pool.free": ({ free }) => number(free),
-    "pool.level": ({ level }, words) => own(words.level, level) ?? level,
+    "pool.free": (pool, words) => own(words.free, stateOf(pool)) ?? number(pool.free),
+    "pool.state": (pool, words) => own(words.state, stateOf(pool)) ?? stateOf(pool),
     "pool.alert": ({ alert }, words) => own(words.level, alert) ?? alert,
     "pool.would_refuse": ({ would_refuse }) => number(sum(would_refuse)),
     "pool.differs": ({ differs }) => Object.keys(differs).join(", "),
@@ -135,7 +143,7 @@
       this.words = JSON.parse(root.dataset.words);
       // The time of the numbers shown, by this page's own clock.
       this.taken = "age" in root.dataset ? performance.now() - 1000 * Number(root.dataset.age) : null;
-      this.levels = new Map();
+      this.states = new Map();
       this.charts = new WeakMap();
       this.minutesAt = -Infinity;
       this.timer = null;
@@ -145,7 +153,7 @@
 
     start() {
       for (const pool of this.root.querySelectorAll(".admission-pool")) {
-        this.levels.set(pool.dataset.key, pool.dataset.level);
+        this.states.set(pool.dataset.key, pool.dataset.level);
       }
       document.addEventListener("visibilitychange", () => this.wait(0));
       setInterval(() => this.showAge(), 1000);
@@ -215,7 +223,7 @@
       const { held, limit } = pool;
       const bar = element.querySelector(".admission-bar");
       const said = fill(this.words.gauge, { held: number(held), limit: number(limit) });
-      element.dataset.level = pool.level;
+      element.dataset.level = stateOf(pool);
       this.write(element, "pool", pool);
       set(bar, { "aria-label": pool.name, "aria-valuemax": limit, "aria-valuenow": held, "aria-valuetext": said });
       set(bar.querySelector(".admission-bar-held"), { width: lengthOf(pool.share) });
@@ -348,15 +356,15 @@
       }
     }
 
-    /** Announce only changed levels to a screen reader: the numbers change all the time. */
+    /** Announce only changed states to a screen reader: the numbers change all the time. */
     announce(pools) {
-      const changed = pools.filter(({ name, level }) => this.levels.has(name) && this.levels.get(name) !== level);
-      pools.forEach(({ name, level }) => this.levels.set(name, level));
+      const changed = pools.filter((pool) => this.states.has(pool.name) && this.states.get(pool.name) !== stateOf(pool));
+      pools.forEach((pool) => this.states.set(pool.name, stateOf(pool)));
       if (changed.length > 0) {
-        const sentences = changed.map(({ name, level, held, limit }) =>
+        const sentences = changed.map(({ name, held, limit }) =>
           fill(this.words.change, {
             pool: name,
-            level: own(this.words.level, level) ?? level,
+            level: own(this.words.state, this.states.get(name)) ?? this.states.get(name),
             held: number(held),
             limit: number(limit),
           }),

@@ -511,6 +511,23 @@ def test_the_level_is_a_word(level, word):
     assert lines(shown(snapshot(pool(level=level))))[2].split() == ["default", word]
 
 
+@pytest.mark.parametrize(
+    ("changes", "word", "free"),
+    [
+        ({"paused": True}, "Paused", "none while paused"),
+        ({"paused": True, "dry_run": True}, "Calm", "80 free"),
+        ({"workers": (worker(draining=True),)}, "Draining", "none while all workers drain"),
+        ({"workers": (worker(draining=True), worker())}, "Calm", "80 free"),
+    ],
+)
+def test_a_pool_that_refuses_all_says_so(changes, word, free):
+    seen = snapshot(pool(held=0, limit=80, free=80, share=0.0, level=Level.CALM, **changes))
+    assert lines(shown(seen))[2].split() == ["default", word]
+    assert lines(shown(seen))[4] == f"0 of 80 slots held, {free}"
+    colour = "32" if word == "Calm" else "31"
+    assert f"{ESCAPE}[1;{colour}m{word}{ESCAPE}[0m" in shown(seen, color_system="standard", force_terminal=True)
+
+
 @pytest.mark.parametrize("health", Health)
 def test_the_health_is_a_word(health):
     assert lines(shown(snapshot(health=health)))[0].split()[-1].lower() == health

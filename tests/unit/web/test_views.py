@@ -16,6 +16,11 @@ TOKEN = "a-token-of-forty-three-characters-at-random"
 STATUS, METRICS = "/admission/status.json", "/admission/metrics"
 GUARDED = pytest.mark.parametrize("url", [STATUS, METRICS])
 CHALLENGE = 'Bearer realm="channels_admission"'
+MISSING = (
+    "Missing: the header 'Authorization: Bearer TOKEN' with the STATUS_TOKEN of CHANNELS_ADMISSION, "
+    "or a login with the permission channels_admission.view_pool.\n"
+)
+WRONG = "The token is not the STATUS_TOKEN of CHANNELS_ADMISSION, or the settings have none.\n"
 
 
 @pytest.fixture(autouse=True)
@@ -57,7 +62,9 @@ def test_the_token_opens(admission, url, scheme):
 def test_strangers_are_asked_for_it(admission, url, token, authorization, challenge):
     admission(STATUS_TOKEN=token)
     response = get(url, authorization)
-    assert (response.status_code, response["WWW-Authenticate"], response.content) == (401, challenge, b"")
+    text = MISSING if challenge == CHALLENGE else WRONG
+    assert (response.status_code, response["WWW-Authenticate"], response.content.decode()) == (401, challenge, text)
+    assert response["Content-Type"] == "text/plain; charset=utf-8"
     assert response["Cache-Control"] == "no-store"
 
 
@@ -67,7 +74,8 @@ def test_users_need_the_permission(admission, client, db, url):
     user = User.objects.create_user("somebody", is_staff=True)
     client.force_login(user)
     response = client.get(url)
-    assert (response.status_code, response.content) == (403, b"")
+    text = "Missing: the permission channels_admission.view_pool for the user that is logged in.\n"
+    assert (response.status_code, response.content.decode()) == (403, text)
     assert response["Cache-Control"] == "no-store"
     user.user_permissions.add(Permission.objects.get(codename="view_pool"))
     assert client.get(url).status_code == 200
