@@ -5,10 +5,7 @@ from collections.abc import Iterable
 from typing import Any
 from urllib.parse import urlparse
 
-from channels.exceptions import ChannelFull
-
 from . import conf
-from .core.counters import CHANNELS_FULL
 from .core.protocol import Refusal
 from .limiter.connections import http2
 from .limiter.connections.asgi import Application, Receive, Scope, Send
@@ -16,6 +13,7 @@ from .limiter.connections.http2 import HTTP_2
 from .limiter.connections.slot import KEY, Slot
 from .limiter.registry import limiter_of
 from .quotas.requests import is_authenticated
+from .runtime.layers import ended_by_layer
 
 
 class Admission:
@@ -49,8 +47,9 @@ class Admission:
         except asyncio.CancelledError:
             if not await connection.is_over():
                 raise
-        except ChannelFull:
-            limiter.state.counters[CHANNELS_FULL] += 1
+        except Exception:
+            if connection.is_open and (counter := ended_by_layer()):
+                limiter.state.counters[counter] += 1
             raise
         finally:
             limiter.leave(connection)

@@ -17,6 +17,9 @@ MEMORY = "channels_admission.ledger.memory.MemoryLedger"
 REDIS = "channels_admission.ledger.redis.RedisLedger"
 CLUSTER = "channels_admission.ledger.redis.cluster.RedisClusterLedger"
 CLUSTER_CLIENT = "channels_admission.ledger.redis.cluster.cluster_client"
+CORE_LAYER = "channels_redis.core.RedisChannelLayer"
+LAYERS = "channels_redis."
+"""The beginning of the dotted paths of layers in Redis."""
 DEFAULT_URL = "redis://localhost:6379"
 BACKENDS = {"memory": MEMORY, "redis": REDIS}
 PARTS = ("BACKEND", "HOSTS", "CLUSTER")
@@ -63,6 +66,27 @@ def address_of(host: Mapping[str, Any]) -> str:
     return f"redis://{host.get('host', 'localhost')}:{host.get('port', 6379)}/{host.get('db', 0)}"
 
 
+def shares_redis(ledger: LedgerSettings) -> bool:
+    """Whether the default channel layer is in a Redis of the ledger, whatever the database."""
+    layer = getattr(django_settings, "CHANNEL_LAYERS", {}).get("default", {})
+    if ledger.host is None or not str(layer.get("BACKEND", "")).startswith(LAYERS):
+        return False
+    hosts = layer.get("CONFIG", {}).get("hosts")
+    try:
+        theirs = {_place(host) for host in decode_hosts(hosts or [DEFAULT_URL])}
+    except Exception:  # the layer itself reports hosts that it cannot read
+        return False
+    return not theirs.isdisjoint(map(_place, (ledger.host, *ledger.nodes)))
+
+
+def _place(host: Mapping[str, Any]) -> tuple[Any, ...]:
+    """The server of a host, without its database and credentials."""
+    if "sentinels" in host:
+        return "sentinels", host.get("master_name"), frozenset(map(tuple, host["sentinels"]))
+    connection = create_pool(dict(host)).make_connection()
+    return getattr(connection, "path", None), getattr(connection, "host", None), getattr(connection, "port", None)
+
+
 def passwords_of(host: Mapping[str, Any]) -> frozenset[str]:
     """Every text of a host that must never be shown, as written and percent-decoded."""
     found = {_text(value) for name, value in host.items() if "password" in name}
@@ -84,7 +108,7 @@ def _text(value: Any) -> str:
 def _channel_layer_host() -> Mapping[str, Any] | None:
     """The first host of the default channel layer; None unless that is a channels_redis layer."""
     layer = getattr(django_settings, "CHANNEL_LAYERS", {}).get("default", {})
-    if not str(layer.get("BACKEND", "")).startswith("channels_redis."):
+    if not str(layer.get("BACKEND", "")).startswith(LAYERS):
         return None
     hosts = layer.get("CONFIG", {}).get("hosts")
     try:

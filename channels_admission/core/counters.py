@@ -46,6 +46,8 @@ HEALED = "ledger.healed"
 """Calls of this worker that found the ledger's data damaged, so that the ledger began to count anew."""
 CHANNELS_FULL = "layer.full"
 """Connections whose consumer ended with ``ChannelFull``."""
+LAYER_FAILED = "layer.failed"
+"""Open connections whose consumer ended because its channel layer failed, as when its Redis is away."""
 OVERDUE = "overdue"
 """Connections closed because their client had not authenticated by ``PENDING_DEADLINE``."""
 EVENTS_DROPPED = "events.dropped"
@@ -86,6 +88,7 @@ NO_HANDSHAKES = frozenset(
         FAILING,
         HEALED,
         CHANNELS_FULL,
+        LAYER_FAILED,
         EVENTS_DROPPED,
         DELAYED,
         PROMISED,

@@ -22,17 +22,16 @@ from ..overload.memory import Memory
 from ..overload.monitors import Descriptors
 from ..runtime import daphne
 from ..status.diagnostics.deploy import greatest_files, limits_conf, systemd
+from .layers import check_channel_layer, check_layer_in_memory, check_shared_redis, in_production
 
 TAG = "channels_admission"
 
 MEMORY_IN_PRODUCTION = "channels_admission.W001"
-LAYER_WITHOUT_TIMEOUT = "channels_admission.W002"
 DAPHNE_NOT_EXTENDED = "channels_admission.W003"
 PACE_WITHOUT_RATE = "channels_admission.W004"
 SOFT_LIMIT_TOO_LOW = "channels_admission.W005"
 HARD_LIMIT_TOO_LOW = "channels_admission.W006"
 MEMORY_TOO_SMALL = "channels_admission.W007"
-LAYER_IN_MEMORY = "channels_admission.W008"
 METRICS_WITHOUT_LIBRARY = "channels_admission.W009"
 SHARES_WITHOUT_CLASSES = "channels_admission.W010"
 OLDEST_WITHOUT_RATE = "channels_admission.W070"
@@ -46,7 +45,8 @@ def register() -> None:
         check_channel_layer, check_layer_in_memory, check_mixin_order, check_daphne, check_metrics,
     ):  # fmt: skip
         checks.register(check, TAG)  # type: ignore[call-overload]
-    checks.register(check_memory, TAG, deploy=True)  # type: ignore[call-overload]
+    for check in (check_memory, check_shared_redis):
+        checks.register(check, TAG, deploy=True)  # type: ignore[call-overload]
 
 
 def check_settings(app_configs: list[AppConfig] | None, **_: Any) -> list[checks.CheckMessage]:
@@ -56,7 +56,7 @@ def check_settings(app_configs: list[AppConfig] | None, **_: Any) -> list[checks
 
 def check_ledger(app_configs: list[AppConfig] | None, **_: Any) -> list[checks.CheckMessage]:
     """Warn of a site in production whose workers each count alone."""
-    settings = _in_production()
+    settings = in_production()
     if settings is None or settings.ledger.backend != MEMORY:
         return []
     return [
@@ -119,7 +119,7 @@ def check_quotas(app_configs: list[AppConfig] | None, **_: Any) -> list[checks.C
 
 def check_descriptors(app_configs: list[AppConfig] | None, **_: Any) -> list[checks.CheckMessage]:
     """Warn of a site in production where a worker may open too few files for its part of the limit."""
-    settings = _in_production()
+    settings = in_production()
     if settings is None:
         return []
     soft, hard, needed = Descriptors().allowed(), Descriptors().ceiling(), sizing.descriptors(settings)
@@ -158,7 +158,7 @@ def _raise_limit(settings: conf.Settings) -> str:
 
 def check_memory(app_configs: list[AppConfig] | None, **_: Any) -> list[checks.CheckMessage]:
     """Warn of a site in production where a worker has too little memory for its part of the limit."""
-    settings = _in_production()
+    settings = in_production()
     if settings is None:
         return []
     needed, available = sizing.memory(settings), Memory(settings.memory_limit).total()
@@ -186,54 +186,6 @@ def _share_a_machine(workers: int) -> tuple[str, str]:
 
 def _mebibytes(size: int) -> str:
     return f"{size >> 20:,} MiB"
-
-
-def _in_production() -> conf.Settings | None:
-    """The settings of a site in production; None if they have problems, or limit nothing."""
-    settings, _problems = conf.examine()
-    return settings if settings and settings.enabled and not django_settings.DEBUG else None
-
-
-def check_layer_in_memory(app_configs: list[AppConfig] | None, **_: Any) -> list[checks.CheckMessage]:
-    """Warn of a site in production with several workers and a channel layer in memory."""
-    settings, _problems = conf.examine()
-    if settings is None or django_settings.DEBUG or all(p.expected_workers == 1 for p in settings.pools.values()):
-        return []
-    return [
-        checks.Warning(
-            f"CHANNEL_LAYERS[{alias!r}] is in memory, but more than one worker is expected: a message to a group "
-            "reaches only connections of the same worker.",
-            hint="Use channels_redis.core.RedisChannelLayer or channels_redis.pubsub.RedisPubSubChannelLayer.",
-            id=LAYER_IN_MEMORY,
-        )
-        for alias, layer in getattr(django_settings, "CHANNEL_LAYERS", {}).items()
-        if layer.get("BACKEND") == "channels.layers.InMemoryChannelLayer"
-    ]
-
-
-def check_channel_layer(app_configs: list[AppConfig] | None, **_: Any) -> list[checks.CheckMessage]:
-    """Warn of a channel layer whose socket timeout is as short as its waits (django/channels_redis#422)."""
-    layer = getattr(django_settings, "CHANNEL_LAYERS", {}).get("default", {})
-    if layer.get("BACKEND") != "channels_redis.core.RedisChannelLayer" or int(version("redis").split(".")[0]) < 8:
-        return []
-    hosts = layer.get("CONFIG", {}).get("hosts") or [None]
-    if all(map(_has_own_timeout, hosts)):
-        return []
-    return [
-        checks.Warning(
-            "channels_redis waits five seconds for a message, and redis-py 8 stops reading after five: every consumer "
-            "that is idle for five seconds is disconnected.",
-            hint="Write the hosts of CHANNEL_LAYERS as {'address': 'redis://…', 'socket_timeout': None}, "
-            "or use channels_redis.pubsub.RedisPubSubChannelLayer, or redis<8.",
-            id=LAYER_WITHOUT_TIMEOUT,
-        )
-    ]
-
-
-def _has_own_timeout(host: Any) -> bool:
-    if isinstance(host, dict):
-        return "socket_timeout" in host or _has_own_timeout(host.get("address"))
-    return "socket_timeout=" in str(host)
 
 
 def check_mixin_order(app_configs: list[AppConfig] | None, **_: Any) -> list[checks.CheckMessage]:

@@ -27,6 +27,7 @@ from ..core.counters import (
     EVICTED,
     FAILING,
     HEALED,
+    LAYER_FAILED,
     MISSED,
     OUTLIVED,
     OVERDUE,
@@ -133,6 +134,7 @@ def _pool(pool: PoolSettings, reading: Reading, heartbeat: float) -> PoolSnapsho
         events_dropped=counters.get(EVENTS_DROPPED, 0),
         faults=_most_first(faults_in(counters)),
         channels_full=counters.get(CHANNELS_FULL, 0),
+        layer_failed=counters.get(LAYER_FAILED, 0),
         drained=counters.get(DRAINED, 0),
         aged=counters.get(AGED, 0),
         evicted=counters.get(EVICTED, 0),
@@ -218,5 +220,6 @@ def _worker(reading: WorkerReading, allowed: float) -> WorkerSnapshot:
         calls=_calls(reading.counters),
         failing=reading.counters.get(FAILING, 0),
         shed=reading.counters.get(SHED, 0),
+        layer_failed=reading.counters.get(LAYER_FAILED, 0),
         silent=reading.silence > allowed,
     )

@@ -48,6 +48,8 @@ class WorkerSnapshot:
     """Calls that have failed since the last one that succeeded; above 0 it decides alone."""
     shed: int = 0
     """Connections that it has closed because memory ran out."""
+    layer_failed: int = 0
+    """Connections that ended because the channel layer of their consumer failed, since the worker started."""
     silent: bool = False
     """Whether its last report is older than is allowed: it is blocked, stopped, gone, or cannot reach the ledger."""
 
@@ -123,6 +125,8 @@ class PoolSnapshot:
     """Signals, mails and webhooks dropped because the queue was full."""
     channels_full: int = 0
     """Connections ended by a ``ChannelFull`` of their consumer."""
+    layer_failed: int = 0
+    """Connections ended because the channel layer of their consumer failed."""
     calls: LedgerCalls = field(default_factory=LedgerCalls)
     classes: Mapping[str, int] = field(default_factory=dict)
     """Slots held by each class that has a share, and by exempt connections."""

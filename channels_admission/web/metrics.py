@@ -97,6 +97,9 @@ def _events(pools: Sequence[PoolSnapshot]) -> Iterator[Metric]:
     yield _counter("would_refuse", text, labels, (sample for pool, each in would for sample in _by_reason(pool, each)))
     yield each("shed", "Connections closed because memory ran out.", (pool.shed for pool in pools))
     yield each("channels_full", "Connections ended by a full channel.", (pool.channels_full for pool in pools))
+    yield each(
+        "layer_failed", "Connections ended because the channel layer failed.", (pool.layer_failed for pool in pools)
+    )
     yield each("drained", "Connections closed by a drain.", (pool.drained for pool in pools))
     yield each("aged", "Connections closed at their maximum age.", (pool.aged for pool in pools))
     text = "Connections closed for a newer one under the same quota."

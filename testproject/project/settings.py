@@ -4,6 +4,8 @@ import json
 import os
 from pathlib import Path
 
+import redis
+
 BASE_DIR = Path(__file__).resolve().parent.parent
 REDIS_URL = os.environ.get("REDIS_URL", "redis://127.0.0.1:6379/0")
 
@@ -57,13 +59,18 @@ DATABASES = {
         "NAME": os.environ.get("TESTPROJECT_DB", BASE_DIR / "db.sqlite3"),
     }
 }
-CHANNEL_LAYERS = {
-    "default": {
+LAYERS = {
+    "core": {
         "BACKEND": "channels_redis.core.RedisChannelLayer",
         # redis-py 8 stops reading after five seconds, as long as the layer waits for a message.
         "CONFIG": {"hosts": [{"address": REDIS_URL, "socket_timeout": None}]},
-    }
+    },
+    "pubsub": {
+        "BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer",
+        "CONFIG": {"hosts": [{"address": REDIS_URL, "retry_on_error": [redis.exceptions.ConnectionError]}]},
+    },
 }
+CHANNEL_LAYERS = {"default": LAYERS[os.environ.get("TESTPROJECT_LAYER", "core")]}
 # The demo and the integration tests hand their settings to the workers through the environment.
 # The clients run on the workers' machine, and their load would count as lag.
 CHANNELS_ADMISSION = {

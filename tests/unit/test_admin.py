@@ -206,6 +206,7 @@ def test_feed_is_the_snapshot(as_viewer, admission):
                 "events_dropped": 0,
                 "faults": {},
                 "channels_full": 0,
+                "layer_failed": 0,
                 "classes": {},
                 "overdue": 0,
                 "delayed": 0,
@@ -230,6 +231,7 @@ def test_feed_is_the_snapshot(as_viewer, admission):
                         "silent": False,
                         "failing": 0,
                         "shed": 0,
+                        "layer_failed": 0,
                         "faults": {},
                         "calls": {"made": 0, "failed": 0, "seconds": 0.0},
                     }
@@ -250,6 +252,7 @@ def test_feed_is_the_snapshot(as_viewer, admission):
                 "events_dropped": 0,
                 "faults": {},
                 "channels_full": 0,
+                "layer_failed": 0,
                 "classes": {},
                 "overdue": 0,
                 "delayed": 0,

@@ -69,6 +69,11 @@ class Connection:
         return self._end is not None and self._end.messages is not None
 
     @property
+    def is_open(self) -> bool:
+        """Whether neither side has closed the connection, as far as is known here."""
+        return self._state is OPEN
+
+    @property
     def real_send(self) -> Any:
         """The server's ``send``, named as Channels names it, for :func:`~.runtime.servers.abort`."""
         return self._send

@@ -30,6 +30,7 @@ SCHEMA = (
              monitor that refused
     shed     connections closed so far because memory ran out
     channels_full  connections ended by a full channel so far
+    layer_failed  connections ended so far because the channel layer failed
     classes  slots held by each class that has a share, and by exempt
              connections
     overdue  connections closed unauthenticated at their deadline so far
@@ -97,6 +98,7 @@ SCHEMA = (
       failing    calls failed since the last that succeeded; above 0 it decides
                  alone
       shed       connections that it closed because memory ran out
+      layer_failed  connections ended because the channel layer failed
       silent     whether it has not reported for two heartbeats and a second
       load       a list, one for each monitor
         name       "lag", "memory", "descriptors", "cpu", "threads" or one of

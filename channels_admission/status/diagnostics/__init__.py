@@ -43,8 +43,10 @@ SCHEMA = """\
     failing       those that failed since one has succeeded; above 0 the worker
                   decides alone
     shed          connections that it closed because memory ran out
+    layer_failed  connections ended because the channel layer failed
   layer           the default channel layer
     backend, capacity
+    shared        whether it is in the ledger's Redis
 
 The exit code is 0, 1 with a warning, and 2 with something critical. It is also
 2 when the settings are wrong: then only their error is printed.
@@ -65,6 +67,7 @@ WEIGHTS = (
     "heartbeat-errors",
     "limit-reached",
     "connections-shed",
+    "layer-failed",
     "channels-full",
     "accepts-late",
     "admission-off",

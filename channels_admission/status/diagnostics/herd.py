@@ -37,8 +37,9 @@ def _herd(inputs: Inputs) -> Iterator[Finding]:
             Severity.CRITICAL if goes_on else Severity.WARNING,
             f"Herd at {clock(worst.at)}: {worst.handshakes:,} connects in 1 s, {_times(worst, usual, pool.connects)}",
             f"Pool {pool.name}: {_worst_seconds(pool.connects)}.",
-            "Find what disconnected them all at once: a deployment, a proxy, the network. Set CONNECT_RATE to what the "
-            f"site can take{measured(pool)}, and use clients that follow the hint, such as AdmissionSocket.",
+            "Find what disconnected them all at once: a deployment, a proxy, the network, a channel layer that "
+            f"failed. Set CONNECT_RATE to what the site can take{measured(pool)}, and use clients that follow the "
+            "hint, such as AdmissionSocket.",
         )
 
 

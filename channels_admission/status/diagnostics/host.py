@@ -17,6 +17,7 @@ from django.conf import settings as django_settings
 
 from ... import conf
 from ...conf import Settings
+from ...conf.ledger import shares_redis
 from ...runtime.identity import host
 from ..values import Snapshot
 
@@ -53,6 +54,8 @@ class Layer:
 
     backend: str = ""
     capacity: int | None = None
+    shared: bool = False
+    """Whether it is in the ledger's Redis."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +78,7 @@ def gather(snapshot: Snapshot, settings: Settings) -> HostInfo:
             name: Origin(pool.max_connections, conf.origin(name, "MAX_CONNECTIONS"))
             for name, pool in settings.pools.items()
         },
-        layer=_layer(),
+        layer=_layer(settings),
         ledger_timeout=settings.ledger_timeout,
     )
 
@@ -124,7 +127,7 @@ def _sockets(process: psutil.Process) -> Mapping[int, int] | None:
     return {port: found[port] for port in sorted(ports)} or None
 
 
-def _layer() -> Layer:
+def _layer(settings: Settings) -> Layer:
     """The default channel layer; it is created but not used."""
     configured = getattr(django_settings, "CHANNEL_LAYERS", {}).get(DEFAULT_CHANNEL_LAYER, {})
     backend = str(configured.get("BACKEND", ""))
@@ -132,4 +135,4 @@ def _layer() -> Layer:
     # The server itself reports a layer that cannot be created.
     with suppress(Exception):
         capacity = vars(channel_layers[DEFAULT_CHANNEL_LAYER]).get("capacity")
-    return Layer(backend, capacity if isinstance(capacity, int) else None)
+    return Layer(backend, capacity if isinstance(capacity, int) else None, shares_redis(settings.ledger))

@@ -46,6 +46,8 @@ class Process:
     """Those that failed since one has succeeded, in the pool with the most; above 0 it decides alone."""
     shed: int = 0
     """Connections that it has closed because memory ran out."""
+    layer_failed: int = 0
+    """Connections that ended because the channel layer of their consumer failed."""
 
     def reading(self, monitor: str) -> float | None:
         return self.monitor(monitor).reading
@@ -110,6 +112,7 @@ def _process(workers: list[WorkerSnapshot], info: ProcessInfo) -> Process:
         failed=sum(worker.calls.failed for worker in workers),
         failing=max(worker.failing for worker in workers),
         shed=sum(worker.shed for worker in workers),
+        layer_failed=sum(worker.layer_failed for worker in workers),
         load=tuple(_fresh(load, info) for load in _worst(load for worker in workers for load in worker.load)),
     )
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 
+from ...conf.ledger import CORE_LAYER
 from ...core.readings import Load
 from ..snapshot import silence_allowed
 from .finding import Finder, Finding, Severity, since
@@ -11,6 +12,12 @@ from .processes import age_of, name_of, named, share_of
 
 LAG = 0.1
 """Seconds of delay above which an event loop is blocked."""
+LASTING = (
+    "With this layer every consumer waits in a call to Redis, and ends when that fails. With "
+    "channels_redis.pubsub.RedisPubSubChannelLayer they stay: see docs/operations.md, The channel layer. Find out why "
+    "Redis was unreachable."
+)
+"""The advice on a layer whose consumers end with the connection to Redis."""
 SHORT, OUT = 0.85, 0.95
 """Used shares of memory or descriptors that are a warning, and critical."""
 WAIT = 1.0
@@ -82,6 +89,24 @@ def _shed(inputs: Inputs) -> Iterator[Finding]:
             named(shed, told) if shed else "The workers that did have ended",
             "They closed their youngest connections past the second threshold of memory. "
             "Lower MAX_CONNECTIONS, add workers or memory, and check what consumers keep for each connection.",
+        )
+
+
+def _layer(inputs: Inputs) -> Iterator[Finding]:
+    def told(process: Process) -> str:
+        return f"{process.layer_failed:,} in {age_of(process)}"
+
+    failed = sorted((each for each in inputs.processes if each.layer_failed), key=lambda each: -each.layer_failed)
+    total = sum(each.layer_failed for each in failed)  # counted by the workers, as the ledger may have failed as well
+    if total:
+        shared = " It is in the Redis of the ledger." if inputs.host.layer.shared else ""
+        is_core = inputs.host.layer.backend == CORE_LAYER
+        yield Finding(
+            "layer-failed",
+            Severity.WARNING,
+            f"{total:,} connections have ended because the channel layer failed",
+            f"{named(failed, told)}; the layer is {inputs.host.layer.backend or 'unknown here'}.{shared}",
+            LASTING if is_core else "Find out why: the workers' logs have tracebacks.",
         )
 
 
@@ -232,4 +257,15 @@ def _sockets(inputs: Inputs) -> Iterator[Finding]:
         )
 
 
-FINDERS: tuple[Finder, ...] = (_memory, _shed, _descriptors, _silence, _faults, _lag, _threads, _monitors, _sockets)
+FINDERS: tuple[Finder, ...] = (
+    _memory,
+    _shed,
+    _layer,
+    _descriptors,
+    _silence,
+    _faults,
+    _lag,
+    _threads,
+    _monitors,
+    _sockets,
+)

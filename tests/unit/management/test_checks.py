@@ -18,6 +18,7 @@ from django.core.management.base import SystemCheckError
 from channels_admission import conf
 from channels_admission.consumers import AdmissionMixin
 from channels_admission.management import checks as ours
+from channels_admission.management import layers as of_layers
 from channels_admission.middleware import AdmissionMiddleware
 from channels_admission.overload import memory, monitors
 
@@ -73,14 +74,15 @@ def test_no_id_is_used_twice():
         *(f"channels_admission.{key.id}" for key in conf.KEYS),
         *(f"channels_admission.{check}" for check in ("E001", "E002", conf.TERMS_ID, conf.POOLS_ID)),
         ours.MEMORY_IN_PRODUCTION,
-        ours.LAYER_WITHOUT_TIMEOUT,
+        of_layers.LAYER_WITHOUT_TIMEOUT,
         ours.DAPHNE_NOT_EXTENDED,
         ours.MIXIN_ON_THE_RIGHT,
         ours.PACE_WITHOUT_RATE,
         ours.SOFT_LIMIT_TOO_LOW,
         ours.HARD_LIMIT_TOO_LOW,
         ours.MEMORY_TOO_SMALL,
-        ours.LAYER_IN_MEMORY,
+        of_layers.LAYER_IN_MEMORY,
+        of_layers.LAYER_ENDS_CONSUMERS,
         ours.METRICS_WITHOUT_LIBRARY,
         ours.SHARES_WITHOUT_CLASSES,
         ours.OLDEST_WITHOUT_RATE,
@@ -198,7 +200,7 @@ WITH = {"address": "redis://h", "socket_timeout": None}
     ],
 )
 def test_redis_py_8_needs_a_timeout_of_ones_own(settings, monkeypatch, hosts, expected):
-    monkeypatch.setattr(ours, "version", {"redis": "8.1.0"}.__getitem__)
+    monkeypatch.setattr(of_layers, "version", {"redis": "8.1.0"}.__getitem__)
     settings.CHANNEL_LAYERS = {"default": {"BACKEND": LAYER, "CONFIG": {"hosts": hosts}}}
     assert ids() == expected
     assert not any(message.is_serious() for message in messages())
@@ -206,7 +208,7 @@ def test_redis_py_8_needs_a_timeout_of_ones_own(settings, monkeypatch, hosts, ex
 
 @pytest.mark.parametrize(("version", "expected"), [("7.4.0", []), ("8.0.0", ["W002"]), ("10.0.1", ["W002"])])
 def test_an_older_redis_py_needs_none(settings, monkeypatch, version, expected):
-    monkeypatch.setattr(ours, "version", {"redis": version}.__getitem__)
+    monkeypatch.setattr(of_layers, "version", {"redis": version}.__getitem__)
     settings.CHANNEL_LAYERS = {"default": {"BACKEND": LAYER}}
     assert ids() == expected
 
@@ -221,7 +223,7 @@ def test_an_older_redis_py_needs_none(settings, monkeypatch, version, expected):
     ],
 )
 def test_other_channel_layers_need_none(settings, monkeypatch, layers):
-    monkeypatch.setattr(ours, "version", {"redis": "8.1.0"}.__getitem__)
+    monkeypatch.setattr(of_layers, "version", {"redis": "8.1.0"}.__getitem__)
     settings.CHANNEL_LAYERS = layers
     assert messages() == []
 
@@ -520,6 +522,36 @@ def test_memory_allowed_to_the_process_counts(settings):
     assert ids(deploy=True) == []
 
 
+# A channel layer that ends its consumers with its Redis
+
+
+@pytest.mark.parametrize(
+    ("hosts", "keys", "debug", "expected"),
+    [
+        (["redis://h/1"], {}, False, ["W011"]),
+        ([("127.0.0.1", 6390)], REDIS, False, ["W011"]),
+        (["redis://other:6390", {"address": "redis://:secret@127.0.0.1:6390/7"}], REDIS, False, ["W011"]),
+        (["unix:///run/redis"], {"LEDGER": "unix:///run/redis?db=3"}, False, ["W011"]),
+        (None, {}, False, ["W011"]),
+        ([{"sentinels": [("h", 26379)], "master_name": "main"}], {}, False, ["W011"]),
+        ([("127.0.0.1", 6391)], REDIS, False, []),
+        ([("h", 6390)], REDIS, False, []),
+        (["not a host"], REDIS, False, []),
+        (["redis://h/1"], {"LEDGER": "memory"}, True, []),
+        (["redis://h/1"], {"ENABLED": False}, False, []),
+        (["redis://h/1"], {}, True, []),
+    ],
+)
+def test_a_layer_in_the_ledger_s_redis(settings, monkeypatch, hosts, keys, debug, expected):
+    monkeypatch.setattr(of_layers, "version", {"redis": "7.0.0"}.__getitem__)
+    settings.CHANNELS_ADMISSION, settings.DEBUG = {"MAX_CONNECTIONS": 50, **keys}, debug
+    settings.CHANNEL_LAYERS = {"default": {"BACKEND": LAYER, "CONFIG": {"hosts": hosts}}}
+    assert ids(deploy=True) == expected
+    assert ids() == []
+    settings.CHANNEL_LAYERS["default"]["BACKEND"] = "channels_redis.pubsub.RedisPubSubChannelLayer"
+    assert "W011" not in ids(deploy=True)
+
+
 # A channel layer in memory
 
 IN_MEMORY = {"BACKEND": "channels.layers.InMemoryChannelLayer"}
@@ -539,7 +571,7 @@ IN_MEMORY = {"BACKEND": "channels.layers.InMemoryChannelLayer"}
     ],
 )
 def test_groups_that_end_at_each_process(settings, monkeypatch, layers, keys, debug, expected):
-    monkeypatch.setattr(ours, "version", {"redis": "7.0.0"}.__getitem__)
+    monkeypatch.setattr(of_layers, "version", {"redis": "7.0.0"}.__getitem__)
     settings.CHANNELS_ADMISSION = {**REDIS, **keys}
     settings.CHANNEL_LAYERS = layers
     settings.DEBUG = debug

@@ -14,6 +14,7 @@ from django.core.management import call_command
 from django.core.management.base import CommandError
 
 from channels_admission import conf
+from channels_admission.conf.ledger import CORE_LAYER
 from channels_admission.core.counters import Reason
 from channels_admission.core.levels import Level
 from channels_admission.core.readings import Load
@@ -406,6 +407,23 @@ def test_full_channels_that_ended_connections():
         "warning",
         "Full channels have ended 7 connections of pool default so far",
     )
+
+
+@pytest.mark.parametrize(
+    ("layer", "told", "advised"),
+    [
+        (Layer(CORE_LAYER, 100, True), f"the layer is {CORE_LAYER}. It is in the Redis of the ledger.", "they stay"),
+        (Layer("a.b.Layer"), "the layer is a.b.Layer.", "Find out why"),
+        (Layer(), "the layer is unknown here.", "Find out why"),
+    ],
+)
+def test_connections_that_the_channel_layer_ended(layer, told, advised):
+    seen = snapshot(pool(worker(layer_failed=7), worker(id="web-2:7:cd", pid=7, layer_failed=40)))
+    (finding,) = found(seen, replace(facts(), layer=layer))
+    assert (finding.id, finding.severity) == ("layer-failed", "warning")
+    assert finding.title == "47 connections have ended because the channel layer failed"
+    assert finding.detail == f"web-1 7: 40 in 1 min 15 s; web-1 42: 7 in 1 min 15 s; {told}"
+    assert advised in finding.advice
 
 
 def test_consumers_that_accept_too_late():
