@@ -29,7 +29,12 @@ sys.path.append(str(ROOT))
 hypothesis.settings.register_profile("ours", max_examples=some_of(100))
 hypothesis.settings.load_profile("ours")
 
-MARKERS = {"integration": ("integration",), "browser": ("browser", "integration"), "model": ("simulation",)}
+MARKERS = {
+    "integration": ("integration",),
+    "browser": ("browser", "integration"),
+    "model": ("simulation",),
+    "budgets": ("budget",),
+}
 """By the folder of a test."""
 
 
