@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 import psutil
 
-from demo.servers import find_redis
+from demo.redises import find_redis
 
 PACKAGES = (
     "django", "channels", "redis", "hiredis", "uvicorn", "uvloop", "httptools", "websockets",

@@ -26,7 +26,8 @@ from channels_admission.ledger.redis import RedisLedger
 from channels_admission.limiter.state import State
 from channels_admission.runtime.identity import Worker
 
-from demo.servers import Redis, find_redis
+from demo.redises import find_redis
+from demo.servers import Redis
 
 SIZES = (10, 1_000, 10_000)
 """Workers of each pool."""

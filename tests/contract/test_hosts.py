@@ -12,7 +12,8 @@ from channels_admission.ledger import open_ledger
 from channels_admission.status.snapshot import collect
 from channels_admission.status.values import Health
 
-from demo.servers import POLL, Redis, ServerFailed, end, find_redis, free_port, spawn
+from demo.redises import ServerFailed, find_redis
+from demo.servers import POLL, Redis, end, free_port, spawn
 from support.redises import AUTHORITY, certify, secret_cluster
 from support.reports import Reporter
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from django.utils.text import capfirst
 
-from demo.servers import find_redis
+from demo.redises import find_redis
 
 PACKAGES = ("django", "channels", "redis", "uvicorn", "daphne", "hypercorn", "granian")
 PAGE = """\

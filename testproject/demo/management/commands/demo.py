@@ -2,12 +2,14 @@
 
 import asyncio
 import os
+import shlex
 import signal
 import sys
 import time
 from argparse import ArgumentTypeError
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from subprocess import Popen
 from threading import Event
 from types import FrameType
@@ -20,12 +22,16 @@ from rich.table import Table
 
 from demo.clients import Client, by_refusal, by_worker, crowd
 from demo.consumers import HERD
-from demo.servers import SERVING, TESTPROJECT, ServerFailed, Workers
+from demo.options import REDIS_HELP
+from demo.redises import ServerFailed, find_redis
+from demo.servers import SERVING, TESTPROJECT, Workers
 from demo.stage import ADMINISTRATOR, PASSWORD, stage
 from demo.views import RESTARTER
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 TRY_AGAIN_LATER = 1013
+MOST_IN_HERD = 400
+"""Clients of the herd whose command is printed."""
 RUSH = 0.5
 """Seconds within which the crowd arrives; if all arrived at once, one worker would often get every slot."""
 HEARTBEAT = 0.5
@@ -49,6 +55,7 @@ class Command(BaseCommand):
         parser.add_argument(
             "--herd-limit", type=_positive, default=150, help="the page's MAX_CONNECTIONS (%(default)s)"
         )
+        parser.add_argument("--redis", metavar="URL", help=REDIS_HELP)
         parser.add_argument("--port", type=int, default=0, help="the port to serve on (any free one)")
         parser.add_argument(
             "--once", action="store_true", help="end after the crowd; exit code 1 if the limit did not hold"
@@ -79,13 +86,15 @@ class Command(BaseCommand):
         once: bool,
         rate: int,
         herd_limit: int,
+        redis: str | None,
         **_: Any,
     ) -> None:
-        self.console.print(f"Starting Redis and {workers} {server} workers …", style="dim")
+        own = "" if redis else f"{Path(find_redis()).name} and "
+        self.console.print(f"Starting {own}{workers} {server} workers …", style="dim")
         herd = {"MAX_CONNECTIONS": herd_limit, "CONNECT_RATE": rate, "CONNECT_BURST": rate, "RETRY_AFTER": [0.5, 60]}
         settings = {"MAX_CONNECTIONS": limit, "HEARTBEAT": HEARTBEAT, "POOLS": {HERD: herd}}
         more = {RESTARTER: str(os.getpid())}
-        running = stack.enter_context(stage(server, workers, settings, port, more))
+        running = stack.enter_context(stage(server, workers, settings, port, more, redis_url=redis))
         stack.callback(_ignore_signals)
         with _cancelling():
             problems = asyncio.run(self._meet(running, clients, limit))
@@ -93,7 +102,7 @@ class Command(BaseCommand):
             raise CommandError("This is not as it must be: " + "; ".join(problems) + ".\n" + running.log())
         self.console.print("\n[green]✓[/] The limit held: every client beyond it was told to try again later.\n")
         if not once:
-            self._serve(running)
+            self._serve(running, _herd(running, herd_limit, rate))
 
     async def _meet(self, running: Workers, count: int, limit: int) -> list[str]:
         """Connect the crowd, print its results and the status, and return what is wrong."""
@@ -111,10 +120,10 @@ class Command(BaseCommand):
             problems.append(f"ws_status ended with exit code {exit_code}")
         return problems
 
-    def _serve(self, running: Workers) -> None:
+    def _serve(self, running: Workers, herd: str) -> None:
         self.console.print(f"Demo page  [bold]{running.origin}/[/]")
         self.console.print(f"Admin      [bold]{running.origin}/admin/[/]  user {ADMINISTRATOR}, password {PASSWORD}")
-        self.console.print(f"A herd     manage.py ws_herd {running.origin.replace('http', 'ws', 1)}/ws/herd/")
+        self.console.print(f"A herd     [bold]{escape(herd)}[/]", soft_wrap=True)
         self.console.print("Ctrl-C ends everything.")
         left = running.processes
         try:
@@ -152,6 +161,16 @@ def _positive(text: str) -> int:
     if number < 1:
         raise ArgumentTypeError("must be at least 1")
     return number
+
+
+def _herd(running: Workers, limit: int, rate: int) -> str:
+    """The command line of a herd that leaves a third of the page's pool free."""
+    url = f"{running.origin.replace('http', 'ws', 1)}/ws/herd/"
+    clients = str(max(1, min(MOST_IN_HERD, limit * 2 // 3)))
+    program = Path(sys.executable)
+    if program.is_relative_to(Path.cwd()):
+        program = program.relative_to(Path.cwd())
+    return shlex.join([str(program), sys.argv[0], "ws_herd", url, "--clients", clients, "--rate", str(rate)])
 
 
 def _table(clients: list[Client], workers: list[int]) -> Table:

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -18,12 +18,14 @@ from demo.beside import beside
 from demo.clients import TooFewFiles, allow_sockets
 from demo.herd import Herd, Target, WrongTarget
 from demo.options import Mix, rules_of
+from demo.redises import ServerFailed
 from demo.returns import Return, ideal_by_rate
 from demo.rules import RULES
-from demo.servers import SERVING, ServerFailed
+from demo.servers import SERVING
 from demo.sites import DEFAULTS, WITHOUT_ADMISSION, site
 
 DEFAULT_RULES = ["hint", "full-jitter", "doubling"]
+REFUSALS = {1013, 503}
 OTHER_FILES = 100
 """Files that this process may have open besides a socket for each client."""
 RULE_HELP = "how they come back; may be given several times. " + "; ".join(
@@ -91,6 +93,7 @@ class Command(BaseCommand):
         own.add_argument("--path", help="where they connect to: /ws/echo/, or /ws/heavy/ for --connect-cost")
         own.add_argument("--server", choices=SERVING, default="uvicorn", help="%(default)s by default")
         own.add_argument("--workers", type=options.positive, default=2, metavar="N", help="%(default)s by default")
+        own.add_argument("--redis", metavar="URL", help=options.REDIS_HELP)
 
     def handle(
         self, *, url: str | None, clients: int, rules: list[str] | None, mix: Mix | None, as_json: bool, **given: Any
@@ -112,7 +115,15 @@ class Command(BaseCommand):
 
 
 def _at_sites(
-    plan: Plan, *, server: str, workers: int, connect_cost: float | None, path: str | None, rate: int | None, **_: Any
+    plan: Plan,
+    *,
+    server: str,
+    workers: int,
+    connect_cost: float | None,
+    path: str | None,
+    rate: int | None,
+    redis: str | None,
+    **_: Any,
 ) -> Iterator[Line]:
     """The herd at servers of its own, each with one connected client."""
     sites = {"defaults": DEFAULTS if rate is None else {**DEFAULTS, "CONNECT_RATE": rate}}
@@ -120,7 +131,7 @@ def _at_sites(
         sites = {"without admission": WITHOUT_ADMISSION, **sites}
     path = path or ("/ws/echo/" if connect_cost is None else "/ws/heavy/")
     for name, settings in sites.items():
-        with site(server, workers, settings, connect_cost) as running:
+        with site(server, workers, settings, connect_cost, redis) as running:
             origins = [origin.replace("http", "ws", 1) for origin in running.origins]
             yield from _at(plan, name, [origin + path for origin in origins], *(f"{each}/ws/echo/" for each in origins))
 
@@ -147,16 +158,22 @@ async def _run(
             with _progress(plan.console, "coming in", clients) as show:
                 missing = await herd.gather(plan.seconds, show)
             if missing:
-                endings = dict(herd.members[-1].count.endings)
-                raise CommandError(
-                    f"Only {clients - missing} of {clients} clients came in within {plan.seconds:g} s; "
-                    f"the others failed with {endings}."
-                )
+                raise CommandError(_failure(plan, clients, missing, herd.members[-1].count.endings))
             title = f"coming back: {', '.join(mix)}"
             with _progress(plan.console, title, clients) as show, beside(talking) as waits:
                 returned = await herd.cut(rules_of(mix), plan.seconds, show)
             found.append((mix, sorted(returned, key=lambda each: list(mix).index(each.rule.name)), waits))
     return found
+
+
+def _failure(plan: Plan, clients: int, missing: int, endings: Mapping[int | None, int]) -> str:
+    """What a user is told of a herd that did not come in at first; ``endings`` are the failed attempts by code."""
+    seen = ", ".join(f"{count} × {code or 'no connection'}" for code, count in endings.items()) or "no attempt"
+    advice = " The pool has too few free slots, or lets in too few a second: take fewer --clients."
+    return (
+        f"Only {clients - missing} of {clients} clients came in within {plan.seconds:g} s; the failed attempts: {seen}."
+        + (advice if REFUSALS & endings.keys() else "")
+    )
 
 
 @contextmanager
@@ -172,7 +189,7 @@ def _progress(console: Console, title: str, clients: int) -> Iterator[Callable[[
 
 def _table(lines: list[Line]) -> Table:
     """One row for each line; columns that none of them has are left out."""
-    table = Table(box=None, pad_edge=False, title="\nAll cut at once", title_justify="left")
+    table = Table(box=None, pad_edge=False, collapse_padding=True, title="\nAll cut at once", title_justify="left")
     rows = [_cells(line) for line in lines]
     for column in rows[0]:
         is_name = column in ("settings", "rule")
@@ -186,7 +203,7 @@ def _cells(line: Line) -> dict[str, str]:
     figures, returned = line.as_dict(), line.returned
     cells = {"settings": line.settings} if line.settings else {}
     cells |= {"rule": returned.rule.name, "clients": str(returned.clients)}
-    cells |= {title: _seconds(returned.until(share)) for title, share in {"50 % back": 0.5, "99 %": 0.99}.items()}
+    cells |= {title: _seconds(returned.until(share)) for title, share in {"50 %\nback": 0.5, "99 %": 0.99}.items()}
     if line.ideal is not None:
         cells["ideal"] = _seconds(line.ideal)
     cells["attempts\neach"] = f"{returned.per_client:.2f}"
@@ -195,7 +212,7 @@ def _cells(line: Line) -> dict[str, str]:
         return cells | {title: f"{line.waits[key]:.3f} s" for title, key in titles.items()}
     cells["100 %"] = _seconds(returned.until(1.0))
     cells["most in\na second"] = str(figures["peak_attempts_per_second"])
-    cells["after\nthe first"] = str(figures["peak_after_first_second"])
+    cells["after\nthat"] = str(figures["peak_after_first_second"])
     cells["wasted"] = str(returned.wasted)
     return cells
 
