@@ -21,7 +21,7 @@ from ...status import words
 from ...status.values import Health, LedgerSnapshot, PoolSnapshot, Snapshot, WorkerSnapshot
 from ...status.words import named
 
-STYLES = {Level.CALM: "bold green", Level.WARNING: "bold yellow"}
+STYLES: dict[str, str] = {Level.CALM: "bold green", Level.WARNING: "bold yellow"}
 REFUSING = "bold red"
 """The style of all other states of a pool."""
 HEALTHS = {
