@@ -6,6 +6,7 @@ from typing import Any
 
 from asgiref.sync import markcoroutinefunction
 
+from . import conf
 from .conf import DEFAULT_POOL
 from .limiter.connections.slot import KEY
 from .limiter.connections.slot import Slot as Slot
@@ -37,6 +38,13 @@ class AdmissionMixin:
     """
 
     admission_pool = DEFAULT_POOL
+
+    @classmethod
+    def as_asgi(cls, **initkwargs: Any) -> Any:
+        """The consumer as an application; an unknown pool is a :exc:`~.exceptions.ConfigurationError`, so that the
+        server does not start."""
+        conf.current().pool_for(f"{cls.__module__}.{cls.__qualname__}", cls.admission_pool)
+        return super().as_asgi(**initkwargs)  # type: ignore[misc]
 
     # No coroutine of its own, which would be kept for as long as the connection is open. The mark tells asgiref and
     # servers that it is to be awaited all the same: without it an instance is taken for an application of ASGI 2.

@@ -111,6 +111,13 @@ class Settings:
                 f"Declare it in {NAME}['POOLS'], as {{{name!r}: {{'MAX_CONNECTIONS': …}}}}."
             ) from None
 
+    def pool_for(self, consumer: str, name: str) -> PoolSettings:
+        """The same; the message of the error begins with the name of the ``consumer``."""
+        try:
+            return self.pool(name)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"{consumer}: {error}") from None
+
 
 @dataclass(frozen=True, slots=True)
 class Problem:

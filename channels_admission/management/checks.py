@@ -1,15 +1,12 @@
 """System checks: one per setting, and others for mistakes that only show under load."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import suppress
 from importlib.metadata import version
 from importlib.util import find_spec
 from typing import Any
 
-from channels.consumer import AsyncConsumer
-from channels.routing import get_default_application
 from django.apps import AppConfig
-from django.conf import settings as django_settings
 from django.core import checks
 from django.urls import reverse
 
@@ -17,11 +14,11 @@ from .. import conf
 from ..conf import sizing
 from ..conf.ledger import MEMORY
 from ..conf.quotas import OLDEST
-from ..consumers import AdmissionMixin
 from ..overload.memory import Memory
 from ..overload.monitors import Descriptors
 from ..runtime import daphne
 from ..status.diagnostics.deploy import greatest_files, limits_conf, systemd
+from . import routing
 from .layers import check_channel_layer, check_layer_in_memory, check_shared_redis, in_production
 
 TAG = "channels_admission"
@@ -35,14 +32,13 @@ MEMORY_TOO_SMALL = "channels_admission.W007"
 METRICS_WITHOUT_LIBRARY = "channels_admission.W009"
 SHARES_WITHOUT_CLASSES = "channels_admission.W010"
 OLDEST_WITHOUT_RATE = "channels_admission.W070"
-MIXIN_ON_THE_RIGHT = "channels_admission.E020"
 
 
 def register() -> None:
     """Register the checks of this module."""
     for check in (
         check_settings, check_ledger, check_pace, check_shares, check_quotas, check_descriptors,
-        check_channel_layer, check_layer_in_memory, check_mixin_order, check_daphne, check_metrics,
+        check_channel_layer, check_layer_in_memory, check_daphne, check_metrics, *routing.CHECKS,
     ):  # fmt: skip
         checks.register(check, TAG)  # type: ignore[call-overload]
     for check in (check_memory, check_shared_redis):
@@ -188,25 +184,6 @@ def _mebibytes(size: int) -> str:
     return f"{size >> 20:,} MiB"
 
 
-def check_mixin_order(app_configs: list[AppConfig] | None, **_: Any) -> list[checks.CheckMessage]:
-    """Report consumers whose ``__call__`` hides the mixin's, so that they are not limited."""
-    if getattr(django_settings, "ASGI_APPLICATION", None):
-        # The server reports an error of this import; other commands need not.
-        with suppress(Exception):
-            get_default_application()
-    return [
-        checks.Error(
-            f"{consumer.__module__}.{consumer.__qualname__} is not limited: AdmissionMixin comes after the consumer "
-            "class.",
-            hint=f"Write class {consumer.__name__}(AdmissionMixin, …Consumer), with the mixin first.",
-            id=MIXIN_ON_THE_RIGHT,
-        )
-        for consumer in dict.fromkeys(_subclasses(AdmissionMixin))
-        if AsyncConsumer in consumer.__mro__
-        and consumer.__mro__.index(AsyncConsumer) < consumer.__mro__.index(AdmissionMixin)
-    ]
-
-
 def check_metrics(app_configs: list[AppConfig] | None, **_: Any) -> list[checks.CheckMessage]:
     """Warn of a URL for metrics without the library that writes them."""
     if find_spec("prometheus_client") or not _has_url("channels_admission:metrics"):
@@ -226,12 +203,6 @@ def _has_url(name: str) -> bool:
     with suppress(Exception):
         return bool(reverse(name))
     return False
-
-
-def _subclasses(cls: type[AdmissionMixin]) -> Iterator[type[AdmissionMixin]]:
-    for subclass in cls.__subclasses__():
-        yield subclass
-        yield from _subclasses(subclass)
 
 
 def check_daphne(app_configs: list[AppConfig] | None, **_: Any) -> list[checks.CheckMessage]:

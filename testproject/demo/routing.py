@@ -5,7 +5,10 @@
 
 from django.urls import path
 
+from channels_admission import conf
+
 from .consumers import (
+    HERD,
     EchoConsumer,
     HeavyConsumer,
     HeavyDatabaseConsumer,
@@ -32,5 +35,6 @@ behind_middleware = [
 ]
 with_mixin = [
     path("ws/mixin/", MixinConsumer.as_asgi()),
-    path("ws/herd/", HerdConsumer.as_asgi()),
+    # Without its pool the site would not start.
+    *([path("ws/herd/", HerdConsumer.as_asgi())] if HERD in conf.current().pools else []),
 ]

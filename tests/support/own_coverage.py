@@ -74,6 +74,7 @@ COVERED_BY = {
     "management/commands/ws_pause": "unit/management/test_commands.py",
     "management/commands/ws_status": "unit/management/test_ws_status.py",
     "management/layers": "unit/management/test_checks.py",
+    "management/routes": "unit/management/test_routing.py",
     "management/terminal/diagnosis": "unit/status/diagnostics/test_diagnostics.py",
     "management/terminal/schema": "unit/management/test_ws_status.py",
     "management/terminal/sparkline": "unit/management/terminal/test_watch.py",

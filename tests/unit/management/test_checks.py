@@ -19,11 +19,13 @@ from channels_admission import conf
 from channels_admission.consumers import AdmissionMixin
 from channels_admission.management import checks as ours
 from channels_admission.management import layers as of_layers
+from channels_admission.management import routing
 from channels_admission.middleware import AdmissionMiddleware
 from channels_admission.overload import memory, monitors
 
 from demo.servers import TESTPROJECT, environment
 
+ROOT = TESTPROJECT.parent
 REDIS = {"LEDGER": "redis://127.0.0.1:6390/0"}
 LAYER = "channels_redis.core.RedisChannelLayer"
 
@@ -34,6 +36,7 @@ def _quiet(settings, monkeypatch):
     settings.CHANNELS_ADMISSION = REDIS
     settings.CHANNEL_LAYERS = {}
     settings.ASGI_APPLICATION = None
+    settings.ROOT_URLCONF = "urls"
     monkeypatch.delitem(sys.modules, "daphne.ws_protocol", raising=False)
     allow(monkeypatch, None, None)
 
@@ -69,14 +72,17 @@ def test_a_quota_that_closes_the_oldest_needs_a_rate(settings):
     assert "'user' of the pool 'default'" in message.msg
 
 
-def test_no_id_is_used_twice():
+def test_no_id_is_used_twice_and_each_is_in_the_documents():
     used = [
         *(f"channels_admission.{key.id}" for key in conf.KEYS),
         *(f"channels_admission.{check}" for check in ("E001", "E002", conf.TERMS_ID, conf.POOLS_ID)),
         ours.MEMORY_IN_PRODUCTION,
         of_layers.LAYER_WITHOUT_TIMEOUT,
         ours.DAPHNE_NOT_EXTENDED,
-        ours.MIXIN_ON_THE_RIGHT,
+        routing.MIXIN_ON_THE_RIGHT,
+        routing.POOL_UNKNOWN,
+        routing.USER_UNKNOWN,
+        routing.SLOT_FOR_EACH_STREAM,
         ours.PACE_WITHOUT_RATE,
         ours.SOFT_LIMIT_TOO_LOW,
         ours.HARD_LIMIT_TOO_LOW,
@@ -88,6 +94,9 @@ def test_no_id_is_used_twice():
         ours.OLDEST_WITHOUT_RATE,
     ]
     assert len(used) == len(set(used))
+    texts = "".join(page.read_text() for page in (ROOT / "README.md", *(ROOT / "docs").rglob("*.md")))
+    missing = [each for each in used if f"`{each.removeprefix('channels_admission.')}`" not in texts]
+    assert missing == []
 
 
 # Settings
