@@ -4,7 +4,11 @@ from collections.abc import Callable
 from typing import Any
 
 from django.contrib import admin, messages
+from django.contrib.admin.models import CHANGE, LogEntry
+from django.contrib.contenttypes.models import ContentType
 from django.core.exceptions import PermissionDenied
+from django.core.paginator import Paginator
+from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
@@ -13,11 +17,16 @@ from django.utils.text import capfirst
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_POST, require_safe
 
+from .controls import Change
 from .exceptions import AdmissionError, ControlError
 from .models import Pool
 from .status import cache
+from .status.values import Snapshot
 from .web import views
 from .web.forms import ActionForm
+
+LATEST, PAGE = 10, 100
+"""Changes on the status page, and on a page of all changes."""
 
 
 @admin.register(Pool)
@@ -42,6 +51,7 @@ class PoolAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
             path("", self._guarded(self.changelist_view), name="channels_admission_pool_changelist"),
             path("feed/", self._guarded(self.feed_view), name="channels_admission_pool_feed"),
             path("history/", self._guarded(self.past_view), name="channels_admission_pool_history"),
+            path("changes/", self._guarded(self.changes_view), name="channels_admission_pool_changes"),
             path("act/", self._guarded(self.act_view, self.may_act), name="channels_admission_pool_act"),
         ]
 
@@ -53,6 +63,7 @@ class PoolAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
             "opts": self.opts,
             "look": cache.look(),
             "may_act": self.may_act(request),
+            "changes": _changes()[:LATEST],
             **(extra_context or {}),
         }
         request.current_app = self.admin_site.name
@@ -66,6 +77,19 @@ class PoolAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     def past_view(self, request: HttpRequest) -> HttpResponse:
         return views.past(request)
 
+    @method_decorator(require_safe)
+    def changes_view(self, request: HttpRequest) -> TemplateResponse:
+        """All changes that were made here, the newest first."""
+        context = {
+            **self.admin_site.each_context(request),
+            "title": _("Changes made here"),
+            "opts": self.opts,
+            "page": Paginator(_changes(), PAGE).get_page(request.GET.get("p")),
+            "page_url": self._page(),
+        }
+        request.current_app = self.admin_site.name
+        return TemplateResponse(request, "channels_admission/changes.html", context)
+
     def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """Require ``view_pool`` itself; Django would accept ``change_pool`` too."""
         return request.user.has_perm("channels_admission.view_pool")
@@ -77,20 +101,21 @@ class PoolAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     def act_view(self, request: HttpRequest) -> HttpResponse:
         """Ask for confirmation, or carry out a confirmed action."""
         form = ActionForm(request.POST)
-        if form.is_valid() and "confirmed" not in request.POST:
-            return self._ask(request, form)
-        if form.is_valid():
-            self._act(request, form)
-        else:
+        if not form.is_valid():
             for name, errors in form.errors.items():
                 messages.error(request, f"{form.fields[name].label}: {' '.join(map(str, errors))}")
-        return HttpResponseRedirect(self._page())
+        elif "confirmed" in request.POST:
+            self._act(request, form)
+        elif problem := form.problem(now := cache.look().now):
+            messages.error(request, problem)
+        else:
+            return self._ask(request, form, now)
+        return HttpResponseRedirect(self._page() + form.place)
 
     def _page(self) -> str:
         return reverse("admin:channels_admission_pool_changelist", current_app=self.admin_site.name)
 
-    def _ask(self, request: HttpRequest, form: ActionForm) -> HttpResponse:
-        now = cache.look().now
+    def _ask(self, request: HttpRequest, form: ActionForm, now: Snapshot) -> HttpResponse:
         context = {
             **self.admin_site.each_context(request),
             "title": _("Are you sure?"),
@@ -98,7 +123,7 @@ class PoolAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
             "question": form.question(now),
             "warning": form.warning(now),
             "given": form.given,
-            "page_url": self._page(),
+            "page_url": self._page() + form.place,
         }
         request.current_app = self.admin_site.name
         return TemplateResponse(request, "channels_admission/confirm.html", context)
@@ -110,7 +135,7 @@ class PoolAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         except AdmissionError as error:
             changes, problem = error.made, error
         for change in changes:
-            self.log_change(request, Pool(name=change.pool), str(change))
+            _log(request, change)
             messages.success(request, form.done(change.pool))
         if problem:
             messages.error(request, problem.translated() if isinstance(problem, ControlError) else str(problem))
@@ -129,3 +154,21 @@ class PoolAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
             return view(request)
 
         return self.admin_site.admin_view(look)
+
+
+def _changes() -> QuerySet[LogEntry]:
+    """The log entries of all changes, the newest first."""
+    kind = ContentType.objects.get_for_model(Pool)
+    return LogEntry.objects.filter(content_type=kind).select_related("user").order_by("-action_time", "-pk")
+
+
+def _log(request: HttpRequest, change: Change) -> None:
+    """Record a change, as the object's name too: the start page lists recent actions by that alone."""
+    LogEntry.objects.create(
+        user_id=request.user.pk,  # type: ignore[misc]
+        content_type=ContentType.objects.get_for_model(Pool),
+        object_id=change.pool,
+        object_repr=str(change)[:200],
+        action_flag=CHANGE,
+        change_message=str(change),
+    )

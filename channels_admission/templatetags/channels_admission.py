@@ -48,9 +48,15 @@ CHART: Mapping[str, Any] = {
     "admitted": pgettext_lazy("connections", "admitted"),
     # Translators: {time} is a time of day, {held} and {limit} are numbers, {admitted} one per second.
     "moment": _("{time}: {held} of {limit} held, per second: admitted {admitted}"),
+    "unknown": _("{time}: no worker had reported"),
+    # Translators: {most} is a number, {time} a time of day.
+    "spike": _("Above the chart: {most} per second at {time}."),
     # Translators: all are numbers.
     "summary": _("At most {most} held; {admitted} admitted and {refused} refused."),
 }
+
+TROUBLE = ("paused", "draining", Level.FULL, Level.CRITICAL, Level.WARNING, Level.CALM)
+"""The states of pools, the gravest first."""
 
 # Translators: {held} and {limit} are numbers.
 GAUGE = _("{held} of {limit} slots held")
@@ -120,6 +126,12 @@ def duration(seconds: float) -> str:
 def _unbroken(text: str) -> str:
     # Lines break between the units, not within one.
     return text.replace(" ", "\u00a0")
+
+
+@register.filter
+def by_trouble(pools: Iterable[PoolSnapshot] | None) -> list[PoolSnapshot]:
+    """The pools in order of their trouble: by the graver of state and level for alerts, which changes less often."""
+    return sorted(pools or (), key=lambda pool: min(TROUBLE.index(pool.state), TROUBLE.index(pool.alert)))
 
 
 @register.filter
@@ -196,6 +208,7 @@ def admission_words() -> str:
         "quota": words.QUOTA_REASON,
         "attempts": words.ATTEMPTS_REASON,
         "chart": CHART,
+        "trouble": TROUBLE,
         "order": words.ORDERS,
         "gauge": GAUGE,
         "change": CHANGE,

@@ -6,13 +6,13 @@ from django import forms
 from django.utils.formats import number_format
 from django.utils.translation import gettext_lazy as _
 
-from .. import controls
+from .. import conf, controls
 from ..conf import MAX_LIMIT
 from ..core.overrides import EVERYBODY
-from ..exceptions import ControlError
+from ..exceptions import ConfigurationError, ControlError
 from ..ledger.overrides import LONGEST
 from ..runtime import targets
-from ..status.values import PoolSnapshot, Snapshot
+from ..status.values import Health, PoolSnapshot, Snapshot
 
 # Translators: {pool} is a name, {limit} and {now} are numbers.
 LIMIT = _("Set the limit of the pool {pool} from {now} to {limit}?")
@@ -22,7 +22,7 @@ RESUME = _("Let the pool {pool} admit connections again?")
 DRY_RUN_ON = _("Begin a dry run of the pool {pool}? Connections that it would refuse are counted and admitted.")
 DRY_RUN_OFF = _("End the dry run of the pool {pool}? It refuses connections from then on.")
 # Translators: {target} is the name of a worker or a host, {over} a number of seconds.
-DRAIN = _("Drain {target}? It refuses new connections and closes its own within {over} s.")
+DRAIN = _("Drain {target}? It refuses new connections to all pools and closes its own within {over} s.")
 CANCEL = _("End the drain of {target}? It admits new connections again.")
 CANCEL_ALL = _("End all drains of workers and hosts? They admit new connections again.")
 
@@ -57,6 +57,7 @@ ACTIONS = {
 """The actions: the question before each, and the message afterwards for every pool that it changed."""
 
 # Translators: {held} and {limit} are numbers.
+DOWN = _("The ledger is down. Nothing can be changed until it is back.")
 BELOW_USE = _("{held} connections are open. They stay; new ones are refused until fewer than {limit} are open.")
 
 
@@ -68,6 +69,8 @@ class ActionForm(forms.Form):
     limit = forms.IntegerField(min_value=0, max_value=MAX_LIMIT, required=False, label=_("Limit"))
     target = forms.CharField(max_length=64, required=False, label=_("Worker or host"))
     over = forms.FloatField(min_value=0, max_value=LONGEST, required=False, label=_("Seconds"))
+    at = forms.CharField(max_length=40, required=False)
+    """The pool beside which the action was chosen, to which the page returns."""
 
     def clean(self) -> dict[str, Any]:
         given: dict[str, Any] = super().clean() or {}
@@ -86,7 +89,30 @@ class ActionForm(forms.Form):
     def given(self) -> dict[str, Any]:
         """The fields of the action, for the confirmation form."""
         data = self.cleaned_data
-        return {name: data[name] for name in ("kind", *ACTIONS[data["kind"]].needs)}
+        names = ("kind", *ACTIONS[data["kind"]].needs, *(("at",) if data["at"] else ()))
+        return {name: data[name] for name in names}
+
+    @property
+    def place(self) -> str:
+        """The part of the page to return to, as the end of its URL; empty for the whole page."""
+        pool = self.cleaned_data.get("at", "")
+        return f"#pool-{pool}" if pool in conf.current().pools else ""
+
+    def problem(self, snapshot: Snapshot) -> str:
+        """Why the action is refused without asking for confirmation, else empty."""
+        data = self.cleaned_data
+        if snapshot.ledger.health is Health.DOWN:
+            return f"{DOWN} {snapshot.ledger.error}"
+        try:
+            if "pool" in self._action.needs:
+                conf.current().pool(data["pool"])
+            if data["kind"] == "drain":
+                targets.known(data["target"], {worker.id for pool in snapshot.pools for worker in pool.workers})
+        except ControlError as error:
+            return error.translated()
+        except ConfigurationError as error:
+            return str(error)
+        return ""
 
     def question(self, snapshot: Snapshot) -> str:
         if self._is_every_drain:

@@ -119,7 +119,7 @@ class Operator:
         return asked
 
     def set_limit(self, limit: int) -> str:
-        self.find(".admission-controls summary").click()
+        self.find(".admission-pool .admission-controls summary").click()
         self.find('.admission-controls [name="limit"]').send_keys(str(limit))
         self.find('.admission-controls [name="limit"]').submit()
         self.wait(lambda: self.all(".cancel-link"))
@@ -128,9 +128,9 @@ class Operator:
     def drain(self, pid: int) -> str:
         """Drain the worker within two seconds."""
         host = self.find('[data-field="worker.host"]').text
-        self.find(".admission-controls summary").click()
-        self.find('.admission-controls [name="target"]').send_keys(f"{host}:{pid}")
-        over = self.find('.admission-controls [name="over"]')
+        self.find(".admission-drain summary").click()
+        self.find('.admission-drain [name="target"]').send_keys(f"{host}:{pid}")
+        over = self.find('.admission-drain [name="over"]')
         over.clear()
         over.send_keys("2")
         over.submit()

@@ -380,6 +380,30 @@ def test_the_page_shows_counters_of_a_pool_once_there_is_something_to_count(as_v
     assert re.findall(tickets, html)[:2] == told
 
 
+def test_pools_stand_by_trouble_and_a_state_is_told_once(as_viewer, admission, monkeypatch):
+    names = ("calm", "near", "warned", "full", "held", "drained")
+    admission(MAX_CONNECTIONS=10, POOLS={name: {} for name in names})
+    report("web-1:1:ab")
+    now = cache.look().now
+    found = {each.name: each for each in now.pools}
+    worker = found["default"].workers[0]
+    states = {
+        "near": {"alert": Level.WARNING},
+        "warned": {"level": Level.WARNING, "alert": Level.WARNING},
+        "full": {"level": Level.FULL, "alert": Level.FULL},
+        "held": {"paused": True},
+        "drained": {"workers": (replace(worker, draining=True),)},
+    }
+    pools = tuple(replace(found[name], **states.get(name, {})) for name in ("default", *names))
+    monkeypatch.setattr(cache, "collect", _giving(replace(now, pools=pools)))
+    expected = ["held", "drained", "full", "near", "warned", "default", "calm"]
+    for url in (INDEX, PAGE):
+        html = as_viewer.get(url).content.decode().partition("<template")[0]
+        assert re.findall(r'data-key="(\w+)" data-level="\w+"', html) == expected
+    alerts = re.findall(r'data-notice="alert"( hidden)?><dt>Alert</dt><dd data-field="pool.alert">(\w+)<', html)
+    assert [word for hidden, word in alerts if not hidden] == ["Warning"]
+
+
 def _giving(snapshot):
     async def collect(settings):
         return snapshot
@@ -739,8 +763,8 @@ def test_numbers_refresh_by_themselves_under_a_strict_policy(
     wait(lambda: browser.execute_script(ROWS))
     rows = browser.execute_script(ROWS)
     assert len(rows) == 15
-    assert rows[-1] == ["?", "?", "0", "0"]
-    assert max(int(row[0]) for row in rows if row[0] != "?") == 45
+    assert rows[-1] == ["–", "–", "0", "0"]
+    assert max(int(row[0]) for row in rows if row[0] != "–") == 45
     assert [sum(int(row[column]) for row in rows) for column in (2, 3)] == [25, 4]
     if url == PAGE:
         hosts = browser.find_elements("css selector", 'tbody [data-field="worker.host"]')
@@ -764,6 +788,91 @@ def test_numbers_refresh_by_themselves_under_a_strict_policy(
     wait(lambda: find('[data-notice="ended"]').is_displayed())
     noted = [entry["message"] for entry in browser.get_log("browser") if "favicon" not in entry["message"]]
     assert noted == []
+
+
+CHART = """
+const board = document.querySelector("[data-admission]");
+const words = JSON.parse(board.dataset.words);
+const fill = (sentence, values) => sentence.replace(/\\{(\\w+)\\}/g, (_, name) => values[name]);
+const figure = document.querySelector('template[data-item="pools"]').content.querySelector("figure").cloneNode(true);
+board.append(figure);
+const chart = new AdmissionChart(figure, { chart: words.chart, fill, reasonOf: (name) => words.reason[name] ?? name });
+const [series, now] = arguments;
+chart.draw(series, now);
+const texts = (selector) => [...figure.querySelectorAll(selector)].map((each) => each.textContent);
+const plots = figure.querySelector(".admission-plots");
+const { left, top, width } = plots.getBoundingClientRect();
+plots.dispatchEvent(new PointerEvent("pointermove", { clientX: left + width / 1000, clientY: top }));
+const first = figure.querySelector(".admission-readout").textContent;
+plots.dispatchEvent(new PointerEvent("pointerleave"));
+const keys = figure.querySelectorAll(".admission-axis span");
+const marks = figure.querySelectorAll("[data-part=rates] .admission-spike");
+return {
+  first,
+  peak: texts(".admission-peak"),
+  scale: texts("[data-part=rates] .admission-scale"),
+  summary: figure.querySelector(".admission-readout").textContent,
+  times: texts("[data-part=held] .admission-time"),
+  keys: [...keys].map((key) => [key.textContent, getComputedStyle(key, "::before").backgroundColor]),
+  limit: getComputedStyle(figure.querySelector(".admission-line-limit")).stroke,
+  marks: marks.length,
+  reasons: texts(".admission-legend li"),
+};
+"""
+ORDER = 'return [...document.querySelector(".admission-pools").children].map((pool) => pool.dataset.key)'
+QUOTA_COLOURS = ["quota-1", "quota-5", "quota-0", "quota-2"]
+COLOURS = "return arguments[0].map((reason) => AdmissionChart.kind(reason))"
+
+
+@pytest.mark.browser
+def test_a_chart_cuts_a_spike_off_and_tells_what_it_shows(browser, live_server, chief, client, admission):
+    admission(MAX_CONNECTIONS=50)
+    client.force_login(chief)
+    visit(browser, live_server.url, PAGE, client.cookies["sessionid"].value)
+    start = 1_800_000_000 - 900
+    known = [None] * 10 + [30] * 890
+    series = {
+        "step": 1, "start": start, "held": known, "limit": [None] * 10 + [50] * 890,
+        "admitted": [0] * 10 + [2] * 390 + [260, 90] + [2] * 498,
+        "refused": {"rate": [0] * 800 + [2] * 100, "quota:user": [0] * 899 + [1]},
+    }  # fmt: skip
+    seen = browser.execute_script(CHART, series, start + 899)
+    assert seen["first"] == "07:45:00 UTC: no worker had reported"
+    assert seen["scale"] == ["6", "3"]
+    assert (seen["peak"], seen["marks"]) == (["▲ 260"], 2)
+    told = "At most 30 held; 2,126 admitted and 201 refused. Above the chart: 260 per second at 07:51:40 UTC."
+    assert seen["summary"] == told
+    assert seen["times"] == ["07:45 UTC", "07:50", "07:55"]
+    assert seen["keys"] == [["Held", "rgb(156, 195, 220)"], ["Limit", "rgb(179, 38, 30)"]]
+    assert seen["limit"] == "rgb(179, 38, 30)"
+    assert seen["reasons"] == ["admitted", "too many at once", "quota:user"]
+    short = {**series, "admitted": [0] * 880 + [2] * 19 + [40], "refused": {}}
+    assert browser.execute_script(CHART, short, start + 899)["peak"] == []
+
+    reasons = [*Reason, *MONITORS]
+    assert browser.execute_script(COLOURS, reasons) == reasons
+    quotas = ["quota:user", "quota:address", "attempts:user", "attempts:address"]
+    assert browser.execute_script(COLOURS, quotas) == QUOTA_COLOURS
+    assert len(set(QUOTA_COLOURS)) == len(quotas)
+    assert browser.execute_script(COLOURS, ["other", "of a later release", "quota:"]) == ["other"] * 3
+    css = files("channels_admission").joinpath("static/channels_admission/admission.css").read_text()
+    kinds = [*reasons, "other", *(f"quota-{shade}" for shade in range(6))]
+    styled = re.findall(r"^\.admission-chart \.admission-key-refused-([\w-]+), ", css, re.MULTILINE)
+    assert sorted(styled) == sorted(kinds)
+
+
+@pytest.mark.browser
+def test_pools_change_places_by_trouble_while_no_pointer_is_over_them(browser, live_server, chief, client, admission):
+    def order() -> list[str]:
+        return browser.execute_script(ORDER)
+
+    admission(MAX_CONNECTIONS=10, POOLS={"chat": {}})
+    report("web-1:1:ab", pool="chat")
+    client.force_login(chief)
+    visit(browser, live_server.url, INDEX, client.cookies["sessionid"].value)
+    assert order() == ["default", "chat"]
+    controls.change("chat", by="chief", limit=0)
+    WebDriverWait(browser, 15, 0.1).until(lambda _: order() == ["chat", "default"])
 
 
 @pytest.mark.browser

@@ -213,10 +213,21 @@
       }
       if (!down) {
         this.taken = performance.now();
-        this.arrange(this.root, "pools", pools, "name", (element, pool) => this.showPool(element, pool));
+        this.arrange(this.root, "pools", this.inOrder(pools), "name", (element, pool) => this.showPool(element, pool));
         this.announce(pools);
       }
       this.stale(down);
+    }
+
+    /** The pools by trouble, or as they stand while the list is in use: nothing moves away under a pointer. */
+    inOrder(pools) {
+      const list = this.root.querySelector('[data-list="pools"]');
+      const { trouble } = this.words;
+      const rank = (pool) => Math.min(trouble.indexOf(stateOf(pool)), trouble.indexOf(pool.alert));
+      const places = [...list.children].map((child) => child.dataset.key);
+      const place = ({ name }) => (places.includes(name) ? places.indexOf(name) : places.length);
+      const of = list.matches(":hover, :focus-within") ? place : rank;
+      return [...pools].sort((one, other) => of(one) - of(other));
     }
 
     showPool(element, pool) {
@@ -224,6 +235,7 @@
       const bar = element.querySelector(".admission-bar");
       const said = fill(this.words.gauge, { held: number(held), limit: number(limit) });
       element.dataset.level = stateOf(pool);
+      element.id = `pool-${pool.name}`;
       this.write(element, "pool", pool);
       set(bar, { "aria-label": pool.name, "aria-valuemax": limit, "aria-valuenow": held, "aria-valuetext": said });
       set(bar.querySelector(".admission-bar-held"), { width: lengthOf(pool.share) });
@@ -242,6 +254,7 @@
       this.notice("evicted", pool.evicted > 0, element);
       this.notice("healed", pool.healed > 0, element);
       this.notice("events_dropped", pool.events_dropped > 0, element);
+      this.notice("alert", pool.alert !== pool.level, element);
       this.notice("speed", pool.speed !== null, element);
       const { worst } = pool.connects;
       this.arrange(element, "worst", worst, "at", (row, second) => this.write(row, "second", second));

@@ -7,14 +7,17 @@
  */
 class AdmissionChart {
   static #SVG = "http://www.w3.org/2000/svg";
-  static #REASONS = 4; // that have a colour of their own; all others share one
+  static #SHADES = 6; // of the reasons that have the name of a quota
+  static #KINDS = new Set(["full", "rate", "crowd", "entrance", "share", "paused", "draining", "ledger", "settling", "lag", "memory", "descriptors", "cpu", "threads"]);
+  static #SPIKES = 0.02; // the share of the points above zero that may rise above the plot
+  static #FEW = 20; // points above zero, which the plot shows all
   static #ROWS = { 1: 60, 60: 60 }; // points in a row of the table: a minute, an hour
   static #TICKS = { 1: 300, 60: 21600 }; // seconds from one time at the axis to the next
   static #NUMBER = new Intl.NumberFormat(document.documentElement.lang || undefined, { maximumFractionDigits: 1 });
 
   #figure;
   #words;
-  #colours = new Map();
+  #spike = null;
   #series = null;
   #now = 0;
   #place = null;
@@ -34,11 +37,6 @@ class AdmissionChart {
     this.#figure.hidden = series.held.every((held) => held === null);
     if (this.#figure.hidden) {
       return;
-    }
-    for (const reason of this.#reasons()) {
-      if (!this.#colours.has(reason)) {
-        this.#colours.set(reason, Math.min(this.#colours.size, AdmissionChart.#REASONS) + 1);
-      }
     }
     this.#drawHeld();
     this.#drawRates();
@@ -63,16 +61,34 @@ class AdmissionChart {
       counts.forEach((count, place) => (sums[place] += count / this.#seconds(place)));
       return [name, kind, [...sums], floor];
     });
-    const top = AdmissionChart.round(Math.max(1, ...sums));
+    const top = AdmissionChart.round(AdmissionChart.ceiling(sums));
     const svg = this.#plot("rates", top);
     for (const [, kind, upper, lower] of stacks) {
       this.#shape(svg, kind, upper, lower, top);
     }
+    this.#mark(sums, top);
     this.#legend(layers);
   }
 
+  /** Mark each point that rises above the plot, and tell the highest in figures. */
+  #mark(sums, top) {
+    const above = [...sums.keys()].filter((place) => sums[place] > top);
+    const share = (place) => (place + 0.5) / sums.length;
+    const x = (place) => `${(100 * share(place)).toFixed(2)}%`;
+    const marks = above.map((place) => AdmissionChart.#make("line", { class: "admission-spike", x1: x(place), x2: x(place), y1: 0, y2: 5 }));
+    const place = above.toSorted((one, other) => sums[other] - sums[one])[0];
+    this.#spike = place === undefined ? null : { most: AdmissionChart.#NUMBER.format(sums[place]), time: this.#clock(place) };
+    if (this.#spike !== null) {
+      const side = share(place) > 0.85 ? { dx: -4, "text-anchor": "end" } : { dx: 4 };
+      const text = AdmissionChart.#make("text", { class: "admission-peak", x: x(place), y: 0, dy: "1.1em", ...side });
+      text.textContent = `▲ ${this.#spike.most}`;
+      marks.push(text);
+    }
+    this.#find("rates").append(...marks);
+  }
+
   #layersOfRefused() {
-    return this.#reasons().map((reason) => [reason, `refused-${this.#colours.get(reason)}`, this.#series.refused[reason]]);
+    return this.#reasons().map((reason) => [reason, `refused-${AdmissionChart.kind(reason)}`, this.#series.refused[reason]]);
   }
 
   /** The reasons that occurred, the most frequent first. */
@@ -114,7 +130,7 @@ class AdmissionChart {
       marks.push(AdmissionChart.#make("line", { class: "admission-grid", x1: x, x2: x, y1: "0%", y2: "100%" }));
       const side = share > 0.85 ? { dx: -3, "text-anchor": "end" } : { dx: 3 };
       const text = AdmissionChart.#make("text", { class: "admission-time", x, y: "100%", dy: -4, ...side });
-      text.textContent = this.#time(at, false);
+      text.textContent = marks.length > 1 ? this.#time(at, false) : `${this.#time(at, false)} UTC`;
       marks.push(text);
     }
     return marks;
@@ -122,6 +138,11 @@ class AdmissionChart {
 
   #time(at, exactly = this.#series.step === 1) {
     return new Date(1000 * at).toISOString().slice(11, exactly ? 19 : 16);
+  }
+
+  /** The time of a point, as it is told. */
+  #clock(place) {
+    return `${this.#time(this.#series.start + place * this.#series.step)} UTC`;
   }
 
   #shape(svg, kind, upper, lower, top) {
@@ -174,10 +195,13 @@ class AdmissionChart {
   }
 
   #moment(place) {
-    const { step, start, held, limit, admitted } = this.#series;
+    const { held, limit, admitted } = this.#series;
+    if (held[place] === null) {
+      return this.#words.fill(this.#words.chart.unknown, { time: this.#clock(place) });
+    }
     const rate = (counts) => AdmissionChart.#NUMBER.format(counts[place] / this.#seconds(place));
     const said = this.#words.fill(this.#words.chart.moment, {
-      time: `${this.#time(start + place * step)} UTC`,
+      time: this.#clock(place),
       held: AdmissionChart.told(held[place]),
       limit: AdmissionChart.told(limit[place]),
       admitted: rate(admitted),
@@ -188,11 +212,12 @@ class AdmissionChart {
 
   #summary() {
     const { held, admitted, refused } = this.#series;
-    return this.#words.fill(this.#words.chart.summary, {
+    const summary = this.#words.fill(this.#words.chart.summary, {
       most: AdmissionChart.told(Math.max(...held)),
       admitted: AdmissionChart.told(AdmissionChart.sum(admitted)),
       refused: AdmissionChart.told(AdmissionChart.sum(Object.values(refused).map(AdmissionChart.sum))),
     });
+    return this.#spike === null ? summary : `${summary} ${this.#words.fill(this.#words.chart.spike, this.#spike)}`;
   }
 
   /** Fill the table of figures while it is open. */
@@ -250,7 +275,25 @@ class AdmissionChart {
   }
 
   static told(value) {
-    return value === null ? "?" : AdmissionChart.#NUMBER.format(value);
+    return value === null ? "–" : AdmissionChart.#NUMBER.format(value);
+  }
+
+  /** The colour of a reason, always the same: its own, or a shade by the name of its quota. */
+  static kind(reason) {
+    const [kind, quota] = reason.split(/:(.*)/);
+    if (AdmissionChart.#KINDS.has(reason)) {
+      return reason;
+    }
+    const shade = [...reason].reduce((hash, letter) => (hash * 34 + letter.codePointAt(0)) % 9973, 0);
+    return quota && (kind === "quota" || kind === "attempts") ? `quota-${shade % AdmissionChart.#SHADES}` : "other";
+  }
+
+  /** What the axis has to reach: the highest value, unless few points are far above all others. */
+  static ceiling(values) {
+    const shown = values.filter((value) => value > 0).sort((one, other) => one - other);
+    const most = shown.at(-1) ?? 0;
+    const usual = shown[Math.floor((1 - AdmissionChart.#SPIKES) * (shown.length - 1))];
+    return Math.max(1, shown.length > AdmissionChart.#FEW && most > 3 * usual ? 1.5 * usual : most);
   }
 
   /** The next round number from `value` on, for an axis. */

@@ -22,6 +22,7 @@ from support.pages import FEED, HISTORY, INDEX, PAGE, Page, report
 from support.reports import Reporter
 
 ACT = "/admin/channels_admission/pool/act/"
+CHANGES = "/admin/channels_admission/pool/changes/"
 WORKER = "web-1:4242:ab12"
 ACTIONS = {
     "limit": {"kind": "limit", "pool": "default", "limit": "80"},
@@ -205,6 +206,56 @@ def test_a_limit_below_what_is_held_is_warned_of(operator):
     assert "They stay" not in operator.post(ACT, {**ACTIONS["limit"], "limit": "40"}).content.decode()
 
 
+@pytest.mark.parametrize(
+    ("data", "told"),
+    [
+        ({"kind": "drain", "target": "nonsense", "over": "60"}, "No host 'nonsense' is known."),
+        ({"kind": "drain", "target": "web-2", "over": "60"}, "No host 'web-2' is known. Did you mean 'web-1'?"),
+        ({"kind": "drain", "target": "web-1:7", "over": "60"}, "No worker 'web-1:7' is known."),
+        ({"kind": "pause", "pool": "chat"}, "There is no admission pool 'chat'."),
+    ],
+)
+def test_what_cannot_be_done_is_refused_before_it_is_asked_for(operator, data, told):
+    response = operator.post(ACT, data, follow=True)
+    assert response.redirect_chain == [(PAGE, 302)]
+    (message,) = map(str, response.context["messages"])
+    assert message.startswith(told)
+    assert "Are you sure?" not in response.content.decode()
+
+
+def test_nothing_is_asked_for_while_the_ledger_is_down(operator, admission):
+    admission(LEDGER="redis://127.0.0.1:1/0")
+    response = operator.post(ACT, ACTIONS["drain"], follow=True)
+    (message,) = map(str, response.context["messages"])
+    assert message.startswith("The ledger is down. Nothing can be changed until it is back. ConnectionError")
+    html = response.content.decode()
+    told = "Check that Redis runs and can be reached at the address in LEDGER. The command ws_status --diagnose tells"
+    assert f"each worker decides alone. {told} more.</p>" in html
+
+
+def test_the_drain_of_all_pools_stands_outside_of_the_pools(operator):
+    html = operator.get(PAGE).content.decode()
+    before, _, pools = html.partition('<div data-list="pools">')
+    assert "Drain a worker or a host in all pools" in before
+    assert '<input type="text" name="target"' in before
+    assert '<input type="text" name="target"' not in pools
+    asked = operator.post(ACT, {"kind": "drain", "target": "web-1", "over": "60"}).content.decode()
+    assert "Drain web-1? It refuses new connections to all pools and closes its own within 60 s." in asked
+
+
+def test_the_page_returns_to_the_pool_of_an_action(operator):
+    html = operator.get(PAGE).content.decode().partition("<template")[0]
+    assert '<section id="pool-default" class="module admission-pool"' in html
+    forms = re.findall(r'<form method="post".*?</form>', html.partition('<div data-list="pools">')[2], re.S)
+    assert [form for form in forms if 'name="at" value="default"' not in form] == []
+    data = {**ACTIONS["pause"], "at": "default"}
+    asked = operator.post(ACT, data).content.decode()
+    assert '<input type="hidden" name="at" value="default">' in asked
+    assert f'<a href="{PAGE}#pool-default" class="button cancel-link">' in asked
+    assert operator.post(ACT, {**data, "confirmed": "yes"})["Location"] == f"{PAGE}#pool-default"
+    assert operator.post(ACT, {**data, "at": "//evil", "confirmed": "yes"})["Location"] == PAGE
+
+
 # What is done, and what the log says
 
 
@@ -277,7 +328,9 @@ def test_the_button_beside_a_drain_of_all_ends_every_drain(operator):
     controls.drain(controls.ALL_WORKERS, by="ann", over=60)
     act(operator, {**ACTIONS["drain"], "target": "web-1"})
     assert (
-        'name="target" value="*" data-target="target"><button type="submit">End' in operator.get(PAGE).content.decode()
+        'name="target" value="*" data-target="target">'
+        '<input type="hidden" name="at" value="default" data-target="pool">'
+        '<button type="submit">End' in operator.get(PAGE).content.decode()
     )
     html = operator.post(ACT, {"kind": "cancel", "target": "*"}).content.decode()
     assert "End all drains of workers and hosts?" in html
@@ -351,8 +404,45 @@ def test_the_page_says_who_set_what_and_when(operator):
     }  # fmt: skip
 
 
+def changes(html: str) -> list[tuple[str, str]]:
+    """User and change of each row of the table of changes."""
+    row = r'<tr><th scope="row">\d{4}-\d\d-\d\d \d\d:\d\d:\d\d</th><td>([^<]+)</td><td>([^<]+)</td></tr>'
+    return re.findall(row, html)
+
+
+def test_the_page_and_the_start_page_tell_who_changed_what(operator):
+    assert "No change has been made here." in operator.get(PAGE).content.decode()
+    act(operator, ACTIONS["limit"])
+    act(operator, ACTIONS["pause"])
+    assert changes(operator.get(PAGE).content.decode()) == [
+        ("chief", "Pool default: admissions from open to paused"),
+        ("chief", "Pool default: limit from 50 by the settings to 80"),
+    ]
+    recent = operator.get(INDEX).content.decode().partition('id="recent-actions-module"')[2]
+    assert "Pool default: limit from 50 by the settings to 80" in recent
+
+
+def test_ten_changes_stand_on_the_page_and_all_on_a_page_of_their_own(operator):
+    for number in range(101):
+        act(operator, {**ACTIONS["limit"], "limit": str(100 + number)})
+    html = operator.get(PAGE).content.decode()
+    assert f'<a href="{CHANGES}">All changes</a>' in html
+    assert len(changes(html)) == 10
+    assert changes(html)[0] == ("chief", "Pool default: limit from 199 to 200")
+    assert len(changes(operator.get(CHANGES).content.decode())) == 100
+    oldest = changes(operator.get(f"{CHANGES}?p=2").content.decode())
+    assert oldest == [("chief", "Pool default: limit from 50 by the settings to 100")]
+
+
+def test_only_a_viewer_sees_the_changes(onlooker, client):
+    assert onlooker.get(CHANGES).status_code == 200
+    client.force_login(user("nobody"))
+    assert client.get(CHANGES).status_code == 403
+
+
 def test_hostile_names_stay_text(operator):
     act(operator, ACTIONS["pause"])
     User.objects.filter(username="chief").update(username="<img src=x onerror=alert(1)>")
     act(operator, ACTIONS["limit"])
-    assert "<img src=x" not in operator.get(PAGE).content.decode()
+    for url in (PAGE, CHANGES, INDEX):
+        assert "<img src=x" not in operator.get(url).content.decode()
