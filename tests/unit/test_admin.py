@@ -861,6 +861,57 @@ def test_a_chart_cuts_a_spike_off_and_tells_what_it_shows(browser, live_server, 
     assert sorted(styled) == sorted(kinds)
 
 
+THEME = """
+for (const sheet of document.styleSheets) sheet.disabled = !sheet.href?.endsWith("/channels_admission/admission.css");
+const theme = new CSSStyleSheet();
+theme.replaceSync(`
+  body { background: oklch(21% 0.034 264); color: oklch(93% 0.006 264); }
+  button { position: relative; width: 25px; height: 25px; margin: 0 0 0 -25px; padding: 0; overflow: hidden; }
+`);
+document.adoptedStyleSheets = [theme];
+"""
+LIGHT = """
+const pencil = new OffscreenCanvas(1, 1).getContext("2d");
+const light = (colour) => {
+  pencil.clearRect(0, 0, 1, 1);
+  pencil.fillStyle = colour;
+  pencil.fillRect(0, 0, 1, 1);
+  const [red, green, blue, opacity] = pencil.getImageData(0, 0, 1, 1).data;
+  return red > 150 && green > 150 && blue > 150 && opacity > 150;
+};
+const style = (selector) => getComputedStyle(document.querySelector(selector));
+return [".admission-scale", ".admission-time"].every((each) => light(style(each).fill))
+  && [".admission-axis", "dt", ".admission-count"].every((each) => light(style(each).color));
+"""
+"""Whether labels are light and not see-through."""
+BUTTONS = """
+document.querySelectorAll("details").forEach((each) => (each.open = true));
+const buttons = [...document.querySelectorAll(".admission-act button")].filter((button) => button.offsetParent);
+return buttons.filter((button) => button.clientWidth < button.scrollWidth || button.clientHeight < button.scrollHeight)
+  .concat(buttons.length ? [] : "no buttons").length;
+"""
+
+
+@pytest.mark.browser
+def test_a_dark_theme_without_the_variables_of_django_can_be_read(browser, live_server, chief, client, admission):
+    def wait(holds) -> None:
+        WebDriverWait(browser, 15, 0.1).until(lambda _: holds())
+
+    admission(MAX_CONNECTIONS=50)
+    report("web-1:1:ab", 20, counters={"admitted": 20})
+    client.force_login(chief)
+    visit(browser, live_server.url, PAGE, client.cookies["sessionid"].value)
+    board = browser.find_element("css selector", "[data-admission]")
+    wait(lambda: browser.find_elements("css selector", ".admission-scale"))
+    assert (board.get_attribute("data-scheme"), browser.execute_script(LIGHT)) == ("light", False)
+    browser.execute_script(THEME)
+    wait(lambda: board.get_attribute("data-scheme") == "dark")
+    assert browser.execute_script(LIGHT)
+    level = browser.find_element("css selector", ".admission-level").value_of_css_property("color")
+    assert level == "rgba(95, 208, 141, 1)"
+    assert browser.execute_script(BUTTONS) == 0
+
+
 @pytest.mark.browser
 def test_pools_change_places_by_trouble_while_no_pointer_is_over_them(browser, live_server, chief, client, admission):
     def order() -> list[str]:

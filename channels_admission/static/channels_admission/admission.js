@@ -135,6 +135,15 @@
     "worker.uptime": ({ uptime }, words) => duration(uptime, words.durations),
   };
 
+  /** Whether a colour of CSS is nearer to white than to black. */
+  function isLight(colour) {
+    const pencil = new OffscreenCanvas(1, 1).getContext("2d");
+    pencil.fillStyle = colour;
+    pencil.fillRect(0, 0, 1, 1);
+    const [red, green, blue] = pencil.getImageData(0, 0, 1, 1).data;
+    return 0.299 * red + 0.587 * green + 0.114 * blue > 127;
+  }
+
   class Ended extends Error {}
 
   class Board {
@@ -152,6 +161,7 @@
     }
 
     start() {
+      this.followTheme();
       for (const pool of this.root.querySelectorAll(".admission-pool")) {
         this.states.set(pool.dataset.key, pool.dataset.level);
       }
@@ -199,7 +209,13 @@
       return response.json();
     }
 
+    /** Take light colours beside light text: a theme of the admin may be dark without telling the browser. */
+    followTheme() {
+      this.root.dataset.scheme = isLight(getComputedStyle(this.root).color) ? "dark" : "light";
+    }
+
     show(snapshot) {
+      this.followTheme();
       const { ledger, pools } = snapshot;
       const down = ledger.health === "down";
       this.notice("lost", false);
