@@ -10,6 +10,7 @@ from django.views.decorators.csrf import csrf_protect
 from django.views.decorators.http import require_POST
 
 from channels_admission import conf
+from channels_admission.status.cache import look
 
 from .consumers import HERD
 
@@ -18,11 +19,14 @@ RESTARTER = "DEMO_RESTARTER"
 
 
 def demo(request: HttpRequest) -> HttpResponse:
-    """Opens WebSockets and draws the state of each, without inline scripts or styles."""
+    """Opens WebSockets and draws the state of each, without inline scripts or styles. Tells the limit in force."""
     pools = conf.current().pools
     pool = pools.get(HERD, pools[conf.DEFAULT_POOL])
+    numbers = look().numbers
+    limits = {} if numbers is None else {each.name: each.limit for each in numbers.pools}
     context = {
         "pool": pool,
+        "limit": limits.get(pool.name, pool.max_connections),
         "path": "/ws/herd/" if pool.name == HERD else "/ws/echo/",
         "restarts": RESTARTER in os.environ,
     }

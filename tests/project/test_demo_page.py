@@ -10,8 +10,11 @@ from django.test import Client
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.wait import WebDriverWait
 
+from channels_admission import controls
+
 from demo import views
 from demo.servers import TESTPROJECT, environment
+from support.pages import report
 
 RESTART = "/restart/"
 LINE = re.compile(
@@ -19,6 +22,17 @@ LINE = re.compile(
 )
 PLACE = re.compile(r"\d+: you have a place; back in \d+ s")
 TITLES = "return [...document.querySelectorAll('#cells .waiting')].map(({ title }) => title)"
+KEY = "return [...document.querySelectorAll('#key li')].map(({ textContent }) => textContent)"
+KEY_IS_ABOVE = "return document.querySelector('#key').getBoundingClientRect().bottom < innerHeight"
+FIGURES = """
+  const figures = [...document.querySelectorAll('#chart text')].map(({ textContent }) => textContent)
+  return figures.filter((text) => !text.startsWith('▲'))
+"""
+SCALE = """
+  const svg = document.querySelector('#chart svg')
+  return svg.clientWidth / svg.viewBox.baseVal.width
+"""
+"""Pixels for a unit of the chart: its letters keep their size on every screen."""
 LEGEND = "with a place 1013 Try Again Later; retry-after=N"
 
 
@@ -51,6 +65,11 @@ def test_nobody_else_can(wishes):
     assert wishes == []
 
 
+def screen(width: int) -> tuple[str, dict]:
+    metrics = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": False}
+    return "Emulation.setDeviceMetricsOverride", metrics
+
+
 @pytest.fixture
 def demo():
     """The URL of the page of a running demo, whose pool has 30 slots and takes 20 a second."""
@@ -64,6 +83,18 @@ def demo():
         finally:
             process.send_signal(signal.SIGINT)
             process.communicate(timeout=30)
+
+
+def test_the_page_tells_the_limit_in_force(admission):
+    admission(MAX_CONNECTIONS=150)
+    report()
+    told = "All workers together keep\n      <strong>{}</strong> open"
+    assert told.format(150) in Client().get("/").text
+    controls.change("default", by="ann", limit=40)
+    assert told.format(40) in Client().get("/").text
+    # Without any number of the ledger it is that of the settings.
+    admission(MAX_CONNECTIONS=150, LEDGER="redis://127.0.0.1:1/0")
+    assert told.format(150) in Client().get("/").text
 
 
 @pytest.mark.integration
@@ -83,6 +114,16 @@ def test_a_herd_comes_back_by_itself_after_a_restart_of_the_servers(browser, dem
     wait_for(lambda: (counted("open"), counted("waiting")) == (30, 10))
     wait_for(lambda: LINE.fullmatch(browser.find_element(By.ID, "line").text))
     wait_for(lambda: any(map(PLACE.fullmatch, browser.execute_script(TITLES))))
+    workers = browser.execute_script(KEY)
+    assert len(workers) == 2
+    assert all(re.fullmatch(r"in worker \d+", text) for text in workers)
+    assert browser.execute_script(FIGURES) == ["20 a second", "0", "40", "a minute ago", "now"]
+    for width in (360, 800):
+        assert browser.execute_cdp_cmd(*screen(width)) == {}
+        wait_for(lambda: browser.execute_script(SCALE) == 1)
+        assert browser.execute_script("return document.documentElement.scrollWidth <= innerWidth")
+    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    assert browser.execute_script(KEY_IS_ABOVE)
     wait_for(lambda: LEGEND in browser.find_element(By.ID, "legend").text)
     browser.find_element(By.CSS_SELECTOR, "#restart button").click()
     wait_for(lambda: counted("open") == 0)

@@ -7,13 +7,14 @@ const TICKET = /ticket=[\w-]{24}; /;
 const TOGETHER = 12; // Chromium delays a WebSocket by seconds while 16 others of its page are connecting.
 const COUNTDOWN = 200; // milliseconds between two looks at the time
 const SECONDS = 60; // shown by the chart
-const [WIDTH, HEIGHT, FOOT] = [600, 120, 16]; // of the chart; its foot holds the time
+const [HEIGHT, FOOT, HEAD, SIDE] = [128, 18, 14, 34]; // of the chart: its foot holds the time, its side the figures
 const main = document.querySelector("main");
 const rate = Number(main.dataset.rate);
 const form = document.querySelector("#crowd");
 const restarting = document.querySelector("#restart");
 const closing = document.querySelector("#close");
 const places = document.querySelector("#line");
+const key = document.querySelector("#key");
 const cells = document.querySelector("#cells");
 const legend = document.querySelector("#legend");
 
@@ -114,6 +115,7 @@ class Visitor {
 class Chart {
   #svg = document.querySelector("#chart svg");
   #seconds = new Map();
+  #width = 0;
 
   letIn() {
     this.#now().letIn += 1;
@@ -134,34 +136,45 @@ class Chart {
     for (const second of this.#seconds.keys()) if (second <= now - SECONDS) this.#seconds.delete(second);
     const shown = [...this.#seconds];
     const most = Math.max(2 * rate, 10, ...shown.map(([, { letIn }]) => letIn));
+    this.#width = this.#svg.clientWidth;
+    this.#svg.setAttribute("viewBox", `0 0 ${this.#width} ${HEIGHT}`);
     const bars = shown.flatMap(([second, { letIn, tried }]) => {
       const column = SECONDS - 1 - (now - second);
       return [this.#bar("tried", column, tried / most), this.#bar("let-in", column, letIn / most)];
     });
-    this.#svg.replaceChildren(...bars, ...(rate ? this.#line(rate / most) : []), ...this.#foot());
+    this.#svg.replaceChildren(...bars, ...(rate ? this.#line(rate / most) : []), ...this.#axes(most), ...this.#peak(shown, now, most));
+  }
+
+  /** The edge of a column; there is one for each second. */
+  #x(column) {
+    return SIDE + ((this.#width - SIDE) / SECONDS) * column;
+  }
+
+  #y(share) {
+    return HEIGHT - FOOT - Math.min(1, share) * (HEIGHT - FOOT - HEAD);
+  }
+
+  /** The most attempts of a second, where they rise above the chart. */
+  #peak(shown, now, most) {
+    const [second, { tried }] = shown.toSorted((one, other) => other[1].tried - one[1].tried)[0] ?? [0, { tried: 0 }];
+    return tried > most ? [label(`▲ ${tried}`, this.#x(SECONDS - (now - second)), HEAD - 4, "end")] : [];
   }
 
   #bar(name, column, share) {
-    const step = WIDTH / SECONDS;
-    const height = Math.min(1, share) * (HEIGHT - FOOT);
-    return element("rect", { class: name, x: column * step + 1, y: HEIGHT - FOOT - height, width: step - 2, height });
+    const [x, y] = [this.#x(column), this.#y(share)];
+    return element("rect", { class: name, x: x + 0.5, y, width: this.#x(column + 1) - x - 1, height: HEIGHT - FOOT - y });
   }
 
   #line(share) {
-    const y = HEIGHT - FOOT - share * (HEIGHT - FOOT);
-    const label = element("text", { x: 2, y: y - 4 });
-    label.textContent = `${rate} a second`;
-    return [element("line", { x1: 0, x2: WIDTH, y1: y, y2: y }), label];
+    const y = this.#y(share);
+    return [element("line", { x1: SIDE, x2: this.#width, y1: y, y2: y }), label(`${rate} a second`, SIDE + 4, y - 4)];
   }
 
-  #foot() {
-    const base = HEIGHT - FOOT;
-    const texts = [["start", 0, "a minute ago"], ["end", WIDTH, "now"]].map(([anchor, x, words]) => {
-      const text = element("text", { x, y: HEIGHT - 3, "text-anchor": anchor });
-      text.textContent = words;
-      return text;
-    });
-    return [element("line", { class: "base", x1: 0, x2: WIDTH, y1: base, y2: base }), ...texts];
+  #axes(most) {
+    const base = this.#y(0);
+    const figures = [0, most].map((figure) => label(figure, SIDE - 6, this.#y(figure / most) + 4, "end"));
+    const times = [label("a minute ago", SIDE, HEIGHT - 4), label("now", this.#width, HEIGHT - 4, "end")];
+    return [element("line", { class: "base", x1: SIDE, x2: this.#width, y1: base, y2: base }), ...figures, ...times];
   }
 }
 
@@ -169,6 +182,28 @@ function element(name, attributes) {
   const made = document.createElementNS("http://www.w3.org/2000/svg", name);
   for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
   return made;
+}
+
+function label(words, x, y, anchor = "start") {
+  const text = element("text", { x, y, "text-anchor": anchor });
+  text.textContent = words;
+  return text;
+}
+
+function sampleOf(look) {
+  const sample = document.createElement("span");
+  sample.className = look;
+  return sample;
+}
+
+/** The colour of each worker, above the squares. */
+function drawKey() {
+  const entries = workers.map((pid, worker) => {
+    const entry = document.createElement("li");
+    entry.append(sampleOf(`cell open worker-${worker % WORKER_COLOURS}`), `in worker ${pid}`);
+    return entry;
+  });
+  key.replaceChildren(...entries);
 }
 
 function summarise() {
@@ -180,6 +215,7 @@ function summarise() {
     counter.querySelector("dd").textContent = number;
   }
   drawPlaces();
+  drawKey();
   closing.disabled = visitors.every(({ state }) => state === "lost" || state === "left");
   const rows = [...groups()].sort((a, b) => a.order - b.order).map(row);
   legend.hidden = rows.length === 0;
@@ -208,12 +244,10 @@ function groups() {
 }
 
 function row({ state, code, words, look, hasPlace, number }) {
-  const sample = document.createElement("span");
-  sample.className = look;
   const line = document.createElement("tr");
   const [count, closeCode, reason] = [0, 1, 2].map(() => line.insertCell());
   const name = hasPlace ? "with a place" : state;
-  count.append(sample, `${number} ${state === "lost" ? "given up" : name}`);
+  count.append(sampleOf(look), `${number} ${state === "lost" ? "given up" : name}`);
   closeCode.textContent = code || "–";
   reason.textContent = words;
   return line;
