@@ -6,11 +6,13 @@ import math
 import os
 import random
 import shutil
+import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
@@ -18,6 +20,7 @@ from pathlib import Path
 import django
 import redis.asyncio
 from selenium import webdriver
+from selenium.common.exceptions import WebDriverException
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webdriver import WebDriver
 from selenium.webdriver.support.wait import WebDriverWait
@@ -25,21 +28,22 @@ from selenium.webdriver.support.wait import WebDriverWait
 from channels_admission import conf
 from channels_admission.core.counters import ADMITTED, MISSED, PROMISED, REDEEMED, RELEASED
 from channels_admission.core.protocol import Report
-from channels_admission.core.readings import Moment
+from channels_admission.core.readings import Load, Moment
 from channels_admission.ledger import open_ledger
-from channels_admission.ledger.base import MINUTES, SECONDS
+from channels_admission.ledger.base import MINUTES, SECONDS, Ledger
 from channels_admission.ledger.buckets import written
 
-from demo.clients import crowd
 from demo.consumers import HERD
-from demo.servers import TESTPROJECT, Workers
-from demo.stage import ADMINISTRATOR, PASSWORD, stage
+from demo.servers import TESTPROJECT, Redis, Workers, environment, free_port
+from demo.stage import ADMINISTRATOR, PASSWORD, administer, stage
 from demo.views import RESTARTER
 
 DOCS = TESTPROJECT.parent / "docs"
 LIMIT, HOLDING = 50, 38
 COMING, HERD_LIMIT, RATE = 200, 150, 10
-PREFIX = "channels_admission"
+WORKERS = ("web-1:2117:5f0c", "web-1:2118:a94e", "web-2:1893:07d1")
+UPTIME = 60 * (MINUTES - 1)
+LOAD = (Load("lag", 0.004, 0.0), Load("memory", 0.31, 0.0), Load("descriptors", 0.02, 0.0), Load("cpu", 0.12, 0.0))
 TWO_CHARTS = 6
 PATIENCE = 30
 CONTENT_HEIGHT = """
@@ -76,12 +80,19 @@ def wait(driver: WebDriver, condition: Callable[[WebDriver], object]) -> None:
     WebDriverWait(driver, PATIENCE, poll_frequency=0.1).until(condition)
 
 
-def log_in(driver: WebDriver, workers: Workers) -> None:
-    driver.get(f"{workers.origin}/admin/")
+def log_in(driver: WebDriver, origin: str) -> None:
+    wait(driver, lambda page: answers(page, f"{origin}/admin/"))
     driver.find_element(By.NAME, "username").send_keys(ADMINISTRATOR)
     driver.find_element(By.NAME, "password").send_keys(PASSWORD)
     driver.find_element(By.CSS_SELECTOR, "input[type=submit]").click()
     wait(driver, lambda page: page.find_elements(By.ID, "user-tools"))
+
+
+def answers(driver: WebDriver, url: str) -> bool:
+    """Whether the page has come; a server may have to start first."""
+    with suppress(WebDriverException):
+        driver.get(url)
+    return bool(driver.find_elements(By.NAME, "username"))
 
 
 def run_demo(driver: WebDriver, workers: Workers) -> None:
@@ -105,12 +116,73 @@ def shoot(driver: WebDriver, folder: Path, name: str) -> None:
     driver.save_screenshot(str(folder / f"{name}.png"))
 
 
-async def make_up_the_past() -> None:
-    """Write a history into the ledger: a day whose rush hour is at the limit, and two such minutes; and count it.
+@asynccontextmanager
+async def a_day() -> AsyncIterator[None]:
+    """Keep three workers in the ledger that have run for a day, with all that they have counted.
 
-    Nothing happens in the oldest part, so that the sums stay the same while the pictures are taken.
+    The history, the counters and the uptimes agree: a day whose rush hour is at the limit, and two such minutes. In the
+    oldest part, and while the pictures are taken, nothing comes.
     """
-    now, draw = int(time.time()), random.Random(1013)
+    now = int(time.time()) + 2
+    seconds, minutes = past(now)
+    settings = conf.current()
+    ledger = open_ledger(settings)
+    workers = [Made(settings.lease, *each) for each in zip(WORKERS, split(HOLDING), counters(minutes), strict=True)]
+    await beat(ledger, workers)
+    # The buckets of the present second and minute are overwritten, with all those of the past.
+    await asyncio.sleep(now - time.time())
+    async with redis.asyncio.Redis.from_url(os.environ["REDIS_URL"]) as client:
+        for part, moments in (("minutes", minutes), ("seconds", seconds)):
+            size = len(moments)
+            values = {str(moment.at % size): written(moment) for moment in moments}
+            await client.hset(f"{settings.prefix}:{{default}}:{part}", mapping=values)  # type: ignore[misc]
+    task = asyncio.create_task(beat_on(ledger, workers, settings.heartbeat))
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await ledger.aclose()
+
+
+class Made:
+    """A worker that exists in its reports alone."""
+
+    def __init__(self, lease: float, name: str, held: int, counted: dict[str, int]) -> None:
+        self.began = time.time() - UPTIME
+        self.report = Report(
+            name,
+            0,
+            held,
+            0,
+            LIMIT,
+            0,
+            0,
+            server="uvicorn",
+            load=LOAD,
+            counters=counted | {RELEASED: counted[ADMITTED] - held},
+        )
+
+    async def say(self, ledger: Ledger) -> None:
+        self.report = replace(self.report, seq=self.report.seq + 1, age=time.time() - self.began)
+        reply = await ledger.reconcile("default", self.report)
+        self.report = replace(self.report, acknowledged=self.report.counters, version=reply.version)
+
+
+async def beat(ledger: Ledger, workers: Sequence[Made]) -> None:
+    for worker in workers:
+        await worker.say(ledger)
+
+
+async def beat_on(ledger: Ledger, workers: Sequence[Made], every: float) -> None:
+    while True:
+        await beat(ledger, workers)
+        await asyncio.sleep(every)
+
+
+def past(now: int) -> tuple[list[Moment], list[Moment]]:
+    """The history until ``now`` by the second and by the minute."""
+    draw = random.Random(1013)
     seconds = [second(now - ago, ago, draw) for ago in range(SECONDS)]
     by_minute = {at: list(some) for at, some in groupby(reversed(seconds), key=lambda each: each.at // 60)}
     minutes = [
@@ -118,23 +190,24 @@ async def make_up_the_past() -> None:
         else minute(now // 60 - ago, ago, draw)
         for ago in range(MINUTES)
     ]  # fmt: skip
-    past = together(0, minutes)
-    lost = sum(past.refused.values())
-    counters = {
-        ADMITTED: past.admitted, RELEASED: past.admitted, **past.refused,
+    return seconds, minutes
+
+
+def counters(minutes: Sequence[Moment]) -> list[dict[str, int]]:
+    """What each worker has counted in these minutes."""
+    whole = together(0, minutes)
+    lost = sum(whole.refused.values())
+    total = {
+        ADMITTED: whole.admitted, **whole.refused,
         PROMISED: lost, REDEEMED: round(0.9 * lost), MISSED: round(0.01 * lost),
     }  # fmt: skip
-    settings = conf.current()
-    ledger = open_ledger(settings)
-    before = Report("web-1:42:ab12", 1, 0, 0, LIMIT, 0, 0, counters=counters)
-    await ledger.reconcile("default", before)
-    await ledger.reconcile("default", replace(before, seq=2, goodbye=True, acknowledged=counters))
-    await ledger.aclose()
-    async with redis.asyncio.Redis.from_url(os.environ["REDIS_URL"]) as client:
-        for part, moments in (("minutes", minutes), ("seconds", seconds)):
-            size = len(moments)
-            values = {str(moment.at % size): written(moment) for moment in moments}
-            await client.hset(f"{PREFIX}:{{default}}:{part}", mapping=values)  # type: ignore[misc]
+    parts = {name: split(count) for name, count in total.items()}
+    return [{name: part[number] for name, part in parts.items()} for number in range(len(WORKERS))]
+
+
+def split(count: int) -> list[int]:
+    """A count in a part for each worker."""
+    return [(count + number) // len(WORKERS) for number in range(len(WORKERS))]
 
 
 def second(at: int, ago: int, draw: random.Random) -> Moment:
@@ -165,21 +238,34 @@ def together(at: int, moments: Sequence[Moment]) -> Moment:
     return Moment(at, held, LIMIT, sum(moment.admitted for moment in moments), dict(refused))
 
 
-async def shoot_admin(workers: Workers, folder: Path) -> None:
-    """The admin's pages while some clients hold their slots."""
-    os.environ.update(workers.env)
-    django.setup()
-    await make_up_the_past()
-    async with crowd(workers.origin, "/ws/echo/", HOLDING, within=0.5):
-        await asyncio.to_thread(_shoot_admin, workers, folder)
+@contextmanager
+def site() -> Iterator[str]:
+    """Serve the admin from a process that is no worker of the pool, with an empty Redis. Yields its origin."""
+    with Redis() as server, tempfile.TemporaryDirectory(prefix="pictures-") as folder:
+        env = environment(server.url, {"MAX_CONNECTIONS": LIMIT}, Path(folder, "db.sqlite3"))
+        administer(env)
+        os.environ.update(env)
+        django.setup()
+        address = f"127.0.0.1:{free_port('127.0.0.1')}"
+        command = [sys.executable, "manage.py", "runserver", "--noreload", "--skip-checks", address]
+        with subprocess.Popen(command, cwd=TESTPROJECT, env=env, stdout=subprocess.DEVNULL) as process:
+            try:
+                yield f"http://{address}"
+            finally:
+                process.terminate()
 
 
-def _shoot_admin(workers: Workers, folder: Path) -> None:
+async def shoot_admin(origin: str, folder: Path) -> None:
+    async with a_day():
+        await asyncio.to_thread(_shoot_admin, origin, folder)
+
+
+def _shoot_admin(origin: str, folder: Path) -> None:
     with browser() as driver:
-        log_in(driver, workers)
+        log_in(driver, origin)
         wait(driver, lambda page: page.find_elements(By.CSS_SELECTOR, "[data-chart] path"))
         shoot(driver, folder, "admin-index")
-        driver.get(f"{workers.origin}/admin/channels_admission/pool/")
+        driver.get(f"{origin}/admin/channels_admission/pool/")
         wait(driver, lambda page: len(page.find_elements(By.CSS_SELECTOR, "[data-chart] path")) > TWO_CHARTS)
         shoot(driver, folder, "admin-status")
 
@@ -192,12 +278,12 @@ def shoot_demo(workers: Workers, folder: Path, name: str = "demo", width: int = 
 
 def main(folder: Path) -> None:
     folder.mkdir(exist_ok=True)
-    terms = {"MAX_CONNECTIONS": LIMIT, "HEARTBEAT": 0.5}
-    with stage("uvicorn", 3, terms) as workers:
-        asyncio.run(shoot_admin(workers, folder))
+    with site() as origin:
+        asyncio.run(shoot_admin(origin, folder))
     herd = {"MAX_CONNECTIONS": HERD_LIMIT, "CONNECT_RATE": RATE}
     # The page shows its button only under the demo.
-    with stage("uvicorn", 3, {**terms, "POOLS": {HERD: herd}}, more={RESTARTER: str(os.getpid())}) as workers:
+    terms = {"MAX_CONNECTIONS": LIMIT, "HEARTBEAT": 0.5, "POOLS": {HERD: herd}}
+    with stage("uvicorn", 3, terms, more={RESTARTER: str(os.getpid())}) as workers:
         shoot_demo(workers, folder)
 
 

@@ -34,10 +34,7 @@ def stage(
         settings = {**settings, **redis.settings}
         database = Path(folder, "db.sqlite3")
         env = environment(redis.url, settings, database)
-        manage(env, "migrate", "--verbosity", "0")
-        secret = {"DJANGO_SUPERUSER_PASSWORD": PASSWORD}
-        name = ("--username", ADMINISTRATOR, "--email", "demo@example.org")
-        manage({**env, **secret}, "createsuperuser", "--noinput", "--verbosity", "0", *name)
+        administer(env)
         with Workers(
             server,
             count,
@@ -49,6 +46,14 @@ def stage(
             shared_port=shared_port,
         ) as workers:
             yield workers
+
+
+def administer(env: Mapping[str, str]) -> None:
+    """Make the database, with its administrator."""
+    manage(env, "migrate", "--verbosity", "0")
+    secret = {"DJANGO_SUPERUSER_PASSWORD": PASSWORD}
+    name = ("--username", ADMINISTRATOR, "--email", "demo@example.org")
+    manage({**env, **secret}, "createsuperuser", "--noinput", "--verbosity", "0", *name)
 
 
 def manage(env: Mapping[str, str], *command: str) -> str:
