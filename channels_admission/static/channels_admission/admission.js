@@ -137,7 +137,7 @@
 
   /** Whether a colour of CSS is nearer to white than to black. */
   function isLight(colour) {
-    const pencil = new OffscreenCanvas(1, 1).getContext("2d");
+    const pencil = document.createElement("canvas").getContext("2d");
     pencil.fillStyle = colour;
     pencil.fillRect(0, 0, 1, 1);
     const [red, green, blue] = pencil.getImageData(0, 0, 1, 1).data;

@@ -76,7 +76,7 @@ class AdmissionChart {
     const share = (place) => (place + 0.5) / sums.length;
     const x = (place) => `${(100 * share(place)).toFixed(2)}%`;
     const marks = above.map((place) => AdmissionChart.#make("line", { class: "admission-spike", x1: x(place), x2: x(place), y1: 0, y2: 5 }));
-    const place = above.toSorted((one, other) => sums[other] - sums[one])[0];
+    const [place] = [...above].sort((one, other) => sums[other] - sums[one]);
     this.#spike = place === undefined ? null : { most: AdmissionChart.#NUMBER.format(sums[place]), time: this.#clock(place) };
     if (this.#spike !== null) {
       const side = share(place) > 0.85 ? { dx: -4, "text-anchor": "end" } : { dx: 4 };
