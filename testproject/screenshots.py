@@ -41,9 +41,13 @@ from demo.views import RESTARTER
 DOCS = TESTPROJECT.parent / "docs"
 LIMIT, HOLDING = 50, 38
 COMING, HERD_LIMIT, RATE = 200, 150, 10
-WORKERS = ("web-1:2117:5f0c", "web-1:2118:a94e", "web-2:1893:07d1")
+WORKERS = {
+    "web-1:2117:5f0c": {"lag": 0.004, "memory": 0.31, "descriptors": 0.02, "cpu": 0.12},
+    "web-1:2118:a94e": {"lag": 0.006, "memory": 0.31, "descriptors": 0.02, "cpu": 0.15},
+    "web-2:1893:07d1": {"lag": 0.003, "memory": 0.28, "descriptors": 0.03, "cpu": 0.09},
+}
+"""The readings of each worker."""
 UPTIME = 60 * (MINUTES - 1)
-LOAD = (Load("lag", 0.004, 0.0), Load("memory", 0.31, 0.0), Load("descriptors", 0.02, 0.0), Load("cpu", 0.12, 0.0))
 TWO_CHARTS = 6
 PATIENCE = 30
 CONTENT_HEIGHT = """
@@ -123,14 +127,19 @@ async def a_day() -> AsyncIterator[None]:
     The history, the counters and the uptimes agree: a day whose rush hour is at the limit, and two such minutes. In the
     oldest part, and while the pictures are taken, nothing comes.
     """
-    now = int(time.time()) + 2
-    seconds, minutes = past(now)
     settings = conf.current()
     ledger = open_ledger(settings)
-    workers = [Made(settings.lease, *each) for each in zip(WORKERS, split(HOLDING), counters(minutes), strict=True)]
+    workers = [Made(*each) for each in zip(WORKERS, split(HOLDING), strict=True)]
+    async with asyncio.timeout(PATIENCE):
+        while not await beat(ledger, workers):
+            await asyncio.sleep(settings.heartbeat)
+    now = int(time.time()) + 1
+    seconds, minutes = past(now)
+    for worker, counted in zip(workers, counters(minutes), strict=True):
+        worker.count(counted)
     await beat(ledger, workers)
     # The buckets of the present second and minute are overwritten, with all those of the past.
-    await asyncio.sleep(now - time.time())
+    await asyncio.sleep(max(0, now - time.time()))
     async with redis.asyncio.Redis.from_url(os.environ["REDIS_URL"]) as client:
         for part, moments in (("minutes", minutes), ("seconds", seconds)):
             size = len(moments)
@@ -148,30 +157,27 @@ async def a_day() -> AsyncIterator[None]:
 class Made:
     """A worker that exists in its reports alone."""
 
-    def __init__(self, lease: float, name: str, held: int, counted: dict[str, int]) -> None:
+    def __init__(self, name: str, held: int) -> None:
         self.began = time.time() - UPTIME
-        self.report = Report(
-            name,
-            0,
-            held,
-            0,
-            LIMIT,
-            0,
-            0,
-            server="uvicorn",
-            load=LOAD,
-            counters=counted | {RELEASED: counted[ADMITTED] - held},
-        )
+        load = tuple(Load(monitor, value, 0.0) for monitor, value in WORKERS[name].items())
+        self.report = Report(name, 0, held, 0, LIMIT, 0, 0, server="uvicorn", load=load)
 
-    async def say(self, ledger: Ledger) -> None:
+    def count(self, counted: dict[str, int]) -> None:
+        """Tell from the next report on what it has counted: a ledger that settles does not add it up."""
+        released = {RELEASED: counted[ADMITTED] - self.report.held}
+        self.report = replace(self.report, counters={**counted, **released})
+
+    async def say(self, ledger: Ledger) -> bool:
+        """Report, and return whether the ledger knows by now that it has heard of all workers."""
         self.report = replace(self.report, seq=self.report.seq + 1, age=time.time() - self.began)
         reply = await ledger.reconcile("default", self.report)
-        self.report = replace(self.report, acknowledged=self.report.counters, version=reply.version)
+        acknowledged = self.report.counters
+        self.report = replace(self.report, acknowledged=acknowledged, version=reply.version, level=reply.level)
+        return not reply.settling
 
 
-async def beat(ledger: Ledger, workers: Sequence[Made]) -> None:
-    for worker in workers:
-        await worker.say(ledger)
+async def beat(ledger: Ledger, workers: Sequence[Made]) -> bool:
+    return all([await worker.say(ledger) for worker in workers])
 
 
 async def beat_on(ledger: Ledger, workers: Sequence[Made], every: float) -> None:
@@ -216,7 +222,7 @@ def second(at: int, ago: int, draw: random.Random) -> Moment:
 
 
 def minute(at: int, ago: int, draw: random.Random) -> Moment:
-    share = 0.55 - 0.45 * math.cos(math.tau * (ago / MINUTES + 0.12))
+    share = 0.55 - 0.45 * math.cos(math.tau * (ago / MINUTES + 0.31))
     return made_up(at, share, 60, draw, is_still=ago > MINUTES - 3)
 
 
@@ -242,13 +248,14 @@ def together(at: int, moments: Sequence[Moment]) -> Moment:
 def site() -> Iterator[str]:
     """Serve the admin from a process that is no worker of the pool, with an empty Redis. Yields its origin."""
     with Redis() as server, tempfile.TemporaryDirectory(prefix="pictures-") as folder:
-        env = environment(server.url, {"MAX_CONNECTIONS": LIMIT}, Path(folder, "db.sqlite3"))
+        env = environment(server.url, {"MAX_CONNECTIONS": LIMIT, "HEARTBEAT": 0.5}, Path(folder, "db.sqlite3"))
         administer(env)
         os.environ.update(env)
         django.setup()
         address = f"127.0.0.1:{free_port('127.0.0.1')}"
         command = [sys.executable, "manage.py", "runserver", "--noreload", "--skip-checks", address]
-        with subprocess.Popen(command, cwd=TESTPROJECT, env=env, stdout=subprocess.DEVNULL) as process:
+        silence = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        with subprocess.Popen(command, cwd=TESTPROJECT, env=env, **silence) as process:
             try:
                 yield f"http://{address}"
             finally:

@@ -2,17 +2,21 @@
 
 import screenshots
 
+from channels_admission.core.levels import Level
 from channels_admission.status import history
 from channels_admission.status.snapshot import collect
+from channels_admission.status.values import Health
 
 
 async def test_the_figures_in_the_pictures_of_the_admin_agree(admission, redis_server, prefix, monkeypatch):
     monkeypatch.setenv("REDIS_URL", redis_server.url)
-    settings = admission(LEDGER=redis_server.url, PREFIX=prefix, MAX_CONNECTIONS=screenshots.LIMIT)
+    settings = admission(LEDGER=redis_server.url, PREFIX=prefix, HEARTBEAT=0.2, MAX_CONNECTIONS=screenshots.LIMIT)
     async with screenshots.a_day():
-        (pool,) = (await collect(settings)).pools
+        seen = await collect(settings)
         day = await history.collect("default", settings)
-    assert (pool.held, pool.limit) == (38, 50)
+    (pool,) = seen.pools
+    assert seen.ledger.health is Health.OK
+    assert (pool.held, pool.limit, pool.level, pool.alert) == (38, 50, Level.WARNING, Level.WARNING)
     assert pool.held == sum(worker.held for worker in pool.workers)
     assert day.minutes.held[-1] >= day.seconds.held[-1] == pool.held
     assert pool.admitted == sum(day.minutes.admitted) > 50_000
