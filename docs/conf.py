@@ -30,7 +30,12 @@ suppress_warnings = ["misc.highlighting_failure"]
 html_theme = "furo"
 html_title = f"{project} {release}"
 html_static_path = []
-html_theme_options = {"source_repository": SETUP["repository"](), "source_branch": "HEAD", "source_directory": "docs/"}
+html_theme_options = {
+    "source_repository": SETUP["repository"](),
+    "source_branch": "HEAD",
+    "source_directory": "docs/",
+    "top_of_page_buttons": ["view"],
+}
 html_extra_path = []
 
 LIST = re.compile(r"^\*\*([^*]+)\*\*: (\[.*?)\n\n", re.MULTILINE | re.DOTALL)
@@ -42,6 +47,8 @@ OUTSIDE = {
     "security": "SECURITY.md",
 }
 """Pages in the root of the repository, by their names here."""
+TITLES = {"install": "Install <install>"}
+"""Entries of the contents for pages whose own title says something else."""
 LINK = re.compile(r"(!?\[[^\]]*\])\(([^)\s#:]+)(#[\w-]+)?\)")
 
 
@@ -60,6 +67,7 @@ def whole(link: re.Match[str], folder: Path) -> str:
 def contents(index: str) -> str:
     """The contents of the site, from the lists of pages on the first page."""
     parts = [(name, re.findall(r"\(([\w-]+)\.md\)", pages)) for name, pages in LIST.findall(index)]
+    parts = [(name, [TITLES.get(page, page) for page in pages]) for name, pages in parts]
     return "".join(
         "\n".join(["", "```{toctree}", ":hidden:", f":caption: {name}", "", *pages, "```", ""]) for name, pages in parts
     )

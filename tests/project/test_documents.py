@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 from django.core.management import load_command_class
 from django.core.management.base import BaseCommand
+from django.dispatch import Signal
+
+from channels_admission import signals
 
 from support import ROOT
 from support.reference import BLOCK, PAGES
@@ -35,6 +38,12 @@ def test_the_page_of_commands_tells_every_option(name):
     row = "\n".join(re.findall(rf"^\| (?=.*`{name}\b).*$", (DOCS / "commands.md").read_text(), re.MULTILINE))
     told = set(re.findall(r"(?<![\w-])--?[\w-]+", row))
     assert [names for names in options if not names & told] == []
+
+
+def test_the_page_of_signals_tells_each_with_what_it_is_sent_with():
+    names = {name for name, value in vars(signals).items() if isinstance(value, Signal)}
+    told = re.findall(r"^\| (`\w+`(?:, `\w+`)*) \| ", (DOCS / "signals.md").read_text(), re.MULTILINE)
+    assert {name for row in told for name in re.findall(r"\w+", row)} == names
 
 
 # The README on PyPI
