@@ -158,9 +158,9 @@ POOL_KEYS = (
     Key(
         "REFUSAL_HOLD",
         "E024",
-        0,
+        None,
         optional_seconds(0, 60),
-        "most seconds for which a refused client is kept before its close; None to keep those that hammer only",
+        "most seconds for which a refused client is kept before its close; None to keep only those that hammer",
     ),
     Key("MAX_REFUSALS_HELD", "E025", 1000, whole(0, 100_000), "refused clients that one worker keeps at the same time"),
     Key("QUOTAS", "E030", (), quotas, "slots and attempts per client: a list of {'key': 'user', 'max': 3}"),

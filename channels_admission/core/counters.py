@@ -60,6 +60,8 @@ REDEEMED = "redeemed"
 """Handshakes admitted with a ticket whose time had come."""
 MISSED = "missed"
 """Handshakes with a ticket that came too late; they were treated as those without one."""
+REFUSALS_HELD = "refusals.held"
+"""Refusals that were held for a while before they were sent."""
 UNACCEPTED = "unaccepted"
 """Connections refused because their consumer had not accepted them by ``ACCEPT_DEADLINE``."""
 OUTLIVED = "outlived"
@@ -94,6 +96,7 @@ NO_HANDSHAKES = frozenset(
         PROMISED,
         REDEEMED,
         MISSED,
+        REFUSALS_HELD,
         UNACCEPTED,
         OUTLIVED,
     }

@@ -1,17 +1,19 @@
-"""Tells a client of its refusal, and holds the connection for a short time before the close.
+"""Tells a client of its refusal, some later than others.
 
 Many clients restart their backoff as soon as a connection opens, and a refusal must open it to be seen. Closed at once,
-they would come back at their shortest pause for ever; held for a while, they come back that much later. The setting
-holds all, or with None only those that hammer, and only while there are several.
+they would come back at their shortest pause for ever; held for a while, they come back that much later. By default
+those that hammer are held before the answer: to the client the handshake takes longer, and nothing opens in that time.
+The setting holds all between the accept and the close.
 """
 
 import asyncio
 import random
 
+from ..core.counters import REFUSALS_HELD
 from ..core.protocol import Refusal
 from ..overload.manager import OverloadManager
 from ..runtime import daphne
-from ..runtime.servers import LINGER, UVICORN, abort_later
+from ..runtime.servers import GRANIAN, LINGER, UVICORN, abort_later
 from .connections import http2
 from .connections.asgi import Receive, Scope, Send, leaves_within
 from .connections.http2 import HTTP_2
@@ -21,9 +23,9 @@ from .state import State
 
 LEFT = Refusal("", 0.0)
 """The verdict on a client that has left while it waited at the entrance: nothing is sent to it."""
-HOLD = 4.9
-"""The longest hold of a client that hammers: clients that were connected for 5 s forget their failures."""
-LEAST = 0.8
+HOLD = 3.7
+"""The longest hold of a client that hammers: some clients allow a handshake 4 s, and Daphne 5 s."""
+LEAST = 0.9
 """The shortest such hold, as a share of the longest."""
 
 
@@ -34,7 +36,7 @@ class Refuser:
         self._state = state
         self._overload = overload
         self._time = asyncio.get_running_loop().time
-        self._returns = Returns(self._time)
+        self._returns = Returns(self._time, state.pool.retry_after[0])
         self._holds: set[asyncio.Timeout] = set()
 
     @property
@@ -50,13 +52,19 @@ class Refuser:
             daphne.extend()
         if (await receive())["type"] == "websocket.disconnect":
             return
-        pool, began = self._state.pool, self._time()
+        pool = self._state.pool
+        if pool.refusal_hold is None and (delay := self._delay(refusal, scope)):
+            refusal, has_left = await self._hold(delay, refusal, receive)
+            if has_left:
+                return
         first, last = messages(scope, refusal, pool)
         await send(first)
-        if last["type"] == "websocket.close" and (delay := self._hold_seconds(refusal, scope)):
-            if await self._hold(delay, receive):
+        if pool.refusal_hold and last["type"] == "websocket.close" and self._has_room():
+            delay = pool.refusal_hold * random.uniform(0.5, 1.0)
+            refusal, has_left = await self._hold(delay, refusal, receive)
+            if has_left:
                 return
-            _, last = messages(scope, refusal.after(self._time() - began, pool.retry_after[0]), pool)
+            _, last = messages(scope, refusal, pool)
         await send(last)
         if self._state.server == UVICORN:
             abort_later(send, LINGER)
@@ -71,20 +79,19 @@ class Refuser:
             if due is not None and not hold.expired():
                 hold.reschedule(min(due, now + random.uniform(0, seconds)))
 
-    def _hold_seconds(self, refusal: Refusal, scope: Scope) -> float:
-        """How long to hold one more client, or 0.
+    def _delay(self, refusal: Refusal, scope: Scope) -> float:
+        """Seconds until a client gets its answer, at most its retry time; 0 unless it hammers.
 
-        ``REFUSAL_HOLD`` holds each, between half of it and all of it. With None only clients that hammer are held: as
-        long as that has gone on already, so that a page with many sockets hardly notices, and within their retry time.
+        A client that has shown a ticket listens. Granian does not tell that a client has left before its HTTP refusal,
+        and fails to send it.
         """
-        pool = self._state.pool
-        if pool.refusal_hold is None:
-            if refusal.is_kept or not (lasted := self._returns.hammering(scope, refusal.retry_after)):
-                return 0.0
-            if not self._has_room() or (self._overload is not None and self._overload.is_tight):
-                return 0.0
-            return min(HOLD * random.uniform(LEAST, 1.0), refusal.retry_after, lasted)
-        return pool.refusal_hold * random.uniform(0.5, 1.0) if pool.refusal_hold and self._has_room() else 0.0
+        if self._state.server == GRANIAN and self._state.pool.refuse_with == "http":
+            return 0.0
+        if refusal.is_kept or not self._returns.hammers(scope, refusal.retry_after) or not self._has_room():
+            return 0.0
+        if self._overload is not None and self._overload.is_tight:
+            return 0.0
+        return min(HOLD * random.uniform(LEAST, 1.0), refusal.retry_after)
 
     def _has_room(self) -> bool:
         """A held client still costs memory and a descriptor: a worker in trouble holds none, and none that drains."""
@@ -92,11 +99,16 @@ class Refuser:
             return False
         return self.held < self._state.pool.max_refusals_held and not self._state.draining
 
-    async def _hold(self, delay: float, receive: Receive) -> bool:
-        """Hold a client for ``delay`` seconds, and tell whether it left by itself. What it sends is dropped."""
-        hold = asyncio.timeout(delay)
+    async def _hold(self, delay: float, refusal: Refusal, receive: Receive) -> tuple[Refusal, bool]:
+        """Hold a client for ``delay`` seconds. What it sends is dropped.
+
+        Gives its refusal with the same retry time, and whether it has left by itself.
+        """
+        began, hold = self._time(), asyncio.timeout(delay)
         self._holds.add(hold)
+        self._state.counters[REFUSALS_HELD] += 1
         try:
-            return await leaves_within(hold, receive)
+            has_left = await leaves_within(hold, receive)
         finally:
             self._holds.discard(hold)
+        return refusal.after(self._time() - began, self._state.pool.retry_after[0]), has_left

@@ -12,8 +12,8 @@ MOST_WRAPPED = 8
 """Most wrappers through which a ``send`` is followed to its transport."""
 LINGER = 3.0
 """Seconds in which a refused client has answered the close; servers that wait for longer are cut short."""
-UVICORN = "uvicorn"
-KNOWN = frozenset({"daphne", "granian", "hypercorn", UVICORN})
+UVICORN, GRANIAN = "uvicorn", "granian"
+KNOWN = frozenset({"daphne", GRANIAN, "hypercorn", UVICORN})
 
 
 def name_of(send: Any) -> str:

@@ -115,6 +115,8 @@ class PoolSnapshot:
     """Handshakes that were admitted with a ticket whose time had come."""
     missed: int = 0
     """Handshakes whose ticket came too late."""
+    refusals_held: int = 0
+    """Refusals that were held for a while before they were sent."""
     unaccepted: int = 0
     """Connections refused because their consumer had not accepted by ``ACCEPT_DEADLINE``."""
     outlived: int = 0

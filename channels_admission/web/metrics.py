@@ -114,6 +114,8 @@ def _events(pools: Sequence[PoolSnapshot]) -> Iterator[Metric]:
     yield each("tickets_redeemed", text, (pool.redeemed for pool in pools))
     text = "Handshakes whose ticket came too late."
     yield each("tickets_missed", text, (pool.missed for pool in pools))
+    text = "Refusals that were held for a while before they were sent."
+    yield each("refusals_held", text, (pool.refusals_held for pool in pools))
     text = "Connections refused at ACCEPT_DEADLINE, since their consumer had not accepted them."
     yield each("unaccepted", text, (pool.unaccepted for pool in pools))
     text = "Handlers cancelled after their client left: not accepted by then, or still running after DISCONNECT_GRACE."

@@ -165,7 +165,7 @@ def _show(browser) -> None:
 def test_of_200_sockets_exactly_as_many_as_the_limit_are_open_and_all_others_know_when_to_return(
     browser, redis_server, prefix
 ):
-    options = settings(redis_server, prefix, MAX_CONNECTIONS=50, RETRY_AFTER=(60, 90))
+    options = settings(redis_server, prefix, MAX_CONNECTIONS=50, RETRY_AFTER=(60, 90), REFUSAL_HOLD=0)
     with Workers("uvicorn", 2, redis_url=redis_server.url, settings=options) as running:
         load(browser, running.origin)
         browser.execute_script("globalThis.crowd = Array.from({ length: 200 }, () => watch({ settle: 1000 }))")

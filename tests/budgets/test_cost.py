@@ -209,7 +209,7 @@ async def test_forged_tickets_make_no_call(admission, ledgers):
     async def never(scope, receive, send):
         raise AssertionError("the application ran")
 
-    async with at_rest(admission, ledgers, MAX_CONNECTIONS=0) as (limiter, reports):
+    async with at_rest(admission, ledgers, MAX_CONNECTIONS=0, REFUSAL_HOLD=0) as (limiter, reports):
         application = AdmissionMiddleware(never)
         limiter.decisions._shortage._until[0] = float("inf"), "full"
         for number, text in enumerate(forged(9_999, limiter.places.clock.time())):

@@ -1,8 +1,8 @@
 """Refused clients that come back sooner than they were told, noticed with a table of a fixed size.
 
-A client is known by its address, its URL and a few headers, of which only a hash is kept. Several clients may look
-like one, such as the tabs of a browser or the users of a network that send no cookie. So each may be told to come back
-a few times before one more visit counts as early.
+A client is known by its address, its path and a few headers, of which only a hash is kept. Several clients may look
+like one, such as the users of a network that send no cookie. So nothing is done that harms a client which is mistaken
+for another one: its refusal comes later, and names the same retry time.
 """
 
 from collections import OrderedDict
@@ -12,52 +12,53 @@ from .asgi import Scope
 
 MOST_CLIENTS = 2000
 """Clients in the table, of the latest refusals."""
-PROMISES = 3
-"""Retry times of one client that may all lie ahead: refused once more before the first of them, it has come early."""
-FEW = 4.0
+TOLERATED = 2
+"""Visits of one client of which none counts as early."""
+OF_A_BROWSER = 8
+"""The same of a browser, whose tabs and pages have sockets of their own and connect one after the other."""
+BROWSER = b"Mozilla/"
+"""How browsers begin their ``User-Agent``."""
+FEW = 2.0
 """Early visits for which no client is held: clients are held while there are more."""
-FORGIVEN = 0.1
+FORGIVEN = 0.2
 """Early visits that are forgotten per second: fewer than come from one client that hammers and is held each time."""
 REMEMBERED = 2 * FEW
 """The most early visits that are not forgotten."""
-NEW: tuple[float, tuple[float, ...]] = (0.0, ())
 HEADERS = frozenset({b"cookie", b"authorization", b"user-agent", b"x-forwarded-for", b"forwarded"})
 """The headers that tell clients apart. Others, such as the numbers that proxies give to requests, never repeat."""
 
 
 class Returns:
-    """Tells which refused clients hammer. ``clock`` gives seconds."""
+    """Tells which refused clients hammer. ``clock`` gives seconds; ``least`` is the shortest retry time."""
 
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
-        self._clients: OrderedDict[int, tuple[float, tuple[float, ...]]] = OrderedDict()
-        """By client, since when it has come without a break, and the latest retry times that it was told.
-
-        The latest client is last.
-        """
+    def __init__(self, clock: Callable[[], float], least: float) -> None:
+        self._clock, self._least = clock, least
+        self._clients: OrderedDict[int, tuple[int, float]] = OrderedDict()
+        """Of each client its visits without a break, and its latest retry time; the latest client is last."""
         self._early, self._at = 0.0, clock()
         """Early visits that are not forgotten, and the time of the last one."""
 
-    def hammering(self, scope: Scope, retry_after: float) -> float:
+    def hammers(self, scope: Scope, retry_after: float) -> bool:
         """Note a client that is told to come back in ``retry_after`` seconds.
 
-        Gives for how many seconds it has hammered: if it has come early, as many have lately, since the first visit.
+        Tells whether it has come early, as many have lately. It is then held for at most that long.
         """
         now, peer = self._clock(), scope.get("client")
-        known: list[object] = [peer[0] if peer else None, scope.get("path"), scope.get("query_string")]
+        tolerated, known = TOLERATED, list[object]((peer[0] if peer else None, scope.get("path")))
         headers: Iterable[tuple[bytes, bytes]] = scope.get("headers") or ()
         for header in headers:
             if header[0] in HEADERS:
                 known += header
+                if header[0] == b"user-agent" and header[1].startswith(BROWSER):
+                    tolerated = OF_A_BROWSER
         client = hash(tuple(known))
-        since, promised = self._clients.pop(client, NEW)
-        is_early = len(promised) == PROMISES and min(promised) > now
-        if now >= max(promised, default=now):
-            since = now
+        visits, promised = self._clients.pop(client, (0, 0.0))
+        visits = visits + 1 if now < promised else 1
+        is_held = visits > tolerated and self._are_many(now)
         if len(self._clients) >= MOST_CLIENTS:
             self._clients.popitem(last=False)
-        self._clients[client] = since, (*promised[1 - PROMISES :], now + retry_after)
-        return now - since if is_early and self._are_many(now) else 0.0
+        self._clients[client] = visits, now + retry_after + (self._least if is_held else 0.0)
+        return is_held
 
     def _are_many(self, now: float) -> bool:
         """Count an early visit."""

@@ -40,6 +40,7 @@ SCHEMA = (
              entrance
     promised, redeemed, missed  tickets given to refused clients so far,
              handshakes admitted with one, and those whose ticket came late
+    refusals_held  refusals so far that were held before they were sent
     unaccepted  connections refused at ACCEPT_DEADLINE so far
     outlived  handlers cancelled so far that had not accepted when their
              client left, or ran on for longer than DISCONNECT_GRACE

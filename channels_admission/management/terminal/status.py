@@ -161,6 +161,7 @@ def _events(pool: PoolSnapshot) -> str:
     shed = f", {pool.shed:,} closed for lack of memory" if pool.shed else ""
     why = (
         (pool.delayed, "had to wait at the entrance"),
+        (pool.refusals_held, "refused some seconds later"),
         (pool.drained, "closed by a drain"),
         (pool.aged, "closed at their maximum age"),
         (pool.evicted, "closed for a newer one under their quota"),

@@ -110,6 +110,7 @@
     "pool.promised": ({ promised }) => number(promised),
     "pool.redeemed": ({ redeemed }) => number(redeemed),
     "pool.missed": ({ missed }) => number(missed),
+    "pool.refusals_held": ({ refusals_held }) => number(refusals_held),
     "pool.unaccepted": ({ unaccepted }) => number(unaccepted),
     "pool.outlived": ({ outlived }) => number(outlived),
     "pool.evicted": ({ evicted }) => number(evicted),
@@ -265,6 +266,7 @@
       this.notice("classes", classes.length > 0, element);
       this.notice("delayed", pool.delayed > 0, element);
       this.notice("promised", pool.promised > 0, element);
+      this.notice("refusals_held", pool.refusals_held > 0, element);
       this.notice("unaccepted", pool.unaccepted > 0, element);
       this.notice("outlived", pool.outlived > 0, element);
       this.notice("evicted", pool.evicted > 0, element);

@@ -57,7 +57,7 @@ POOL_DEFAULTS = {
     "connect_rate": None,
     "connect_burst": None,
     "slow_start": 0.0,
-    "refusal_hold": 0.0,
+    "refusal_hold": None,
     "max_refusals_held": 1000,
     "dry_run": False,
     "quotas": (),

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 
-from channels_admission.limiter.connections.returns import FEW, PROMISES
+from channels_admission.limiter.connections.returns import FEW, TOLERATED
 from channels_admission.limiter.limiter import Slot
 from channels_admission.limiter.refusing import HOLD, LEAST
 from channels_admission.limiter.registry import close_limiters, limiter_of
@@ -161,66 +161,113 @@ def hammering(**scope):
     return Visitor(client=["192.0.2.1", 40000], headers=[(b"cookie", b"a=1")], **scope)
 
 
-async def early(number: int, seconds: float = 60.0) -> None:
-    """Have so many visits of one client, none of which is held, and let it have gone on for ``seconds``."""
+async def early(number: int, **scope) -> None:
+    """Have so many visits of one client, none of which is held."""
     for _ in range(number):
-        visitor = hammering()
+        visitor = hammering(**scope)
         await asyncio.wait_for(visitor.task, 2)
         assert visitor.held < 0.1
-    returns, now = limiter_of("default")._refuser._returns, asyncio.get_running_loop().time()
-    for client, (_, promised) in returns._clients.items():
-        returns._clients[client] = now - seconds, promised
+    assert "refusals.held" not in limiter_of("default").state.counters
 
 
-NONE_HELD = PROMISES + int(FEW)
+async def is_held(*visitors):
+    """Wait until these are held, before their answer."""
+    await eventually(lambda: limiter_of("default")._refuser.held == len(visitors))
+    assert [visitor.types for visitor in visitors] == [[]] * len(visitors)
+
+
+NONE_HELD = TOLERATED + int(FEW)
 """Visits of one client before its next one is held."""
+BY_ITSELF = {"REFUSAL_HOLD": None, "RETRY_AFTER": (20, 20)}
 
 
 async def test_by_itself_a_worker_holds_a_client_that_comes_back_again_and_again(refusing):
-    refusing(REFUSAL_HOLD=None, RETRY_AFTER=(20, 20))
+    refusing(**BY_ITSELF)
     await early(NONE_HELD)
     visitor, other = hammering(), Visitor(client=["192.0.2.2", 40000])
     await asyncio.wait_for(other.task, 2)
-    await eventually(lambda: limiter_of("default")._refuser.held == 1)
+    await is_held(visitor)
     (hold,) = limiter_of("default")._refuser._holds
     assert LEAST * HOLD - 0.5 <= hold.when() - asyncio.get_running_loop().time() <= HOLD
+    assert limiter_of("default").state.counters["refusals.held"] == 1
     limiter_of("default").closer.drain_for_good(0)
     await asyncio.wait_for(visitor.task, 2)
+    assert visitor.types == ["websocket.accept", "websocket.close"]
+    await close_limiters()
+
+
+async def test_an_http_refusal_is_held_before_its_status(refusing):
+    refusing(**BY_ITSELF, REFUSE_WITH="http")
+    extensions = {"websocket.http.response": {}}
+    await early(NONE_HELD, extensions=extensions)
+    visitor = hammering(extensions=extensions)
+    await is_held(visitor)
+    limiter_of("default").closer.drain_for_good(0)
+    await asyncio.wait_for(visitor.task, 2)
+    assert visitor.types == ["websocket.http.response.start", "websocket.http.response.body"]
+    assert visitor.held < 0.1
+    await close_limiters()
+
+
+async def test_a_client_that_leaves_before_its_answer_is_sent_none(refusing):
+    refusing(**BY_ITSELF)
+    await early(NONE_HELD)
+    visitor = hammering()
+    await is_held(visitor)
+    visitor.events.put_nowait({"type": "websocket.disconnect", "code": 1006})
+    await asyncio.wait_for(visitor.task, 2)
+    assert visitor.types == []
+    assert limiter_of("default")._refuser.held == 0
     await close_limiters()
 
 
 async def test_by_itself_it_holds_nobody_for_longer_than_the_retry_time(refusing):
     refusing(REFUSAL_HOLD=None, RETRY_AFTER=(0.5, 0.5))
     await early(NONE_HELD)
-    visitor = hammering()
+    began, visitor = time.monotonic(), hammering()
     await asyncio.wait_for(visitor.task, 2)
-    assert 0.45 <= visitor.held <= 1.0
+    assert 0.45 <= time.monotonic() - began <= 1.0
     assert visitor.hint == 0.5
     await close_limiters()
 
 
-async def test_by_itself_it_holds_nobody_for_longer_than_the_hammering_has_lasted(refusing):
-    refusing(REFUSAL_HOLD=None, RETRY_AFTER=(20, 20))
-    await early(NONE_HELD, 0.3)
-    visitor = hammering()
-    await asyncio.wait_for(visitor.task, 2)
-    assert 0.29 <= visitor.held <= 1.0
+async def test_a_client_that_was_held_is_told_the_same_time_as_without(refusing):
+    refusing(REFUSAL_HOLD=None, RETRY_AFTER=(0.5, 3600), MAX_CONNECTIONS=10, CONNECT_RATE=1)
+    assert isinstance(await limiter_of("default").acquire(), Slot)
+    began = time.monotonic()
+    visitors = [hammering() for _ in range(6)]
+    await eventually(lambda: limiter_of("default")._refuser.held == 2)
+    await asyncio.gather(*(visitor.task for visitor in visitors))
+    moments = sorted(visitor.sent[-1][1] - began + visitor.hint for visitor in visitors)
+    steps = [later - earlier for earlier, later in pairwise(moments)]
+    assert all(1 / 0.97 - 0.2 <= step <= 1 / 0.97 + 0.2 for step in steps)
+    await close_limiters()
+
+
+async def test_by_itself_it_holds_at_most_so_many(refusing):
+    refusing(**BY_ITSELF, MAX_REFUSALS_HELD=3)
+    await early(NONE_HELD)
+    visitors = [hammering() for _ in range(10)]
+    done, waiting = await asyncio.wait([visitor.task for visitor in visitors], timeout=0.3)
+    assert (len(done), len(waiting)) == (7, 3)
+    limiter_of("default").closer.drain_for_good(0)
+    await asyncio.wait_for(asyncio.gather(*waiting), 2)
     await close_limiters()
 
 
 async def test_by_itself_it_holds_no_client_that_shows_a_ticket(refusing):
-    refusing(REFUSAL_HOLD=None, RETRY_AFTER=(20, 20), CONNECT_RATE=1)
+    refusing(**BY_ITSELF, CONNECT_RATE=1)
     await early(NONE_HELD)
     ticket = limiter_of("default").places.refuse("full").ticket
     visitor = hammering(query_string=f"admission_ticket={ticket}".encode())
     await asyncio.wait_for(visitor.task, 2)
-    assert visitor.held < 0.5
+    assert limiter_of("default").state.counters["refusals.held"] == 0
     await close_limiters()
 
 
 @pytest.mark.parametrize("trouble", ["refuses", "is_tight"])
 async def test_by_itself_it_holds_nobody_in_trouble(refusing, monkeypatch, trouble):
-    refusing(REFUSAL_HOLD=None, RETRY_AFTER=(20, 20))
+    refusing(**BY_ITSELF)
     await early(NONE_HELD)
     monkeypatch.setattr(OverloadManager, trouble, True)
     await early(10)

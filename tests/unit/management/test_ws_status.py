@@ -144,6 +144,12 @@ def test_the_places_in_the_line_are_told_of_the_pool():
     assert "line" not in shown(snapshot(pool()))
 
 
+def test_refusals_that_were_held_are_told_of_the_pool():
+    text = " ".join(shown(snapshot(pool(refused={"full": 1500}, refusals_held=1400))).split())
+    assert "412 admitted and 1,500 refused so far (1,500 pool full), 1,400 refused some seconds later host" in text
+    assert "later" not in shown(snapshot(pool()))
+
+
 def test_events_that_were_dropped_are_told_of_the_pool():
     text = " ".join(shown(snapshot(pool(events_dropped=1300))).split())
     assert text.count("1,300 events dropped") == 1
@@ -267,6 +273,7 @@ def test_json_has_the_documented_shape(shared, redis_server):
                 "promised": 0,
                 "redeemed": 0,
                 "missed": 0,
+                "refusals_held": 0,
                 "unaccepted": 0,
                 "outlived": 0,
                 "connects": {"total": 35, "median": 0, "refused": {"full": 5}},
