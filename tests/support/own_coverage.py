@@ -76,6 +76,7 @@ COVERED_BY = {
     "management/layers": "unit/management/test_checks.py",
     "management/routes": "unit/management/test_routing.py",
     "management/terminal/diagnosis": "unit/status/diagnostics/test_diagnostics.py",
+    "management/terminal/layout": "unit/management/test_ws_status.py",
     "management/terminal/schema": "unit/management/test_ws_status.py",
     "management/terminal/sparkline": "unit/management/terminal/test_watch.py",
     "management/terminal/status": "unit/management/test_ws_status.py",

@@ -26,10 +26,12 @@ from ...status.snapshot import READ_TIMEOUT, collect
 from ...status.values import Health, Snapshot, WorkerSnapshot
 from ..terminal import nagios, status
 from ..terminal.diagnosis import render
+from ..terminal.layout import plain
 from ..terminal.nagios import State
 from ..terminal.ranges import Range
 from ..terminal.schema import SCHEMA
 from ..terminal.watch import EVERY, watch
+from ..terminal.workers import FEW, SORTS, TOP, Listing
 
 LEDGER_DOWN = 2
 """The exit code when the ledger cannot be read."""
@@ -47,6 +49,8 @@ ADVISE = (
 CONFLICTS = {
     "pool": {"diagnose", "advise"},
     "host": {"diagnose", "advise", "check", "history"},
+    "top": {"diagnose", "advise", "check", "history", "as_json"},
+    "sort": {"diagnose", "advise", "check", "history", "as_json"},
     "as_json": {"watch", "check"},
 }
 """Options, and the options that each excludes."""
@@ -82,6 +86,11 @@ class Command(BaseCommand):
             metavar="NAME",
             help="Show the workers of this host only; a pool's numbers stay those of all workers.",
         )
+        parser.add_argument(
+            "--top", type=_number("workers", 0, 100_000), metavar="N",
+            help=f"Show so many workers of each pool, 0 for all; by default all up to {FEW}, and {TOP} of more.",
+        )  # fmt: skip
+        parser.add_argument("--sort", choices=SORTS, help="Order the workers by this; default: worst, the worst first.")
         instead = parser.add_mutually_exclusive_group()
         instead.add_argument(
             "--watch", nargs="?", metavar="SECONDS", const=EVERY, type=_number("seconds", 0.1, 3600),
@@ -130,7 +139,7 @@ class Command(BaseCommand):
             self.stdout.write(json.dumps(snapshot.as_dict(), indent=2))
         elif not is_down:
             _require_host(options["host"], snapshot)
-            self._console(options).print(status.status(snapshot))
+            self._console(options).print(status.status(snapshot, listing=_listing(options)))
         if is_down:
             raise CommandError(status.problem(snapshot.ledger), returncode=LEDGER_DOWN)
 
@@ -153,7 +162,9 @@ class Command(BaseCommand):
         async def recall(pool: str) -> History:
             return await history.collect(pool, settings)
 
-        if code := asyncio.run(watch(self._console(options), look, recall, options["watch"])):
+        console = self._console(options)
+        self.stdout.ending = ""  # Django would add a line break to the control codes of a screen
+        if code := asyncio.run(watch(console, look, recall, options["watch"], _listing(options))):
             sys.exit(code)
 
     def _recall(self, pool: str | None) -> None:
@@ -161,7 +172,7 @@ class Command(BaseCommand):
         pools = asyncio.run(history.collect_all(settings, settings.pools if pool is None else [pool]))
         self.stdout.write(json.dumps({"pools": pools}, indent=2))
         for error in filter(None, (each["error"] for each in pools.values())):
-            raise CommandError(f"The history cannot be read: {status.plain(error)}", returncode=LEDGER_DOWN)
+            raise CommandError(f"The history cannot be read: {plain(error)}", returncode=LEDGER_DOWN)
 
     def _diagnose(self, diagnosis: Diagnosis, options: Mapping[str, Any]) -> None:
         if options["as_json"]:
@@ -182,6 +193,11 @@ class Command(BaseCommand):
             no_color=False if force_color else None,
             highlight=False,
         )
+
+
+def _listing(options: Mapping[str, Any]) -> Listing:
+    top = options["top"]
+    return Listing(None if top is None else int(top), options["sort"] or "worst")
 
 
 def _number(what: str, low: float, high: float) -> Callable[[str], float]:

@@ -11,7 +11,7 @@ from ...status.diagnostics import Diagnosis, Limit
 from ...status.diagnostics.finding import Finding, Severity, clock
 from ...status.diagnostics.host import Layer
 from ...status.diagnostics.model import Process
-from .status import ends, plain
+from .layout import ends, plain
 
 STYLES = {Severity.CRITICAL: "bold red", Severity.WARNING: "bold yellow", Severity.NOTE: "bold"}
 SOUND = "Nothing needs attention."

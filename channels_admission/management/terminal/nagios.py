@@ -16,8 +16,9 @@ from ...core.levels import CRITICAL_AT, ROUNDING
 from ...ledger.base import LATELY
 from ...ledger.memory import MemoryLedger
 from ...status.values import Health, PoolSnapshot, Snapshot, WorkerSnapshot
+from .layout import plain
 from .ranges import Range
-from .status import plain, problem
+from .status import problem
 
 MOST_NAMED = 3
 """Workers, reasons and monitors named in one text."""

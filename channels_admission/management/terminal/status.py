@@ -3,7 +3,7 @@
 Text from the ledger is never read as markup and never printed with control characters.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -15,11 +15,12 @@ from ...conf import NAME
 from ...core.agreement import shown_differences
 from ...core.levels import Level
 from ...core.overrides import signature
-from ...core.readings import Load
 from ...ledger.memory import MemoryLedger
 from ...status import words
-from ...status.values import Health, LedgerSnapshot, PoolSnapshot, Snapshot, WorkerSnapshot
+from ...status.values import Health, LedgerSnapshot, PoolSnapshot, Snapshot
 from ...status.words import named
+from .layout import ends, plain
+from .workers import WORST, Listing, listed
 
 STYLES: dict[str, str] = {Level.CALM: "bold green", Level.WARNING: "bold yellow"}
 REFUSING = "bold red"
@@ -37,34 +38,74 @@ UNSEEN = (
 LOST = "The ledger started empty or lost its data a moment ago: counts may be low until all workers have reported."
 NOBODY = "No worker is known: none runs, or none has had a connection yet."
 
-FRACTIONS_UNTIL = 10
-"""Seconds from which tenths are not shown."""
+FEW_POOLS = 4
+"""Most pools that are shown with their workers, unless a number of workers is asked for."""
+ONE_POOL = (
+    "* refused in the last five minutes. ws_status --pool NAME shows a pool with its workers, and --top 10 all pools "
+    "with theirs."
+)
 DRAINS_SHOWN = 10
 """Most drains shown of a pool."""
 
 
-def status(snapshot: Snapshot, trends: Mapping[str, RenderableType] = MappingProxyType({})) -> RenderableType:
-    """Render the ledger, notes on the numbers, and every pool with its workers.
+def status(
+    snapshot: Snapshot, trends: Mapping[str, RenderableType] = MappingProxyType({}), listing: Listing = WORST
+) -> RenderableType:
+    """Render the ledger, notes on the numbers, and every pool with its workers; of many pools, only a line for each.
 
     ``trends`` go by pool, and stand below the pool's numbers.
     """
     pools = () if snapshot.ledger.kind == MemoryLedger.kind else snapshot.pools
-    return Group(_ledger(snapshot.ledger), *_notes(snapshot), *(_pool(pool, trends.get(pool.name)) for pool in pools))
+    if len(pools) > FEW_POOLS and listing.top is None:
+        return overview(snapshot)
+    shown = (_pool(pool, trends.get(pool.name), listing) for pool in pools)
+    return Group(*_heading(snapshot), *shown)
+
+
+def overview(snapshot: Snapshot) -> RenderableType:
+    """Render the ledger, notes on the numbers, and a line for each pool, the worst first."""
+    return Group(*_heading(snapshot), "", _pools(snapshot.pools), "", Text(ONE_POOL, "dim"))
+
+
+def _heading(snapshot: Snapshot) -> Iterator[RenderableType]:
+    yield _ledger(snapshot.ledger)
+    yield from _notes(snapshot)
+
+
+def _pools(pools: Iterable[PoolSnapshot]) -> RenderableType:
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), expand=True, header_style="dim")
+    table.add_column("pool", ratio=1, overflow="fold")
+    table.add_column("state")
+    for name in ("held", "limit", "full", "refused*", "workers", "silent"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for pool in sorted(pools, key=_badness):
+        silent = sum(worker.silent for worker in pool.workers)
+        table.add_row(
+            Text(plain(pool.name)),
+            Text(named(pool.state, "state"), style_of(pool)),
+            f"{pool.held:,}",
+            f"{pool.limit:,}",
+            f"{_percent(pool)} %",
+            f"{sum(pool.connects.refused.values()):,}",
+            f"{len(pool.workers):,}",
+            Text(f"{silent:,}", "bold red" if silent else ""),
+        )
+    return table
+
+
+def _badness(pool: PoolSnapshot) -> tuple[bool, bool, int, float, str]:
+    """The worst pool is the least: one that refuses all, then one with silent workers, and then by its level."""
+    silent = any(worker.silent for worker in pool.workers)
+    return (pool.state == pool.level, not silent, -list(Level).index(pool.level), -pool.share, pool.name)
+
+
+def _percent(pool: PoolSnapshot) -> int:
+    return 100 * pool.held // pool.limit if pool.limit else 100
 
 
 def problem(ledger: LedgerSnapshot) -> str:
     """Why a ledger that is down cannot be read, in one line."""
     return f"The ledger at {plain(ledger.address)} cannot be read: {plain(ledger.error or 'no reason given')}"
-
-
-def plain(text: str) -> str:
-    """``text`` on one line, with a question mark for every character that is not printable."""
-    return "".join(character if character.isprintable() else "?" for character in " ".join(text.split()))
-
-
-def duration(seconds: float) -> str:
-    """A time span in its longest unit and the next one: ``2 h 5 min``; short ones with tenths of a second."""
-    return f"{seconds:.1f} s" if seconds < FRACTIONS_UNTIL else " ".join(words.duration(seconds))
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,14 +143,13 @@ def _notes(snapshot: Snapshot) -> Iterator[RenderableType]:
         yield from ("", Text(LOST))
 
 
-def _pool(pool: PoolSnapshot, trend: RenderableType | None) -> RenderableType:
+def _pool(pool: PoolSnapshot, trend: RenderableType | None, listing: Listing) -> RenderableType:
     style = style_of(pool)
     free = words.NAMES["free"].get(pool.state, f"{pool.free:,} free")
-    percent = 100 * pool.held // pool.limit if pool.limit else 100
     return Group(
         "",
         ends(Text(plain(pool.name), "bold"), Text(named(pool.state, "state"), style)),
-        ends(Gauge(pool.held, pool.limit, style), Text(f"{percent:3} %")),
+        ends(Gauge(pool.held, pool.limit, style), Text(f"{_percent(pool):3} %")),
         Text(f"{pool.held:,} of {pool.limit:,} slots held, {free}"),
         Text(_events(pool)),
         *_places(pool),
@@ -118,9 +158,7 @@ def _pool(pool: PoolSnapshot, trend: RenderableType | None) -> RenderableType:
         *_classes(pool),
         *(() if trend is None else (trend,)),
         "",
-        _workers(pool.workers) if pool.workers else Text(NOBODY, "dim"),
-        *map(_pressed, filter(_is_pressed, pool.workers)),
-        *(_faulty(worker) for worker in pool.workers if worker.faults),
+        *(listed(pool.workers, listing) if pool.workers else (Text(NOBODY, "dim"),)),
     )
 
 
@@ -144,7 +182,8 @@ def orders(pool: PoolSnapshot) -> Iterator[str]:
     if drains > DRAINS_SHOWN:
         yield f"{drains - DRAINS_SHOWN} more drains: ws_limit {plain(pool.name)} lists them all"
     if draining := [f"{plain(worker.host)} {worker.pid}" for worker in pool.workers if worker.draining]:
-        yield f"Draining: {', '.join(draining)}"
+        more = f", and {len(draining) - DRAINS_SHOWN:,} more" if len(draining) > DRAINS_SHOWN else ""
+        yield f"Draining: {', '.join(draining[:DRAINS_SHOWN])}{more}"
 
 
 def _number(value: float) -> str:
@@ -187,66 +226,3 @@ def _places(pool: PoolSnapshot) -> Iterator[Text]:
 def _classes(pool: PoolSnapshot) -> Iterator[Text]:
     if pool.classes:
         yield Text("By class: " + ", ".join(f"{held:,} {plain(name)}" for name, held in pool.classes.items()))
-
-
-def _workers(workers: tuple[WorkerSnapshot, ...]) -> RenderableType:
-    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), expand=True, header_style="dim")
-    table.add_column("host", ratio=1, overflow="fold")
-    table.add_column("pid", justify="right")
-    table.add_column("server", overflow="fold")
-    table.add_column("held", justify="right")
-    for name in ("beat", "up", "lag", "mem", "files", "cpu"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for worker in workers:
-        table.add_row(
-            Text(plain(worker.host)),
-            str(worker.pid),
-            Text(plain(worker.server) or "-"),
-            f"{worker.held:,}",
-            duration(worker.last_beat),
-            duration(worker.uptime),
-            *_loads(worker),
-        )
-    return table
-
-
-def _loads(worker: WorkerSnapshot) -> Iterator[Text]:
-    """The readings of four built-in monitors, in the colour of their pressure; a question mark if unknown."""
-    load = {each.name: each for each in worker.load}
-    for name, written in (("lag", _milliseconds), ("memory", _percent), ("descriptors", _percent), ("cpu", _percent)):
-        each = load.get(name, Load(name, None, 0.0))
-        style = "bold red" if each.pressure >= 1 else "bold yellow" if each.pressure else ""
-        yield Text("?" if each.reading is None else written(each.reading), style)
-
-
-def _is_pressed(worker: WorkerSnapshot) -> bool:
-    return any(each.pressure for each in worker.load)
-
-
-def _pressed(worker: WorkerSnapshot) -> Text:
-    """The monitors that refuse on a worker, and the share of handshakes that each refuses."""
-    parts = [f"{100 * each.pressure:.0f} % for {plain(each.name)}" for each in worker.load if each.pressure]
-    return Text(f"{plain(worker.host)} {worker.pid} refuses {', '.join(parts)}", "bold yellow")
-
-
-def _faulty(worker: WorkerSnapshot) -> Text:
-    """The unexpected errors of a worker; its log has the tracebacks."""
-    kinds = ", ".join(f"{count:,} {plain(kind)}" for kind, count in worker.faults.items())
-    return Text(f"{plain(worker.host)} {worker.pid} has had errors in its heartbeat: {kinds}", "bold yellow")
-
-
-def _milliseconds(seconds: float) -> str:
-    return f"{1000 * seconds:.0f} ms"
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.0f} %"
-
-
-def ends(left: RenderableType, right: RenderableType) -> RenderableType:
-    """A line with one renderable at each end."""
-    line = Table.grid(expand=True, padding=(0, 2, 0, 0))
-    line.add_column(ratio=1, overflow="fold")
-    line.add_column(justify="right", no_wrap=True)
-    line.add_row(left, right)
-    return line

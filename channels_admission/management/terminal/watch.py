@@ -19,13 +19,17 @@ from rich.text import Text
 from ...status.diagnostics.finding import clock
 from ...status.history import History, Series
 from ...status.values import Health, PoolSnapshot, Snapshot
+from .layout import ends
 from .sparkline import Sparkline
-from .status import ends, problem, status, style_of
+from .status import overview, problem, status, style_of
+from .workers import WORST, Listing
 
 EVERY = 2.0
 """Default seconds from one reading to the next."""
 KEPT = 500
 """Samples kept per pool: more than a terminal is wide."""
+FEWER = (10, 5, 3, 1)
+"""Workers shown of each pool where more do not fit the screen."""
 MINUTE = 60
 """Seconds between readings from which the history is taken by the minute."""
 ENDS = {signal.SIGINT: 0, signal.SIGTERM: 128 + signal.SIGTERM}
@@ -84,8 +88,8 @@ def _most(values: Iterable[float | None]) -> float:
 class Frames:
     """The samples so far, and the frames made of them."""
 
-    def __init__(self, every: float = EVERY) -> None:
-        self._every = every
+    def __init__(self, every: float = EVERY, listing: Listing = WORST) -> None:
+        self._every, self._listing = every, listing
         self._trends: dict[str, Trend] = {}
         self._numbers: Snapshot | None = None
 
@@ -101,13 +105,22 @@ class Frames:
 
     def frame(self, now: Snapshot) -> RenderableType:
         """Add a snapshot to the trends, and render all."""
+        return next(self.forms(now))
+
+    def forms(self, now: Snapshot) -> Iterator[RenderableType]:
+        """Add a snapshot to the trends, and render all; then with ever fewer workers, and a line for each pool."""
         self._note(now)
         heading = ends(Text(f"Every {self._every:g} s, Ctrl-C to end", "dim"), Text(clock(now.taken.timestamp())))
         if self._numbers is None:
-            return Group(heading, "", Text(problem(now.ledger), "bold red"))
+            yield Group(heading, "", Text(problem(now.ledger), "bold red"))
+            return
         shown = replace(self._numbers, ledger=now.ledger)
         trends = {pool.name: self._shown(pool) for pool in shown.pools}
-        return Group(heading, *self._outage(now), "", status(shown, trends))
+        yield Group(heading, *self._outage(now), "", status(shown, trends, self._listing))
+        for top in FEWER:
+            yield Group(heading, *self._outage(now), "", status(shown, trends, replace(self._listing, top=top)))
+        if len(shown.pools) > 1:
+            yield Group(heading, *self._outage(now), "", overview(shown))
 
     def _note(self, now: Snapshot) -> None:
         if now.ledger.health is Health.DOWN:
@@ -137,7 +150,7 @@ class Frames:
         return lines
 
 
-async def watch(console: Console, look: Look, recall: Recall, every: float = EVERY) -> int:
+async def watch(console: Console, look: Look, recall: Recall, every: float = EVERY, listing: Listing = WORST) -> int:
     """Show a snapshot from ``look`` every ``every`` seconds until a signal arrives; return the exit code.
 
     ``recall`` returns a pool's history, with which its sparklines begin.
@@ -153,7 +166,7 @@ async def watch(console: Console, look: Look, recall: Recall, every: float = EVE
     for number in ENDS:
         loop.add_signal_handler(number, end, number)
     try:
-        await _show(console, look, recall, every)
+        await _show(console, look, recall, Frames(every, listing), every)
     except asyncio.CancelledError:
         if not told:
             raise
@@ -163,22 +176,29 @@ async def watch(console: Console, look: Look, recall: Recall, every: float = EVE
     return ENDS[told[0]]
 
 
-async def _show(console: Console, look: Look, recall: Recall, every: float) -> None:
-    frames = Frames(every)
+def fitting(console: Console, forms: Iterable[RenderableType]) -> RenderableType:
+    """The first of the forms that fits the screen, else the last."""
+    form: RenderableType = ""
+    for form in forms:
+        if len(console.render_lines(form, pad=False)) <= console.height:
+            break
+    return form
 
-    async def frame() -> RenderableType:
+
+async def _show(console: Console, look: Look, recall: Recall, frames: Frames, every: float) -> None:
+    async def forms() -> Iterator[RenderableType]:
         now = await look()
         for pool in now.pools:
             if not frames.knows(pool.name):
                 frames.recall(pool, await recall(pool.name))
-        return frames.frame(now)
+        return frames.forms(now)
 
     if not console.is_terminal or console.is_dumb_terminal:
         while True:
-            console.print(await frame(), "")
+            console.print(next(await forms()), "")
             console.file.flush()
             await asyncio.sleep(every)
     with Live(console=console, screen=True, auto_refresh=False, vertical_overflow="crop") as live:
         while True:
-            live.update(await frame(), refresh=True)
+            live.update(fitting(console, await forms()), refresh=True)
             await asyncio.sleep(every)

@@ -27,6 +27,7 @@ from channels_admission.core.readings import Load
 from channels_admission.ledger import open_ledger
 from channels_admission.management.commands.ws_status import Command
 from channels_admission.management.terminal import status as status_report
+from channels_admission.management.terminal.layout import duration
 from channels_admission.status.history import History, Series
 from channels_admission.status.values import (
     Connects,
@@ -575,7 +576,7 @@ def test_the_bar_is_empty_only_without_slots_held_and_whole_only_without_slots_f
     ],
 )
 def test_durations(seconds, text):
-    assert status_report.duration(seconds) == text
+    assert duration(seconds) == text
 
 
 def test_the_command_speaks_english_whatever_the_language_of_the_site(shared):

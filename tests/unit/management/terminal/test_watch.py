@@ -22,15 +22,17 @@ from channels_admission import conf
 from channels_admission.core.levels import Level
 from channels_admission.ledger import open_ledger
 from channels_admission.management.terminal.sparkline import Sparkline
-from channels_admission.management.terminal.watch import KEPT, Frames
+from channels_admission.management.terminal.watch import KEPT, Frames, fitting
 from channels_admission.status.history import History, Series
-from channels_admission.status.values import Health, LedgerSnapshot, PoolSnapshot, Snapshot
+from channels_admission.status.values import Health, LedgerSnapshot, PoolSnapshot, Snapshot, WorkerSnapshot
 
 from demo.servers import TESTPROJECT, Redis, environment
 from support.reports import Reporter
 from support.screen import WIDTH, printed
 
 ENTER, LEAVE = "\x1b[?1049h", "\x1b[?1049l"
+HOME = "\x1b[H"
+ROWS = 24
 HIDE, SHOW = "\x1b[?25l", "\x1b[?25h"
 NOON = datetime(2026, 5, 1, 12, tzinfo=UTC)
 
@@ -176,7 +178,7 @@ class Terminal:
 
     def __init__(self, url: str, *args: str, prefix: str, **env: str) -> None:
         self.ours, self.theirs = pty.openpty()
-        termios.tcsetwinsize(self.theirs, (24, WIDTH))
+        termios.tcsetwinsize(self.theirs, (ROWS, WIDTH))
         self.before = termios.tcgetattr(self.theirs)
         command = [sys.executable, "-c", SESSION, sys.executable, "manage.py", "ws_status", "--watch", "0.2", *args]
         settings = {"LEDGER": url, "PREFIX": prefix, "MAX_CONNECTIONS": 50}
@@ -253,6 +255,37 @@ def test_a_terminal_is_as_before_when_it_ends(admission, redis_server, prefix, h
         assert screen.written.rindex(SHOW) > screen.written.rindex(HIDE)
         assert "Traceback" not in screen.written
         assert "\x1b[1;32m" in screen.written
+
+
+def test_a_screen_shows_the_form_that_fits():
+    one = look(0, 50)
+    workers = tuple(WorkerSnapshot(f"h:{number}:ab", "h", number, "", 1, 0.1, 9.0) for number in range(30))
+    pools = tuple(replace(one.pools[0], name=f"pool-{number}", workers=workers) for number in range(3))
+    many = replace(one, pools=pools)
+
+    def fitted(height: int, seen: Snapshot) -> list[str]:
+        console = Console(file=io.StringIO(), width=WIDTH, height=height, color_system=None)
+        return printed(fitting(console, Frames().forms(seen))).splitlines()
+
+    assert sum("of 50 slots held" in line for line in fitted(80, many)) == 3
+    for height in (24, 10):
+        overview = fitted(height, many)
+        assert [line.split()[0] for line in overview[5:8]] == ["pool-0", "pool-1", "pool-2"]
+        assert overview[0].startswith("Every 2 s, Ctrl-C to end")
+    assert len(fitted(24, replace(one, pools=pools[:1]))) <= 24
+
+
+@pytest.mark.integration
+def test_every_frame_has_its_heading_and_fits_the_screen(redis_server, prefix):
+    with terminal(redis_server.url, prefix=prefix) as screen:
+        screen.until(r"(?s)0 of 50 slots held.*0 of 50 slots held.*0 of 50 slots held")
+        os.write(screen.ours, b"\x03")
+        assert screen.end() == 0
+    frames = screen.written.split(HOME)[1:]
+    whole = [frame for frame in frames if "slots held" in frame]
+    assert len(whole) >= 3
+    assert all("Every 0.2 s, Ctrl-C to end" in frame for frame in whole)
+    assert {frame.count("\n") for frame in whole[:-1]} == {ROWS - 1}
 
 
 @pytest.mark.integration

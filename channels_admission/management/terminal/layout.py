@@ -1,0 +1,28 @@
+"""Text and lines that all views on a terminal share."""
+
+from rich.console import RenderableType
+from rich.table import Table
+
+from ...status import words
+
+FRACTIONS_UNTIL = 10
+"""Seconds from which tenths are not shown."""
+
+
+def plain(text: str) -> str:
+    """``text`` on one line, with a question mark for every character that is not printable."""
+    return "".join(character if character.isprintable() else "?" for character in " ".join(text.split()))
+
+
+def duration(seconds: float) -> str:
+    """A time span in its longest unit and the next one: ``2 h 5 min``; short ones with tenths of a second."""
+    return f"{seconds:.1f} s" if seconds < FRACTIONS_UNTIL else " ".join(words.duration(seconds))
+
+
+def ends(left: RenderableType, right: RenderableType) -> RenderableType:
+    """A line with one renderable at each end."""
+    line = Table.grid(expand=True, padding=(0, 2, 0, 0))
+    line.add_column(ratio=1, overflow="fold")
+    line.add_column(justify="right", no_wrap=True)
+    line.add_row(left, right)
+    return line

@@ -1,0 +1,183 @@
+"""The workers of a pool as a table: all of a few, else the worst, and a line for each host."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from ...core.readings import Load
+from ...status.values import WorkerSnapshot
+from .layout import duration, plain
+
+FEW = 20
+"""Most workers of a pool that are all shown, unless a number is asked for."""
+TOP = 10
+"""Workers shown of more than that."""
+HOSTS = 20
+"""Most hosts shown."""
+LOADS = ("lag", "memory", "descriptors", "cpu")
+"""The monitors with a column."""
+
+Key = tuple[float | str, ...]
+
+
+def _trouble(worker: WorkerSnapshot) -> Key:
+    """The worst worker is the least."""
+    pressure = max((each.pressure for each in worker.load), default=0.0)
+    return (not worker.silent, not worker.failing, -pressure, not worker.faults, not worker.draining)
+
+
+def _is_in_trouble(worker: WorkerSnapshot) -> bool:
+    return worker.silent or bool(worker.failing) or _is_pressed(worker)
+
+
+def _most(reading: Callable[[WorkerSnapshot], float | None]) -> Callable[[WorkerSnapshot], Key]:
+    """The greatest reading first, unknown ones last."""
+
+    def key(worker: WorkerSnapshot) -> Key:
+        value = reading(worker)
+        return (value is None, -(value or 0))
+
+    return key
+
+
+def _reading(worker: WorkerSnapshot, monitor: str) -> float | None:
+    return next((each.reading for each in worker.load if each.name == monitor), None)
+
+
+SORTS: dict[str, Callable[[WorkerSnapshot], Key]] = {
+    "worst": lambda worker: (*_trouble(worker), -worker.held),
+    "held": _most(lambda worker: worker.held),
+    "beat": _most(lambda worker: worker.last_beat),
+    "up": _most(lambda worker: -worker.uptime),
+    "lag": _most(lambda worker: _reading(worker, "lag")),
+    "mem": _most(lambda worker: _reading(worker, "memory")),
+    "files": _most(lambda worker: _reading(worker, "descriptors")),
+    "cpu": _most(lambda worker: _reading(worker, "cpu")),
+    "host": lambda worker: (),
+}
+"""Orders of the workers; where they are equal, by host and process."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """Which workers of each pool are shown, and in which order."""
+
+    top: int | None = None
+    """Most workers; 0 for all, and None for all of a few."""
+    sort: str = "worst"
+
+    def shown(self, workers: Sequence[WorkerSnapshot]) -> list[WorkerSnapshot]:
+        ordered = sorted(workers, key=lambda worker: (SORTS[self.sort](worker), worker.host, worker.pid, worker.id))
+        default = len(ordered) if len(ordered) <= FEW else TOP
+        return ordered[: default if self.top is None else self.top or len(ordered)]
+
+
+WORST = Listing()
+"""The order unless another is asked for."""
+
+
+def listed(workers: Sequence[WorkerSnapshot], listing: Listing) -> Iterator[RenderableType]:
+    """The workers; where some are left out, their number and a line for each host."""
+    shown = listing.shown(workers)
+    yield _workers(shown)
+    yield from (_alone(worker) for worker in shown if worker.failing)
+    yield from map(_pressed, filter(_is_pressed, shown))
+    yield from (_faulty(worker) for worker in shown if worker.faults)
+    if left := len(workers) - len(shown):
+        bad = sum(map(_is_in_trouble, workers)) - sum(map(_is_in_trouble, shown))
+        troubled = f", of which {bad:,} are silent, decide alone or refuse" if bad else ""
+        yield Text(f"{left:,} more workers{troubled} (--top 0)", "dim")
+        yield from ("", _hosts(workers))
+
+
+def _hosts(workers: Sequence[WorkerSnapshot]) -> RenderableType:
+    """A line for each host, the worst first: sums, and the highest reading of each monitor."""
+    ordered = sorted(workers, key=lambda worker: worker.host)
+    hosts = [(host, list(theirs)) for host, theirs in groupby(ordered, key=lambda worker: worker.host)]
+    hosts.sort(key=lambda each: (min(map(_trouble, each[1])), -sum(worker.held for worker in each[1]), each[0]))
+    table = _table("workers", "held", "silent", "refusing", *HEADS)
+    for host, theirs in hosts[:HOSTS]:
+        silent, refusing = sum(worker.silent for worker in theirs), sum(map(_is_pressed, theirs))
+        counts = (f"{len(theirs):,}", f"{sum(worker.held for worker in theirs):,}", f"{silent:,}", f"{refusing:,}")
+        table.add_row(Text(plain(host)), *counts, *_highest(theirs))
+    if len(hosts) > HOSTS:
+        table.add_row(Text(f"{len(hosts) - HOSTS:,} more hosts", "dim"))
+    return table
+
+
+def _highest(workers: Sequence[WorkerSnapshot]) -> Iterator[Text]:
+    for name in LOADS:
+        loads = [each for worker in workers for each in worker.load if each.name == name]
+        readings = [each.reading for each in loads if each.reading is not None]
+        pressure = max((each.pressure for each in loads), default=0.0)
+        yield _cell(Load(name, max(readings, default=None), pressure))
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), expand=True, header_style="dim")
+    table.add_column("host", ratio=1, overflow="fold")
+    for name in columns:
+        if name == "server":
+            table.add_column(name, overflow="fold")
+        else:
+            table.add_column(name, justify="right", no_wrap=True)
+    return table
+
+
+HEADS = ("lag", "mem", "files", "cpu")
+"""The columns of :data:`LOADS`."""
+
+
+def _workers(workers: Sequence[WorkerSnapshot]) -> RenderableType:
+    table = _table("pid", "server", "held", "beat", "up", *HEADS)
+    for worker in workers:
+        table.add_row(
+            Text(plain(worker.host)),
+            str(worker.pid),
+            Text(plain(worker.server) or "-"),
+            f"{worker.held:,}",
+            Text(duration(worker.last_beat), "bold red" if worker.silent else ""),
+            duration(worker.uptime),
+            *_loads(worker),
+        )
+    return table
+
+
+def _loads(worker: WorkerSnapshot) -> Iterator[Text]:
+    load = {each.name: each for each in worker.load}
+    for name in LOADS:
+        yield _cell(load.get(name, Load(name, None, 0.0)))
+
+
+def _cell(load: Load) -> Text:
+    """A reading in the colour of its pressure; a question mark if unknown."""
+    style = "bold red" if load.pressure >= 1 else "bold yellow" if load.pressure else ""
+    if load.reading is None:
+        return Text("?", style)
+    return Text(f"{1000 * load.reading:.0f} ms" if load.name == "lag" else f"{100 * load.reading:.0f} %", style)
+
+
+def _is_pressed(worker: WorkerSnapshot) -> bool:
+    return any(each.pressure for each in worker.load)
+
+
+def _alone(worker: WorkerSnapshot) -> Text:
+    """A worker that the ledger does not answer."""
+    told = f"its last {worker.failing:,} calls" if worker.failing > 1 else "its last call"
+    return Text(f"{plain(worker.host)} {worker.pid} decides alone: {told} to the ledger failed", "bold yellow")
+
+
+def _pressed(worker: WorkerSnapshot) -> Text:
+    """The monitors that refuse on a worker, and the share of handshakes that each refuses."""
+    parts = [f"{100 * each.pressure:.0f} % for {plain(each.name)}" for each in worker.load if each.pressure]
+    return Text(f"{plain(worker.host)} {worker.pid} refuses {', '.join(parts)}", "bold yellow")
+
+
+def _faulty(worker: WorkerSnapshot) -> Text:
+    """The unexpected errors of a worker; its log has the tracebacks."""
+    kinds = ", ".join(f"{count:,} {plain(kind)}" for kind, count in worker.faults.items())
+    return Text(f"{plain(worker.host)} {worker.pid} has had errors in its heartbeat: {kinds}", "bold yellow")
