@@ -21,22 +21,19 @@ version = release = re.search(r'__version__ = "(.+)"', (ROOT / project.replace("
 extensions = ["myst_parser"]
 exclude_patterns = ["_build"]
 myst_heading_anchors = 4
-myst_links_external_new_tab = False
-# Markdown as GitHub reads it: no substitutions, no typographic changes.
-myst_enable_extensions = []
+# Text as GitHub shows it, without other quotation marks and dashes.
+smartquotes = False
 # Code that is only a part, such as one line of a dict or of a class, cannot be coloured.
 suppress_warnings = ["misc.highlighting_failure"]
 
 html_theme = "furo"
 html_title = f"{project} {release}"
-html_static_path = []
 html_theme_options = {
     "source_repository": SETUP["repository"](),
     "source_branch": "HEAD",
     "source_directory": "docs/",
     "top_of_page_buttons": ["view"],
 }
-html_extra_path = []
 
 LIST = re.compile(r"^\*\*([^*]+)\*\*: (\[.*?)\n\n", re.MULTILINE | re.DOTALL)
 """A list of pages on the first page: a part of the site's contents."""

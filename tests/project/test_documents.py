@@ -11,6 +11,8 @@ from django.core.management.base import BaseCommand
 from django.dispatch import Signal
 
 from channels_admission import signals
+from channels_admission.core.counters import Reason
+from channels_admission.status.words import NAMED_REASONS, NAMES
 
 from support import ROOT
 from support.reference import BLOCK, PAGES
@@ -44,6 +46,14 @@ def test_the_page_of_signals_tells_each_with_what_it_is_sent_with():
     names = {name for name, value in vars(signals).items() if isinstance(value, Signal)}
     told = re.findall(r"^\| (`\w+`(?:, `\w+`)*) \| ", (DOCS / "signals.md").read_text(), re.MULTILINE)
     assert {name for row in told for name in re.findall(r"\w+", row)} == names
+
+
+def test_the_page_of_symptoms_has_every_reason_in_the_words_that_are_shown():
+    page = (DOCS / "troubleshooting.md").read_text()
+    kinds = [*Reason, "lag", "memory", "descriptors"]
+    assert [kind for kind in kinds if f"`{kind}`, *{NAMES['reason'][kind]}*" not in page] == []
+    for prefix, words in NAMED_REASONS.items():
+        assert f"`{prefix}NAME`, *{words.format(name='NAME')}*" in page
 
 
 # The README on PyPI

@@ -14,9 +14,12 @@ from typing import Self
 
 from django.core.management import call_command
 
+import channels_admission
+
 from demo.servers import Redis, end, free_port, wait_until
 from support import ROOT
 
+PACKAGE = Path(channels_admission.__file__).resolve().parent
 HOST = "127.0.0.1"
 REDIS = "127.0.0.1:6379"
 """The address of Redis that the documents tell the reader to replace."""
@@ -84,7 +87,7 @@ class Project:
         self._env = {
             **others,
             "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
-            "PYTHONPATH": os.pathsep.join([str(ROOT), str(folder)]),
+            "PYTHONPATH": os.pathsep.join([str(PACKAGE.parent), str(folder)]),
             "UVICORN_PORT": str(self.port),
             "COLUMNS": "100",
         }
