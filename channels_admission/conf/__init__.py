@@ -38,6 +38,8 @@ HEARTBEATS_PER_LEASE = 6
 """A lease of fewer heartbeats lapses on ordinary stalls (measured in 2 of 5 torture runs)."""
 BURST_TIME = 0.25
 """Seconds of the rate that make the default burst: busy workers call the ledger at least four times a second."""
+FOR_ALL = frozenset({"POOLS", *(key.name for key in PROJECT_KEYS)})
+"""Keys that no pool has of its own."""
 POOL_NAME = r"[a-z0-9_-]{1,40}"
 
 
@@ -138,6 +140,9 @@ def _unknown(given: Mapping[Any, Any], known: Iterable[str], where: str) -> Iter
         if name in RENAMED and RENAMED[name] in known:
             message = f"{where} has no key {name!r}: it was renamed {RENAMED[name]!r}."
             yield _problem("E002", message, f"Write {RENAMED[name]!r}.")
+        elif name in FOR_ALL and "POOLS" not in known:
+            message = f"{where} has no key {name!r}: it is the same for all pools."
+            yield _problem("E002", message, f"Write it beside 'POOLS', as {NAME}[{name!r}].")
         elif name not in known:
             yield _problem(
                 "E002", f"{where} has no key {name!r:.60}.{nearest(name, known)}", "Known keys: " + ", ".join(known)
@@ -154,7 +159,8 @@ def _read(given: Mapping[str, Any], keys: Iterable[Key], where: str, problems: l
         except Wrong as wrong:
             shown = "" if key.name in SECRET else f", not {value!r:.60}"
             hint = f"{capfirst(key.meaning)}. Default: {key.default!r}."
-            message = f"{where}[{key.name!r}] must be {wrong}{shown}. {wrong.why}".rstrip()
+            must = f" must be {wrong}{shown}." if str(wrong) else ":"
+            message = f"{where}[{key.name!r}]{must} {wrong.why}".rstrip()
             problems.append(_problem(key.id, message, hint))
     return values
 

@@ -11,14 +11,14 @@ from channels_redis.utils import create_pool, decode_hosts
 from django.conf import settings as django_settings
 from django.utils.module_loading import import_string
 
-from .validators import Wrong, misnamed, nearest
+from .validators import Failed, Wrong, imported, misnamed, nearest
 
 MEMORY = "channels_admission.ledger.memory.MemoryLedger"
 REDIS = "channels_admission.ledger.redis.RedisLedger"
 CLUSTER = "channels_admission.ledger.redis.cluster.RedisClusterLedger"
 CLUSTER_CLIENT = "channels_admission.ledger.redis.cluster.cluster_client"
 CORE_LAYER = "channels_redis.core.RedisChannelLayer"
-LAYERS = "channels_redis."
+LAYERS = ("channels_redis.", "channels_valkey.")
 """The beginning of the dotted paths of layers in Redis."""
 DEFAULT_URL = "redis://localhost:6379"
 BACKENDS = {"memory": MEMORY, "redis": REDIS}
@@ -106,7 +106,7 @@ def _text(value: Any) -> str:
 
 
 def _channel_layer_host() -> Mapping[str, Any] | None:
-    """The first host of the default channel layer; None unless that is a channels_redis layer."""
+    """The first host of the default channel layer; None unless that is of channels_redis or channels_valkey."""
     layer = getattr(django_settings, "CHANNEL_LAYERS", {}).get("default", {})
     if not str(layer.get("BACKEND", "")).startswith(LAYERS):
         return None
@@ -121,7 +121,7 @@ def _host(entry: Any) -> Mapping[str, Any]:
     """A channels_redis host as keyword arguments, tested by constructing a connection without opening it."""
     host: dict[str, Any] = {}
     try:
-        host = decode_hosts([entry])[0]
+        host = _in_terms_of_redis(decode_hosts([entry])[0])
         if not _is_readable(host.get("address", DEFAULT_URL)):
             raise Wrong(f"{HOST_FORMS} ({UNREADABLE})")
         connection = create_pool(host).make_connection()
@@ -134,6 +134,15 @@ def _host(entry: Any) -> Mapping[str, Any]:
     if wrong := _misplaced(host):
         raise Wrong(f"{HOST_FORMS} ({wrong})")
     return MappingProxyType(host)
+
+
+def _in_terms_of_redis(host: Mapping[str, Any]) -> dict[str, Any]:
+    """The host with the URL of a Valkey as redis-py reads it: ``valkey://`` is ``redis://``, ``valkeys://`` is TLS."""
+    address = host.get("address")
+    if isinstance(address, str):
+        scheme = re.match("valkey(s?)://", address, re.IGNORECASE)
+        return {**host, "address": f"redis{'s' * bool(scheme[1])}{address[scheme.end(1) :]}" if scheme else address}
+    return dict(host)
 
 
 def _is_readable(address: Any) -> bool:
@@ -187,10 +196,12 @@ def _ledger_from_dict(value: Mapping[str, Any]) -> LedgerSettings:
     backend = value.get("BACKEND", "redis")
     path = BACKENDS.get(backend, backend) if isinstance(backend, str) else ""
     try:
-        ledger = import_string(path)
-    except (ImportError, TypeError, ValueError):
-        ledger = None
-    if not hasattr(ledger, "reconcile"):
+        is_ledger = hasattr(imported(path), "reconcile")
+    except Failed:
+        raise
+    except Wrong:  # its message quotes what may be a URL
+        is_ledger = False
+    if not is_ledger:
         raise Wrong("a dict whose 'BACKEND' is 'redis', 'memory' or the dotted path of a ledger")
     if value.get("CLUSTER", False) is not False:
         return _cluster(value, path)

@@ -124,7 +124,7 @@ def _function(path: Any, what: str) -> Function:
             f"{path!r:.40} is not valid.{nearest(path, BUILT_IN)}",
         )
     must = f"a list of quotas whose every {what!r}"
-    return function(path, f"{must} is the dotted path of a function from a scope", f"{must} is callable")
+    return function(path, f"{must} is the dotted path of a function from a scope", f"{must} is callable", "scope")
 
 
 def classify(value: Any) -> Function | None:
@@ -132,7 +132,7 @@ def classify(value: Any) -> Function | None:
     if value is None:
         return None
     must = "None or the dotted path of a function"
-    return function(value, f"{must} from a scope to the name of a class", f"{must} that is callable")
+    return function(value, f"{must} from a scope to the name of a class", f"{must} that is callable", "scope")
 
 
 def shares(value: Any) -> Mapping[str, float]:

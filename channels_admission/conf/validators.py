@@ -3,11 +3,11 @@
 import difflib
 import re
 from collections.abc import Callable, Iterable
-from inspect import iscoroutinefunction
+from importlib import import_module
+from inspect import iscoroutinefunction, signature
 from numbers import Real
+from traceback import extract_tb
 from typing import Any
-
-from django.utils.module_loading import import_string
 
 REASON_BYTES = 123
 """The longest reason of a close frame, in bytes of UTF-8 (RFC 6455, section 5.5)."""
@@ -20,11 +20,18 @@ SENDABLE_CODES = frozenset({1000, 1001, 1002, 1003, 1007, 1008, 1009, 1011, 1012
 
 
 class Wrong(Exception):
-    """A value is not valid for its key: ``must`` completes "must be …", ``why`` is a sentence about a part of it."""
+    """A value is not valid for its key: ``must`` completes "must be …", ``why`` is a sentence about a part of it.
+
+    Without ``must`` the sentence stands alone.
+    """
 
     def __init__(self, must: str, why: str = "") -> None:
         super().__init__(must)
         self.why = why
+
+
+class Failed(Wrong):
+    """The import of the site's own module raises an exception."""
 
 
 def closest(name: object, known: Iterable[str]) -> str | None:
@@ -58,17 +65,58 @@ def _is_async(found: Callable[..., Any]) -> bool:
     return iscoroutinefunction(found) or iscoroutinefunction(type(found).__call__)
 
 
-def function(path: object, named: str, called: str) -> Callable[..., Any]:
-    """The function at a dotted path. ``named`` and ``called`` say what it must be, in the messages of errors."""
+def imported(path: object) -> Any:
+    """What a dotted path names; :exc:`Wrong` says what is not there, and :exc:`Failed` that a module fails."""
+    if not isinstance(path, str) or not all(map(str.isidentifier, path.split("."))) or "." not in path:
+        raise Wrong("", f"{path!r:.60} is not a dotted path.")
+    module, _, name = path.rpartition(".")
     try:
-        found = import_string(path)  # type: ignore[arg-type]
-    except (ImportError, TypeError, AttributeError) as error:
-        raise Wrong(named, f"Nothing can be imported from {path!r:.60}.") from error
+        found = import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+            raise _failed(module, error) from error
+        raise Wrong("", f"There is no module {error.name!r:.60} (in {path!r:.60}).") from error
+    except Exception as error:
+        raise _failed(module, error) from error
+    try:
+        return getattr(found, name)
+    except AttributeError as error:
+        raise Wrong("", f"The module {module!r:.60} has no {name!r:.60}.{nearest(name, vars(found))}") from error
+
+
+def _failed(module: str, error: Exception) -> Failed:
+    """The import of a module raised ``error``: where, and what."""
+    frames = [frame for frame in extract_tb(error.__traceback__) if "importlib" not in frame.filename]
+    at = frames[-1] if len(frames) > 1 else None
+    where = f" ({at.filename}, line {at.lineno})" if at else ""
+    text = "".join(each if each.isprintable() else " " for each in str(error))
+    return Failed("", f"The import of {module!r:.60} fails{where}: {type(error).__name__}: {text:.200}.")
+
+
+def function(path: object, named: str, called: str, *arguments: str) -> Callable[..., Any]:
+    """The function at a dotted path, which is called with ``arguments``; it is not called here.
+
+    ``named`` and ``called`` say what it must be, in the messages of errors.
+    """
+    if not isinstance(path, str):
+        raise Wrong(named)
+    found = imported(path)
     if not callable(found):
         raise Wrong(called, f"{path!r:.60} is not callable.")
     if _is_async(found):
         raise Wrong(f"{called} without await", f"{path!r:.60} is an async function.")
+    try:
+        signature(found).bind(*arguments)
+    except TypeError:
+        given = f"one argument, the {arguments[0]}" if arguments else "no argument"
+        raise Wrong("", f"{path!r:.60} is called with {given}, but is {name_of(found)}{signature(found)}.") from None
+    except ValueError:  # a function in C may tell no signature
+        pass
     return found  # type: ignore[no-any-return]
+
+
+def name_of(found: Any) -> str:
+    return str(getattr(found, "__name__", type(found).__name__))
 
 
 def whole(low: int, high: int) -> Callable[[Any], int]:

@@ -17,6 +17,7 @@ MIXIN_ON_THE_RIGHT = "channels_admission.E020"
 POOL_UNKNOWN = "channels_admission.E044"
 USER_UNKNOWN = "channels_admission.W020"
 SLOT_FOR_EACH_STREAM = "channels_admission.W021"
+POOL_WITHOUT_SLOTS = "channels_admission.W022"
 MOST_NAMED = 3
 """Consumers that a message names."""
 
@@ -148,4 +149,24 @@ def _streams() -> dict[tuple[str, str], int]:
     }
 
 
-CHECKS = (check_mixin_order, check_pools, check_users, check_streams)
+def check_limits(app_configs: list[AppConfig] | None, **_: Any) -> list[checks.CheckMessage]:
+    """Warn of pools without a slot, unless no route uses them."""
+    settings, _problems = conf.examine()
+    empty = [pool.name for pool in settings.pools.values() if not pool.max_connections] if settings else []
+    if not empty:
+        return []
+    found = routes()
+    used = {pool for route in found for pool in (*route.pools, *map(pool_of, route.streams))}
+    return [
+        checks.Warning(
+            f"The pool {pool!r} refuses every connection: its MAX_CONNECTIONS is 0.",
+            hint="Set MAX_CONNECTIONS to what the workers can hold. "
+            f"To refuse for a while, use manage.py ws_pause {pool}.",
+            id=POOL_WITHOUT_SLOTS,
+        )
+        for pool in empty
+        if pool in used or not found
+    ]
+
+
+CHECKS = (check_mixin_order, check_pools, check_users, check_streams, check_limits)

@@ -209,6 +209,17 @@ def test_an_import_that_a_missing_pool_ends_is_told(site, settings, monkeypatch,
     sys.modules.pop("broken_shop", None)
 
 
+def test_a_pool_without_a_slot_is_told_if_a_route_uses_it(site, settings):
+    pools = {"MAX_CONNECTIONS": 0, "POOLS": {"chat": {"MAX_CONNECTIONS": 5}, "closed": {}}}
+    (message,) = site(lambda: single(Chat), **pools)
+    assert message.id == "channels_admission.W022"
+    assert message.msg == "The pool 'default' refuses every connection: its MAX_CONNECTIONS is 0."
+    assert message.hint.endswith("To refuse for a while, use manage.py ws_pause default.")
+    assert site(lambda: single(Other), **pools) == []
+    settings.ASGI_APPLICATION = None
+    assert [each.msg.split("'")[1] for each in checks.run_checks(tags=[ours.TAG])] == ["default", "closed"]
+
+
 # Demultiplexers
 
 
