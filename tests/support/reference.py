@@ -5,6 +5,7 @@
 
 import os
 import re
+import sys
 from datetime import UTC, datetime
 
 from support import ROOT
@@ -50,4 +51,5 @@ def main() -> None:
 
 if __name__ == "__main__":
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "project.settings")
+    sys.path[:0] = [str(ROOT), str(ROOT / "testproject")]
     main()
