@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
 from itertools import groupby
@@ -87,9 +87,10 @@ def wait(driver: WebDriver, condition: Callable[[WebDriver], object]) -> None:
 def log_in(driver: WebDriver, origin: str) -> None:
     wait(driver, lambda page: answers(page, f"{origin}/admin/"))
     driver.find_element(By.NAME, "username").send_keys(ADMINISTRATOR)
-    driver.find_element(By.NAME, "password").send_keys(PASSWORD)
-    driver.find_element(By.CSS_SELECTOR, "input[type=submit]").click()
-    wait(driver, lambda page: page.find_elements(By.ID, "user-tools"))
+    password = driver.find_element(By.NAME, "password")
+    password.send_keys(PASSWORD)
+    password.submit()
+    wait(driver, lambda page: "/login/" not in page.current_url)
 
 
 def answers(driver: WebDriver, url: str) -> bool:
@@ -252,14 +253,21 @@ def site() -> Iterator[str]:
         administer(env)
         os.environ.update(env)
         django.setup()
-        address = f"127.0.0.1:{free_port('127.0.0.1')}"
-        command = [sys.executable, "manage.py", "runserver", "--noreload", "--skip-checks", address]
-        silence = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        with subprocess.Popen(command, cwd=TESTPROJECT, env=env, **silence) as process:
-            try:
-                yield f"http://{address}"
-            finally:
-                process.terminate()
+        with served(env) as origin:
+            yield origin
+
+
+@contextmanager
+def served(env: Mapping[str, str]) -> Iterator[str]:
+    """Serve the test project without WebSockets, and yield its origin, maybe before it answers."""
+    address = f"127.0.0.1:{free_port('127.0.0.1')}"
+    command = [sys.executable, "manage.py", "runserver", "--noreload", "--skip-checks", address]
+    silence = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(command, cwd=TESTPROJECT, env=env, **silence) as process:
+        try:
+            yield f"http://{address}"
+        finally:
+            process.terminate()
 
 
 async def shoot_admin(origin: str, folder: Path) -> None:
