@@ -20,8 +20,11 @@ class Standing(StrEnum):
     """The readiness of a worker, in one word; the gravest first."""
 
     DRAINING = "draining"
+    """From ``DRAIN_DELAY`` before the drain on."""
     SATURATED = "saturated"
     """A monitor refuses every handshake."""
+    WORKER = "worker_full"
+    """The worker holds ``MAX_PER_WORKER`` slots."""
     PAUSED = "paused"
     FULL = "full"
     """Every slot of the pool is held. The state lasts until a twentieth of the slots is free."""
@@ -30,7 +33,7 @@ class Standing(StrEnum):
     """The process has had no WebSocket yet, or serves none."""
 
 
-REASONS = frozenset({Standing.DRAINING, Standing.SATURATED, Standing.PAUSED, Standing.FULL})
+REASONS = frozenset({Standing.DRAINING, Standing.SATURATED, Standing.WORKER, Standing.PAUSED, Standing.FULL})
 """The reasons why a worker is not ready."""
 
 
@@ -46,6 +49,8 @@ def _standing(limiter: Limiter, ignored: frozenset[str]) -> Standing:
     state = limiter.state
     reasons = {
         *([Standing(state.closed)] if state.closed else []),
+        *([Standing.DRAINING] if state.leaving else []),
+        *([Standing.WORKER] if limiter.is_full else []),
         *([Standing.SATURATED] if limiter.saturated else []),
         # While the ledger is away the level is unknown, and all workers would become unready at once.
         *([Standing.FULL] if state.level is Level.FULL and not state.away else []),

@@ -49,11 +49,13 @@ class PoolSettings:
 
     name: str
     max_connections: int
+    max_per_worker: int | None
     warn_at: float
     when_ledger_down: str
     expected_workers: int
     retry_after: tuple[float, float]
     refuse_with: str
+    balancer_retries: bool | None
     close_code: int
     close_reason: str
     max_connection_age: float | None
@@ -100,6 +102,7 @@ class Settings:
     trusted_proxies: Proxies
     alerts: Recipients
     drain_on_stop: float | None
+    drain_delay: float
     entrance_wait: float | None
     pools: Mapping[str, PoolSettings]
 
@@ -198,6 +201,7 @@ def examine() -> tuple[Settings | None, tuple[Problem, ...]]:
     common = {key.field: values.pop(key.field) for key in POOL_KEYS if key.field in values}
     pools = _read_pools(given.get("POOLS", {}), common, problems)
     problems.extend(_lease_too_short(values.get("lease"), values.get("heartbeat")))
+    problems.extend(_delay_too_long(values))
     if problems:
         return None, tuple(problems)
     return Settings(pools=MappingProxyType(pools), **values), ()
@@ -210,6 +214,18 @@ def _lease_too_short(lease: float | None, heartbeat: float | None) -> Iterator[P
             f"{NAME}['LEASE'] ({lease:g} s) must be at least {HEARTBEATS_PER_LEASE} times 'HEARTBEAT' "
             f"({heartbeat:g} s).",
             f"With this heartbeat, set a lease of {min(10 * heartbeat, MAX_LEASE):g} s.",
+        )
+
+
+def _delay_too_long(values: Mapping[str, Any]) -> Iterator[Problem]:
+    """A drain that an operator has set ends by itself after a lease without a worker that drains."""
+    lease, heartbeat, delay = (values.get(name) for name in ("lease", "heartbeat", "drain_delay"))
+    if lease and heartbeat and delay and delay > lease - 2 * heartbeat:
+        yield _problem(
+            TERMS_ID,
+            f"{NAME}['DRAIN_DELAY'] ({delay:g} s) must be at most 'LEASE' less two 'HEARTBEAT' "
+            f"({lease - 2 * heartbeat:g} s).",
+            "Shorten it, or set a longer lease.",
         )
 
 

@@ -15,7 +15,9 @@ from .validators import (
     close_code,
     flag,
     one_of,
+    optional_flag,
     optional_seconds,
+    optional_whole,
     prefix,
     rate,
     reason,
@@ -99,6 +101,13 @@ PROJECT_KEYS = (
         "seconds in which a stopping worker closes its connections; None to stop at once",
     ),
     Key(
+        "DRAIN_DELAY",
+        "E080",
+        0,
+        seconds(0, 600),
+        "seconds before a drain in which the worker is not ready but still admits",
+    ),
+    Key(
         "ENTRANCE_WAIT",
         "E077",
         MAX_ENTRANCE_WAIT,
@@ -118,6 +127,13 @@ OUTAGE_POLICIES = one_of("share", "freeze", "open", "closed")
 REFUSALS = one_of("close", "http")
 POOL_KEYS = (
     Key("MAX_CONNECTIONS", "E010", 5000, whole(0, MAX_LIMIT), "slots in the pool, all workers together"),
+    Key(
+        "MAX_PER_WORKER",
+        "E079",
+        None,
+        optional_whole(1, MAX_LIMIT),
+        "slots of the pool that one worker may hold; None for all",
+    ),
     Key("WARN_AT", "E011", 0.70, share, "share of the limit from which the level is a warning"),
     Key("WHEN_LEDGER_DOWN", "E012", "share", OUTAGE_POLICIES, "what a worker admits while the ledger is away"),
     Key(
@@ -131,6 +147,13 @@ POOL_KEYS = (
         "RETRY_AFTER", "E014", (1, 60), retry_bounds, "shortest and longest retry time of a refused client, in seconds"
     ),
     Key("REFUSE_WITH", "E015", "close", REFUSALS, "a WebSocket close, or HTTP 503 where the server supports it"),
+    Key(
+        "BALANCER_RETRIES",
+        "E078",
+        None,
+        optional_flag,
+        "whether a balancer tries another worker after a 503; None if the header Admission-Retry says so",
+    ),
     Key("CLOSE_CODE", "E016", 1013, close_code, "the close code of a refusal"),
     Key("CLOSE_REASON", "E017", "Try Again Later", reason, "the close reason of a refusal"),
     Key(

@@ -128,6 +128,18 @@ def whole(low: int, high: int) -> Callable[[Any], int]:
     return read
 
 
+def optional_whole(low: int, high: int) -> Callable[[Any], int | None]:
+    def read(value: Any) -> int | None:
+        if value is None:
+            return None
+        try:
+            return whole(low, high)(value)
+        except Wrong as wrong:
+            raise Wrong(f"{wrong} or None") from None
+
+    return read
+
+
 def seconds(low: float, high: float) -> Callable[[Any], float]:
     def read(value: Any) -> float:
         if not is_number(value) or not low <= value <= high:
@@ -155,6 +167,12 @@ def one_of(*choices: str) -> Callable[[Any], str]:
 def flag(value: Any) -> bool:
     if not isinstance(value, bool):
         raise Wrong("True or False")
+    return value
+
+
+def optional_flag(value: Any) -> bool | None:
+    if not (value is None or isinstance(value, bool)):
+        raise Wrong("True, False or None")
     return value
 
 

@@ -26,7 +26,11 @@ class Reason(StrEnum):
     """The wait at the worker's entrance is longer than ``ENTRANCE_WAIT``."""
     DRAINING = "draining"
     """The worker drains, and admits no connections."""
+    WORKER = "worker_full"
+    """The worker holds ``MAX_PER_WORKER`` slots of the pool."""
 
+
+ALL_REASONS = frozenset(Reason)
 
 ADMITTED = "admitted"
 RELEASED = "released"
@@ -60,6 +64,8 @@ REDEEMED = "redeemed"
 """Handshakes admitted with a ticket whose time had come."""
 MISSED = "missed"
 """Handshakes with a ticket that came too late; they were treated as those without one."""
+PASSED = "passed"
+"""Refusals for reasons of this worker alone that were sent as HTTP 503, for the balancer to try another worker."""
 REFUSALS_HELD = "refusals.held"
 """Refusals that were held for a while before they were sent."""
 UNACCEPTED = "unaccepted"
@@ -97,6 +103,7 @@ NO_HANDSHAKES = frozenset(
         REDEEMED,
         MISSED,
         REFUSALS_HELD,
+        PASSED,
         UNACCEPTED,
         OUTLIVED,
     }
@@ -123,6 +130,14 @@ def unwanted(refused: Counters) -> dict[str, int]:
         for reason, count in refused.items()
         if reason not in (Reason.PAUSED, Reason.DRAINING) and not reason.startswith((QUOTA, ATTEMPTS))
     }
+
+
+def is_own(reason: str) -> bool:
+    """Whether a handshake is refused for a reason that is this worker's alone: a drain, its limit or a monitor."""
+    if reason in (Reason.DRAINING, Reason.WORKER):
+        return True
+    others = ALL_REASONS | NO_HANDSHAKES
+    return reason not in others and reason != OTHER and not reason.startswith((QUOTA, ATTEMPTS))
 
 
 def faults_in(counters: Counters) -> dict[str, int]:

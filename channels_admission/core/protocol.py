@@ -33,6 +33,8 @@ class Refusal:
     """The client's place in the line, or an empty text."""
     is_kept: bool = field(default=False, compare=False)
     """Whether the client has shown a ticket for this place: it listens."""
+    is_passed: bool = field(default=False, compare=False)
+    """Whether it is sent as HTTP 503, for the balancer to try another worker."""
 
     def after(self, delay: float, least: float) -> "Refusal":
         """The same refusal ``delay`` seconds later: the same retry time, but at least ``least`` seconds from then."""

@@ -54,18 +54,25 @@ async def spread(connections: Sequence[Connection], seconds: float) -> AsyncIter
 class Closer:
     """The connections of one limiter, and the tasks that close them. Belongs to one event loop.
 
-    ``release`` closes the refused clients that are held, within so many seconds.
+    ``on_drain`` is called as a drain begins, with the seconds that it takes. Balancers have ``delay`` seconds before to
+    notice that the worker is not ready.
     """
 
     def __init__(
-        self, state: State, places: Places, faults: Faults, release: Callable[[float], object] = float
+        self,
+        state: State,
+        places: Places,
+        faults: Faults,
+        on_drain: Callable[[float], object] = float,
+        delay: float = 0.0,
     ) -> None:
         self.connections: dict[Connection, float] = {}
         """The youngest last, each with when it ends at its maximum age, or 0."""
         self._state = state
         self._places = places
         self._faults = faults
-        self._release = release
+        self._on_drain = on_drain
+        self._delay = delay
         self._loop = asyncio.get_running_loop()
         self._registered: int | None = None
         """The version of the pool at which this worker was first known to it, once its counts have settled."""
@@ -77,6 +84,7 @@ class Closer:
         """Until when connections beyond the limit that is enforced are to be ended."""
         self._is_last = False
         self._task: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
 
     # What operators have set
 
@@ -94,7 +102,7 @@ class Closer:
             return
         if drain is None:
             self._cancel()
-            state.draining = False
+            state.leaving = state.draining = False
             logger.warning("Pool %r: this worker drains no longer.", state.pool.name)
         else:
             self._drain(drain.over)
@@ -111,7 +119,7 @@ class Closer:
         state, order = self._state, self._state.controls.limit
         # Connections that have ended since the report are still counted.
         total = reply.total - max(0, state.allowance - reply.granted - state.held)
-        if order is None or order.over is None or state.dry_run or state.draining or total <= reply.limit:
+        if order is None or order.over is None or state.dry_run or state.leaving or total <= reply.limit:
             return
         if self._task is not None and not self._task.done():
             return
@@ -226,9 +234,19 @@ class Closer:
         return (each for each in reversed(self.connections) if not each.is_ending)
 
     def _drain(self, seconds: float) -> None:
+        state, delay = self._state, self._delay
+        state.leaving = True
+        if state.draining or not delay:
+            self._begin_drain(seconds)
+        else:
+            logger.warning("Pool %r: this worker is not ready, and drains in %g s.", state.pool.name, delay)
+            self._cancel()
+            self._timer = self._loop.call_later(delay, self._begin_drain, seconds, context=Context())
+
+    def _begin_drain(self, seconds: float) -> None:
         self._state.draining = True
         self._begin(self._end_all(list(self.connections), seconds))
-        self._release(seconds)
+        self._on_drain(seconds)
         logger.warning(
             "Pool %r: this worker drains, %d connections in %g s.",
             self._state.pool.name, len(self.connections), seconds,
@@ -256,6 +274,9 @@ class Closer:
         self._task = self._loop.create_task(drain, name="admission drain", context=Context())
 
     def _cancel(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         if self._task is not None:
             self._task.cancel()
             self._task = None

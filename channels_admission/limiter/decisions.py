@@ -12,6 +12,7 @@ from ..core.tickets import Ticket
 from ..events.log import RefusalLog
 from ..overload.manager import OverloadManager
 from ..runtime.faults import Faults
+from .connections.asgi import Scope
 from .connections.slot import Owner, Slot
 from .entrance import Door, Entrance
 from .line.places import Places
@@ -64,11 +65,14 @@ class Decisions:
             with self._faults.spare("the end"):
                 part()
 
-    async def acquire(self, ask: Ask | None = None, ticket: Ticket | None = None) -> Slot | Refusal:
+    async def acquire(
+        self, ask: Ask | None = None, ticket: Ticket | None = None, scope: Scope | None = None
+    ) -> Slot | Refusal:
         """A slot, or a refusal, within ``LEDGER_TIMEOUT``. Cancelling it costs no slot.
 
         ``ask`` comes from :attr:`rules`, where the pool has any. The exempt are always admitted. A ``ticket`` that is
-        due is refused for no shortage of which the ledger has told others, and for no crowd at the entrance.
+        due is refused for no shortage of which the ledger has told others, and for no crowd at the entrance. The
+        ``scope`` tells whether a balancer may try another worker.
         """
         state, class_index, is_exempt = self._state, 0, False
         if self._rules is not None:
@@ -77,10 +81,10 @@ class Decisions:
             if refusal := self._refuse_attempt(ask, ticket=ticket, is_asked=True):
                 return refusal
         reason: str | None = state.closed
-        if not reason and not is_exempt and self._overload is not None:
-            reason = self._overload.refusing()
+        if not reason and not is_exempt:
+            reason = self._own_reason()
         if reason:
-            return self._refuse_unasked(reason, ask, ticket)
+            return self._refuse_unasked(reason, ask, ticket, scope)
         if self._entrance.is_full and not (is_exempt or (ticket is not None and self._places.is_due(ticket))):
             return self._refuse(Reason.ENTRANCE, ask, ticket=ticket, wait=self._entrance.hint())
         if state.away or self._is_closed:
@@ -95,9 +99,18 @@ class Decisions:
                 reason = reason or Reason.CROWD
             if reason:
                 return self._refuse_unasked(reason, ask, ticket)
-        return await self._wait(ask, ticket=ticket)
+        return await self._wait(ask, ticket=ticket, scope=scope)
 
-    async def let_in(self, slot: Slot, ask: Ask | None, ticket: Ticket | None = None) -> Slot | Refusal:
+    def _own_reason(self) -> str | None:
+        """Why this worker alone admits no more."""
+        most = self._state.pool.max_per_worker
+        if most is not None and self._state.held + len(self.queue) >= most:
+            return Reason.WORKER
+        return None if self._overload is None else self._overload.refusing()
+
+    async def let_in(
+        self, slot: Slot, ask: Ask | None, ticket: Ticket | None = None, scope: Scope | None = None
+    ) -> Slot | Refusal:
         """``slot`` when its connection may enter, or a refusal. Cancelling it costs no slot."""
         try:
             place = self._places.rank(ticket)
@@ -109,7 +122,7 @@ class Decisions:
             return slot
         self.slots.withdraw(slot)
         wait = self._entrance.hint() if reason == Reason.ENTRANCE else 0.0
-        return self._refuse(reason, ticket=ticket and self._places.renumbered(ticket), wait=wait)
+        return self._refuse(reason, ticket=ticket and self._places.renumbered(ticket), wait=wait, scope=scope)
 
     async def extend(self, slot: Slot, ask: Ask) -> Refusal | None:
         """Count ``slot`` under what is asked for as well, or refuse that."""
@@ -119,9 +132,12 @@ class Decisions:
             verdict = self._refuse_attempt(ask, slot, is_asked=True) or await self._wait(ask, slot)
         return verdict if isinstance(verdict, Refusal) else None
 
-    async def _wait(self, ask: Ask | None, slot: Slot | None = None, ticket: Ticket | None = None) -> Slot | Refusal:
+    async def _wait(
+        self, ask: Ask | None, slot: Slot | None = None, ticket: Ticket | None = None, scope: Scope | None = None
+    ) -> Slot | Refusal:
         """The ledger's verdict."""
         handshake = self.queue.join(ask, slot)
+        handshake.scope = scope
         if ticket is not None:
             handshake.ticket = ticket
             handshake.place = self._places.rank(ticket)
@@ -165,6 +181,7 @@ class Decisions:
         slot: Slot | None = None,
         ticket: Ticket | None = None,
         wait: float = 0.0,
+        scope: Scope | None = None,
     ) -> Slot | Refusal:
         """A refusal; in a dry run what was asked for, except in a drain.
 
@@ -172,13 +189,13 @@ class Decisions:
         """
         if self._is_let_in(reason):
             return self.slots.take(ask, slot)
-        return self._places.refuse(reason, wait, ticket)
+        return self._places.refuse(reason, wait, ticket, scope)
 
     def _refuse_waiting(self, handshake: Handshake, reason: str, wait: float = 0.0) -> Slot | Refusal:
         """The same for a handshake that has waited for the ledger."""
         ticket, turn = handshake.ticket, handshake.turn
         if ticket is None or turn is None:
-            return self._refuse(reason, handshake.ask, handshake.slot, ticket, wait)
+            return self._refuse(reason, handshake.ask, handshake.slot, ticket, wait, handshake.scope)
         if self._is_let_in(reason):
             return self.slots.take(handshake.ask, handshake.slot)
         return self._places.keep(reason, ticket, turn)
@@ -192,11 +209,13 @@ class Decisions:
             self._owner.report_soon()
         return is_dry
 
-    def _refuse_unasked(self, reason: str, ask: Ask | None, ticket: Ticket | None) -> Slot | Refusal:
+    def _refuse_unasked(
+        self, reason: str, ask: Ask | None, ticket: Ticket | None, scope: Scope | None = None
+    ) -> Slot | Refusal:
         """Refuse without the ledger. A client that tries too often gets no retry time of the schedule."""
         if ask is not None and (refusal := self._refuse_attempt(ask, ticket=ticket)):
             return refusal
-        return self._refuse(reason, ask, ticket=ticket)
+        return self._refuse(reason, ask, ticket=ticket, scope=scope)
 
     def _refuse_attempt(
         self, ask: Ask, slot: Slot | None = None, ticket: Ticket | None = None, *, is_asked: bool = False

@@ -17,6 +17,8 @@ class InForce:
         self.settings = ""
         """The settings in force, where they are not this worker's own, as text."""
         self._limit = pool.max_connections
+        self.leaving = False
+        """Whether balancers should send it no new connections: from ``DRAIN_DELAY`` before a drain on."""
         self.draining = False
         """Whether it takes no new connections any more."""
         self.controls = NOTHING_SET

@@ -66,7 +66,7 @@ class Limiter:
         self.acquire = self.decisions.acquire
         self.take_back, self.acquaint = self.decisions.slots.take_back, self.decisions.slots.acquaint
         self._refuser = Refuser(state, overload)
-        self.closer = Closer(state, self.places, faults, self._refuser.release)
+        self.closer = Closer(state, self.places, faults, self._begin_drain, settings.drain_delay)
         self.refuse = self._refuser.refuse
         self._lookout = Lookout(pool, self.closer, faults)
         self.reconciler = Reconciler(self, ledger, settings)
@@ -88,6 +88,12 @@ class Limiter:
         """Whether this worker refuses every handshake because of a monitor."""
         return self.overload is not None and self.overload.saturated
 
+    @property
+    def is_full(self) -> bool:
+        """Whether this worker holds ``MAX_PER_WORKER`` slots."""
+        most = self.pool.max_per_worker
+        return most is not None and self.present >= most
+
     # Connections
 
     @property
@@ -102,12 +108,12 @@ class Limiter:
         """
         ticket = self.places.read(text) if (text := take(scope)) else None
         ask = None if self.rules is None else self.rules.ask(scope)
-        verdict = await self.decisions.acquire(ask, ticket)
+        verdict = await self.decisions.acquire(ask, ticket, scope)
         if isinstance(verdict, Slot):
             if self.entrance.room > 1:
                 self.entrance.room -= 1
             elif KEY not in scope:  # else it has been let in with its first slot
-                verdict = await self.decisions.let_in(verdict, ask, ticket)
+                verdict = await self.decisions.let_in(verdict, ask, ticket, scope)
                 if isinstance(verdict, Slot) and has_left(send):
                     verdict.release()
                     return LEFT
@@ -250,8 +256,12 @@ class Limiter:
             reserve.fill()
 
     def drain(self, seconds: float) -> None:
-        """Refuse newcomers, and end all connections within ``seconds``: the process is about to end."""
+        """Refuse newcomers, and end all connections within ``seconds``, after ``DRAIN_DELAY``: the process will end."""
         self.closer.drain_for_good(seconds)
+
+    def _begin_drain(self, seconds: float) -> None:
+        """Close those that are held within ``seconds``, and refuse those that wait."""
+        self._refuser.release(seconds)
         self.decisions.refuse_waiting(Reason.DRAINING)
         self.reconciler.report_soon()
 

@@ -11,6 +11,7 @@ from ..core.protocol import Ask, Refusal, Reply, Report, Shown
 from ..core.tickets import Ticket
 from ..quotas.claims import first_asks
 from ..runtime.faults import Faults
+from .connections.asgi import Scope
 from .connections.slot import Slot
 
 TICKS = 10
@@ -40,6 +41,8 @@ class Handshake(asyncio.Future[Slot | Refusal]):
     """The slot it has already, where it asks for more."""
     ticket: Ticket | None = None
     """The ticket that it has shown."""
+    scope: Scope | None = None
+    """What it has asked with, where a balancer may try another worker."""
     place = math.inf
     """The place of its ticket, where this is due."""
     turn: float | None = None

@@ -82,12 +82,14 @@ class Refuser:
     def _delay(self, refusal: Refusal, scope: Scope) -> float:
         """Seconds until a client gets its answer, at most its retry time; 0 unless it hammers.
 
-        A client that has shown a ticket listens. Granian does not tell that a client has left before its HTTP refusal,
+        A client that has shown a ticket listens, and one that is passed on gets another answer. Granian does not tell that a client has left before its HTTP refusal,
         and fails to send it.
         """
         if self._state.server == GRANIAN and self._state.pool.refuse_with == "http":
             return 0.0
-        if refusal.is_kept or not self._returns.hammers(scope, refusal.retry_after) or not self._has_room():
+        if refusal.is_kept or refusal.is_passed:
+            return 0.0
+        if not self._returns.hammers(scope, refusal.retry_after) or not self._has_room():
             return 0.0
         if self._overload is not None and self._overload.is_tight:
             return 0.0

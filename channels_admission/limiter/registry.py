@@ -86,11 +86,16 @@ class Registry:
             limiter.retire()
 
     async def drain(self) -> None:
-        """Empty the limiters within ``DRAIN_ON_STOP``; those that take longer are left to the server."""
+        """Empty the limiters within ``DRAIN_ON_STOP``; those that take longer are left to the server.
+
+        For ``DRAIN_DELAY`` before that they go on, for balancers to notice that the worker is not ready.
+        """
         seconds = self.settings.drain_on_stop or 0.0
+        delay = 0.0 if all(limiter.state.draining for limiter in self.limiters) else self.settings.drain_delay
         for limiter in self.limiters:
             limiter.drain(seconds)
         with suppress(TimeoutError):
+            await asyncio.sleep(delay)
             async with asyncio.timeout(seconds + PATIENCE_AT_EXIT):
                 while any(limiter.state.held for limiter in self.limiters):  # noqa: ASYNC110
                     await asyncio.sleep(0.02)

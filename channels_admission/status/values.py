@@ -117,6 +117,8 @@ class PoolSnapshot:
     """Handshakes whose ticket came too late."""
     refusals_held: int = 0
     """Refusals that were held for a while before they were sent."""
+    passed: int = 0
+    """Refusals by single workers that were sent as HTTP 503, for the balancer to try another worker."""
     unaccepted: int = 0
     """Connections refused because their consumer had not accepted by ``ACCEPT_DEADLINE``."""
     outlived: int = 0

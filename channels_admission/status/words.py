@@ -44,6 +44,7 @@ NAMES: Mapping[str, Mapping[str, Any]] = {
         Reason.SHARE: _("share of the class used up"),
         Reason.PAUSED: pgettext_lazy("reason", "paused"),
         Reason.DRAINING: _("worker draining"),
+        Reason.WORKER: _("worker full"),
         "lag": _("event loop behind"),
         "memory": _("memory short"),
         "descriptors": _("descriptors short"),

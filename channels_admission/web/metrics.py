@@ -116,6 +116,8 @@ def _events(pools: Sequence[PoolSnapshot]) -> Iterator[Metric]:
     yield each("tickets_missed", text, (pool.missed for pool in pools))
     text = "Refusals that were held for a while before they were sent."
     yield each("refusals_held", text, (pool.refusals_held for pool in pools))
+    text = "Refusals by single workers, sent as HTTP 503 for the balancer to try another worker."
+    yield each("passed", text, (pool.passed for pool in pools))
     text = "Connections refused at ACCEPT_DEADLINE, since their consumer had not accepted them."
     yield each("unaccepted", text, (pool.unaccepted for pool in pools))
     text = "Handlers cancelled after their client left: not accepted by then, or still running after DISCONNECT_GRACE."

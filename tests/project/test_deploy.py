@@ -15,12 +15,14 @@ from pathlib import Path
 
 import pytest
 from django.core.management import call_command
-from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
 from channels_admission import readiness
-from channels_admission.client import RetryPolicy, connections
+from channels_admission.client import Wait, connections
 from channels_admission.conf.sizing import HEADROOM, part
+from channels_admission.controls import achange
+from channels_admission.limiter.connections.refusal import RETRY_HEADER
+from channels_admission.limiter.registry import PATIENCE_AT_EXIT
 from channels_admission.status.diagnostics.deploy import READ_TIMEOUT, advise, limits_conf, systemd
 
 from demo.consumers import ADDRESS
@@ -37,7 +39,6 @@ from support.deployment import (
     settings_of_the_files,
     site,
     unit,
-    variable,
 )
 from support.waiting import eventually
 
@@ -90,11 +91,27 @@ def test_what_ws_status_advises_for_systemd_and_logins_stands_in_its_files(fitti
     assert tuple(instructions((DEPLOY / "limits.conf").read_text())) == limits_conf(fitting)
 
 
-def test_a_unit_has_the_time_for_a_drain_of_either_kind(fitting):
-    """A worker hears of the one that the unit orders within a heartbeat; the other it begins by itself."""
-    drain, drained = float(variable("DRAIN")), float(variable("DRAINED"))
-    assert drain + fitting.heartbeat < drained < float(unit()["TimeoutStopSec"])
-    assert fitting.drain_on_stop == drain
+def test_a_unit_has_the_time_for_a_drain_and_for_the_end_of_its_server(fitting):
+    (graceful,) = re.findall(r"--timeout-graceful-shutdown (\d+)", unit()["ExecStart"])
+    drain = fitting.drain_delay + fitting.drain_on_stop + PATIENCE_AT_EXIT
+    assert drain + float(graceful) < float(unit()["TimeoutStopSec"])
+
+
+def test_haproxy_has_noticed_that_a_worker_is_not_ready_before_it_drains(fitting):
+    text = (DEPLOY / "haproxy" / "haproxy.cfg").read_text()
+    (inter,) = re.findall(r"check inter (\d+)ms fall 1 ", text)
+    assert int(inter) / 1000 * 4 == fitting.drain_delay
+
+
+def test_both_try_another_worker_after_a_503_and_tell_the_worker_so():
+    nginx = (DEPLOY / "nginx" / "snippets" / "admission.conf").read_text()
+    haproxy = (DEPLOY / "haproxy" / "haproxy.cfg").read_text()
+    assert nginx.count("proxy_next_upstream error timeout http_503;") == nginx.count("error_page 503 = @last_try;") == 2
+    assert f"proxy_set_header {RETRY_HEADER} $admission_retry;" in nginx
+    assert re.findall(r"set \$admission_retry (\d)", nginx) == ["1", "0"]
+    assert re.findall(rf"http-request set-header {RETRY_HEADER} (\d)", haproxy) == ["1", "0"]
+    assert "retry-on conn-failure empty-response 503" in haproxy
+    assert all("max_fails=0" in line for line in (DEPLOY / "nginx" / "workers.conf").read_text().splitlines()[-3:])
 
 
 def test_the_readme_names_every_file():
@@ -143,7 +160,10 @@ LIMIT = 6
 FAIR = 2
 """Connections that an address may have in the pool of the herd."""
 HERD = {"MAX_CONNECTIONS": 2 * FAIR + 1, "QUOTAS": [{"key": "address", "max": FAIR}]}
-SETTINGS = {"MAX_CONNECTIONS": LIMIT, "EXPECTED_WORKERS": 3, "HEARTBEAT": 0.5, "LEASE": 5, "POOLS": {"herd": HERD}}
+SETTINGS = {
+    "MAX_CONNECTIONS": LIMIT, "EXPECTED_WORKERS": 3, "HEARTBEAT": 0.5, "LEASE": 5, "DRAIN_ON_STOP": 1,
+    "POOLS": {"herd": HERD},
+}  # fmt: skip
 CHECKED_EVERY = 0.5
 """Seconds, by HAProxy's file."""
 ONE, OTHER = "127.0.0.5", "127.0.0.6"
@@ -246,12 +266,12 @@ for _ in range(int(sys.argv[3])):
 
 @pytest.mark.integration
 async def test_the_outer_ring_stops_an_address_that_floods(balancer: Nginx | Haproxy, seen):
-    """Far beyond what one client does, and with 503; the workers themselves answer with 101, and then close."""
+    """Far beyond what one client does, and with 429; the workers themselves answer with 101, and then close."""
     await eventually(shows_nobody)
     flood = [sys.executable, "-c", FLOOD, str(balancer.port), "127.0.0.9", str(ADDRESS_MAY_HAVE + 10)]
     process = await asyncio.create_subprocess_exec(*flood, stdout=subprocess.PIPE)
     told, _ = await process.communicate()
-    assert told.decode().split() == ["101"] * ADDRESS_MAY_HAVE + ["503"] * 10
+    assert told.decode().split() == ["101"] * ADDRESS_MAY_HAVE + ["429"] * 10
     client = await Client.enter(balancer.origin, local_addr=(ONE, 0))
     await client.leave()
 
@@ -359,68 +379,79 @@ async def sends_nobody_to(backend: Backend, balancer: Nginx | Haproxy) -> bool:
     return backend.pid not in {client.pid for client in clients}
 
 
-POLICY = RetryPolicy(first_retry_window=1.0)
+MANY = 45
+AWAY = 3.0
+"""The most seconds for which a client of a worker that stops may be away: its hint is up to two."""
 
 
 class Faithful:
-    """Clients that stay for as long as they may, and come back as the server says."""
+    """Clients of ours that stay for as long as they may, and come back when they are told to."""
 
     def __init__(self, origin: str, count: int) -> None:
-        self.open_now = self.most = self.losses = 0
-        self.late: list[float] = []
-        """Seconds by which a return took longer than the client was told to wait."""
-        self._told, self._lost_at = [0.0] * count, [0.0] * count
-        self._tasks = [asyncio.ensure_future(self._live(origin, number)) for number in range(count)]
+        self.open_now = 0
+        self.away: list[float] = []
+        """Seconds between the loss of a connection and the next one."""
+        self.endings: Counter[tuple[int | None, str]] = Counter()
+        """What ended connections and attempts: the code, and the words before the hint."""
+        self._tasks = [asyncio.ensure_future(self._live(origin)) for _ in range(count)]
 
     async def leave(self) -> None:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _live(self, origin: str, number: int) -> None:
+    def _note(self, wait: Wait) -> None:
+        self.endings[wait.ending.code, wait.ending.reason.partition(";")[0]] += 1
+
+    async def _live(self, origin: str) -> None:
+        now = asyncio.get_running_loop().time
+        lost_at, uri = None, origin.replace("http", "ws") + "/ws/echo/"
         options = {"origin": origin, "compression": None, "ping_interval": None}
-        uri = origin.replace("http", "ws") + "/ws/echo/"
-
-        def wait(wait) -> None:
-            self._told[number] += wait.seconds
-
-        async with aclosing(connections(uri, policy=POLICY, on_wait=wait, **options)) as sockets:
+        async with aclosing(connections(uri, on_wait=self._note, **options)) as sockets:
             async for socket in sockets:
                 with suppress(ConnectionClosed):
-                    await self._stay(socket, number)
-
-    async def _stay(self, socket: ClientConnection, number: int) -> None:
-        """Until the end of the connection, if it is one that lets us in."""
-        now = asyncio.get_running_loop().time
-        await socket.send("in")
-        await socket.recv()
-        self.open_now += 1
-        self.most = max(self.most, self.open_now)
-        if self._lost_at[number]:
-            self.late.append(now() - self._lost_at[number] - self._told[number])
-        self._told[number] = 0.0
-        try:
-            await socket.wait_closed()
-        finally:
-            self.open_now -= 1
-        self.losses += 1
-        self._lost_at[number] = now()
+                    await socket.send("in")
+                    await socket.recv()
+                    self.open_now += 1
+                    self.away += [] if lost_at is None else [now() - lost_at]
+                    try:
+                        await socket.wait_closed()
+                    finally:
+                        self.open_now -= 1
+                        lost_at = now()
 
 
 @pytest.mark.integration
-async def test_a_deployment_of_all_workers_loses_nobody_for_longer_than_told(running: Site, balancer, seen):
+async def test_a_rolling_restart_loses_nobody_for_long_and_refuses_nobody(running: Site, balancer, seen, figures):
+    """The workers are stopped and started one by one, and the balancer is told nothing. The pool is full."""
     await eventually(shows_nobody)
-    clients = Faithful(balancer.origin, LIMIT)
-    await eventually(lambda: clients.open_now == LIMIT, seconds=10)
+    await achange("default", by="test", limit=MANY)
+    clients, most, done = Faithful(balancer.origin, MANY), 0, asyncio.Event()
+
+    async def watch() -> None:
+        nonlocal most
+        while not done.is_set():
+            most = max(most, (await look()).held)
+            await asyncio.sleep(0.02)
+
+    watching = asyncio.ensure_future(watch())
+    await eventually(lambda: clients.open_now == MANY, seconds=10)
+    before, passed = clients.endings.copy(), (await look()).passed
     for backend in running.backends:
-        balancer.drain(backend)
         await asyncio.to_thread(backend.stop)
         await asyncio.to_thread(backend.start)
-        balancer.renew(backend)
-        await eventually(lambda: clients.open_now == LIMIT, seconds=10)
-    await eventually(lambda: len(clients.late) == clients.losses)
-    assert clients.losses >= LIMIT
-    assert clients.most == LIMIT
-    assert max(clients.late) < 1.0
-    assert (await look()).held == LIMIT
+    await eventually(lambda: clients.open_now == MANY, seconds=10)
+    done.set()
+    await watching
+    figures.note(
+        f"Three workers behind {balancer.name} stopped and started one by one, a pool of {MANY} with as many clients",
+        f"all back within {AWAY:g} s each, none refused, the limit never passed",
+        f"{len(clients.away)} returns, at most {max(clients.away):.1f} s away",
+    )
+    assert clients.endings - before == {(1012, "Service Restart"): len(clients.away)}
+    assert len(clients.away) >= MANY
+    assert (await look()).passed > passed
+    assert max(clients.away) < AWAY
+    assert most == MANY
     await clients.leave()
+    await achange("default", by="test", limit=None)

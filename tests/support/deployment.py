@@ -23,8 +23,6 @@ from demo.servers import SERVING, TESTPROJECT, Redis, end, environment, free_por
 from support.machines import Machine, machines
 
 DEPLOY = TESTPROJECT / "deploy"
-DRAIN, DRAINED = "0.4", "1"
-"""Seconds."""
 UNIT = DEPLOY / "systemd" / "site@.service"
 
 
@@ -80,20 +78,8 @@ class Backend:
         command = command.replace("/srv/site/.venv/bin/python", shlex.quote(sys.executable))
         return shlex.split(command.replace("0.0.0.0", self.machine.address))
 
-    def drain(self) -> None:
-        """As the unit does before it stops."""
-        for line in re.findall(r"^ExecStop=(.*)$", UNIT.read_text(), re.MULTILINE):
-            order = line.replace("%H", self.machine.name).replace("${MAINPID}", str(self.pid))
-            command = (
-                order.replace("${DRAIN}", DRAIN)
-                .replace("${DRAINED}", DRAINED)
-                .replace("/srv/site/.venv/bin/python", shlex.quote(sys.executable))
-            )
-            subprocess.run(shlex.split(command), cwd=TESTPROJECT, env=self._env, check=True, capture_output=True)
-
     def stop(self) -> None:
         """As systemd does."""
-        self.drain()
         self.process.send_signal(signal.Signals[unit()["KillSignal"]])
         self.process.wait(float(unit()["TimeoutStopSec"]))
 

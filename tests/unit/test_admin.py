@@ -214,6 +214,7 @@ def test_feed_is_the_snapshot(as_viewer, admission):
                 "redeemed": 0,
                 "missed": 0,
                 "refusals_held": 0,
+                "passed": 0,
                 "unaccepted": 0,
                 "outlived": 0,
                 "calls": {"made": 0, "failed": 0, "seconds": 0.0},
@@ -261,6 +262,7 @@ def test_feed_is_the_snapshot(as_viewer, admission):
                 "redeemed": 0,
                 "missed": 0,
                 "refusals_held": 0,
+                "passed": 0,
                 "unaccepted": 0,
                 "outlived": 0,
                 "calls": {"made": 0, "failed": 0, "seconds": 0.0},
@@ -360,21 +362,21 @@ def test_the_page_shows_unexpected_errors_of_a_worker(as_viewer, admission):
 def test_the_page_shows_counters_of_a_pool_once_there_is_something_to_count(as_viewer, admission):
     admission()
     names = [
-        "delayed", "promised", "refusals_held", "unaccepted", "outlived", "evicted", "healed", "events_dropped",
-        "speed",
+        "delayed", "promised", "refusals_held", "passed", "unaccepted", "outlived", "evicted", "healed",
+        "events_dropped", "speed",
     ]  # fmt: skip
     value = r"<dt>[^<]+</dt>\s*<dd(?:>\s*<span)?"
     page = rf'data-notice="({"|".join(names)})"( hidden)?>\s*{value} data-field="pool.\1">([^<]*)<'
     report("web-1:1:ab", 4)
-    assert re.findall(page, as_viewer.get(PAGE).content.decode())[:9] == [(name, " hidden", "0") for name in names]
+    assert re.findall(page, as_viewer.get(PAGE).content.decode())[:10] == [(name, " hidden", "0") for name in names]
     counters = {
-        "delayed": 7, "promised": 1300, "redeemed": 8, "missed": 2, "refusals.held": 9, "unaccepted": 3,
-        "outlived": 4, "evicted": 5, "ledger.healed": 1200, "events.dropped": 6,
+        "delayed": 7, "promised": 1300, "redeemed": 8, "missed": 2, "refusals.held": 9, "passed": 8,
+        "unaccepted": 3, "outlived": 4, "evicted": 5, "ledger.healed": 1200, "events.dropped": 6,
     }  # fmt: skip
     report("web-1:1:ab", 4, counters=counters, speed=1234.4)
     html = as_viewer.get(PAGE).content.decode()
-    assert re.findall(page, html)[:9] == [
-        ("delayed", "", "7"), ("promised", "", "1,300"), ("refusals_held", "", "9"),
+    assert re.findall(page, html)[:10] == [
+        ("delayed", "", "7"), ("promised", "", "1,300"), ("refusals_held", "", "9"), ("passed", "", "8"),
         ("unaccepted", "", "3"), ("outlived", "", "4"), ("evicted", "", "5"),
         ("healed", "", "1,200"), ("events_dropped", "", "6"), ("speed", "", "1,234"),
     ]  # fmt: skip

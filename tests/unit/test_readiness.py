@@ -104,6 +104,36 @@ async def test_a_closed_pool_says_why(admission, monkeypatch, reason):
     await close_limiters()
 
 
+async def test_a_worker_is_not_ready_before_it_drains_and_admits_until_then(admission):
+    admission(DRAIN_DELAY=0.2, HEARTBEAT=0.1, LEASE=3)
+    limiter = limiter_of("default")
+    slot = await limiter.acquire()
+    limiter.drain(0)
+    assert says() == (503, "draining")
+    (await limiter.acquire()).release()
+    assert not limiter.state.draining
+    await eventually(lambda: limiter.state.draining)
+    assert (await limiter.acquire()).reason == "draining"
+    assert says() == (503, "draining")
+    slot.release()
+    await close_limiters()
+
+
+async def test_a_worker_that_holds_as_many_as_it_may_is_not_ready_while_others_are(admission):
+    admission(MAX_PER_WORKER=2)
+    limiter = limiter_of("default")
+    slots = [await limiter.acquire() for _ in range(2)]
+    assert (await limiter.acquire()).reason == "worker_full"
+    assert says() == (503, "worker_full")
+    assert says("ignore=worker_full") == (200, "ready")
+    slots.pop().release()
+    assert says() == (200, "ready")
+    slots.append(await limiter.acquire())
+    for slot in slots:
+        slot.release()
+    await close_limiters()
+
+
 async def test_in_a_dry_run_only_a_drain_is_a_reason(admission, monkeypatch):
     admission(DRY_RUN=True)
     limiter_of("default").state.level = Level.FULL
@@ -143,9 +173,9 @@ async def test_while_the_ledger_is_away_no_pool_is_full(admission):
 @pytest.mark.parametrize(
     ("query", "status", "text"),
     [
-        ("ignore=ful", 400, "no such reason; reasons: draining, full, paused, saturated"),
-        ("ignore=ready", 400, "no such reason; reasons: draining, full, paused, saturated"),
-        ("ignore=<script>", 400, "no such reason; reasons: draining, full, paused, saturated"),
+        ("ignore=ful", 400, "no such reason; reasons: draining, full, paused, saturated, worker_full"),
+        ("ignore=ready", 400, "no such reason; reasons: draining, full, paused, saturated, worker_full"),
+        ("ignore=<script>", 400, "no such reason; reasons: draining, full, paused, saturated, worker_full"),
         ("a=1&" * 15_000, 400, "the query is too long"),
         ("a=1&" * 512, 200, "idle"),
         ("pool=chatt", 404, "no such pool"),

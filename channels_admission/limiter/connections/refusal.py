@@ -10,6 +10,9 @@ from .asgi import Message, Scope
 from .tickets import FIELD
 
 HTTP_EXTENSION = "websocket.http.response"
+RETRY_HEADER = "Admission-Retry"
+"""The header by which a balancer says whether it tries another worker after a 503: ``1``, or ``0`` at its last try."""
+_RETRY = RETRY_HEADER.lower().encode()
 
 TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 """The syntax of a subprotocol (RFC 6455, section 4.1); a server may fail to send another one."""
@@ -27,9 +30,17 @@ def close_reason(text: str, retry_after: float, ticket: str = "") -> str:
     return text.encode()[: REASON_BYTES - len(hint)].decode(errors="ignore") + hint
 
 
+def is_passed_on(scope: Scope, pool: PoolSettings) -> bool:
+    """Whether a balancer may try another worker for the handshake of ``scope``, by its header and the settings."""
+    if pool.balancer_retries is False or HTTP_EXTENSION not in (scope.get("extensions") or ()):
+        return False
+    told = [value for name, value in scope.get("headers") or () if name == _RETRY]
+    return b"0" not in told and bool(told or pool.balancer_retries)
+
+
 def messages(scope: Scope, refusal: Refusal, pool: PoolSettings) -> tuple[Message, Message]:
     """The messages that refuse the handshake of ``scope``, in order."""
-    if pool.refuse_with == "http" and HTTP_EXTENSION in (scope.get("extensions") or ()):
+    if (refusal.is_passed or pool.refuse_with == "http") and HTTP_EXTENSION in (scope.get("extensions") or ()):
         return _denial(refusal, pool)
     return _close(scope, refusal, pool)
 

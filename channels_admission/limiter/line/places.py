@@ -5,12 +5,15 @@ import math
 import random
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from ... import conf
-from ...core.counters import DRAINED, MISSED, PROMISED, REDEEMED, Reason
+from ...core.counters import DRAINED, MISSED, PASSED, PROMISED, REDEEMED, Reason, is_own
 from ...core.line import EARLY, GRACE, is_due
 from ...core.protocol import Refusal
 from ...core.tickets import PER_SECOND, Signer, Ticket
+from ..connections.asgi import Scope
+from ..connections.refusal import is_passed_on
 from ..queue import NO_RETRY_TIME
 from ..retries import RetrySchedule
 from ..state import State
@@ -89,12 +92,18 @@ class Places:
 
     # Refusals
 
-    def refuse(self, reason: str, wait: float = 0.0, ticket: Ticket | None = None) -> Refusal:
+    def refuse(
+        self, reason: str, wait: float = 0.0, ticket: Ticket | None = None, scope: Scope | None = None
+    ) -> Refusal:
         """A refusal with its retry time and ticket; ``ticket`` is the one that was shown.
+
+        Where the reason is this worker's alone and by ``scope`` a balancer may try another worker, it is passed on.
 
         A ticket that was shown keeps its place. One that is early keeps its time as well, so that it takes none of the
         schedule. ``wait`` is that of the refusal, if any. A refusal for which no place helps gives no new ticket.
         """
+        if scope is not None and is_own(reason) and is_passed_on(scope, self._state.pool):
+            return self._pass_on(reason, ticket)
         is_placeless = reason.startswith(NO_RETRY_TIME)
         if self._state.away and (alone := self._state.alone):
             self._retries.overbooked = alone.overbooked
@@ -111,6 +120,13 @@ class Places:
         self._state.counters[PROMISED] += 1
         ledger_now = self.clock.at(now)
         return self._with(reason, told, Ticket(ledger_now + place, ledger_now + told, random.getrandbits(NUMBER_BITS)))
+
+    def _pass_on(self, reason: str, ticket: Ticket | None) -> Refusal:
+        """A refusal that the balancer answers by trying another worker: it takes none of the schedule."""
+        self._state.counters[PASSED] += 1
+        soon = self._retries.soon()
+        refusal = Refusal(reason, soon) if ticket is None else self.keep(reason, ticket, soon)
+        return replace(refusal, is_passed=True)
 
     def _own_wait(self, reason: str, ticket: Ticket) -> float | None:
         """The seconds after which ``ticket`` comes again without a retry time of the schedule, if it does."""

@@ -26,8 +26,8 @@ SCHEMA = (
     admitted connections admitted so far
     refused  connections refused so far, by reason: "full", "rate",
              "settling", "crowd", "entrance", "ledger", "paused",
-             "draining", "share", "quota:NAME", "attempts:NAME", or the
-             monitor that refused
+             "draining", "share", "worker_full", "quota:NAME",
+             "attempts:NAME", or the monitor that refused
     shed     connections closed so far because memory ran out
     channels_full  connections ended by a full channel so far
     layer_failed  connections ended so far because the channel layer failed
@@ -41,6 +41,7 @@ SCHEMA = (
     promised, redeemed, missed  tickets given to refused clients so far,
              handshakes admitted with one, and those whose ticket came late
     refusals_held  refusals so far that were held before they were sent
+    passed   refusals so far that a balancer answers by trying another worker
     unaccepted  connections refused at ACCEPT_DEADLINE so far
     outlived  handlers cancelled so far that had not accepted when their
              client left, or ran on for longer than DISCONNECT_GRACE

@@ -201,6 +201,7 @@ def _events(pool: PoolSnapshot) -> str:
     why = (
         (pool.delayed, "had to wait at the entrance"),
         (pool.refusals_held, "refused some seconds later"),
+        (pool.passed, "refusals passed on to other workers"),
         (pool.drained, "closed by a drain"),
         (pool.aged, "closed at their maximum age"),
         (pool.evicted, "closed for a newer one under their quota"),

@@ -111,6 +111,7 @@
     "pool.redeemed": ({ redeemed }) => number(redeemed),
     "pool.missed": ({ missed }) => number(missed),
     "pool.refusals_held": ({ refusals_held }) => number(refusals_held),
+    "pool.passed": ({ passed }) => number(passed),
     "pool.unaccepted": ({ unaccepted }) => number(unaccepted),
     "pool.outlived": ({ outlived }) => number(outlived),
     "pool.evicted": ({ evicted }) => number(evicted),
@@ -267,6 +268,7 @@
       this.notice("delayed", pool.delayed > 0, element);
       this.notice("promised", pool.promised > 0, element);
       this.notice("refusals_held", pool.refusals_held > 0, element);
+      this.notice("passed", pool.passed > 0, element);
       this.notice("unaccepted", pool.unaccepted > 0, element);
       this.notice("outlived", pool.outlived > 0, element);
       this.notice("evicted", pool.evicted > 0, element);

@@ -83,6 +83,7 @@ WEIGHTS = (
     "sockets-missing",
     "no-worker",
     "draining",
+    "refusals-unpassed",
     "refusals",
     "places-missed",
     "handlers-outlive",

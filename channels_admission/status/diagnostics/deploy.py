@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator, Mapping
 
 from ...conf import Settings, sizing
+from ...limiter.connections.refusal import RETRY_HEADER
 from ...overload.monitors import Descriptors
 
 USER = "www-data"
@@ -14,6 +15,8 @@ STOP_PATIENCE = 15
 """Seconds; hypercorn takes three to end its connections, and uvicorn never ends by itself if handlers hang."""
 READ_TIMEOUT = 75
 """Seconds; uvicorn and Daphne ping a silent client every 20, and wait for its answer up to 30."""
+MOST_TRIES = 5
+"""Workers that nginx tries for one handshake: while all are saturated, each handshake costs as many."""
 NGINX_COUNTS = 65_535
 """The highest number that nginx accepts for ``limit_conn``."""
 NGINX_SPARE = 512
@@ -67,10 +70,16 @@ def _unit(settings: Settings) -> str:
 {_why_so_many(settings)}
 {systemd(settings)}
 # Time to stop; then the process is killed, and its slots are free within two heartbeats.
-TimeoutStopSec={STOP_PATIENCE}
+TimeoutStopSec={_stop_patience(settings)}
 Restart=always
 RestartSec=1
 """
+
+
+def _stop_patience(settings: Settings) -> int:
+    """Seconds, the drain of ``DRAIN_ON_STOP`` included."""
+    drain = 0.0 if settings.drain_on_stop is None else settings.drain_delay + settings.drain_on_stop
+    return STOP_PATIENCE + math.ceil(drain)
 
 
 def _why_so_many(settings: Settings) -> str:
@@ -114,7 +123,8 @@ upstream admission {{
     zone admission_workers 256k;
     least_conn;
     # A WebSocket keeps its connection, so "keepalive" is not needed.
-    # One line for each address that workers listen on.
+    # One line for each address that workers listen on. Without max_fails=0 a worker that drains or starts anew would
+    # be left out, and then get a single handshake per fail_timeout until that WebSocket has ended.
 {servers}
 }}
 """
@@ -124,7 +134,7 @@ def _servers(count: int) -> Iterator[str]:
     """A line for each worker."""
     shown = min(count, SERVERS_SHOWN)
     for number in range(shown):
-        yield f"    server 127.0.0.1:{FIRST_PORT + number};"
+        yield f"    server 127.0.0.1:{FIRST_PORT + number} max_fails=0;"
     if shown < count:
         yield f"    # And so on: {count} workers are expected."
 
@@ -136,22 +146,39 @@ def _nginx_server(settings: Settings) -> str:
 # A client without a handshake is disconnected after this time.
 client_header_timeout 10s;
 
+proxy_http_version 1.1;
+proxy_set_header Upgrade $http_upgrade;
+proxy_set_header Connection $connection_upgrade;
+proxy_set_header Host $http_host;
+# The client's own header is dropped. Behind another proxy: $proxy_add_x_forwarded_for
+proxy_set_header X-Forwarded-For $remote_addr;
+proxy_set_header X-Forwarded-Proto $scheme;
+# Tells a worker that others are tried after its 503, as it answers while it drains or is saturated.
+proxy_set_header {RETRY_HEADER} $admission_retry;
+set $admission_retry 1;
+# A host that does not answer is skipped after this time.
+proxy_connect_timeout 1s;
+# {_why_read_timeout(settings)}
+proxy_read_timeout {_read_timeout(settings)}s;
+
+# The outer limit, for overload beyond the workers' own refusals. It answers with 429: workers answer with 503.
+limit_conn_status 429;
+
 location /ws/ {{
-    # The outer limit, for overload beyond the workers' own refusals. It is wider than their limit, since it
-    # answers with 503, which a page cannot see.
+    # Wider than the workers' limit, since a page cannot see this answer.
     limit_conn admission {_outer_limit(settings)};
 
+    proxy_next_upstream error timeout http_503;
+    proxy_next_upstream_tries {min(sizing.workers(settings), MOST_TRIES)};
+    # If each of these answers with 503, one more refuses with the code and the hint that pages can see.
+    proxy_intercept_errors on;
+    error_page 503 = @last_try;
     proxy_pass http://admission;
-    proxy_http_version 1.1;
-    proxy_set_header Upgrade $http_upgrade;
-    proxy_set_header Connection $connection_upgrade;
-    proxy_set_header Host $http_host;
-    # The client's own header is dropped. Behind another proxy: $proxy_add_x_forwarded_for
-    proxy_set_header X-Forwarded-For $remote_addr;
-    proxy_set_header X-Forwarded-Proto $scheme;
-    proxy_connect_timeout 5s;
-    # {_why_read_timeout(settings)}
-    proxy_read_timeout {_read_timeout(settings)}s;
+}}
+
+location @last_try {{
+    set $admission_retry 0;
+    proxy_pass http://admission;
 }}
 """
 

@@ -22,6 +22,7 @@ REFUSED = {
     Reason.LEDGER.value: "find out why Redis was unreachable",
     Reason.PAUSED.value: "an operator has paused the pool",
     Reason.DRAINING.value: "an operator drains the worker, or it is about to end",
+    Reason.WORKER.value: "add workers, raise MAX_PER_WORKER, or spread new connections more evenly",
     Reason.SHARE.value: "raise the share of the class, or the limit",
 }
 """Advice by reason of refusal."""

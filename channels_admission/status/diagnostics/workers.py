@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 
 from ...conf.ledger import CORE_LAYER
+from ...core.counters import is_own
 from ...core.readings import Load
 from ..snapshot import silence_allowed
 from .finding import Finder, Finding, Severity, since
@@ -257,6 +258,21 @@ def _sockets(inputs: Inputs) -> Iterator[Finding]:
         )
 
 
+def _unpassed(inputs: Inputs) -> Iterator[Finding]:
+    for pool in inputs.snapshot.pools:
+        own = {reason: count for reason, count in pool.connects.refused.items() if is_own(reason)}
+        if own and not pool.passed and len(pool.workers) > 1:
+            yield Finding(
+                "refusals-unpassed",
+                Severity.WARNING,
+                f"Clients of pool {pool.name} are refused by single workers, and no other is tried",
+                f"In the last five minutes {sum(own.values()):,} were refused: {', '.join(sorted(own))}. None was sent "
+                "as HTTP 503 for the balancer to try another worker.",
+                "Let the balancer do so and say so by the header Admission-Retry, as the lines of ws_status --advise "
+                "for nginx do, or set BALANCER_RETRIES. Daphne cannot send 503: take its workers out before a drain.",
+            )
+
+
 FINDERS: tuple[Finder, ...] = (
     _memory,
     _shed,
@@ -267,5 +283,6 @@ FINDERS: tuple[Finder, ...] = (
     _lag,
     _threads,
     _monitors,
+    _unpassed,
     _sockets,
 )

@@ -36,6 +36,7 @@ DEFAULTS = {
     "status_token": None,
     "alerts": Recipients(),
     "drain_on_stop": None,
+    "drain_delay": 0.0,
     "entrance_wait": 4.0,
     "pressure": {
         "lag": Watch("lag", None, Thresholds(0.1, 0.5)),
@@ -52,6 +53,8 @@ POOL_DEFAULTS = {
     "expected_workers": 1,
     "retry_after": (1.0, 60.0),
     "refuse_with": "close",
+    "balancer_retries": None,
+    "max_per_worker": None,
     "close_code": 1013,
     "close_reason": "Try Again Later",
     "max_connection_age": None,
@@ -83,6 +86,7 @@ IDS = {
     "STATUS_TOKEN": "E050",
     "ALERTS": "E041",
     "DRAIN_ON_STOP": "E042",
+    "DRAIN_DELAY": "E080",
     "ENTRANCE_WAIT": "E077",
     "MAX_CONNECTIONS": "E010",
     "WARN_AT": "E011",
@@ -90,6 +94,8 @@ IDS = {
     "EXPECTED_WORKERS": "E013",
     "RETRY_AFTER": "E014",
     "REFUSE_WITH": "E015",
+    "BALANCER_RETRIES": "E078",
+    "MAX_PER_WORKER": "E079",
     "CLOSE_CODE": "E016",
     "CLOSE_REASON": "E017",
     "MAX_CONNECTION_AGE": "E019",
@@ -126,6 +132,9 @@ GOOD = {
     "EXPECTED_WORKERS": [1, 100_000],
     "RETRY_AFTER": [(0.5, 3600), [2, 2]],
     "REFUSE_WITH": ["close", "http"],
+    "BALANCER_RETRIES": [None, True, False],
+    "MAX_PER_WORKER": [None, 1, 10_000_000],
+    "DRAIN_DELAY": [0, 2.5, 24],
     "CLOSE_CODE": [1000, 1001, 1008, 1013, 3000, 4999],
     "MAX_CONNECTION_AGE": [None, 1, 3600.5],
     "CONNECT_RATE": [None, 0.01, 200, 1_000_000],
@@ -156,6 +165,9 @@ BAD = {
     "WHEN_LEDGER_DOWN": ("one of 'share', 'freeze', 'open', 'closed'", ["Share", "", None, 1, ["share"], {}]),
     "EXPECTED_WORKERS": ("a whole number from 1 to 100000", [0, 100_001, 1.0, "1", None, True]),
     "REFUSE_WITH": ("one of 'close', 'http'", ["HTTP", "", None, 503, ["http"]]),
+    "BALANCER_RETRIES": ("True, False or None", [0, 1, "yes", ()]),
+    "MAX_PER_WORKER": ("a whole number from 1 to 10000000 or None", [0, -1, 10_000_001, 5.0, "5", True]),
+    "DRAIN_DELAY": ("a number of seconds from 0 to 600", [-1, 601, "2", None, True, NAN]),
     "CLOSE_CODE": (
         "a close code a server may send: 1013 (Try Again Later), another registered one, or 3000 to 4999",
         [0, 999, 1004, 1005, 1006, 1010, 1015, 2999, 5000, "1013", 1013.0, None, True],
@@ -231,6 +243,13 @@ def plain(settings) -> dict[str, object]:
 
 def each(table: dict[str, list]) -> list[tuple[str, object]]:
     return [(key, value) for key, values in table.items() for value in values]
+
+
+def test_a_drain_begins_while_its_order_stands(problems):
+    """An order ends a lease after it was set, unless a worker drains by then."""
+    assert problems(LEASE=30, HEARTBEAT=3, DRAIN_DELAY=24) == []
+    message = "CHANNELS_ADMISSION['DRAIN_DELAY'] (25 s) must be at most 'LEASE' less two 'HEARTBEAT' (24 s)."
+    assert problems(LEASE=30, HEARTBEAT=3, DRAIN_DELAY=25) == [("E009", message)]
 
 
 # Keys and values

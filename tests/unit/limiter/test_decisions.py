@@ -250,3 +250,45 @@ async def test_without_the_ledger_a_due_ticket_goes_before_others_and_is_good_on
             assert isinstance(copy, Refusal)
             assert site.ticket(copy).number != ticket.number
             assert isinstance(await site.come(second), Slot)
+
+
+# A limit per worker
+
+
+@pytest.mark.parametrize("keys", [{}, {"QUOTAS": [{"key": "user", "max": 5}]}], ids=["plain", "shared"])
+async def test_a_worker_admits_no_more_than_its_own_limit_together_and_one_by_one(opened, keys):
+    async with opened(MAX_CONNECTIONS=9, MAX_PER_WORKER=4, **keys) as site:
+        verdicts = await site.come_together(*[None] * 7)
+        slots = [each for each in verdicts if isinstance(each, Slot)]
+        assert len(slots) == 4
+        assert {each.reason for each in verdicts if isinstance(each, Refusal)} == {Reason.WORKER}
+        assert (await site.come()).reason == Reason.WORKER
+        slots.pop().release()
+        slots.append(await site.come())
+        assert isinstance(slots[-1], Slot)
+        for slot in slots:
+            slot.release()
+
+
+async def test_a_dry_run_counts_those_beyond_a_worker_s_limit(opened):
+    async with opened(MAX_PER_WORKER=1, DRY_RUN=True) as site:
+        slots = [await site.come() for _ in range(2)]
+        assert site.state.counters["dry:worker_full"] == 1
+        for slot in slots:
+            slot.release()
+
+
+PASSED_ON = {"extensions": {"websocket.http.response": {}}, "headers": [(b"admission-retry", b"1")]}
+
+
+async def test_those_that_wait_as_a_drain_begins_are_passed_on_too(opened):
+    async with opened() as site:
+        waiting = asyncio.ensure_future(site.limiter.acquire(site.ask, None, PASSED_ON))
+        await asyncio.sleep(0)
+        assert len(site.limiter.decisions.queue) == 1
+        site.limiter.drain(0)
+        refused = await waiting
+        assert (refused.reason, refused.is_passed) == (Reason.DRAINING, True)
+        again = await site.limiter.acquire(site.ask, None, PASSED_ON)
+        assert (again.reason, again.is_passed, again.ticket) == (Reason.DRAINING, True, "")
+        assert site.state.counters["passed"] == 2

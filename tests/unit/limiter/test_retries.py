@@ -50,6 +50,7 @@ SOURCES = {
     Reason.SHARE: POOL,
     Reason.PAUSED: POOL,
     Reason.DRAINING: POOL,
+    Reason.WORKER: POOL,
     UNACCEPTED: POOL,
     DRAINED: POOL,
     Reason.LEDGER: LEDGER,

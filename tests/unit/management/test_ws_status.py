@@ -275,6 +275,7 @@ def test_json_has_the_documented_shape(shared, redis_server):
                 "redeemed": 0,
                 "missed": 0,
                 "refusals_held": 0,
+                "passed": 0,
                 "unaccepted": 0,
                 "outlived": 0,
                 "connects": {"total": 35, "median": 0, "refused": {"full": 5}},

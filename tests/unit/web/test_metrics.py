@@ -39,6 +39,7 @@ POOL = PoolSnapshot(
     calls=LedgerCalls(1000, 4, 0.75),
     classes={"paying": 20, "exempt": 1}, overdue=5, unaccepted=8, outlived=7, channels_full=9, layer_failed=21,
     healed=6, events_dropped=16, delayed=17, promised=18, redeemed=19, missed=20, refusals_held=22,
+    passed=23,
     faults={"OSError": 3},
     configured=80, differs={"limit": ()}, paused=True, dry_run=True, alert=Level.CRITICAL,
     would_refuse={"full": 11, "quota:address": 12}, drained=13, aged=14, evicted=15, speed=412.5, since=1.75e9,
@@ -71,6 +72,7 @@ def test_every_number_of_the_snapshot():
         "share": 0,
         "paused": 0,
         "draining": 0,
+        "worker_full": 0,
         "lag": 2,
     }
     refused = {("refused_total", ("default", "", reason)): count for reason, count in reasons.items()}
@@ -101,6 +103,7 @@ def test_every_number_of_the_snapshot():
         ("admitted_total", ("default",)): 412,
         ("shed_total", ("default",)): 3,
         ("overdue_total", ("default",)): 5,
+        ("passed_total", ("default",)): 23,
         ("unaccepted_total", ("default",)): 8,
         ("outlived_total", ("default",)): 7,
         ("channels_full_total", ("default",)): 9,

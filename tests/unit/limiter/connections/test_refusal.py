@@ -62,6 +62,32 @@ def test_http_falls_back_to_a_close_where_the_server_does_not(messages, extensio
     assert messages({"extensions": extensions}, REFUSE_WITH="http")[1]["code"] == 1013
 
 
+@pytest.mark.parametrize(
+    ("told", "setting", "is_passed"),
+    [
+        ([b"1"], None, True),
+        ([b"0"], None, False),
+        ([], None, False),
+        ([], True, True),
+        ([b"0"], True, False),
+        ([b"1"], False, False),
+        ([b"1", b"0"], None, False),
+    ],
+)
+def test_a_balancer_says_whether_it_tries_another_worker(admission, told, setting, is_passed):
+    pool = admission(BALANCER_RETRIES=setting).pool("default")
+    headers = [(b"host", b"h"), *((b"admission-retry", value) for value in told)]
+    assert refusal.is_passed_on({"extensions": HTTP, "headers": headers}, pool) is is_passed
+    assert not refusal.is_passed_on({"extensions": {}, "headers": headers}, pool)
+
+
+def test_a_refusal_that_is_passed_on_is_503_whatever_the_setting(admission):
+    passed = Refusal("draining", 1.2, is_passed=True)
+    first, _ = refusal.messages({"extensions": HTTP}, passed, admission().pool("default"))
+    assert (first["type"], first["status"]) == ("websocket.http.response.start", 503)
+    assert refusal.messages({}, passed, admission().pool("default"))[1]["code"] == 1013
+
+
 def test_code_and_reason_are_settings(messages):
     assert messages(CLOSE_CODE=4013, CLOSE_REASON="Später")[1] == {
         "type": "websocket.close",

@@ -249,3 +249,35 @@ async def test_alone_a_time_that_a_client_is_told_is_promised_but_not_one_that_i
     desk.places.keep("rate", shown(-3.0), 2.0)
     desk.places.keep("rate", shown(300.0, due=0.0), 300.0)
     assert promised == [(pytest.approx(1.0 + 1 / 9.7), 0.0), (2.0, 0.0)]
+
+
+# Passed on to another worker
+
+PASSED_ON = {"extensions": {"websocket.http.response": {}}, "headers": [(b"admission-retry", b"1")]}
+
+
+@pytest.mark.parametrize("reason", [Reason.DRAINING, Reason.WORKER, "lag", "queries"])
+async def test_what_is_passed_on_takes_no_place_and_is_told_to_come_soon(desk, reason):
+    desk.offer(30.0)
+    passed = desk.places.refuse(reason, scope=PASSED_ON)
+    assert (passed.is_passed, passed.ticket, passed.reason) == (True, "", reason)
+    assert 1 <= passed.retry_after <= 2
+    assert desk.state.counters == {"passed": 1}
+    assert desk.places.refuse(Reason.FULL).retry_after == 30.0
+
+
+async def test_a_ticket_is_kept_while_another_worker_is_tried(desk):
+    passed = desk.places.refuse(Reason.DRAINING, ticket=shown(5.0), scope=PASSED_ON)
+    assert passed.is_passed
+    assert desk.given(passed)[::2] == (5.0, 7)
+
+
+@pytest.mark.parametrize("reason", [*(set(Reason) - {Reason.DRAINING, Reason.WORKER}), "quota:user", "attempts:user"])
+async def test_what_holds_for_all_workers_is_not_passed_on(desk, reason):
+    assert not desk.places.refuse(reason, scope=PASSED_ON).is_passed
+    assert "passed" not in desk.state.counters
+
+
+async def test_nothing_is_passed_on_where_no_balancer_tries_another_worker(desk):
+    assert not desk.places.refuse(Reason.DRAINING, scope={**PASSED_ON, "headers": []}).is_passed
+    assert not desk.places.refuse(Reason.DRAINING).is_passed

@@ -85,21 +85,32 @@ def test_nginx_sends_to_every_worker_what_a_websocket_needs(admission):
         "map $http_upgrade $connection_upgrade {", "default upgrade;", "''      close;", "}",
         "limit_conn_zone $server_name zone=admission:1m;",
         "upstream admission {", "zone admission_workers 256k;", "least_conn;",
-        "server 127.0.0.1:8000;", "server 127.0.0.1:8001;", "}",
+        "server 127.0.0.1:8000 max_fails=0;", "server 127.0.0.1:8001 max_fails=0;", "}",
     ]  # fmt: skip
     assert instructions(files[SERVER]) == [
         "client_header_timeout 10s;",
-        "location /ws/ {",
-        "limit_conn admission 1230;",
-        "proxy_pass http://admission;",
         "proxy_http_version 1.1;",
         "proxy_set_header Upgrade $http_upgrade;",
         "proxy_set_header Connection $connection_upgrade;",
         "proxy_set_header Host $http_host;",
         "proxy_set_header X-Forwarded-For $remote_addr;",
         "proxy_set_header X-Forwarded-Proto $scheme;",
-        "proxy_connect_timeout 5s;",
+        "proxy_set_header Admission-Retry $admission_retry;",
+        "set $admission_retry 1;",
+        "proxy_connect_timeout 1s;",
         "proxy_read_timeout 75s;",
+        "limit_conn_status 429;",
+        "location /ws/ {",
+        "limit_conn admission 1230;",
+        "proxy_next_upstream error timeout http_503;",
+        "proxy_next_upstream_tries 2;",
+        "proxy_intercept_errors on;",
+        "error_page 503 = @last_try;",
+        "proxy_pass http://admission;",
+        "}",
+        "location @last_try {",
+        "set $admission_retry 0;",
+        "proxy_pass http://admission;",
         "}",
     ]
 
@@ -131,6 +142,15 @@ def test_nginx_is_patient_for_as_long_as_a_connection_may_be_silent(admission, k
     text = advise(admission(**keys))[SERVER]
     assert f"proxy_read_timeout {timeout}s;" in text
     assert ("The greatest age of a connection." in text) == (timeout > 75)
+
+
+def test_a_handshake_is_tried_at_a_few_workers_only(admission):
+    assert "proxy_next_upstream_tries 5;" in advise(admission(EXPECTED_WORKERS=40))[SERVER]
+
+
+def test_a_unit_waits_for_the_drain_as_well(admission):
+    assert "TimeoutStopSec=26" in advise(admission(DRAIN_ON_STOP=8, DRAIN_DELAY=2.5))[UNIT]
+    assert "TimeoutStopSec=15" in advise(admission(DRAIN_DELAY=2.5))[UNIT]
 
 
 def test_a_great_number_of_workers_is_not_written_out(admission):

@@ -426,6 +426,18 @@ def test_connections_that_the_channel_layer_ended(layer, told, advised):
     assert advised in finding.advice
 
 
+def test_refusals_by_single_workers_that_no_balancer_passes_on():
+    recent = Connects(9, 0, refused={"full": 5, "draining": 3, "lag": 1, "other": 2, "quota:user": 1}, refused_at=AT)
+    two = (worker(), worker(id="web-1:43:cd", pid=43))
+    (finding, *_) = [each for each in found(snapshot(pool(*two, connects=recent))) if each.id == "refusals-unpassed"]
+    assert finding.severity == "warning"
+    assert "4 were refused: draining, lag." in finding.detail
+    assert "refusals-unpassed" not in ids(snapshot(pool(*two, connects=recent, passed=1)))
+    assert "refusals-unpassed" not in ids(snapshot(pool(connects=recent)))
+    others = replace(recent, refused={"full": 5, "other": 2})
+    assert "refusals-unpassed" not in ids(snapshot(pool(*two, connects=others)))
+
+
 def test_consumers_that_accept_too_late():
     (finding,) = found(snapshot(pool(unaccepted=4)))
     assert (finding.id, finding.severity) == ("accepts-late", "warning")
