@@ -13,11 +13,15 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
-from ..core.counters import ATTEMPTS, QUOTA, Reason
+from .. import conf
+from ..core.counters import ATTEMPTS, EVICTED, OUTLIVED, OVERDUE, QUOTA, UNACCEPTED, Reason
 from ..core.levels import Level
 from ..status.values import Health, PoolSnapshot, Snapshot, WorkerSnapshot
 
 PREFIX = "channels_admission_"
+
+DRY_TOO = (OVERDUE, UNACCEPTED, OUTLIVED, EVICTED)
+"""What a dry run counts beside refusals."""
 
 Sample = tuple[Sequence[str], float]
 """Label values, and the number."""
@@ -76,6 +80,8 @@ def _slots(pools: Sequence[PoolSnapshot]) -> Iterator[Metric]:
     text = "The level of the pool: 0 calm, 1 warning, 2 critical, 3 full."
     yield each("level", text, (list(Level).index(pool.level) for pool in pools))
     yield each("workers", "Workers with a running lease.", (len(pool.workers) for pool in pools))
+    silent = (sum(worker.silent for worker in pool.workers) for pool in pools)
+    yield each("workers_silent", "Workers whose last report is older than is allowed.", silent)
     draining = (sum(worker.draining for worker in pool.workers) for pool in pools)
     yield each("workers_draining", "Workers that refuse new connections and close their own.", draining)
     text = "Connections per second that the workers have lately taken, all together; absent where unknown."
@@ -92,7 +98,7 @@ def _events(pools: Sequence[PoolSnapshot]) -> Iterator[Metric]:
     yield each("admitted", "Connections admitted.", (pool.admitted for pool in pools))
     labels = ("pool", "reason", "quota")
     yield _counter("refused", "Connections refused.", labels, _refusals(pools))
-    would = [(pool, pool.would_refuse) for pool in pools]
+    would = [(pool, _from_zero(pool, pool.would_refuse, *DRY_TOO)) for pool in pools]
     text = "Connections admitted by a dry run that would have been refused."
     yield _counter("would_refuse", text, labels, (sample for pool, each in would for sample in _by_reason(pool, each)))
     yield each("shed", "Connections closed because memory ran out.", (pool.shed for pool in pools))
@@ -155,8 +161,21 @@ def _calls(pools: Iterable[PoolSnapshot]) -> Metric:
 
 def _refusals(pools: Iterable[PoolSnapshot]) -> Iterator[Sample]:
     for pool in pools:
-        # Counters start at zero so that their first event is an increase.
-        yield from _by_reason(pool, {**dict.fromkeys(map(str, Reason), 0), **pool.refused})
+        yield from _by_reason(pool, _from_zero(pool, pool.refused))
+
+
+def _from_zero(pool: PoolSnapshot, counts: Mapping[str, int], *more: str) -> Mapping[str, int]:
+    """The counts with 0 for all other reasons that are known: a series that begins at 0 shows its first increase."""
+    settings = conf.current()
+    monitors = [watch.name for watch in settings.pressure.values() if watch.thresholds is not None]
+    declared = settings.pools.get(pool.name)
+    quotas = [
+        prefix + quota.name
+        for quota in (declared.quotas if declared else ())
+        for prefix, value in ((QUOTA, quota.max), (ATTEMPTS, quota.rate))
+        if value is not None
+    ]
+    return {**dict.fromkeys([*map(str, Reason), *monitors, *quotas, *more], 0), **counts}
 
 
 def _by_reason(pool: PoolSnapshot, counters: Mapping[str, int]) -> Iterator[Sample]:

@@ -12,6 +12,7 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse
 
+from channels_admission.core.counters import Reason
 from channels_admission.core.levels import Level
 from channels_admission.core.readings import Load
 from channels_admission.status.snapshot import collect
@@ -35,7 +36,7 @@ WORKER = WorkerSnapshot(
 POOL = PoolSnapshot(
     name="default", held=36, limit=50, free=14, share=0.72, warn_at=0.7, level=Level.WARNING, admitted=412,
     refused={"full": 148, "lag": 2, "quota:address": 7, "attempts:address": 5}, shed=3,
-    workers=(WORKER, replace(WORKER, id="web-2:7:cd34", held=6, load=(), draining=True)),
+    workers=(WORKER, replace(WORKER, id="web-2:7:cd34", held=6, load=(), draining=True, silent=True)),
     calls=LedgerCalls(1000, 4, 0.75),
     classes={"paying": 20, "exempt": 1}, overdue=5, unaccepted=8, outlived=7, channels_full=9, layer_failed=21,
     healed=6, events_dropped=16, delayed=17, promised=18, redeemed=19, missed=20, refusals_held=22,
@@ -75,9 +76,12 @@ def test_every_number_of_the_snapshot():
         "worker_full": 0,
         "lag": 2,
     }
+    zero = {key for key in default if key[0] == "would_refuse_total"}
     refused = {("refused_total", ("default", "", reason)): count for reason, count in reasons.items()}
     assert {**default, **refused} == default
-    assert {key: value for key, value in default.items() if key[0] != "refused_total"} == {
+    assert {
+        key: value for key, value in default.items() if key[0] != "refused_total" and (value or key not in zero)
+    } == {
         ("enabled", ()): 1,
         ("ledger_up", ()): 1,
         ("ledger_settling", ()): 0,
@@ -89,6 +93,7 @@ def test_every_number_of_the_snapshot():
         ("dry_run", ("default",)): 1,
         ("alert_level", ("default",)): 2,
         ("workers_draining", ("default",)): 1,
+        ("workers_silent", ("default",)): 1,
         ("would_refuse_total", ("default", "", "full")): 11,
         ("would_refuse_total", ("default", "address", "quota")): 12,
         ("drained_total", ("default",)): 13,
@@ -133,6 +138,20 @@ def test_every_number_of_the_snapshot():
 def test_a_quota_that_refuses_is_a_label():
     assert samples(SNAPSHOT)["refused_total", ("default", "address", "quota")] == 7
     assert samples(SNAPSHOT)["refused_total", ("default", "address", "attempts")] == 5
+
+
+def test_every_series_that_may_count_begins_at_0(admission):
+    """Else the first refusals would be no increase for Prometheus."""
+    quotas = [{"key": "user", "max": 3}, {"key": "address", "rate": 2}]
+    own = {"MONITOR": "time.monotonic", "THRESHOLDS": (1, 2)}
+    admission(QUOTAS=quotas, PRESSURE={"lag": (0.1, 0.5), "cpu": None, "queue": own})
+    new = replace(POOL, refused={}, would_refuse={})
+    told = samples(replace(SNAPSHOT, pools=(new,)))
+    reasons = [("", reason) for reason in (*Reason, "lag", "memory", "descriptors", "queue")]
+    expected = {("default", quota, reason) for quota, reason in [*reasons, ("user", "quota"), ("address", "attempts")]}
+    more = {("default", "", name) for name in ("overdue", "unaccepted", "outlived", "evicted")}
+    for name, labels in (("refused_total", expected), ("would_refuse_total", expected | more)):
+        assert {key[1]: value for key, value in told.items() if key[0] == name} == dict.fromkeys(labels, 0)
 
 
 def test_an_unknown_reading_is_left_out_and_its_pressure_told():
@@ -256,7 +275,7 @@ def exported() -> set[str]:
 
 def labels() -> set[str]:
     found = {label for family in SnapshotCollector(SNAPSHOT).collect() for s in family.samples for label in s.labels}
-    return {*found, "job", "instance"}
+    return {*found, "job", "instance", "cluster", "namespace"}
 
 
 def rules() -> list[str]:
@@ -299,7 +318,7 @@ def test_every_rule_has_a_severity_a_summary_and_a_patience():
     assert len(blocks) == len(rules())
     for block in blocks:
         assert re.match(r"Admission[A-Z]\w+\n", block)
-        for part in (r"^ +for: \d+[sm]$", r"^ +severity: (warning|critical)$", r"^ +summary: .{10,}$"):
+        for part in (r"^ +for: \d+[smhd]$", r"^ +severity: (warning|critical)$", r"^ +summary: .{10,}$"):
             assert re.search(part, block, re.MULTILINE)
 
 
