@@ -30,8 +30,6 @@ class Reason(StrEnum):
     """The worker holds ``MAX_PER_WORKER`` slots of the pool."""
 
 
-ALL_REASONS = frozenset(Reason)
-
 ADMITTED = "admitted"
 RELEASED = "released"
 SHED = "shed"
@@ -110,6 +108,8 @@ NO_HANDSHAKES = frozenset(
 )
 """Counters that do not count decisions of handshakes; nor do counters with the prefixes ``DRY`` and ``FAULT``."""
 
+_NO_MONITORS = frozenset({*Reason, *NO_HANDSHAKES, OTHER})
+
 Counters = Mapping[str, int]
 """Events since a worker started, by the names of this module. Names that did not occur are missing."""
 
@@ -136,8 +136,7 @@ def is_own(reason: str) -> bool:
     """Whether a handshake is refused for a reason that is this worker's alone: a drain, its limit or a monitor."""
     if reason in (Reason.DRAINING, Reason.WORKER):
         return True
-    others = ALL_REASONS | NO_HANDSHAKES
-    return reason not in others and reason != OTHER and not reason.startswith((QUOTA, ATTEMPTS))
+    return reason not in _NO_MONITORS and not reason.startswith((QUOTA, ATTEMPTS))
 
 
 def faults_in(counters: Counters) -> dict[str, int]:

@@ -56,6 +56,7 @@ class Decisions:
         self.queue = Queue(owner.settings.ledger_timeout, self._expire, owner.faults)
         self._shortage = Shortage(owner.settings.ledger_timeout)
         self._log = log
+        self._most = state.pool.max_per_worker
         self._is_closed = False
 
     def close(self) -> None:
@@ -82,7 +83,10 @@ class Decisions:
                 return refusal
         reason: str | None = state.closed
         if not reason and not is_exempt:
-            reason = self._own_reason()
+            if self._most is not None and state.held + len(self.queue) >= self._most:
+                reason = Reason.WORKER
+            elif self._overload is not None:
+                reason = self._overload.refusing()
         if reason:
             return self._refuse_unasked(reason, ask, ticket, scope)
         if self._entrance.is_full and not (is_exempt or (ticket is not None and self._places.is_due(ticket))):
@@ -100,13 +104,6 @@ class Decisions:
             if reason:
                 return self._refuse_unasked(reason, ask, ticket)
         return await self._wait(ask, ticket=ticket, scope=scope)
-
-    def _own_reason(self) -> str | None:
-        """Why this worker alone admits no more."""
-        most = self._state.pool.max_per_worker
-        if most is not None and self._state.held + len(self.queue) >= most:
-            return Reason.WORKER
-        return None if self._overload is None else self._overload.refusing()
 
     async def let_in(
         self, slot: Slot, ask: Ask | None, ticket: Ticket | None = None, scope: Scope | None = None

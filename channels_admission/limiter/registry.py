@@ -50,7 +50,7 @@ class Registry:
         self._limiters: dict[str, Limiter] = {}
         if server == daphne.NAME:
             daphne.before_exit(partial(self.aclose, exiting=True))
-        if uvicorn.before_exit(_leave_here):
+        if uvicorn.before_exit(_leave_here, _drain_here):
             self._server = uvicorn.NAME  # in a lifespan, or where another framework wraps its messages, not known yet
         if settings.drain_on_stop is not None:
             drain_first(self.drain)
@@ -174,6 +174,14 @@ async def close_limiters(*, exiting: bool = False) -> None:
     house = _houses.pop(asyncio.get_running_loop(), None)
     if house is not None:
         await house.aclose(exiting=exiting)
+
+
+async def _drain_here() -> None:
+    """Drain the limiters of the running event loop, if ``DRAIN_ON_STOP`` is set."""
+    house = _houses.get(asyncio.get_running_loop())
+    if house is not None and house.settings.drain_on_stop is not None:
+        with house._faults.spare("a drain"):
+            await house.drain()
 
 
 async def _leave_here() -> None:

@@ -1,5 +1,8 @@
 """Hook into uvicorn's shutdown, the last code that runs in its processes.
 
+Without a signal it shuts down when a limit of requests is reached (``--limit-max-requests``, gunicorn's
+``--max-requests``); then the drain of ``DRAIN_ON_STOP`` comes first. After a signal :mod:`.shutdown` sees to it.
+
 After its shutdown uvicorn restores the signal handlers and raises the signal again, so that neither ``atexit`` nor the
 end of the event loop is reached. No connection is left at that point. The same holds for gunicorn's uvicorn workers.
 """
@@ -14,10 +17,11 @@ SERVER = "uvicorn.server"
 """The module of the ``Server`` class."""
 
 
-def before_exit(farewell: Callable[[], Awaitable[None]]) -> bool:
+def before_exit(farewell: Callable[[], Awaitable[None]], drain: Callable[[], Awaitable[None]]) -> bool:
     """Have the uvicorn of this event loop await ``farewell`` after its shutdown; return whether there is one.
 
-    A second call changes nothing: the first ``farewell`` is kept.
+    If no signal has asked for the shutdown, it awaits ``drain`` before; handshakes still arrive meanwhile. A second
+    call changes nothing: the first functions are kept.
     """
     server = _server()
     if server is None:
@@ -28,6 +32,8 @@ def before_exit(farewell: Callable[[], Awaitable[None]]) -> bool:
 
     async def shut_down_and_leave(*args: Any, **kwargs: Any) -> None:
         try:
+            if not server.should_exit:
+                await drain()
             await shut_down(*args, **kwargs)
         finally:
             await farewell()

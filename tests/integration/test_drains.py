@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import time
+import urllib.request
 from collections import Counter
 
 import pytest
@@ -30,10 +31,10 @@ HELD_UP = {"uvicorn": True, "daphne": True, "hypercorn": False, "granian": False
 def running(admission, prefix, redis_server):
     """``running(server, count, **keys)``: workers on a port each, and the same settings in force here."""
 
-    def run(server, count, **keys):
+    def run(server, count, args=(), **keys):
         keys = {**KEYS, "PREFIX": prefix, "LEDGER": redis_server.url, "PRESSURE": {"lag": None}, **keys}
         admission(**keys)
-        return Workers(server, count, redis_url=redis_server.url, settings=keys, shared_port=False)
+        return Workers(server, count, redis_url=redis_server.url, settings=keys, shared_port=False, args=args)
 
     return run
 
@@ -119,6 +120,30 @@ async def test_sigterm_lets_a_worker_drain_first_where_its_server_can_be_held_up
             "closed evenly with 1012 before it stops" if HELD_UP[server] else "an ordinary stop",
             f"{', '.join(f'{count} × {code}' for code, count in codes.items())}, from {times[0]:.1f} to "
             f"{times[-1]:.1f} s",
+        )
+
+
+@pytest.mark.parametrize(
+    ("server", "limit"),
+    [("uvicorn", "--limit-max-requests"), ("gunicorn", "--max-requests")],
+    ids=["uvicorn", "gunicorn"],
+)
+async def test_a_worker_that_is_recycled_for_the_number_of_its_requests_drains_first(running, server, limit, figures):
+    """No signal tells of it."""
+    with running(server, 1, DRAIN_ON_STOP=2, args=(limit, "3")) as workers:
+        clients = await enter_many(40, workers.origins[:1])
+        began = time.monotonic()
+        for _ in range(3):  # pages: WebSockets do not count
+            await asyncio.to_thread(urllib.request.urlopen, f"{workers.origins[0]}/blank/", timeout=5)
+        ended = await asyncio.wait_for(asyncio.gather(*map(closed, clients)), 15)
+        times = sorted(at - began for at, _, _ in ended)
+        assert {(code, reason.partition(";")[0]) for _, code, reason in ended} == {(1012, "Service Restart")}
+        assert 1.5 < times[-1] - times[0] < 3
+        await eventually(lambda: shows(lambda pool: pool.drained == 40), 10)
+        figures.note(
+            f"a worker of {server} recycled by `{limit}` with 40 sockets, `DRAIN_ON_STOP` 2 s",
+            "closed evenly with 1012 before it stops",
+            f"from {times[0]:.1f} to {times[-1]:.1f} s",
         )
 
 

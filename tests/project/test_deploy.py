@@ -161,7 +161,8 @@ FAIR = 2
 """Connections that an address may have in the pool of the herd."""
 HERD = {"MAX_CONNECTIONS": 2 * FAIR + 1, "QUOTAS": [{"key": "address", "max": FAIR}]}
 SETTINGS = {
-    "MAX_CONNECTIONS": LIMIT, "EXPECTED_WORKERS": 3, "HEARTBEAT": 0.5, "LEASE": 5, "DRAIN_ON_STOP": 1,
+    "MAX_CONNECTIONS": LIMIT, "EXPECTED_WORKERS": 3, "HEARTBEAT": 0.5, "LEASE": 5, "DRAIN_ON_STOP": 2.5,
+    "LEDGER_TIMEOUT": 2,  # the machine of the tests may be busy
     "POOLS": {"herd": HERD},
 }  # fmt: skip
 CHECKED_EVERY = 0.5
@@ -379,6 +380,46 @@ async def sends_nobody_to(backend: Backend, balancer: Nginx | Haproxy) -> bool:
     return backend.pid not in {client.pid for client in clients}
 
 
+READY_IN_A_DRAIN = "/readiness/?ignore=full,paused,draining"
+"""With this check HAProxy hears of a drain by refusals only, as nginx does."""
+
+
+@pytest.mark.integration
+async def test_another_worker_is_tried_for_a_client_of_one_that_drains(running: Site, tmp_path, seen, monkeypatch):
+    await eventually(shows_nobody)
+    monkeypatch.setenv("READINESS", READY_IN_A_DRAIN)
+    order = {"over": 600.0, "stdout": io.StringIO()}
+    for name, kind in BALANCERS.items():
+        leaving = running.backends[0]
+        worker = f"{leaving.machine.name}:{leaving.pid}"
+        with kind(running, tmp_path) as balancer:
+            await asyncio.to_thread(call_command, "ws_drain", worker=worker, **order)
+            await eventually(lambda: shows(lambda pool: any(each.draining for each in pool.workers)))
+            before = await look()
+            clients = [await admitted(balancer.origin) for _ in range(LIMIT)]
+            assert sorted(by_worker(clients).values()) == [3, 3], name
+            await eventually(lambda before=before: shows(lambda pool: pool.passed > before.passed))
+            await leave_all(clients)
+            await asyncio.to_thread(call_command, "ws_drain", worker=worker, cancel=True, **order)
+            await eventually(lambda: shows(lambda pool: not any(each.draining for each in pool.workers)))
+
+
+@pytest.mark.integration
+async def test_where_all_drain_a_client_gets_the_hint_that_pages_can_see(running: Site, balancer, seen):
+    await eventually(shows_nobody)
+    order = {"stdout": io.StringIO()}
+    await asyncio.to_thread(call_command, "ws_drain", all=True, over=600.0, **order)
+    await eventually(lambda: shows(lambda pool: all(each.draining for each in pool.workers)))
+    if isinstance(balancer, Haproxy):
+        await eventually(lambda: all(map(balancer.is_down, running.backends)))
+    outside = await enter_many(3, [balancer.origin])
+    assert {client.code for client in outside} == {1013}
+    assert all(REFUSAL.fullmatch(client.reason) for client in outside)
+    await leave_all(outside)
+    await asyncio.to_thread(call_command, "ws_drain", all=True, cancel=True, **order)
+    await eventually(lambda: shows(lambda pool: not any(each.draining for each in pool.workers)))
+
+
 MANY = 45
 AWAY = 3.0
 """The most seconds for which a client of a worker that stops may be away: its hint is up to two."""
@@ -436,7 +477,7 @@ async def test_a_rolling_restart_loses_nobody_for_long_and_refuses_nobody(runnin
 
     watching = asyncio.ensure_future(watch())
     await eventually(lambda: clients.open_now == MANY, seconds=10)
-    before, passed = clients.endings.copy(), (await look()).passed
+    before, at_first = clients.endings.copy(), await look()
     for backend in running.backends:
         await asyncio.to_thread(backend.stop)
         await asyncio.to_thread(backend.start)
@@ -448,9 +489,10 @@ async def test_a_rolling_restart_loses_nobody_for_long_and_refuses_nobody(runnin
         f"all back within {AWAY:g} s each, none refused, the limit never passed",
         f"{len(clients.away)} returns, at most {max(clients.away):.1f} s away",
     )
+    at_last = await look()
+    assert {why for why, count in at_last.refused.items() if count > at_first.refused.get(why, 0)} <= {"draining"}
     assert clients.endings - before == {(1012, "Service Restart"): len(clients.away)}
     assert len(clients.away) >= MANY
-    assert (await look()).passed > passed
     assert max(clients.away) < AWAY
     assert most == MANY
     await clients.leave()
