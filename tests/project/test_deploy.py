@@ -388,12 +388,12 @@ READY_IN_A_DRAIN = "/readiness/?ignore=full,paused,draining"
 async def test_another_worker_is_tried_for_a_client_of_one_that_drains(running: Site, tmp_path, seen, monkeypatch):
     await eventually(shows_nobody)
     monkeypatch.setenv("READINESS", READY_IN_A_DRAIN)
-    order = {"over": 600.0, "stdout": io.StringIO()}
+    order = {"stdout": io.StringIO()}
     for name, kind in BALANCERS.items():
         leaving = running.backends[0]
         worker = f"{leaving.machine.name}:{leaving.pid}"
         with kind(running, tmp_path) as balancer:
-            await asyncio.to_thread(call_command, "ws_drain", worker=worker, **order)
+            await asyncio.to_thread(call_command, "ws_drain", worker=worker, over=600.0, **order)
             await eventually(lambda: shows(lambda pool: any(each.draining for each in pool.workers)))
             before = await look()
             clients = [await admitted(balancer.origin) for _ in range(LIMIT)]

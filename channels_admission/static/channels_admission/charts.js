@@ -8,7 +8,7 @@
 class AdmissionChart {
   static #SVG = "http://www.w3.org/2000/svg";
   static #SHADES = 6; // of the reasons that have the name of a quota
-  static #KINDS = new Set(["full", "rate", "crowd", "entrance", "share", "paused", "draining", "ledger", "settling", "lag", "memory", "descriptors", "cpu", "threads"]);
+  static #KINDS = new Set(["full", "rate", "crowd", "entrance", "share", "paused", "draining", "worker_full", "ledger", "settling", "lag", "memory", "descriptors", "cpu", "threads"]);
   static #SPIKES = 0.02; // the share of the points above zero that may rise above the plot
   static #FEW = 20; // points above zero, which the plot shows all
   static #ROWS = { 1: 60, 60: 60 }; // points in a row of the table: a minute, an hour
