@@ -159,7 +159,7 @@ def test_systemd_takes_the_unit(tmp_path):
 LIMIT = 6
 FAIR = 2
 """Connections that an address may have in the pool of the herd."""
-HERD = {"MAX_CONNECTIONS": 2 * FAIR + 1, "QUOTAS": [{"key": "address", "max": FAIR}]}
+HERD = {"MAX_CONNECTIONS": 2 * FAIR + 1, "MAX_PER_WORKER": 2, "QUOTAS": [{"key": "address", "max": FAIR}]}
 SETTINGS = {
     "MAX_CONNECTIONS": LIMIT, "EXPECTED_WORKERS": 3, "HEARTBEAT": 0.5, "LEASE": 5, "DRAIN_ON_STOP": 2.5,
     "LEDGER_TIMEOUT": 2,  # the machine of the tests may be busy
@@ -246,6 +246,16 @@ async def test_nginx_sends_an_address_to_one_worker_where_it_is_to_be_sticky(run
     with Nginx(running, tmp_path) as nginx:
         clients = [await Client.enter(nginx.origin, "/sticky/ws/echo/") for _ in range(4)]
         assert list(by_worker(clients).values()) == [4]
+        await leave_all(clients)
+
+
+@pytest.mark.integration
+async def test_a_full_worker_s_clients_go_to_others_even_where_an_address_is_sent_to_one(running, tmp_path, seen):
+    await eventually(lambda: shows(lambda pool: pool.held == 0, "herd"))
+    with Nginx(running, tmp_path) as nginx:
+        addresses = (ONE, ONE, OTHER, OTHER, "127.0.0.7")
+        clients = [await Client.enter(nginx.origin, "/sticky/ws/herd/", local_addr=(each, 0)) for each in addresses]
+        assert sorted(by_worker(clients).values()) == [1, 2, 2]
         await leave_all(clients)
 
 
