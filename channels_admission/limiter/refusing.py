@@ -82,8 +82,8 @@ class Refuser:
     def _delay(self, refusal: Refusal, scope: Scope) -> float:
         """Seconds until a client gets its answer, at most its retry time; 0 unless it hammers.
 
-        A client that has shown a ticket listens, and one that is passed on gets another answer. Granian does not tell that a client has left before its HTTP refusal,
-        and fails to send it.
+        A client that has shown a ticket listens, and one that is passed on gets another answer. Granian does not tell
+        that a client has left before its HTTP refusal, and fails to send it.
         """
         if self._state.server == GRANIAN and self._state.pool.refuse_with == "http":
             return 0.0
