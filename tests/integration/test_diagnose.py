@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -140,6 +141,15 @@ async def test_a_worker_that_stands_still(worker):
         assert (checked.returncode, checked.stderr) == (2, "")
         assert ": 1 of 5000 slots held (0 %), no worker admits: 1 silent |" in checked.stdout
         await leave_all(clients)
+
+
+async def test_a_worker_that_was_killed(worker):
+    with worker(LEASE=60) as workers:
+        await enter_many(3, workers.origins)
+        os.kill(workers.pids[0], signal.SIGKILL)
+        told = await diagnosed(workers, "worker-killed")
+        assert told["findings"][0]["title"] == f"{host()} {workers.pids[0]} was killed, or has ended without a goodbye"
+        assert told["findings"][0]["detail"].startswith(f"{host()} {workers.pids[0]}: held 3, last report ")
 
 
 async def test_descriptors_nearly_used_up(worker):

@@ -20,6 +20,8 @@ from .layout import plain
 from .ranges import Range
 from .status import problem
 
+NO_WORKER = "no worker known"
+UNHEARD = "without AdmissionLifespan, and under Daphne, one is known from its first connection on"
 MOST_NAMED = 3
 """Workers, reasons and monitors named in one text."""
 
@@ -121,7 +123,7 @@ def _faults(pool: PoolSnapshot, is_served: bool) -> Iterator[Fault]:
     if pool.paused:
         yield Fault(State.OK if pool.dry_run else State.CRITICAL, "paused")
     if not pool.workers:
-        yield Fault(State.WARNING if is_served else State.CRITICAL, "no worker known")
+        yield Fault(*((State.WARNING, NO_WORKER) if is_served else (State.CRITICAL, f"{NO_WORKER} ({UNHEARD})")))
     elif len(closed) == len(pool.workers):
         yield Fault(State.CRITICAL, f"no worker admits: {_counted(Counter(closed.values()))}")
     else:

@@ -58,6 +58,7 @@ WEIGHTS = (
     "ledger-down",
     "ledger-late",
     "paused",
+    "worker-killed",
     "herd",
     "memory-short",
     "descriptors-short",

@@ -23,6 +23,8 @@ SHORT, OUT = 0.85, 0.95
 """Used shares of memory or descriptors that are a warning, and critical."""
 WAIT = 1.0
 """Seconds that a job of sync code may wait for its thread."""
+LATE = 1.5
+"""Heartbeats without a report after which a process that is not there is gone."""
 BUSY = 0.9
 """Share of a core from which lag is put down to lack of CPU."""
 MOVING = 2
@@ -111,6 +113,24 @@ def _layer(inputs: Inputs) -> Iterator[Finding]:
         )
 
 
+def _killed(inputs: Inputs) -> Iterator[Finding]:
+    """Known before it is silent for long. A worker in another container of this name would go on reporting."""
+    killed = sorted(
+        (each for each in inputs.processes if each.state == ABSENT and each.silence > LATE * inputs.host.heartbeat),
+        key=lambda process: -process.held,
+    )
+    if killed:
+        yield Finding(
+            "worker-killed",
+            Severity.CRITICAL,
+            f"{name_of(killed[0])} was killed, or has ended without a goodbye",
+            named(killed, lambda process: f"held {process.held:,}, last report {process.silence:.1f} s ago"),
+            "This host has no such process. See why: dmesg and the journal tell of the kernel's OOM killer, the "
+            "server's log of a crash. Its slots are free within two heartbeats if another worker runs on this host, "
+            "else when its lease ends.",
+        )
+
+
 def _silence(inputs: Inputs) -> Iterator[Finding]:
     """A blocked event loop cannot report its lag; its missing reports are the only sign."""
 
@@ -119,7 +139,8 @@ def _silence(inputs: Inputs) -> Iterator[Finding]:
 
     allowed = silence_allowed(inputs.host.heartbeat)
     silent = sorted(
-        (process for process in inputs.processes if process.silence > allowed), key=lambda process: -process.silence
+        (each for each in inputs.processes if each.silence > allowed and each.state != ABSENT),
+        key=lambda process: -process.silence,
     )
     if silent:
         yield Finding(
@@ -137,11 +158,6 @@ def _revival(process: Process) -> str:
         return (
             "Something has stopped its process: SIGSTOP, a debugger or a shell. It admits no client and answers none: "
             f"kill -CONT {process.pid}, or restart it."
-        )
-    if process.state == ABSENT:
-        return (
-            "This host has no such process: it was killed or ended without a goodbye, or it runs in a container with "
-            "processes of its own. Its slots are free when its lease ends; its log may tell why."
         )
     cause = "It runs, but its event loop is blocked" if process.state else "It is blocked, stopped or gone"
     return (
@@ -278,6 +294,7 @@ FINDERS: tuple[Finder, ...] = (
     _shed,
     _layer,
     _descriptors,
+    _killed,
     _silence,
     _faults,
     _lag,

@@ -272,13 +272,25 @@ def test_a_worker_that_is_silent_for_more_than_two_beats_and_a_second():
     [
         ("stopped", "web-1 42 is stopped", "Something has stopped its process: SIGSTOP, a debugger or a shell."),
         ("running", "web-1 42 has stopped reporting", "It runs, but its event loop is blocked, or it cannot reach"),
-        ("absent", "web-1 42 has stopped reporting", "This host has no such process: it was killed or ended without"),
     ],
 )
 def test_a_silent_worker_of_this_host_by_the_state_of_its_process(state, title, advice):
     seen, known = snapshot(pool(worker(last_beat=9.0))), facts({("web-1", 42): ProcessInfo(state=state)})
     assert only(seen, known)[2:] == (title, f"web-1 42: silent for 9.0 s, {state}; 7 s are allowed")
     assert found(seen, known)[0].advice.startswith(advice)
+
+
+def test_a_killed_worker_comes_before_the_herd_of_its_clients():
+    herd = Connects(6400, 21, (Second(AT, 850),))
+    seen = snapshot(pool(worker(last_beat=4.6), worker(pid=43, last_beat=4.6, held=3), connects=herd))
+    gone = facts({("web-1", pid): ProcessInfo(state="absent") for pid in (42, 43)})
+    finding, next_one = found(seen, gone)
+    assert (finding.id, finding.severity, next_one.id) == ("worker-killed", "critical", "herd")
+    assert finding.title == "web-1 42 was killed, or has ended without a goodbye"
+    assert finding.detail == "web-1 42: held 20, last report 4.6 s ago; web-1 43: held 3, last report 4.6 s ago"
+    assert "OOM killer" in finding.advice
+    assert ids(snapshot(pool(worker(last_beat=4.4))), gone) == []
+    assert ids(snapshot(pool(worker(last_beat=9.0))), gone) == ["worker-killed"]
 
 
 def test_sync_code_that_waits_for_its_thread():
