@@ -47,6 +47,42 @@ describe("as a WebSocket", () => {
     assert.throws(() => new AdmissionSocket("gopher://x/", [], { platform: page.platform }), { name: "SyntaxError" });
   });
 
+  it("says what to pass where the platform has no WebSocket", () => {
+    const platform = { ...page.platform, WebSocket: undefined };
+    const told = /^TypeError: AdmissionSocket needs a WebSocket, .*new AdmissionSocket\(url, \[\], \{ platform: \{ WebSocket \} \}\)$/;
+    assert.throws(() => new AdmissionSocket("ws://server/", [], { platform }), (error) => told.test(String(error)));
+  });
+
+  it("works in Node with nothing but a WebSocket whose events are of classes of its own", () => {
+    const { WebSocket, now, setTimeout, clearTimeout, random } = page.platform;
+    class Foreign extends WebSocket {
+      #as(name) {
+        const listener = this[name];
+        this[name] = ({ type, data, code, reason, wasClean }) => listener({ type, data, code, reason, wasClean });
+      }
+
+      foreign() {
+        for (const name of ["onopen", "onmessage", "onerror", "onclose"]) this.#as(name);
+      }
+    }
+    const socket = page.open({ platform: { WebSocket: Foreign, now, setTimeout, clearTimeout, random } });
+    page.attempt.foreign();
+    page.attempt.accept();
+    page.attempt.say("hello");
+    page.attempt.end(1013, "Try Again Later; retry-after=7");
+    assert.deepEqual(socket.seen, ["open", "hello", 1013, "wait"]);
+    assert.equal(socket.waiting.delay, 7000);
+  });
+
+  it("gives up a silent connection in Node, which has no CloseEvent", () => {
+    const { WebSocket, now, setTimeout, clearTimeout, random } = page.platform;
+    const platform = { WebSocket, now, setTimeout, clearTimeout, random };
+    const socket = page.open({ platform, connectTimeout: 1000 });
+    page.clock.advance(1000);
+    assert.deepEqual(socket.seen, [1006, "wait"]);
+    assert.equal(socket.waiting.reason, "timeout");
+  });
+
   it("calls on… handlers with itself as this, and forgets them when told to", () => {
     const socket = page.open();
     const calls = [];

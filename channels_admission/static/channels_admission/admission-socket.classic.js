@@ -65,12 +65,24 @@ globalThis.AdmissionSocket ??= (() => {
   // Options that a page would mean otherwise by 0.
   const POSITIVE = new Set(["connectTimeout", "maxSilence", "answerTimeout"]);
 
+  const NO_WEBSOCKET =
+    "AdmissionSocket needs a WebSocket, and this platform has none. Pass one, such as that of the package ws or undici: " +
+    "new AdmissionSocket(url, [], { platform: { WebSocket } })";
+
+  /** For Node, which has no CloseEvent before version 23. */
+  class PlainCloseEvent extends Event {
+    constructor(type, { code = 0, reason = "", wasClean = false } = {}) {
+      super(type);
+      Object.assign(this, { code, reason, wasClean });
+    }
+  }
+
   const PLATFORM = {
     WebSocket: globalThis.WebSocket,
-    CloseEvent: globalThis.CloseEvent,
+    CloseEvent: globalThis.CloseEvent ?? PlainCloseEvent,
     document: globalThis.document, // a worker has none
     navigator: globalThis.navigator,
-    events: globalThis, // where `online`, `pagehide` and `pageshow` are heard
+    events: globalThis.addEventListener ? globalThis : new EventTarget(), // where `online`, `pagehide` and `pageshow` are heard
     now: () => performance.timeOrigin + performance.now(), // since 1970, and never set back
     random: Math.random,
     setTimeout: (action, delay) => setTimeout(action, delay),
@@ -214,6 +226,7 @@ globalThis.AdmissionSocket ??= (() => {
       super();
       this.#options = checked(options);
       this.#platform = { ...PLATFORM, ...this.#options.platform };
+      if (typeof this.#platform.WebSocket !== "function") throw new TypeError(NO_WEBSOCKET);
       this.#protocols = protocols;
       this.#queue = new Queue(this.#options.queue);
       this.#url = url;
@@ -493,7 +506,12 @@ globalThis.AdmissionSocket ??= (() => {
 
     /** Dispatch a copy: an event cannot be dispatched twice. */
     #forward(event) {
-      this.dispatchEvent(new event.constructor(event.type, event));
+      const { type } = event;
+      if (event instanceof Event) this.dispatchEvent(new event.constructor(type, event));
+      // The events of the package ws are of classes of its own.
+      else if (type === "close") this.dispatchEvent(new this.#platform.CloseEvent(type, event));
+      else if (type === "message") this.dispatchEvent(new MessageEvent(type, { data: event.data }));
+      else this.dispatchEvent(new Event(type));
     }
   }
 

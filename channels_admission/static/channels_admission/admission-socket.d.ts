@@ -22,7 +22,7 @@ export interface AdmissionWait {
   readonly paused: "hidden" | "offline" | "cached" | null;
 }
 
-/** Replacements of parts of the browser, for tests. */
+/** Replacements of parts of the browser, for tests and for Node. */
 export interface AdmissionPlatform {
   WebSocket: new (url: string | URL, protocols?: string | string[]) => WebSocket;
   CloseEvent: new (type: string, init?: CloseEventInit) => CloseEvent;
