@@ -27,6 +27,8 @@ HOLD = 3.7
 """The longest hold of a client that hammers: some clients allow a handshake 4 s, and Daphne 5 s."""
 LEAST = 0.9
 """The shortest such hold, as a share of the longest."""
+SOONEST = 0.5
+"""The shortest time that is told after a hold, as our clients wait at least: else the place would be missed."""
 
 
 class Refuser:
@@ -36,7 +38,7 @@ class Refuser:
         self._state = state
         self._overload = overload
         self._time = asyncio.get_running_loop().time
-        self._returns = Returns(self._time, state.pool.retry_after[0])
+        self._returns = Returns(self._time)
         self._holds: set[asyncio.Timeout] = set()
 
     @property
@@ -80,7 +82,7 @@ class Refuser:
                 hold.reschedule(min(due, now + random.uniform(0, seconds)))
 
     def _delay(self, refusal: Refusal, scope: Scope) -> float:
-        """Seconds until a client gets its answer, at most its retry time; 0 unless it hammers.
+        """Seconds until a client gets its answer, so that it can come at its time; 0 unless it hammers.
 
         A client that has shown a ticket listens, and one that is passed on gets another answer. Granian does not tell
         that a client has left before its HTTP refusal, and fails to send it.
@@ -93,7 +95,7 @@ class Refuser:
             return 0.0
         if self._overload is not None and self._overload.is_tight:
             return 0.0
-        return min(HOLD * random.uniform(LEAST, 1.0), refusal.retry_after)
+        return max(0.0, min(HOLD * random.uniform(LEAST, 1.0), refusal.retry_after - SOONEST))
 
     def _has_room(self) -> bool:
         """A held client still costs memory and a descriptor: a worker in trouble holds none, and none that drains."""
@@ -113,4 +115,4 @@ class Refuser:
             has_left = await leaves_within(hold, receive)
         finally:
             self._holds.discard(hold)
-        return refusal.after(self._time() - began, self._state.pool.retry_after[0]), has_left
+        return refusal.after(self._time() - began, SOONEST), has_left

@@ -29,10 +29,10 @@ HEADERS = frozenset({b"cookie", b"authorization", b"user-agent", b"x-forwarded-f
 
 
 class Returns:
-    """Tells which refused clients hammer. ``clock`` gives seconds; ``least`` is the shortest retry time."""
+    """Tells which refused clients hammer. ``clock`` gives seconds."""
 
-    def __init__(self, clock: Callable[[], float], least: float) -> None:
-        self._clock, self._least = clock, least
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
         self._clients: OrderedDict[int, tuple[int, float]] = OrderedDict()
         """Of each client its visits without a break, and its latest retry time; the latest client is last."""
         self._early, self._at = 0.0, clock()
@@ -41,7 +41,7 @@ class Returns:
     def hammers(self, scope: Scope, retry_after: float) -> bool:
         """Note a client that is told to come back in ``retry_after`` seconds.
 
-        Tells whether it has come early, as many have lately. It is then held for at most that long.
+        Tells whether it has come early, as many have lately.
         """
         now, peer = self._clock(), scope.get("client")
         tolerated, known = TOLERATED, list[object]((peer[0] if peer else None, scope.get("path")))
@@ -54,11 +54,10 @@ class Returns:
         client = hash(tuple(known))
         visits, promised = self._clients.pop(client, (0, 0.0))
         visits = visits + 1 if now < promised else 1
-        is_held = visits > tolerated and self._are_many(now)
         if len(self._clients) >= MOST_CLIENTS:
             self._clients.popitem(last=False)
-        self._clients[client] = visits, now + retry_after + (self._least if is_held else 0.0)
-        return is_held
+        self._clients[client] = visits, now + retry_after
+        return visits > tolerated and self._are_many(now)
 
     def _are_many(self, now: float) -> bool:
         """Count an early visit."""

@@ -14,7 +14,7 @@ from channels_admission.limiter.connections.returns import (
     Returns,
 )
 
-TOLD, LEAST = 10.0, 1.0
+TOLD = 10.0
 FREE = TOLERATED + int(FEW)
 """Visits of one client that are not held, though it hammers."""
 
@@ -33,7 +33,7 @@ def clock():
 
 @pytest.fixture
 def returns(clock):
-    return Returns(clock, LEAST)
+    return Returns(clock)
 
 
 def visit(address="192.0.2.1", path="/", **headers):
@@ -59,7 +59,7 @@ def test_a_client_that_comes_as_it_was_told_is_no_longer_held(returns, clock):
     for _ in range(FREE + 20):
         returns.hammers(visit(), TOLD)
         clock.now += 0.125
-    clock.now += TOLD + LEAST
+    clock.now += TOLD
     assert [returns.hammers(visit(), TOLD) for _ in range(TOLERATED)] == [False] * TOLERATED
 
 
@@ -81,14 +81,6 @@ def test_a_client_that_is_held_while_it_hammers_is_not_forgotten(returns, clock)
         assert returns.hammers(visit(), 60)
 
 
-def test_a_client_that_is_held_for_all_of_its_retry_time_is_early_when_it_comes_at_its_end(returns, clock):
-    for _ in range(FREE):
-        returns.hammers(visit(), TOLD)
-    for _ in range(100):
-        assert returns.hammers(visit(), 1.0)
-        clock.now += 1.0
-
-
 def test_clients_that_come_when_they_were_told_are_never_held(returns, clock):
     for _ in range(100):
         assert not any(returns.hammers(visit(f"192.0.2.{number}"), TOLD) for number in range(200))
@@ -108,7 +100,7 @@ def test_a_herd_of_different_clients_is_not_held(returns):
 def test_a_few_early_visits_are_forgotten(returns, clock):
     for _ in range(50):
         assert not any(returns.hammers(visit(), TOLD) for _ in range(FREE))
-        clock.now += max(TOLD + LEAST, FEW / FORGIVEN)
+        clock.now += max(TOLD, FEW / FORGIVEN)
 
 
 def test_when_the_hammering_ends_all_is_forgotten_in_bounded_time(returns, clock):
