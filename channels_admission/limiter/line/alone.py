@@ -8,7 +8,7 @@ from collections import OrderedDict
 
 from ...core.counters import Reason
 from ...core.levels import ROUNDING
-from ...core.line import GRACE, LEAST, Line
+from ...core.line import GRACE, LEAST, Line, is_due
 from ...core.protocol import Terms
 from ...core.rate import Bucket
 from ...core.tickets import Ticket
@@ -51,18 +51,18 @@ class Alone:
     def refusal(self, now: float, slots: int, ticket: Ticket | None) -> Reason | None:
         """Why a handshake that shows ``ticket`` is refused while there are so many ``slots``; else it has its token."""
         self._line.advance(now)
-        is_due = False
+        is_first = False
         if ticket is not None and not self.is_redeemed(ticket):
             self._line.show(ticket.due)
-            is_due = ticket.place <= now
+            is_first = is_due(ticket, now)
         free = max(0, slots if self._bucket is None else min(slots, self._bucket.left(now)))
         if free - self._line.expected(now) <= ROUNDING:
             free = min(free, FEW)  # else each of many clients would be the first of a tenth
-        if not any(self._line.share_out(now, free, int(is_due), int(not is_due))):
+        if not any(self._line.share_out(now, free, int(is_first), int(not is_first))):
             return Reason.LEDGER if self._bucket is None or slots <= 0 else Reason.RATE
         if self._bucket is not None:
             self._bucket.take(now)
-        if is_due and ticket is not None:
+        if is_first and ticket is not None:
             self._redeem(ticket, now)
         return None
 

@@ -3,6 +3,7 @@
 import pytest
 
 from channels_admission.core.counters import Reason
+from channels_admission.core.line import EARLY, is_due
 from channels_admission.core.protocol import Terms
 from channels_admission.core.tickets import Ticket
 from channels_admission.limiter.line import alone as module
@@ -120,6 +121,20 @@ def test_an_early_ticket_is_none_yet():
         worker.promise(1.0)
     worker.find_nothing(0.1)
     assert worker.come(1.4, ticket(30.0, due=1.4)) == Reason.LEDGER
+
+
+def test_a_ticket_is_due_as_early_as_for_the_ledger():
+    early = [round(-EARLY - 0.01, 3), -EARLY]
+    verdicts = []
+    for early_by in early:
+        worker = Worker(slots=1)
+        for _ in range(5):
+            worker.promise(1.0)
+        worker.find_nothing(0.1)
+        shown = ticket(1.4 - early_by, due=1.0)
+        assert is_due(shown, EPOCH + 1.4) is (early_by == -EARLY)
+        verdicts.append(worker.come(1.4, shown))
+    assert verdicts == [Reason.LEDGER, None]
 
 
 def test_it_remembers_no_more_than_some_tickets_and_none_for_longer_than_a_copy_may_be_good(monkeypatch):
