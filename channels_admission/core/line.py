@@ -49,6 +49,8 @@ PRIOR = 5.0
 """Tickets that count as promised in a bucket before all others, of which the assumed share was shown."""
 SOON = 0.25
 """Seconds after its time from which a ticket counts as missed, until it is shown."""
+LIKELY = 0.5
+"""Tickets that must be expected, in part, before one is likely to be shown."""
 EARLY = 0.1
 """Seconds before its place from which a ticket is due, since hints are told in tenths and clocks differ."""
 LATE = 1.0
@@ -150,6 +152,11 @@ class Line:
         """Tickets that are expected from now on, by the share that was lately shown."""
         first = self._now // _WIDTH
         return self._first.ahead(first) + self._again.ahead(first) + self.share * sum(self._wide.values())
+
+    @property
+    def is_expecting(self) -> bool:
+        """Whether a ticket is likely to be shown, by the share that was lately shown."""
+        return not self.is_empty and max(self.ahead, self.expected(self._now / 1000)) >= LIKELY
 
     def advance(self, now: float) -> None:
         """Go on to ``now``: learn from the tickets that were due, and forget the buckets whose grace is over."""

@@ -109,7 +109,7 @@ CONSTANTS: Mapping[str, Any] = {
     "SLACK": SLACK,
     "LINE": {
         **{name.lower(): round(1000 * getattr(line, name)) for name in IN_SECONDS},
-        **{name.lower(): getattr(line, name) for name in ("LEAST", "FADING", "ASSUMED", "PRIOR")},
+        **{name.lower(): getattr(line, name) for name in ("LEAST", "LIKELY", "FADING", "ASSUMED", "PRIOR")},
         "bytes": LINE_BYTES,
     },
     "MOST_SPEED": round(1000 * MOST_SPEED),

@@ -254,7 +254,7 @@ class Decisions:
         if reply.shortfall:
             self._shortage.note_pool(shortfall, batch.refused(reply), batch.started)
         elif reply.total < reply.limit:
-            self._shortage.end()
+            self._shortage.end(has_line=reply.has_line)
         batch.hear_turns(reply)
         for index in reply.granted_shown:
             handshake = batch.handshakes[index]

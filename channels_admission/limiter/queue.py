@@ -18,6 +18,9 @@ TICKS = 10
 """Ticks in ``LEDGER_TIMEOUT``. A late tick counts once: a busy event loop is not a silent ledger."""
 FULL_FRESH = 0.02
 """Seconds for which a pool that could not grant all is taken to have nothing left: at most 50 calls a second then."""
+FREED_FRESH = 0.1
+"""The same after a call that found free slots, where no ticket is likely to be shown: the workers use most of these
+themselves."""
 CROWD_PAUSE = 0.005
 """Seconds from one call to the next for each handshake that the first one decided, if there were several."""
 LONGEST_PAUSE = 0.4
@@ -213,7 +216,8 @@ class Shortage:
         self._until[0] = started + max(FULL_FRESH, pause), shortfall
         self._noted_at = started
 
-    def end(self) -> None:
-        """A pool without classes has room: ask again :data:`FULL_FRESH` after the call before."""
+    def end(self, *, has_line: bool) -> None:
+        """A pool without classes has room: ask again soon after the call before, sooner where ``has_line``."""
         if 0 in self._until:
-            self._until[0] = self._noted_at + FULL_FRESH, self._until[0][1]
+            until, reason = self._until[0]
+            self._until[0] = min(until, self._noted_at + (FULL_FRESH if has_line else FREED_FRESH)), reason

@@ -52,9 +52,9 @@ async def test_whoever_is_refused_makes_a_line_that_ends_when_its_grace_is_over(
     a = worker("a", limit=1)
     clock.now = round(clock.now)
     assert (await a.say(wanted=2)).has_line
-    clock.now += 2.9
+    clock.now += 2.4
     assert (await a.say(held=1)).has_line
-    clock.now += 2.0
+    clock.now += 1.0
     assert not (await a.say(held=1)).has_line
 
 
@@ -214,6 +214,20 @@ async def test_a_schedule_that_is_much_longer_than_the_line_is_drawn_back(worker
     assert reply.offer.first - reply.offer.elapsed < 20
     clock.now += 5.0
     assert (await a.say(wanted=1)).granted == 1
+
+
+async def test_a_line_whose_tickets_nobody_shows_is_expected_no_more_until_one_is_due_and_finds_nothing(worker, clock):
+    a, b = worker("a", limit=20), worker("b", limit=20)
+    await a.say(wanted=20)
+    has_line = []
+    for _ in range(16):
+        has_line.append((await a.say(held=20, wanted=20)).has_line)
+        clock.now += 0.5
+    assert has_line[:3] == [True] * 3
+    assert has_line[-3:] == [False] * 3
+    reply = await b.say(wanted=1, shown=shown(ticket(clock, -0.1)))
+    assert (reply.granted, reply.has_line) == (0, True)
+    assert (await a.say(held=20)).has_line
 
 
 async def test_whoever_comes_alone_after_a_herd_that_left_is_admitted_at_once(worker, clock):

@@ -111,6 +111,11 @@ function line.ahead()
   return share * sums[1] + line.again.share * sums[2] + share * sums[3]
 end
 
+-- Whether a ticket is likely to be shown.
+function line.is_expecting()
+  return math.max(line.ahead(), line.expected()) >= const.LINE.likely
+end
+
 -- Learn the share from what was due a little before, and forget the buckets whose grace is over.
 function line.learn(kind)
   local due, known, fading = {}, clock.now - const.LINE.soon, const.LINE.fading

@@ -32,6 +32,6 @@ function reply.of(neighbours)
     table.concat(grants.verdicts), claims.retell and 1 or 0, claims.heir or '', pool.is_healed and 1 or 0,
     table.concat(attempts.waits or {}, ','), settings.differ,
     report.shown and not report.shared and tickets.granted_text() or '', report.shown and tickets.turns or '',
-    pool.line ~= '' and 1 or 0, table.concat(holders.due or {}, ','), unpack(neighbours),
+    rate.has_line and line.is_expecting() and 1 or 0, table.concat(holders.due or {}, ','), unpack(neighbours),
   }
 end

@@ -192,7 +192,7 @@ class Call:
             neighbours=pool.neighbours(report) if report.heartbeat else (),
             granted_shown=() if report.fair else tuple(sorted(grant.shown)),
             turns=turns,
-            has_line=not pool.pace.line.is_empty,
+            has_line=pool.pace.line.is_expecting,
             verdicts=grant.verdicts,
             waits=grant.waits,
             evicted=pool.claims.holders.due(report.worker, pool.claims.sums) if report.fair else (),
