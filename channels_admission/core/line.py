@@ -6,7 +6,8 @@ these were shown. By these counts it shares out what is free:
 
 - Tickets that are due go first, the earliest place before others. Up to nine tenths of what is free is kept for those
   that are expected and have not come, for :data:`GRACE` after their time.
-- Everybody else gets the rest, never less than a tenth (:data:`LEAST`), and what has been free for a grace.
+- Everybody else gets the rest, never less than a tenth (:data:`LEAST`), and what has been free for a grace. A bucket
+  that is full keeps no token of which the place is needed for the next one.
 - The schedule promises more times than there are admissions, by the share of tickets that was lately shown
   (:attr:`Line.overbooked`). A ticket that is shown counts as shown whether or not there is a slot for it: otherwise
   overbooked tickets that find nothing would count as missed, and the overbooking would grow without end.
@@ -226,13 +227,16 @@ class Line:
         time = round(1000 * now)
         return self._first.expected(time - _GRACE, time) + self._again.expected(time - _GRACE, time + _GRACE)
 
-    def share_out(self, now: float, free: int, due: int, others: int) -> tuple[int, int]:
-        """How many of ``free`` slots go to tickets that are ``due`` and were shown, and to clients without one."""
-        tickets, more = self.allow(now, free, due, others)
+    def share_out(self, now: float, free: int, due: int, others: int, spare: int = 0) -> tuple[int, int]:
+        """How many of ``free`` slots go to tickets that are ``due`` and were shown, and to clients without one.
+
+        ``spare`` of them need not be kept: clients without a ticket get as many at the least, unless tickets use them.
+        """
+        tickets, more = self.allow(now, free, due, others, spare)
         self.took(free, tickets, more)
         return tickets, more
 
-    def allow(self, now: float, free: int, due: int, others: int) -> tuple[int, int]:
+    def allow(self, now: float, free: int, due: int, others: int, spare: int = 0) -> tuple[int, int]:
         """The same, before it is known how many of them can use it."""
         if self.is_empty and not due:
             return 0, min(others, free)
@@ -242,7 +246,7 @@ class Line:
         kept = math.floor(self.expected(now) + 0.5)
         unclaimed = math.floor(min(rest, self._left, self._left_before))
         least = math.floor(LEAST * (free + self._given) + ROUNDING) - self._given - first
-        return tickets, first + max(0, min(others - first, rest, max(rest - kept, least, unclaimed)))
+        return tickets, first + max(0, min(others - first, rest, max(rest - kept, least, unclaimed, spare - first)))
 
     def took(self, free: int, tickets: int, others: int) -> None:
         """So many of ``free`` slots went to tickets that were due, and to clients without one."""

@@ -68,6 +68,14 @@ def tokens(full_at: float, now: float, rate: float, burst: int) -> int:
     return max(0, math.floor(burst - missing + ROUNDING))
 
 
+def spare(free: int, full_at: float, now: float, rate: float, burst: int) -> int:
+    """How many of ``free`` slots need not be kept: one where the bucket is full, since the next token would be lost.
+
+    A bucket of one token must have lost one already, or else no token would ever be kept.
+    """
+    return int(free >= burst and (now - full_at) * rate >= max(0, 2 - burst) - ROUNDING)
+
+
 class Bucket:
     """A token bucket with ``rate`` tokens per second, up to ``burst``; initially empty."""
 
@@ -79,6 +87,10 @@ class Bucket:
     def left(self, now: float) -> int:
         """Tokens in it."""
         return tokens(self._full_at, now, self._rate, self._burst)
+
+    def spare(self, free: int, now: float) -> int:
+        """How many of ``free`` slots need not be kept."""
+        return spare(free, self._full_at, now, self._rate, self._burst)
 
     def take(self, now: float) -> bool:
         """Take a token; return whether there was one."""
@@ -161,6 +173,10 @@ class Pace:
             return room
         free = min(room, self._tokens(clock, terms))
         return min(1, free) if terms.slow_start and empty else free
+
+    def spare(self, free: int, clock: float, terms: Terms) -> int:
+        """How many of ``free`` slots need not be kept for tickets."""
+        return spare(free, self._full_at, self._passed(clock, terms), terms.rate, terms.burst) if terms.rate else 0
 
     def admit(self, wanted: int, clock: float, terms: Terms, *, empty: bool) -> int:
         """How many of ``wanted`` enter now."""

@@ -709,7 +709,8 @@ async def test_the_pace_is_that_of_the_rules(worker, clock, seed):
         pace.line.advance(clock.now)
         room, empty = 60 - sum(held), sum(held) == 0
         free = pace.free(room, elapsed, terms, empty=empty)
-        expected = pace.admit(sum(pace.line.share_out(clock.now, free, 0, wanted)), elapsed, terms, empty=empty)
+        shares = pace.line.share_out(clock.now, free, 0, wanted, pace.spare(free, elapsed, terms))
+        expected = pace.admit(sum(shares), elapsed, terms, empty=empty)
         pace.measure(elapsed, released, every=HEARTBEAT)
         refused = wanted - expected
         why = Reason.RATE if refused and free < room else None

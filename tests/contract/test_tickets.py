@@ -230,6 +230,19 @@ async def test_a_line_whose_tickets_nobody_shows_is_expected_no_more_until_one_i
     assert (await a.say(held=20)).has_line
 
 
+async def test_a_full_bucket_keeps_all_but_one_of_its_tokens_for_those_that_are_expected(worker, clock):
+    a, terms = await with_tokens(worker, clock), Terms(rate=RATE, burst=2)
+    await a.say(terms=terms)
+    clock.now += 1
+    assert (await a.say(wanted=22, terms=terms)).granted == 2
+    clock.now += 1.24
+    assert [(await a.say(held=held, wanted=4, terms=terms)).granted for held in (2, 3)] == [1, 0]
+    clock.now += 0.05
+    assert (await a.say(held=3, wanted=4, terms=terms)).granted == 0
+    clock.now += 0.05
+    assert (await a.say(held=3, wanted=4, terms=terms)).granted == 1
+
+
 async def test_whoever_comes_alone_after_a_herd_that_left_is_admitted_at_once(worker, clock):
     a = await with_tokens(worker, clock)
     for _ in range(20):

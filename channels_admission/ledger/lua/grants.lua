@@ -25,7 +25,7 @@ function grants.give(others)
   local first, rest = 0, math.min(wanted, free)
   if rate.has_line then
     local due = report.shown and #tickets.due or 0
-    first, rest = line.allow(free, due, wanted - due)
+    first, rest = line.allow(free, due, wanted - due, rate.spare(free))
     line.took(free, first, rest)
   end
   grants.slots = first + rest
@@ -121,7 +121,7 @@ function grants.give_shared(others)
   local first, rest = 0, free
   if rate.has_line then
     local due = report.shown and #tickets.due or 0
-    first, rest = line.allow(free, due, report.wanted - due)
+    first, rest = line.allow(free, due, report.wanted - due, rate.spare(free))
   end
   local taken, used = grants.decide(others, first, rest, lacking)
   if rate.has_line then line.took(free, taken, used - taken) end

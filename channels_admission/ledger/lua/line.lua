@@ -232,8 +232,8 @@ function line.expected()
   return line.expected_of(line.first, now - grace, now) + line.expected_of(line.again, now - grace, now + grace)
 end
 
--- How many of the free slots may go to so many tickets that are due, and to others.
-function line.allow(free, due, others)
+-- How many of the free slots, of which some are `spare`, may go to so many tickets that are due, and to others.
+function line.allow(free, due, others, spare)
   if due == 0 and line.is_empty() then return 0, math.min(others, free) end
   local first = math.min(others, free, math.floor(line.credit + const.ROUNDING))
   local tickets = math.min(due, free - first)
@@ -241,7 +241,7 @@ function line.allow(free, due, others)
   local kept = math.floor(line.expected() + 0.5)
   local unclaimed = math.min(rest, line.left, line.left_before)
   local least = math.floor(const.LINE.least * (free + line.given) + const.ROUNDING) - line.given - first
-  return tickets, first + math.max(0, math.min(others - first, rest, math.max(rest - kept, least, unclaimed)))
+  return tickets, first + math.max(0, math.min(others - first, rest, math.max(rest - kept, least, unclaimed, spare - first)))
 end
 
 -- So many went to them.

@@ -72,6 +72,14 @@ function rate.tokens(is_empty)
   return report.slow_start > 0 and is_empty and math.min(1, tokens) or tokens
 end
 
+-- How many of the free slots need not be kept: one where the bucket is full, since the next token would be lost. A bucket
+-- of one token must have lost one already.
+function rate.spare(free)
+  if rate.speed == 0 or free < rate.burst then return 0 end
+  local lost = (rate.passed - rate.full_at) * rate.speed
+  return lost >= math.max(0, 2 - rate.burst) - const.ROUNDING and 1 or 0
+end
+
 function rate.spend(granted, is_empty)
   if granted > 0 then rate.dry_since = 0 end
   if rate.speed == 0 then return end

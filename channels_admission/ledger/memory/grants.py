@@ -39,6 +39,7 @@ class Granting:
         self._is_paused = pool.controls.paused is not None
         self._room = self._slots()
         self._free = pool.pace.free(self._room, pool.clock.seconds, report.terms, empty=held == 0)
+        self._spare = pool.pace.spare(self._free, pool.clock.seconds, report.terms)
 
     def _slots(self) -> int:
         """Slots that are free for newcomers."""
@@ -62,7 +63,8 @@ class Granting:
     def give(self) -> Grant:
         """In a pool that is not shared."""
         due, wanted, lacking = self._shown.due, self._report.wanted, self._lacking
-        tickets, others = self._pool.pace.line.share_out(self._shown.now, self._free, len(due), wanted - len(due))
+        line, rest = self._pool.pace.line, wanted - len(due)
+        tickets, others = line.share_out(self._shown.now, self._free, len(due), rest, self._spare)
         shown = (*due[:tickets], *self._shown.among_first(others))
         unserved = frozenset({*due, *self._shown.among_first(wanted)} - {*shown})
         slots = tickets + others
@@ -99,7 +101,8 @@ class Granting:
         pool, report, line, due = self._pool, self._report, self._pool.pace.line, self._shown.due
         part = Part(report.held, report.allowance, fair.parts, own.counts) if pool.clock.is_settling else None
         known = {key: 0 if part else pool.claims.holders.number(key) for key, _ in fair.claims}
-        tickets, others = line.allow(self._shown.now, self._free, len(due), report.wanted - len(due))
+        rest = report.wanted - len(due)
+        tickets, others = line.allow(self._shown.now, self._free, len(due), rest, self._spare)
         decided = decide(
             fair, self._limit, self._held, pool.claims.sums, Allowed(tickets, others, self._lacking), due,
             paused=self._is_paused, over=over, known=known.__getitem__, part=part,

@@ -56,9 +56,10 @@ class Alone:
             self._line.show(ticket.due)
             is_first = is_due(ticket, now)
         free = max(0, slots if self._bucket is None else min(slots, self._bucket.left(now)))
+        spare = 0 if self._bucket is None else self._bucket.spare(free, now)
         if free - self._line.expected(now) <= ROUNDING:
             free = min(free, FEW)  # else each of many clients would be the first of a tenth
-        if not any(self._line.share_out(now, free, int(is_first), int(not is_first))):
+        if not any(self._line.share_out(now, free, int(is_first), int(not is_first), spare)):
             return Reason.LEDGER if self._bucket is None or slots <= 0 else Reason.RATE
         if self._bucket is not None:
             self._bucket.take(now)

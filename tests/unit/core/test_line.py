@@ -70,6 +70,34 @@ def test_others_get_what_is_not_kept_and_a_tenth_at_least_in_each_grace():
     assert line.share_out(START + 1.25, 20, 0, 30) == (0, 2)
 
 
+def test_others_get_what_need_not_be_kept_unless_tickets_use_it():
+    line = of()
+    line.promise(START + 1, 40)
+    line.advance(START + 1.25)
+    assert line.allow(START + 1.25, 9, 0, 5, 0) == (0, 0)
+    assert line.allow(START + 1.25, 9, 0, 5, 1) == (0, 1)
+    assert line.allow(START + 1.25, 9, 8, 5, 1) == (8, 1)
+    assert line.allow(START + 1.25, 9, 9, 5, 1) == (9, 0)
+    assert line.allow(START + 1.25, 9, 0, 0, 1) == (0, 0)
+
+
+def test_a_ticket_is_likely_from_its_promise_until_it_is_missed_or_its_kind_is():
+    line, likely = of(), []
+    for half in range(7):
+        line.advance(START + half / 2)
+        if not half:
+            line.promise(START + 1)
+        likely.append(line.is_expecting)
+    assert likely == [True] * 6 + [False]
+    for _ in range(8):
+        line.promise(line._now / 1000 + 1, 100)
+        line.advance(line._now / 1000 + 1.5)
+    line.promise(line._now / 1000 + 1, 100)
+    assert (line.is_expecting, line.ahead > 0) == (False, True)
+    line.promise(line._now / 1000 + 1, again=True)
+    assert line.is_expecting
+
+
 def test_a_slot_is_kept_for_a_ticket_that_comes_more_likely_than_not():
     line, given = of(), []
     line.promise(START + 1)

@@ -57,6 +57,18 @@ def test_a_pace_begins_with_one_admission():
     assert pace.admit(9, 90.0, TERMS, empty=False) == 5
 
 
+@pytest.mark.parametrize(("burst", "full"), [(5, 50.4), (2, 50.1), (1, 50.1)])
+def test_a_slot_is_spare_where_the_bucket_is_full_and_with_a_burst_of_one_once_a_token_is_lost(burst, full):
+    terms = Terms(rate=10.0, burst=burst)
+    pace = Pace(50.0, terms)
+    assert pace.spare(burst, full - 0.01, terms) == 0
+    assert pace.spare(burst, full, terms) == 1
+    assert pace.spare(burst - 1, full, terms) == 0
+    pace.admit(1, full, terms, empty=False)
+    assert pace.spare(burst, full, terms) == 0
+    assert pace.spare(9, full, Terms()) == 0
+
+
 @given(st.lists(st.tuples(st.integers(0, 400), st.integers(0, 20)), max_size=60))
 def test_no_window_sees_more_than_its_rate_and_one_burst(calls):
     """``calls`` are milliseconds from one to the next, and handshakes."""

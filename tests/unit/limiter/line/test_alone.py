@@ -109,6 +109,15 @@ def test_the_part_of_the_rate_is_kept_whatever_is_shown():
     assert 10 * 3 <= reasons.count(None) <= 2 + 10 * 3
 
 
+def test_a_full_bucket_keeps_all_but_one_of_its_tokens():
+    worker = Worker(rate=10, burst=3)
+    for number in range(20):
+        worker.promise(1.0 + number / 40)
+    worker.find_nothing(0.1)
+    assert [worker.come(1.2) for _ in range(3)] == [None, Reason.RATE, Reason.RATE]
+    assert [worker.come(1.2, ticket(1.0, number)) for number in range(3)] == [None, None, Reason.RATE]
+
+
 def test_a_full_worker_refuses_a_due_ticket_which_stays_good():
     worker = Worker(slots=0)
     assert worker.come(1.0, ticket(1.0)) == Reason.LEDGER
