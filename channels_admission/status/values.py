@@ -10,6 +10,9 @@ from ..core.levels import Level
 from ..core.overrides import NOTHING_SET, Controls
 from ..core.readings import Load
 
+FORMAT = 1
+"""The version of the JSON. It rises if a field changes its meaning or goes, not with a new field."""
+
 
 class Health(StrEnum):
     OK = "ok"
@@ -194,4 +197,4 @@ class Snapshot:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON, ``taken`` in ISO 8601."""
-        return {**asdict(self), "taken": self.taken.isoformat(timespec="milliseconds")}
+        return {"format": FORMAT, **asdict(self), "taken": self.taken.isoformat(timespec="milliseconds")}

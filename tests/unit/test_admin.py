@@ -188,6 +188,7 @@ def test_feed_is_the_snapshot(as_viewer, admission):
     assert unused is None
     assert [pool.pop("connects")["total"] for pool in body["pools"]] == [53, 0]
     assert body == {
+        "format": 1,
         "enabled": True,
         "ledger": {"kind": "memory", "address": "this process", "health": "ok", "error": None},
         "pools": [

@@ -4,8 +4,10 @@ from ...status import diagnostics
 
 SCHEMA = (
     """\
---json prints one object. Fields may be added; no field changes its meaning:
+--json prints one object. Fields may be added; if a field changes its meaning
+or goes, the format rises:
 
+  format     1
   taken      UTC, ISO 8601
   enabled    false when nothing is refused or counted
   ledger

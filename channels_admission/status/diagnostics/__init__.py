@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
-from ..values import Connects, LedgerSnapshot, Snapshot
+from ..values import FORMAT, Connects, LedgerSnapshot, Snapshot
 from . import herd, ledger, pools, workers
 from .finding import Finding, Severity
 from .host import HostInfo, Layer
@@ -16,7 +16,7 @@ from .model import Inputs, Process, inputs_of
 SCHEMA = """\
 --diagnose --json prints one object:
 
-  taken, ledger   as above
+  format, taken, ledger  as above
   exit_code       0, 1 with a warning, 2 with something critical
   findings        a list, the cause first
     id            a fixed identifier
@@ -119,7 +119,8 @@ class Diagnosis:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON, ``taken`` in ISO 8601."""
-        return {**asdict(self), "taken": self.taken.isoformat(timespec="milliseconds"), "exit_code": self.exit_code}
+        taken = self.taken.isoformat(timespec="milliseconds")
+        return {"format": FORMAT, **asdict(self), "taken": taken, "exit_code": self.exit_code}
 
 
 def diagnose(snapshot: Snapshot, host: HostInfo) -> Diagnosis:

@@ -249,6 +249,7 @@ def test_json_has_the_documented_shape(shared, redis_server):
     assert 0 <= seen.pop("last_beat") < 5
     assert 60 <= seen.pop("uptime") < 65
     assert told == {
+        "format": 1,
         "enabled": True,
         "ledger": {"kind": "redis", "address": redis_server.url, "health": "ok", "error": None},
         "pools": [
