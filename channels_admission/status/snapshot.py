@@ -45,7 +45,7 @@ from ..core.readings import Reading, WorkerReading
 from ..exceptions import LedgerError, LedgerUnavailable
 from ..ledger import open_ledger
 from ..ledger.base import LATELY
-from ..ledger.newest import Place, newest
+from ..ledger.newest import Place, Seen, newest
 from .values import (
     Connects,
     Health,
@@ -76,6 +76,8 @@ async def collect(settings: Settings | None = None, within: float = READ_TIMEOUT
     ledger = open_ledger(settings)
     names = tuple(settings.pools)
     readings: tuple[Reading, ...] = ()
+    places = [(ledger.address, settings.prefix, name) for name in names]
+    before = [newest.seen(place) for place in places]
     began = time.monotonic()
     health, problem = Health.OK, None
     try:
@@ -89,8 +91,7 @@ async def collect(settings: Settings | None = None, within: float = READ_TIMEOUT
         await ledger.aclose()
     if any(reading.settling for reading in readings):
         health = Health.SETTLING
-    places = ((ledger.address, settings.prefix, name) for name in names)
-    readings = tuple(_counted(*each, settings.lease) for each in zip(places, readings, strict=False))
+    readings = tuple(_counted(*each, settings.lease) for each in zip(places, readings, before, strict=False))
     return Snapshot(
         taken=datetime.now(UTC),
         enabled=settings.enabled,
@@ -102,9 +103,9 @@ async def collect(settings: Settings | None = None, within: float = READ_TIMEOUT
     )
 
 
-def _counted(place: Place, reading: Reading, lease: float) -> Reading:
+def _counted(place: Place, reading: Reading, before: Seen, lease: float) -> Reading:
     """The reading without its counters, if this process has seen later ones: they would seem to have started anew."""
-    is_older = newest.is_older(place, reading.since, reading.version, time.monotonic(), lease)
+    is_older = newest.is_older(place, reading.since, reading.version, time.monotonic(), lease, before)
     return replace(reading, counters={}, since=None) if is_older else reading
 
 

@@ -43,6 +43,17 @@ def test_what_a_worker_of_this_process_has_heard_counts_as_seen():
     assert not read(newest, 6.0, 11)
 
 
+def test_a_reply_that_comes_during_a_read_does_not_make_it_older():
+    newest = Newest()
+    assert not read(newest, 5.0, 8)
+    before = newest.seen(PLACE)
+    newest.hear(PLACE, 9)
+    assert not newest.is_older(PLACE, 5.0, 8, 0.0, 30.0, before)
+    assert newest.is_older(PLACE, 5.0, 7, 0.0, 30.0, before)
+    assert newest.seen(PLACE) == (5.0, 9)
+    assert read(newest, 5.0, 8)
+
+
 def test_a_pool_that_the_ledger_does_not_know_is_not_older_and_changes_nothing():
     newest = Newest()
     assert not read(newest, 5.0, 9)
