@@ -8,6 +8,7 @@ import json
 import re
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
@@ -119,9 +120,14 @@ async def test_the_tutorial_goes_as_it_says(tmp_path, redis_server):
             project.started("python stay.py", logs[1]),
             project.started("python stay.py", logs[2]),
         ):
-            await eventually(
-                lambda: sorted(log.read_text()[:8] for log in logs) == ["Back in ", "I am in.", "I am in."]
-            )
+            # A place that was promised to the last refused client may keep one of the first two waiting.
+            await eventually(lambda: two_are_in_and_one_waits(logs), seconds=20)
+
+
+def two_are_in_and_one_waits(logs: list[Path]) -> bool:
+    texts = [log.read_text() for log in logs]
+    outside = [text for text in texts if "I am in." not in text]
+    return len(outside) == 1 and "Back in " in outside[0]
 
 
 async def users(project: Project, number: int) -> list[str]:
