@@ -1,5 +1,6 @@
 """``LEDGER``: where the ledger is; by default on the first host of the channel layer."""
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,11 +12,13 @@ from channels_redis.utils import create_pool, decode_hosts
 from django.conf import settings as django_settings
 from django.utils.module_loading import import_string
 
+from ..core.guard import is_guarded
 from .validators import Failed, Wrong, imported, misnamed, nearest
 
 MEMORY = "channels_admission.ledger.memory.MemoryLedger"
 REDIS = "channels_admission.ledger.redis.RedisLedger"
 CLUSTER = "channels_admission.ledger.redis.cluster.RedisClusterLedger"
+FOR_TESTS = "channels_admission.testing.LedgerForTests"
 CLUSTER_CLIENT = "channels_admission.ledger.redis.cluster.cluster_client"
 CORE_LAYER = "channels_redis.core.RedisChannelLayer"
 LAYERS = ("channels_redis.", "channels_valkey.")
@@ -178,6 +181,12 @@ def _listed(hosts: Any) -> list[Any]:
 
 
 def ledger(value: Any) -> LedgerSettings:
+    """The ledger that ``LEDGER`` names, or that of tests in a process that is guarded."""
+    found = _ledger(value)
+    return LedgerSettings(FOR_TESTS, None) if is_guarded(os.environ) else found
+
+
+def _ledger(value: Any) -> LedgerSettings:
     if value is None:
         host = _channel_layer_host()
         return LedgerSettings(REDIS, host) if host is not None else LedgerSettings(MEMORY, None)

@@ -166,6 +166,11 @@ def open_limiters() -> tuple[Limiter, ...]:
     with suppress(RuntimeError):
         if here := _houses.get(asyncio.get_running_loop()):
             return here.limiters
+    return living_limiters()
+
+
+def living_limiters() -> tuple[Limiter, ...]:
+    """The limiters of all event loops of the process that are not closed."""
     return tuple(limiter for loop, house in list(_houses.items()) if not loop.is_closed() for limiter in house.limiters)
 
 

@@ -11,7 +11,7 @@ PACKAGE = "channels_admission"
 ROOT = Path(str(files(PACKAGE)))
 
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("", "exceptions", "signals", "core", "types"),
+    ("", "exceptions", "signals", "core", "types", "pytest_plugin"),
     ("conf",),
     ("runtime",),
     ("ledger",),
@@ -21,6 +21,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("limiter",),
     ("middleware", "consumers", "lifespan", "readiness"),
     ("controls",),
+    ("testing",),
     ("status",),
     ("web",),
     ("admin", "apps", "management", "models", "templatetags", "urls"),

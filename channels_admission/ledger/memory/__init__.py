@@ -7,7 +7,7 @@ replies of both.
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from dataclasses import replace
 
 from ...conf import Settings
@@ -81,6 +81,16 @@ class MemoryLedger:
         """Start over with no pools, as a forked child or a new test must."""
         cls._lock = threading.Lock()
         cls._pools.clear()
+
+    @classmethod
+    def keep_only(cls, workers: Set[str]) -> None:
+        """Forget all other workers, and the pools without any of these."""
+        with cls._lock:
+            for key, pool in list(cls._pools.items()):
+                if workers.isdisjoint(pool.entries):
+                    del cls._pools[key]
+                for name in pool.entries.keys() - workers:
+                    pool.forget(name)
 
 
 if hasattr(os, "register_at_fork"):
