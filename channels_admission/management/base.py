@@ -1,6 +1,7 @@
-"""The base class of the commands that set overrides."""
+"""The base classes of the commands."""
 
 import getpass
+import os
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -15,7 +16,16 @@ LEDGER_DOWN = 2
 EXIT_CODES = "The exit code is 0, 1 if the change is refused, and 2 if the ledger cannot be reached."
 
 
-class ControlCommand(BaseCommand):
+class AdmissionCommand(BaseCommand):
+    """A command that takes ``NO_COLOR`` in the environment for ``--no-color``, as Django does not."""
+
+    def execute(self, *args: Any, **options: Any) -> str | None:
+        if os.environ.get("NO_COLOR") and not options["force_color"]:
+            options["no_color"] = True
+        return super().execute(*args, **options)
+
+
+class ControlCommand(AdmissionCommand):
     """A command that changes a pool for all workers and prints what it changed."""
 
     requires_system_checks = []

@@ -13,10 +13,12 @@ from channels.generic.websocket import (
     WebsocketConsumer,
 )
 from channels.routing import ProtocolTypeRouter
+from channels.testing import WebsocketCommunicator
 
 from channels_admission.consumers import AdmissionMixin, Slot, slots
 from channels_admission.lifespan import AdmissionLifespan
 from channels_admission.middleware import AdmissionMiddleware
+from channels_admission.testing import Refused, fill, override_admission, refused, returning
 
 
 class Chat(AdmissionMixin, AsyncWebsocketConsumer):
@@ -71,3 +73,18 @@ application = ProtocolTypeRouter(
         "lifespan": AdmissionLifespan(),
     }
 )
+
+
+@override_admission(MAX_CONNECTIONS=10)
+async def test_a_full_pool() -> None:
+    async with fill("chat", free=1) as held:
+        assert_type(held, int)
+        refusal = await refused(WebsocketCommunicator(Chat.as_asgi(), "/"))
+    assert_type(refusal, Refused)
+    assert_type(refusal.retry_after, float)
+    WebsocketCommunicator(Chat.as_asgi(), "/", headers=returning(refusal.ticket))
+
+
+def test_in_a_function() -> None:
+    with override_admission(MAX_CONNECTIONS=10), fill() as held:
+        assert_type(held, int)

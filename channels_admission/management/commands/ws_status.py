@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import IO, Any, Literal, cast
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser, DjangoHelpFormatter, no_translations
+from django.core.management.base import CommandError, CommandParser, DjangoHelpFormatter, no_translations
 from rich.console import Console
 
 from ... import conf
@@ -24,6 +24,7 @@ from ...status.diagnostics.host import gather
 from ...status.history import History
 from ...status.snapshot import READ_TIMEOUT, collect
 from ...status.values import Health, Snapshot, WorkerSnapshot
+from ..base import AdmissionCommand
 from ..terminal import nagios, status
 from ..terminal.diagnosis import render
 from ..terminal.layout import plain
@@ -60,7 +61,7 @@ class _Formatter(DjangoHelpFormatter, RawDescriptionHelpFormatter):
     """Keeps Django's order of options, and the line breaks of the text below them."""
 
 
-class Command(BaseCommand):
+class Command(AdmissionCommand):
     help = "Show how many slots of each admission pool are held, and by which workers."
     requires_system_checks = []
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 import redis
-from django.core.management import CommandError, call_command
+from django.core.management import CommandError, ManagementUtility, call_command, load_command_class
 
 from channels_admission import controls
 from channels_admission.core.overrides import Controls, Drain
@@ -299,3 +299,42 @@ def test_help_tells_the_exit_code(name, capsys):
         call_command(name, "--help")
     text = " ".join(capsys.readouterr().out.split())
     assert "The exit code is 0, 1 if the change is refused, and 2 if the ledger" in text
+
+
+# In a shell
+
+
+def completed(monkeypatch, capsys, *words: str) -> list[str]:
+    """What the shell offers for the last word, by Django's completion."""
+    line = ("manage.py", *words)
+    monkeypatch.setenv("DJANGO_AUTO_COMPLETE", "1")
+    monkeypatch.setenv("COMP_WORDS", " ".join(line).rstrip())
+    monkeypatch.setenv("COMP_CWORD", str(len(words)))
+    with pytest.raises(SystemExit) as end:
+        ManagementUtility(list(line)).autocomplete()
+    assert end.value.code == 0
+    return capsys.readouterr().out.split()
+
+
+@pytest.mark.parametrize(
+    ("command", "own"),
+    [
+        ("ws_status", {"--diagnose", "--json", "--pool=", "--watch="}),
+        ("ws_limit", {"--enforce", "--over=", "--reset"}),
+        ("ws_pause", {"--resume"}),
+        ("ws_dry_run", {"--reset"}),
+        ("ws_drain", {"--all", "--cancel", "--host=", "--worker="}),
+    ],
+)
+def test_a_shell_completes_the_commands_and_their_options(monkeypatch, capsys, command, own):
+    assert command in completed(monkeypatch, capsys, "ws_")
+    assert own < set(completed(monkeypatch, capsys, command, "--"))
+
+
+@pytest.mark.parametrize("command", ["ws_status", "ws_limit", "ws_pause", "ws_dry_run", "ws_drain"])
+def test_help_fits_a_terminal_and_tells_the_exit_codes(monkeypatch, capsys, command):
+    monkeypatch.setenv("COLUMNS", "80")
+    load_command_class("channels_admission", command).print_help("manage.py", command)
+    said = capsys.readouterr().out
+    assert max(map(len, said.splitlines())) <= 80
+    assert "exit code" in " ".join(said.split()).lower()

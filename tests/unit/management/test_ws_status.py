@@ -480,11 +480,11 @@ def test_the_process_ends_with_2_and_one_line_when_redis_is_down(closed_port):
     assert json.loads(done.stdout)["ledger"]["health"] == "down"
 
 
-def on_a_terminal(redis_url: str, *args: str) -> str:
+def on_a_terminal(redis_url: str, *args: str, exits: int = 0, **env: str) -> str:
     """What a run writes to a terminal of eighty columns."""
     ours, theirs = pty.openpty()
     command = [sys.executable, "manage.py", "ws_status", *args]
-    env = environment(redis_url, {"LEDGER": redis_url}, more={"TERM": "xterm", "COLUMNS": str(WIDTH)})
+    env = environment(redis_url, {"LEDGER": redis_url}, more={"TERM": "xterm", "COLUMNS": str(WIDTH), **env})
     process = subprocess.Popen(command, cwd=TESTPROJECT, env=env, stdin=theirs, stdout=theirs, stderr=theirs)
     os.close(theirs)
     written = b""
@@ -493,15 +493,30 @@ def on_a_terminal(redis_url: str, *args: str) -> str:
         while chunk := os.read(ours, 65536):
             written += chunk
     os.close(ours)
-    assert process.wait(30) == 0
+    assert process.wait(30) == exits
     return written.decode()
 
 
-@pytest.mark.parametrize(("args", "coloured"), [((), True), (("--no-color",), False)])
-def test_a_terminal_gets_colours_unless_told_otherwise(redis_server, args, coloured):
-    text = on_a_terminal(redis_server.url, *args)
+@pytest.mark.parametrize(
+    ("args", "env", "coloured"),
+    [
+        ((), {"NO_COLOR": ""}, True),
+        (("--no-color",), {}, False),
+        ((), {"NO_COLOR": "1"}, False),
+        (("--force-color",), {"NO_COLOR": "1"}, True),
+    ],
+)
+def test_a_terminal_gets_colours_unless_told_otherwise(redis_server, args, env, coloured):
+    text = on_a_terminal(redis_server.url, *args, **env)
     assert "No worker is known" in text
     assert (f"{ESCAPE}[1;32mCalm{ESCAPE}[0m" in text) is coloured
+    assert (ESCAPE in text) is coloured
+
+
+@pytest.mark.parametrize(("env", "coloured"), [({}, True), ({"NO_COLOR": "1"}, False)])
+def test_an_error_is_coloured_by_the_same_rule(closed_port, env, coloured):
+    text = on_a_terminal(f"redis://127.0.0.1:{closed_port}/0", exits=2, **env)
+    assert "CommandError: The ledger at" in text
     assert (ESCAPE in text) is coloured
 
 

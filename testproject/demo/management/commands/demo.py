@@ -15,10 +15,12 @@ from threading import Event
 from types import FrameType
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+
+from channels_admission.management.base import AdmissionCommand
 
 from demo.clients import Client, by_refusal, by_worker, crowd
 from demo.consumers import HERD
@@ -40,7 +42,7 @@ WATCH = 0.5
 """Seconds between checks that the workers still run."""
 
 
-class Command(BaseCommand):
+class Command(AdmissionCommand):
     help = (
         "Start Redis and several ASGI workers, let more clients connect than there are slots, and show what each saw."
     )
@@ -62,7 +64,8 @@ class Command(BaseCommand):
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        self.console = Console(highlight=False)
+        self._colour = ("--no-color",) if options["no_color"] else ()
+        self.console = Console(highlight=False, color_system=None if options["no_color"] else "auto")
         self._wish = Event()
         signal.signal(signal.SIGUSR1, lambda number, frame: self._wish.set())
         with ExitStack() as stack:
@@ -114,7 +117,7 @@ class Command(BaseCommand):
             self.console.print(_table(clients, running.pids))
             await asyncio.sleep(2 * HEARTBEAT)
             self.console.print("\n[bold]manage.py ws_status[/]\n")
-            exit_code = await _ws_status(running)
+            exit_code = await _ws_status(running, *self._colour)
             problems = list(_problems(clients, min(limit, count)))
         if exit_code:
             problems.append(f"ws_status ended with exit code {exit_code}")
@@ -188,11 +191,11 @@ def _table(clients: list[Client], workers: list[int]) -> Table:
     return table
 
 
-async def _ws_status(running: Workers) -> int:
+async def _ws_status(running: Workers, *options: str) -> int:
     """Run ``ws_status`` in a process of its own, and return its exit code."""
     sys.stdout.flush()
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "manage.py", "ws_status", cwd=TESTPROJECT, env=running.env, start_new_session=True
+        sys.executable, "manage.py", "ws_status", *options, cwd=TESTPROJECT, env=running.env, start_new_session=True
     )
     try:
         return await process.wait()

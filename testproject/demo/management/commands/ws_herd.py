@@ -5,13 +5,15 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from websockets.exceptions import InvalidURI
+
+from channels_admission.management.base import AdmissionCommand
 
 from demo import options
 from demo.beside import beside
@@ -60,7 +62,7 @@ class Line:
         return {**named, **self.returned.as_dict(), "ideal_seconds_to_99": self.ideal, **self.waits}
 
 
-class Command(BaseCommand):
+class Command(AdmissionCommand):
     help = "Connect many clients to a server on this machine, cut all at once, and watch them come back."
     requires_system_checks = []
 
@@ -98,7 +100,8 @@ class Command(BaseCommand):
     def handle(
         self, *, url: str | None, clients: int, rules: list[str] | None, mix: Mix | None, as_json: bool, **given: Any
     ) -> None:
-        console = Console(highlight=False, stderr=as_json)
+        colours: Literal["auto"] | None = None if given["no_color"] else "auto"
+        console = Console(highlight=False, stderr=as_json, color_system=colours)
         herds = [mix] if mix else [{name: clients} for name in rules or DEFAULT_RULES]
         plan = Plan(herds, given["seconds"], given["rate"], console)
         try:
