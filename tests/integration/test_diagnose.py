@@ -80,7 +80,7 @@ async def test_a_sound_worker_has_no_finding_and_its_sockets_are_those_we_count(
         assert process["open_files"] > 7
         assert told["limits"][0]["setting"] == "CHANNELS_ADMISSION['MAX_CONNECTIONS']"
         assert told["limits"][0]["connects"]["total"] == 7
-        assert told["layer"] == {"backend": "channels_redis.core.RedisChannelLayer", "capacity": 100}
+        assert told["layer"] == {"backend": "channels_redis.core.RedisChannelLayer", "capacity": 100, "shared": True}
         done = await asyncio.to_thread(run, workers)
         assert (done.returncode, done.stderr) == (0, "")
         assert "Nothing needs attention." in done.stdout
