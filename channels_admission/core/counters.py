@@ -80,6 +80,8 @@ DRY = "dry:"
 reason."""
 FAULT = "fault:"
 """Prefix of the counter of unexpected exceptions in a worker's own tasks, followed by their kind."""
+CLASSIFY_FAILED, KEY_FAILED = "CLASSIFY", "QUOTAS."
+"""Kinds of exceptions in the site's own functions: of the class, and, followed by the quota's name, of a key."""
 NO_HANDSHAKES = frozenset(
     {
         RELEASED,
@@ -142,6 +144,11 @@ def is_own(reason: str) -> bool:
 def faults_in(counters: Counters) -> dict[str, int]:
     """Counts of unexpected exceptions by kind."""
     return {name.removeprefix(FAULT): count for name, count in counters.items() if name.startswith(FAULT)}
+
+
+def failed_functions(faults: Counters) -> dict[str, int]:
+    """Of unexpected exceptions by kind, those in the site's own functions."""
+    return {kind: count for kind, count in faults.items() if kind == CLASSIFY_FAILED or kind.startswith(KEY_FAILED)}
 
 
 class Calls:

@@ -53,7 +53,7 @@ class Limiter:
         self.state = state
         self.overload = overload
         self.faults = faults = Faults(f"pool {pool.name!r}", state.counters)
-        self.rules = Rules(pool, settings) if pool.is_shared else None
+        self.rules = Rules(pool, settings, state.counters) if pool.is_shared else None
         """What its handshakes must ask for; None where they ask for a slot and nothing else."""
         self.entrance = entrance or Entrance(settings.entrance_wait, faults)
         """Shared by all limiters of the event loop."""

@@ -6,6 +6,7 @@ quota's name and the key.
 
 import hashlib
 import logging
+from collections import Counter
 from functools import partial
 from itertools import chain, repeat
 from typing import Any
@@ -14,6 +15,7 @@ from .. import conf
 from ..conf import PoolSettings, Settings
 from ..conf.quotas import ADDRESS, EXEMPT, PENDING, Function, Quota
 from ..conf.shares import classes
+from ..core.counters import CLASSIFY_FAILED, FAULT, KEY_FAILED
 from ..core.protocol import COUNTED, KEY_BYTES, Ask, Claimed, Key
 from .address import client_of
 
@@ -26,10 +28,17 @@ MOST_UNKNOWN = 20
 
 
 class Rules:
-    """The quotas and classes of one pool, unauthenticated connections included."""
+    """The quotas and classes of one pool, unauthenticated connections included.
 
-    def __init__(self, pool: PoolSettings, settings: Settings) -> None:
+    A function of the site's own that raises an exception refuses no connection: without its key the connection is not
+    counted under that quota, and without its class it has the one with the least share. Each is counted in
+    ``counters``, and each type is logged once.
+    """
+
+    def __init__(self, pool: PoolSettings, settings: Settings, counters: Counter[str] | None = None) -> None:
         self.pool = pool
+        self._counters: Counter[str] = Counter() if counters is None else counters
+        self._failed: set[tuple[str, type[Exception]]] = set()
         self._secret = conf.secret()
         built_in: dict[str, Function] = {
             ADDRESS: partial(client_of, proxies=settings.trusted_proxies),
@@ -43,12 +52,15 @@ class Rules:
         self._places = {each.name: place for place, each in enumerate(classes(pool))}
         self.shares = [each.share for each in classes(pool)]
         """The share of the limit of each class."""
+        known = [place for place, share in enumerate(self.shares) if 0 < share <= 1]
+        self._least = min(known, key=self.shares.__getitem__)
+        """The class of a connection whose class is unknown because of an exception."""
         self._has_rates = any(quota.rate for quota in pool.quotas)
         self._unknown: set[str] = set()
 
     def ask(self, scope: Any) -> Ask:
         """The ask of a handshake, by its scope."""
-        class_index = self._class_index(scope)
+        class_index = self._class_index(scope, self._least)
         if self.is_exempt(class_index):
             return Ask(class_index=class_index)
         keys, authenticated = self._keys_of(scope), is_authenticated(scope)
@@ -59,7 +71,7 @@ class Rules:
 
     def ask_again(self, scope: Any, known: Claimed, before: int) -> Ask | None:
         """The late ask of a connection of the class ``before``, if its scope has new keys or another class."""
-        class_index = self._class_index(scope) or before
+        class_index = self._class_index(scope, before) or before
         keys = () if self.is_exempt(class_index) else self._keys_of(scope, known)
         if not any(keys) and class_index == before:
             return None
@@ -80,8 +92,12 @@ class Rules:
         return tuple(self._key(scope, quota, function) if key is None else None for quota, function, key in quotas)
 
     def _key(self, scope: Any, quota: Quota, function: Function) -> Key | None:
-        key = function(scope)
-        return None if key is None else self._hash(quota.name, str(key))
+        try:
+            key = function(scope)
+            return None if key is None else self._hash(quota.name, str(key))
+        except Exception as error:
+            self._note(KEY_FAILED + quota.name, "connections are not counted under this quota", error)
+            return None
 
     def _claims(self, keys: Claimed) -> Claimed:
         """The keys under which a slot is counted."""
@@ -107,14 +123,31 @@ class Rules:
         text = f"{name}\0{key}".encode("utf-8", "surrogatepass")
         return hashlib.blake2s(text, digest_size=KEY_BYTES, key=self._secret).digest()
 
-    def _class_index(self, scope: Any) -> int:
-        name = self.pool.classify(scope) if self.pool.classify else None
-        if name is None:
+    def _class_index(self, scope: Any, otherwise: int) -> int:
+        """The class of a connection; ``otherwise`` if the site's function fails."""
+        if self.pool.classify is None:
             return 0
-        place = self._places.get(name)
-        if place is None:
-            self._log_unknown(str(name))
-        return place or 0
+        try:
+            name = self.pool.classify(scope)
+            if name is None:
+                return 0
+            place = self._places.get(name)
+            if place is None:
+                self._log_unknown(str(name))
+            return place or 0
+        except Exception as error:
+            self._note(CLASSIFY_FAILED, "connections have the class with the least share", error)
+            return otherwise
+
+    def _note(self, kind: str, effect: str, error: Exception) -> None:
+        """Count an exception in a function of the site's own, and log each of its types once."""
+        self._counters[FAULT + kind] += 1
+        if len(self._failed) < MOST_UNKNOWN and (kind, type(error)) not in self._failed:
+            self._failed.add((kind, type(error)))
+            logger.error(
+                "Pool %r: the function of %s raises %s; meanwhile %s.",
+                self.pool.name, kind, type(error).__name__, effect, exc_info=error,
+            )  # fmt: skip
 
     def _log_unknown(self, name: str) -> None:
         if len(self._unknown) < MOST_UNKNOWN and name not in self._unknown:
@@ -125,9 +158,9 @@ class Rules:
 def user_of(scope: Any) -> str | None:
     """The primary key of the scope's user; None if unauthenticated."""
     user = scope.get("user")
-    if user is None or not getattr(user, "is_authenticated", False) or user.pk is None:
+    if user is None or not getattr(user, "is_authenticated", False) or (pk := getattr(user, "pk", None)) is None:
         return None
-    return str(user.pk)
+    return str(pk)
 
 
 def is_authenticated(scope: Any) -> bool:

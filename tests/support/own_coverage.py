@@ -93,6 +93,7 @@ COVERED_BY = {
     "runtime/shutdown": "unit/test_lifespan.py",
     "runtime/uvicorn": "unit/runtime/test_servers.py",
     "status/cache": "unit/test_admin.py",
+    "status/diagnostics/faults": "unit/status/diagnostics/test_diagnostics.py",
     "status/diagnostics/finding": "unit/status/diagnostics/test_diagnostics.py",
     "status/diagnostics/herd": "unit/status/diagnostics/test_diagnostics.py",
     "status/diagnostics/host": "unit/status/diagnostics/test_diagnostics.py",

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from ..values import FORMAT, Connects, LedgerSnapshot, Snapshot
-from . import herd, ledger, pools, workers
+from . import faults, herd, ledger, pools, workers
 from .finding import Finding, Severity
 from .host import HostInfo, Layer
 from .model import Inputs, Process, inputs_of
@@ -66,6 +66,7 @@ WEIGHTS = (
     "loop-blocked",
     "threads-blocked",
     "heartbeat-errors",
+    "functions-fail",
     "limit-reached",
     "connections-shed",
     "layer-failed",
@@ -141,6 +142,6 @@ def diagnose(snapshot: Snapshot, host: HostInfo) -> Diagnosis:
 def _findings(inputs: Inputs) -> tuple[Finding, ...]:
     """All findings by severity, the likeliest cause first within each."""
     severities = list(Severity)
-    finders = (*ledger.FINDERS, *pools.FINDERS, *herd.FINDERS, *workers.FINDERS)
+    finders = (*ledger.FINDERS, *pools.FINDERS, *herd.FINDERS, *workers.FINDERS, *faults.FINDERS)
     found = [finding for finder in finders for finding in finder(inputs)]
     return tuple(sorted(found, key=lambda finding: (severities.index(finding.severity), WEIGHTS.index(finding.id))))

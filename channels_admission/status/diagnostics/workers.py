@@ -166,22 +166,6 @@ def _revival(process: Process) -> str:
     )
 
 
-def _faults(inputs: Inputs) -> Iterator[Finding]:
-    def told(process: Process) -> str:
-        return ", ".join(f"{count:,} {kind}" for kind, count in process.faults.items())
-
-    faulty = sorted((each for each in inputs.processes if each.faults), key=lambda each: -sum(each.faults.values()))
-    if faulty:
-        yield Finding(
-            "heartbeat-errors",
-            Severity.WARNING,
-            f"The heartbeat of {name_of(faulty[0])} has had unexpected errors",
-            named(faulty, told) + "; since the worker started",
-            "The worker goes on; while it cannot reach the ledger it decides by WHEN_LEDGER_DOWN. Its log has a "
-            "traceback of each kind (logger channels_admission): please report it.",
-        )
-
-
 def _lag(inputs: Inputs) -> Iterator[Finding]:
     def told(process: Process) -> str:
         lag = process.monitor("lag")
@@ -296,7 +280,6 @@ FINDERS: tuple[Finder, ...] = (
     _descriptors,
     _killed,
     _silence,
-    _faults,
     _lag,
     _threads,
     _monitors,

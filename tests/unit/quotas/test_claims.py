@@ -56,6 +56,64 @@ async def test_each_user_has_a_quota_of_its_own(opened):
         assert why(await enter_all(limiter, {"user": KIM}, {"user": KIM})) == ["", "quota:user"]
 
 
+def failing(scope):
+    ask = scope["ask"]
+    return {"list": ["staff"], "odd": Odd()}[ask] if ask in ("list", "odd") else scope["rank"]
+
+
+class Odd:
+    def __str__(self):
+        raise RecursionError
+
+
+FAILING = f"{__name__}.failing"
+
+
+def failures(limiter, caplog) -> tuple[dict[str, int], list[str]]:
+    """What was counted, and what was logged."""
+    return (
+        {name: count for name, count in limiter.state.counters.items() if name.startswith("fault:")},
+        [record.message for record in caplog.records if record.levelname == "ERROR"],
+    )
+
+
+async def test_a_key_function_that_raises_refuses_nobody_and_is_told_once(opened, caplog):
+    quotas = [{"key": FAILING, "max": 1, "name": "tenant"}, {"key": "user", "max": 2}]
+    async with opened(QUOTAS=quotas, MAX_CONNECTIONS=5, HEARTBEAT=0.2) as limiter:
+        scopes = [{"user": KIM}, {"ask": "rank", "user": KIM}, {"ask": "odd"}, {"ask": "no", "rank": 1}]
+        assert why(await enter_all(limiter, *scopes)) == [""] * 4
+        assert why(await enter_all(limiter, {"user": KIM}, {})) == ["quota:user", ""]
+        assert why(await enter_all(limiter, {})) == ["full"]
+        assert failures(limiter, caplog) == (
+            {"fault:QUOTAS.tenant": 6},
+            [
+                f"Pool 'default': the function of QUOTAS.tenant raises {kind}; meanwhile connections are not counted "
+                "under this quota."
+                for kind in ("KeyError", "RecursionError")
+            ],
+        )
+        assert [bool(record.exc_info) for record in caplog.records if record.levelname == "ERROR"] == [True, True]
+
+        async def is_shown():
+            return (await collect()).pools[0].faults == {"QUOTAS.tenant": 6}
+
+        await eventually(is_shown)
+
+
+@pytest.mark.parametrize("scope", [{}, {"ask": "list"}, {"ask": "rank"}])
+async def test_a_class_function_that_raises_gives_the_least_share(opened, caplog, scope):
+    async with opened(CLASSIFY=FAILING, SHARES={"none": 0, **SHARES}, MAX_CONNECTIONS=5) as limiter:
+        verdicts = await enter_all(limiter, *[scope] * 5)
+        assert why(verdicts) == [""] * 4 + ["share"]
+        staff = {"ask": "rank", "rank": "staff"}
+        assert limiter.rules.ask_again({"type": "websocket", **scope}, (), 3) is None
+        assert limiter.rules.ask_again({"type": "websocket", **staff}, (), 1).class_index == 4
+        counted, logged = failures(limiter, caplog)
+        assert counted == {"fault:CLASSIFY": 6}
+        assert len(logged) == 1
+        assert logged[0].endswith("; meanwhile connections have the class with the least share.")
+
+
 async def test_of_nobody_no_key_is_kept(opened):
     async with opened(QUOTAS=QUOTAS) as limiter:
         slots = await enter_all(limiter, {"user": KIM}, {"user": LEE})

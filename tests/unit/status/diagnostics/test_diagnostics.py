@@ -502,6 +502,25 @@ def test_unexpected_errors_name_the_worker_and_their_kinds():
     )
 
 
+def test_functions_of_the_site_that_raise_are_no_errors_of_the_heartbeat():
+    busy = worker(pid=43, faults={"QUOTAS.tenant": 1200, "CLASSIFY": 2})
+    found_ones = found(snapshot(pool(busy, worker(faults={"CLASSIFY": 1, "OSError": 3}))))
+    assert [(each.id, each.severity, each.title, each.detail) for each in found_ones] == [
+        (
+            "heartbeat-errors",
+            "warning",
+            "The heartbeat of web-1 42 has had unexpected errors",
+            "web-1 42: 3 OSError; since the worker started",
+        ),
+        (
+            "functions-fail",
+            "warning",
+            "Functions of the site have raised exceptions in web-1 43",
+            "web-1 43: 1,200 QUOTAS.tenant, 2 CLASSIFY; web-1 42: 1 CLASSIFY; since the worker started",
+        ),
+    ]
+
+
 def test_every_reason_has_advice():
     assert {*REFUSED} == {*Reason}
 
