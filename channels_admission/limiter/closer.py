@@ -191,6 +191,12 @@ class Closer:
         state, slot = self._state, connection.slot
         if slot is None or slot.is_authenticated or (rules is not None and rules.is_exempt(slot.class_index)):
             return
+        if not (state.has_met_users or state.counters[OVERDUE] or state.counters[f"{DRY}{OVERDUE}"]):
+            logger.warning(
+                "Pool %r: PENDING_DEADLINE ends its first connection, and none has authenticated so far. If users do, "
+                "put an AdmissionMiddleware inside the auth stack, or call admission_authenticated().",
+                state.pool.name,
+            )
         state.counters[f"{DRY}{OVERDUE}" if state.dry_run else OVERDUE] += 1
         if not state.dry_run:
             connection.end(POLICY_VIOLATION, NOT_AUTHENTICATED)

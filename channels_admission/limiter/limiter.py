@@ -157,8 +157,10 @@ class Limiter:
             scope[KEY] = HeldWithTicket(slot, others, ticket) if ticket else Held(slot, others)
             deadline = self.pool.pending_deadline
             slot.is_authenticated = deadline is None or is_authenticated(scope)
-            if deadline is not None and not slot.is_authenticated:
+            if not slot.is_authenticated and deadline is not None:
                 connection.alarm(deadline, self.closer.end_unauthenticated, self.rules)
+            elif deadline is not None:
+                self.state.has_met_users = True
             self._lookout.note(connection, scope)
         except BaseException:
             if connection is not None:

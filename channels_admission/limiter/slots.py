@@ -52,6 +52,7 @@ class Slots:
 
     def acquaint(self, slot: Slot) -> None:
         """The slot's connection has authenticated."""
+        self._state.has_met_users = True
         rules, claims = self._owner.rules, self._state.claims
         if rules is not None and claims is not None:
             known = rules.without_pending(slot.claims)

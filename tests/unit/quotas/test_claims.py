@@ -461,6 +461,33 @@ async def test_a_dry_run_counts_strangers_at_their_deadline_and_closes_none(admi
     await leave(clients)
 
 
+@pytest.mark.parametrize("is_dry", [False, True])
+async def test_a_deadline_that_nobody_has_met_is_told_once(admission, caplog, is_dry):
+    admission(PENDING_DEADLINE=0.1, DRY_RUN=is_dry)
+    clients = await open_all(NOBODY, NOBODY)
+    limiter = limiter_of("default")
+    await eventually(lambda: limiter.state.counters["dry:overdue" if is_dry else "overdue"] == 2)
+    assert [record.message for record in caplog.records if "authenticated" in record.message] == [
+        "Pool 'default': PENDING_DEADLINE ends its first connection, and none has authenticated so far. If users do, "
+        "put an AdmissionMiddleware inside the auth stack, or call admission_authenticated()."
+    ]
+    await leave(clients)
+
+
+@pytest.mark.parametrize("says_so", [False, True])
+async def test_a_deadline_that_somebody_has_met_is_not_told(admission, caplog, says_so):
+    admission(PENDING_DEADLINE=0.3)
+    known = Client(site(NOBODY if says_so else KIM))
+    assert await known.opens()
+    if says_so:
+        await known.socket.send_to(text_data="it is me")
+        await known.socket.receive_from()
+    clients = await open_all(NOBODY)
+    await eventually(lambda: limiter_of("default").state.counters["overdue"] == 1)
+    assert [record.message for record in caplog.records if "authenticated" in record.message] == []
+    await leave([known, *clients])
+
+
 async def test_the_exempt_have_no_deadline_wherever_they_are_known(admission):
     admission(PENDING_DEADLINE=0.2, CLASSIFY=CLASSIFY, SHARES=SHARES)
     early, late, other = (
