@@ -155,7 +155,7 @@ def test_a_command_shows_message_hint_and_id(settings):
     told = str(caught.value)
     assert "(channels_admission.E002) CHANNELS_ADMISSION has no key 'MAX_CONNECTION'." in told
     assert "Did you mean 'MAX_CONNECTIONS'?" in told
-    assert "HINT: Known keys: ACCEPT_DEADLINE, ALERTS, CLASSIFY, " in told
+    assert "HINT: Known keys: ACCEPT_DEADLINE, ALERTS, BALANCER_RETRIES, CLASSIFY, " in told
 
 
 # The memory ledger in production
