@@ -1,7 +1,12 @@
-"""The summary of refusals in the log: one line a second at the most, however many there are."""
+"""The summary of refusals in the log: one line a second at the most, however many there are.
+
+The first line after a calm time is a WARNING, since Django's default logging shows nothing below; the others are INFO.
+"""
 
 import asyncio
 import logging
+import math
+import time
 from collections import Counter
 from contextvars import Context
 
@@ -11,6 +16,9 @@ logger = logging.getLogger("channels_admission")
 
 PAUSE = 1.0
 """Seconds between two lines."""
+CALM = 60.0
+"""Seconds without a line after which the next one is a WARNING."""
+FURTHER = " Further refusals are logged at level INFO."
 
 
 class RefusalLog:
@@ -20,6 +28,8 @@ class RefusalLog:
         self._pool = pool
         self._counters = counters
         self._written: Counter[str] = Counter()
+        self._logged_at: dict[str, float] = {}
+        """When each sentence was logged last."""
         self._timer: asyncio.TimerHandle | None = None
 
     def note(self) -> None:
@@ -43,6 +53,12 @@ class RefusalLog:
         self._log("Dry run: pool %r would have refused %d connections, and let them in: %s.", spared)
 
     def _log(self, sentence: str, counts: dict[str, int]) -> None:
-        if counts:
-            reasons = ", ".join(f"{count} {name}" for name, count in counts.items())
-            logger.info(sentence, self._pool, sum(counts.values()), reasons)
+        if not counts:
+            return
+        now = time.monotonic()
+        level, end = logging.INFO, ""
+        if now - self._logged_at.get(sentence, -math.inf) >= CALM:
+            level, end = logging.WARNING, FURTHER
+        self._logged_at[sentence] = now
+        reasons = ", ".join(f"{count} {name}" for name, count in counts.items())
+        logger.log(level, sentence + end, self._pool, sum(counts.values()), reasons)

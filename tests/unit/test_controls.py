@@ -13,6 +13,7 @@ from channels_admission.controls import ALL_WORKERS, acancel, achange, adrain
 from channels_admission.core.counters import Reason
 from channels_admission.core.overrides import Controls, Order, whom
 from channels_admission.core.protocol import Reply
+from channels_admission.events.log import FURTHER
 from channels_admission.exceptions import ConfigurationError, ControlError
 from channels_admission.limiter import closer
 from channels_admission.limiter.closer import Closer
@@ -260,8 +261,8 @@ async def test_a_dry_run_counts_whom_it_would_refuse_and_lets_them_in(admission,
     assert (pool.held, pool.limit, pool.dry_run) == (12, 5, True)
     assert (pool.admitted, pool.refused, pool.would_refuse) == (12, {}, {"full": 7})
     assert pool.connects.total == 12
-    await eventually(lambda: "Dry run: pool 'default' would have refused 7 connections, and let them in: 7 full."
-                     in caplog.messages)  # fmt: skip
+    told = f"Dry run: pool 'default' would have refused 7 connections, and let them in: 7 full.{FURTHER}"
+    await eventually(lambda: told in caplog.messages)
     (change,) = await achange("default", dry_run=False, by="ann")
     assert str(change) == "Pool default: dry run from on by the settings to off"
     await eventually(lambda: not limiter.state.dry_run)

@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from channels_admission.events import log
-from channels_admission.events.log import RefusalLog
+from channels_admission.events.log import FURTHER, RefusalLog
 
 from support.waiting import eventually
 
@@ -25,7 +25,20 @@ async def test_a_line_counts_the_refusals_since_the_last_one(refusals, caplog):
         for _ in range(3):
             refusals.note()
         await eventually(lambda lines=lines: len(caplog.messages) == lines)
-    assert caplog.messages == ["Pool 'default' refused 3 connections: 2 full, 1 quota:address."] * 2
+    told = "Pool 'default' refused 3 connections: 2 full, 1 quota:address."
+    assert caplog.messages == [told + FURTHER, told]
+
+
+async def test_only_the_first_line_after_a_calm_time_is_a_warning(refusals, caplog, monkeypatch):
+    """Django's default logging shows nothing below a warning."""
+    caplog.set_level(logging.WARNING, "channels_admission")
+    for calm in (60, 60, 0):
+        monkeypatch.setattr(log, "CALM", calm)
+        refusals._counters["full"] += 1
+        refusals.note()
+        refusals.close()
+    told = "Pool 'default' refused 1 connections: 1 full. Further refusals are logged at level INFO."
+    assert caplog.messages == [told] * 2
 
 
 async def test_a_dry_run_has_a_line_of_its_own(refusals, caplog):
@@ -33,8 +46,8 @@ async def test_a_dry_run_has_a_line_of_its_own(refusals, caplog):
     refusals.note()
     await eventually(lambda: len(caplog.messages) == 2)
     assert caplog.messages == [
-        "Pool 'default' refused 1 connections: 1 draining.",
-        "Dry run: pool 'default' would have refused 2 connections, and let them in: 2 full.",
+        "Pool 'default' refused 1 connections: 1 draining." + FURTHER,
+        "Dry run: pool 'default' would have refused 2 connections, and let them in: 2 full." + FURTHER,
     ]
 
 
