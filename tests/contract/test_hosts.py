@@ -1,14 +1,17 @@
 """The Redis ledger over every form of host that channels_redis takes, each with a real server behind it."""
 
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
+import redis as redis_client
+from redis.exceptions import AuthenticationError, ResponseError
 
 from channels_admission import conf
-from channels_admission.exceptions import LedgerRefused, LedgerUnavailable
+from channels_admission.exceptions import LedgerError, LedgerRefused, LedgerUnavailable
 from channels_admission.ledger import open_ledger
+from channels_admission.ledger.redis.errors import translated
 from channels_admission.status.snapshot import collect
 from channels_admission.status.values import Health
 
@@ -158,6 +161,37 @@ async def test_a_wrong_password_is_a_permanent_refusal_that_shows_no_password(ad
         await Reporter(ledger, "ab").say()
     assert "wrong-one" not in str(refused.value)
     await ledger.aclose()
+
+
+async def test_a_redis_that_wants_a_password_is_a_permanent_refusal_that_says_so(admission):
+    """Also to a worker that runs, whose connections the server has cut."""
+    with Redis() as server, redis_client.Redis.from_url(server.url) as client:
+        ledger = open_ledger(admission(LEDGER_TIMEOUT=4, LEDGER=server.url))
+        reporter = Reporter(ledger, "ab")
+        await reporter.say()
+        client.config_set("requirepass", "secret")
+        client.client_kill_filter(_type="normal", skipme=True)
+        with suppress(LedgerError):
+            await reporter.say()
+        with pytest.raises(LedgerRefused, match=r"^Redis wants a password that LEDGER does not give \("):
+            await reporter.say()
+        await ledger.aclose()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ResponseError("Protocol error: unauthenticated multibulk length"),
+        ResponseError("Protocol error: unauthenticated bulk length"),
+        AuthenticationError("Authentication required."),
+        AuthenticationError("HELLO must be called with the client already authenticated, otherwise …"),
+    ],
+    ids=["many arguments", "a long argument", "a short call", "a greeting"],
+)
+def test_every_reply_to_a_client_without_a_password_says_so(error):
+    refused = translated(error, frozenset())
+    assert isinstance(refused, LedgerRefused)
+    assert str(refused) == f"Redis wants a password that LEDGER does not give ({type(error).__name__}: {error})"
 
 
 async def test_a_foreign_prefix_is_a_permanent_refusal(admission, redis):

@@ -33,6 +33,10 @@ PASSING = re.compile(
 """Error replies that waiting mends, wherever they stand: Redis 6 wraps a script's errors into a sentence."""
 PASSING_ERRORS = (OutOfMemoryError, ReadOnlyError, MasterDownError, TryAgainError, ClusterDownError, AskError)
 """The same, where the client has taken the word off the reply (a MovedError is an AskError)."""
+UNAUTHENTICATED = re.compile(
+    r"unauthenticated (multi)?bulk length|Authentication required|HELLO must be called with the client already"
+)
+"""Error replies to a client without a password. The first comes for a call that is long, as those of the ledger are."""
 
 
 def translated(error: BaseException, passwords: frozenset[str]) -> BaseException:
@@ -43,6 +47,8 @@ def translated(error: BaseException, passwords: frozenset[str]) -> BaseException
     text = type(error).__name__
     if not _quotes(str(error), passwords):
         text = f"{text}: {str(error)[:LONGEST_ERROR]}"
+    if UNAUTHENTICATED.search(str(error)):
+        text = f"Redis wants a password that LEDGER does not give ({text})"
     return LedgerRefused(text) if _is_permanent(error) else LedgerUnavailable(text, reset=_is_reset(error))
 
 
