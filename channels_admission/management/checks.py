@@ -6,8 +6,9 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from typing import Any
 
-from django.apps import AppConfig
+from django.apps import AppConfig, apps
 from django.core import checks
+from django.core.files.storage import storages
 from django.urls import reverse
 
 from .. import conf
@@ -18,6 +19,7 @@ from ..overload.memory import Memory
 from ..overload.monitors import Descriptors
 from ..runtime import daphne
 from ..status.diagnostics.deploy import greatest_files, limits_conf, systemd
+from ..templatetags.channels_admission import SCRIPT
 from . import routing
 from .layers import check_channel_layer, check_layer_in_memory, check_shared_redis, in_production
 
@@ -30,6 +32,7 @@ SOFT_LIMIT_TOO_LOW = "channels_admission.W005"
 HARD_LIMIT_TOO_LOW = "channels_admission.W006"
 MEMORY_TOO_SMALL = "channels_admission.W007"
 METRICS_WITHOUT_LIBRARY = "channels_admission.W009"
+FILES_NOT_COLLECTED = "channels_admission.W012"
 SHARES_WITHOUT_CLASSES = "channels_admission.W010"
 OLDEST_WITHOUT_RATE = "channels_admission.W070"
 
@@ -41,7 +44,7 @@ def register() -> None:
         check_channel_layer, check_layer_in_memory, check_daphne, check_metrics, *routing.CHECKS,
     ):  # fmt: skip
         checks.register(check, TAG)  # type: ignore[call-overload]
-    for check in (check_memory, check_shared_redis):
+    for check in (check_memory, check_shared_redis, check_static_files):
         checks.register(check, TAG, deploy=True)  # type: ignore[call-overload]
 
 
@@ -203,6 +206,33 @@ def _has_url(name: str) -> bool:
     with suppress(Exception):
         return bool(reverse(name))
     return False
+
+
+def check_static_files(app_configs: list[AppConfig] | None, **_: Any) -> list[checks.CheckMessage]:
+    """Warn of a site in production whose manifest of static files lacks the package's script for pages."""
+    if in_production() is None or _is_collected(SCRIPT):
+        return []
+    return [
+        checks.Warning(
+            f"The manifest of static files has no {SCRIPT!r}: a page with {{% admission_socket %}} fails, or its "
+            "browser says 'AdmissionSocket is not defined'. The status page in the admin lacks its files as well.",
+            hint="Run manage.py collectstatic where the site is built. If the site uses neither, add "
+            f"{FILES_NOT_COLLECTED!r} to SILENCED_SYSTEM_CHECKS.",
+            id=FILES_NOT_COLLECTED,
+        )
+    ]
+
+
+def _is_collected(name: str) -> bool:
+    """Whether the manifest of static files has ``name``; also True without a manifest that can be read."""
+    # A storage that cannot be opened fails with its own error at each page.
+    with suppress(Exception):
+        from django.contrib.staticfiles.storage import ManifestFilesMixin
+
+        storage: Any = storages["staticfiles"]
+        if apps.is_installed("django.contrib.staticfiles") and isinstance(storage, ManifestFilesMixin):
+            return name in storage.hashed_files
+    return True
 
 
 def check_daphne(app_configs: list[AppConfig] | None, **_: Any) -> list[checks.CheckMessage]:

@@ -91,6 +91,7 @@ def test_no_id_is_used_twice_and_each_is_in_the_documents():
         of_layers.LAYER_IN_MEMORY,
         of_layers.LAYER_ENDS_CONSUMERS,
         ours.METRICS_WITHOUT_LIBRARY,
+        ours.FILES_NOT_COLLECTED,
         ours.SHARES_WITHOUT_CLASSES,
         ours.OLDEST_WITHOUT_RATE,
     ]
@@ -529,6 +530,55 @@ def test_memory_allowed_to_the_process_counts(settings):
     assert ids(deploy=True) == ["W007"]
     settings.CHANNELS_ADMISSION = {**REDIS, "MEMORY_LIMIT": 100 * 2**20, "MAX_CONNECTIONS": 50}
     assert ids(deploy=True) == []
+
+
+# Static files
+
+
+@pytest.fixture
+def storage(settings, tmp_path):
+    """Uses a storage of static files by its name, with nothing collected."""
+
+    def use(name: str) -> None:
+        settings.STORAGES = {
+            **settings.STORAGES,
+            "staticfiles": {"BACKEND": f"django.contrib.staticfiles.storage.{name}"},
+        }
+
+    settings.STATIC_ROOT = tmp_path
+    return use
+
+
+def test_a_manifest_without_the_files_of_the_package(settings, storage):
+    storage("ManifestStaticFilesStorage")
+    (told,) = (message for message in messages(deploy=True) if message.id == "channels_admission.W012")
+    assert told.msg == (
+        "The manifest of static files has no 'channels_admission/admission-socket.classic.js': a page with "
+        "{% admission_socket %} fails, or its browser says 'AdmissionSocket is not defined'. The status page in the "
+        "admin lacks its files as well."
+    )
+    assert told.hint == (
+        "Run manage.py collectstatic where the site is built. If the site uses neither, add 'channels_admission.W012' "
+        "to SILENCED_SYSTEM_CHECKS."
+    )
+    assert "W012" not in ids()
+    settings.DEBUG = True
+    assert "W012" not in ids(deploy=True)
+
+
+def test_collected_files_and_storages_without_a_manifest_are_sound(storage):
+    storage("ManifestStaticFilesStorage")
+    call_command("collectstatic", interactive=False, verbosity=0)
+    # As another process does, which reads the manifest when it starts.
+    for name in ("ManifestStaticFilesStorage", "StaticFilesStorage"):
+        storage(name)
+        assert "W012" not in ids(deploy=True)
+
+
+def test_a_manifest_that_cannot_be_read_is_left_to_django(storage, tmp_path):
+    (tmp_path / "staticfiles.json").write_text("{")
+    storage("ManifestStaticFilesStorage")
+    assert "W012" not in ids(deploy=True)
 
 
 # A channel layer that ends its consumers with its Redis
