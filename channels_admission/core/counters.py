@@ -80,8 +80,9 @@ DRY = "dry:"
 reason."""
 FAULT = "fault:"
 """Prefix of the counter of unexpected exceptions in a worker's own tasks, followed by their kind."""
-CLASSIFY_FAILED, KEY_FAILED = "CLASSIFY", "QUOTAS."
-"""Kinds of exceptions in the site's own functions: of the class, and, followed by the quota's name, of a key."""
+CLASSIFY_FAILED, KEY_FAILED, MONITOR_FAILED = "CLASSIFY", "QUOTAS.", "PRESSURE."
+"""Kinds of exceptions in the site's own functions: of the class, of a key and of a monitor. The last two are followed
+by the name of the quota, or of the monitor."""
 NO_HANDSHAKES = frozenset(
     {
         RELEASED,
@@ -148,7 +149,8 @@ def faults_in(counters: Counters) -> dict[str, int]:
 
 def failed_functions(faults: Counters) -> dict[str, int]:
     """Of unexpected exceptions by kind, those in the site's own functions."""
-    return {kind: count for kind, count in faults.items() if kind == CLASSIFY_FAILED or kind.startswith(KEY_FAILED)}
+    named = (KEY_FAILED, MONITOR_FAILED)
+    return {kind: count for kind, count in faults.items() if kind == CLASSIFY_FAILED or kind.startswith(named)}
 
 
 class Calls:

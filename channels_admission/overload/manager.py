@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextvars import Context
 
 from ..conf import Settings, sizing
+from ..core.counters import MONITOR_FAILED
 from ..core.readings import Load
 from ..runtime.faults import Faults
 from .memory import Memory
@@ -60,7 +61,8 @@ class OverloadManager:
         self._descriptors = Descriptors()
         self._counted = Sensor("descriptors", self._descriptors.read)
         self._measured = Sensor("memory", self._memory.read)
-        self._readers = tuple(self._open_readers(settings))
+        self._own = [Sensor(name, each.source) for name, each in settings.pressure.items() if each.source is not None]
+        self._readers = tuple(self._open_readers())
         self._triggers = {
             name: Trigger(watch.thresholds) for name, watch in settings.pressure.items() if watch.thresholds
         }
@@ -173,11 +175,10 @@ class OverloadManager:
             reader.close()
         self._forget_readings()
 
-    def _open_readers(self, settings: Settings) -> Iterator[Reader]:
+    def _open_readers(self) -> Iterator[Reader]:
         yield Reader(self._measured, self._counted, Sensor("cpu", Cpu().read), Sensor("threads", Threads().read))
-        for name, watch in settings.pressure.items():
-            if watch.source is not None:
-                yield Reader(Sensor(name, watch.source))
+        for sensor in self._own:
+            yield Reader(sensor)
 
     def _tick(self) -> None:
         pause = REFRESH / 2
@@ -205,6 +206,9 @@ class OverloadManager:
                 self._measured_at = now
                 self._unlooked = min(self._unlooked, self._fitting())
             self._judge()
+        for sensor in self._own:
+            if failures := sensor.failures():
+                self.faults.count(MONITOR_FAILED + sensor.name, failures)
         if is_due:
             self._ask_at = max(self._ask_at + REFRESH, now)
             for reader in self._readers:

@@ -19,29 +19,36 @@ Readings = Mapping[str, float | None]
 
 
 class Sensor:
-    """A monitor that never raises: a failed reading is None, and the first failure is logged."""
+    """A monitor that never raises: a failed reading is None, and the first failure is logged, with its traceback."""
 
     def __init__(self, name: str, source: Source) -> None:
         self.name = name
         self._source = source
         self._is_logged = False
+        self._raised = self._counted = 0
 
     def read(self) -> float | None:
         try:
             reading = self._source()
             number = None if reading is None else float(reading)
         except Exception as error:
-            self.complain(repr(error))
+            self._raised += 1
+            self.complain(repr(error), error)
             return None
         if number is not None and not math.isfinite(number):
             self.complain(f"{number} is not a finite number")
             return None
         return number
 
-    def complain(self, why: str) -> None:
+    def failures(self) -> int:
+        """How many readings have raised an exception since the last call. Call it on the event loop only."""
+        before, self._counted = self._counted, self._raised
+        return self._counted - before
+
+    def complain(self, why: str, error: Exception | None = None) -> None:
         if not self._is_logged:
             self._is_logged = True
-            logger.error("The monitor %r gives no reading: %s", self.name, why)
+            logger.error("The monitor %r gives no reading: %s", self.name, why, exc_info=error)
 
 
 class Reader:

@@ -62,12 +62,16 @@ class Faults:
         """Count ``error``, and log it with its traceback unless already logged. Never fails."""
         # Without memory or stack, even this may raise.
         with suppress(Exception):
-            for book in self.books:
-                book[f"{FAULT}{kind_of(error)}"] += 1
+            self.count(kind_of(error))
             known = self._failing.setdefault(part, set())
             if type(error) not in known:
                 known.add(type(error))
                 self._log(part, error)
+
+    def count(self, kind: str, times: int = 1) -> None:
+        """Count exceptions of a ``kind`` that are logged elsewhere."""
+        for book in self.books:
+            book[f"{FAULT}{kind}"] += times
 
     def recover(self, part: str) -> None:
         """Note that ``part`` works again."""

@@ -134,7 +134,10 @@ def _events(pools: Sequence[PoolSnapshot]) -> Iterator[Metric]:
     yield each("ledger_healed", text, (pool.healed for pool in pools))
     text = "Signals, mails and webhooks dropped because the queue was full."
     yield each("events_dropped", text, (pool.events_dropped for pool in pools))
-    text = "Unexpected exceptions in the workers' heartbeats, by kind. The workers' logs have the tracebacks."
+    text = (
+        "Unexpected exceptions in the workers' heartbeats, and in functions of the site (CLASSIFY, QUOTAS.NAME, "
+        "PRESSURE.NAME), by kind. The workers' logs have the tracebacks."
+    )
     kinds = [((pool.name, kind), count) for pool in pools for kind, count in pool.faults.items()]
     yield _counter("heartbeat_errors", text, ("pool", "kind"), kinds)
     yield _calls(pools)

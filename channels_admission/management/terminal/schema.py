@@ -84,7 +84,8 @@ or goes, the format rises:
     healed   repairs of damaged counts in the ledger so far
     events_dropped  signals, mails and webhooks dropped so far because
              the queue was full
-    faults   unexpected exceptions so far in the workers' heartbeats, by kind
+    faults   unexpected exceptions so far, by kind: in the workers' heartbeats,
+             and in functions of the site (CLASSIFY, QUOTAS.NAME, PRESSURE.NAME)
     calls    the workers' calls to the ledger so far
       made   one call may decide many handshakes
       failed

@@ -213,7 +213,7 @@ def _events(pool: PoolSnapshot) -> str:
     healed = f", damaged counts repaired {pool.healed:,} times" if pool.healed else ""
     dropped = f", {pool.events_dropped:,} events dropped" if pool.events_dropped else ""
     count = sum(pool.faults.values())
-    faults = f", {count:,} unexpected errors in heartbeats" if count else ""
+    faults = f", {count:,} unexpected errors" if count else ""
     told = f"{pool.admitted:,} admitted and {sum(pool.refused.values()):,} refused so far"
     return f"{told}{detail}{shed}{ended}{healed}{dropped}{faults}"
 

@@ -178,6 +178,6 @@ def _pressed(worker: WorkerSnapshot) -> Text:
 
 
 def _faulty(worker: WorkerSnapshot) -> Text:
-    """The unexpected errors of a worker; its log has the tracebacks."""
+    """The unexpected errors of a worker and of the site's functions in it; its log has the tracebacks."""
     kinds = ", ".join(f"{count:,} {plain(kind)}" for kind, count in worker.faults.items())
-    return Text(f"{plain(worker.host)} {worker.pid} has had errors in its heartbeat: {kinds}", "bold yellow")
+    return Text(f"{plain(worker.host)} {worker.pid} has had unexpected errors: {kinds}", "bold yellow")

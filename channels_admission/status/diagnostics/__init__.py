@@ -35,7 +35,8 @@ SCHEMA = """\
     open_files, allowed_files    null where unknown
     resident      bytes of memory; null where unknown
     load          the highest reading of each monitor
-    faults        unexpected exceptions in its heartbeats, by kind
+    faults        its unexpected exceptions, and those of functions of the site,
+                  by kind
     state         "stopped", "absent" (not on this host), "running",
                   "sleeping" or another; "" where unknown
     uptime        seconds since it started

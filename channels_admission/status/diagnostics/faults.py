@@ -22,7 +22,8 @@ def _faults(inputs: Inputs) -> Iterator[Finding]:
         "functions-fail",
         "Functions of the site have raised exceptions in {}",
         "A connection is not counted under a quota whose key function raises, and has the class with the least share "
-        "if CLASSIFY raises. The worker's log has the traceback of each type (logger channels_admission).",
+        "if CLASSIFY raises. A monitor that raises refuses no connection. The worker's log has the traceback of each "
+        "type (logger channels_admission).",
     )
 
 

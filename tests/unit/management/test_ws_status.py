@@ -125,11 +125,12 @@ def pool(**changes) -> PoolSnapshot:
 
 
 def test_unexpected_errors_are_told_of_the_pool_and_of_each_worker():
-    faulty = worker(faults={"OSError": 1200, "ValueError": 1})
-    text = shown(snapshot(pool(faults={"OSError": 1300, "ValueError": 1}, workers=(worker(id="web-2:7:ab"), faulty))))
-    assert "1,301 unexpected errors in heartbeats" in " ".join(text.split())
+    faulty = worker(faults={"OSError": 1200, "PRESSURE.queue": 1})
+    faults = {"OSError": 1300, "PRESSURE.queue": 1}
+    text = shown(snapshot(pool(faults=faults, workers=(worker(id="web-2:7:ab"), faulty))))
+    assert "1,301 unexpected errors" in " ".join(text.split())
     told = [line for line in lines(text) if "has had" in line]
-    assert told == ["web-1 4242 has had errors in its heartbeat: 1,200 OSError, 1 ValueError"]
+    assert told == ["web-1 4242 has had unexpected errors: 1,200 OSError, 1 PRESSURE.queue"]
 
 
 def test_handshakes_that_waited_at_the_entrance_are_told_of_the_pool():

@@ -15,6 +15,7 @@ import pytest
 from blockbuster import blockbuster_ctx
 
 from channels_admission.conf.overload import Thresholds
+from channels_admission.core.counters import failed_functions
 from channels_admission.core.readings import Load
 from channels_admission.ledger import codec, open_ledger
 from channels_admission.limiter.limiter import Slot
@@ -199,6 +200,24 @@ async def test_a_monitor_that_fails_is_unknown_and_told_of_once(admission, caplo
     assert [record.getMessage() for record in caplog.records if "broken" in record.getMessage()] == [
         "The monitor 'broken' gives no reading: RuntimeError('no such sensor')"
     ]
+    await close_limiters()
+
+
+async def test_a_monitor_that_raises_is_counted_among_the_functions_of_the_site(admission, caplog):
+    admission(HEARTBEAT=0.1, LEASE=1, PRESSURE={"broken": {"MONITOR": f"{__name__}.broken", "THRESHOLDS": None}})
+    limiter = limiter_of("default")
+
+    async def shown():
+        (pool,) = (await collect()).pools
+        return pool.faults
+
+    faults = await eventually(shown)
+    assert faults.keys() == {"PRESSURE.broken"}
+    assert failed_functions(faults) == faults
+    counted = limiter.state.counters["fault:PRESSURE.broken"]
+    await eventually(lambda: limiter.state.counters["fault:PRESSURE.broken"] > counted)
+    (record,) = [each for each in caplog.records if "broken" in each.getMessage()]
+    assert record.exc_info[0] is RuntimeError
     await close_limiters()
 
 

@@ -84,7 +84,7 @@ def test_two_hundred_workers_on_a_screen():
         "web-1 50 decides alone: its last 3 calls to the ledger failed",
         "web-2 120 refuses 50 % for lag, 50 % for memory",
         "web-1 60 refuses 10 % for memory",
-        "web-3 199 has had errors in its heartbeat: 1 OSError",
+        "web-3 199 has had unexpected errors: 1 OSError",
     ]
     assert told[15] == "190 more workers (--top 0)"
     assert [line.split()[:5] for line in told[17:]] == [

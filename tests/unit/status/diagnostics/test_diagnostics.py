@@ -503,7 +503,7 @@ def test_unexpected_errors_name_the_worker_and_their_kinds():
 
 
 def test_functions_of_the_site_that_raise_are_no_errors_of_the_heartbeat():
-    busy = worker(pid=43, faults={"QUOTAS.tenant": 1200, "CLASSIFY": 2})
+    busy = worker(pid=43, faults={"QUOTAS.tenant": 1200, "PRESSURE.q": 7, "CLASSIFY": 2})
     found_ones = found(snapshot(pool(busy, worker(faults={"CLASSIFY": 1, "OSError": 3}))))
     assert [(each.id, each.severity, each.title, each.detail) for each in found_ones] == [
         (
@@ -516,7 +516,7 @@ def test_functions_of_the_site_that_raise_are_no_errors_of_the_heartbeat():
             "functions-fail",
             "warning",
             "Functions of the site have raised exceptions in web-1 43",
-            "web-1 43: 1,200 QUOTAS.tenant, 2 CLASSIFY; web-1 42: 1 CLASSIFY; since the worker started",
+            "web-1 43: 1,200 QUOTAS.tenant, 7 PRESSURE.q, 2 CLASSIFY; web-1 42: 1 CLASSIFY; since the worker started",
         ),
     ]
 
