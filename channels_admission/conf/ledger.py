@@ -90,13 +90,21 @@ def _place(host: Mapping[str, Any]) -> tuple[Any, ...]:
     return getattr(connection, "path", None), getattr(connection, "host", None), getattr(connection, "port", None)
 
 
+SHORTEST_SECRET = 4
+"""Characters; a shorter password is no secret, and may stand in any error by chance."""
+
+
 def passwords_of(host: Mapping[str, Any]) -> frozenset[str]:
     """Every text of a host that must never be shown, as written and percent-decoded."""
     found = {_text(value) for name, value in host.items() if "password" in name}
     if "address" in host:
         url = urlsplit(str(host["address"]))
+        password = url.password or ""
+        # With too short a password, the secret may have been written for the user.
+        user = url.username or "" if len(unquote(password)) < SHORTEST_SECRET else ""
         found |= {
-            url.password or url.username or "",
+            password,
+            user,
             *re.findall(r"\w*pass\w*=([^&]*)", url.query),
         }
     if "sentinel_kwargs" in host:

@@ -75,6 +75,7 @@ SECRETS = _of(printable + "äß€ \xa0") | _of(digits + "/@:?#[]&=+%") | _of(as
 @example(f"42#{CORE}", "url with a user", False)
 @example(f"{CORE}\\'", "dict", False)
 @example(f"{CORE}S", "secret for a key", False)
+@example(f"{CORE}:0", "secret for a user", False)
 @budget(max_examples=some_of(400), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_no_form_of_a_ledger_tells_its_password(secret, form, encoded):
     written = quote(secret, safe="") if encoded else secret

@@ -19,12 +19,11 @@ from redis.exceptions import (
     TryAgainError,
 )
 
+from ...conf.ledger import SHORTEST_SECRET
 from ...exceptions import LedgerRefused, LedgerUnavailable
 
 LONGEST_ERROR = 500
 """Characters of an error's text that are told."""
-SHORTEST_SECRET = 4
-"""Characters; a shorter password is no secret, and may stand in any error by chance."""
 QUOTING = {ord(mark): None for mark in "\\'\""}
 
 PASSING = re.compile(
