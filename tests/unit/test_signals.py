@@ -43,7 +43,7 @@ class Visitors:
 
         for _ in range(count):
             seen = len(self.sent)
-            visit = AdmissionMiddleware(stay)({"type": "websocket", "path": path}, self._receive, self._send)
+            visit = AdmissionMiddleware(stay)({"type": "websocket", "path": path}, self._receiver(), self._send)
             self._tasks.append(asyncio.ensure_future(visit))
             held = limiter_of("default").state.held
             await eventually(lambda seen=seen, held=held: self._is_decided(seen, held))
@@ -55,8 +55,16 @@ class Visitors:
         self._left.set()
         await asyncio.gather(*self._tasks)
 
-    async def _receive(self):
-        return {"type": "websocket.connect"}
+    def _receiver(self):
+        events = [{"type": "websocket.connect"}]
+
+        async def receive():
+            if not events:
+                await self._left.wait()
+                events.append({"type": "websocket.disconnect"})
+            return events.pop()
+
+        return receive
 
     async def _send(self, message):
         self.sent.append(message)
