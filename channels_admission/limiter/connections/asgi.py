@@ -15,10 +15,11 @@ async def leaves_within(limit: asyncio.Timeout, receive: Receive) -> bool:
     """Wait for the client to leave, until the limit, and tell whether it has. What it sends is dropped."""
     try:
         async with limit:
-            while (await receive())["type"] != "websocket.disconnect":
+            while True:
+                if (await receive())["type"] == "websocket.disconnect":
+                    return True
                 await asyncio.sleep(0)  # else a receive that never waits would stop the event loop
     except TimeoutError:
         if not limit.expired():
             raise
         return False
-    return True

@@ -272,7 +272,9 @@ async def test_a_ticket_is_kept_while_another_worker_is_tried(desk):
     assert desk.given(passed)[::2] == (5.0, 7)
 
 
-@pytest.mark.parametrize("reason", [*sorted({*Reason} - {Reason.DRAINING, Reason.WORKER}), "quota:user", "attempts:user"])
+@pytest.mark.parametrize(
+    "reason", [*sorted({*Reason} - {Reason.DRAINING, Reason.WORKER}), "quota:user", "attempts:user"]
+)
 async def test_what_holds_for_all_workers_is_not_passed_on(desk, reason):
     assert not desk.places.refuse(reason, scope=PASSED_ON).is_passed
     assert "passed" not in desk.state.counters
