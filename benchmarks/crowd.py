@@ -99,10 +99,11 @@ class Client(asyncio.Protocol):
 
 
 def request(port: int, path: str = "/ws/") -> bytes:
+    """A handshake, with a cookie of its own, as those of a site's users have: clients that look alike count as one."""
     key = base64.b64encode(os.urandom(16)).decode()
     return (
         f"GET {path} HTTP/1.1\r\nHost: {HOST}:{port}\r\nOrigin: http://{HOST}:{port}\r\n"
-        f"Upgrade: websocket\r\nConnection: Upgrade\r\n"
+        f"Upgrade: websocket\r\nConnection: Upgrade\r\nCookie: sessionid={os.urandom(16).hex()}\r\n"
         f"Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n\r\n"
     ).encode()
 
