@@ -191,7 +191,7 @@ class Command(AdmissionCommand):
             file=cast(IO[str], self.stdout),
             force_terminal=is_terminal or force_color,
             color_system="standard" if force_color else colors,
-            no_color=False if force_color else None,
+            no_color=False,  # else an old rich obeys a NO_COLOR that is empty
             highlight=False,
         )
 

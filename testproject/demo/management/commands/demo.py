@@ -65,7 +65,7 @@ class Command(AdmissionCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         self._colour = ("--no-color",) if options["no_color"] else ()
-        self.console = Console(highlight=False, color_system=None if options["no_color"] else "auto")
+        self.console = Console(highlight=False, no_color=False, color_system=None if options["no_color"] else "auto")
         self._wish = Event()
         signal.signal(signal.SIGUSR1, lambda number, frame: self._wish.set())
         with ExitStack() as stack:

@@ -101,7 +101,7 @@ class Command(AdmissionCommand):
         self, *, url: str | None, clients: int, rules: list[str] | None, mix: Mix | None, as_json: bool, **given: Any
     ) -> None:
         colours: Literal["auto"] | None = None if given["no_color"] else "auto"
-        console = Console(highlight=False, stderr=as_json, color_system=colours)
+        console = Console(highlight=False, stderr=as_json, no_color=False, color_system=colours)
         herds = [mix] if mix else [{name: clients} for name in rules or DEFAULT_RULES]
         plan = Plan(herds, given["seconds"], given["rate"], console)
         try:
