@@ -65,7 +65,7 @@ class Client:
 async def crowd(origin: str, path: str, count: int, within: float = 0.0) -> AsyncIterator[list[Client]]:
     """Connect ``count`` clients within so many seconds; yields their results, and closes the open ones at the end."""
     connections: list[ClientConnection] = []
-    arrivals = (_arrive(origin, path, random.uniform(0, within), connections) for _ in range(count))
+    arrivals = (_arrive(number, origin, path, random.uniform(0, within), connections) for number in range(count))
     try:
         yield await asyncio.gather(*arrivals)
     finally:
@@ -82,13 +82,17 @@ def by_refusal(clients: list[Client]) -> Counter[tuple[int | None, str]]:
     return Counter(client.group for client in clients if not client.is_open)
 
 
-async def _arrive(origin: str, path: str, delay: float, connections: list[ClientConnection]) -> Client:
-    """Connect one client, and return its result; an open connection is added to ``connections``."""
+async def _arrive(number: int, origin: str, path: str, delay: float, connections: list[ClientConnection]) -> Client:
+    """Connect one client, and return its result; an open connection is added to ``connections``.
+
+    Each has a name of its own: those that look alike count as one that hammers, and are told later.
+    """
     await asyncio.sleep(delay)
     try:
         connection = await connect(
             origin.replace("http", "ws", 1) + path,
             origin=Origin(origin), compression=None, open_timeout=PATIENCE, close_timeout=2, proxy=None,
+            user_agent_header=f"client {number}",
         )  # fmt: skip
     except (OSError, WebSocketException) as error:
         because = f" ({error.__cause__!r})" if error.__cause__ else ""

@@ -65,7 +65,7 @@ class Target:
 class Member(asyncio.Protocol):
     """One client of a herd. It reconnects until :meth:`leave`."""
 
-    def __init__(self, herd: "Herd", target: Target) -> None:
+    def __init__(self, herd: "Herd", target: Target, name: str) -> None:
         self.back_at: float | None = None
         """When its present connection was opened; None without one, or once it is being closed."""
         self.has_given_up = False
@@ -73,6 +73,7 @@ class Member(asyncio.Protocol):
         """That of its rule."""
         self._herd = herd
         self._target = target
+        self._name = name
         self._loop = asyncio.get_running_loop()
         self._failures = 0
         self._timer: asyncio.TimerHandle | None = None
@@ -182,7 +183,9 @@ class Member(asyncio.Protocol):
         if query:
             uri = replace(uri, query=f"{uri.query}&{query}" if uri.query else query)
         protocol = ClientProtocol(uri, origin=self._target.origin)
-        protocol.send_request(protocol.connect())
+        request = protocol.connect()
+        request.headers["User-Agent"] = self._name  # clients that look alike count as one that hammers
+        protocol.send_request(request)
         return protocol
 
     # What follows from it
@@ -220,7 +223,7 @@ class Herd:
 
     def __init__(self, targets: Sequence[Target], count: int) -> None:
         self.is_over = False
-        self.members = [Member(self, targets[each % len(targets)]) for each in range(count)]
+        self.members = [Member(self, targets[each % len(targets)], f"client {each}") for each in range(count)]
         self._began = 0.0
         self._answered: float | None = None
         self._loop = asyncio.get_running_loop()

@@ -1,11 +1,11 @@
 """Real WebSocket clients, and a look at the ledger, for the tests with real servers."""
 
 import asyncio
+import itertools
 import random
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-import itertools
 from typing import Self
 
 import redis.asyncio
