@@ -264,12 +264,12 @@ FLOOD = """
 import socket, sys
 request = (
     "GET /ws/echo/ HTTP/1.1", "Host: 127.0.0.1", "Origin: http://127.0.0.1", "Upgrade: websocket",
-    "Connection: Upgrade", "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==", "Sec-WebSocket-Version: 13", "", "",
+    "Connection: Upgrade", "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==", "Sec-WebSocket-Version: 13",
 )
 clients = []
-for _ in range(int(sys.argv[3])):
+for number in range(int(sys.argv[3])):
     clients.append(socket.create_connection(("127.0.0.1", int(sys.argv[1])), source_address=(sys.argv[2], 0)))
-    clients[-1].sendall("\\r\\n".join(request).encode())
+    clients[-1].sendall("\\r\\n".join([*request, f"User-Agent: client {number}", "", ""]).encode())
     print(clients[-1].recv(12).decode()[9:12])
 """
 """Handshakes whose connections stay, one after the other; prints what HTTP says to each."""
