@@ -103,7 +103,7 @@ def request(port: int, path: str = "/ws/") -> bytes:
     key = base64.b64encode(os.urandom(16)).decode()
     return (
         f"GET {path} HTTP/1.1\r\nHost: {HOST}:{port}\r\nOrigin: http://{HOST}:{port}\r\n"
-        f"Upgrade: websocket\r\nConnection: Upgrade\r\nCookie: sessionid={os.urandom(16).hex()}\r\n"
+        f"Upgrade: websocket\r\nConnection: Upgrade\r\nCookie: client={os.urandom(16).hex()}\r\n"
         f"Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n\r\n"
     ).encode()
 
