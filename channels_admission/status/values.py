@@ -102,6 +102,11 @@ class PoolSnapshot:
     share: float
     warn_at: float
     level: Level
+    state: str = field(init=False, default="")
+    """``paused`` or ``draining`` while each new connection is refused for that, else the level.
+
+    A dry run admits connections to a paused pool, and refuses those to a draining worker.
+    """
     admitted: int
     refused: Mapping[str, int]
     """By reason, the most frequent first."""
@@ -161,17 +166,13 @@ class PoolSnapshot:
     """Connections per second that the workers have lately taken, all together, as measured while connections had to
     wait at their entrance; None if unknown."""
 
-    @property
-    def state(self) -> str:
-        """``paused`` or ``draining`` while each new connection is refused for that, else the level.
-
-        A dry run admits connections to a paused pool, and refuses those to a draining worker.
-        """
+    def __post_init__(self) -> None:
+        state: str = self.level
         if self.paused and not self.dry_run:
-            return "paused"
-        if self.workers and all(worker.draining for worker in self.workers):
-            return "draining"
-        return self.level
+            state = "paused"
+        elif self.workers and all(worker.draining for worker in self.workers):
+            state = "draining"
+        object.__setattr__(self, "state", state)
 
 
 @dataclass(frozen=True, slots=True)

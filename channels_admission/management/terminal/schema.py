@@ -25,6 +25,8 @@ or goes, the format rises:
     share    held / limit; may exceed 1 after the limit was lowered
     warn_at  the share from which the level is "warning"
     level    "calm", "warning", "critical" or "full"
+    state    "paused" or "draining" while every new connection is refused for
+             that, else the level
     admitted connections admitted so far
     refused  connections refused so far, by reason: "full", "rate",
              "settling", "crowd", "entrance", "ledger", "paused",

@@ -82,14 +82,6 @@
     return shown;
   }
 
-  /** `paused` or `draining` while each new connection is refused for that, else the level. */
-  function stateOf({ level, paused, dry_run: dryRun, workers }) {
-    if (paused && !dryRun) {
-      return "paused";
-    }
-    return workers.length > 0 && workers.every(({ draining }) => draining) ? "draining" : level;
-  }
-
   const clock = (second) => new Date(1000 * second).toISOString().slice(11, 19);
 
   /** The text of each field of an item. */
@@ -99,8 +91,8 @@
     "pool.name": ({ name }) => name,
     "pool.held": ({ held }) => number(held),
     "pool.limit": ({ limit }) => number(limit),
-    "pool.free": (pool, words) => own(words.free, stateOf(pool)) ?? number(pool.free),
-    "pool.state": (pool, words) => own(words.state, stateOf(pool)) ?? stateOf(pool),
+    "pool.free": (pool, words) => own(words.free, pool.state) ?? number(pool.free),
+    "pool.state": (pool, words) => own(words.state, pool.state) ?? pool.state,
     "pool.alert": ({ alert }, words) => own(words.level, alert) ?? alert,
     "pool.would_refuse": ({ would_refuse }) => number(sum(would_refuse)),
     "pool.differs": ({ differs }) => Object.keys(differs).join(", "),
@@ -241,7 +233,7 @@
     inOrder(pools) {
       const list = this.root.querySelector('[data-list="pools"]');
       const { trouble } = this.words;
-      const rank = (pool) => Math.min(trouble.indexOf(stateOf(pool)), trouble.indexOf(pool.alert));
+      const rank = (pool) => Math.min(trouble.indexOf(pool.state), trouble.indexOf(pool.alert));
       const places = [...list.children].map((child) => child.dataset.key);
       const place = ({ name }) => (places.includes(name) ? places.indexOf(name) : places.length);
       const of = list.matches(":hover, :focus-within") ? place : rank;
@@ -252,7 +244,7 @@
       const { held, limit } = pool;
       const bar = element.querySelector(".admission-bar");
       const said = fill(this.words.gauge, { held: number(held), limit: number(limit) });
-      element.dataset.level = stateOf(pool);
+      element.dataset.level = pool.state;
       element.id = `pool-${pool.name}`;
       this.write(element, "pool", pool);
       set(bar, { "aria-label": pool.name, "aria-valuemax": limit, "aria-valuenow": held, "aria-valuetext": said });
@@ -391,8 +383,8 @@
 
     /** Announce only changed states to a screen reader: the numbers change all the time. */
     announce(pools) {
-      const changed = pools.filter((pool) => this.states.has(pool.name) && this.states.get(pool.name) !== stateOf(pool));
-      pools.forEach((pool) => this.states.set(pool.name, stateOf(pool)));
+      const changed = pools.filter((pool) => this.states.has(pool.name) && this.states.get(pool.name) !== pool.state);
+      pools.forEach((pool) => this.states.set(pool.name, pool.state));
       if (changed.length > 0) {
         const sentences = changed.map(({ name, held, limit }) =>
           fill(this.words.change, {

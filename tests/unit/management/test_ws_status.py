@@ -262,6 +262,7 @@ def test_json_has_the_documented_shape(shared, redis_server):
                 "share": 0.5,
                 "warn_at": 0.5,
                 "level": "warning",
+                "state": "warning",
                 "admitted": 30,
                 "refused": {"full": 5},
                 "shed": 0,
