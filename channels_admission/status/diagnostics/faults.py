@@ -1,24 +1,34 @@
 """Findings about unexpected exceptions, of the workers themselves and of the site's own functions."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 
-from ...core.counters import failed_functions
+from ...core.counters import Counters, failed_functions
 from .finding import Finder, Finding, Severity
 from .model import Inputs, Process
-from .processes import name_of, named
+from .processes import exceeding, name_of, named
+
+
+def _own(process: Process) -> Counters:
+    ours = failed_functions(process.faults)
+    return {kind: count for kind, count in process.faults.items() if kind not in ours}
+
+
+def _of_the_site(process: Process) -> Counters:
+    return failed_functions(process.faults)
 
 
 def _faults(inputs: Inputs) -> Iterator[Finding]:
-    found = [(process, failed_functions(process.faults)) for process in inputs.processes]
     yield from _failing(
-        [(process, {kind: n for kind, n in process.faults.items() if kind not in ours}) for process, ours in found],
+        inputs,
+        _own,
         "heartbeat-errors",
         "The heartbeat of {} has had unexpected errors",
         "The worker goes on; while it cannot reach the ledger it decides by WHEN_LEDGER_DOWN. Its log has a "
         "traceback of each kind (logger channels_admission): please report it.",
     )
     yield from _failing(
-        found,
+        inputs,
+        _of_the_site,
         "functions-fail",
         "Functions of the site have raised exceptions in {}",
         "A connection is not counted under a quota whose key function raises, and has the class with the least share "
@@ -28,15 +38,12 @@ def _faults(inputs: Inputs) -> Iterator[Finding]:
 
 
 def _failing(
-    counts: Sequence[tuple[Process, Mapping[str, int]]], identifier: str, title: str, advice: str
+    inputs: Inputs, faults: Callable[[Process], Counters], identifier: str, title: str, advice: str
 ) -> Iterator[Finding]:
-    faults = {id(process): each for process, each in counts}
-    failing = sorted((process for process, each in counts if each), key=lambda each: -sum(faults[id(each)].values()))
-
     def told(process: Process) -> str:
-        return ", ".join(f"{count:,} {kind}" for kind, count in faults[id(process)].items())
+        return ", ".join(f"{count:,} {kind}" for kind, count in faults(process).items())
 
-    if failing:
+    if failing := exceeding(inputs.processes, lambda process: sum(faults(process).values())):
         detail = named(failing, told) + "; since the worker started"
         yield Finding(identifier, Severity.WARNING, title.format(name_of(failing[0])), detail, advice)
 

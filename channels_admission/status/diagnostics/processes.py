@@ -1,12 +1,17 @@
 """Processes in the words of findings."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from ..words import duration
 from .model import Process
 
 NAMED = 5
 """Workers named in one finding."""
+
+
+def exceeding(processes: Iterable[Process], amount: Callable[[Process], float], allowed: float = 0.0) -> list[Process]:
+    """Those of which the amount is more than is allowed, the greatest first."""
+    return sorted((each for each in processes if amount(each) > allowed), key=amount, reverse=True)
 
 
 def named(processes: list[Process], told: Callable[[Process], str]) -> str:

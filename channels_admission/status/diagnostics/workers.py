@@ -9,7 +9,7 @@ from ..snapshot import silence_allowed
 from .finding import Finder, Finding, Severity, since
 from .host import ABSENT, STOPPED
 from .model import Inputs, Process
-from .processes import age_of, name_of, named, share_of
+from .processes import age_of, exceeding, name_of, named, share_of
 
 LAG = 0.1
 """Seconds of delay above which an event loop is blocked."""
@@ -82,7 +82,7 @@ def _shed(inputs: Inputs) -> Iterator[Finding]:
     def told(process: Process) -> str:
         return f"{process.shed:,} in {age_of(process)}, memory now {share_of(process.reading('memory'))}"
 
-    shed = sorted((process for process in inputs.processes if process.shed), key=lambda process: -process.shed)
+    shed = exceeding(inputs.processes, lambda process: process.shed)
     total = sum(pool.shed for pool in inputs.snapshot.pools)
     if total:
         yield Finding(
@@ -99,7 +99,7 @@ def _layer(inputs: Inputs) -> Iterator[Finding]:
     def told(process: Process) -> str:
         return f"{process.layer_failed:,} in {age_of(process)}"
 
-    failed = sorted((each for each in inputs.processes if each.layer_failed), key=lambda each: -each.layer_failed)
+    failed = exceeding(inputs.processes, lambda process: process.layer_failed)
     total = sum(each.layer_failed for each in failed)  # counted by the workers, as the ledger may have failed as well
     if total:
         shared = " It is in the Redis of the ledger." if inputs.host.layer.shared else ""
@@ -138,10 +138,8 @@ def _silence(inputs: Inputs) -> Iterator[Finding]:
         return f"silent for {process.silence:.1f} s" + (f", {process.state}" if process.state else "")
 
     allowed = silence_allowed(inputs.host.heartbeat)
-    silent = sorted(
-        (each for each in inputs.processes if each.silence > allowed and each.state != ABSENT),
-        key=lambda process: -process.silence,
-    )
+    present = (process for process in inputs.processes if process.state != ABSENT)
+    silent = exceeding(present, lambda process: process.silence, allowed)
     if silent:
         yield Finding(
             "worker-silent",
@@ -173,10 +171,7 @@ def _lag(inputs: Inputs) -> Iterator[Finding]:
         told = [f"{name} {1000 * delay:,.0f} ms" for name, delay in delays.items() if delay is not None]
         return ", ".join([*told, f"CPU {share_of(process.reading('cpu'))}"])
 
-    blocked = sorted(
-        (process for process in inputs.processes if (process.reading("lag") or 0) > LAG),
-        key=lambda process: -(process.reading("lag") or 0),
-    )
+    blocked = exceeding(inputs.processes, lambda process: process.reading("lag") or 0, LAG)
     if not blocked:
         return
     busy = all((process.reading("cpu") or 0) >= BUSY for process in blocked)
@@ -193,10 +188,7 @@ def _lag(inputs: Inputs) -> Iterator[Finding]:
 
 
 def _threads(inputs: Inputs) -> Iterator[Finding]:
-    waiting = sorted(
-        (process for process in inputs.processes if (process.reading("threads") or 0) > WAIT),
-        key=lambda process: -(process.reading("threads") or 0),
-    )
+    waiting = exceeding(inputs.processes, lambda process: process.reading("threads") or 0, WAIT)
     if waiting:
         yield Finding(
             "threads-blocked",
