@@ -28,11 +28,17 @@ class ServerFailed(Exception):
 
 
 def find_redis() -> str:
-    """The path of a server's program, from the PATH or from a wheel; :exc:`ServerFailed` tells what to install."""
-    found = next((path for path in map(shutil.which, PROGRAMS) if path), None) or next(within_wheels(), None)
+    """The path of the first program that :func:`find_all` finds; :exc:`ServerFailed` tells what to install."""
+    found = next(find_all(), None)
     if found is None:
         raise ServerFailed(NO_REDIS)
     return found
+
+
+def find_all() -> Iterator[str]:
+    """The paths of the servers' programs on the PATH, and in the wheels."""
+    yield from filter(None, map(shutil.which, PROGRAMS))
+    yield from within_wheels()
 
 
 def within_wheels() -> Iterator[str]:

@@ -1,7 +1,6 @@
 """Redis servers of several kinds, and several that belong together: watched by sentinels, or a cluster."""
 
 import re
-import shutil
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
@@ -13,7 +12,7 @@ import trustme
 from redis import Redis as Client
 from redis.exceptions import RedisError
 
-from demo.redises import PROGRAMS, find_redis, within_wheels
+from demo.redises import find_all, find_redis
 from demo.servers import POLL, Redis, free_port
 from support import ROOT
 
@@ -66,7 +65,7 @@ class Other(Redis):
 def kinds() -> dict[str, str]:
     """The paths of all servers that are there, such as ``redis 6.2``; the one that all other tests use is the first."""
     found = {}
-    for path in (find_redis(), *filter(None, map(shutil.which, PROGRAMS)), *within_wheels()):
+    for path in find_all():
         said = VERSION.match(subprocess.run([path, "--version"], capture_output=True, text=True, check=True).stdout)
         found.setdefault(f"{said[1].lower()} {said[2]}", path)
     return found
