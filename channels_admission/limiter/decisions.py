@@ -66,6 +66,11 @@ class Decisions:
             with self._faults.spare("the end"):
                 part()
 
+    @property
+    def present(self) -> int:
+        """Connections that hold a slot, and handshakes that wait for one."""
+        return self._state.held + len(self.queue)
+
     async def acquire(
         self, ask: Ask | None = None, ticket: Ticket | None = None, scope: Scope | None = None
     ) -> Slot | Refusal:
@@ -83,7 +88,7 @@ class Decisions:
                 return refusal
         reason: str | None = state.closed
         if not reason and not is_exempt:
-            if self._most is not None and state.held + len(self.queue) >= self._most:
+            if self._most is not None and self.present >= self._most:
                 reason = Reason.WORKER
             elif self._overload is not None:
                 reason = self._overload.refusing()

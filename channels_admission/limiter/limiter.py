@@ -81,7 +81,7 @@ class Limiter:
     @property
     def present(self) -> int:
         """Connections that hold a slot, and handshakes that wait for one."""
-        return self.state.held + len(self.decisions.queue)
+        return self.decisions.present
 
     @property
     def saturated(self) -> bool:

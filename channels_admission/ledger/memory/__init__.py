@@ -89,8 +89,9 @@ class MemoryLedger:
             for key, pool in list(cls._pools.items()):
                 if workers.isdisjoint(pool.entries):
                     del cls._pools[key]
-                for name in pool.entries.keys() - workers:
-                    pool.forget(name)
+                else:
+                    for name in pool.entries.keys() - workers:
+                        pool.forget(name)
 
 
 if hasattr(os, "register_at_fork"):

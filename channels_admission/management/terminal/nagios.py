@@ -123,7 +123,7 @@ def _faults(pool: PoolSnapshot, is_served: bool) -> Iterator[Fault]:
     if pool.paused:
         yield Fault(State.OK if pool.dry_run else State.CRITICAL, "paused")
     if not pool.workers:
-        yield Fault(*((State.WARNING, NO_WORKER) if is_served else (State.CRITICAL, f"{NO_WORKER} ({UNHEARD})")))
+        yield Fault(State.WARNING, NO_WORKER) if is_served else Fault(State.CRITICAL, f"{NO_WORKER} ({UNHEARD})")
     elif len(closed) == len(pool.workers):
         yield Fault(State.CRITICAL, f"no worker admits: {_counted(Counter(closed.values()))}")
     else:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 
 from rich.console import RenderableType
@@ -18,8 +19,8 @@ TOP = 10
 """Workers shown of more than that."""
 HOSTS = 20
 """Most hosts shown."""
-LOADS = ("lag", "memory", "descriptors", "cpu")
-"""The monitors with a column."""
+HEADS = {"lag": "lag", "memory": "mem", "descriptors": "files", "cpu": "cpu"}
+"""The monitors with a column, each with its head."""
 
 Key = tuple[float | str, ...]
 
@@ -53,10 +54,7 @@ SORTS: dict[str, Callable[[WorkerSnapshot], Key]] = {
     "held": _most(lambda worker: worker.held),
     "beat": _most(lambda worker: worker.last_beat),
     "up": _most(lambda worker: -worker.uptime),
-    "lag": _most(lambda worker: _reading(worker, "lag")),
-    "mem": _most(lambda worker: _reading(worker, "memory")),
-    "files": _most(lambda worker: _reading(worker, "descriptors")),
-    "cpu": _most(lambda worker: _reading(worker, "cpu")),
+    **{head: _most(partial(_reading, monitor=monitor)) for monitor, head in HEADS.items()},
     "host": lambda worker: (),
 }
 """Orders of the workers; where they are equal, by host and process."""
@@ -99,7 +97,7 @@ def _hosts(workers: Sequence[WorkerSnapshot]) -> RenderableType:
     ordered = sorted(workers, key=lambda worker: worker.host)
     hosts = [(host, list(theirs)) for host, theirs in groupby(ordered, key=lambda worker: worker.host)]
     hosts.sort(key=lambda each: (min(map(_trouble, each[1])), -sum(worker.held for worker in each[1]), each[0]))
-    table = _table("workers", "held", "silent", "refusing", *HEADS)
+    table = _table("workers", "held", "silent", "refusing", *HEADS.values())
     for host, theirs in hosts[:HOSTS]:
         silent, refusing = sum(worker.silent for worker in theirs), sum(map(_is_pressed, theirs))
         counts = (f"{len(theirs):,}", f"{sum(worker.held for worker in theirs):,}", f"{silent:,}", f"{refusing:,}")
@@ -110,7 +108,7 @@ def _hosts(workers: Sequence[WorkerSnapshot]) -> RenderableType:
 
 
 def _highest(workers: Sequence[WorkerSnapshot]) -> Iterator[Text]:
-    for name in LOADS:
+    for name in HEADS:
         loads = [each for worker in workers for each in worker.load if each.name == name]
         readings = [each.reading for each in loads if each.reading is not None]
         pressure = max((each.pressure for each in loads), default=0.0)
@@ -128,12 +126,8 @@ def _table(*columns: str) -> Table:
     return table
 
 
-HEADS = ("lag", "mem", "files", "cpu")
-"""The columns of :data:`LOADS`."""
-
-
 def _workers(workers: Sequence[WorkerSnapshot]) -> RenderableType:
-    table = _table("pid", "server", "held", "beat", "up", *HEADS)
+    table = _table("pid", "server", "held", "beat", "up", *HEADS.values())
     for worker in workers:
         table.add_row(
             Text(plain(worker.host)),
@@ -149,7 +143,7 @@ def _workers(workers: Sequence[WorkerSnapshot]) -> RenderableType:
 
 def _loads(worker: WorkerSnapshot) -> Iterator[Text]:
     load = {each.name: each for each in worker.load}
-    for name in LOADS:
+    for name in HEADS:
         yield _cell(load.get(name, Load(name, None, 0.0)))
 
 
