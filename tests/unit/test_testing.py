@@ -268,8 +268,15 @@ def test_what_a_closed_event_loop_has_left_behind_is_forgotten():
 
     with override_admission(MAX_CONNECTIONS=3), fill("default", free=1):
         before = set(MemoryLedger._pools)
+        (pool,) = MemoryLedger._pools.values()
+        filling = set(pool.entries)
+        loop = asyncio.new_event_loop()
+        loop.run_until_complete(leave_open())
+        loop.close()
+        assert pool.entries.keys() > filling
         tidy()
         assert set(MemoryLedger._pools) == before != set()
+        assert pool.entries.keys() == filling
     tidy()
     assert MemoryLedger._pools == {}
     assert living_limiters() == ()

@@ -428,6 +428,9 @@ def test_ten_changes_stand_on_the_page_and_all_on_a_page_of_their_own(operator):
     html = operator.get(PAGE).content.decode()
     assert f'<a href="{CHANGES}">All changes</a>' in html
     assert len(changes(html)) == 10
+    asked = operator.post(ACT, ACTIONS["pause"])
+    for further in (operator.get(CHANGES), asked):
+        assert f'<a href="{PAGE}">Connection pools</a>' in further.content.decode()
     assert changes(html)[0] == ("chief", "Pool default: limit from 199 to 200")
     assert len(changes(operator.get(CHANGES).content.decode())) == 100
     oldest = changes(operator.get(f"{CHANGES}?p=2").content.decode())
