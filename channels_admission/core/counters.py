@@ -180,6 +180,10 @@ class Calls:
         finally:
             self.seconds += clock() - started
 
+    def prolong(self, seconds: float) -> None:
+        """The last call, which has failed, was answered so much later."""
+        self.seconds += max(0.0, seconds)
+
     @property
     def counters(self) -> Counters:
         """The counters for a report; those that are 0 are left out."""

@@ -15,6 +15,13 @@ def lost(pool: str, decides: str, error: LedgerError, *, for_good: bool) -> None
     logger.log(level, "Ledger lost for pool %r, deciding alone (%s): %s", pool, decides, error)
 
 
+def late(pool: str, took: float, allowed: float) -> None:
+    logger.warning(
+        "The ledger of pool %r answers, but too late: after %.0f ms, and LEDGER_TIMEOUT allows %.0f ms.",
+        pool, 1000 * took, 1000 * allowed,
+    )  # fmt: skip
+
+
 def regained(pool: str) -> None:
     logger.warning("Ledger regained for pool %r.", pool)
 

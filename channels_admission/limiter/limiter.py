@@ -242,6 +242,11 @@ class Limiter:
         with self.faults.spare("the decision alone"):
             self.decisions.decide_all()
 
+    def came_late(self, took: float) -> None:
+        self.state.calls.prolong(took - self.settings.ledger_timeout)
+        with self.faults.spare("the news of a slow ledger"):
+            self._news.late(took)
+
     # The task
 
     def is_over(self) -> bool:

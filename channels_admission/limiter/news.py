@@ -13,6 +13,8 @@ from .state import State
 
 DAMAGE_TOLD_EVERY = 5.0
 """Seconds from one log line of damaged counts to the next, at the least."""
+LATE_AT = 2
+"""Late answers in one outage after which the ledger is said to be slow, and not lost."""
 
 
 class News:
@@ -24,6 +26,7 @@ class News:
         self._events = events
         self._loop = asyncio.get_running_loop()
         self._refused_for_good = False
+        self._late = 0
         self._told_of_damage = -math.inf
 
     def lost(self, error: LedgerError, *, is_first: bool) -> None:
@@ -33,7 +36,14 @@ class News:
             messages.lost(pool.name, pool.when_ledger_down, error, for_good=for_good)
         self._refused_for_good = for_good
         if is_first:
+            self._late = 0
             self._events.ledger_lost(str(error), self._state.worker)
+
+    def late(self, took: float) -> None:
+        """The ledger has answered after ``took`` seconds, when the call was given up; told once in an outage."""
+        self._late += 1
+        if self._late == LATE_AT:
+            messages.late(self._state.pool.name, took, self._settings.ledger_timeout)
 
     def regained(self) -> None:
         messages.regained(self._state.pool.name)

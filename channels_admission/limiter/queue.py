@@ -11,11 +11,10 @@ from ..core.protocol import Ask, Refusal, Reply, Report, Shown
 from ..core.tickets import Ticket
 from ..quotas.claims import first_asks
 from ..runtime.faults import Faults
+from ..runtime.ticks import TICKS
 from .connections.asgi import Scope
 from .connections.slot import Slot
 
-TICKS = 10
-"""Ticks in ``LEDGER_TIMEOUT``. A late tick counts once: a busy event loop is not a silent ledger."""
 FULL_FRESH = 0.02
 """Seconds for which a pool that could not grant all is taken to have nothing left: at most 50 calls a second then."""
 FREED_FRESH = 0.1

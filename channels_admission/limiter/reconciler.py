@@ -16,7 +16,9 @@ from ..events import messages
 from ..exceptions import LedgerError, LedgerUnavailable
 from ..ledger.base import Forgotten, Ledger, OutOfOrder
 from ..runtime.faults import Faults
-from .queue import FULL_FRESH, TICKS, Batch, crowd_pause
+from ..runtime.ticks import done_within
+from .late import LateCall
+from .queue import FULL_FRESH, Batch, crowd_pause
 from .state import State
 
 RELEASE_PAUSE = 0.1
@@ -57,6 +59,9 @@ class Client(Protocol):
     def go_alone(self, error: LedgerError) -> None:
         """The call has failed: decide without the ledger."""
 
+    def came_late(self, took: float) -> None:
+        """The ledger has answered a call ``took`` seconds after it was made, when it was no longer waited for."""
+
     def close(self) -> None:
         """No call is made any more: decide for all that wait."""
 
@@ -80,6 +85,7 @@ class Reconciler:
         self._report_at: float | None = None
         self._backoff = FIRST_PROBE
         self._is_exiting = False
+        self._late = LateCall(client.came_late)
 
     # When to call
 
@@ -142,6 +148,7 @@ class Reconciler:
             while not self._client.is_over():
                 await self.turn()
         finally:
+            self._late.cancel()
             self._client.close()
             try:
                 with self._faults.spare("the goodbye"):
@@ -213,22 +220,22 @@ class Reconciler:
             self._quiet_until = max(self._quiet_until, started + FULL_FRESH)
 
     async def _ask(self, report: Report) -> Reply:
-        """The ledger's reply, or :exc:`LedgerUnavailable` after ``LEDGER_TIMEOUT``."""
+        """The ledger's reply, or :exc:`LedgerUnavailable` after ``LEDGER_TIMEOUT``: the call then goes on by itself."""
+        started = self._loop.time()
         call = self._loop.create_task(self.ledger.reconcile(self._state.pool.name, report))
         call.add_done_callback(_take_exception)  # whether or not anybody asks for it
         try:
-            for _ in range(TICKS):
-                done, _ = await asyncio.wait((call,), timeout=self._settings.ledger_timeout / TICKS)
-                if done:
-                    break
-            if call.done() and not call.cancelled():
+            is_done = await done_within((call,), self._settings.ledger_timeout)
+            if is_done and not call.cancelled():
                 return call.result()
+            if not is_done:
+                self._late.leave(call, started)
             raise LedgerUnavailable(f"no answer within {self._settings.ledger_timeout:g} s")
-        finally:
-            if not call.done():
-                # It may answer its cancellation with another error, or not at all.
-                call.cancel()
-                await asyncio.wait((call,), timeout=self._settings.ledger_timeout)
+        except asyncio.CancelledError:
+            # It may answer its cancellation with another error, or not at all.
+            call.cancel()
+            await asyncio.wait((call,), timeout=self._settings.ledger_timeout)
+            raise
 
     def _begin_anew(self) -> None:
         """Go on under another name, and report at once."""

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import redis as redis_client
+from redis.asyncio import Redis as Client
 from redis.exceptions import AuthenticationError, ResponseError
 
 from channels_admission import conf
@@ -206,10 +207,11 @@ async def test_a_foreign_prefix_is_a_permanent_refusal(admission, redis):
 async def test_a_foreign_key_under_our_name_is_a_permanent_refusal(admission, redis_server):
     settings = admission(LEDGER_TIMEOUT=4, LEDGER=redis_server.url)
     ledger = open_ledger(settings)
-    await ledger._redis.set(f"{settings.prefix}:{{default}}:counts", "not ours")
-    with pytest.raises(LedgerRefused, match="WRONGTYPE"):
-        await Reporter(ledger, "ab").say()
-    await ledger._redis.delete(f"{settings.prefix}:{{default}}:counts")
+    async with Client.from_url(redis_server.url) as client:
+        await client.set(f"{settings.prefix}:{{default}}:counts", "not ours")
+        with pytest.raises(LedgerRefused, match="WRONGTYPE"):
+            await Reporter(ledger, "ab").say()
+        await client.delete(f"{settings.prefix}:{{default}}:counts")
     await ledger.aclose()
 
 
@@ -235,7 +237,8 @@ async def test_garbage_in_the_ledger_is_left_out(admission, redis_server):
         "#limit": "9" * 40,
         "#counters": "9|admitted=2,<b>=5,=3,full=x123456",
     }
-    await ledger._redis.hset(f"{settings.prefix}:{{default}}:counts", mapping=garbage)
+    async with Client.from_url(redis_server.url) as client:
+        await client.hset(f"{settings.prefix}:{{default}}:counts", mapping=garbage)
     (reading,) = await ledger.read(("default",))
     assert [worker.worker for worker in reading.workers] == ["host:1:ab"]
     assert reading.limit is None

@@ -4,6 +4,8 @@ import hashlib
 import time
 from dataclasses import replace
 
+from redis.asyncio import Redis
+
 from channels_admission.conf import Settings
 from channels_admission.core.protocol import Reply, Report
 from channels_admission.ledger import script
@@ -62,6 +64,8 @@ class Clocked(RedisLedger):
 
     def __init__(self, settings: Settings, clock: Clock, replaced: dict[str, str] | None = None) -> None:
         super().__init__(settings)
+        if not isinstance(self, RedisClusterLedger):
+            self._redis = Redis(connection_pool=self._connections.pool)
         self._clock = clock
         wall = {"clock.wall": "function() return tonumber(redis.call('GET', key.counts .. ':now')) end"}
         self._source = script.reconcile({**wall, **(replaced or {})})

@@ -97,7 +97,7 @@ async def _tell(settings, written):
     """What a ledger says of itself, and of errors that quote its password."""
     ledger = open_ledger(settings)
     if written is not None:
-        assert ledger._redis.connection_pool.connection_kwargs["password"] in (written, unquote(written))
+        assert ledger._connections.pool.connection_kwargs["password"] in (written, unquote(written))
     told = [ledger.address, repr(ledger)]
     for password in {each for each in ledger._passwords if CORE in each}:
         for error in (

@@ -9,14 +9,9 @@ cluster.
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from functools import cache
 from typing import Any
 
-from channels_redis.utils import create_pool
-from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError
 
 from ...conf import Settings
@@ -32,11 +27,18 @@ from ..newest import newest
 from ..overrides import entries
 from ..script import CONTROL, RECONCILE
 from .argument import keys_expire, milliseconds, packed_report, parts
+from .connections import Connections
 from .errors import translated
 
 Look = tuple[tuple[int, int], Sequence[Mapping[Any, Any]]]
 """The time by Redis, seconds and microseconds, and some of a pool's hashes."""
 LOOKED_AT = ("counts", "seconds", "controls")
+LOOK = """
+local look = {redis.call('TIME')}
+for i, key in ipairs(KEYS) do look[i + 1] = redis.call('HGETALL', key) end
+return look
+"""
+"""A look at one pool. Some proxies know no command without a key, such as TIME."""
 
 LENT = 2
 """Descriptors of the reserve that one call may use: for its connection, and the look-up of a name."""
@@ -56,8 +58,14 @@ class RedisLedger:
         self._connect(host)
 
     def _connect(self, host: Mapping[str, Any]) -> None:
-        """Make a client, which connects when first asked."""
-        self._redis: Any = Redis(connection_pool=create_pool(_prepared(host, self._settings.ledger_timeout)))
+        """Prepare to connect, which is done when first asked."""
+        self._connections = Connections(host, self._settings.ledger_timeout)
+
+    async def connect(self) -> None:
+        try:
+            await self._connections.ready()
+        except BaseException as error:
+            raise await self._fault(error) from None
 
     async def reconcile(self, pool: str, report: Report) -> Reply:
         keys = [self._key(pool, part) for part in parts(report)]
@@ -103,10 +111,11 @@ class RedisLedger:
             reserve.fill()
 
     async def _run(self, script: str, keys: list[str], arguments: list[str | bytes | float]) -> Any:
-        client = self._redis
-        with suppress(NoScriptError):
-            return await client.evalsha(_sha(script), len(keys), *keys, *arguments)
-        return await client.eval(script, len(keys), *keys, *arguments)
+        async with self._connections.lent() as connection:
+            try:
+                return await _asked(connection, "EVALSHA", sha(script), len(keys), *keys, *arguments)
+            except NoScriptError:
+                return await _asked(connection, "EVAL", script, len(keys), *keys, *arguments)
 
     async def control(self, pool: str, controls: Controls, replaced: int) -> bool:
         arguments: list[str | bytes | float] = [
@@ -134,58 +143,48 @@ class RedisLedger:
             raise await self._fault(error) from None
 
     async def _look(self, pools: list[list[str]]) -> list[Look]:
-        """For the keys of each pool, as many for each, the time by Redis, and their hashes."""
-        async with self._redis.pipeline(transaction=False) as pipeline:
-            pipeline.time()
-            for keys in pools:
-                for key in keys:
-                    pipeline.hgetall(key)
-            time, *hashes = await pipeline.execute()
-        each = len(pools[0])
-        return [(time, hashes[at : at + each]) for at in range(0, len(hashes), each)]
+        """For the keys of each pool, the time by Redis, and their hashes."""
+        async with self._connections.lent() as connection:
+            looks = [("EVAL", LOOK, len(keys), *keys) for keys in pools]
+            await connection.send_packed_command(connection.pack_commands(looks))
+            return [look_of(await connection.read_response()) for _ in looks]
 
     def _now(self, time: tuple[int, int]) -> int:
         """Redis's answer to TIME, in milliseconds."""
         return int(time[0]) * 1000 + int(time[1]) // 1000
 
     async def aclose(self) -> None:
-        await self._drop_connections()
+        await self._connections.aclose()
+        reserve.fill()
 
     def _key(self, pool: str, part: str) -> str:
         return f"{self._settings.prefix}:{{{pool}}}:{part}"
 
     async def _fault(self, error: BaseException) -> BaseException:
-        """What to raise for ``error``, with the connection it came over gone: its state is unknown."""
-        await self._drop_connections()
+        """What to raise for ``error``. A call that is given up leaves the connections as they are; any other fault ends
+        them, for the server may be another one by now.
+        """
+        if isinstance(error, Exception):
+            await self._drop_connections()
         return translated(error, self._passwords)
 
     async def _drop_connections(self) -> None:
-        pool = self._redis.connection_pool
-        # A pool of sentinels keeps clients of its own, and does not close them.
-        manager = getattr(pool, "sentinel_manager", None)
-        sentinels = manager.sentinels if manager else ()
-        for each in (pool, *(sentinel.connection_pool for sentinel in sentinels)):
-            with suppress(Exception):  # the fault that led here is to be told, not what comes of it
-                await each.disconnect()
+        await self._connections.drop()
         # Before the server accepts with what the connections have left.
         reserve.fill()
 
 
-def _prepared(host: Mapping[str, Any], timeout: float) -> dict[str, Any]:
-    """``host`` with the client's own retries off, since the limiter decides when to ask again, and few greetings.
+def look_of(answer: list[Any]) -> Look:
+    """What :data:`LOOK` found."""
+    time, *hashes = answer
+    return time, [dict(zip(flat[::2], flat[1::2], strict=True)) for flat in hashes]
 
-    A first call under a herd waits a turn of a busy event loop for every exchange of a connection's set-up.
-    A call has ``timeout`` seconds in all.
-    """
-    ours = {"protocol": 2, **host, "retry": Retry(NoBackoff(), 0)}
-    if "sentinels" in host:
-        # They are asked in turn, and a silent one must leave time for the others and for the primary.
-        each = timeout / (len(host["sentinels"]) + 1)
-        patience = {"socket_timeout": each, "socket_connect_timeout": each}
-        ours["sentinel_kwargs"] = {"retry": ours["retry"], **patience, **(host.get("sentinel_kwargs") or {})}
-    return ours
+
+async def _asked(connection: Any, *command: str | bytes | float) -> Any:
+    await connection.send_command(*command)
+    return await connection.read_response()
 
 
 @cache
-def _sha(script: str) -> str:
+def sha(script: str) -> str:
     return hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()

@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -10,19 +10,16 @@ from redis.asyncio.cluster import ClusterNode, RedisCluster
 from redis.asyncio.connection import parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import ClusterError, RedisError
+from redis.exceptions import ClusterError, NoScriptError, RedisError, TimeoutError
 
-from . import Look, RedisLedger
-
-LOOK = """
-local look = {redis.call('TIME')}
-for i, key in ipairs(KEYS) do look[i + 1] = redis.call('HGETALL', key) end
-return look
-"""
-"""A look at one pool of a cluster, by the clock of the node that has it."""
+from ...runtime.reserve import reserve
+from . import LOOK, Look, RedisLedger, look_of, sha
+from .connections import UNNAMED, Patience
+from .errors import origin
+from .names import by_name
 
 NODE_HAS = 0.4
-"""The share of a call's time in which a node of a cluster must answer, so that another can be asked in the rest."""
+"""The share of the time for a connection in which a node must answer, so that another can be asked in the rest."""
 
 
 class RedisClusterLedger(RedisLedger):
@@ -34,22 +31,38 @@ class RedisClusterLedger(RedisLedger):
     def _connect(self, host: Mapping[str, Any]) -> None:
         self._hosts = self._settings.ledger.nodes or (host,)
         self.address = f"cluster://{self.address.partition('://')[2].partition('/')[0]}"
+        self._patience = Patience(self._settings.ledger_timeout)
         self._redis = self._client()
         self._closing: set[asyncio.Task[None]] = set()
 
     def _client(self, known: Sequence[tuple[str, int]] = ()) -> RedisCluster:
-        return cluster_client(self._hosts, known, self._settings.ledger_timeout)
+        return cluster_client(self._hosts, known, self._patience.seconds)
+
+    async def connect(self) -> None:
+        try:
+            async with self._informed():
+                """The connections to the nodes are set up by their first calls."""
+        except BaseException as error:
+            raise await self._fault(error) from None
 
     async def _run(self, script: str, keys: list[str], arguments: list[str | bytes | float]) -> Any:
-        async with self._informed():
-            return await super()._run(script, keys, arguments)
+        async with self._informed() as client:
+            try:
+                return await self._timed(client.evalsha(sha(script), len(keys), *keys, *arguments))
+            except NoScriptError:
+                return await self._timed(client.eval(script, len(keys), *keys, *arguments))
+
+    async def _timed(self, call: Awaitable[Any]) -> Any:
+        began = asyncio.get_running_loop().time()
+        reply = await call
+        self._patience.learn(asyncio.get_running_loop().time() - began)
+        return reply
 
     async def _look(self, pools: list[list[str]]) -> list[Look]:
         looks: list[Look] = []
         async with self._informed() as client:
             for keys in pools:
-                time, *hashes = await client.eval(LOOK, len(keys), *keys)
-                looks.append((time, [dict(zip(flat[::2], flat[1::2], strict=True)) for flat in hashes]))
+                looks.append(look_of(await client.eval(LOOK, len(keys), *keys)))
         return looks
 
     @asynccontextmanager
@@ -67,13 +80,16 @@ class RedisClusterLedger(RedisLedger):
         if isinstance(error, AttributeError | KeyError):
             # The client stumbles over a node that has no slot yet, and is about to get its first.
             error = ClusterError(f"a pool is on its way to a node not yet known ({error!r})")
+        if isinstance(error, Exception) and isinstance(origin(error), TimeoutError):
+            self._patience.grow()
         return await super()._fault(error)
 
     async def _drop_connections(self) -> None:
         """Go on with a client that asks for the nodes again: after a fault, what the old one knows may be wrong."""
         client = self._redis
-        self._redis = self._client([(node.host, node.port) for node in client.get_nodes()])
+        self._redis = self._client([(node.host, int(node.port)) for node in client.get_nodes()])
         self._abandon(client)
+        reserve.fill()
 
     def _abandon(self, client: RedisCluster) -> None:
         task = asyncio.ensure_future(_close(client))
@@ -81,7 +97,7 @@ class RedisClusterLedger(RedisLedger):
         task.add_done_callback(self._closing.discard)
 
     async def aclose(self) -> None:
-        await super().aclose()
+        await self._drop_connections()
         await asyncio.gather(*self._closing)
 
 
@@ -100,18 +116,23 @@ def cluster_client(
     """A client that asks any of ``hosts``, or of the nodes ``known``, for the others; not yet connected.
 
     The first of the hosts says how to connect to all. Which node is asked first is drawn by lot, for it may be silent;
-    a call has ``timeout`` seconds in all.
+    each has a part of ``timeout`` seconds.
     """
     nodes = [ClusterNode(*place) for place in {*map(_place, hosts), *known}]
     random.shuffle(nodes)
     ours = {"retry": Retry(NoBackoff(), 0), "reinitialize_steps": 0, "startup_nodes": nodes}
     each = NODE_HAS * timeout
     patience = {"socket_timeout": each, "socket_connect_timeout": each}
-    options = {"protocol": 2, "require_full_coverage": False, **patience, **hosts[0], **ours}
+    options = {"protocol": 2, "require_full_coverage": False, **UNNAMED, **patience, **hosts[0], **ours}
     address = options.pop("address", None)
     client = RedisCluster.from_url(address, **options) if address else RedisCluster(**options)
     if hasattr(client, "cluster_error_retry_attempts"):  # redis-py 5
         client.cluster_error_retry_attempts = 0
+    kind = by_name(client.connection_kwargs["connection_class"])
+    for made_with in (client.connection_kwargs, client.nodes_manager.connection_kwargs):
+        made_with["connection_class"] = kind
+    for node in client.nodes_manager.startup_nodes.values():
+        node.connection_class = kind
     client.commands_parser = _FirstIsKey()  # type: ignore[assignment]
     return client
 

@@ -20,7 +20,7 @@ from redis.exceptions import (
 )
 
 from ...conf.ledger import SHORTEST_SECRET
-from ...exceptions import LedgerRefused, LedgerUnavailable
+from ...exceptions import LedgerError, LedgerRefused, LedgerUnavailable
 
 LONGEST_ERROR = 500
 """Characters of an error's text that are told."""
@@ -40,9 +40,9 @@ UNAUTHENTICATED = re.compile(
 
 def translated(error: BaseException, passwords: frozenset[str]) -> BaseException:
     """The ledger's own error for ``error``; its text is left out where it holds one of the ``passwords``."""
-    if not isinstance(error, Exception):
+    if isinstance(error, LedgerError) or not isinstance(error, Exception):
         return error
-    error = _origin(error)
+    error = origin(error)
     text = type(error).__name__
     if not _quotes(str(error), passwords):
         text = f"{text}: {str(error)[:LONGEST_ERROR]}"
@@ -57,7 +57,7 @@ def _quotes(text: str, passwords: frozenset[str]) -> bool:
     return any(spelt.translate(QUOTING) in text.translate(QUOTING) for spelt in secrets)
 
 
-def _origin(error: Exception) -> Exception:
+def origin(error: Exception) -> Exception:
     """What went wrong at a node, where the client of a cluster only says that no node would do."""
     while isinstance(error, RedisClusterException):
         cause = error.__cause__ or error.__context__
