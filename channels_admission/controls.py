@@ -186,6 +186,7 @@ async def _opened(settings: Settings) -> AsyncIterator[Ledger]:
     ledger = open_ledger(settings)
     try:
         async with asyncio.timeout(TIMEOUT):
+            await ledger.connect(TIMEOUT)
             yield ledger
     except TimeoutError:
         raise LedgerUnavailable(f"no answer within {TIMEOUT:g} s") from None

@@ -149,6 +149,12 @@ class Ledger(Protocol):
     address: str
     """The ledger's address for people, without a password."""
 
+    async def connect(self, within: float) -> None:
+        """Prepare for calls ``within`` seconds, so that each takes no longer than an exchange.
+
+        A call that finds nothing prepared does it itself, at the pace of a worker that is called again.
+        """
+
     async def reconcile(self, pool: str, report: Report) -> Reply:
         """Apply a report and reply to it, in one atomic step."""
 

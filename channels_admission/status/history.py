@@ -58,6 +58,7 @@ async def collect(pool: str, settings: Settings | None = None, *, minutes: bool 
     ledger = open_ledger(settings)
     try:
         async with asyncio.timeout(READ_TIMEOUT):
+            await ledger.connect(READ_TIMEOUT)
             past = await ledger.past(pool, minutes=minutes)
     except (LedgerError, TimeoutError) as error:
         problem = str(error) or f"no answer within {READ_TIMEOUT:g} s"

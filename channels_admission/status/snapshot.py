@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from statistics import median
@@ -62,13 +62,15 @@ READ_TIMEOUT = 1.0
 """Seconds that reading the ledger may take; no handshake waits for it."""
 SILENT_BEATS, SILENT_SECONDS = 2, 1
 """Heartbeats plus seconds of silence that a worker is allowed: one report may be lost or late."""
+PER_WORKER = 0.002
+"""Seconds that reading may take for each worker, beyond ``LEDGER_TIMEOUT``."""
 WORST_SHOWN = 3
 SIDES_NAMED = 5
 """Workers named for each value of a setting in which workers differ."""
 
 
 async def collect(settings: Settings | None = None, within: float = READ_TIMEOUT) -> Snapshot:
-    """Read the ledger over a connection of its own, within ``within`` seconds.
+    """Read the ledger over a connection of its own, within ``within`` seconds, of which connecting is a part.
 
     A ledger that is down is part of the value and raises nothing.
     """
@@ -82,6 +84,8 @@ async def collect(settings: Settings | None = None, within: float = READ_TIMEOUT
     health, problem = Health.OK, None
     try:
         async with asyncio.timeout(within):
+            await ledger.connect(within)
+            began = time.monotonic()
             readings = await ledger.read(names)
     except (LedgerError, TimeoutError) as error:
         health = Health.DOWN
@@ -89,18 +93,33 @@ async def collect(settings: Settings | None = None, within: float = READ_TIMEOUT
     finally:
         took = time.monotonic() - began
         await ledger.aclose()
-    if any(reading.settling for reading in readings):
-        health = Health.SETTLING
     readings = tuple(_counted(*each, settings.lease) for each in zip(places, readings, before, strict=False))
+    pools = tuple(
+        _pool(settings.pools[name], reading, settings.heartbeat) for name, reading in zip(names, readings, strict=False)
+    )
+    if health is Health.OK:
+        health = _health(readings, pools, took, settings.ledger_timeout)
     return Snapshot(
         taken=datetime.now(UTC),
         enabled=settings.enabled,
         ledger=LedgerSnapshot(ledger.kind, ledger.address, health, problem, round(took, 3)),
-        pools=tuple(
-            _pool(settings.pools[name], reading, settings.heartbeat)
-            for name, reading in zip(names, readings, strict=False)
-        ),
+        pools=pools,
     )
+
+
+def _health(readings: Iterable[Reading], pools: Iterable[PoolSnapshot], took: float, allowed: float) -> Health:
+    """The health of a ledger that was read in ``took`` seconds."""
+    if any(reading.settling for reading in readings):
+        return Health.SETTLING
+    workers = [worker for pool in pools for worker in pool.workers]
+    # The ledger has the reports of these workers, and they have not its replies.
+    is_late = any(worker.failing and not worker.silent for worker in workers)
+    return Health.LATE if is_late or is_slow(took, allowed, len(workers)) else Health.OK
+
+
+def is_slow(took: float, allowed: float, workers: int) -> bool:
+    """Whether a reading that ``took`` seconds is longer than a call may take, ``allowed`` being ``LEDGER_TIMEOUT``."""
+    return took > allowed + PER_WORKER * workers
 
 
 def _counted(place: Place, reading: Reading, before: Seen, lease: float) -> Reading:

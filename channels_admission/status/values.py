@@ -18,6 +18,8 @@ class Health(StrEnum):
     OK = "ok"
     SETTLING = "settling"
     """It started empty or lost data, and waits for the workers' reports before it grants freely."""
+    LATE = "late"
+    """It answers later than ``LEDGER_TIMEOUT`` allows, and workers decide alone."""
     DOWN = "down"
 
 

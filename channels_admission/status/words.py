@@ -62,6 +62,7 @@ NAMES: Mapping[str, Mapping[str, Any]] = {
     "health": {
         Health.OK: pgettext_lazy("health of the ledger", "OK"),
         Health.SETTLING: pgettext_lazy("health of the ledger", "settling"),
+        Health.LATE: pgettext_lazy("health of the ledger", "late"),
         Health.DOWN: pgettext_lazy("health of the ledger", "down"),
     },
 }

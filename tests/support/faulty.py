@@ -37,6 +37,9 @@ class FaultyLedger:
         self.silent = False
         self.reports: list[Report] = []
 
+    async def connect(self, within: float) -> None:
+        await self.inner.connect(within)
+
     async def reconcile(self, pool: str, report: Report) -> Reply:
         self.reports.append(report)
         if self.errors:

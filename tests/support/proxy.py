@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import ssl
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -14,14 +15,17 @@ HARD = struct.pack("ii", 1, 0)
 
 
 class Proxy:
-    """Carries connections on a port of its own to ``port``, in the test's event loop.
+    """Carries connections on a port of its own to ``port``, in the test's event loop; with ``secret``, those of TLS.
 
     While the road is cut nothing gets through and no connection ends. As on a real network nothing is lost by that:
     all of it arrives when the road is mended, in order and however late.
     """
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, secret: ssl.SSLContext | None = None) -> None:
         self.port = 0
+        self.accepted = 0
+        """Connections."""
+        self._secret = secret
         self._target = port
         self._latency = 0.0
         self._swallows_replies = False
@@ -35,7 +39,7 @@ class Proxy:
         return f"redis://{HOST}:{self.port}/0"
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._accept, HOST, 0)
+        self._server = await asyncio.start_server(self._accept, HOST, 0, ssl=self._secret)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 
@@ -70,10 +74,12 @@ class Proxy:
         """End every connection at both ends, with what was on its way."""
         for end in self._ends:
             with suppress(OSError):
-                end.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, HARD)
+                if socket_of := end.get_extra_info("socket"):  # one of TLS may have ended
+                    socket_of.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, HARD)
             end.transport.abort()
 
     async def _accept(self, requests: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
+        self.accepted += 1
         try:
             replies, server = await asyncio.open_connection(HOST, self._target)
         except OSError:

@@ -44,6 +44,9 @@ class MemoryLedger:
         self._clock = clock
         self._wall_clock = wall_clock
 
+    async def connect(self, within: float) -> None:
+        pass
+
     async def reconcile(self, pool: str, report: Report) -> Reply:
         # Held for microseconds and never across an await: event loops in other threads share the pools.
         with self._lock:

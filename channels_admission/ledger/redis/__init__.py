@@ -61,9 +61,9 @@ class RedisLedger:
         """Prepare to connect, which is done when first asked."""
         self._connections = Connections(host, self._settings.ledger_timeout)
 
-    async def connect(self) -> None:
+    async def connect(self, within: float) -> None:
         try:
-            await self._connections.ready()
+            await self._connections.ready(within)
         except BaseException as error:
             raise await self._fault(error) from None
 

@@ -38,7 +38,9 @@ class RedisClusterLedger(RedisLedger):
     def _client(self, known: Sequence[tuple[str, int]] = ()) -> RedisCluster:
         return cluster_client(self._hosts, known, self._patience.seconds)
 
-    async def connect(self) -> None:
+    async def connect(self, within: float) -> None:
+        self._patience.allow(within)
+        await self._drop_connections()
         try:
             async with self._informed():
                 """The connections to the nodes are set up by their first calls."""

@@ -48,6 +48,9 @@ class Patience:
     def grow(self) -> None:
         self.seconds = min(2 * self.seconds, self._longest)
 
+    def allow(self, seconds: float) -> None:
+        self.seconds = max(self.seconds, seconds)
+
     def learn(self, took: float) -> None:
         """A call took so many seconds."""
         self.seconds = min(max(self._least, SPARE * took), self._longest)
@@ -102,9 +105,10 @@ class Connections:
             opening.result()
         return self._idle.pop()
 
-    async def ready(self) -> None:
-        """Return once a connection stands; cancelling it does not end the attempt."""
+    async def ready(self, within: float) -> None:
+        """Return once a connection stands, for which ``within`` seconds are left; cancelling it ends no attempt."""
         if not self._idle:
+            self._patience.allow(within)
             await asyncio.shield(self._begin())
 
     def _begin(self) -> "asyncio.Task[None]":

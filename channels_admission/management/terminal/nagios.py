@@ -90,7 +90,7 @@ def check(snapshot: Snapshot, thresholds: Thresholds) -> Result:
         return unknown("admission is switched off, and nothing is counted")
     if snapshot.ledger.kind == MemoryLedger.kind:
         return unknown("the memory ledger keeps the counts inside each worker")
-    is_settling = snapshot.ledger.health is Health.SETTLING
+    is_unwell = snapshot.ledger.health in (Health.SETTLING, Health.LATE)
     is_served = any(pool.workers for pool in snapshot.pools)
     faults = {pool.name: (*_filled(pool, thresholds), *_faults(pool, is_served)) for pool in snapshot.pools}
     states = {name: max((fault.state for fault in found), default=State.OK) for name, found in faults.items()}
@@ -98,10 +98,10 @@ def check(snapshot: Snapshot, thresholds: Thresholds) -> Result:
     alike = [pool for pool in snapshot.pools if states[pool.name] is worst]
     fullest = max(alike, key=lambda pool: pool.share)
     shown = alike if worst is not State.OK else [fullest]
-    parts = ["ledger settling"] if is_settling else []
+    parts = [f"ledger {snapshot.ledger.health}"] if is_unwell else []
     parts += [_described(pool, faults[pool.name]) for pool in shown]
     data = " ".join(_data(pool, thresholds) for pool in snapshot.pools)
-    return Result(max(worst, State(is_settling)), f"{', '.join(parts)} | {data}")
+    return Result(max(worst, State(is_unwell)), f"{', '.join(parts)} | {data}")
 
 
 def _filled(pool: PoolSnapshot, thresholds: Thresholds) -> Iterator[Fault]:

@@ -13,7 +13,8 @@ or goes, the format rises:
   ledger
     kind     "redis", "memory" or another
     address  where it is
-    health   "ok", "settling" (started empty or lost its data) or "down"
+    health   "ok", "settling" (started empty or lost its data), "late" (it
+             answers later than LEDGER_TIMEOUT allows) or "down"
     error    why it is down, else null
     took     seconds that reading it took
   pools      a list, empty when the ledger is down

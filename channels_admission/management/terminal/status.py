@@ -28,6 +28,7 @@ REFUSING = "bold red"
 HEALTHS = {
     Health.OK: ("OK", "green"),
     Health.SETTLING: ("Settling", "bold yellow"),
+    Health.LATE: ("Late", "bold yellow"),
     Health.DOWN: ("Down", "bold red"),
 }
 OFF = f"Admission is switched off: {NAME}['ENABLED'] is False. No connection is refused, and none is counted."
@@ -36,6 +37,10 @@ UNSEEN = (
     f"these counts. Set {NAME}['LEDGER'] to a Redis URL for one shared count."
 )
 LOST = "The ledger started empty or lost its data a moment ago: counts may be low until all workers have reported."
+LATE = (
+    "The ledger answers later than LEDGER_TIMEOUT allows: workers decide alone, by WHEN_LEDGER_DOWN. "
+    "ws_status --diagnose tells more."
+)
 NOBODY = "No worker is known: none runs, or none has had a connection yet."
 
 FEW_POOLS = 4
@@ -141,6 +146,8 @@ def _notes(snapshot: Snapshot) -> Iterator[RenderableType]:
         yield from ("", Text(UNSEEN))
     if snapshot.ledger.health is Health.SETTLING:
         yield from ("", Text(LOST))
+    if snapshot.ledger.health is Health.LATE:
+        yield from ("", Text(LATE))
 
 
 def _pool(pool: PoolSnapshot, trend: RenderableType | None, listing: Listing) -> RenderableType:

@@ -215,6 +215,7 @@
       this.notice("lost", false);
       this.notice("disabled", !snapshot.enabled);
       this.notice("settling", ledger.health === "settling");
+      this.notice("late", ledger.health === "late");
       this.notice("down", down);
       this.notice("error", Boolean(ledger.error));
       this.write(this.root, "ledger", ledger);

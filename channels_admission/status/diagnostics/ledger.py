@@ -6,27 +6,25 @@ The calls of workers then fail. If the ledger applies them all the same, its cou
 import math
 from collections.abc import Iterator
 
-from ..snapshot import silence_allowed
+from ..snapshot import is_slow, silence_allowed
 from .finding import Finder, Finding, Severity
 from .model import Inputs, Process
 from .processes import age_of, named
 
 FAILED = 0.05
 """Share of a worker's calls that may fail."""
-PER_WORKER = 0.002
-"""Seconds that reading may take for each worker, beyond ``LEDGER_TIMEOUT``."""
 
 
 def _late(inputs: Inputs) -> Iterator[Finding]:
     timeout, took = inputs.host.ledger_timeout, inputs.snapshot.ledger.took
-    is_slow = took > timeout + PER_WORKER * len(inputs.processes)
+    is_late = is_slow(took, timeout, len(inputs.processes))
     failing = [each for each in inputs.processes if each.failing or each.failed > FAILED * each.calls]
-    if not failing and not is_slow:
+    if not failing and not is_late:
         return
-    allowed = silence_allowed(inputs.host.heartbeat) if is_slow else math.inf
+    allowed = silence_allowed(inputs.host.heartbeat) if is_late else math.inf
     alone = [each for each in inputs.processes if each.failing or each.silence > allowed]
     failing.sort(key=lambda process: (-process.failing, -process.failed))
-    calls = f"{named(failing, _calls)}; " if failing else ""
+    calls = f"{named(failing, _calls)}; {_took(inputs)}" if failing else ""
     yield Finding(
         "ledger-late",
         Severity.CRITICAL if alone and len(alone) == len(inputs.processes) else Severity.WARNING,
@@ -35,6 +33,13 @@ def _late(inputs: Inputs) -> Iterator[Finding]:
         "Look for slow commands (SLOWLOG GET), a busy or swapping Redis, and the network (redis-cli --latency on a "
         "worker's host). If Redis is far away, raise LEDGER_TIMEOUT. Until then workers decide by WHEN_LEDGER_DOWN.",
     )
+
+
+def _took(inputs: Inputs) -> str:
+    """How long the calls of the workers took that decide alone. The reply to a late call is waited for as well."""
+    alone = [worker.calls for pool in inputs.snapshot.pools for worker in pool.workers if worker.failing]
+    made = sum(calls.made for calls in alone)
+    return f"a call took {1000 * sum(calls.seconds for calls in alone) / made:,.0f} ms on average; " if made else ""
 
 
 def _calls(process: Process) -> str:

@@ -239,7 +239,7 @@ def test_json_has_the_documented_shape(shared, redis_server):
     before = datetime.now(UTC)
     told = json.loads(status("--json"))
     assert before.replace(microsecond=0) <= datetime.fromisoformat(told.pop("taken")) <= datetime.now(UTC)
-    assert 0 < told["ledger"].pop("took") < 1
+    assert 0 <= told["ledger"].pop("took") < 1
     (seen,) = told["pools"][0]["workers"]
     assert 0 <= time.time() - told["pools"][0].pop("since") < 15
     worst = told["pools"][0]["connects"].pop("worst")
@@ -427,7 +427,7 @@ def test_redis_down_still_prints_json(admission, closed_port):
     told = json.loads(out)
     assert error.returncode == 2
     assert told["ledger"].pop("error").startswith("ConnectionError: ")
-    assert 0 < told["ledger"].pop("took") < 1
+    assert 0 <= told["ledger"].pop("took") < 1
     assert told["ledger"] == {"kind": "redis", "address": f"redis://127.0.0.1:{closed_port}/0", "health": "down"}
     assert told["pools"] == []
     assert "secret" not in out

@@ -217,11 +217,12 @@ def test_in_a_dry_run_nobody_is_refused(changes, text):
     assert told(dry_run=True, **changes) == (0, text)
 
 
-def test_a_ledger_that_settles_is_a_warning():
-    settling = replace(LEDGER, health=Health.SETTLING)
-    assert checked(pool(5), ledger=settling)[0] == 1
-    assert checked(pool(5), ledger=settling)[1].startswith("ADMISSION WARNING - ledger settling, pool default: 5 of")
-    assert checked(pool(50), ledger=settling)[0] == 2
+@pytest.mark.parametrize("health", [Health.SETTLING, Health.LATE])
+def test_a_ledger_that_settles_or_is_late_is_a_warning(health):
+    unwell = replace(LEDGER, health=health)
+    assert checked(pool(5), ledger=unwell)[0] == 1
+    assert checked(pool(5), ledger=unwell)[1].startswith(f"ADMISSION WARNING - ledger {health}, pool default: 5 of")
+    assert checked(pool(50), ledger=unwell)[0] == 2
 
 
 def test_a_limit_of_nothing_is_critical():
