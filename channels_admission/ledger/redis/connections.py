@@ -22,6 +22,8 @@ from .names import by_name
 
 LONGEST = 5.0
 """The most seconds for which a connection is set up in one go; ``LEDGER_TIMEOUT`` where that is longer."""
+AT_FIRST = 2
+"""Times ``LEDGER_TIMEOUT`` for a first attempt."""
 SPARE = 10
 """So many times what the last call took may the next connection take."""
 CONNECTED_BY = 0.9
@@ -61,7 +63,7 @@ class Connections:
 
     def __init__(self, host: Mapping[str, Any], timeout: float) -> None:
         self._timeout = timeout
-        self._patience = Patience(timeout)
+        self._patience = Patience(AT_FIRST * timeout)
         self.pool: Any = create_pool(prepared(host))
         """Makes the connections, and keeps none of them."""
         self.pool.connection_class = by_name(self.pool.connection_class)
