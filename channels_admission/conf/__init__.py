@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import Any
 
 from django.conf import settings as django_settings
+from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
 from django.utils.text import capfirst
 
@@ -29,7 +30,7 @@ from .validators import Wrong, nearest
 
 __all__ = [
     "DEFAULT_POOL", "KEYS", "MAX_LIMIT", "NAME", "POOLS_ID", "POOL_KEYS", "PROJECT_KEYS", "TERMS_ID",
-    "PoolSettings", "Problem", "Settings", "current", "examine", "origin", "secret", "ticket_secrets",
+    "PoolSettings", "Problem", "Settings", "current", "examine", "origin", "secret", "site", "ticket_secrets",
 ]  # fmt: skip
 
 NAME = "CHANNELS_ADMISSION"
@@ -40,6 +41,8 @@ BURST_TIME = 0.25
 """Seconds of the rate that make the default burst: busy workers call the ledger at least four times a second."""
 FOR_ALL = frozenset({"POOLS", *(key.name for key in PROJECT_KEYS)})
 """Keys that no pool has of its own."""
+SITES = 999_999
+"""Fingerprints that there are: few digits to compare, and too little to tell of the key."""
 POOL_NAME = r"[a-z0-9_-]{1,40}"
 
 
@@ -105,6 +108,8 @@ class Settings:
     drain_delay: float
     entrance_wait: float | None
     pools: Mapping[str, PoolSettings]
+    site: int
+    """The fingerprint of the project, see :func:`site`."""
 
     def pool(self, name: str) -> PoolSettings:
         """The pool called ``name``; :exc:`ConfigurationError` suggests a similar name where there is none."""
@@ -204,7 +209,7 @@ def examine() -> tuple[Settings | None, tuple[Problem, ...]]:
     problems.extend(_delay_too_long(values))
     if problems:
         return None, tuple(problems)
-    return Settings(pools=MappingProxyType(pools), **values), ()
+    return Settings(pools=MappingProxyType(pools), site=site(), **values), ()
 
 
 def _lease_too_short(lease: float | None, heartbeat: float | None) -> Iterator[Problem]:
@@ -247,6 +252,20 @@ def ticket_secrets() -> tuple[bytes, ...]:
     """The secrets of tickets, derived from SECRET_KEY and SECRET_KEY_FALLBACKS; the first one signs."""
     keys = (django_settings.SECRET_KEY, *django_settings.SECRET_KEY_FALLBACKS)
     return tuple(_derived(key, b"tickets") for key in keys)
+
+
+def site() -> int:
+    """A fingerprint of the project, from 1 to :data:`SITES`, which its workers report; 0 without a SECRET_KEY.
+
+    It is derived from SECRET_KEY, which all hosts and releases of a project share, and no other project has. Nothing
+    else is in it: names of modules are alike in many projects, and paths and addresses differ between hosts. So it
+    tells two projects apart, and environments with a SECRET_KEY each. It does not tell apart a copy of a project that
+    has kept the key. A SECRET_KEY that is changed is another site, until the last worker with the old one has gone.
+    """
+    try:
+        return 1 + int.from_bytes(_derived(django_settings.SECRET_KEY, b"site")) % SITES
+    except ImproperlyConfigured:  # a command that needs no key, as in a build
+        return 0
 
 
 def _derived(key: object, purpose: bytes) -> bytes:

@@ -3,7 +3,8 @@
 Settings are numbers by name: ``limit`` (slots), ``warn_at`` (a share), ``lease`` and ``heartbeat`` (milliseconds),
 ``rate`` (admissions per second) and ``burst``, ``quota:NAME`` (slots), ``attempts:NAME`` (attempts per second),
 ``at_once:NAME`` (attempts), ``quota%:NAME`` and ``share:CLASS`` (shares of the limit). A setting of one worker also
-binds workers without it; quotas and classes bind only workers that have them.
+binds workers without it; quotas and classes bind only workers that have them. ``site`` is the fingerprint of the
+worker's site; where sites differ, :data:`SEVERAL` is in force in its place.
 
 As text, settings are ``NAME=NUMBER,…`` in this order. The fingerprint is the first eight digits of the text's SHA-1.
 ``ledger/lua/settings.lua`` has the same rules; the contract tests cover both.
@@ -25,6 +26,8 @@ GREATEST = frozenset({"lease", "heartbeat"})
 DIGITS = 8
 """Hexadecimal digits of a fingerprint."""
 FINGERPRINT = rf"[0-9a-f]{{{DIGITS}}}"
+SITE, SEVERAL = "site", 0
+"""The name of the site's fingerprint, and what stands for more than one."""
 MOST_SETTINGS = 8
 """Different sets of settings that a pool keeps; beyond these, the two oldest are merged into the strictest of both."""
 LONGEST = 4096
@@ -42,22 +45,24 @@ TITLES = {
     "attempts": "QUOTAS, rate of",
     "at_once": "QUOTAS, burst of",
     "share": "SHARES",
+    SITE: "site",
 }
 
 
-def text_of(report: Report, lease: float, heartbeat: float) -> str:
+def text_of(report: Report, lease: float, heartbeat: float, site: int) -> str:
     """The settings of the reporting worker as text; ``lease`` and ``heartbeat`` in seconds."""
     fair = report.fair
     quotas, shares = (
         ((), ()) if fair is None else (fair.quotas, tuple((each.name, each.share) for each in fair.classes))
     )
-    return _text(report.limit, report.warn_at, lease, heartbeat, report.terms.rate, report.terms.burst, quotas, shares)
+    rate, burst = report.terms.rate, report.terms.burst
+    return _text(report.limit, report.warn_at, lease, heartbeat, rate, burst, quotas, shares, site)
 
 
 @lru_cache(256)
 def _text(
     limit: int, warn_at: float, lease: float, heartbeat: float, rate: float | None, burst: int,
-    quotas: tuple[Bound, ...], shares: tuple[tuple[str, float], ...],
+    quotas: tuple[Bound, ...], shares: tuple[tuple[str, float], ...], site: int,
 ) -> str:  # fmt: skip
     numbers = {"limit": limit, "warn_at": warn_at, "lease": round(1000 * lease), "heartbeat": round(1000 * heartbeat)}
     if rate:
@@ -70,7 +75,7 @@ def _text(
         if quota.rate:
             numbers |= {f"attempts:{quota.name}": quota.rate, f"at_once:{quota.name}": quota.burst}
     numbers |= {f"share:{name}": share for name, share in shares if name and not math.isinf(share)}
-    return text(numbers)
+    return text({**numbers, SITE: site})
 
 
 def text(numbers: Numbers) -> str:
@@ -97,9 +102,14 @@ def strictest(settings: Iterable[Numbers]) -> dict[str, float]:
     found: dict[str, float] = {}
     for numbers in settings:
         for name, number in numbers.items():
-            pick = max if name in GREATEST else min
-            found[name] = pick(found.get(name, number), number)
+            found[name] = _stricter(name, found.get(name, number), number)
     return found
+
+
+def _stricter(name: str, one: float, other: float) -> float:
+    if name == SITE:
+        return one if one == other else SEVERAL
+    return max(one, other) if name in GREATEST else min(one, other)
 
 
 def differences(settings: Iterable[Numbers]) -> dict[str, tuple[float | None, ...]]:
@@ -112,6 +122,11 @@ def differences(settings: Iterable[Numbers]) -> dict[str, tuple[float | None, ..
         for name, values in found.items()
         if len(values) > 1
     }
+
+
+def sites(settings: Iterable[Numbers]) -> tuple[int, ...]:
+    """The fingerprints of the sites that have these settings, in order; unknown ones are left out."""
+    return tuple(sorted({int(site) for numbers in settings if (site := numbers.get(SITE, SEVERAL)) != SEVERAL}))
 
 
 def shown(name: str, value: float | None) -> str:

@@ -52,6 +52,8 @@ LAYER_FAILED = "layer.failed"
 """Open connections whose consumer ended because its channel layer failed, as when its Redis is away."""
 OVERDUE = "overdue"
 """Connections closed because their client had not authenticated by ``PENDING_DEADLINE``."""
+AUTHENTICATED = "authenticated"
+"""1 once a connection has authenticated, in a pool with ``PENDING_DEADLINE``: the sum is the number of such workers."""
 EVENTS_DROPPED = "events.dropped"
 """Signals, mails and webhooks that were dropped because too many waited."""
 DELAYED = "delayed"
@@ -91,6 +93,7 @@ NO_HANDSHAKES = frozenset(
         AGED,
         EVICTED,
         OVERDUE,
+        AUTHENTICATED,
         CALLS,
         ERRORS,
         CALLS_TOOK,

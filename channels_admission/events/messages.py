@@ -2,8 +2,7 @@
 
 import logging
 
-from ..core.agreement import numbers_of, shown, text_of
-from ..core.protocol import Reply, Report
+from ..core.agreement import SITE, Numbers, shown
 from ..exceptions import LedgerError
 
 logger = logging.getLogger("channels_admission")
@@ -40,17 +39,30 @@ def damaged(pool: str) -> None:
     )
 
 
-def settings_in_force(pool: str, report: Report, reply: Reply, *, lease: float, heartbeat: float) -> None:
-    """Other settings than the worker's own are in force by ``reply``, or its own ones again."""
-    in_force = numbers_of(reply.settings)
+def settings_in_force(pool: str, own: Numbers, in_force: Numbers, prefix: str, *, is_new: bool) -> None:
+    """Other settings than the worker's ``own`` are in force, or its own ones again, where there are none.
+
+    ``is_new``: this was not told lately; else it is logged at level INFO.
+    """
+    level = logging.WARNING if is_new else logging.INFO
     if not in_force:
-        logger.warning("Pool %r: all workers have the same settings again.", pool)
+        logger.log(level, "Pool %r: all workers have the same settings again.", pool)
         return
-    own = numbers_of(text_of(report, lease, heartbeat))
     differing = [name for name, number in in_force.items() if number != own.get(name)]
-    logger.warning(
-        "Pool %r: workers have different settings, and the strictest are in force: %s. This one has: %s. "
-        "The workers on each side: manage.py ws_status --diagnose", pool,
-        ", ".join(shown(name, in_force[name]) for name in differing),
-        ", ".join(shown(name, own.get(name)) for name in differing),
-    )  # fmt: skip
+    if SITE in differing:
+        differing.remove(SITE)
+        logger.log(
+            level,
+            "Pool %r: workers of another site count in it, with the same Redis and PREFIX %r; this one is of site %d. "
+            "Give each project and each environment a PREFIX of its own. During a rolling deployment that changes "
+            "SECRET_KEY this passes. The workers on each side: manage.py ws_status --diagnose",
+            pool, prefix, own[SITE],
+        )  # fmt: skip
+    if differing:
+        logger.log(
+            level,
+            "Pool %r: workers have different settings, and the strictest are in force: %s. This one has: %s. "
+            "The workers on each side: manage.py ws_status --diagnose", pool,
+            ", ".join(shown(name, in_force[name]) for name in differing),
+            ", ".join(shown(name, own.get(name)) for name in differing),
+        )  # fmt: skip

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..conf import MAX_LIMIT
 from ..core import line
-from ..core.agreement import DIGITS, GREATEST, MOST_SETTINGS
+from ..core.agreement import DIGITS, GREATEST, MOST_SETTINGS, SEVERAL, SITE
 from ..core.agreement import LONGEST as LONGEST_SETTINGS
 from ..core.attempts import LONGEST, SETS, WAYS
 from ..core.counters import ADMITTED, DRY, FAULT, NO_HANDSHAKES, OTHER, RELEASED
@@ -88,6 +88,8 @@ CONSTANTS: Mapping[str, Any] = {
     "LATEST_VERSION": LATEST_VERSION,
     "EVERYBODY": EVERYBODY,
     "GREATEST": dict.fromkeys(sorted(GREATEST), True),
+    "SITE": SITE,
+    "SEVERAL": SEVERAL,
     "MOST_SETTINGS": MOST_SETTINGS,
     "LONGEST_SETTINGS": LONGEST_SETTINGS,
     "SETTLING": SETTLING,

@@ -14,7 +14,7 @@ from contextvars import Context
 from heapq import nsmallest
 from itertools import islice
 
-from ..core.counters import AGED, DRAINED, DRY, EVICTED, OUTLIVED, OVERDUE, SHED, UNACCEPTED
+from ..core.counters import AGED, AUTHENTICATED, DRAINED, DRY, EVICTED, OUTLIVED, OVERDUE, SHED, UNACCEPTED
 from ..core.overrides import Drain, Order
 from ..core.protocol import Reply
 from ..overload.manager import OverloadManager
@@ -191,7 +191,8 @@ class Closer:
         state, slot = self._state, connection.slot
         if slot is None or slot.is_authenticated or (rules is not None and rules.is_exempt(slot.class_index)):
             return
-        if not (state.has_met_users or state.counters[OVERDUE] or state.counters[f"{DRY}{OVERDUE}"]):
+        known = (AUTHENTICATED, OVERDUE, f"{DRY}{OVERDUE}")
+        if not any(state.counters[name] for name in known):
             logger.warning(
                 "Pool %r: PENDING_DEADLINE ends its first connection, and none has authenticated so far. If users do, "
                 "put an AdmissionMiddleware inside the auth stack, or call admission_authenticated().",

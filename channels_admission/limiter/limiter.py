@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from ..conf import Settings
-from ..core.counters import Reason
+from ..core.counters import AUTHENTICATED, Reason
 from ..core.protocol import Refusal, Reply, Report
 from ..core.readings import Load
 from ..events.dispatch import Events
@@ -160,7 +160,7 @@ class Limiter:
             if not slot.is_authenticated and deadline is not None:
                 connection.alarm(deadline, self.closer.end_unauthenticated, self.rules)
             elif deadline is not None:
-                self.state.has_met_users = True
+                self.state.counters[AUTHENTICATED] = 1
             self._lookout.note(connection, scope)
         except BaseException:
             if connection is not None:

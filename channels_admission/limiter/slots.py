@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from ..core.counters import AUTHENTICATED
 from ..core.protocol import Ask
 from .connections.slot import Owner, Slot
 from .state import State
@@ -52,7 +53,8 @@ class Slots:
 
     def acquaint(self, slot: Slot) -> None:
         """The slot's connection has authenticated."""
-        self._state.has_met_users = True
+        if self._state.pool.pending_deadline is not None:
+            self._state.counters[AUTHENTICATED] = 1
         rules, claims = self._owner.rules, self._state.claims
         if rules is not None and claims is not None:
             known = rules.without_pending(slot.claims)

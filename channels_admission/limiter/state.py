@@ -56,8 +56,6 @@ class State(InForce):
         self.retired = False
         """Whether a limiter with later settings has taken the place of this one."""
         self.counters: Counter[str] = Counter()
-        self.has_met_users = False
-        """Whether any connection has authenticated, in a pool with a deadline for it."""
         self._withdrawn = 0
         """Slots given back at the entrance, each of which was counted as admitted: the next one is not."""
         self.entrance_speed = 0.0

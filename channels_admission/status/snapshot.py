@@ -7,15 +7,17 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from statistics import median
+from typing import TypeVar
 
 from .. import conf
 from ..conf import PoolSettings, Settings
 from ..conf.shares import classes
 from ..core import levels
-from ..core.agreement import GREATEST, differences, strictest
+from ..core.agreement import GREATEST, SITE, differences, sites, strictest
 from ..core.counters import (
     ADMITTED,
     AGED,
+    AUTHENTICATED,
     CALLS,
     CALLS_TOOK,
     CHANNELS_FULL,
@@ -57,6 +59,8 @@ from .values import (
     Snapshot,
     WorkerSnapshot,
 )
+
+Value = TypeVar("Value")
 
 READ_TIMEOUT = 1.0
 """Seconds that reading the ledger may take; no handshake waits for it."""
@@ -174,6 +178,7 @@ def _pool(pool: PoolSettings, reading: Reading, heartbeat: float) -> PoolSnapsho
         calls=_calls(counters),
         classes=_classes(pool, reading),
         overdue=counters.get(OVERDUE, 0),
+        none_authenticated=_none_authenticated(reading),
         configured=configured,
         paused=controls.paused is not None,
         dry_run=bool(controls.dry_run.value) if controls.dry_run else pool.dry_run,
@@ -181,8 +186,30 @@ def _pool(pool: PoolSettings, reading: Reading, heartbeat: float) -> PoolSnapsho
         alert=reading.level,
         since=reading.since,
         speed=round(sum(worker.speed for worker in reading.workers), 1) or None,
-        differs={name: _sides(reading, name) for name in differences(reading.settings.values())},
+        differs=_differs(reading),
+        site=_only(sites(reading.settings.values())),
+        settings=_only(tuple(reading.settings)),
     )
+
+
+def _none_authenticated(reading: Reading) -> bool:
+    """Workers remember it through a loss of the pool's counters."""
+    all_counters = (reading.counters, *(worker.counters for worker in reading.workers))
+    is_due = any(reading.counters.get(name) for name in (OVERDUE, f"{DRY}{OVERDUE}"))
+    return is_due and not any(counters.get(AUTHENTICATED) for counters in all_counters)
+
+
+def _only(values: tuple[Value, ...]) -> Value | None:
+    return values[0] if len(values) == 1 else None
+
+
+def _differs(reading: Reading) -> dict[str, tuple[Side, ...]]:
+    """The settings in which workers differ; an unknown site is no difference."""
+    found = {name: _sides(reading, name) for name in differences(reading.settings.values())}
+    if SITE in found:
+        known = sites(reading.settings.values())
+        found[SITE] = tuple(side for side in found[SITE] if side.value in known)
+    return {name: sides for name, sides in found.items() if len(sides) > 1}
 
 
 def _calls(counters: Counters) -> LedgerCalls:
@@ -245,5 +272,6 @@ def _worker(reading: WorkerReading, allowed: float) -> WorkerSnapshot:
         failing=reading.counters.get(FAILING, 0),
         shed=reading.counters.get(SHED, 0),
         layer_failed=reading.counters.get(LAYER_FAILED, 0),
+        settings=reading.settings,
         silent=reading.silence > allowed,
     )

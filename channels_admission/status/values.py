@@ -55,6 +55,8 @@ class WorkerSnapshot:
     """Connections that it has closed because memory ran out."""
     layer_failed: int = 0
     """Connections that ended because the channel layer of their consumer failed, since the worker started."""
+    settings: str = ""
+    """The fingerprint of its settings; empty if unknown."""
     silent: bool = False
     """Whether its last report is older than is allowed: it is blocked, stopped, gone, or cannot reach the ledger."""
 
@@ -146,6 +148,8 @@ class PoolSnapshot:
     """Slots held by each class that has a share, and by exempt connections."""
     overdue: int = 0
     """Connections closed unauthenticated at their deadline."""
+    none_authenticated: bool = False
+    """Whether ``PENDING_DEADLINE`` has come for connections, and no connection has ever authenticated."""
     configured: int = 0
     """The limit in the settings; ``limit`` is the one in force."""
     paused: bool = False
@@ -161,7 +165,14 @@ class PoolSnapshot:
     alert: Level = Level.CALM
     """The level for alerts: it falls five percentage points below where it rises."""
     differs: Mapping[str, tuple[Side, ...]] = field(default_factory=dict)
-    """Settings in which workers differ, by their names in :mod:`.core.agreement`; the strictest value is in force."""
+    """Settings in which workers differ, by their names in :mod:`.core.agreement`; the strictest value is in force.
+
+    ``site`` is there only if workers of several sites count in the pool.
+    """
+    site: int | None = None
+    """The fingerprint of the workers' site; None if it is unknown, or there are several."""
+    settings: str | None = None
+    """The fingerprint of the workers' settings; None likewise."""
     since: float | None = None
     """Unix time since which the counters count; later after each loss of data. None while they are not known."""
     speed: float | None = None

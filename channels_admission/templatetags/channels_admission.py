@@ -21,6 +21,7 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import pgettext_lazy
 
+from ..core.agreement import SITE
 from ..core.levels import Level
 from ..core.overrides import Drain, Order, timestamp, utc
 from ..core.readings import Load
@@ -184,6 +185,12 @@ def total(counters: Mapping[str, int]) -> int:
 def listed(counters: Mapping[str, int]) -> str:
     """Counts in one line: ``3 OSError, 1 ValueError``."""
     return ", ".join(f"{number(count)} {name}" for name, count in counters.items())
+
+
+@register.filter
+def differing(pool: PoolSnapshot) -> list[str]:
+    """The settings in which workers differ; their sites have a notice of their own."""
+    return [name for name in pool.differs if name != SITE]
 
 
 @register.filter

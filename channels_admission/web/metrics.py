@@ -135,11 +135,11 @@ def _events(pools: Sequence[PoolSnapshot]) -> Iterator[Metric]:
     text = "Signals, mails and webhooks dropped because the queue was full."
     yield each("events_dropped", text, (pool.events_dropped for pool in pools))
     text = (
-        "Unexpected exceptions in the workers' heartbeats, and in functions of the site (CLASSIFY, QUOTAS.NAME, "
-        "PRESSURE.NAME), by kind. The workers' logs have the tracebacks."
+        "Unexpected exceptions by kind, in the workers' own tasks, and in functions of the site (CLASSIFY, "
+        "QUOTAS.NAME, PRESSURE.NAME). The workers' logs have the tracebacks."
     )
     kinds = [((pool.name, kind), count) for pool in pools for kind, count in pool.faults.items()]
-    yield _counter("heartbeat_errors", text, ("pool", "kind"), kinds)
+    yield _counter("unexpected_errors", text, ("pool", "kind"), kinds)
     yield _calls(pools)
 
 

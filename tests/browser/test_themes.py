@@ -15,8 +15,6 @@ import screenshots
 from demo.servers import environment
 from demo.stage import administer
 
-pytestmark = pytest.mark.long
-
 SETTINGS = """
 from project.settings import *
 
@@ -101,7 +99,7 @@ async def test_a_theme_shows_the_numbers_and_the_whole_buttons(
     browser, admission, redis_server, prefix, monkeypatch, tmp_path, theme
 ):
     if find_spec(theme) is None:
-        pytest.skip(f"{theme} is not installed; tests/themes.txt names it")
+        (pytest.fail if "CI" in os.environ else pytest.skip)(f"{theme} is not installed; tests/themes.txt names it")
     monkeypatch.setenv("REDIS_URL", redis_server.url)
     terms = {"PREFIX": prefix, "HEARTBEAT": 0.5, "MAX_CONNECTIONS": screenshots.LIMIT}
     admission(LEDGER=redis_server.url, **terms)

@@ -6,6 +6,7 @@ number of examples.
 
 import asyncio
 import os
+from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
@@ -30,8 +31,8 @@ def open_both(admission, redis_server):
     loop, clock, opened = asyncio.new_event_loop(), Clock(), []
     clock.now = 1_700_000_000.3
 
-    def open_(heartbeat: float = HEARTBEAT, lease: float = LEASE):
-        here = admission(LEASE=lease, HEARTBEAT=heartbeat, LEDGER=redis_server.url)
+    def open_(heartbeat: float = HEARTBEAT, lease: float = LEASE, site: int = 7):
+        here = replace(admission(LEASE=lease, HEARTBEAT=heartbeat, LEDGER=redis_server.url), site=site)
         memory, redis = MemoryLedger(here, clock, clock), ClockedRedisLedger(here, clock)
         memory.volatile = True
         opened.append(redis)
@@ -51,7 +52,7 @@ def both(open_both):
 
 def differ(open_both, examples: int) -> None:
     loop, open_, clock = open_both
-    ledgers, alike, slower = open_(), open_(), open_(2 * HEARTBEAT, 3 * LEASE)
+    ledgers, alike, slower = open_(), open_(), open_(2 * HEARTBEAT, 3 * LEASE, 9)
 
     @settings(
         max_examples=examples,

@@ -20,7 +20,8 @@ from django.test import RequestFactory, override_settings
 from django.urls import include, path
 from selenium.webdriver.support.wait import WebDriverWait
 
-from channels_admission import controls
+from channels_admission import conf, controls
+from channels_admission.core.agreement import fingerprint
 from channels_admission.core.counters import OTHER, Reason
 from channels_admission.core.levels import Level
 from channels_admission.core.readings import Load
@@ -166,6 +167,7 @@ UNTOUCHED = {
     "aged": 0,
     "evicted": 0,
     "speed": None,
+    "none_authenticated": False,
     "controls": {"version": 0, "limit": None, "paused": None, "dry_run": None, "drains": []},
 }
 """A pool for which no operator has set anything."""
@@ -187,6 +189,7 @@ def test_feed_is_the_snapshot(as_viewer, admission):
     assert 0 <= time.time() - begun < 15
     assert unused is None
     assert [pool.pop("connects")["total"] for pool in body["pools"]] == [53, 0]
+    own = fingerprint(f"limit=50,warn_at=0.7,lease=30000,heartbeat=3000,site={conf.site()}")
     assert body == {
         "format": 1,
         "enabled": True,
@@ -223,6 +226,8 @@ def test_feed_is_the_snapshot(as_viewer, admission):
                 **UNTOUCHED,
                 "alert": "warning",
                 "configured": 50,
+                "site": conf.site(),
+                "settings": own,
                 "workers": [
                     {
                         "id": "web-1:4242:ab12",
@@ -236,6 +241,7 @@ def test_feed_is_the_snapshot(as_viewer, admission):
                         "failing": 0,
                         "shed": 0,
                         "layer_failed": 0,
+                        "settings": own,
                         "faults": {},
                         "calls": {"made": 0, "failed": 0, "seconds": 0.0},
                     }
@@ -271,6 +277,8 @@ def test_feed_is_the_snapshot(as_viewer, admission):
                 "calls": {"made": 0, "failed": 0, "seconds": 0.0},
                 **UNTOUCHED,
                 "configured": 8,
+                "site": None,
+                "settings": None,
                 "workers": [],
             },
         ],

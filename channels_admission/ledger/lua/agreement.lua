@@ -14,8 +14,9 @@ end
 -- Let `numbers` be the strictest of themselves and `others`.
 function agreement.narrow(numbers, others)
   for name, number in pairs(others) do
-    local pick = agreement.GREATEST[name] and math.max or math.min
-    numbers[name] = pick(numbers[name] or number, number)
+    local pick, was = agreement.GREATEST[name] and math.max or math.min, numbers[name] or number
+    if name == const.SITE then numbers[name] = was == number and number or const.SEVERAL
+    else numbers[name] = pick(was, number) end
   end
   return numbers
 end

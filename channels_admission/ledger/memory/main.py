@@ -28,7 +28,7 @@ class Call:
         self.pool, self.report, self.asked = pool, report, report
         self.now, self.wall, self.volatile = now, wall, volatile
         self.lease, self.heartbeat = round(1000 * settings.lease), round(1000 * settings.heartbeat)
-        self.settings = agreement.text_of(report, settings.lease, settings.heartbeat)
+        self.settings = agreement.text_of(report, settings.lease, settings.heartbeat, settings.site)
         self.entry = pool.entries.get(report.worker)
         self.is_fresh, self.has_lost = pool.clock.is_fresh, False
         self.known = frozenset(pool.entries) if report.heartbeat else frozenset()

@@ -32,7 +32,7 @@ def keys_expire(settings: Settings) -> float:
 
 def packed_report(report: Report, settings: Settings) -> bytes:
     """The script's one argument: a map in MessagePack, with times in milliseconds. Whatever is absent is None."""
-    own = agreement.text_of(report, settings.lease, settings.heartbeat)
+    own = agreement.text_of(report, settings.lease, settings.heartbeat, settings.site)
     mark = agreement.fingerprint(own)
     fields = {
         "worker": report.worker,

@@ -5,6 +5,7 @@ It parses the arguments and collects the snapshot; :mod:`channels_admission.mana
 
 import asyncio
 import json
+import re
 import sys
 from argparse import ArgumentTypeError, RawDescriptionHelpFormatter
 from collections.abc import Callable, Mapping
@@ -40,6 +41,8 @@ UNDIAGNOSED = 2
 """The exit code when a diagnosis cannot be made; 1 would mean warnings only."""
 CHECK_WITHIN = 10.0
 """Default seconds that a check waits for the ledger, as Nagios plugins do."""
+MOST_WORKERS = 100_000
+"""The most that ``--top`` takes."""
 USAGE = 2
 """The exit code for wrong arguments."""
 
@@ -88,7 +91,7 @@ class Command(AdmissionCommand):
             help="Show the workers of this host only; a pool's numbers stay those of all workers.",
         )
         parser.add_argument(
-            "--top", type=_number("workers", 0, 100_000), metavar="N",
+            "--top", type=_workers, metavar="N",
             help=f"Show so many workers of each pool, 0 for all; by default all up to {FEW}, and {TOP} of more.",
         )  # fmt: skip
         parser.add_argument("--sort", choices=SORTS, help="Order the workers by this; default: worst, the worst first.")
@@ -197,8 +200,7 @@ class Command(AdmissionCommand):
 
 
 def _listing(options: Mapping[str, Any]) -> Listing:
-    top = options["top"]
-    return Listing(None if top is None else int(top), options["sort"] or "worst")
+    return Listing(options["top"], options["sort"] or "worst")
 
 
 def _number(what: str, low: float, high: float) -> Callable[[str], float]:
@@ -214,6 +216,13 @@ def _number(what: str, low: float, high: float) -> Callable[[str], float]:
         return number
 
     return read
+
+
+def _workers(text: str) -> int:
+    """A type for argparse: a whole number."""
+    if not re.fullmatch(r"[0-9]{1,9}", text) or int(text) > MOST_WORKERS:
+        raise ArgumentTypeError(f"must be a whole number from 0 to {MOST_WORKERS}, workers, not {text!r:.40}")
+    return int(text)
 
 
 def _range(text: str) -> Range:

@@ -11,7 +11,7 @@ from ...status.diagnostics import Diagnosis, Limit
 from ...status.diagnostics.finding import Finding, Severity, clock
 from ...status.diagnostics.host import Layer
 from ...status.diagnostics.model import Process
-from .layout import ends, plain
+from .layout import ends, fingerprints, plain
 
 STYLES = {Severity.CRITICAL: "bold red", Severity.WARNING: "bold yellow", Severity.NOTE: "bold"}
 SOUND = "Nothing needs attention."
@@ -89,6 +89,7 @@ def _limit(limit: Limit) -> RenderableType:
             f"{connects.total:,} connects in 5 minutes, the median second {connects.median:g}"
             + (f", the worst {worst}" if worst else "")
         ),
+        *(Text(text) for text in (fingerprints(limit.site, limit.settings),) if text),
     )
 
 

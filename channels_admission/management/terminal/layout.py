@@ -26,3 +26,9 @@ def ends(left: RenderableType, right: RenderableType) -> RenderableType:
     line.add_column(justify="right", no_wrap=True)
     line.add_row(left, right)
     return line
+
+
+def fingerprints(site: int | None, settings: str | None) -> str:
+    """The fingerprints of a pool's site and settings, where all workers have the same."""
+    named = ("" if site is None else f"site {site}", "" if settings is None else f"settings {plain(settings)}")
+    return ", ".join(filter(None, named)).capitalize()

@@ -39,6 +39,8 @@ or goes, the format rises:
     classes  slots held by each class that has a share, and by exempt
              connections
     overdue  connections closed unauthenticated at their deadline so far
+    none_authenticated  whether PENDING_DEADLINE has come for connections, and
+             none of any has ever authenticated
     drained, aged  connections closed by a drain, and at MAX_CONNECTION_AGE
     evicted  connections closed for a newer one under the same quota
     delayed  handshakes so far that were admitted and had to wait at the
@@ -60,6 +62,10 @@ or goes, the format rises:
       value    null where it is unset
       number   workers that have it
       workers  the ids of the first few
+    site     a number that stands for the workers' site; null where it is
+             unknown, or "differs" has several, which share a PREFIX
+    settings  the fingerprint of the settings that must agree; null where it is
+             unknown, or workers have different ones
     since    Unix time since which all numbers "so far" count, later after each
              loss of data; null while they are not known, and then 0
     speed    connections per second that the workers have lately taken, all
@@ -107,6 +113,7 @@ or goes, the format rises:
                  alone
       shed       connections that it closed because memory ran out
       layer_failed  connections ended because the channel layer failed
+      settings   the fingerprint of its settings; "" where unknown
       silent     whether it has not reported for two heartbeats and a second
       load       a list, one for each monitor
         name       "lag", "memory", "descriptors", "cpu", "threads" or one of

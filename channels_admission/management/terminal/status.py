@@ -12,14 +12,14 @@ from rich.table import Table
 from rich.text import Text
 
 from ...conf import NAME
-from ...core.agreement import shown_differences
+from ...core.agreement import SITE, shown_differences
 from ...core.levels import Level
 from ...core.overrides import signature
 from ...ledger.memory import MemoryLedger
 from ...status import words
 from ...status.values import Health, LedgerSnapshot, PoolSnapshot, Snapshot
 from ...status.words import named
-from .layout import ends, plain
+from .layout import ends, fingerprints, plain
 from .workers import WORST, Listing, listed
 
 STYLES: dict[str, str] = {Level.CALM: "bold green", Level.WARNING: "bold yellow"}
@@ -160,6 +160,7 @@ def _pool(pool: PoolSnapshot, trend: RenderableType | None, listing: Listing) ->
         Text(f"{pool.held:,} of {pool.limit:,} slots held, {free}"),
         Text(_events(pool)),
         *_places(pool),
+        *_fingerprints(pool),
         *(() if pool.speed is None else (Text(f"{pool.speed:,g} connections per second, as measured"),)),
         *(Text(order, "bold yellow") for order in orders(pool)),
         *_classes(pool),
@@ -175,9 +176,15 @@ def style_of(pool: PoolSnapshot) -> str:
 
 def orders(pool: PoolSnapshot) -> Iterator[str]:
     """One sentence per override, and per deviation from the settings."""
-    if pool.differs:
-        differs = shown_differences({name: [side.value for side in sides] for name, sides in pool.differs.items()})
+    values = {name: [side.value for side in sides] for name, sides in pool.differs.items()}
+    if sites := values.pop(SITE, None):
+        numbers = " and ".join(f"{site:.0f}" for site in sites if site is not None)
+        yield f"Workers of {len(sites)} sites count here, with the same PREFIX: {numbers}"
+    if values:
+        differs = shown_differences(values)
         yield f"Workers have different settings, and the strictest values are in force: {plain(differs)}"
+    if pool.none_authenticated:
+        yield "No connection has ever authenticated, and PENDING_DEADLINE ends them: see ws_status --diagnose"
     if pool.dry_run:
         by = signature(pool.controls.dry_run) if pool.controls.dry_run else ", by the settings"
         yield f"Dry run: no connection is refused; {_reasons(pool.would_refuse) or 'none'} would have been so far{by}"
@@ -229,6 +236,11 @@ def _places(pool: PoolSnapshot) -> Iterator[Text]:
     if pool.promised:
         told = f"{pool.promised:,} promised, {pool.redeemed:,} redeemed, {pool.missed:,} missed (came too late)"
         yield Text(f"Places in the line: {told}")
+
+
+def _fingerprints(pool: PoolSnapshot) -> Iterator[Text]:
+    if text := fingerprints(pool.site, pool.settings):
+        yield Text(text, "dim")
 
 
 def _classes(pool: PoolSnapshot) -> Iterator[Text]:

@@ -82,6 +82,9 @@
     return shown;
   }
 
+  /** The settings in which workers differ; their sites have a notice of their own. */
+  const differing = (differs) => Object.keys(differs).filter((name) => name !== "site");
+
   const clock = (second) => new Date(1000 * second).toISOString().slice(11, 19);
 
   /** The text of each field of an item. */
@@ -95,7 +98,9 @@
     "pool.state": (pool, words) => own(words.state, pool.state) ?? pool.state,
     "pool.alert": ({ alert }, words) => own(words.level, alert) ?? alert,
     "pool.would_refuse": ({ would_refuse }) => number(sum(would_refuse)),
-    "pool.differs": ({ differs }) => Object.keys(differs).join(", "),
+    "pool.differs": ({ differs }) => differing(differs).join(", "),
+    "pool.site": ({ site }) => site ?? "",
+    "pool.settings": ({ settings }) => settings ?? "",
     "pool.admitted": ({ admitted }) => number(admitted),
     "pool.refused": ({ refused }) => number(sum(refused)),
     "pool.delayed": ({ delayed }) => number(delayed),
@@ -283,7 +288,7 @@
         this.notice("drain", order.target !== "", row);
         this.aim(row, "target", order.target);
       });
-      const states = { orders: orders.length > 0, limited: pool.controls.limit !== null, open: !pool.paused, paused: pool.paused, wet: !pool.dry_run, dry: pool.dry_run, differs: Object.keys(pool.differs).length > 0 };
+      const states = { orders: orders.length > 0, limited: pool.controls.limit !== null, open: !pool.paused, paused: pool.paused, wet: !pool.dry_run, dry: pool.dry_run, differs: differing(pool.differs).length > 0, sites: "site" in pool.differs, fingerprints: pool.site !== null && pool.settings !== null, none_authenticated: pool.none_authenticated };
       Object.entries(states).forEach(([name, shown]) => this.notice(name, shown, element));
       this.aim(element, "pool", pool.name);
     }

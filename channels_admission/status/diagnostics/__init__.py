@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from ..values import FORMAT, Connects, LedgerSnapshot, Snapshot
-from . import faults, herd, ledger, pools, workers
+from . import agreement, faults, herd, ledger, pools, workers
 from .finding import Finding, Severity
 from .host import HostInfo, Layer
 from .model import Inputs, Process, inputs_of
@@ -23,7 +23,7 @@ SCHEMA = """\
     severity      "critical", "warning" or "note"
     title, detail, advice
   limits          a list, one entry per pool
-    pool, held, limit, connects  as above
+    pool, held, limit, connects, site, settings  as above
     setting       where the limit is set
   processes       a list
     host, pid, server
@@ -68,6 +68,7 @@ WEIGHTS = (
     "threads-blocked",
     "heartbeat-errors",
     "functions-fail",
+    "none-authenticated",
     "limit-reached",
     "connections-shed",
     "layer-failed",
@@ -81,6 +82,7 @@ WEIGHTS = (
     "ledger-settling",
     "monitor-refuses",
     "limit-near",
+    "sites-differ",
     "settings-differ",
     "limit-differs",
     "sockets-missing",
@@ -104,6 +106,9 @@ class Limit:
     limit: int
     setting: str
     connects: Connects
+    site: int | None = None
+    settings: str | None = None
+    """The fingerprints, as in the snapshot."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +138,8 @@ def diagnose(snapshot: Snapshot, host: HostInfo) -> Diagnosis:
         ledger=snapshot.ledger,
         findings=_findings(inputs),
         limits=tuple(
-            Limit(pool.name, pool.held, pool.limit, inputs.origin(pool), pool.connects) for pool in snapshot.pools
+            Limit(pool.name, pool.held, pool.limit, inputs.origin(pool), pool.connects, pool.site, pool.settings)
+            for pool in snapshot.pools
         ),
         processes=inputs.processes,
         layer=host.layer,
@@ -143,6 +149,6 @@ def diagnose(snapshot: Snapshot, host: HostInfo) -> Diagnosis:
 def _findings(inputs: Inputs) -> tuple[Finding, ...]:
     """All findings by severity, the likeliest cause first within each."""
     severities = list(Severity)
-    finders = (*ledger.FINDERS, *pools.FINDERS, *herd.FINDERS, *workers.FINDERS, *faults.FINDERS)
+    finders = (*ledger.FINDERS, *pools.FINDERS, *agreement.FINDERS, *herd.FINDERS, *workers.FINDERS, *faults.FINDERS)
     found = [finding for finder in finders for finding in finder(inputs)]
     return tuple(sorted(found, key=lambda finding: (severities.index(finding.severity), WEIGHTS.index(finding.id))))

@@ -67,6 +67,9 @@ class HostInfo:
     origins: Mapping[str, Origin] = field(default_factory=dict)
     layer: Layer = Layer()
     ledger_timeout: float = 0.25
+    prefix: str = ""
+    site: int = 0
+    """The fingerprint of this process's site."""
 
 
 def gather(snapshot: Snapshot, settings: Settings) -> HostInfo:
@@ -80,6 +83,8 @@ def gather(snapshot: Snapshot, settings: Settings) -> HostInfo:
         },
         layer=_layer(settings),
         ledger_timeout=settings.ledger_timeout,
+        prefix=settings.prefix,
+        site=settings.site,
     )
 
 

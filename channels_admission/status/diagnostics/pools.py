@@ -2,12 +2,11 @@
 
 from collections.abc import Iterator, Mapping
 
-from ...core.agreement import shown
-from ...core.counters import ATTEMPTS, QUOTA, Reason, unwanted
+from ...core.counters import ATTEMPTS, OVERDUE, QUOTA, Reason, unwanted
 from ...core.levels import Level
 from ...core.overrides import signature, whom
 from ...ledger.memory import MemoryLedger
-from ..values import Health, PoolSnapshot, Side
+from ..values import Health
 from .finding import Finder, Finding, Severity, clock, measured, since
 from .model import Inputs
 
@@ -80,7 +79,6 @@ def _switches(inputs: Inputs) -> Iterator[Finding]:
 
 def _limits(inputs: Inputs) -> Iterator[Finding]:
     for pool in inputs.snapshot.pools:
-        origin = inputs.host.origins[pool.name]
         detail = (
             f"{pool.held:,} of {pool.limit:,} slots are held, workers: {len(pool.workers):,}. "
             f"The limit comes from {inputs.origin(pool)}."
@@ -102,43 +100,6 @@ def _limits(inputs: Inputs) -> Iterator[Finding]:
                 detail,
                 "Raise the limit before it is reached, if memory, descriptors and lag leave room.",
             )
-        reported = pool.configured if pool.controls.limit else pool.limit
-        if pool.differs:
-            yield _differing(pool)
-        elif pool.workers and reported != origin.limit:
-            yield Finding(
-                "limit-differs",
-                Severity.WARNING,
-                f"The limit of pool {pool.name} differs from the settings of this command",
-                f"It is {reported:,} on {_workers(pool)}; {origin.setting} of this command is {origin.limit:,}.",
-                "Restart workers that have older settings, or run this command with the settings of the workers.",
-            )
-
-
-def _differing(pool: PoolSnapshot) -> Finding:
-    sides = "; ".join(
-        f"{shown(name, side.value)} on {_counted(side)}" for name, sides in pool.differs.items() for side in sides
-    )
-    return Finding(
-        "settings-differ",
-        Severity.WARNING,
-        f"Workers of pool {pool.name} have different settings",
-        f"The strictest values are in force for all: {sides}.",
-        "During a rolling deployment this ends within a LEASE after the last worker with old settings. Otherwise two "
-        "sites share one PREFIX (give each its own), or a host's workers have kept old settings (restart them).",
-    )
-
-
-def _workers(pool: PoolSnapshot) -> str:
-    """The workers of a pool, the first few by name."""
-    names = tuple(worker.id for worker in pool.workers)
-    return _counted(Side(None, len(names), names[:MOST_NAMED]))
-
-
-def _counted(side: Side) -> str:
-    names = [" ".join(name.split(":")[:2]) for name in side.workers]
-    more = f" and {side.number - len(names):,} more" if side.number > len(names) else ""
-    return f"{', '.join(names)}{more}" if names else "workers that have ended"
 
 
 def _controls(inputs: Inputs) -> Iterator[Finding]:
@@ -225,6 +186,22 @@ def _counting(counter: str, identifier: str, severity: Severity, title: str, cau
     return find
 
 
+def _unauthenticated(inputs: Inputs) -> Iterator[Finding]:
+    for pool in inputs.snapshot.pools:
+        if pool.none_authenticated:
+            spared = pool.would_refuse.get(OVERDUE, 0)
+            dry = f", {spared:,} would have been but for the dry run" if spared else ""
+            yield Finding(
+                "none-authenticated",
+                Severity.WARNING,
+                f"No connection of pool {pool.name} has ever authenticated",
+                f"{pool.overdue:,} were closed with 1008 at PENDING_DEADLINE{since([pool])}{dry}.",
+                "If users do log in, the AdmissionMiddleware does not see it: put one inside the auth stack as well, "
+                "as in asgi.py of the README, or the mixin on the consumer. A consumer that authenticates its clients "
+                "itself calls admission_authenticated(). manage.py check names the routes (W020).",
+            )
+
+
 _channels = _counting(
     "channels_full",
     "channels-full",
@@ -286,6 +263,7 @@ FINDERS: tuple[Finder, ...] = (
     _switches,
     _controls,
     _limits,
+    _unauthenticated,
     _channels,
     _unaccepted,
     _outlived,

@@ -258,7 +258,7 @@ def test_a_drain_begins_while_its_order_stands(problems):
 def test_defaults(read):
     found = plain(read())
     (pool,) = found.pop("pools").values()
-    assert found == DEFAULTS
+    assert found == {**DEFAULTS, "site": 965306}
     assert plain(pool) == {"name": "default", **POOL_DEFAULTS}
 
 
@@ -989,3 +989,23 @@ def tells(secret: str) -> bool:
     while error := error.__cause__ or (None if error.__suppress_context__ else error.__context__):
         told.append(str(error))
     return any(secret in text for text in [*told, *(f"{problem}" for problem in conf.examine()[1])])
+
+
+# The site
+
+
+def test_a_site_is_known_by_its_secret_key_alone_and_its_number_tells_nothing_of_it(settings):
+    found = {conf.site()}
+    settings.ROOT_URLCONF, settings.CHANNELS_ADMISSION = "another.urls", {"MAX_CONNECTIONS": 7}
+    settings.SECRET_KEY_FALLBACKS = ["older"]
+    assert {conf.current().site} == found == {965306}
+    for key in range(200):
+        settings.SECRET_KEY = f"key {key}"
+        found.add(conf.current().site)
+    assert len(found) == 201
+    assert all(1 <= site <= 999_999 for site in found)
+
+
+def test_a_process_without_a_secret_key_is_of_no_site(settings):
+    settings.SECRET_KEY = ""
+    assert conf.current().site == 0

@@ -6,11 +6,13 @@ import pytest
 
 from channels_admission.core import agreement
 from channels_admission.core.agreement import (
+    SEVERAL,
     differences,
     fingerprint,
     numbers_of,
     shown,
     shown_differences,
+    sites,
     strictest,
 )
 from channels_admission.core.protocol import Ask, Fair, Report, Terms
@@ -29,14 +31,16 @@ REPORT = Report("host:1:a", 1, 0, 0, limit=50, version=0, allowance=0)
 
 def test_settings_are_a_short_text_of_named_numbers():
     report = replace(REPORT, warn_at=0.35, terms=Terms(rate=0.5, burst=2))
-    text = agreement.text_of(report, 4.0, 0.5)
-    assert text == "limit=50,warn_at=0.35,lease=4000,heartbeat=500,rate=0.5,burst=2"
-    assert numbers_of(text) == {"limit": 50, "warn_at": 0.35, "lease": 4000, "heartbeat": 500, "rate": 0.5, "burst": 2}
+    text = agreement.text_of(report, 4.0, 0.5, 7)
+    assert text == "limit=50,warn_at=0.35,lease=4000,heartbeat=500,rate=0.5,burst=2,site=7"
+    assert numbers_of(text) == {"limit": 50, "warn_at": 0.35, "lease": 4000, "heartbeat": 500, "rate": 0.5, "burst": 2,
+                                "site": 7}  # fmt: skip
     assert fingerprint(text) == fingerprint(text)
-    assert fingerprint(text) != fingerprint(agreement.text_of(report, 4.0, 0.6))
+    assert fingerprint(text) != fingerprint(agreement.text_of(report, 4.0, 0.6, 7))
     classes = (Class("", 1.0), Class("guest", 0.25), Class("exempt", float("inf")))
     report = replace(REPORT, fair=Fair(classes, (), 0, 0))
-    assert agreement.text_of(report, 4.0, 0.5) == "limit=50,warn_at=0.7,lease=4000,heartbeat=500,share:guest=0.25"
+    text = agreement.text_of(report, 4.0, 0.5, 7)
+    assert text == "limit=50,warn_at=0.7,lease=4000,heartbeat=500,share:guest=0.25,site=7"
 
 
 @pytest.mark.parametrize("text", ["", ";", "limit", "limit=", "limit=nan", "limit=1e9", "limit=-1", "limit=0x5", "=5",
@@ -55,6 +59,7 @@ def test_the_strictest_is_the_least_or_of_times_the_greatest():
     assert found["limit"] == (50, 500)
     assert found["rate"] == (2, None)
     assert differences((one, one)) == {}
+    assert shown("site", 482913) == "site 482913"
     assert shown("limit", 500) == "MAX_CONNECTIONS 500"
     assert shown("heartbeat", 500) == "HEARTBEAT 0.5 s"
     assert shown("quota:user", 5) == "QUOTAS user 5"
@@ -65,6 +70,13 @@ def test_the_strictest_is_the_least_or_of_times_the_greatest():
     )
 
 
+def test_of_several_sites_none_is_in_force():
+    one, other, unknown = {"site": 7}, {"site": 9}, {"limit": 50}
+    assert strictest((one, one, unknown)) == {"site": 7, "limit": 50}
+    assert strictest((one, other)) == strictest((one, {"site": SEVERAL})) == {"site": SEVERAL}
+    assert sites((other, unknown, one, {"site": SEVERAL}, other)) == (7, 9)
+
+
 # The contract
 
 
@@ -73,11 +85,12 @@ async def open_ledger(request, admission, clock, redis_server):
     """Opens a ledger of the pool for workers with these settings."""
     opened = []
 
-    def open_(**keys):
+    def open_(site=7, **keys):
         keys = {"LEASE": LEASE, "HEARTBEAT": HEARTBEAT, **keys}
         if request.param == "memory":
-            return MemoryLedger(admission(**keys), clock, clock)
-        opened.append(ClockedRedisLedger(admission(**keys, LEDGER=redis_server.url), clock))
+            return MemoryLedger(replace(admission(**keys), site=site), clock, clock)
+        settings = replace(admission(**keys, LEDGER=redis_server.url), site=site)
+        opened.append(ClockedRedisLedger(settings, clock))
         return opened[-1]
 
     yield open_
@@ -106,6 +119,23 @@ async def test_the_strictest_limit_holds_for_all_while_two_are_about(pair):
     assert reading.limit == 10
     sides = {each.worker: reading.settings[each.settings]["limit"] for each in reading.workers}
     assert sides == {"host:1:a": 10, "host:2:b": 50}
+
+
+@pytest.mark.parametrize("limit", [10, 50])
+async def test_each_worker_hears_of_another_site_and_the_limit_stays_the_strictest(open_ledger, clock, limit):
+    a, b = Reporter(open_ledger(site=7), "a"), Reporter(open_ledger(site=9), "b", limit=limit, pid=2)
+    await a.say()
+    for _ in range(8):
+        clock.now += HEARTBEAT
+        for each in (b, a):
+            view = await each.say(held=3)
+            assert (view.limit, numbers_of(view.settings)["site"]) == (10, SEVERAL)
+    (reading,) = await a.ledger.read(("default",))
+    seen = {each.worker: reading.settings[each.settings]["site"] for each in reading.workers}
+    assert seen == {"host:1:a": 7, "host:2:b": 9}
+    await b.say(goodbye=True)
+    clock.now += 1.5 * HEARTBEAT
+    assert (await a.say()).settings == ""
 
 
 async def test_settings_count_until_a_lease_after_they_were_last_heard(pair, clock):

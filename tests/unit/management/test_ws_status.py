@@ -21,14 +21,16 @@ from django.utils import translation
 
 from channels_admission import conf
 from channels_admission.conf.overload import BUILT_IN
+from channels_admission.core.agreement import fingerprint
 from channels_admission.core.counters import Reason
 from channels_admission.core.levels import Level
-from channels_admission.core.readings import Load
+from channels_admission.core.readings import Load, Reading, WorkerReading
 from channels_admission.ledger import open_ledger
 from channels_admission.management.commands.ws_status import Command
 from channels_admission.management.terminal import status as status_report
 from channels_admission.management.terminal.layout import duration
 from channels_admission.status.history import History, Series
+from channels_admission.status.snapshot import _pool
 from channels_admission.status.values import (
     Connects,
     Health,
@@ -187,12 +189,32 @@ def test_pools_and_workers_in_eighty_columns(shared, redis_server):
         "█" * 52 + "░" * 21 + "   72 %",
         "36 of 50 slots held, 14 free",
         "1,412 admitted and 150 refused so far (148 pool full, 2 ledger away)",
+        "Site 965306, settings cf4fb89a",
         "",
         "host                       pid server  held  beat        up   lag  mem files cpu",
         "web-1                     4242 uvicorn   24 N.N s   1 d 3 h 12 ms 91 %     ? 5 %",
         "web-2                       77 -         12 N.N s 2 h 5 min     ?    ?     ?   ?",
         "web-1 4242 refuses 64 % for memory, 100 % for queue",
     ]
+
+
+@pytest.mark.parametrize(
+    ("of_the_pool", "of_a_worker", "expected"),
+    [
+        ({"overdue": 3}, {}, True),
+        ({"dry:overdue": 3}, {}, True),
+        ({}, {}, False),
+        ({"overdue": 3, "authenticated": 1}, {}, False),
+        ({"overdue": 3}, {"authenticated": 1}, False),  # the pool's counters have been lost since
+    ],
+)
+def test_a_pool_in_which_none_has_ever_authenticated(shared, of_the_pool, of_a_worker, expected):
+    counts = WorkerReading("web-1:1:ab", 0, 0.0, 0.0, "", counters=of_a_worker)
+    reading = Reading(50, settling=False, counters=of_the_pool, workers=(counts,))
+    seen = _pool(shared().pool("default"), reading, 3.0)
+    assert seen.none_authenticated is expected
+    told = "No connection has ever authenticated, and PENDING_DEADLINE ends them: see ws_status --diagnose"
+    assert (told in " ".join(shown(snapshot(seen)).split())) is expected
 
 
 def test_every_pool_or_the_one_asked_for(shared):
@@ -241,6 +263,7 @@ def test_json_has_the_documented_shape(shared, redis_server):
     assert before.replace(microsecond=0) <= datetime.fromisoformat(told.pop("taken")) <= datetime.now(UTC)
     assert 0 <= told["ledger"].pop("took") < 1
     (seen,) = told["pools"][0]["workers"]
+    own = fingerprint(f"limit=50,warn_at=0.5,lease=30000,heartbeat=100,site={conf.site()}")
     assert 0 <= time.time() - told["pools"][0].pop("since") < 15
     worst = told["pools"][0]["connects"].pop("worst")
     latest = told["pools"][0]["connects"].pop("refused_at")
@@ -298,6 +321,7 @@ def test_json_has_the_documented_shape(shared, redis_server):
                         "failing": 0,
                         "shed": 0,
                         "layer_failed": 0,
+                        "settings": own,
                     },
                 ],
                 "configured": 50,
@@ -310,6 +334,9 @@ def test_json_has_the_documented_shape(shared, redis_server):
                 "controls": {"version": 0, "limit": None, "paused": None, "dry_run": None, "drains": []},
                 "alert": "warning",
                 "differs": {},
+                "none_authenticated": False,
+                "site": conf.site(),
+                "settings": own,
                 "speed": 412.5,
             }
         ],

@@ -456,14 +456,14 @@ async def test_a_dry_run_counts_strangers_at_their_deadline_and_closes_none(admi
     clients = await open_all(NOBODY, NOBODY, KIM)
     limiter = limiter_of("default")
     await eventually(lambda: limiter.state.counters["dry:overdue"] == 2)
-    assert limiter.state.counters == {"admitted": 3, "dry:overdue": 2}
+    assert limiter.state.counters == {"admitted": 3, "dry:overdue": 2, "authenticated": 1}
     assert [await client.is_open() for client in clients] == [True] * 3
     await leave(clients)
 
 
 @pytest.mark.parametrize("is_dry", [False, True])
 async def test_a_deadline_that_nobody_has_met_is_told_once(admission, caplog, is_dry):
-    admission(PENDING_DEADLINE=0.1, DRY_RUN=is_dry)
+    admission(PENDING_DEADLINE=0.1, DRY_RUN=is_dry, HEARTBEAT=0.1)
     clients = await open_all(NOBODY, NOBODY)
     limiter = limiter_of("default")
     await eventually(lambda: limiter.state.counters["dry:overdue" if is_dry else "overdue"] == 2)
@@ -471,7 +471,15 @@ async def test_a_deadline_that_nobody_has_met_is_told_once(admission, caplog, is
         "Pool 'default': PENDING_DEADLINE ends its first connection, and none has authenticated so far. If users do, "
         "put an AdmissionMiddleware inside the auth stack, or call admission_authenticated()."
     ]
+    await eventually(shown_as_unauthenticated)
+    clients += await open_all(KIM)
+    await eventually(lambda: shown_as_unauthenticated(False))
     await leave(clients)
+
+
+async def shown_as_unauthenticated(expected=True):
+    (pool,) = (await collect()).pools
+    return pool.none_authenticated is expected
 
 
 @pytest.mark.parametrize("says_so", [False, True])

@@ -123,7 +123,7 @@ def test_every_number_of_the_snapshot():
         ("tickets_redeemed_total", ("default",)): 19,
         ("tickets_missed_total", ("default",)): 20,
         ("refusals_held_total", ("default",)): 22,
-        ("heartbeat_errors_total", ("OSError", "default")): 3,
+        ("unexpected_errors_total", ("OSError", "default")): 3,
         ("worker_held", ("default", "web-1:4242:ab12")): 30,
         ("worker_held", ("default", "web-2:7:cd34")): 6,
         ("worker_silence_seconds", ("web-1:4242:ab12",)): 0.1,

@@ -6,7 +6,6 @@ import shlex
 import signal
 import sys
 import time
-from argparse import ArgumentTypeError
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -24,7 +23,7 @@ from channels_admission.management.base import AdmissionCommand
 
 from demo.clients import Client, by_refusal, by_worker, crowd
 from demo.consumers import HERD
-from demo.options import REDIS_HELP
+from demo.options import REDIS_HELP, positive
 from demo.redises import ServerFailed, find_redis
 from demo.servers import SERVING, TESTPROJECT, Workers
 from demo.stage import ADMINISTRATOR, PASSWORD, stage
@@ -50,13 +49,11 @@ class Command(AdmissionCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--server", choices=SERVING, default="uvicorn", help="the ASGI server (%(default)s)")
-        parser.add_argument("--clients", type=_positive, default=200, help="clients in the crowd (%(default)s)")
-        parser.add_argument("--limit", type=_positive, default=50, help="MAX_CONNECTIONS (%(default)s)")
-        parser.add_argument("--workers", type=_positive, default=3, help="worker processes (%(default)s)")
-        parser.add_argument("--rate", type=_positive, default=20, help="the page's CONNECT_RATE (%(default)s)")
-        parser.add_argument(
-            "--herd-limit", type=_positive, default=150, help="the page's MAX_CONNECTIONS (%(default)s)"
-        )
+        parser.add_argument("--clients", type=positive, default=200, help="clients in the crowd (%(default)s)")
+        parser.add_argument("--limit", type=positive, default=50, help="MAX_CONNECTIONS (%(default)s)")
+        parser.add_argument("--workers", type=positive, default=3, help="worker processes (%(default)s)")
+        parser.add_argument("--rate", type=positive, default=20, help="the page's CONNECT_RATE (%(default)s)")
+        parser.add_argument("--herd-limit", type=positive, default=150, help="the page's MAX_CONNECTIONS (%(default)s)")
         parser.add_argument("--redis", metavar="URL", help=REDIS_HELP)
         parser.add_argument("--port", type=int, default=0, help="the port to serve on (any free one)")
         parser.add_argument(
@@ -157,13 +154,6 @@ class Command(AdmissionCommand):
         began = time.monotonic()
         running.restart()
         self.console.print(f"They serve again after {time.monotonic() - began:.1f} s.", style="dim")
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ArgumentTypeError("must be at least 1")
-    return number
 
 
 def _herd(running: Workers, limit: int, rate: int) -> str:

@@ -211,6 +211,53 @@ def test_workers_with_different_settings_are_named_on_each_side():
     )
 
 
+def test_workers_of_several_sites_are_named_with_both_causes_and_the_prefix():
+    differs = {
+        "site": (Side(120042, 1, ("web-2:7:cd",)), Side(482913, 1, ("web-1:42:ab",))),
+        "limit": (Side(50, 1, ("web-2:7:cd",)), Side(500, 1, ("web-1:42:ab",))),
+    }
+    here = replace(facts(limit=500), prefix="shop", site=482913)
+    (finding,) = found(snapshot(pool(differs=differs)), here)
+    assert (finding.id, finding.severity, finding.title, finding.detail) == (
+        "sites-differ",
+        "warning",
+        "Workers of 2 sites count in pool default",
+        "All have the PREFIX 'shop': site 120042 on web-2 7; site 482913 on web-1 42; this command is of site 482913. "
+        "The strictest values are in force for all: MAX_CONNECTIONS 50 on web-2 7; MAX_CONNECTIONS 500 on web-1 42.",
+    )
+    assert finding.advice == (
+        "Another project, or another environment of this one, uses the same Redis and PREFIX: give each a PREFIX of "
+        "its own and restart its workers. If a rolling deployment changes SECRET_KEY, this ends within a LEASE after "
+        "the last worker with the old key."
+    )
+    alike = snapshot(pool(differs={"site": differs["site"]}))
+    assert only(alike, here)[3].endswith("; this command is of site 482913.")
+
+
+@pytest.mark.parametrize(("site", "own", "title"), [
+    (120042, 482913, "The workers of pool default are of another site than this command"),
+    (482913, 482913, None), (None, 482913, None), (120042, 0, None),
+])  # fmt: skip
+def test_a_command_of_another_site_than_the_workers(site, own, title):
+    titles = [each.title for each in found(snapshot(pool(site=site)), replace(facts(), prefix="shop", site=own))]
+    assert titles == ([title] if title else [])
+
+
+@pytest.mark.parametrize(("overdue", "would", "detail"), [
+    (1400, {}, "1,400 were closed with 1008 at PENDING_DEADLINE since 01 Mar 12:03:07 UTC."),
+    (0, {"overdue": 3}, "0 were closed with 1008 at PENDING_DEADLINE since 01 Mar 12:03:07 UTC, 3 would have been but "
+                        "for the dry run."),
+])  # fmt: skip
+def test_a_pool_with_a_deadline_in_which_none_has_ever_authenticated(overdue, would, detail):
+    seen = pool(overdue=overdue, would_refuse=would, none_authenticated=True, since=float(AT))
+    assert only(snapshot(seen)) == (
+        "none-authenticated", "warning", "No connection of pool default has ever authenticated", detail,
+    )  # fmt: skip
+    (finding,) = found(snapshot(seen))
+    assert finding.advice.startswith("If users do log in, the AdmissionMiddleware does not see it: put one inside the")
+    assert found(snapshot(replace(seen, none_authenticated=False))) == []
+
+
 @pytest.mark.parametrize("level", [Level.WARNING, Level.CRITICAL])
 def test_a_pool_that_fills_up(level):
     assert only(snapshot(pool(held=46, level=level)))[:3] == ("limit-near", "warning", "Pool default is filling up")
