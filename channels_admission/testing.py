@@ -36,7 +36,7 @@ from .core.overrides import Controls
 from .ledger import open_ledger
 from .ledger.memory import MemoryLedger
 from .limiter.connections.tickets import HEADER
-from .limiter.queue import FULL_FRESH
+from .limiter.pace import FULL_FRESH
 from .limiter.registry import living_limiters
 from .limiter.state import State
 from .runtime.identity import Worker

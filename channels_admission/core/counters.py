@@ -114,6 +114,9 @@ NO_HANDSHAKES = frozenset(
 )
 """Counters that do not count decisions of handshakes; nor do counters with the prefixes ``DRY`` and ``FAULT``."""
 
+SLOWER, FASTER = 0.5, 0.1
+"""The weight of the last call in how long calls have lately taken, where it took longer and where it did not."""
+
 _NO_MONITORS = frozenset({*Reason, *NO_HANDSHAKES, OTHER})
 
 Counters = Mapping[str, int]
@@ -166,6 +169,8 @@ class Calls:
         """Failed calls since the last one that succeeded."""
         self.seconds = 0.0
         """The duration of all calls together."""
+        self.lately = 0.0
+        """How many seconds a call has lately taken: it follows slower calls at once, and faster ones after a while."""
 
     @contextmanager
     def timing(self, clock: Callable[[], float]) -> Iterator[None]:
@@ -181,7 +186,11 @@ class Calls:
         else:
             self.failing = 0
         finally:
-            self.seconds += clock() - started
+            self._note(clock() - started)
+
+    def _note(self, seconds: float) -> None:
+        self.seconds += seconds
+        self.lately += (SLOWER if seconds > self.lately else FASTER) * (seconds - self.lately)
 
     def prolong(self, seconds: float) -> None:
         """The last call, which has failed, was answered so much later."""

@@ -16,6 +16,7 @@ from .connections.asgi import Scope
 from .connections.slot import Owner, Slot
 from .entrance import Door, Entrance
 from .line.places import Places
+from .pace import Pace
 from .queue import Batch, Handshake, Queue, Shortage, may_retry
 from .slots import Slots
 from .state import State
@@ -31,8 +32,13 @@ class Decider(Owner, Door, Protocol):
     faults: Faults
     entrance: Entrance
 
+    pace: Pace
+
     def wake(self) -> None:
         """Ask the ledger: a handshake waits."""
+
+    def is_too_late(self) -> bool:
+        """Whether a handshake that comes now would have waited too long when the ledger is asked next."""
 
 
 class Decisions:
@@ -54,7 +60,7 @@ class Decisions:
         self._loop = asyncio.get_running_loop()
         self.slots = Slots(owner, state, self._loop.time)
         self.queue = Queue(owner.settings.ledger_timeout, self._expire, owner.faults)
-        self._shortage = Shortage(owner.settings.ledger_timeout)
+        self._shortage = Shortage(owner.pace)
         self._log = log
         self._most = state.pool.max_per_worker
         self._is_closed = False
@@ -104,7 +110,7 @@ class Decisions:
         if not is_exempt:
             if ticket is None or not self._places.is_awaited(ticket):
                 reason = self._shortage.reason(class_index, self._loop.time())
-            if len(self.queue) >= MOST_WAITING:
+            if len(self.queue) >= MOST_WAITING or self._owner.is_too_late():
                 reason = reason or Reason.CROWD
             if reason:
                 return self._refuse_unasked(reason, ask, ticket)

@@ -26,6 +26,7 @@ from .entrance import Entrance
 from .line.places import Places
 from .lookout import Lookout
 from .news import News
+from .pace import Pace
 from .queue import Batch
 from .reconciler import Reconciler
 from .refusing import LEFT, Refuser
@@ -60,6 +61,7 @@ class Limiter:
         self.events = Events(pool, settings.alerts, state.counters, faults)
         self._news = News(state, settings, self.events)
         self._loop = asyncio.get_running_loop()
+        self.pace = Pace(state, settings.ledger_timeout, settings.heartbeat)
         self.retries = RetrySchedule(state, settings.heartbeat)
         self.places = Places(state, self.retries)
         self.decisions = Decisions(self, state, self.places, overload, self.events.refusals)
@@ -170,6 +172,9 @@ class Limiter:
         return connection
 
     # Reports and replies
+
+    def is_too_late(self) -> bool:
+        return self.reconciler.is_too_late()
 
     def is_waiting(self) -> bool:
         return bool(self.decisions.queue.waiting or self._gone)

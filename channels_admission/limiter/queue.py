@@ -14,23 +14,13 @@ from ..runtime.faults import Faults
 from ..runtime.ticks import TICKS
 from .connections.asgi import Scope
 from .connections.slot import Slot
+from .pace import Pace
 
-FULL_FRESH = 0.02
-"""Seconds for which a pool that could not grant all is taken to have nothing left: at most 50 calls a second then."""
 FREED_FRESH = 0.1
 """The same after a call that found free slots, where no ticket is likely to be shown: the workers use most of these
 themselves."""
-CROWD_PAUSE = 0.005
-"""Seconds from one call to the next for each handshake that the first one decided, if there were several."""
-LONGEST_PAUSE = 0.4
-"""The most of ``LEDGER_TIMEOUT`` that such a pause may take: a large herd makes ten calls a second."""
 NO_RETRY_TIME = (QUOTA, ATTEMPTS)
 """Prefixes of the reasons for which no free slot of the pool helps."""
-
-
-def crowd_pause(crowd: int, ledger_timeout: float) -> float:
-    """Seconds from a call that decided so many handshakes to the next one."""
-    return min(CROWD_PAUSE * crowd, LONGEST_PAUSE * ledger_timeout)
 
 
 class Handshake(asyncio.Future[Slot | Refusal]):
@@ -187,8 +177,8 @@ class Shortage:
     until the ledger has heard of them; other workers see theirs when that time is over.
     """
 
-    def __init__(self, ledger_timeout: float) -> None:
-        self._ledger_timeout = ledger_timeout
+    def __init__(self, pace: Pace) -> None:
+        self._pace = pace
         self._until: dict[int, tuple[float, str]] = {}
         """For each class, until when it is taken to have no room, and why; in a pool without classes, for the first."""
         self._noted_at = 0.0
@@ -206,17 +196,18 @@ class Shortage:
 
     def note_class(self, class_index: int, reason: str, now: float) -> None:
         """A handshake of the class was refused."""
-        self._until[class_index] = now + FULL_FRESH, reason
+        self._until[class_index] = now + self._pace.shortage, reason
 
     def note_pool(self, shortfall: Reason, refused: int, started: float) -> None:
         """So many were refused in a pool without classes, by a call that began at ``started``."""
         crowd, self._refused = refused + self._refused, 0
-        pause = crowd_pause(crowd, self._ledger_timeout) if shortfall is Reason.FULL else 0.0
-        self._until[0] = started + max(FULL_FRESH, pause), shortfall
+        pause = self._pace.crowd(crowd) if shortfall is Reason.FULL else 0.0
+        self._until[0] = started + max(self._pace.shortage, pause), shortfall
         self._noted_at = started
 
     def end(self, *, has_line: bool) -> None:
         """A pool without classes has room: ask again soon after the call before, sooner where ``has_line``."""
         if 0 in self._until:
             until, reason = self._until[0]
-            self._until[0] = min(until, self._noted_at + (FULL_FRESH if has_line else FREED_FRESH)), reason
+            pause = max(self._pace.shortage, 0.0 if has_line else FREED_FRESH)
+            self._until[0] = min(until, self._noted_at + pause), reason

@@ -18,7 +18,8 @@ from ..ledger.base import Forgotten, Ledger, OutOfOrder
 from ..runtime.faults import Faults
 from ..runtime.ticks import done_within
 from .late import LateCall
-from .queue import FULL_FRESH, Batch, crowd_pause
+from .pace import Pace
+from .queue import Batch
 from .state import State
 
 RELEASE_PAUSE = 0.1
@@ -40,6 +41,7 @@ class Client(Protocol):
 
     state: State
     faults: Faults
+    pace: Pace
 
     def is_over(self) -> bool:
         """Whether no further call is needed."""
@@ -85,6 +87,7 @@ class Reconciler:
         self._report_at: float | None = None
         self._backoff = FIRST_PROBE
         self._is_exiting = False
+        self._pace = client.pace
         self._late = LateCall(client.came_late)
 
     # When to call
@@ -120,6 +123,10 @@ class Reconciler:
             if self._report_at is not None:
                 due = min(due, max(self._report_at, self._quiet_until))
         return due
+
+    def is_too_late(self) -> bool:
+        """Whether a handshake that comes now would have waited too long when the next call is made."""
+        return self._quiet_until > self._loop.time() + self._settings.ledger_timeout
 
     # The task
 
@@ -202,7 +209,7 @@ class Reconciler:
 
     async def _call(self) -> None:
         state, started = self._state, self._loop.time()
-        batch = self._client.begin_report(started, heartbeat=started >= self._heartbeat_at)
+        batch = self._client.begin_report(started, heartbeat=started + self._pace.call >= self._heartbeat_at)
         report, was_away = batch.report, state.away
         self._report_at = None
         with state.calls.timing(self._loop.time):
@@ -214,10 +221,12 @@ class Reconciler:
             self.report_now()
         elif state.unreported or state.draining != report.draining:
             self.report_soon()
+        pause = self._pace.call
         if report.wanted > 1 and batch.is_all:
-            self._quiet_until = started + crowd_pause(report.wanted, self._settings.ledger_timeout)
+            pause = max(pause, self._pace.crowd(report.wanted))
         if reply.turns:  # tickets ask in a shortage as well, also those that are shown again and again
-            self._quiet_until = max(self._quiet_until, started + FULL_FRESH)
+            pause = max(pause, self._pace.shortage)
+        self._quiet_until = started + pause
 
     async def _ask(self, report: Report) -> Reply:
         """The ledger's reply, or :exc:`LedgerUnavailable` after ``LEDGER_TIMEOUT``: the call then goes on by itself."""

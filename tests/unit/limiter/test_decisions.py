@@ -13,7 +13,7 @@ from channels_admission.core.tickets import Signer, Ticket
 from channels_admission.exceptions import LedgerUnavailable
 from channels_admission.ledger import open_ledger
 from channels_admission.limiter.limiter import Slot
-from channels_admission.limiter.queue import FULL_FRESH
+from channels_admission.limiter.pace import FULL_FRESH
 
 from support.faulty import FaultyLedger
 from support.limiters import limiter_over

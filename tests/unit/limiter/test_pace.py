@@ -1,0 +1,121 @@
+"""The pauses between a worker's calls, and how many calls all workers of a pool make together."""
+
+import asyncio
+import time
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+
+from channels_admission.core.counters import Calls
+from channels_admission.core.protocol import Refusal
+from channels_admission.ledger.memory import MemoryLedger
+from channels_admission.limiter.pace import CROWD_PAUSE, FULL_FRESH, IDLE, LONGEST_PAUSE, MOST_CALLS, Pace
+
+from support.faulty import FaultyLedger
+from support.limiters import limiter_over
+from support.virtual import run
+
+TIMEOUT, HEARTBEAT = 0.25, 3.0
+WORKERS = 10_000
+SHOWN = 20
+"""Workers of these that are simulated; the others do the same."""
+
+
+@pytest.fixture
+def state():
+    return SimpleNamespace(workers=1, scarce=False, calls=SimpleNamespace(lately=0.0))
+
+
+@pytest.fixture
+def pace(state):
+    return Pace(state, TIMEOUT, HEARTBEAT)
+
+
+def test_a_few_workers_near_redis_pause_for_a_shortage_and_a_crowd_only(pace):
+    assert pace.call == 1 / MOST_CALLS
+    assert pace.shortage == FULL_FRESH
+    assert pace.crowd(3) == 3 * CROWD_PAUSE
+    assert pace.crowd(1000) == LONGEST_PAUSE * TIMEOUT
+
+
+def test_more_workers_pause_for_longer_and_at_most_a_heartbeat(pace, state):
+    state.workers = WORKERS
+    assert pace.call == pace.shortage == WORKERS / MOST_CALLS
+    state.workers = 10 * WORKERS
+    assert pace.call == pace.shortage == HEARTBEAT
+
+
+def test_slow_calls_to_a_full_pool_are_fewer(pace, state):
+    state.calls.lately = 0.2
+    assert pace.shortage == IDLE * 0.2
+    assert pace.call == 1 / MOST_CALLS  # there is room, and handshakes wait
+    state.scarce = True
+    assert pace.call == LONGEST_PAUSE * TIMEOUT
+    state.calls.lately = 0.01
+    assert pace.call == IDLE * 0.01
+    state.calls.lately = 10
+    assert pace.shortage == HEARTBEAT
+
+
+def test_how_long_calls_take_follows_slow_ones_sooner_than_fast_ones():
+    calls, times = Calls(), iter([0, 1.0, 2, 2.0, 3, 3.0])
+    seen = []
+    for _ in range(3):
+        with calls.timing(lambda: next(times)):
+            pass
+        seen.append(calls.lately)
+    assert seen == pytest.approx([0.5, 0.45, 0.405])
+    assert calls.seconds == 1.0
+
+
+class Many(FaultyLedger):
+    """A ledger that knows of further workers, and when it was called."""
+
+    async def reconcile(self, pool, report):
+        reply = await super().reconcile(pool, report)
+        return replace(reply, workers=WORKERS)
+
+
+@pytest.mark.parametrize("limit", [0, SHOWN, 10**6], ids=["full", "scarce", "room for all"])
+def test_ten_thousand_workers_in_a_storm_make_no_more_calls_than_redis_can_answer(admission, limit):
+    settings, wall = (
+        admission(MAX_CONNECTIONS=limit, HEARTBEAT=HEARTBEAT, LEASE=30, LEDGER_TIMEOUT=TIMEOUT),
+        time.time(),
+    )
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        inner = MemoryLedger(settings, lambda: wall + loop.time(), lambda: wall + loop.time())
+        ledgers = [Many(inner) for _ in range(SHOWN)]
+        limiters = [limiter_over(settings, ledger) for ledger in ledgers]
+        verdicts = []
+
+        async def knock(limiter):
+            while True:
+                began = loop.time()
+                verdict = await limiter.acquire()
+                assert loop.time() - began <= 1.05 * TIMEOUT
+                verdicts.append(verdict)
+                if not isinstance(verdict, Refusal):
+                    loop.call_later(0.5, verdict.release)
+                await asyncio.sleep(0.02)
+
+        clients = [asyncio.ensure_future(knock(limiter)) for limiter in limiters for _ in range(5)]
+        await asyncio.sleep(2 * HEARTBEAT)
+        for ledger in ledgers:
+            ledger.reports.clear()
+        seconds = 10 * HEARTBEAT
+        await asyncio.sleep(seconds)
+        made = sum(len(ledger.reports) for ledger in ledgers)
+        assert all(ledger.reports for ledger in ledgers)
+        for client in clients:
+            client.cancel()
+        await asyncio.gather(*clients, return_exceptions=True)
+        for limiter in limiters:
+            await limiter.aclose()
+        return made / seconds * WORKERS / SHOWN, {getattr(each, "reason", "admitted") for each in verdicts}
+
+    calls, seen = run(main())
+    assert calls <= MOST_CALLS
+    assert ("admitted" in seen) is bool(limit)
