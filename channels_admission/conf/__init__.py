@@ -106,6 +106,7 @@ class Settings:
     alerts: Recipients
     drain_on_stop: float | None
     drain_delay: float
+    lock_dir: str | None
     entrance_wait: float | None
     pools: Mapping[str, PoolSettings]
     site: int

@@ -14,6 +14,7 @@ from .validators import (
     burst,
     close_code,
     flag,
+    folder,
     one_of,
     optional_flag,
     optional_seconds,
@@ -106,6 +107,13 @@ PROJECT_KEYS = (
         0,
         seconds(0, 600),
         "seconds before a drain in which the worker is not ready but still admits",
+    ),
+    Key(
+        "LOCK_DIR",
+        "E081",
+        None,
+        folder,
+        "a directory that outlives a container, where workers keep lock files; None where they see each other",
     ),
     Key(
         "ENTRANCE_WAIT",

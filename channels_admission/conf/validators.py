@@ -1,6 +1,7 @@
 """Validators of settings: each returns the converted value or raises :exc:`Wrong`."""
 
 import difflib
+import os
 import re
 from collections.abc import Callable, Iterable
 from importlib import import_module
@@ -234,3 +235,11 @@ def size(value: Any) -> int | None:
     if value is not None and (not isinstance(value, int) or isinstance(value, bool) or not 2**20 <= value <= 2**50):
         raise Wrong("None or a whole number of bytes, at least 1048576 (1 MiB)")
     return None if value is None else int(value)
+
+
+def folder(value: Any) -> str | None:
+    """An absolute path; whether it can be used is seen in each worker."""
+    path = os.fspath(value) if isinstance(value, os.PathLike) else value
+    if path is not None and not (isinstance(path, str) and os.path.isabs(path) and "\0" not in path):
+        raise Wrong("None or the absolute path of a directory")
+    return path

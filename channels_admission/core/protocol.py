@@ -170,7 +170,7 @@ class Report:
     born: int = 0
     """When the worker's process started, in hundredths of a second after boot."""
     host: str = ""
-    """Token of the worker's host and process namespace."""
+    """Token of the worker's host and process namespace, or of its host and its directory of lock files."""
     server: str = ""
     """The ASGI server, where known."""
     counters: Counters = field(default_factory=dict)

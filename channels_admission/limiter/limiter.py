@@ -233,7 +233,8 @@ class Limiter:
         """Look which neighbours are gone."""
         if self.overload is not None:
             self.overload.meet(self.pool.name, len(reply.neighbours))
-        self._gone = tuple(each.worker for each in reply.neighbours if is_gone(each))
+        locks = self.state.worker.locks
+        self._gone = tuple(each.worker for each in reply.neighbours if is_gone(each, locks))
 
     # Without the ledger
 

@@ -18,6 +18,7 @@ from ..overload.manager import OverloadManager
 from ..runtime import daphne, uvicorn
 from ..runtime.faults import Faults
 from ..runtime.identity import Worker
+from ..runtime.locks import locks_in
 from ..runtime.reserve import reserve
 from ..runtime.servers import name_of
 from ..runtime.shutdown import aside, drain_first, leave_first
@@ -44,7 +45,8 @@ class Registry:
 
     def _open(self) -> None:
         settings, server = self.settings, self._server
-        self._worker = Worker()
+        self._worker = worker = Worker()
+        worker.locks = locks_in(settings.lock_dir, worker.process)
         self._faults = Faults("this worker")
         self._ledger = open_ledger(settings)
         self._limiters: dict[str, Limiter] = {}

@@ -238,7 +238,7 @@ class State(InForce):
             allowance=held if self._met_settled else max(held, self._first_share),
             age=self.worker.age(),
             born=self.worker.born,
-            host=host_token(),
+            host=host_token(self.worker.locks),
             server=self.server,
             counters={**self.counters, **self.calls.counters},
             acknowledged=self._acknowledged,

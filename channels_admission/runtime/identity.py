@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 
 from ..core.protocol import Neighbour
+from .locks import Locks
 from .reserve import is_exhausted, reserve
 
 HOST_LENGTH = 32
@@ -41,13 +42,13 @@ def host_name(name: str) -> str:
 
 
 @cache
-def host_token() -> str:
-    """A token that two workers share only if they have the same host name and see each other's processes.
+def host_token(locks: Locks | None = None) -> str:
+    """A token that two workers share only if they have the same host name and see each other's processes or ``locks``.
 
     Containers may share a host name without a process namespace. The token therefore includes the boot id and the
     namespace on Linux, and the boot time elsewhere.
     """
-    namespace = reserve.lend(_namespace)
+    namespace = locks.directory if locks else reserve.lend(_namespace)
     return hashlib.blake2s(f"{host()} {namespace}".encode(), digest_size=6).hexdigest()
 
 
@@ -66,9 +67,11 @@ def birth(process: psutil.Process) -> int:
     return round(after_boot * 100)
 
 
-def is_gone(neighbour: Neighbour) -> bool:
+def is_gone(neighbour: Neighbour, locks: Locks | None = None) -> bool:
     """Whether the process of a worker with the same :func:`host_token` has certainly ended; after an error, False."""
     try:
+        if locks:
+            return reserve.lend(locks.is_gone, f"{neighbour.worker.rpartition(':')[0]}:{neighbour.born}")
         pid = int(neighbour.worker.split(":")[1])
         return 0 < pid <= MOST_PID and reserve.lend(_has_ended, pid, neighbour.born)
     except (OSError, OverflowError, ValueError, LookupError, psutil.Error):
@@ -108,14 +111,21 @@ class Worker:
     pid: int = field(default_factory=os.getpid)
     born: int = field(default_factory=lambda: reserve.lend(_own_birth))
     nonce: str = field(default_factory=lambda: secrets.token_hex(4))
+    locks: Locks | None = None
+    """Where its process has a lock file."""
 
     @property
     def id(self) -> str:
         return f"{host()}:{self.pid}:{self.nonce}"
 
+    @property
+    def process(self) -> str:
+        """The name of its lock file."""
+        return f"{host()}:{self.pid}:{self.born}"
+
     def renamed(self) -> "Worker":
         """The same worker with a fresh nonce, for use when another worker has the same id."""
-        return Worker(self.started, self.pid, self.born)
+        return Worker(self.started, self.pid, self.born, locks=self.locks)
 
     def age(self) -> float:
         """Seconds since the worker started."""

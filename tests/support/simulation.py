@@ -146,7 +146,7 @@ class Simulation:
             random.seed(self.outcome.seed)
             yield
 
-    def is_gone(self, neighbour: Neighbour) -> bool:
+    def is_gone(self, neighbour: Neighbour, locks: None) -> bool:
         """Whether neighbours see that the process has ended: every second one, as if the others were far."""
         pid = int(neighbour.worker.split(":")[1])
         return pid % 2 == 0 and all(process.pid != pid for process in self.processes)

@@ -37,6 +37,7 @@ DEFAULTS = {
     "alerts": Recipients(),
     "drain_on_stop": None,
     "drain_delay": 0.0,
+    "lock_dir": None,
     "entrance_wait": 4.0,
     "pressure": {
         "lag": Watch("lag", None, Thresholds(0.1, 0.5)),
@@ -87,6 +88,7 @@ IDS = {
     "ALERTS": "E041",
     "DRAIN_ON_STOP": "E042",
     "DRAIN_DELAY": "E080",
+    "LOCK_DIR": "E081",
     "ENTRANCE_WAIT": "E077",
     "MAX_CONNECTIONS": "E010",
     "WARN_AT": "E011",
@@ -135,6 +137,7 @@ GOOD = {
     "BALANCER_RETRIES": [None, True, False],
     "MAX_PER_WORKER": [None, 1, 10_000_000],
     "DRAIN_DELAY": [0, 2.5, 24],
+    "LOCK_DIR": [None, "/run/admission"],
     "CLOSE_CODE": [1000, 1001, 1008, 1013, 3000, 4999],
     "MAX_CONNECTION_AGE": [None, 1, 3600.5],
     "CONNECT_RATE": [None, 0.01, 200, 1_000_000],
@@ -168,6 +171,7 @@ BAD = {
     "BALANCER_RETRIES": ("True, False or None", [0, 1, "yes", ()]),
     "MAX_PER_WORKER": ("a whole number from 1 to 10000000 or None", [0, -1, 10_000_001, 5.0, "5", True]),
     "DRAIN_DELAY": ("a number of seconds from 0 to 600", [-1, 601, "2", None, True, NAN]),
+    "LOCK_DIR": ("None or the absolute path of a directory", ["run/admission", "", "/run\0", 5, b"/run", True]),
     "CLOSE_CODE": (
         "a close code a server may send: 1013 (Try Again Later), another registered one, or 3000 to 4999",
         [0, 999, 1004, 1005, 1006, 1010, 1015, 2999, 5000, "1013", 1013.0, None, True],
