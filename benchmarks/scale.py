@@ -21,7 +21,7 @@ from django.conf import settings as django_settings
 
 from channels_admission import conf
 from channels_admission.core.protocol import Reply
-from channels_admission.core.readings import Load
+from channels_admission.core.readings import Footprint, Load, Usage
 from channels_admission.ledger.redis import RedisLedger
 from channels_admission.limiter.state import State
 from channels_admission.runtime.identity import Worker
@@ -45,6 +45,8 @@ HEARTBEAT = 3.0
 BLOCK = re.compile(r"(?<=<!-- figures -->\n).*?(?=<!-- end of figures -->)", re.DOTALL)
 PAST = {"admitted": 1_000_000, "released": 1_000_000, "full": 100_000}
 """Counters of each worker at the start."""
+USAGE = Usage(1_000, 200 << 20, 1_020)
+FOOTPRINT = Footprint(USAGE, Usage(32, 80 << 20, 52), USAGE, 16 << 30, 8 << 30, 65_536, "websockets-sansio")
 LOAD = tuple(Load(name, 0.123, 0.0) for name in ("lag", "memory", "descriptors", "cpu"))
 
 
@@ -71,7 +73,7 @@ class Member:
 
     async def tell(self, wanted: int = 0, *, heartbeat: bool = False) -> Reply:
         """Report, and hold the slots that the ledger grants."""
-        report = self.state.begin_report(wanted, load=LOAD, heartbeat=heartbeat)
+        report = self.state.begin_report(wanted, load=LOAD, footprint=FOOTPRINT, heartbeat=heartbeat)
         reply = await self.ledger.reconcile(self.state.pool.name, replace(report, host=f"{self.worker.host:012x}"))
         self.state.settle(report, reply)
         for _ in range(reply.granted):
@@ -232,7 +234,7 @@ def table(figures: Figures) -> Iterator[str]:
     yield "| --- | ---: |"
     yield f"| p99 of a report, against that with {few} | {times:.2f} × |"
     yield (
-        "| memory in Redis, with names of 29 characters, counters of seven digits and four readings | "
+        "| memory in Redis, with names of 29 characters, counters of seven digits, four readings and the footprint | "
         f"{figures.bytes_per_worker:.0f} bytes a worker |"
     )
     yield f"| idle heartbeats, one in {HEARTBEAT:g} s each | {figures.idle_calls:,.0f} calls a second |"

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from .counters import Counters, Reason
 from .levels import Edge, Level
 from .overrides import NOTHING_SET, Controls
-from .readings import Load
+from .readings import Footprint, Load
 from .shares import Bound, Class
 from .tickets import Ticket
 
@@ -179,6 +179,7 @@ class Report:
     gone: tuple[str, ...] = ()
     """Workers with the same ``host`` whose process has ended."""
     load: tuple[Load, ...] = ()
+    footprint: Footprint | None = None
     terms: Terms = Terms()
     unreserved: int = 0
     """Retry times given to refused clients beyond those that the ledger has reserved."""

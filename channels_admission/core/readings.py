@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from .counters import Counters
 from .levels import Level
@@ -21,6 +22,39 @@ class Load:
     pressure: float
     median: float | None = None
     longest: float | None = None
+
+
+class Usage(NamedTuple):
+    """What a worker's process used while it had so many connections."""
+
+    connections: int
+    """Open ones, and waiting handshakes."""
+    memory: int
+    """Resident bytes."""
+    files: int
+    """Open files."""
+
+
+@dataclass(frozen=True, slots=True)
+class Footprint:
+    """What a worker's process uses, what its first connections and the most that it has had used, and what is allowed.
+
+    Memory is in bytes; the ledger may round it to KiB.
+    """
+
+    now: Usage
+    low: Usage
+    """With the first few connections, or none."""
+    high: Usage
+    """With the most connections so far: the most that it used with about as many."""
+    memory_limit: int
+    """What its container or its machine allows, whichever is nearer to it."""
+    memory_used: int
+    """Of this limit, by this process and all others that it binds."""
+    files_limit: int
+    """0 where unknown or unlimited."""
+    implementation: str = ""
+    """The implementation of WebSockets in the server; empty where the server has one only, or it is unknown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +79,8 @@ class WorkerReading:
     """Its events since it started."""
     speed: float = 0.0
     """Connections per second through its entrance, measured while it had to spread them; 0 if unknown."""
+    footprint: Footprint | None = None
+    """None where the worker cannot read its memory."""
 
 
 @dataclass(frozen=True, slots=True)

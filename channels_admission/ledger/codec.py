@@ -19,6 +19,7 @@ from ..core.shares import Bound, Class
 from ..runtime.identity import MOST_PID
 from .base import LATELY, MINUTES, SECONDS
 from .buckets import counters_of, lately, within
+from .footprint import footprint_of
 from .overrides import controls_of
 
 KEYS = (
@@ -329,6 +330,7 @@ def _worker(name: str, record: str, now: int, settings: str) -> WorkerReading | 
         counters={name: count for name, count in counters.items() if count},
         faults=dict(list(faults_in(counters).items())[:MOST_KINDS]),
         speed=min((_number(fields["speed"]) or 0) / 1000, MOST_SPEED),
+        footprint=footprint_of(fields["load"]),
     )
 
 

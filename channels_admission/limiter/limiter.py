@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from ..conf import Settings
 from ..core.counters import AUTHENTICATED, Reason
 from ..core.protocol import Refusal, Reply, Report
-from ..core.readings import Load
+from ..core.readings import Footprint, Load
 from ..events.dispatch import Events
 from ..exceptions import LedgerError
 from ..ledger.base import Ledger
@@ -182,13 +182,16 @@ class Limiter:
     def begin_report(self, now: float, *, heartbeat: bool) -> Batch:
         batch = self.decisions.begin_batch(now)
         load: tuple[Load, ...] = ()
+        footprint: Footprint | None = None
         with self.faults.spare("the readings"):
-            load = self.overload.load if self.overload else ()
+            if self.overload is not None:
+                load, footprint = self.overload.load, self.overload.footprint
         batch.report = self.state.begin_report(
             batch.wanted,
             asks=batch.asks or (),
             shown=batch.shown,
             load=load,
+            footprint=footprint,
             unreserved=self.retries.unreserved,
             gone=self._gone,
             heartbeat=heartbeat,

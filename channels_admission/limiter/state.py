@@ -30,7 +30,7 @@ from ..core.counters import ADMITTED, RELEASED, Calls, Counters, Reason
 from ..core.levels import Level
 from ..core.protocol import Ask, Claimed, Reply, Report, Shown
 from ..core.rate import bounded
-from ..core.readings import Load
+from ..core.readings import Footprint, Load
 from ..core.tickets import Ticket
 from ..quotas.ages import SlotAges
 from ..quotas.attempts import Attempts
@@ -204,6 +204,7 @@ class State(InForce):
         asks: tuple[Ask, ...] = (),
         shown: tuple[Shown, ...] = (),
         load: tuple[Load, ...] = (),
+        footprint: Footprint | None = None,
         unreserved: int = 0,
         gone: tuple[str, ...] = (),
         heartbeat: bool = False,
@@ -244,6 +245,7 @@ class State(InForce):
             acknowledged=self._acknowledged,
             gone=gone,
             load=load,
+            footprint=footprint,
             terms=self.pool.terms,
             unreserved=unreserved,
             speed=bounded(self.entrance_speed),

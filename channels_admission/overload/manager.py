@@ -8,14 +8,16 @@ from contextvars import Context
 
 from ..conf import Settings, sizing
 from ..core.counters import MONITOR_FAILED
-from ..core.readings import Load
+from ..core.readings import Footprint, Load
 from ..runtime.faults import Faults
+from ..runtime.servers import implementation
 from .memory import Memory
 from .monitors import Cpu, Descriptors, Lag
 from .room import Room
 from .sampler import Reader, Sensor
 from .threads import Threads
 from .trigger import Trigger
+from .usage import Record
 
 REFRESH = 0.25
 """Seconds between readings."""
@@ -78,6 +80,8 @@ class OverloadManager:
         self._has_room = True
         thresholds = settings.pressure["memory"].thresholds
         self._room = Room(thresholds) if thresholds else None
+        self._record = Record()
+        self._files_limit = 0
         self._expected = sizing.workers(settings)
         self._neighbours: dict[str, int] = {}
         # The first handshakes may come before a thread has read anything.
@@ -204,6 +208,9 @@ class OverloadManager:
             self._readings.update(news)
             if "memory" in news:
                 self._measured_at = now
+                self._files_limit = self._descriptors.allowed() or 0
+                files = round((news.get("descriptors") or 0.0) * self._files_limit)
+                self._record.note(self._present(), self._memory.last[1], files)
                 self._unlooked = min(self._unlooked, self._fitting())
             self._judge()
         for sensor in self._own:
@@ -213,6 +220,12 @@ class OverloadManager:
             self._ask_at = max(self._ask_at + REFRESH, now)
             for reader in self._readers:
                 reader.ask()
+
+    @property
+    def footprint(self) -> Footprint | None:
+        """What this process and its connections use; None while that is unknown."""
+        uses = self._memory.last[0] if self._readings["memory"] is not None else ()
+        return self._record.footprint(uses, self._files_limit, implementation())
 
     def _forget_readings(self) -> None:
         """Set all readings to unknown, since old readings say nothing of the present."""

@@ -1,10 +1,12 @@
 """Differences between ASGI servers beyond their messages: names and transports."""
 
 import asyncio
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from contextvars import Context
 from functools import partial
+from importlib.util import find_spec
 from typing import Any
 from weakref import WeakMethod
 
@@ -24,6 +26,28 @@ def name_of(send: Any) -> str:
     module = getattr(send, "__module__", None) or type(owner).__module__
     name = str(module).partition(".")[0].lstrip("_")
     return name if name in KNOWN else ""
+
+
+UVICORNS = "uvicorn.protocols.websockets."
+IMPLEMENTATIONS = {
+    f"{UVICORNS}websockets_sansio_impl": "websockets-sansio",
+    f"{UVICORNS}websockets_impl": "websockets",
+    f"{UVICORNS}wsproto_impl": "wsproto",
+}
+"""uvicorn's modules of WebSockets, each with the name that ``--ws`` gives it."""
+
+
+def implementation() -> str:
+    """The implementation of WebSockets that uvicorn has loaded in this process; empty without one, or with several."""
+    loaded = [name for module, name in IMPLEMENTATIONS.items() if module in sys.modules]
+    return loaded[0] if len(loaded) == 1 else ""
+
+
+def installed() -> tuple[str, ...]:
+    """The servers that can be imported here, by name; uvicorn with the implementation that it takes by default."""
+    default = next((name for name in ("websockets", "wsproto") if find_spec(name)), "")
+    uvicorn = f"{UVICORN} {'websockets-sansio' if default == 'websockets' else default}".strip()
+    return tuple(uvicorn if name == UVICORN else name for name in sorted(KNOWN) if find_spec(name))
 
 
 def abort(send: Any) -> bool:

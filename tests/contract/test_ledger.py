@@ -13,7 +13,7 @@ from channels_admission.core.line import ASSUMED
 from channels_admission.core.overrides import Controls, Order
 from channels_admission.core.protocol import Neighbour, Terms
 from channels_admission.core.rate import PROBING, SCHEDULED, Pace, Situation
-from channels_admission.core.readings import Moment, Past
+from channels_admission.core.readings import Footprint, Load, Moment, Past, Usage
 from channels_admission.ledger.base import (
     COUNTER_BYTES,
     COUNTERS_BYTES,
@@ -502,6 +502,16 @@ async def test_a_reading_changes_nothing(worker, ledger):
     readings = [await ledger.read(("default", "other")) for _ in range(3)]
     assert [[worker.held for worker in default.workers] for default, _ in readings] == [[3]] * 3
     assert (await a.say(held=3)).version == reply.version + 1
+
+
+async def test_a_reading_has_what_each_worker_uses(worker, ledger):
+    usage, load = Usage(5, 90 << 20, 30), (Load("memory", 0.5, 0.0),)
+    footprint = Footprint(usage, Usage(0, 80 << 20, 20), usage, 1 << 30, 1 << 29, 1024, "wsproto")
+    await worker("a").say(held=5, load=load, footprint=footprint)
+    await worker("b").say(held=5)
+    (reading,) = await ledger.read(["default"])
+    seen = {each.worker: (each.load, each.footprint) for each in reading.workers}
+    assert seen == {"host:1:a": (load, footprint), "host:1:b": ((), None)}
 
 
 async def test_concurrent_reports_never_pass_the_limit(ledger):

@@ -43,4 +43,5 @@ def _worker(entry: Entry, now: float) -> WorkerReading:
         faults=faults_in(entry.report.counters),
         settings=fingerprint(entry.settings),
         speed=entry.report.speed,
+        footprint=entry.report.footprint,
     )

@@ -8,6 +8,7 @@ from ...core.levels import Level
 from ...core.protocol import Report
 from ..buckets import packed
 from ..codec import KEYS, born, loaded, shared, shown
+from ..footprint import footprint_text
 from ..overrides import text as controls_text
 
 UNUSED_KEYS_EXPIRE = 3600.0
@@ -60,7 +61,7 @@ def packed_report(report: Report, settings: Settings) -> bytes:
         "retry_high": milliseconds(report.terms.retry_after[1]),
         "unreserved": report.unreserved,
         "speed": round(1000 * report.speed) or None,  # connections in a thousand seconds
-        "load": loaded(report.load),
+        "load": loaded(report.load) + footprint_text(report.footprint),
         "controls": controls_text(report.controls),
         "draining": int(report.draining),
         "warn_at": report.warn_at,

@@ -11,6 +11,7 @@ import tracemalloc
 from itertools import pairwise
 from types import SimpleNamespace
 
+import psutil
 import pytest
 from blockbuster import blockbuster_ctx
 
@@ -705,3 +706,23 @@ async def test_connections_are_closed_while_the_ledger_is_away_too(admission, me
     await asyncio.wait_for(asyncio.gather(*(visitor.task for visitor in visitors)), 5)
     assert {visitor.sent[-1]["code"] for visitor in visitors} == {1013}
     await close_limiters()
+
+
+# What connections use
+
+
+async def test_a_report_has_what_the_process_uses_with_its_connections(admission):
+    admission()
+    limiter = limiter_of("default")
+    slots = [await limiter.acquire() for _ in range(3)]
+    footprint = await eventually(lambda: (it := limiter.overload.footprint) and it.now.connections == 3 and it)
+    process = psutil.Process()
+    assert footprint.now.memory == pytest.approx(process.memory_info().rss, rel=0.1)
+    assert footprint.now.files == pytest.approx(process.num_fds(), abs=5)
+    assert footprint.files_limit == process.rlimit(psutil.RLIMIT_NOFILE)[0]
+    assert 0 < footprint.memory_used <= footprint.memory_limit <= psutil.virtual_memory().total
+    assert limiter.begin_report(0.0, heartbeat=True).report.footprint == limiter.overload.footprint
+    for slot in slots:
+        slot.release()
+    await close_limiters()
+    assert limiter.overload.footprint is None

@@ -2,12 +2,15 @@
 
 import asyncio
 import gc
+import sys
 from functools import partial
+from importlib.util import find_spec
+from types import ModuleType
 
 import pytest
 
 from channels_admission.limiter.connections.connection import Connection
-from channels_admission.runtime.servers import abort, abort_later
+from channels_admission.runtime.servers import IMPLEMENTATIONS, abort, abort_later, implementation
 
 
 class Transport:
@@ -85,3 +88,22 @@ async def test_one_that_is_over_is_kept_by_nothing_and_one_that_is_left_is_abort
     gc.collect()
     await asyncio.sleep(0.1)
     assert (left.reached.aborted, reached.aborted) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    ("loaded", "name"),
+    [
+        (("wsproto_impl",), "wsproto"), (("websockets_impl",), "websockets"),
+        (("websockets_sansio_impl",), "websockets-sansio"), ((), ""), (("wsproto_impl", "websockets_impl"), ""),
+    ],
+)  # fmt: skip
+def test_the_implementation_is_the_one_that_uvicorn_has_loaded(monkeypatch, loaded, name):
+    for module in IMPLEMENTATIONS:
+        monkeypatch.delitem(sys.modules, module, raising=False)
+    for module in loaded:
+        monkeypatch.setitem(sys.modules, f"uvicorn.protocols.websockets.{module}", ModuleType(module))
+    assert implementation() == name
+
+
+def test_the_implementations_are_modules_of_uvicorn():
+    assert [name for name in IMPLEMENTATIONS if find_spec(name) is None] == []
