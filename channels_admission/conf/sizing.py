@@ -1,26 +1,42 @@
 """Open files and memory that one worker needs for its part of the limit, as measured on the test project."""
 
 import math
+from typing import NamedTuple
 
 from . import PoolSettings, Settings
 
-HEADROOM = 115
-"""Open files of a worker beside its connections.
+OPEN, SPARE = 15, 100
+"""Files of a worker that are always open (measured with 2,000 connections: Daphne 4.2.3 has 15, uvicorn 0.54.0 has 10),
+and those for refused handshakes, pages and databases."""
+HEADROOM = OPEN + SPARE
+"""Open files of a worker beside its connections."""
 
-15 are always open (measured with 2,000 connections: Daphne 4.2.3 has 15, uvicorn 0.54.0 has 10), and 100 are for
-refused handshakes, pages and databases.
-"""
-CONNECTION_KIB = 81
-"""KiB of memory per connection.
 
-Measured: the growth of the resident memory of one uvicorn 0.54.0 (websockets-sansio of websockets 17.4, Channels 4.3.2,
-Django 5.2.19, CPython 3.11.7, Linux) from 0 to 2,000 connections to the test project's echo consumer behind the
-middleware and the session, per connection; the first 1,000 took 79 KiB each. Each client asks for compression, as
-browsers do, and has had one message of 100 bytes echoed. Without compression it is 40, under Daphne 43 in both cases.
-A consumer that stores data needs more.
+class Figure(NamedTuple):
+    """What a server takes for the test project: MiB of a worker that has served 50 clients, and KiB per connection."""
+
+    worker: int
+    quiet: int
+    """After one message of 100 bytes."""
+    spoken: int
+    """After 20 messages of 4,000 bytes, which the buffers of its compression have seen."""
+
+
+FIGURES = {
+    "uvicorn websockets-sansio": Figure(75, 78, 95),
+    "uvicorn websockets": Figure(78, 142, 300),
+    "uvicorn wsproto": Figure(73, 138, 293),
+    "hypercorn": Figure(72, 141, 298),
+    "daphne": Figure(90, 41, 46),
+    "granian": Figure(83, 160, 169),
+}
+"""By server, with the implementation of WebSockets where it has several.
+
+Measured by ``python -m benchmarks.footprint``: the growth of the resident memory of one worker from 0 to 1,000
+connections to the test project's echo consumer behind the middleware and the session, per connection (Channels 4.3.2,
+Django 5.2.19, CPython 3.11.7, Linux; the versions of the servers are in ``docs/capacity.md``). Each client asks for
+compression, as browsers do. A consumer that stores data needs more.
 """
-WORKER_MIB = 67
-"""MiB of memory of that uvicorn after it has served 50 clients and all have left."""
 STEP = 1024
 """Recommended limits of open files are multiples of this."""
 
@@ -53,13 +69,32 @@ def descriptors(settings: Settings) -> int:
 
 def advised_descriptors(settings: Settings) -> int:
     """The same, rounded up to a multiple of :data:`STEP`."""
-    return STEP * math.ceil(descriptors(settings) / STEP)
+    return rounded(descriptors(settings))
 
 
-def memory(settings: Settings) -> int:
-    """Bytes of memory with which a worker holds its part before the monitor refuses."""
-    held = (WORKER_MIB << 20) + (CONNECTION_KIB << 10) * connections(settings)
-    return math.ceil(held / usable(settings, "memory"))
+def rounded(files: float) -> int:
+    """The next multiple of :data:`STEP`."""
+    return STEP * math.ceil(files / STEP)
+
+
+def named(server: str, implementation: str = "") -> str:
+    """The name of a server and its implementation of WebSockets in :data:`FIGURES`, or the bare name."""
+    name = f"{server} {implementation}"
+    return name if name in FIGURES else server
+
+
+def figure(server: str) -> Figure:
+    """The figure of a server; of one that is unknown, and of uvicorn without its implementation, the greatest."""
+    alike = [found for name, found in FIGURES.items() if name.split()[0] == server.split(" ")[0]]
+    return FIGURES.get(server) or max(alike or FIGURES.values(), key=lambda found: found.spoken)
+
+
+def memory(settings: Settings, worker: int, connection: int) -> int:
+    """Bytes of memory with which a worker holds its part before the monitor refuses.
+
+    ``worker`` are the bytes without connections, ``connection`` those of each.
+    """
+    return math.ceil((worker + connection * connections(settings)) / usable(settings, "memory"))
 
 
 def usable(settings: Settings, monitor: str) -> float:

@@ -47,4 +47,26 @@ def test_open_files_for_the_part_before_the_monitor_refuses(admission, keys, nee
 @pytest.mark.parametrize(("thresholds", "share"), [((0.5, 0.9), 0.5), (None, 1.0)])
 def test_memory_for_the_part_before_the_monitor_refuses(admission, thresholds, share):
     settings = admission(MAX_CONNECTIONS=3000, EXPECTED_WORKERS=3, PRESSURE={"memory": thresholds})
-    assert sizing.memory(settings) == (67 * 2**20 + 1000 * 81 * 2**10) / share
+    assert sizing.memory(settings, 67 << 20, 81 << 10) == (67 * 2**20 + 1000 * 81 * 2**10) / share
+
+
+@pytest.mark.parametrize(
+    ("server", "implementation", "name"),
+    [
+        ("uvicorn", "wsproto", "uvicorn wsproto"), ("uvicorn", "", "uvicorn"), ("uvicorn", "own", "uvicorn"),
+        ("daphne", "", "daphne"), ("hypercorn", "wsproto", "hypercorn"), ("", "", ""),
+    ],
+)  # fmt: skip
+def test_the_name_of_a_server_with_its_implementation(server, implementation, name):
+    assert sizing.named(server, implementation) == name
+
+
+@pytest.mark.parametrize(
+    ("server", "figure"),
+    [
+        ("daphne", "daphne"), ("uvicorn websockets-sansio", "uvicorn websockets-sansio"),
+        ("uvicorn", "uvicorn websockets"), ("", "uvicorn websockets"), ("other", "uvicorn websockets"),
+    ],
+)  # fmt: skip
+def test_what_is_not_known_has_the_heaviest_figure(server, figure):
+    assert sizing.figure(server) == sizing.FIGURES[figure]
