@@ -2,10 +2,11 @@
 
 import getpass
 import os
+from argparse import RawDescriptionHelpFormatter
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, ClassVar
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import BaseCommand, CommandError, CommandParser, DjangoHelpFormatter
 
 from ..conf import DEFAULT_POOL
 from ..controls import Change
@@ -23,6 +24,21 @@ class AdmissionCommand(BaseCommand):
         if os.environ.get("NO_COLOR") and not options["force_color"]:
             options["no_color"] = True
         return super().execute(*args, **options)
+
+
+class _Formatter(DjangoHelpFormatter, RawDescriptionHelpFormatter):
+    """Keeps Django's order of options, and the line breaks of the text below them."""
+
+
+class ReadingCommand(AdmissionCommand):
+    """A command that shows what it reads; its help ends with ``schema``, the fields of its JSON."""
+
+    schema: ClassVar[str]
+    requires_system_checks = []
+
+    def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
+        shape = {"epilog": self.schema, "formatter_class": _Formatter, "allow_abbrev": False}
+        return super().create_parser(prog_name, subcommand, **shape, **kwargs)
 
 
 class ControlCommand(AdmissionCommand):

@@ -15,13 +15,13 @@ from .. import conf
 from ..conf import sizing
 from ..conf.ledger import MEMORY
 from ..conf.quotas import OLDEST
-from ..overload.memory import Memory
 from ..overload.monitors import Descriptors
 from ..runtime import daphne
 from ..status.diagnostics.deploy import greatest_files, limits_conf, systemd
 from ..templatetags.channels_admission import SCRIPT
 from . import routing
 from .layers import check_channel_layer, check_layer_in_memory, check_shared_redis, in_production
+from .memory import check_memory
 
 TAG = "channels_admission"
 
@@ -30,7 +30,6 @@ DAPHNE_NOT_EXTENDED = "channels_admission.W003"
 PACE_WITHOUT_RATE = "channels_admission.W004"
 SOFT_LIMIT_TOO_LOW = "channels_admission.W005"
 HARD_LIMIT_TOO_LOW = "channels_admission.W006"
-MEMORY_TOO_SMALL = "channels_admission.W007"
 METRICS_WITHOUT_LIBRARY = "channels_admission.W009"
 FILES_NOT_COLLECTED = "channels_admission.W012"
 SHARES_WITHOUT_CLASSES = "channels_admission.W010"
@@ -153,38 +152,6 @@ def _raise_limit(settings: conf.Settings) -> str:
         "/etc/security/limits.conf if they are started from a login. Set EXPECTED_WORKERS to the number that you run. "
         "Then run this check in the same way as the workers, since each process has limits of its own."
     )
-
-
-def check_memory(app_configs: list[AppConfig] | None, **_: Any) -> list[checks.CheckMessage]:
-    """Warn of a site in production where a worker has too little memory for its part of the limit."""
-    settings = in_production()
-    if settings is None:
-        return []
-    needed, available = sizing.memory(settings), Memory(settings.memory_limit).total()
-    if needed <= available:
-        return []
-    each, together = _share_a_machine(sizing.workers(settings))
-    part = sizing.connections(settings)
-    return [
-        checks.Warning(
-            f"{each} needs about {_mebibytes(needed)} for its part of the limit, {part:,} connections of "
-            f"at least {sizing.CONNECTION_KIB} KiB{together}, but {_mebibytes(available)} are available here.",
-            hint="Give the workers more memory, or run workers on more machines and raise EXPECTED_WORKERS, or lower "
-            f"{conf.NAME}['MAX_CONNECTIONS'].",
-            id=MEMORY_TOO_SMALL,
-        )
-    ]
-
-
-def _share_a_machine(workers: int) -> tuple[str, str]:
-    """The subject of the message, and an addition about workers on one machine."""
-    if workers == 1:
-        return "A worker", ""
-    return f"Each of {workers:,} workers", f" ({workers:,} times that if they share a machine)"
-
-
-def _mebibytes(size: int) -> str:
-    return f"{size >> 20:,} MiB"
 
 
 def check_metrics(app_configs: list[AppConfig] | None, **_: Any) -> list[checks.CheckMessage]:

@@ -105,10 +105,14 @@ def test_the_page_of_checks_tells_every_check():
     assert [check for check in sorted(ids) if f"`{check}`" not in page] == []
 
 
-def test_the_page_of_checks_tells_what_a_connection_was_measured_to_take():
-    page = (ROOT / "docs" / "checks.md").read_text()
-    assert f"at {sizing.CONNECTION_KIB} KiB a connection" in page
-    assert f"plus {sizing.HEADROOM} files" in page
+def test_the_page_of_checks_tells_the_files_beside_the_connections():
+    assert f"plus {sizing.HEADROOM} files" in (ROOT / "docs" / "checks.md").read_text()
+
+
+def test_the_page_of_capacity_has_the_figures_of_every_server():
+    page = (ROOT / "docs" / "capacity.md").read_text()
+    rows = re.findall(r"^\| `([^`]+)` \| (\d+) \| (\d+) \| (\d+) \| 1 \|$", page, re.MULTILINE)
+    assert {name: tuple(map(int, numbers)) for name, *numbers in rows} == sizing.FIGURES
 
 
 def test_ci_runs_the_command_that_contributors_are_told():

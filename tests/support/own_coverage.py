@@ -69,6 +69,7 @@ COVERED_BY = {
     "limiter/slots": "unit/limiter/test_limiter.py",
     "limiter/state": "unit/limiter/test_limiter.py",
     "management/base": "unit/management/test_commands.py",
+    "management/commands/ws_capacity": "unit/management/test_ws_capacity.py",
     "management/commands/ws_drain": "unit/management/test_commands.py",
     "management/commands/ws_dry_run": "unit/management/test_commands.py",
     "management/commands/ws_limit": "unit/management/test_commands.py",

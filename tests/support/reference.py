@@ -22,6 +22,13 @@ def schema() -> str:
     return f"```text\n{SCHEMA.strip()}\n```\n"
 
 
+def capacity() -> str:
+    """The fields of the JSON of ``ws_capacity``, and its exit codes, as ``--help`` prints them."""
+    from channels_admission.management.terminal.capacity import SCHEMA
+
+    return f"```text\n{SCHEMA.strip()}\n```\n"
+
+
 def metrics() -> str:
     """Each metric with its type, labels and meaning."""
     from channels_admission.status.values import Health, LedgerSnapshot, Snapshot
@@ -36,7 +43,7 @@ def metrics() -> str:
     return "\n".join(rows) + "\n"
 
 
-PAGES = {"json.md": schema, "metrics.md": metrics}
+PAGES = {"json.md": schema, "metrics.md": metrics, "capacity.md": capacity}
 """Each page, and what makes its block."""
 
 

@@ -7,12 +7,12 @@ import asyncio
 import json
 import re
 import sys
-from argparse import ArgumentTypeError, RawDescriptionHelpFormatter
+from argparse import ArgumentTypeError
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import IO, Any, Literal, cast
 
-from django.core.management.base import CommandError, CommandParser, DjangoHelpFormatter, no_translations
+from django.core.management.base import CommandError, CommandParser, no_translations
 from rich.console import Console
 
 from ... import conf
@@ -25,7 +25,7 @@ from ...status.diagnostics.host import gather
 from ...status.history import History
 from ...status.snapshot import READ_TIMEOUT, collect
 from ...status.values import Health, Snapshot, WorkerSnapshot
-from ..base import AdmissionCommand
+from ..base import ReadingCommand
 from ..terminal import nagios, status
 from ..terminal.diagnosis import render
 from ..terminal.layout import plain
@@ -60,13 +60,9 @@ CONFLICTS = {
 """Options, and the options that each excludes."""
 
 
-class _Formatter(DjangoHelpFormatter, RawDescriptionHelpFormatter):
-    """Keeps Django's order of options, and the line breaks of the text below them."""
-
-
-class Command(AdmissionCommand):
+class Command(ReadingCommand):
     help = "Show how many slots of each admission pool are held, and by which workers."
-    requires_system_checks = []
+    schema = SCHEMA
 
     def run_from_argv(self, argv: list[str]) -> None:
         """With ``--check``, give wrong arguments the exit code of UNKNOWN instead of a finding's."""
@@ -77,10 +73,6 @@ class Command(AdmissionCommand):
             if "--check" in argv and end.code == USAGE and not self._understood:
                 sys.exit(State.UNKNOWN)
             raise
-
-    def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
-        shape = {"epilog": SCHEMA, "formatter_class": _Formatter, "allow_abbrev": False}
-        return super().create_parser(prog_name, subcommand, **shape, **kwargs)
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--json", action="store_true", dest="as_json", help="Print JSON, as described below.")

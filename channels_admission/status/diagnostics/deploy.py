@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from ...conf import Settings, sizing
 from ...limiter.connections.refusal import RETRY_HEADER
 from ...overload.monitors import Descriptors
+from ...runtime.servers import installed
 
 USER = "www-data"
 FIRST_PORT = 8000
@@ -69,6 +70,7 @@ def _unit(settings: Settings) -> str:
 [Service]
 {_why_so_many(settings)}
 {systemd(settings)}
+{_memory(settings)}
 # Time to stop; then the process is killed, and its slots are free within two heartbeats.
 TimeoutStopSec={_stop_patience(settings)}
 Restart=always
@@ -89,6 +91,17 @@ def _why_so_many(settings: Settings) -> str:
     return f"""\
 # A worker's part of the greatest pool is {part} connections. A connection is one socket, whatever pools it has
 # slots in; if pools have separate routes, add a worker's parts of the others."""
+
+
+def _memory(settings: Settings) -> str:
+    figures = {name: sizing.figure(name) for name in installed()}
+    needs = [
+        f"{math.ceil(sizing.memory(settings, figure.worker << 20, figure.spoken << 10) / 2**20):,} MiB under {name}"
+        for name, figure in figures.items()
+    ]
+    return f"""\
+# Memory for it, with consumers that store nothing: {", ".join(needs) or "unknown"}.
+# manage.py ws_capacity measures your own."""
 
 
 def _limits(settings: Settings) -> str:

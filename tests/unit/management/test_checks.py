@@ -19,9 +19,9 @@ from channels_admission import conf
 from channels_admission.consumers import AdmissionMixin
 from channels_admission.management import checks as ours
 from channels_admission.management import layers as of_layers
-from channels_admission.management import routing
+from channels_admission.management import memory, routing
 from channels_admission.middleware import AdmissionMiddleware
-from channels_admission.overload import memory, monitors
+from channels_admission.overload import monitors
 
 from demo.servers import TESTPROJECT, environment
 
@@ -38,6 +38,7 @@ def _quiet(settings, monkeypatch):
     settings.ASGI_APPLICATION = None
     settings.ROOT_URLCONF = "urls"
     monkeypatch.delitem(sys.modules, "daphne.ws_protocol", raising=False)
+    monkeypatch.setattr(memory.Memory, "total", lambda self: 1 << 40)
     allow(monkeypatch, None, None)
 
 
@@ -87,7 +88,7 @@ def test_no_id_is_used_twice_and_each_is_in_the_documents():
         ours.PACE_WITHOUT_RATE,
         ours.SOFT_LIMIT_TOO_LOW,
         ours.HARD_LIMIT_TOO_LOW,
-        ours.MEMORY_TOO_SMALL,
+        memory.MEMORY_TOO_SMALL,
         of_layers.LAYER_IN_MEMORY,
         of_layers.LAYER_ENDS_CONSUMERS,
         ours.METRICS_WITHOUT_LIBRARY,
@@ -471,65 +472,6 @@ def test_a_process_under_a_real_limit(tmp_path, limit, debug, expected):
     told = subprocess.run(["bash", "-c", command], cwd=TESTPROJECT, env=env, capture_output=True, text=True, check=True)
     assert set(re.findall(r"\(channels_admission\.(\w+)\)", told.stderr)) == expected
     assert ("LimitNOFILE=1024" in told.stderr) == bool(expected)
-
-
-# Memory
-
-
-@pytest.fixture
-def total(monkeypatch):
-    """``total(MiB)``: let there be so much memory."""
-    return lambda size: monkeypatch.setattr(memory.Memory, "total", lambda self: size << 20)
-
-
-@pytest.mark.parametrize(
-    ("size", "keys", "expected"),
-    [
-        (544, {}, ["W007"]),
-        (545, {}, []),
-        (200, {"EXPECTED_WORKERS": 5}, []),
-        (150, {"EXPECTED_WORKERS": 5}, ["W007"]),
-        (463, {"PRESSURE": {"memory": None}}, []),
-        (462, {"PRESSURE": {"memory": None}}, ["W007"]),
-        (1, {"ENABLED": False}, []),
-        (1, {"MAX_CONNECTIONS": -1}, ["E010"]),
-    ],
-)
-def test_memory_for_a_worker_s_part(settings, total, size, keys, expected):
-    total(size)
-    settings.CHANNELS_ADMISSION = {**REDIS, **keys}
-    assert ids(deploy=True) == expected
-    assert "W007" not in ids()
-    settings.DEBUG = True
-    assert "W007" not in ids(deploy=True)
-
-
-def test_the_memory_that_is_missing_is_told(total):
-    total(256)
-    (message,) = messages(deploy=True)
-    assert not message.is_serious()
-    assert message.msg == (
-        "A worker needs about 544 MiB for its part of the limit, 5,000 connections of at least 81 KiB, "
-        "but 256 MiB are available here."
-    )
-    assert "run workers on more machines" in message.hint
-
-
-def test_workers_that_share_a_machine_need_as_much_each(settings, total):
-    total(150)
-    settings.CHANNELS_ADMISSION = {**REDIS, "EXPECTED_WORKERS": 5}
-    (message,) = messages(deploy=True)
-    assert message.msg == (
-        "Each of 5 workers needs about 171 MiB for its part of the limit, 1,000 connections of at least 81 KiB "
-        "(5 times that if they share a machine), but 150 MiB are available here."
-    )
-
-
-def test_memory_allowed_to_the_process_counts(settings):
-    settings.CHANNELS_ADMISSION = {**REDIS, "MEMORY_LIMIT": 100 * 2**20}
-    assert ids(deploy=True) == ["W007"]
-    settings.CHANNELS_ADMISSION = {**REDIS, "MEMORY_LIMIT": 100 * 2**20, "MAX_CONNECTIONS": 50}
-    assert ids(deploy=True) == []
 
 
 # Static files

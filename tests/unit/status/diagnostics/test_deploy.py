@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import os
 import re
 import shutil
@@ -16,6 +17,7 @@ from django.core.management import call_command
 from django.core.management.base import CommandError
 
 from channels_admission import conf
+from channels_admission.conf import sizing
 from channels_admission.management.commands.ws_status import Command
 from channels_admission.overload.monitors import Descriptors
 from channels_admission.status.diagnostics.deploy import advise, as_text
@@ -51,6 +53,21 @@ def test_the_limit_of_open_files_for_systemd_and_for_logins(admission):
         "[Service]", "LimitNOFILE=6144", "TimeoutStopSec=15", "Restart=always", "RestartSec=1",
     ]  # fmt: skip
     assert instructions(files[LIMITS]) == ["www-data soft nofile 6144", "www-data hard nofile 6144"]
+
+
+def test_the_memory_for_a_worker_s_part_by_the_figures_of_the_servers_that_are_installed(admission, monkeypatch):
+    unit = {}
+    for names in (("daphne", "granian"), ()):
+        monkeypatch.setattr("channels_admission.status.diagnostics.deploy.installed", lambda names=names: names)
+        settings = admission(MAX_CONNECTIONS=4000, EXPECTED_WORKERS=4, PRESSURE={"memory": (0.5, 0.6)})
+        unit[names] = advise(settings)[UNIT]
+    daphne, granian = (sizing.FIGURES[name] for name in ("daphne", "granian"))
+    needs = [math.ceil(2 * (each.worker + 1000 * each.spoken / 1024)) for each in (daphne, granian)]
+    assert (
+        f"\n# Memory for it, with consumers that store nothing: {needs[0]:,} MiB under daphne, {needs[1]:,} MiB under "
+        "granian.\n# manage.py ws_capacity measures your own.\n"
+    ) in unit["daphne", "granian"]
+    assert "with consumers that store nothing: unknown.\n" in unit[()]
 
 
 def test_pools_on_routes_of_their_own_are_for_the_reader_to_add(admission):
