@@ -125,8 +125,9 @@ class Reconciler:
         return due
 
     def is_too_late(self) -> bool:
-        """Whether a handshake that comes now would have waited too long when the next call is made."""
-        return self._quiet_until > self._loop.time() + self._settings.ledger_timeout
+        """Whether a handshake that comes now would have waited too long when the next call is answered."""
+        answered = self._quiet_until + self._state.calls.lately
+        return answered > self._loop.time() + self._settings.ledger_timeout
 
     # The task
 
@@ -215,6 +216,7 @@ class Reconciler:
         with state.calls.timing(self._loop.time):
             reply = await self._ask(report)
         self._client.apply(batch, reply)
+        self._pace.count(reply.version, started)
         if report.heartbeat or was_away:
             self._heartbeat_at = started + self._settings.heartbeat * random.uniform(0.9, 1.0)
         if was_away:

@@ -7,10 +7,20 @@ from types import SimpleNamespace
 
 import pytest
 
-from channels_admission.core.counters import Calls
+from channels_admission.core.counters import Calls, Reason
 from channels_admission.core.protocol import Refusal
 from channels_admission.ledger.memory import MemoryLedger
-from channels_admission.limiter.pace import CROWD_PAUSE, FULL_FRESH, IDLE, LONGEST_PAUSE, MOST_CALLS, Pace
+from channels_admission.limiter.pace import (
+    BUSY,
+    CROWD_PAUSE,
+    EASY,
+    FULL_FRESH,
+    IDLE,
+    LONGEST_PAUSE,
+    MOST_CALLS,
+    WINDOW,
+    Pace,
+)
 
 from support.faulty import FaultyLedger
 from support.limiters import limiter_over
@@ -32,24 +42,52 @@ def pace(state):
     return Pace(state, TIMEOUT, HEARTBEAT)
 
 
+def busy(pace, share=1.0):
+    """Let all workers make this share of the most calls for a second."""
+    pace.count(0, 0.0)
+    pace.count(round(share * MOST_CALLS), 1.0)
+
+
 def test_a_few_workers_near_redis_pause_for_a_shortage_and_a_crowd_only(pace):
-    assert pace.call == 1 / MOST_CALLS
+    assert pace.call == 0
     assert pace.shortage == FULL_FRESH
     assert pace.crowd(3) == 3 * CROWD_PAUSE
     assert pace.crowd(1000) == LONGEST_PAUSE * TIMEOUT
 
 
-def test_more_workers_pause_for_longer_and_at_most_a_heartbeat(pace, state):
+def test_workers_that_make_many_calls_together_pause_for_one_another_and_at_most_a_heartbeat(pace, state):
     state.workers = WORKERS
+    assert (pace.call, pace.shortage) == (0, FULL_FRESH)
+    busy(pace)
     assert pace.call == pace.shortage == WORKERS / MOST_CALLS
     state.workers = 10 * WORKERS
     assert pace.call == pace.shortage == HEARTBEAT
 
 
+@pytest.mark.parametrize(
+    ("load", "part"), [(0.4, 0), (EASY, 0), ((EASY + BUSY) / 2, 0.5), (BUSY, 1), (1, 1), (10, 1), (-1, 0)]
+)
+def test_the_part_of_a_worker_shrinks_with_the_calls_of_all(pace, state, load, part):
+    state.workers = 1000
+    busy(pace, load)
+    assert pace.call == pytest.approx(part * 1000 / MOST_CALLS)
+
+
+def test_calls_are_counted_over_a_while(pace, state):
+    state.workers = 1000
+    pace.count(100, 5.0)
+    pace.count(100 + MOST_CALLS, 5.0 + WINDOW / 2)
+    assert pace.call == 0
+    pace.count(100 + MOST_CALLS, 5.0 + 2 * WINDOW)
+    assert pace.call > 0
+    pace.count(101 + MOST_CALLS, 6.0)
+    assert pace.call == 0
+
+
 def test_slow_calls_to_a_full_pool_are_fewer(pace, state):
     state.calls.lately = 0.2
     assert pace.shortage == IDLE * 0.2
-    assert pace.call == 1 / MOST_CALLS  # there is room, and handshakes wait
+    assert pace.call == 0  # there is room, and handshakes wait
     state.scarce = True
     assert pace.call == LONGEST_PAUSE * TIMEOUT
     state.calls.lately = 0.01
@@ -70,11 +108,12 @@ def test_how_long_calls_take_follows_slow_ones_sooner_than_fast_ones():
 
 
 class Many(FaultyLedger):
-    """A ledger that knows of further workers, and when it was called."""
+    """A ledger that knows of further workers, each of which makes as many calls."""
 
     async def reconcile(self, pool, report):
-        reply = await super().reconcile(pool, report)
-        return replace(reply, workers=WORKERS)
+        others = WORKERS // SHOWN
+        reply = await super().reconcile(pool, replace(report, version=report.version // others))
+        return replace(reply, workers=WORKERS, version=reply.version * others)
 
 
 @pytest.mark.parametrize("limit", [0, SHOWN, 10**6], ids=["full", "scarce", "room for all"])
@@ -105,9 +144,10 @@ def test_ten_thousand_workers_in_a_storm_make_no_more_calls_than_redis_can_answe
         await asyncio.sleep(2 * HEARTBEAT)
         for ledger in ledgers:
             ledger.reports.clear()
+        verdicts.clear()
         seconds = 10 * HEARTBEAT
         await asyncio.sleep(seconds)
-        made = sum(len(ledger.reports) for ledger in ledgers)
+        made = sum(len(ledger.reports) - 1 for ledger in ledgers)  # from the first one to the last
         assert all(ledger.reports for ledger in ledgers)
         for client in clients:
             client.cancel()
@@ -119,3 +159,4 @@ def test_ten_thousand_workers_in_a_storm_make_no_more_calls_than_redis_can_answe
     calls, seen = run(main())
     assert calls <= MOST_CALLS
     assert ("admitted" in seen) is bool(limit)
+    assert Reason.LEDGER not in seen  # none waits for a call that comes too late
