@@ -16,7 +16,7 @@ from ..events import messages
 from ..exceptions import LedgerError, LedgerUnavailable
 from ..ledger.base import Forgotten, Ledger, OutOfOrder
 from ..runtime.faults import Faults
-from ..runtime.ticks import done_within
+from ..runtime.ticks import TICKS, done_within
 from .late import LateCall
 from .pace import Pace
 from .queue import Batch
@@ -127,7 +127,8 @@ class Reconciler:
     def is_too_late(self) -> bool:
         """Whether a handshake that comes now would have waited too long when the next call is answered."""
         answered = self._quiet_until + self._state.calls.lately
-        return answered > self._loop.time() + self._settings.ledger_timeout
+        least = self._settings.ledger_timeout * (TICKS - 1) / TICKS  # the first tick may be near
+        return answered > self._loop.time() + least
 
     # The task
 
