@@ -14,7 +14,7 @@ from ..runtime.servers import implementation
 from .memory import Memory
 from .monitors import Cpu, Descriptors, Lag
 from .room import Room
-from .sampler import Reader, Sensor
+from .sampler import Reader, Readings, Sensor
 from .threads import Threads
 from .trigger import Trigger
 from .usage import Record
@@ -54,6 +54,8 @@ class OverloadManager:
     ) -> None:
         self.load: tuple[Load, ...] = ()
         """The latest reading and pressure of every monitor."""
+        self.footprint: Footprint | None = None
+        """What this process and its connections use; None while that is unknown."""
         self.faults = Faults("the monitors of this worker")
         self._loop = asyncio.get_running_loop()
         self._lag = Lag(TICK, REFRESH / 2)
@@ -81,7 +83,6 @@ class OverloadManager:
         thresholds = settings.pressure["memory"].thresholds
         self._room = Room(thresholds) if thresholds else None
         self._record = Record()
-        self._files_limit = 0
         self._expected = sizing.workers(settings)
         self._neighbours: dict[str, int] = {}
         # The first handshakes may come before a thread has read anything.
@@ -208,9 +209,7 @@ class OverloadManager:
             self._readings.update(news)
             if "memory" in news:
                 self._measured_at = now
-                self._files_limit = self._descriptors.allowed() or 0
-                files = round((news.get("descriptors") or 0.0) * self._files_limit)
-                self._record.note(self._present(), self._memory.last[1], files)
+                self._measure(news)
                 self._unlooked = min(self._unlooked, self._fitting())
             self._judge()
         for sensor in self._own:
@@ -221,16 +220,17 @@ class OverloadManager:
             for reader in self._readers:
                 reader.ask()
 
-    @property
-    def footprint(self) -> Footprint | None:
-        """What this process and its connections use; None while that is unknown."""
-        uses = self._memory.last[0] if self._readings["memory"] is not None else ()
-        return self._record.footprint(uses, self._files_limit, implementation())
+    def _measure(self, news: Readings) -> None:
+        uses, resident = self._memory.last
+        files_limit = self._descriptors.allowed() or 0
+        self._record.note(self._present(), resident, round((news.get("descriptors") or 0.0) * files_limit))
+        known = uses if news["memory"] is not None else ()
+        self.footprint = self._record.footprint(known, files_limit, implementation())
 
     def _forget_readings(self) -> None:
         """Set all readings to unknown, since old readings say nothing of the present."""
         self._readings = dict.fromkeys(self._readings)
-        self._highest, self._has_room = (0.0, ""), True
+        self._highest, self._has_room, self.footprint = (0.0, ""), True, None
         self.load = tuple([Load(name, None, 0.0) for name in self._readings])
 
     def meet(self, pool: str, neighbours: int) -> None:
