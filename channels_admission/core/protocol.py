@@ -173,6 +173,8 @@ class Report:
     """Token of the worker's host and process namespace, or of its host and its directory of lock files."""
     server: str = ""
     """The ASGI server, where known."""
+    release: str = ""
+    """The version of the package that the worker runs."""
     counters: Counters = field(default_factory=dict)
     acknowledged: Counters = field(default_factory=dict)
     """The counters of the last report that the ledger is known to have applied."""
@@ -267,3 +269,5 @@ class Reply:
     """Whether this call found the ledger's data damaged, so that the ledger began to count anew."""
     settings: str = ""
     """The settings in force, where they differ from the worker's own: as text, see :mod:`.core.agreement`."""
+    elsewhere: int = 0
+    """Those of ``total`` that workers of releases with another layout hold, who keep their counts apart."""

@@ -58,6 +58,16 @@ class Footprint:
 
 
 @dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """What workers of releases with another layout have, whose counts stand in keys of their own."""
+
+    held: int = 0
+    """Slots."""
+    workers: int = 0
+    """Workers that do not drain."""
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerReading:
     """One registered worker; times in seconds."""
 
@@ -77,6 +87,8 @@ class WorkerReading:
     """The fingerprint of its settings; empty if unknown."""
     counters: Counters = field(default_factory=dict)
     """Its events since it started."""
+    release: str = ""
+    """The version of the package that it runs; empty if unknown."""
     speed: float = 0.0
     """Connections per second through its entrance, measured while it had to spread them; 0 if unknown."""
     footprint: Footprint | None = None
@@ -138,6 +150,7 @@ class Reading:
     """How near the pool is to its limit; it falls five points below the threshold at which it rises."""
     settings: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     """Settings that workers had recently, by fingerprint; of several the strictest values are in force."""
+    elsewhere: Elsewhere = Elsewhere()
 
     @property
     def drains(self) -> tuple[Drain, ...]:

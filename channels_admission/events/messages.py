@@ -2,6 +2,7 @@
 
 import logging
 
+from .. import __version__
 from ..core.agreement import SITE, Numbers, shown
 from ..exceptions import LedgerError
 
@@ -37,6 +38,18 @@ def damaged(pool: str) -> None:
     logger.warning(
         "Counts of pool %r in the ledger were damaged and are counted anew; does something else write there?", pool
     )
+
+
+def counted_elsewhere(pool: str, held: int) -> None:
+    """Workers of releases with another layout hold so many slots of the pool, or none any more."""
+    if not held:
+        logger.warning("Pool %r: all slots are counted in one place again.", pool)
+        return
+    logger.warning(
+        "Pool %r: %d slots are held by workers of another version of the package, which keep their counts apart. The "
+        "limit holds for all together; quotas and rates hold for the workers of each version. This worker runs %s.",
+        pool, held, __version__,
+    )  # fmt: skip
 
 
 def settings_in_force(pool: str, own: Numbers, in_force: Numbers, prefix: str, *, is_new: bool) -> None:

@@ -20,10 +20,11 @@ from ..runtime.identity import MOST_PID
 from .base import LATELY, MINUTES, SECONDS
 from .buckets import counters_of, lately, within
 from .footprint import footprint_of
+from .layout import LAYOUT, elsewhere_of
 from .overrides import controls_of
 
 KEYS = (
-    "counts", "leases", "host", "seconds", "controls", "minutes", "tickets",
+    "counts", "leases", "host", "seconds", "controls", "minutes", "layouts", "tickets",
     "claims", "own", "attempts", "holders", "swept",
 )  # fmt: skip
 """The keys of a pool as the script names them, in their order; ``tickets`` only where some are shown, and those from
@@ -39,9 +40,11 @@ Redis's time in milliseconds.
 """
 RECORD = (
     "held", "seq", "seen", "ends", "started", "server", "counters", "load", "draining", "speed",
-    "classes", "claimed",
+    "release", "classes", "claimed",
 )  # fmt: skip
 """What a worker's record says, in this order with ``|`` between, and a seal; the last two only in a shared pool.
+
+A later release of the same layout may add fields at the end; then the last two are there in every pool.
 
 Times are Redis's, in milliseconds, but for the lease's end, which is the pool's clock's. The speed is in connections
 in a thousand seconds, so that sums of it are exact, and nothing where it is unknown.
@@ -54,6 +57,7 @@ NUMBER = r"\d{1,15}(?:\.\d{1,6})?(?:e[+-]\d{1,3})?"
 LOAD = re.compile(
     rf"(?:([LMDCT])|([a-z][a-z0-9_]{{0,23}})=)(\?|-?{NUMBER})(?:~({NUMBER})~({NUMBER}))?(?:@(\d\.\d{{1,2}}))?(?:;|$)"
 )
+RELEASE = re.compile(r"[A-Za-z0-9.+!_-]{1,32}")
 MOST_MONITORS = 16
 MOST_KINDS = 32
 """Kinds of exceptions shown of one worker."""
@@ -179,7 +183,7 @@ def reply_of(reply: list[Any], fair: Fair | None = None) -> Reply:
         rest[3:7],
         rest[7:13],
     )
-    (shown, turns, has_line, evicted), neighbours = rest[13:17], rest[17:]
+    (shown, turns, has_line, evicted, elsewhere), neighbours = rest[13:18], rest[18:]
     named = zip(neighbours[::2], neighbours[1::2], strict=True)
     return Reply(
         granted=_whole(granted),
@@ -206,6 +210,7 @@ def reply_of(reply: list[Any], fair: Fair | None = None) -> Reply:
         sweep=text_of(sweep) if WORKER.fullmatch(text_of(sweep)) else "",
         healed=bool(healed),
         settings=text_of(settings),
+        elsewhere=_whole(elsewhere),
     )
 
 
@@ -256,9 +261,10 @@ def _number(value: str | None) -> int | None:
     return int(value) if value is not None and value.isdecimal() and len(value) <= 16 else None
 
 
-def reading_of(hashes: Sequence[Mapping[Any, Any]], now: int, lease: float) -> Reading:
-    """A pool's counts, seconds and controls as a :class:`Reading`; what none of ours can have written is left out."""
-    fields, ring, controls = hashes
+def reading_of(hashes: Sequence[Mapping[Any, Any]], now: int, lease: float, layout: int = LAYOUT) -> Reading:
+    """A pool's counts, seconds, controls and layouts as a :class:`Reading`; what none of ours can have written is left
+    out."""
+    fields, ring, controls, layouts = hashes
     texts = {text_of(name): text_of(value) for name, value in fields.items() if len(value) <= LONGEST_TEXT}
     limit, alert = _number(texts.get("#limit")), ALERT.fullmatch(texts.get("#alert", ""))
     orders = {text_of(name): text_of(value) for name, value in controls.items()}
@@ -279,6 +285,7 @@ def reading_of(hashes: Sequence[Mapping[Any, Any]], now: int, lease: float) -> R
         controls=controls_of(orders.get("set", "")),
         level=LEVELS[int(alert[1])] if alert else Level.CALM,
         settings=settings,
+        elsewhere=elsewhere_of({text_of(name): text_of(said) for name, said in layouts.items()}, now, layout),
     )
 
 
@@ -310,7 +317,7 @@ def _worker(name: str, record: str, now: int, settings: str) -> WorkerReading | 
     fields = dict(zip(RECORD, parts, strict=False))
     held, seq, seen, ends, started = (_number(fields.get(name)) for name in RECORD[:5])
     server = SERVER.fullmatch(fields.get("server", ""))
-    if len(parts) not in (len(RECORD), len(RECORD) - 2) or server is None or not WORKER.fullmatch(name):
+    if (len(parts) < len(RECORD) and len(parts) != len(RECORD) - 2) or server is None or not WORKER.fullmatch(name):
         return None
     if held is None or seq is None or seen is None or ends is None or started is None:
         return None
@@ -321,6 +328,7 @@ def _worker(name: str, record: str, now: int, settings: str) -> WorkerReading | 
         silence=max(0, now - seen) / 1000,
         uptime=max(0, now - started) / 1000,
         server=server[1],
+        release=fields["release"] if RELEASE.fullmatch(fields["release"]) else "",
         settings=server[2] or settings,
         load=_loads(fields["load"]),
         draining=fields["draining"] == "1",

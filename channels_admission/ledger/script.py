@@ -11,6 +11,7 @@ from importlib.resources import files
 from typing import Any
 
 from ..conf import MAX_LIMIT
+from ..conf.keys import MAX_LEASE
 from ..core import line
 from ..core.agreement import DIGITS, GREATEST, MOST_SETTINGS, SEVERAL, SITE
 from ..core.agreement import LONGEST as LONGEST_SETTINGS
@@ -37,12 +38,13 @@ from .base import (
 )
 from .buckets import SHORT
 from .codec import FIRST_QUOTA, FIRST_RATE, GRANTED, KEYS, LONGEST_TEXT, POOL, RECORD, SEAL, VERDICTS
+from .layout import LAYOUT
 from .overrides import LATEST_VERSION, MOST_BYTES
 
 PARTS = (
-    "codec", "report", "agreement", "settings", "clock", "records", "orders", "overrides", "host", "leases", "line",
-    "rate", "pool", "levels", "history", "books", "claims", "quotas", "attempts", "holders", "tickets", "grants",
-    "reply", "main",
+    "codec", "report", "agreement", "settings", "clock", "layouts", "records", "orders", "overrides", "host", "leases",
+    "line", "rate", "pool", "levels", "history", "books", "claims", "quotas", "attempts", "holders", "tickets",
+    "grants", "reply", "main",
 )  # fmt: skip
 SHARED = ("books", "claims", "quotas", "attempts", "holders")
 """The parts that are run only for a pool that is shared; they stand together. To any other they are empty tables."""
@@ -67,6 +69,7 @@ LINE_BYTES = 16_384
 RARE = ("agreement", "orders", "line", "tickets")
 """The parts that few calls use; each is made when a call first does."""
 CONSTANTS: Mapping[str, Any] = {
+    "LAYOUT": str(LAYOUT),
     "KEY": _places(KEYS),
     "POOL": POOL,
     "FIELD": _places(name.removeprefix("#") for name in POOL),
@@ -78,6 +81,7 @@ CONSTANTS: Mapping[str, Any] = {
     "FINGERPRINT": DIGITS,
     "RECORD_BYTES": LONGEST_TEXT,
     "MAX_LIMIT": MAX_LIMIT,
+    "MAX_LEASE": round(1000 * MAX_LEASE),
     "LEASES_PER_CALL": LEASES_PER_CALL,
     "REAPED_PER_CALL": REAPED_PER_CALL,
     "SWEPT_PER_CALL": SWEPT_PER_CALL,

@@ -35,6 +35,8 @@ class News:
         self._told_of_damage = -math.inf
         self._told_settings: dict[str, float] = {}
         """When settings in force were told last as a WARNING, the latest at the end."""
+        self._is_alone = True
+        """Whether no worker was known whose counts are kept elsewhere."""
 
     def lost(self, error: LedgerError, *, is_first: bool) -> None:
         """The ledger is away; ``is_first``: the call before this one was answered."""
@@ -63,6 +65,9 @@ class News:
             messages.lapsed(pool, worker, report.held)
         if report.settings != reply.settings:
             self._tell_settings(report, reply.settings)
+        if self._is_alone is bool(reply.elsewhere):
+            self._is_alone = not reply.elsewhere
+            messages.counted_elsewhere(pool, reply.elsewhere)
         if reply.healed:
             self._state.counters[HEALED] += 1
             if self._loop.time() - self._told_of_damage >= DAMAGE_TOLD_EVERY:

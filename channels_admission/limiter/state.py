@@ -22,6 +22,7 @@ from collections import Counter
 from dataclasses import replace
 from itertools import zip_longest
 
+from .. import __version__
 from ..conf import PoolSettings
 from ..conf.quotas import OLDEST
 from ..core import levels
@@ -241,6 +242,7 @@ class State(InForce):
             born=self.worker.born,
             host=host_token(self.worker.locks),
             server=self.server,
+            release=__version__,
             counters={**self.counters, **self.calls.counters},
             acknowledged=self._acknowledged,
             gone=gone,

@@ -12,6 +12,7 @@ from ..exceptions import LedgerError
 from ..ledger import open_ledger
 from ..ledger.base import MINUTES, SECONDS
 from .snapshot import READ_TIMEOUT
+from .values import FORMAT
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,14 +74,14 @@ async def collect(pool: str, settings: Settings | None = None, *, minutes: bool 
     )
 
 
-async def collect_all(settings: Settings, pools: Iterable[str], *, minutes: bool = True) -> dict[str, dict[str, Any]]:
-    """The history of each pool as plain values, by its name; without ``minutes`` only the seconds."""
+async def collect_all(settings: Settings, pools: Iterable[str], *, minutes: bool = True) -> dict[str, Any]:
+    """The history of the pools as plain values, with its format; without ``minutes`` only the seconds."""
     seen = await asyncio.gather(*(collect(pool, settings, minutes=minutes) for pool in pools))
     told = {each.pool: each.as_dict() for each in seen}
     if not minutes:
         for each in told.values():
             del each["minutes"]
-    return told
+    return {"format": FORMAT, "pools": told}
 
 
 def _series(moments: tuple[Moment, ...], now: int, step: int, size: int, lease: float) -> Series:

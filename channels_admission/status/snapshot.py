@@ -133,7 +133,7 @@ def _counted(place: Place, reading: Reading, before: Seen, lease: float) -> Read
 
 
 def _pool(pool: PoolSettings, reading: Reading, heartbeat: float) -> PoolSnapshot:
-    held = sum(worker.held for worker in reading.workers)
+    held = sum(worker.held for worker in reading.workers) + reading.elsewhere.held
     controls, counters = reading.controls, reading.counters
     configured = pool.max_connections if reading.limit is None else reading.limit
     limit = controls.limit.value if controls.limit else configured
@@ -189,6 +189,7 @@ def _pool(pool: PoolSettings, reading: Reading, heartbeat: float) -> PoolSnapsho
         differs=_differs(reading),
         site=_only(sites(reading.settings.values())),
         settings=_only(tuple(reading.settings)),
+        elsewhere=reading.elsewhere,
     )
 
 
@@ -274,4 +275,5 @@ def _worker(reading: WorkerReading, allowed: float) -> WorkerSnapshot:
         layer_failed=reading.counters.get(LAYER_FAILED, 0),
         settings=reading.settings,
         silent=reading.silence > allowed,
+        release=reading.release,
     )

@@ -6,9 +6,10 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+from .. import __version__
 from ..core.levels import Level
 from ..core.overrides import NOTHING_SET, Controls
-from ..core.readings import Load
+from ..core.readings import Elsewhere, Load
 
 FORMAT = 1
 """The version of the JSON. It rises if a field changes its meaning or goes, not with a new field."""
@@ -59,6 +60,8 @@ class WorkerSnapshot:
     """The fingerprint of its settings; empty if unknown."""
     silent: bool = False
     """Whether its last report is older than is allowed: it is blocked, stopped, gone, or cannot reach the ledger."""
+    release: str = ""
+    """The version of the package that it runs; empty if unknown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +181,16 @@ class PoolSnapshot:
     speed: float | None = None
     """Connections per second that the workers have lately taken, all together, as measured while connections had to
     wait at their entrance; None if unknown."""
+    elsewhere: Elsewhere = field(default_factory=Elsewhere)
+    """What workers of releases with another layout have, whose counts are kept apart; ``held`` includes their slots."""
+
+    @property
+    def releases(self) -> Mapping[str, tuple[str, ...]]:
+        """The workers by the version of the package that they run, the newest worker's version last."""
+        found: dict[str, list[str]] = {}
+        for worker in sorted(self.workers, key=lambda worker: -worker.uptime):
+            found.setdefault(worker.release, []).append(worker.id)
+        return {release: tuple(ids) for release, ids in found.items()}
 
     def __post_init__(self) -> None:
         state: str = self.level
@@ -208,6 +221,8 @@ class Snapshot:
     enabled: bool
     ledger: LedgerSnapshot
     pools: tuple[PoolSnapshot, ...]
+    release: str = __version__
+    """The version of the package that has read it."""
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON, ``taken`` in ISO 8601."""

@@ -115,5 +115,4 @@ def feed(request: HttpRequest) -> JsonResponse:
 def past(request: HttpRequest) -> JsonResponse:
     """Each pool's history as JSON; the minutes only with ``?minutes``."""
     settings = conf.current()
-    pools = async_to_sync(history.collect_all)(settings, settings.pools, minutes="minutes" in request.GET)
-    return JsonResponse({"pools": pools})
+    return JsonResponse(async_to_sync(history.collect_all)(settings, settings.pools, minutes="minutes" in request.GET))

@@ -15,7 +15,7 @@ from channels_admission.core.counters import Reason
 from channels_admission.status.words import NAMED_REASONS, NAMES
 
 from support import ROOT
-from support.reference import BLOCK, PAGES
+from support.reference import BLOCK, PAGES, SCHEMA_FILE, written_schema
 
 DOCS = ROOT / "docs"
 SETUP = runpy.run_path(str(ROOT / "setup.py"))
@@ -30,6 +30,10 @@ COMMANDS = sorted(path.stem for path in (ROOT / "channels_admission/management/c
 def test_what_is_made_from_the_code_is_up_to_date(page):
     (block,) = BLOCK.findall((DOCS / page).read_text())
     assert block == PAGES[page](), "python -m support.reference in tests/ writes it"
+
+
+def test_the_schema_is_up_to_date():
+    assert SCHEMA_FILE.read_text() == written_schema(), "python -m support.reference in tests/ writes it"
 
 
 @pytest.mark.parametrize("name", COMMANDS)

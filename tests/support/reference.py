@@ -1,14 +1,16 @@
-"""The pages of the reference that are made from the code.
+"""The pages of the reference and the JSON schema that are made from the code.
 
 ``python -m support.reference`` in the folder of the tests writes them anew.
 """
 
+import json
 import os
 import re
 import sys
 from datetime import UTC, datetime
 
 from support import ROOT
+from support.json_schema import status_schema
 
 DOCS = ROOT / "docs"
 BLOCK = re.compile(r"(?<=<!-- generated -->\n)(.*?)(?=<!-- end of generated -->\n)", re.DOTALL)
@@ -45,6 +47,11 @@ def metrics() -> str:
 
 PAGES = {"json.md": schema, "metrics.md": metrics, "capacity.md": capacity}
 """Each page, and what makes its block."""
+SCHEMA_FILE = DOCS / "status.schema.json"
+
+
+def written_schema() -> str:
+    return f"{json.dumps(status_schema(), indent=1)}\n"
 
 
 def main() -> None:
@@ -54,6 +61,7 @@ def main() -> None:
     for name, make in PAGES.items():
         page = DOCS / name
         page.write_text(BLOCK.sub(lambda _, text=make(): text, page.read_text()))
+    SCHEMA_FILE.write_text(written_schema())
 
 
 if __name__ == "__main__":

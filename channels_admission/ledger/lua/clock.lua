@@ -38,11 +38,13 @@ function clock.read()
   clock.now = clock.wall()
 end
 
--- Let time pass in the pool as it was stored; `is_fresh` where it has no past.
+-- Let time pass in the pool as it was stored; `is_fresh` where it has no past. `last` is the time by Redis of the call
+-- before, and `skipped` what of the time since then does not pass in the pool.
 function clock.advance(stored, is_fresh)
   clock.is_fresh, clock.settled = is_fresh, stored.settled
   clock.time = clock.advanced(stored.clock, clock.now - stored.real, settings.fastest)
   clock.has_lost = clock.is_behind(stored.version)
+  clock.last, clock.skipped = stored.real, clock.now - stored.real - (clock.time - stored.clock)
   settings.agree(clock.time, is_fresh or clock.has_lost)
   if clock.must_settle() then clock.settle() end
 end

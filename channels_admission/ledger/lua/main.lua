@@ -10,6 +10,7 @@ pool.load()
 if records.is_late(pool.was.seq) then return {'out of order', report.seq, pool.was.seq} end
 if report.shared and not claims.open() then return {'forgotten', report.seq} end
 if report.shown then tickets.present() end
+layouts.read()
 history.collect()
 
 -- Who is gone, and what is granted.
@@ -47,6 +48,7 @@ if report.shared then
 end
 if report.shown then tickets.write() end
 pool.write(alert, report.shared and quotas.classes_text(), claims.claimed)
+layouts.write(pool.total - layouts.held, pool.workers, pool.draining)
 history.write()
 if pool.stays then host.add(report.worker) else leases.reaped[#leases.reaped + 1] = report.worker end
 leases.rotate(pool.stays and not pool.is_known)

@@ -28,9 +28,11 @@ function overrides.load()
   overrides.limit, overrides.is_paused = codec.number(values.limit, const.MAX_LIMIT), values.paused == '1'
 end
 
--- Drop the orders that are done, in a pool of which so many slots are held and so many workers drain.
+-- Drop the orders that are done, in a pool of which so many slots are held and so many workers drain. Those in other
+-- layouts may have orders left, of which nothing is known here.
 function overrides.expire(held, limit, draining)
-  if not report.is_heartbeat or clock.is_settling() or not string.find(overrides.set, ';', 1, true) then return end
+  local is_due = report.is_heartbeat and not clock.is_settling() and not layouts.has_others
+  if not is_due or not string.find(overrides.set, ';', 1, true) then return end
   local left, is_changed = orders.left(overrides.set, held, limit, draining)
   if is_changed then overrides.set = codec.whole(overrides.version(overrides.set) + 1) .. left end
 end

@@ -118,9 +118,9 @@ function pool.load()
   pool.is_lapsed = not record and report.version > 0 and not clock.is_fresh
 end
 
--- Slots that all the others hold, now that the dead are forgotten.
+-- Slots that all the others hold, now that the dead are forgotten, those in other layouts included.
 function pool.others()
-  return pool.total - pool.was.held - leases.freed
+  return pool.total - pool.was.held - leases.freed + layouts.held
 end
 
 function pool.next_version()
@@ -154,14 +154,14 @@ function pool.record(classes, claimed)
   local server = settings.is_alone and string.match(report.server, '^[^#]*') or report.server
   return records.text(report.worker, {
     held = pool.held, seq = report.seq, seen = clock.now, ends = clock.time + report.lease, started = pool.was.started,
-    server = server, counters = report.counters, load = report.load, draining = report.draining,
+    server = server, release = report.release, counters = report.counters, load = report.load, draining = report.draining,
     speed = report.speed > 0 and codec.whole(report.speed) or '', classes = classes or nil, claimed = classes and claimed,
   })
 end
 
 function pool.write(alert, classes, claimed)
   local whole, values, fields = codec.whole, const.POOL, const.POOL_FIELDS  -- tables with room for all
-  values[const.FIELD.total], values[const.FIELD.version] = whole(pool.total), whole(pool.version)
+  values[const.FIELD.total], values[const.FIELD.version] = whole(pool.total - layouts.held), whole(pool.version)
   values[const.FIELD.clock], values[const.FIELD.real] = whole(clock.time), whole(clock.now)
   values[const.FIELD.settled], values[const.FIELD.limit] = whole(clock.settled), whole(pool.configured)
   values[const.FIELD.counters] = pool.counters_text(pool.since, pool.counters)

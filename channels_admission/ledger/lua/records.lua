@@ -6,14 +6,15 @@ function records.is_sealed(name, text, sealed)
   return text .. codec.seal(name, text) == sealed
 end
 
--- A worker's record by its fields; nil where it is not as the script has written it.
+-- A worker's record by its fields; nil where it is not as the script has written it. A later release may have more fields
+-- at the end.
 function records.parse(name, sealed)
   if not sealed or #sealed > const.RECORD_BYTES then return nil end
   local text = codec.unsealed(sealed)
   if not records.is_sealed(name, text, sealed) then return nil end
   local parts = {string.match(text, const.RECORD_READ)}
   local rest = parts[const.PART.rest]
-  local claimed = rest == '' and '0' or string.match(rest or '', '^|[^|]*|(%d+)$')
+  local claimed = rest == '' and '0' or string.match(rest or '', '^|[^|]*|(%d+)$') or string.match(rest or '', '^|[^|]*|(%d+)|')
   if not claimed then return nil end
   -- Made with its fields at once: a table that gets them one by one is copied at each doubling.
   local record = {

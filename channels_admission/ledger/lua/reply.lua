@@ -22,16 +22,17 @@ end
 -- swept up ('': none), put damaged counts right?, ms until the next attempt may pass, for each that was refused for its
 -- rate (as text), the settings in force, where they are not the worker's (else ''), handshakes with tickets that are
 -- granted, in a pool that is not shared, those that are refused with ms until they should come again, are tickets expected?,
--- key (hex)=how many of its oldest
--- connections this worker is to end,..., and the neighbours.
+-- key (hex)=how many of its oldest connections this worker is to end,..., slots held in other layouts, and the neighbours.
 function reply.of(neighbours)
   return {
-    'ok', report.seq, grants.slots, pool.total, pool.limit, pool.workers - pool.draining, pool.version,
+    'ok', report.seq, grants.slots, pool.total, pool.limit, pool.workers - pool.draining + layouts.workers,
+    pool.version,
     clock.is_settling() and 1 or 0, pool.is_lapsed and 1 or 0, grants.why, tostring(rate.first), tostring(rate.step),
     tostring(rate.elapsed), tostring(clock.now), overrides.news(), levels.level, levels.told,
     table.concat(grants.verdicts), claims.retell and 1 or 0, claims.heir or '', pool.is_healed and 1 or 0,
     table.concat(attempts.waits or {}, ','), settings.differ,
     report.shown and not report.shared and tickets.granted_text() or '', report.shown and tickets.turns or '',
-    rate.has_line and line.is_expecting() and 1 or 0, table.concat(holders.due or {}, ','), unpack(neighbours),
+    rate.has_line and line.is_expecting() and 1 or 0, table.concat(holders.due or {}, ','), layouts.held,
+    unpack(neighbours),
   }
 end

@@ -44,4 +44,5 @@ def _worker(entry: Entry, now: float) -> WorkerReading:
         settings=fingerprint(entry.settings),
         speed=entry.report.speed,
         footprint=entry.report.footprint,
+        release=entry.report.release,
     )

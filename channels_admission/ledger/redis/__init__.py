@@ -1,10 +1,11 @@
 """The Redis ledger. Only this folder imports ``redis``.
 
 A pool has the keys ``PREFIX:{pool}:counts``, ``…:leases``, ``…:seconds``, ``…:minutes``, ``…:controls``, and
+``…:layouts``,
 ``…:host:TOKEN`` for each host and process namespace, and where clients show tickets ``…:tickets``. A pool that is
 shared by quotas or classes also has ``…:claims``, ``…:claims:WORKER`` for each worker, ``…:attempts`` if a quota has a
 rate, and ``…:holders`` if a quota evicts its oldest connection. The hash tag keeps all of them in one slot of a
-cluster.
+cluster. In another layout than the first, the names of most keys bear its number (:mod:`~..layout`).
 """
 
 import hashlib
@@ -23,6 +24,7 @@ from ...exceptions import LedgerUnavailable
 from ...runtime.reserve import is_exhausted, reserve
 from ..base import Forgotten, OutOfOrder
 from ..codec import past_of, reading_of, reply_of, text_of
+from ..layout import LAYOUT, key_of
 from ..newest import newest
 from ..overrides import entries
 from ..script import CONTROL, RECONCILE
@@ -32,7 +34,7 @@ from .errors import translated
 
 Look = tuple[tuple[int, int], Sequence[Mapping[Any, Any]]]
 """The time by Redis, seconds and microseconds, and some of a pool's hashes."""
-LOOKED_AT = ("counts", "seconds", "controls")
+LOOKED_AT = ("counts", "seconds", "controls", "layouts")
 LOOK = """
 local look = {redis.call('TIME')}
 for i, key in ipairs(KEYS) do look[i + 1] = redis.call('HGETALL', key) end
@@ -48,6 +50,7 @@ class RedisLedger:
     """A :class:`~.base.Ledger` over one Redis, given in any form that channels_redis takes."""
 
     kind = "redis"
+    layout = LAYOUT
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -130,7 +133,7 @@ class RedisLedger:
 
     async def read(self, pools: tuple[str, ...]) -> tuple[Reading, ...]:
         looks = await self._see(pools, LOOKED_AT)
-        return tuple(reading_of(hashes, self._now(time), self._settings.lease) for time, hashes in looks)
+        return tuple(reading_of(hashes, self._now(time), self._settings.lease, self.layout) for time, hashes in looks)
 
     async def past(self, pool: str, *, minutes: bool = True) -> Past:
         ((time, rings),) = await self._see((pool,), ("seconds", "minutes") if minutes else ("seconds",))
@@ -158,7 +161,7 @@ class RedisLedger:
         reserve.fill()
 
     def _key(self, pool: str, part: str) -> str:
-        return f"{self._settings.prefix}:{{{pool}}}:{part}"
+        return key_of(self._settings.prefix, pool, part, self.layout)
 
     async def _fault(self, error: BaseException) -> BaseException:
         """What to raise for ``error``. A call that is given up leaves the connections as they are; any other fault ends

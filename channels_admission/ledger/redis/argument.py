@@ -49,6 +49,7 @@ def packed_report(report: Report, settings: Settings) -> bytes:
         "age": milliseconds(report.age),
         "born": born(report.worker, report.born),
         "server": f"{report.server}#{mark}",
+        "release": report.release,
         "counters": packed(report.counters),
         "acknowledged": packed(report.acknowledged),
         "is_heartbeat": report.heartbeat,

@@ -165,9 +165,9 @@ class Command(ReadingCommand):
 
     def _recall(self, pool: str | None) -> None:
         settings = _settings(pool)
-        pools = asyncio.run(history.collect_all(settings, settings.pools if pool is None else [pool]))
-        self.stdout.write(json.dumps({"pools": pools}, indent=2))
-        for error in filter(None, (each["error"] for each in pools.values())):
+        told = asyncio.run(history.collect_all(settings, settings.pools if pool is None else [pool]))
+        self.stdout.write(json.dumps(told, indent=2))
+        for error in filter(None, (each["error"] for each in told["pools"].values())):
             raise CommandError(f"The history cannot be read: {plain(error)}", returncode=LEDGER_DOWN)
 
     def _diagnose(self, diagnosis: Diagnosis, options: Mapping[str, Any]) -> None:

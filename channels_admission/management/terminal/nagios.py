@@ -122,7 +122,9 @@ def _faults(pool: PoolSnapshot, is_served: bool) -> Iterator[Fault]:
     closed = {worker.id: why for worker in pool.workers if (why := _closed(worker, pool))}
     if pool.paused:
         yield Fault(State.OK if pool.dry_run else State.CRITICAL, "paused")
-    if not pool.workers:
+    if not pool.workers and pool.elsewhere.workers:
+        yield Fault(State.WARNING, f"all {pool.elsewhere.workers:,} workers run another version, ask with that")
+    elif not pool.workers:
         yield Fault(State.WARNING, NO_WORKER) if is_served else Fault(State.CRITICAL, f"{NO_WORKER} ({UNHEARD})")
     elif len(closed) == len(pool.workers):
         yield Fault(State.CRITICAL, f"no worker admits: {_counted(Counter(closed.values()))}")

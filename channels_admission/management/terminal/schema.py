@@ -8,6 +8,7 @@ SCHEMA = (
 or goes, the format rises:
 
   format     1
+  release    version of the package that prints it
   taken      UTC, ISO 8601
   enabled    false when nothing is refused or counted
   ledger
@@ -68,6 +69,10 @@ or goes, the format rises:
              unknown, or workers have different ones
     since    Unix time since which all numbers "so far" count, later after each
              loss of data; null while they are not known, and then 0
+    elsewhere  workers of versions whose counts are kept apart, as may be during
+             a rolling deployment
+      held     their slots, which "held" above includes
+      workers  their number, without those that drain
     speed    connections per second that the workers have lately taken, all
              together; null where unknown
     controls overrides: what operators have set
@@ -103,6 +108,7 @@ or goes, the format rises:
       id         host:pid:nonce
       host, pid
       server     "daphne", "granian", "hypercorn", "uvicorn" or ""
+      release    version of the package that it runs, or ""
       held       slots held by this worker
       last_beat  seconds since its last report
       uptime     seconds since it started
@@ -125,6 +131,7 @@ or goes, the format rises:
 
 --history prints one object, with or without --json:
 
+  format     1
   pools      an object; each pool by its name
     pool     its name
     now      Unix time by the ledger's clock

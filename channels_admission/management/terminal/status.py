@@ -185,6 +185,14 @@ def orders(pool: PoolSnapshot) -> Iterator[str]:
         yield f"Workers have different settings, and the strictest values are in force: {plain(differs)}"
     if pool.none_authenticated:
         yield "No connection has ever authenticated, and PENDING_DEADLINE ends them: see ws_status --diagnose"
+    if len(pool.releases) > 1:
+        told = ", ".join(f"{plain(release) or 'unknown'} on {len(ids):,}" for release, ids in pool.releases.items())
+        yield f"Workers run different versions of channels-admission: {told}"
+    if pool.elsewhere.workers or pool.elsewhere.held:
+        yield (
+            f"{pool.elsewhere.held:,} slots are held by {pool.elsewhere.workers:,} workers of another version, which "
+            "are not listed here: their counts are kept apart"
+        )
     if pool.dry_run:
         by = signature(pool.controls.dry_run) if pool.controls.dry_run else ", by the settings"
         yield f"Dry run: no connection is refused; {_reasons(pool.would_refuse) or 'none'} would have been so far{by}"

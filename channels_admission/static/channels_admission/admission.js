@@ -85,6 +85,9 @@
   /** The settings in which workers differ; their sites have a notice of their own. */
   const differing = (differs) => Object.keys(differs).filter((name) => name !== "site");
 
+  /** The versions of the package that a pool's workers run, that of the newest worker last. */
+  const releasesOf = ({ workers }) => [...new Set([...workers].sort((a, b) => b.uptime - a.uptime).map(({ release }) => release))];
+
   const clock = (second) => new Date(1000 * second).toISOString().slice(11, 19);
 
   /** The text of each field of an item. */
@@ -101,6 +104,8 @@
     "pool.differs": ({ differs }) => differing(differs).join(", "),
     "pool.site": ({ site }) => site ?? "",
     "pool.settings": ({ settings }) => settings ?? "",
+    "pool.releases": (pool) => releasesOf(pool).join(", "),
+    "pool.elsewhere": ({ elsewhere }) => number(elsewhere.held),
     "pool.admitted": ({ admitted }) => number(admitted),
     "pool.refused": ({ refused }) => number(sum(refused)),
     "pool.delayed": ({ delayed }) => number(delayed),
@@ -288,7 +293,7 @@
         this.notice("drain", order.target !== "", row);
         this.aim(row, "target", order.target);
       });
-      const states = { orders: orders.length > 0, limited: pool.controls.limit !== null, open: !pool.paused, paused: pool.paused, wet: !pool.dry_run, dry: pool.dry_run, differs: differing(pool.differs).length > 0, sites: "site" in pool.differs, fingerprints: pool.site !== null && pool.settings !== null, none_authenticated: pool.none_authenticated };
+      const states = { orders: orders.length > 0, limited: pool.controls.limit !== null, open: !pool.paused, paused: pool.paused, wet: !pool.dry_run, dry: pool.dry_run, differs: differing(pool.differs).length > 0, sites: "site" in pool.differs, fingerprints: pool.site !== null && pool.settings !== null, none_authenticated: pool.none_authenticated, releases: releasesOf(pool).length > 1, elsewhere: pool.elsewhere.held + pool.elsewhere.workers > 0 };
       Object.entries(states).forEach(([name, shown]) => this.notice(name, shown, element));
       this.aim(element, "pool", pool.name);
     }

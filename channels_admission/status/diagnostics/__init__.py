@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from ..values import FORMAT, Connects, LedgerSnapshot, Snapshot
-from . import agreement, faults, herd, ledger, pools, workers
+from . import agreement, faults, herd, ledger, pools, releases, workers
 from .finding import Finding, Severity
 from .host import HostInfo, Layer
 from .model import Inputs, Process, inputs_of
@@ -84,6 +84,7 @@ WEIGHTS = (
     "limit-near",
     "sites-differ",
     "settings-differ",
+    "releases-differ",
     "limit-differs",
     "sockets-missing",
     "no-worker",
@@ -149,6 +150,9 @@ def diagnose(snapshot: Snapshot, host: HostInfo) -> Diagnosis:
 def _findings(inputs: Inputs) -> tuple[Finding, ...]:
     """All findings by severity, the likeliest cause first within each."""
     severities = list(Severity)
-    finders = (*ledger.FINDERS, *pools.FINDERS, *agreement.FINDERS, *herd.FINDERS, *workers.FINDERS, *faults.FINDERS)
+    finders = (
+        *ledger.FINDERS, *pools.FINDERS, *agreement.FINDERS, *releases.FINDERS, *herd.FINDERS, *workers.FINDERS,
+        *faults.FINDERS,
+    )  # fmt: skip
     found = [finding for finder in finders for finding in finder(inputs)]
     return tuple(sorted(found, key=lambda finding: (severities.index(finding.severity), WEIGHTS.index(finding.id))))

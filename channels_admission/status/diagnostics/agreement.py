@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 
 from ...core.agreement import SITE, shown
 from ..values import PoolSnapshot, Side
-from .finding import Finder, Finding, Severity
+from .finding import Finder, Finding, Severity, counted
 from .model import Inputs
 
 MOST_NAMED = 5
@@ -71,20 +71,14 @@ def _limit(pool: PoolSnapshot, inputs: Inputs) -> Iterator[Finding]:
 
 def _on_each_side(differs: Mapping[str, tuple[Side, ...]]) -> str:
     return "; ".join(
-        f"{shown(name, side.value)} on {_counted(side)}" for name, sides in differs.items() for side in sides
+        f"{shown(name, side.value)} on {counted(side)}" for name, sides in differs.items() for side in sides
     )
 
 
 def _all(pool: PoolSnapshot) -> str:
     """The workers of a pool, the first few by name."""
     names = tuple(worker.id for worker in pool.workers)
-    return _counted(Side(None, len(names), names[:MOST_NAMED]))
-
-
-def _counted(side: Side) -> str:
-    names = [" ".join(name.split(":")[:2]) for name in side.workers]
-    more = f" and {side.number - len(names):,} more" if side.number > len(names) else ""
-    return f"{', '.join(names)}{more}" if names else "workers that have ended"
+    return counted(Side(None, len(names), names[:MOST_NAMED]))
 
 
 FINDERS: tuple[Finder, ...] = (_agreement,)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from ...core.overrides import utc
-from ..values import PoolSnapshot
+from ..values import PoolSnapshot, Side
 from .model import Inputs
 
 
@@ -44,3 +44,10 @@ def since(pools: Iterable[PoolSnapshot]) -> str:
 def clock(second: float) -> str:
     """A Unix time as a time of day."""
     return f"{utc(second):%H:%M:%S} UTC"
+
+
+def counted(side: Side) -> str:
+    """The workers of a side: the first few by name, and the number of the others."""
+    names = [" ".join(name.split(":")[:2]) for name in side.workers]
+    more = f" and {side.number - len(names):,} more" if side.number > len(names) else ""
+    return f"{', '.join(names)}{more}" if names else "workers that have ended"

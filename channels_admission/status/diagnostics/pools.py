@@ -67,7 +67,7 @@ def _switches(inputs: Inputs) -> Iterator[Finding]:
             "With the memory ledger each worker process counts for itself, up to the whole limit.",
             "Set LEDGER to a Redis URL for one shared count.",
         )
-    elif inputs.snapshot.ledger.health is not Health.DOWN and not inputs.processes:
+    elif inputs.snapshot.ledger.health is not Health.DOWN and not inputs.processes and not _elsewhere(inputs):
         yield Finding(
             "no-worker",
             Severity.WARNING,
@@ -75,6 +75,11 @@ def _switches(inputs: Inputs) -> Iterator[Finding]:
             "No worker runs, none has had a connection yet, or they report to another ledger.",
             "Check that the servers run with AdmissionLifespan, and with the LEDGER and PREFIX of this command.",
         )
+
+
+def _elsewhere(inputs: Inputs) -> int:
+    """Workers of releases whose counts are kept apart."""
+    return sum(pool.elsewhere.workers for pool in inputs.snapshot.pools)
 
 
 def _limits(inputs: Inputs) -> Iterator[Finding]:
