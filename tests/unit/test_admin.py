@@ -20,7 +20,7 @@ from django.test import RequestFactory, override_settings
 from django.urls import include, path
 from selenium.webdriver.support.wait import WebDriverWait
 
-from channels_admission import conf, controls
+from channels_admission import __version__, conf, controls
 from channels_admission.core.agreement import fingerprint
 from channels_admission.core.counters import OTHER, Reason
 from channels_admission.core.levels import Level
@@ -160,6 +160,7 @@ def test_only_reading_is_allowed(as_viewer, admission, url, method):
 UNTOUCHED = {
     "alert": "calm",
     "differs": {},
+    "elsewhere": {"held": 0, "workers": 0},
     "paused": False,
     "dry_run": False,
     "would_refuse": {},
@@ -192,6 +193,7 @@ def test_feed_is_the_snapshot(as_viewer, admission):
     own = fingerprint(f"limit=50,warn_at=0.7,lease=30000,heartbeat=3000,site={conf.site()}")
     assert body == {
         "format": 1,
+        "release": __version__,
         "enabled": True,
         "ledger": {"kind": "memory", "address": "this process", "health": "ok", "error": None},
         "pools": [
@@ -234,6 +236,7 @@ def test_feed_is_the_snapshot(as_viewer, admission):
                         "host": "web-1",
                         "pid": 4242,
                         "server": "uvicorn",
+                        "release": "",
                         "held": 40,
                         "load": [],
                         "draining": False,

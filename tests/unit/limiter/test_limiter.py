@@ -6,9 +6,11 @@ import multiprocessing
 import threading
 import time
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 
+from channels_admission import __version__
 from channels_admission.core.counters import Reason
 from channels_admission.core.protocol import Refusal
 from channels_admission.events import log
@@ -279,6 +281,30 @@ async def test_one_log_line_for_each_change_of_state(opened, caplog):
     lines = [record.getMessage() for record in caplog.records if record.levelno > logging.INFO]
     lost = "Ledger lost for pool 'default', deciding alone (share): the road is closed"
     assert lines == [lost, "Ledger regained for pool 'default'."] * 2
+
+
+async def test_slots_that_are_counted_elsewhere_are_told_once_and_once_when_they_are_not(admission, caplog):
+    class Later(MemoryLedger):
+        elsewhere = 0
+
+        async def reconcile(self, pool, report):
+            return replace(await super().reconcile(pool, report), elsewhere=self.elsewhere)
+
+    settings = admission(HEARTBEAT=0.05, LEASE=2)
+    limiter = limiter_over(settings, ledger := FaultyLedger(Later(settings)))
+    for elsewhere in (0, 7, 5, 0):
+        ledger.inner.elsewhere = elsewhere
+        calls = len(ledger.reports)
+        await eventually(lambda calls=calls: len(ledger.reports) > calls + 2)
+    await limiter.aclose()
+    told = [record.getMessage() for record in caplog.records if record.module == "messages"]
+    assert told == [
+        "Pool 'default': 7 slots are held by workers of another version of the package, which keep their counts apart. "
+        "The limit holds for all together; quotas and rates hold for the workers of each version. This worker runs "
+        f"{__version__}.",
+        "Pool 'default': all slots are counted in one place again.",
+    ]
+    assert {report.release for report in ledger.reports} == {__version__}
 
 
 async def test_a_permanent_refusal_is_an_error_in_the_log(opened, caplog):

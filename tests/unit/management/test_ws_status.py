@@ -19,12 +19,12 @@ from django.core.management import call_command
 from django.core.management.base import CommandError
 from django.utils import translation
 
-from channels_admission import conf
+from channels_admission import __version__, conf
 from channels_admission.conf.overload import BUILT_IN
 from channels_admission.core.agreement import fingerprint
 from channels_admission.core.counters import Reason
 from channels_admission.core.levels import Level
-from channels_admission.core.readings import Load, Reading, WorkerReading
+from channels_admission.core.readings import Elsewhere, Load, Reading, WorkerReading
 from channels_admission.ledger import open_ledger
 from channels_admission.management.commands.ws_status import Command
 from channels_admission.management.terminal import status as status_report
@@ -133,6 +133,16 @@ def test_unexpected_errors_are_told_of_the_pool_and_of_each_worker():
     assert "1,301 unexpected errors" in " ".join(text.split())
     told = [line for line in lines(text) if "has had" in line]
     assert told == ["web-1 4242 has had unexpected errors: 1,200 OSError, 1 PRESSURE.queue"]
+
+
+def test_workers_of_several_versions_are_told_of_the_pool():
+    old, new = worker(release="0.1.0"), worker(id="web-2:7:ab", uptime=5.0, release="0.2.0")
+    text = shown(snapshot(pool(workers=(new, old, replace(old, id="web-1:8:ab")))))
+    assert "Workers run different versions of channels-admission: 0.1.0 on 2, 0.2.0 on 1" in lines(text)
+    assert "versions" not in shown(snapshot(pool(workers=(new, new))))
+    text = " ".join(shown(snapshot(pool(elsewhere=Elsewhere(1200, 3)))).split())
+    assert "1,200 slots are held by 3 workers of another version, which are not listed here" in text
+    assert "another version" not in shown(snapshot(pool()))
 
 
 def test_handshakes_that_waited_at_the_entrance_are_told_of_the_pool():
@@ -257,7 +267,15 @@ def test_an_unknown_pool_names_the_nearest(shared):
 def test_json_has_the_documented_shape(shared, redis_server):
     shared(MAX_CONNECTIONS=50, WARN_AT=0.5)
     asked = {"ledger.calls": 12, "ledger.errors": 2, "ledger.ms": 257}
-    tell("web-1:4242:ab12", 25, age=60.0, server="daphne", counters={"admitted": 30, "full": 5, **asked}, speed=412.5)
+    tell(
+        "web-1:4242:ab12",
+        25,
+        age=60.0,
+        server="daphne",
+        release="0.1.0",
+        counters={"admitted": 30, "full": 5, **asked},
+        speed=412.5,
+    )
     before = datetime.now(UTC)
     told = json.loads(status("--json"))
     assert before.replace(microsecond=0) <= datetime.fromisoformat(told.pop("taken")) <= datetime.now(UTC)
@@ -274,6 +292,7 @@ def test_json_has_the_documented_shape(shared, redis_server):
     assert 60 <= seen.pop("uptime") < 65
     assert told == {
         "format": 1,
+        "release": __version__,
         "enabled": True,
         "ledger": {"kind": "redis", "address": redis_server.url, "health": "ok", "error": None},
         "pools": [
@@ -312,6 +331,7 @@ def test_json_has_the_documented_shape(shared, redis_server):
                         "host": "web-1",
                         "pid": 4242,
                         "server": "daphne",
+                        "release": "0.1.0",
                         "held": 25,
                         "load": [],
                         "draining": False,
@@ -337,6 +357,7 @@ def test_json_has_the_documented_shape(shared, redis_server):
                 "none_authenticated": False,
                 "site": conf.site(),
                 "settings": own,
+                "elsewhere": {"held": 0, "workers": 0},
                 "speed": 412.5,
             }
         ],
@@ -345,7 +366,19 @@ def test_json_has_the_documented_shape(shared, redis_server):
 
 @pytest.mark.parametrize(
     "shape",
-    [Snapshot, LedgerSnapshot, PoolSnapshot, Side, WorkerSnapshot, LedgerCalls, Connects, Second, History, Series],
+    [
+        Snapshot,
+        LedgerSnapshot,
+        PoolSnapshot,
+        Side,
+        Elsewhere,
+        WorkerSnapshot,
+        LedgerCalls,
+        Connects,
+        Second,
+        History,
+        Series,
+    ],
 )
 def test_help_tells_every_field_of_the_json(shape):
     text = Command().create_parser("manage.py", "ws_status").format_help()

@@ -11,7 +11,7 @@ from django.core.management import call_command
 from django.core.management.base import CommandError
 
 from channels_admission.core.levels import Level
-from channels_admission.core.readings import Load
+from channels_admission.core.readings import Elsewhere, Load
 from channels_admission.management.commands import ws_status
 from channels_admission.management.terminal.nagios import State, Thresholds, check, unknown
 from channels_admission.management.terminal.ranges import Range
@@ -163,6 +163,12 @@ def test_a_pool_without_workers_beside_one_that_has_some_is_a_warning():
         "ADMISSION WARNING - pool chat: 0 of 50 slots held (0 %), no worker known",
     )
     assert checked(pool(0, workers=()), pool(0, name="chat", workers=()))[0] == 2
+
+
+def test_workers_of_another_version_alone_are_a_warning_and_beside_others_nothing():
+    text = ", all 3 workers run another version, ask with that"
+    assert told(workers=(), elsewhere=Elsewhere(5, 3)) == (1, text)
+    assert told(elsewhere=Elsewhere(5, 3)) == (0, "")
 
 
 @pytest.mark.parametrize(

@@ -13,11 +13,11 @@ import pytest
 from django.core.management import call_command
 from django.core.management.base import CommandError
 
-from channels_admission import conf
+from channels_admission import __version__, conf
 from channels_admission.conf.ledger import CORE_LAYER
 from channels_admission.core.counters import Reason
 from channels_admission.core.levels import Level
-from channels_admission.core.readings import Load
+from channels_admission.core.readings import Elsewhere, Load
 from channels_admission.management.commands.ws_status import Command
 from channels_admission.management.terminal.diagnosis import render
 from channels_admission.runtime.identity import host
@@ -256,6 +256,32 @@ def test_a_pool_with_a_deadline_in_which_none_has_ever_authenticated(overdue, wo
     (finding,) = found(snapshot(seen))
     assert finding.advice.startswith("If users do log in, the AdmissionMiddleware does not see it: put one inside the")
     assert found(snapshot(replace(seen, none_authenticated=False))) == []
+
+
+def test_workers_of_several_versions_that_count_together_are_a_note():
+    old = [worker(id=f"web-1:{pid}:ab", pid=pid, release="0.1.0") for pid in range(7)]
+    workers = (*old, worker(id="web-2:7:ab", uptime=5.0, release="0.2.0"), worker(id="web-3:7:ab", uptime=1.0))
+    assert only(snapshot(pool(*workers))) == (
+        "releases-differ",
+        "note",
+        "Workers of pool default run different versions of channels-admission",
+        "Version 0.1.0 on web-1 0, web-1 1, web-1 2, web-1 3, web-1 4 and 2 more; 0.2.0 on web-2 7; unknown on web-3 7.",
+    )
+
+
+def test_workers_whose_counts_are_kept_apart_are_a_warning():
+    seen = snapshot(pool(worker(release="0.2.0"), elsewhere=Elsewhere(12, 3)))
+    assert only(seen) == (
+        "releases-differ",
+        "warning",
+        "Workers of pool default run versions that count apart",
+        "12 slots are held by workers that this command does not see: 3 that do not drain. "
+        "Those that it sees run version 0.2.0 on web-1 42.",
+    )
+    assert f"This command is of {__version__}." in found(seen)[0].advice
+    unseen = snapshot(replace(pool(), workers=(), elsewhere=Elsewhere(0, 3)))
+    (_, _, _, detail) = only(unseen)
+    assert detail.endswith("Those that it sees run version none."), "and not that no worker is known"
 
 
 @pytest.mark.parametrize("level", [Level.WARNING, Level.CRITICAL])
