@@ -13,6 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import django
 import msgpack
 from django.test import override_settings
 from redis import Redis
@@ -161,5 +162,6 @@ def _fields(report: Any) -> dict[str, Any]:
 if __name__ == "__main__":
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "project.settings")
     sys.path[:0] = [str(ROOT), str(ROOT / "testproject")]
+    django.setup()
     FOLDER.mkdir(exist_ok=True)
     record().write()

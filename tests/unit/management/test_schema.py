@@ -5,6 +5,7 @@ import copy
 import io
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 from django.core.management import call_command
@@ -29,10 +30,8 @@ def validator(name: str) -> Draft202012Validator:
 
 def printed(*args: str) -> dict:
     out = io.StringIO()
-    try:
+    with suppress(CommandError, SystemExit):  # with something critical, or the ledger down
         call_command("ws_status", *args, "--no-color", stdout=out)
-    except (CommandError, SystemExit):  # with something critical, or the ledger down
-        pass
     return json.loads(out.getvalue())
 
 

@@ -265,7 +265,8 @@ def test_workers_of_several_versions_that_count_together_are_a_note():
         "releases-differ",
         "note",
         "Workers of pool default run different versions of channels-admission",
-        "Version 0.1.0 on web-1 0, web-1 1, web-1 2, web-1 3, web-1 4 and 2 more; 0.2.0 on web-2 7; unknown on web-3 7.",
+        "Version 0.1.0 on web-1 0, web-1 1, web-1 2, web-1 3, web-1 4 and 2 more; 0.2.0 on web-2 7; unknown on "
+        "web-3 7.",
     )
 
 
