@@ -41,7 +41,7 @@ from channels_admission.status.values import (
 from support import ROOT
 from support.screen import WIDTH, printed
 
-PAGE = (ROOT / "docs" / "operations.md").read_text()
+PAGE = (ROOT / "docs" / "diagnose.md").read_text()
 NOON = datetime(2026, 3, 1, 12, 3, 30, tzinfo=UTC)
 AT = int(NOON.timestamp()) - 23
 SETTING = "CHANNELS_ADMISSION['MAX_CONNECTIONS']"
