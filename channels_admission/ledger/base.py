@@ -90,6 +90,12 @@ Loss of data
         for every 256 workers for a worker's place in the queue of leases). The ledger then settles as after a loss of
         data, and says so once (:attr:`~.core.protocol.Reply.healed`). No call fails by it.
 
+Releases
+    15. Workers of releases with another layout (:mod:`~.layout`) are counted apart, and neither reads or writes what
+        the other has stored. What they hold counts against the limit and in :attr:`~.core.protocol.Reply.total`, until
+        a lease after the last report of one of them. Overrides hold for all, and no drain ends while there are any.
+        Quotas, classes and rates hold for each layout alone.
+
 The memory ledger loses nothing while its process lives. A new pool in it therefore does not settle, and settings count
 until the goodbye of their last worker. In tests it is made ``volatile``, and then follows the contract to the letter.
 
