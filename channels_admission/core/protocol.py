@@ -270,4 +270,4 @@ class Reply:
     settings: str = ""
     """The settings in force, where they differ from the worker's own: as text, see :mod:`.core.agreement`."""
     elsewhere: int = 0
-    """Those of ``total`` that workers of releases with another layout hold, who keep their counts apart."""
+    """Those of ``total`` that workers of releases with another layout hold, whose counts are kept apart."""

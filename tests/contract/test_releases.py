@@ -101,8 +101,8 @@ async def test_both_count_together_whatever_happens(in_redis, former, clock, see
 
 
 async def test_the_dead_of_either_are_forgotten_by_the_other(in_redis, former, clock):
-    old, new = former("a"), Present(in_redis, "b")
-    for survivor, dead in ((old, new), (new, former("c"))):
+    pairs = (former("a"), Present(in_redis, "b")), (Present(in_redis, "c"), former("d"))
+    for survivor, dead in pairs:
         await settle(survivor, dead, clock=clock)
         await said(dead, wanted=7)
         totals = []

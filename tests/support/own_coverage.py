@@ -105,6 +105,7 @@ COVERED_BY = {
     "status/diagnostics/model": "unit/status/diagnostics/test_diagnostics.py",
     "status/diagnostics/pools": "unit/status/diagnostics/test_diagnostics.py",
     "status/diagnostics/processes": "unit/status/diagnostics/test_diagnostics.py",
+    "status/diagnostics/releases": "unit/status/diagnostics/test_diagnostics.py",
     "status/diagnostics/workers": "unit/status/diagnostics/test_diagnostics.py",
     "status/snapshot": "unit/management/test_ws_status.py",
     "status/values": "unit/management/test_ws_status.py",

@@ -290,7 +290,7 @@ async def test_slots_that_are_counted_elsewhere_are_told_once_and_once_when_they
         async def reconcile(self, pool, report):
             return replace(await super().reconcile(pool, report), elsewhere=self.elsewhere)
 
-    settings = admission(HEARTBEAT=0.05, LEASE=2)
+    settings = admission(HEARTBEAT=0.1, LEASE=2)
     limiter = limiter_over(settings, ledger := FaultyLedger(Later(settings)))
     for elsewhere in (0, 7, 5, 0):
         ledger.inner.elsewhere = elsewhere
