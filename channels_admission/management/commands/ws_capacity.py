@@ -12,9 +12,8 @@ from rich.console import Console
 from ... import conf
 from ...conf import DEFAULT_POOL, Settings
 from ...exceptions import ConfigurationError, LedgerError
-from ...status import capacity, history
+from ...status import capacity, growth
 from ...status.capacity import Cost, Told
-from ...status.growth import Growth, growth
 from ...status.snapshot import READ_TIMEOUT
 from ...status.snapshot import collect as collect_snapshot
 from ...status.values import FORMAT
@@ -70,7 +69,7 @@ class Command(ReadingCommand):
             settings.pool(options["pool"])
             plan = _plan(options)
             workers, cost = asyncio.run(_look(settings, options["pool"], plan))
-            growths = asyncio.run(_growths(settings))
+            growths = asyncio.run(growth.collect(settings))
         except (ConfigurationError, Stopped) as error:
             raise CommandError(str(error)) from error
         except (LedgerError, TimeoutError) as error:
@@ -140,7 +139,3 @@ async def _look(settings: Settings, pool: str, plan: Plan | None) -> tuple[tuple
     if (cost := capacity.opened(before, after)) is None or cost.connections < (plan.count - FIRST) / 2:
         raise Stopped("The workers of this ledger have not got the connections: is the URL that of their site?")
     return after, cost
-
-
-async def _growths(settings: Settings) -> list[Growth]:
-    return [growth(await history.collect(name, settings)) for name in settings.pools]

@@ -18,7 +18,7 @@ from rich.console import Console
 from ... import conf
 from ...core.levels import CRITICAL_AT
 from ...exceptions import ConfigurationError
-from ...status import history
+from ...status import growth, history
 from ...status.diagnostics import Diagnosis, diagnose
 from ...status.diagnostics.deploy import advise, as_text
 from ...status.diagnostics.host import gather
@@ -281,4 +281,5 @@ def _examine() -> Diagnosis:
         snapshot = _look(None)
     except CommandError as error:
         raise CommandError(str(error), returncode=UNDIAGNOSED) from error
-    return diagnose(snapshot, gather(snapshot, conf.current()))
+    settings = conf.current()
+    return diagnose(snapshot, gather(snapshot, settings), asyncio.run(growth.collect(settings)))

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
+from ..growth import Growth
 from ..values import FORMAT, Connects, LedgerSnapshot, Snapshot
 from . import agreement, faults, herd, ledger, pools, releases, workers
 from .finding import Finding, Severity
@@ -82,6 +83,7 @@ WEIGHTS = (
     "ledger-settling",
     "monitor-refuses",
     "limit-near",
+    "limit-ahead",
     "sites-differ",
     "settings-differ",
     "releases-differ",
@@ -131,9 +133,9 @@ class Diagnosis:
         return {"format": FORMAT, **asdict(self), "taken": taken, "exit_code": self.exit_code}
 
 
-def diagnose(snapshot: Snapshot, host: HostInfo) -> Diagnosis:
-    """Diagnose a snapshot together with what the host shows."""
-    inputs = inputs_of(snapshot, host)
+def diagnose(snapshot: Snapshot, host: HostInfo, growths: tuple[Growth, ...] = ()) -> Diagnosis:
+    """Diagnose a snapshot together with what the host shows, and how the pools have grown."""
+    inputs = inputs_of(snapshot, host, growths)
     return Diagnosis(
         taken=snapshot.taken,
         ledger=snapshot.ledger,

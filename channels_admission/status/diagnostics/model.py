@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from ...core.overrides import utc
 from ...core.readings import Load
+from ..growth import Growth
 from ..values import PoolSnapshot, Snapshot, WorkerSnapshot
 from .host import HostInfo, ProcessInfo
 
@@ -64,6 +65,7 @@ class Inputs:
     snapshot: Snapshot
     host: HostInfo
     processes: tuple[Process, ...]
+    growths: tuple[Growth, ...] = ()
 
     def origin(self, pool: PoolSnapshot) -> str:
         """Where a pool's limit is set: in the settings, or by an operator, with name and time."""
@@ -73,8 +75,8 @@ class Inputs:
         return self.host.origins[pool.name].setting
 
 
-def inputs_of(snapshot: Snapshot, host: HostInfo) -> Inputs:
-    return Inputs(snapshot, host, _processes(snapshot, host))
+def inputs_of(snapshot: Snapshot, host: HostInfo, growths: tuple[Growth, ...] = ()) -> Inputs:
+    return Inputs(snapshot, host, _processes(snapshot, host), growths)
 
 
 def _processes(snapshot: Snapshot, host: HostInfo) -> tuple[Process, ...]:

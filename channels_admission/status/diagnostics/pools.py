@@ -7,6 +7,7 @@ from ...core.levels import Level
 from ...core.overrides import signature, whom
 from ...ledger.memory import MemoryLedger
 from ..values import Health
+from ..words import duration
 from .finding import Finder, Finding, Severity, clock, measured, since
 from .model import Inputs
 
@@ -104,6 +105,20 @@ def _limits(inputs: Inputs) -> Iterator[Finding]:
                 f"Pool {pool.name} is filling up",
                 detail,
                 "Raise the limit before it is reached, if memory, descriptors and lag leave room.",
+            )
+
+
+def _growing(inputs: Inputs) -> Iterator[Finding]:
+    calm = {pool.name for pool in inputs.snapshot.pools if pool.level is Level.CALM}
+    for growth in inputs.growths:
+        if growth.reached_in is not None and growth.pool in calm:
+            yield Finding(
+                "limit-ahead",
+                Severity.NOTE,
+                f"Pool {growth.pool} is full in {' '.join(duration(growth.reached_in))} if it grows on as it does now",
+                f"{growth.held:,} of {growth.limit:,} slots are held, {growth.per_hour:+,g} an hour over the last "
+                f"{growth.hours:.1f} h. A daily peak may end before.",
+                "See with manage.py ws_capacity what the workers can hold, and raise the limit or add workers in time.",
             )
 
 
@@ -268,6 +283,7 @@ FINDERS: tuple[Finder, ...] = (
     _switches,
     _controls,
     _limits,
+    _growing,
     _unauthenticated,
     _channels,
     _unaccepted,

@@ -5,6 +5,7 @@ import random
 import pytest
 
 from channels_admission.status.growth import ENOUGH, HORIZON, STEP, WINDOW, growth
+from channels_admission.status.growth import collect as collect_growths
 from channels_admission.status.history import History, Series
 
 DAY = 24 * 60
@@ -64,6 +65,15 @@ def test_a_full_pool_that_still_grows_has_reached_it():
 def test_a_history_that_has_ended_promises_nothing():
     found = growth(past([*range(WINDOW - 60), *[None] * 60]))
     assert (found.held, found.per_hour) == (None, None)
+
+
+async def test_every_pool_is_looked_at(admission, monkeypatch):
+    async def collect(name, settings):
+        return History(name, 0, Series(1), past([100 + minute for minute in range(WINDOW)]).minutes)
+
+    monkeypatch.setattr("channels_admission.status.history.collect", collect)
+    found = await collect_growths(admission(POOLS={"chat": {}}))
+    assert [(each.pool, each.per_hour) for each in found] == [("default", 60.0), ("chat", 60.0)]
 
 
 def test_without_any_history():

@@ -26,6 +26,7 @@ from channels_admission.status.diagnostics.finding import Finding, Severity
 from channels_admission.status.diagnostics.host import HostInfo, Layer, Origin, ProcessInfo, gather
 from channels_admission.status.diagnostics.model import Process
 from channels_admission.status.diagnostics.pools import REFUSED
+from channels_admission.status.growth import Growth
 from channels_admission.status.values import (
     Connects,
     Health,
@@ -97,6 +98,20 @@ def only(seen: Snapshot, known: HostInfo | None = None) -> tuple[str, str, str, 
 def test_nothing_is_found_where_all_is_well():
     diagnosis = diagnose(snapshot(), facts())
     assert (diagnosis.findings, diagnosis.exit_code) == ((), 0)
+
+
+def test_a_pool_that_will_be_full_if_it_grows_on():
+    grown = Growth("default", 20, 50, 5.75, 2.5, 43_200.0)
+
+    def findings(level: Level, growth: Growth) -> list[Finding]:
+        return list(diagnose(snapshot(pool(level=level)), facts(), (growth,)).findings)
+
+    (finding,) = findings(Level.CALM, grown)
+    assert (finding.id, finding.severity) == ("limit-ahead", Severity.NOTE)
+    assert finding.title == "Pool default is full in 12 h if it grows on as it does now"
+    assert finding.detail == ("20 of 50 slots are held, +2.5 an hour over the last 5.8 h. A daily peak may end before.")
+    assert [each.id for each in findings(Level.WARNING, grown)] == ["limit-near"]
+    assert findings(Level.CALM, replace(grown, reached_in=None)) == []
 
 
 def test_a_ledger_that_is_down_is_all_there_is_to_say():
