@@ -15,6 +15,8 @@ from demo.servers import Workers
 from support import ROOT
 from support.browsing import eventually, holder
 
+pytestmark = pytest.mark.xdist_group("libraries")
+
 STATIC = Path(str(files("channels_admission"))) / "static" / "channels_admission"
 LIBRARIES = Path(__file__).parent.parent / "js" / "libraries"
 TOLERANCE = 200

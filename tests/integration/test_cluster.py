@@ -20,7 +20,7 @@ REGAINED = 12.0
 """Seconds from the end of a primary to every limiter's next success, at the most; the nodes wait two of them."""
 FIRST, SECOND, NEW = range(3)
 """The nodes; the new one has no slot at the start."""
-pytestmark = pytest.mark.fault
+pytestmark = [pytest.mark.fault, pytest.mark.xdist_group("cluster")]
 
 
 @pytest.fixture(scope="module")

@@ -21,6 +21,8 @@ from support.clients import enter_many, leave_all
 from support.proxy import Proxy
 from support.waiting import eventually
 
+pytestmark = pytest.mark.xdist_group("diagnose")
+
 WIDTH = 80
 
 

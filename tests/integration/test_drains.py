@@ -20,7 +20,7 @@ from demo.servers import SERVING, Workers
 from support.clients import Client, enter_many, leave_all, look, shows
 from support.waiting import eventually
 
-pytestmark = pytest.mark.fault
+pytestmark = [pytest.mark.fault, pytest.mark.alone]
 
 KEYS = {"HEARTBEAT": 0.5, "LEASE": 5, "RETRY_AFTER": (1, 60), "MAX_CONNECTIONS": 2000}
 HELD_UP = {"uvicorn": True, "daphne": True, "hypercorn": False, "granian": False}

@@ -20,6 +20,7 @@ async def ask(watching):
     return int(await watching.recv())
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("server", ["uvicorn", "daphne"])
 async def test_the_connected_are_served_while_a_herd_connects(redis_server, prefix, server):
     settings = {"PRESSURE": {}, "PREFIX": prefix, "LEDGER": redis_server.url}

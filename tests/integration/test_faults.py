@@ -26,7 +26,7 @@ from support.clients import Client, Crowd, admitted, all_admitted, enter_many, l
 from support.proxy import HARD, Proxy
 from support.waiting import eventually
 
-pytestmark = [pytest.mark.fault, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [pytest.mark.fault, pytest.mark.alone, pytest.mark.asyncio(loop_scope="module")]
 
 LIMIT, HEARTBEAT, LEASE = 50, 0.25, 2.5
 TRIES = 30

@@ -38,7 +38,7 @@ LOGGING = {
         "channels_admission": {"level": "INFO", "handlers": ["ours"], "propagate": False},
     },
 }
-pytestmark = pytest.mark.fault
+pytestmark = [pytest.mark.fault, pytest.mark.alone]
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from support.cgroups import control_group
 from support.clients import Client, enter_many, leave_all, look, shows
 from support.waiting import eventually
 
-pytestmark = pytest.mark.fault
+pytestmark = [pytest.mark.fault, pytest.mark.alone]
 
 HEARTBEAT = 0.2
 TERMS = {"MAX_CONNECTIONS": 5000, "HEARTBEAT": HEARTBEAT, "LEASE": 5}

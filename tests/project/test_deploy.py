@@ -42,6 +42,8 @@ from support.deployment import (
 )
 from support.waiting import eventually
 
+pytestmark = pytest.mark.xdist_group("deploy")
+
 REFUSAL = re.compile(r"Try Again Later; ticket=[\w-]{24}; retry-after=\d+(\.\d)?")
 
 

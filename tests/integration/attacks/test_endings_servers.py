@@ -185,6 +185,7 @@ async def full(stage: Stage) -> float:
     return seconds
 
 
+@pytest.mark.alone
 async def test_every_slot_comes_back_in_time_on_every_server(stages):
     started = stages(
         MAX_CONNECTIONS=CLIENTS,

@@ -14,6 +14,8 @@ from demo.servers import Workers
 from support.clients import Client, leave_all
 
 HEARTBEAT = 0.5
+LEDGER_TIMEOUT = 2
+"""The machine of the tests may be busy."""
 MOST = 2
 
 
@@ -21,6 +23,7 @@ MOST = 2
 async def test_the_oldest_socket_is_closed_on_another_worker_within_a_heartbeat(redis_server, prefix, server):
     settings = {
         "PREFIX": prefix, "HEARTBEAT": HEARTBEAT, "LEASE": 5, "MAX_CONNECTIONS": 10, "PRESSURE": {"lag": None},
+        "LEDGER_TIMEOUT": LEDGER_TIMEOUT,
         "QUOTAS": [{"key": "address", "max": MOST, "full": "oldest", "rate": 5, "burst": 20}],
     }  # fmt: skip
     with Workers(server, 2, redis_url=redis_server.url, settings=settings, shared_port=False) as workers:
@@ -47,6 +50,7 @@ async def test_the_oldest_socket_is_closed_on_another_worker_within_a_heartbeat(
 async def test_two_clients_of_ours_do_not_close_each_other_for_ever(redis_server, prefix):
     settings = {
         "PREFIX": prefix, "HEARTBEAT": 0.3, "LEASE": 3, "PRESSURE": {"lag": None}, "RETRY_AFTER": (0.5, 1),
+        "LEDGER_TIMEOUT": LEDGER_TIMEOUT,
         "QUOTAS": [{"key": "address", "max": 1, "full": "oldest", "rate": 50, "burst": 100}],
     }  # fmt: skip
     with Workers("uvicorn", 2, redis_url=redis_server.url, settings=settings, shared_port=False) as workers:

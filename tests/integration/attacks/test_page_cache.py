@@ -54,6 +54,7 @@ def worker(admission, prefix, redis_server, group):
         yield running
 
 
+@pytest.mark.alone
 async def test_a_file_that_is_read_closes_nobody_and_refuses_nobody(worker, group, tmp_path):
     there = await enter_many(CLIENTS, [worker.origin])
     before = await eventually(_memory)

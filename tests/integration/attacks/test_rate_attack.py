@@ -5,6 +5,7 @@ import os
 import time
 from dataclasses import dataclass, field
 
+import pytest
 from websockets.exceptions import ConnectionClosed
 
 from channels_admission.client import connections
@@ -93,6 +94,7 @@ async def last_entry(origin: str) -> float:
     return max(entered)
 
 
+@pytest.mark.alone
 async def test_good_clients_come_back_as_fast_beside_an_attacker(redis_server, prefix):
     seconds = {}
     for attacked in (False, True):
