@@ -122,8 +122,8 @@ def opened(admission):
 
 
 async def answered(limiter):
-    """The verdict on a handshake, which comes in time whatever is broken."""
-    async with asyncio.timeout(3 * limiter.settings.ledger_timeout):
+    """The verdict on a handshake, which comes soon whatever is broken: on a busy machine as well."""
+    async with asyncio.timeout(20 * limiter.settings.ledger_timeout):
         verdict = await limiter.acquire()
     assert isinstance(verdict, Slot | Refusal)
     return verdict
