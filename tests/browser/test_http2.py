@@ -7,6 +7,8 @@ import pytest
 import trustme
 
 from demo.servers import Workers
+from support.clients import shows
+from support.waiting import eventually
 
 LIMIT, SOCKETS, LOADS = 5, 8, 4
 OPEN = """
@@ -51,16 +53,21 @@ def until(browser, expression: str) -> None:
 
 @pytest.mark.parametrize("browser", [["ignore-certificate-errors"]], indirect=True, ids=["chromium"])
 @pytest.mark.parametrize(("refuse_with", "code"), [("close", 1013), ("http", 1006)])
-def test_the_admitted_live_on_and_the_refused_are_told(browser, certificate, redis_server, prefix, refuse_with, code):
+async def test_the_admitted_live_on_and_the_refused_are_told(
+    browser, certificate, admission, redis_server, prefix, refuse_with, code
+):
     keys = {
         "LEDGER": redis_server.url, "PREFIX": prefix, "REFUSE_WITH": refuse_with, "PRESSURE": {"lag": None},
         # A full pool would keep slots for the refused clients of the page before.
         "QUOTAS": [{"key": "address", "max": LIMIT}],
     }  # fmt: skip
+    admission(**keys)
     with Workers("hypercorn", 1, redis_url=redis_server.url, settings=keys, args=certificate) as running:
         for _ in range(LOADS):
             browser.get(f"https://127.0.0.1:{running.port}/blank/?tag")
             assert browser.execute_script(PROTOCOL) == "h2"
+            # The quota still counts the sockets of the page before until the server has seen them end.
+            await eventually(lambda: shows(lambda pool: pool.held == 0), 20)
             browser.execute_script(OPEN, SOCKETS)
             for _ in range(3):
                 until(browser, ANSWERED)

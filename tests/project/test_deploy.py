@@ -169,6 +169,8 @@ SETTINGS = {
 }  # fmt: skip
 CHECKED_EVERY = 0.5
 """Seconds, by HAProxy's file."""
+PATIENCE = 20
+"""Seconds until no slot is kept any more for the clients that an earlier test left outside."""
 ONE, OTHER = "127.0.0.5", "127.0.0.6"
 """Addresses of clients."""
 
@@ -206,7 +208,7 @@ async def address_seen(client: Client) -> str:
 
 @pytest.mark.integration
 async def test_the_limit_is_one_and_its_refusal_passes_through(running: Site, balancer: Nginx | Haproxy, seen):
-    await eventually(keeps_nothing)
+    await eventually(keeps_nothing, PATIENCE)
     inside = [await Client.enter(balancer.origin) for _ in range(LIMIT)]
     assert by_worker(inside) == dict.fromkeys(running.pids, 2)
     outside = await enter_many(6, [balancer.origin])
@@ -220,7 +222,7 @@ async def test_the_limit_is_one_and_its_refusal_passes_through(running: Site, ba
 
 @pytest.mark.integration
 async def test_a_worker_sees_the_client_s_own_address_and_believes_no_client(balancer: Nginx | Haproxy, seen):
-    await eventually(keeps_nothing)
+    await eventually(keeps_nothing, PATIENCE)
     for address in (ONE, OTHER):
         lie = {"additional_headers": {"X-Forwarded-For": "203.0.113.7"}, "local_addr": (address, 0)}
         client = await Client.enter(balancer.origin, **lie)
@@ -244,7 +246,7 @@ async def test_a_quota_of_an_address_is_one_for_all_workers(running: Site, balan
 
 @pytest.mark.integration
 async def test_nginx_sends_an_address_to_one_worker_where_it_is_to_be_sticky(running: Site, tmp_path, seen):
-    await eventually(keeps_nothing)
+    await eventually(keeps_nothing, PATIENCE)
     with Nginx(running, tmp_path) as nginx:
         clients = [await Client.enter(nginx.origin, "/sticky/ws/echo/") for _ in range(4)]
         assert list(by_worker(clients).values()) == [4]
