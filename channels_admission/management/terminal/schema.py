@@ -41,7 +41,7 @@ or goes, the format rises:
              connections
     overdue  connections closed unauthenticated at their deadline so far
     none_authenticated  whether PENDING_DEADLINE has come for connections, and
-             none of any has ever authenticated
+             no connection has ever authenticated
     drained, aged  connections closed by a drain, and at MAX_CONNECTION_AGE
     evicted  connections closed for a newer one under the same quota
     delayed  handshakes so far that were admitted and had to wait at the
