@@ -23,10 +23,8 @@ from .state import State
 
 LEFT = Refusal("", 0.0)
 """The verdict on a client that has left while it waited at the entrance: nothing is sent to it."""
-HOLD = 3.7
-"""The longest hold of a client that hammers: some clients allow a handshake 4 s, and Daphne 5 s."""
-LEAST = 0.9
-"""The shortest such hold, as a share of the longest."""
+LEAST = 0.96
+"""The shortest hold of a client that hammers, as a share of the longest."""
 SOONEST = 0.5
 """The shortest time that is told after a hold, as our clients wait at least: else the place would be missed."""
 
@@ -91,11 +89,12 @@ class Refuser:
             return 0.0
         if refusal.is_kept or refusal.is_passed:
             return 0.0
-        if not self._returns.hammers(scope, refusal.retry_after) or not self._has_room():
+        longest = self._returns.hold(scope, refusal.retry_after)
+        if not longest or not self._has_room():
             return 0.0
         if self._overload is not None and self._overload.is_tight:
             return 0.0
-        return max(0.0, min(HOLD * random.uniform(LEAST, 1.0), refusal.retry_after - SOONEST))
+        return max(0.0, min(longest * random.uniform(LEAST, 1.0), refusal.retry_after - SOONEST))
 
     def _has_room(self) -> bool:
         """A held client still costs memory and a descriptor: a worker in trouble holds none, and none that drains."""

@@ -6,8 +6,7 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
-from channels_admission.limiter.connections.returns import FEW, TOLERATED
-from channels_admission.limiter.refusing import HOLD
+from channels_admission.limiter.connections.returns import PROGRAM
 
 from demo.servers import Workers
 from support.clients import Client
@@ -17,7 +16,7 @@ HAMMERING = 5
 """Clients. Without a hold each makes some hundred attempts a second."""
 WATCHED = 4.0
 """Seconds."""
-FREE = TOLERATED * HAMMERING + int(FEW)
+FREE = PROGRAM.tolerated * HAMMERING
 """Attempts of all before each is held."""
 LATE = 3.0
 """Seconds by which a busy machine may be late."""
@@ -61,7 +60,7 @@ async def test_clients_that_come_back_at_once_are_held_and_all_of_them_get_in(re
             assert FREE <= made() <= FREE + HAMMERING
             for holder in holders:
                 await holder.leave()
-            await eventually(lambda: all(hammer.is_in for hammer in hammers), HOLD + LATE)
+            await eventually(lambda: all(hammer.is_in for hammer in hammers), PROGRAM.hold + LATE)
         finally:
             for task in tasks:
                 task.cancel()

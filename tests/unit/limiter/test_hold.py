@@ -6,9 +6,9 @@ from itertools import pairwise
 
 import pytest
 
-from channels_admission.limiter.connections.returns import FEW, TOLERATED
+from channels_admission.limiter.connections.returns import PROGRAM
 from channels_admission.limiter.limiter import Slot
-from channels_admission.limiter.refusing import HOLD, LEAST, SOONEST
+from channels_admission.limiter.refusing import LEAST, SOONEST
 from channels_admission.limiter.registry import close_limiters, limiter_of
 from channels_admission.middleware import AdmissionMiddleware
 from channels_admission.overload.manager import OverloadManager
@@ -176,8 +176,8 @@ async def is_held(*visitors):
     assert [visitor.types for visitor in visitors] == [[]] * len(visitors)
 
 
-NONE_HELD = TOLERATED + int(FEW)
-"""Visits of one client before its next one is held."""
+NONE_HELD = PROGRAM.tolerated
+"""Visits of one client that comes back at once, before its next one is held."""
 BY_ITSELF = {"REFUSAL_HOLD": None, "RETRY_AFTER": (20, 20)}
 
 
@@ -188,7 +188,7 @@ async def test_by_itself_a_worker_holds_a_client_that_comes_back_again_and_again
     await asyncio.wait_for(other.task, 2)
     await is_held(visitor)
     (hold,) = limiter_of("default")._refuser._holds
-    assert LEAST * HOLD - 0.5 <= hold.when() - asyncio.get_running_loop().time() <= HOLD
+    assert LEAST * PROGRAM.hold - 0.5 <= hold.when() - asyncio.get_running_loop().time() <= PROGRAM.hold
     assert limiter_of("default").state.counters["refusals.held"] == 1
     limiter_of("default").closer.drain_for_good(0)
     await asyncio.wait_for(visitor.task, 2)
@@ -242,7 +242,7 @@ async def test_a_client_that_was_held_is_told_the_same_time_as_without(refusing)
     assert isinstance(await limiter_of("default").acquire(), Slot)
     began = time.monotonic()
     visitors = [hammering() for _ in range(6)]
-    await eventually(lambda: limiter_of("default")._refuser.held == 2)
+    await eventually(lambda: limiter_of("default")._refuser.held == 6 - NONE_HELD)
     await asyncio.gather(*(visitor.task for visitor in visitors))
     moments = sorted(visitor.sent[-1][1] - began + visitor.hint for visitor in visitors)
     steps = [later - earlier for earlier, later in pairwise(moments)]
