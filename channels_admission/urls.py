@@ -9,4 +9,5 @@ urlpatterns = [
     path("readiness/", views.readiness, name="readiness"),
     path("status.json", views.status, name="status"),
     path("metrics", views.metrics, name="metrics"),
+    path("metrics/workers", views.worker_metrics, name="worker_metrics"),
 ]

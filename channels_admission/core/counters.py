@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from enum import StrEnum
 
+from .durations import Durations, counters_of
+
 
 class Reason(StrEnum):
     """Why a handshake was refused. It is counted by this name, and never sent to the client."""
@@ -42,10 +44,16 @@ their maximum age, and for a newer connection under their quota. ``other`` stand
 has no room for."""
 CALLS, ERRORS, CALLS_TOOK = "ledger.calls", "ledger.errors", "ledger.ms"
 """Calls of the ledger, failed calls, and the milliseconds that all calls took."""
+CALL_TIMES = counters_of("ledger")
+"""Calls by how long they took, failed ones too."""
+WAITED, WAITS = "wait.ms", counters_of("wait")
+"""The milliseconds that admitted handshakes waited for the verdict and the entrance, and how many waited how long."""
 FAILING = "ledger.failing"
 """Not a sum: failed calls since the last one that succeeded. Above 0 the worker decides alone."""
 HEALED = "ledger.healed"
 """Calls of this worker that found the ledger's data damaged, so that the ledger began to count anew."""
+LOST = "workers.lost"
+"""Workers that the ledger forgot without a goodbye, since their process had gone or their lease ran out."""
 CHANNELS_FULL = "layer.full"
 """Connections whose consumer ended with ``ChannelFull``."""
 LAYER_FAILED = "layer.failed"
@@ -97,8 +105,12 @@ NO_HANDSHAKES = frozenset(
         CALLS,
         ERRORS,
         CALLS_TOOK,
+        *CALL_TIMES,
+        WAITED,
+        *WAITS,
         FAILING,
         HEALED,
+        LOST,
         CHANNELS_FULL,
         LAYER_FAILED,
         EVENTS_DROPPED,
@@ -167,8 +179,7 @@ class Calls:
         self.failed = 0
         self.failing = 0
         """Failed calls since the last one that succeeded."""
-        self.seconds = 0.0
-        """The duration of all calls together."""
+        self.times = Durations(CALL_TIMES, CALLS_TOOK)
         self.lately = 0.0
         """How many seconds a call has lately taken: it follows slower calls at once, and faster ones after a while."""
 
@@ -189,17 +200,15 @@ class Calls:
             self._note(clock() - started)
 
     def _note(self, seconds: float) -> None:
-        self.seconds += seconds
+        self.times.note(seconds)
         self.lately += (SLOWER if seconds > self.lately else FASTER) * (seconds - self.lately)
 
     def prolong(self, seconds: float) -> None:
         """The last call, which has failed, was answered so much later."""
-        self.seconds += max(0.0, seconds)
+        self.times.prolong(seconds)
 
     @property
     def counters(self) -> Counters:
         """The counters for a report; those that are 0 are left out."""
-        counters = {
-            CALLS: self.made, ERRORS: self.failed, CALLS_TOOK: int(1000 * self.seconds), FAILING: self.failing,
-        }  # fmt: skip
-        return {name: count for name, count in counters.items() if count}
+        counters = {CALLS: self.made, ERRORS: self.failed, FAILING: self.failing}
+        return {**{name: count for name, count in counters.items() if count}, **self.times.counters}

@@ -20,7 +20,8 @@ Leases
 Counters and history
     6. Counters add up over all workers that have reported since a time that every reading tells, each event once. A
        counter that falls adds nothing, and its later rises count from there. The names are bounded:
-       :data:`COUNTERS_KEPT`, :data:`COUNTERS_BYTES`.
+       :data:`COUNTERS_KEPT`, :data:`COUNTERS_BYTES`. The ledger itself counts the workers that it forgets without a
+       goodbye.
     7. The ledger remembers the last :data:`SECONDS` seconds and :data:`MINUTES` minutes of its wall clock: the most
        slots held in each, the limit, and the handshakes decided in it, admitted or refused by reason, each once. The
        handshakes of a report are spread evenly over the seconds since the worker's report before, at most

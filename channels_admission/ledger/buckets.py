@@ -7,13 +7,17 @@ from dataclasses import replace
 from typing import TypedDict
 
 from ..conf import MAX_LIMIT
-from ..core.counters import ADMITTED, CALLS, CALLS_TOOK, ERRORS, OTHER, Counters
+from ..core.counters import ADMITTED, CALL_TIMES, CALLS, CALLS_TOOK, ERRORS, OTHER, WAITED, WAITS, Counters
 from ..core.readings import Moment
 from .base import LONGEST_MOMENT
 
 COUNTER = re.compile(r"([A-Za-z][A-Za-z0-9_.:-]{0,63})=(\d{1,15})")
-SHORT = {CALLS: "C", ERRORS: "E", CALLS_TOOK: "M"}
-"""Counters that are written as a capital letter, since every worker has them in its record."""
+SHORT = {
+    CALLS: "C", ERRORS: "E", CALLS_TOOK: "M", WAITED: "W",
+    **{name: f"K{place}" for place, name in enumerate(CALL_TIMES)},
+    **{name: f"W{place}" for place, name in enumerate(WAITS)},
+}  # fmt: skip
+"""Counters that are written as a capital letter and a digit, since every worker has them in its record."""
 LONG = {short: name for name, short in SHORT.items()}
 MOMENT = re.compile(r"(\d{1,12})\|(\d{0,8})\|(\d{0,8})\|(\d{1,15})\|(.*)")
 

@@ -16,7 +16,7 @@ from ..core import line
 from ..core.agreement import DIGITS, GREATEST, MOST_SETTINGS, SEVERAL, SITE
 from ..core.agreement import LONGEST as LONGEST_SETTINGS
 from ..core.attempts import LONGEST, SETS, WAYS
-from ..core.counters import ADMITTED, DRY, FAULT, NO_HANDSHAKES, OTHER, RELEASED
+from ..core.counters import ADMITTED, DRY, FAULT, LOST, NO_HANDSHAKES, OTHER, RELEASED
 from ..core.holders import MOST_POSTED
 from ..core.levels import CRITICAL_AT, HYSTERESIS, NEAR_FULL, ROUNDING
 from ..core.overrides import EVERYBODY
@@ -103,6 +103,7 @@ CONSTANTS: Mapping[str, Any] = {
     "LONGEST_MOMENT": LONGEST_MOMENT,
     "ADMITTED": ADMITTED,
     "RELEASED": RELEASED,
+    "LOST": LOST,
     "OTHER": OTHER,
     "DRY": DRY,
     "FAULT": FAULT,

@@ -108,6 +108,7 @@ class Limiter:
 
         Cancelling it costs no slot.
         """
+        came = self._loop.time()
         ticket = self.places.read(text) if (text := take(scope)) else None
         ask = None if self.rules is None else self.rules.ask(scope)
         verdict = await self.decisions.acquire(ask, ticket, scope)
@@ -125,6 +126,7 @@ class Limiter:
         if ticket is not None:
             self.places.redeem(ticket)
             text = ""
+        self.state.waits.note(self._loop.time() - came)
         return self._connect(verdict, scope, receive, send, text)
 
     def leave(self, connection: Connection) -> None:

@@ -27,7 +27,8 @@ from ..conf import PoolSettings
 from ..conf.quotas import OLDEST
 from ..core import levels
 from ..core.attempts import Over
-from ..core.counters import ADMITTED, RELEASED, Calls, Counters, Reason
+from ..core.counters import ADMITTED, RELEASED, WAITED, WAITS, Calls, Counters, Reason
+from ..core.durations import Durations
 from ..core.levels import Level
 from ..core.protocol import Ask, Claimed, Reply, Report, Shown
 from ..core.rate import bounded
@@ -62,6 +63,8 @@ class State(InForce):
         self.entrance_speed = 0.0
         """Connections a second that the entrance has lately let in while others had to wait; 0.0 where unknown."""
         self.calls = Calls()
+        self.waits = Durations(WAITS, WAITED)
+        """How long the handshakes waited that were admitted."""
         self._acknowledged: Counters = {}
         self.claims = Claims(pool) if pool.is_shared else None
         self.slot_ages: SlotAges[Slot] | None = (
@@ -243,7 +246,7 @@ class State(InForce):
             host=host_token(self.worker.locks),
             server=self.server,
             release=__version__,
-            counters={**self.counters, **self.calls.counters},
+            counters={**self.counters, **self.calls.counters, **self.waits.counters},
             acknowledged=self._acknowledged,
             gone=gone,
             load=load,

@@ -3,9 +3,10 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from itertools import accumulate
 from statistics import median
 from typing import TypeVar
 
@@ -18,6 +19,7 @@ from ..core.counters import (
     ADMITTED,
     AGED,
     AUTHENTICATED,
+    CALL_TIMES,
     CALLS,
     CALLS_TOOK,
     CHANNELS_FULL,
@@ -30,6 +32,7 @@ from ..core.counters import (
     FAILING,
     HEALED,
     LAYER_FAILED,
+    LOST,
     MISSED,
     OUTLIVED,
     OVERDUE,
@@ -39,10 +42,13 @@ from ..core.counters import (
     REFUSALS_HELD,
     SHED,
     UNACCEPTED,
+    WAITED,
+    WAITS,
     Counters,
     faults_in,
     is_decision,
 )
+from ..core.durations import BOUNDS
 from ..core.readings import Reading, WorkerReading
 from ..exceptions import LedgerError, LedgerUnavailable
 from ..ledger import open_ledger
@@ -57,6 +63,7 @@ from .values import (
     Second,
     Side,
     Snapshot,
+    Times,
     WorkerSnapshot,
 )
 
@@ -159,6 +166,7 @@ def _pool(pool: PoolSettings, reading: Reading, heartbeat: float) -> PoolSnapsho
         unaccepted=counters.get(UNACCEPTED, 0),
         outlived=counters.get(OUTLIVED, 0),
         healed=counters.get(HEALED, 0),
+        lost=counters.get(LOST, 0),
         events_dropped=counters.get(EVENTS_DROPPED, 0),
         faults=_most_first(faults_in(counters)),
         channels_full=counters.get(CHANNELS_FULL, 0),
@@ -176,6 +184,8 @@ def _pool(pool: PoolSettings, reading: Reading, heartbeat: float) -> PoolSnapsho
         ),
         connects=_connects(reading),
         calls=_calls(counters),
+        call_times=_times(counters, CALL_TIMES, CALLS_TOOK),
+        waits=_times(counters, WAITS, WAITED),
         classes=_classes(pool, reading),
         overdue=counters.get(OVERDUE, 0),
         none_authenticated=_none_authenticated(reading),
@@ -215,6 +225,12 @@ def _differs(reading: Reading) -> dict[str, tuple[Side, ...]]:
 
 def _calls(counters: Counters) -> LedgerCalls:
     return LedgerCalls(counters.get(CALLS, 0), counters.get(ERRORS, 0), counters.get(CALLS_TOOK, 0) / 1000)
+
+
+def _times(counters: Counters, names: Sequence[str], total: str) -> Times:
+    sums = list(accumulate(counters.get(name, 0) for name in names))
+    within = {f"{bound:g}": number for bound, number in zip(BOUNDS, sums, strict=True)}
+    return Times(sums[-1], counters.get(total, 0) / 1000, within)
 
 
 def _sides(reading: Reading, name: str) -> tuple[Side, ...]:

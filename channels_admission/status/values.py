@@ -34,6 +34,16 @@ class LedgerCalls:
 
 
 @dataclass(frozen=True, slots=True)
+class Times:
+    """How long events took: their number, the seconds of all, and how many took at most so many seconds."""
+
+    number: int = 0
+    seconds: float = 0.0
+    within: Mapping[str, int] = field(default_factory=lambda: {"inf": 0})
+    """By the seconds as text, the least first; each counts the shorter ones too, and ``inf`` all."""
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerSnapshot:
     """One worker in one pool; times in seconds."""
 
@@ -140,6 +150,8 @@ class PoolSnapshot:
     """Handlers cancelled after their client left: not accepted by then, or still running after ``DISCONNECT_GRACE``."""
     healed: int = 0
     """Repairs of damaged counts."""
+    lost: int = 0
+    """Workers that the ledger forgot without a goodbye: their process had gone, or their lease ran out."""
     events_dropped: int = 0
     """Signals, mails and webhooks dropped because the queue was full."""
     channels_full: int = 0
@@ -147,6 +159,10 @@ class PoolSnapshot:
     layer_failed: int = 0
     """Connections ended because the channel layer of their consumer failed."""
     calls: LedgerCalls = field(default_factory=LedgerCalls)
+    call_times: Times = field(default_factory=Times)
+    """How long the workers' calls to the ledger took."""
+    waits: Times = field(default_factory=Times)
+    """How long the admitted handshakes waited, for the ledger and at the entrance."""
     classes: Mapping[str, int] = field(default_factory=dict)
     """Slots held by each class that has a share, and by exempt connections."""
     overdue: int = 0

@@ -1,42 +1,53 @@
-"""A snapshot as Prometheus metrics. The only module that imports ``prometheus_client``.
+"""Whole pools as Prometheus metrics: as many series as pools, reasons and monitors, however many workers there are.
 
-Counters are the ledger's sums over all workers that reported: they are the same at every worker, and never fall while
-workers start and end. When the ledger loses data they start anew at 0, with a later ``_created`` in OpenMetrics; until
-they are known again, they are left out.
+What begins with ``pool_`` is the whole pool's, and the same at every worker. Counters are the ledger's sums over all
+workers that reported: they never fall while workers start and end. When the ledger loses data they start anew at 0,
+with a later ``_created`` in OpenMetrics; until they are known again, they are left out.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import zip_longest
+import platform
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
+from operator import attrgetter
 
+import channels
+import django
 from prometheus_client import CollectorRegistry
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric, SummaryMetricFamily
+from prometheus_client.core import Metric
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
-from .. import conf
+from .. import __version__, conf
 from ..core.counters import ATTEMPTS, EVICTED, OUTLIVED, OVERDUE, QUOTA, UNACCEPTED, Reason
 from ..core.levels import Level
-from ..status.values import Health, PoolSnapshot, Snapshot, WorkerSnapshot
-
-PREFIX = "channels_admission_"
+from ..status.values import Health, PoolSnapshot, Snapshot
+from .families import Sample, counter, gauge, histogram
+from .worker_metrics import WorkerCollector, monitors_that_refuse, worst
 
 DRY_TOO = (OVERDUE, UNACCEPTED, OUTLIVED, EVICTED)
 """What a dry run counts beside refusals."""
 
-Sample = tuple[Sequence[str], float]
-"""Label values, and the number."""
+VERSIONS = {
+    "version": __version__,
+    "python": platform.python_version(),
+    "django": django.get_version(),
+    "channels": channels.__version__,
+}
 
 
-def exposition(snapshot: Snapshot, accept: str) -> tuple[bytes, str]:
+def exposition(snapshot: Snapshot, accept: str, *, of_workers: bool = False) -> tuple[bytes, str]:
     """The metrics in the best format for the header ``Accept``, and their content type."""
     encode, content_type = choose_encoder(accept)
     registry = CollectorRegistry()
-    registry.register(SnapshotCollector(snapshot, created="openmetrics" in content_type))
+    if of_workers:
+        registry.register(WorkerCollector(snapshot))
+    else:
+        registry.register(PoolCollector(snapshot, created="openmetrics" in content_type))
     return encode(registry), content_type
 
 
-class SnapshotCollector(Collector):
-    """The metrics of one snapshot. With the ledger down there is ``ledger_up 0`` and no numbers of pools.
+class PoolCollector(Collector):
+    """The metrics of the pools in one snapshot. With the ledger down there is ``ledger_up 0`` and no numbers of pools.
 
     ``created``: whether counters say since when they count; in the older format that would be another gauge for each.
     """
@@ -48,24 +59,26 @@ class SnapshotCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         yield from _site(self._snapshot)
         yield from _slots(self._snapshot.pools)
+        yield from worst(self._snapshot.pools)
         known = [pool for pool in self._snapshot.pools if pool.since is not None]
         since = {pool.name: pool.since for pool in known if self._created}
         for family in _events(known):
             yield _dated(family, since)
-        yield from _workers(self._snapshot.pools)
 
 
 def _site(snapshot: Snapshot) -> Iterator[Metric]:
+    """What the answering process knows of itself and of the ledger."""
     health = snapshot.ledger.health
-    yield _gauge("enabled", "Whether admission is switched on.", (), [((), snapshot.enabled)])
-    yield _gauge("ledger_up", "Whether the ledger can be read.", (), [((), health is not Health.DOWN)])
+    yield gauge("build_info", "Versions in the process that answers.", tuple(VERSIONS), [(tuple(VERSIONS.values()), 1)])
+    yield gauge("enabled", "Whether admission is switched on.", (), [((), snapshot.enabled)])
+    yield gauge("ledger_up", "Whether the ledger can be read.", (), [((), health is not Health.DOWN)])
     text = "Whether the ledger started empty or lost its data a moment ago: numbers may be low."
-    yield _gauge("ledger_settling", text, (), [((), health is Health.SETTLING)])
+    yield gauge("ledger_settling", text, (), [((), health is Health.SETTLING)])
 
 
 def _slots(pools: Sequence[PoolSnapshot]) -> Iterator[Metric]:
     def each(name: str, text: str, numbers: Iterable[float]) -> Metric:
-        return _gauge(name, text, ("pool",), zip(((pool.name,) for pool in pools), numbers, strict=True))
+        return gauge(f"pool_{name}", text, ("pool",), zip(((pool.name,) for pool in pools), numbers, strict=True))
 
     yield each("held", "Slots held by all workers.", (pool.held for pool in pools))
     yield each("limit", "Slots in the pool.", (pool.limit for pool in pools))
@@ -86,21 +99,20 @@ def _slots(pools: Sequence[PoolSnapshot]) -> Iterator[Metric]:
     yield each("workers_draining", "Workers that refuse new connections and close their own.", draining)
     text = "Connections per second that the workers have lately taken, all together; absent where unknown."
     speeds = [((pool.name,), pool.speed) for pool in pools if pool.speed is not None]
-    yield _gauge("connect_speed", text, ("pool",), speeds)
+    yield gauge("pool_connects_per_second", text, ("pool",), speeds)
     classes = [((pool.name, name), held) for pool in pools for name, held in pool.classes.items()]
-    yield _gauge("class_held", "Slots held by the connections of a class.", ("pool", "class"), classes)
+    yield gauge("pool_class_held", "Slots held by the connections of a class.", ("pool", "class"), classes)
 
 
 def _events(pools: Sequence[PoolSnapshot]) -> Iterator[Metric]:
     def each(name: str, text: str, numbers: Iterable[float]) -> Metric:
-        return _counter(name, text, ("pool",), zip(((pool.name,) for pool in pools), numbers, strict=True))
+        return counter(f"pool_{name}", text, ("pool",), zip(((pool.name,) for pool in pools), numbers, strict=True))
 
     yield each("admitted", "Connections admitted.", (pool.admitted for pool in pools))
     labels = ("pool", "reason", "quota")
-    yield _counter("refused", "Connections refused.", labels, _refusals(pools))
-    would = [(pool, _from_zero(pool, pool.would_refuse, *DRY_TOO)) for pool in pools]
+    yield counter("pool_refused", "Connections refused.", labels, _by_reason(pools, attrgetter("refused")))
     text = "Connections admitted by a dry run that would have been refused."
-    yield _counter("would_refuse", text, labels, (sample for pool, each in would for sample in _by_reason(pool, each)))
+    yield counter("pool_would_refuse", text, labels, _by_reason(pools, attrgetter("would_refuse"), *DRY_TOO))
     yield each("shed", "Connections closed because memory ran out.", (pool.shed for pool in pools))
     yield each("channels_full", "Connections ended by a full channel.", (pool.channels_full for pool in pools))
     yield each(
@@ -132,6 +144,8 @@ def _events(pools: Sequence[PoolSnapshot]) -> Iterator[Metric]:
     yield each("ledger_errors", text, (pool.calls.failed for pool in pools))
     text = "Repairs of damaged counts in the ledger."
     yield each("ledger_healed", text, (pool.healed for pool in pools))
+    text = "Workers that were gone, or silent for their lease, without a goodbye."
+    yield each("workers_lost", text, (pool.lost for pool in pools))
     text = "Signals, mails and webhooks dropped because the queue was full."
     yield each("events_dropped", text, (pool.events_dropped for pool in pools))
     text = (
@@ -139,38 +153,38 @@ def _events(pools: Sequence[PoolSnapshot]) -> Iterator[Metric]:
         "QUOTAS.NAME, PRESSURE.NAME). The workers' logs have the tracebacks."
     )
     kinds = [((pool.name, kind), count) for pool in pools for kind, count in pool.faults.items()]
-    yield _counter("unexpected_errors", text, ("pool", "kind"), kinds)
-    yield _calls(pools)
+    yield counter("pool_unexpected_errors", text, ("pool", "kind"), kinds)
+    text = "Calls of the workers to the ledger. One call may decide many handshakes."
+    yield histogram("pool_ledger_call_seconds", text, ((pool.name, pool.call_times) for pool in pools))
+    text = "Wait of admitted handshakes for their verdict, and at the entrance."
+    yield histogram("pool_admission_wait_seconds", text, ((pool.name, pool.waits) for pool in pools))
 
 
 def _dated(family: Metric, since: Mapping[str, float | None]) -> Metric:
     """The family with ``_created`` after the samples of each set of labels, for the pools in ``since``."""
     samples, family.samples = family.samples, []
-    for sample, after in zip_longest(samples, samples[1:]):
-        family.samples.append(sample)
-        created = since.get(sample.labels["pool"])
-        if created is not None and (after is None or after.labels != sample.labels):
-            family.add_sample(f"{family.name}_created", sample.labels, created)
+    for labels, group in groupby(samples, lambda sample: {**sample.labels, "le": ""}):
+        family.samples += group
+        created = since.get(labels["pool"])
+        if created is not None:
+            del labels["le"]
+            family.add_sample(f"{family.name}_created", labels, created)
     return family
 
 
-def _calls(pools: Iterable[PoolSnapshot]) -> Metric:
-    text = "Calls of the workers to the ledger, in seconds. One call may decide many handshakes."
-    family = SummaryMetricFamily(f"{PREFIX}ledger_call_seconds", text, labels=["pool"])
+def _by_reason(
+    pools: Iterable[PoolSnapshot], counts: Callable[[PoolSnapshot], Mapping[str, int]], *more: str
+) -> Iterator[Sample]:
     for pool in pools:
-        family.add_metric([pool.name], pool.calls.made, pool.calls.seconds)
-    return family
-
-
-def _refusals(pools: Iterable[PoolSnapshot]) -> Iterator[Sample]:
-    for pool in pools:
-        yield from _by_reason(pool, _from_zero(pool, pool.refused))
+        for name, count in _from_zero(pool, counts(pool), *more).items():
+            kind, _, quota = name.partition(":")
+            labels = (kind, quota) if f"{kind}:" in (QUOTA, ATTEMPTS) else (name, "")
+            yield (pool.name, *labels), count
 
 
 def _from_zero(pool: PoolSnapshot, counts: Mapping[str, int], *more: str) -> Mapping[str, int]:
     """The counts with 0 for all other reasons that are known: a series that begins at 0 shows its first increase."""
     settings = conf.current()
-    monitors = [watch.name for watch in settings.pressure.values() if watch.thresholds is not None]
     declared = settings.pools.get(pool.name)
     quotas = [
         prefix + quota.name
@@ -178,57 +192,4 @@ def _from_zero(pool: PoolSnapshot, counts: Mapping[str, int], *more: str) -> Map
         for prefix, value in ((QUOTA, quota.max), (ATTEMPTS, quota.rate))
         if value is not None
     ]
-    return {**dict.fromkeys([*map(str, Reason), *monitors, *quotas, *more], 0), **counts}
-
-
-def _by_reason(pool: PoolSnapshot, counters: Mapping[str, int]) -> Iterator[Sample]:
-    for counter, count in counters.items():
-        kind, _, quota = counter.partition(":")
-        labels = (kind, quota) if f"{kind}:" in (QUOTA, ATTEMPTS) else (counter, "")
-        yield (pool.name, *labels), count
-
-
-def _workers(pools: Iterable[PoolSnapshot]) -> Iterator[Metric]:
-    pairs = [(pool.name, worker) for pool in pools for worker in pool.workers]
-    held = [((pool, worker.id), worker.held) for pool, worker in pairs]
-    yield _gauge("worker_held", "Slots held by a worker.", ("pool", "worker"), held)
-    workers = _latest(worker for _, worker in pairs).values()
-    silence = [((worker.id,), worker.last_beat) for worker in workers]
-    yield _gauge("worker_silence_seconds", "Seconds since the last report of a worker.", ("worker",), silence)
-    loads = [((worker.id, load.name), load) for worker in workers for load in worker.load]
-    text = "The reading of a monitor: seconds for the lag and the threads, else a share; absent where unknown."
-    readings = [(labels, load.reading) for labels, load in loads if load.reading is not None]
-    yield _gauge("worker_reading", text, ("worker", "monitor"), readings)
-    lags = [(worker, load) for worker in workers for load in worker.load]
-    medians = [((worker.id,), load.median) for worker, load in lags if load.median is not None]
-    text = "The median delay of the worker's event loop in the last two seconds."
-    yield _gauge("worker_lag_median_seconds", text, ("worker",), medians)
-    longest = [((worker.id,), load.longest) for worker, load in lags if load.longest is not None]
-    text = "The longest delay of the worker's event loop in the last two seconds; the reading has the 99th percentile."
-    yield _gauge("worker_lag_longest_seconds", text, ("worker",), longest)
-    pressures = [(labels, load.pressure) for labels, load in loads]
-    yield _gauge("worker_pressure", "The share of handshakes that a monitor refuses.", ("worker", "monitor"), pressures)
-
-
-def _latest(workers: Iterable[WorkerSnapshot]) -> Mapping[str, WorkerSnapshot]:
-    """Each worker once, from the pool that it reported to last."""
-    latest: dict[str, WorkerSnapshot] = {}
-    for worker in workers:
-        known = latest.get(worker.id)
-        if known is None or worker.last_beat < known.last_beat:
-            latest[worker.id] = worker
-    return latest
-
-
-def _gauge(name: str, text: str, labels: Sequence[str], samples: Iterable[Sample]) -> Metric:
-    family = GaugeMetricFamily(PREFIX + name, text, labels=labels)
-    for values, number in samples:
-        family.add_metric(values, number)
-    return family
-
-
-def _counter(name: str, text: str, labels: Sequence[str], samples: Iterable[Sample]) -> Metric:
-    family = CounterMetricFamily(PREFIX + name, text, labels=labels)
-    for values, number in samples:
-        family.add_metric(values, number)
-    return family
+    return {**dict.fromkeys([*map(str, Reason), *monitors_that_refuse(), *quotas, *more], 0), **counts}

@@ -100,10 +100,20 @@ def status(request: HttpRequest) -> JsonResponse:
 
 @_guarded
 def metrics(request: HttpRequest) -> HttpResponse:
-    """The current snapshot as metrics, in the format of the ``Accept`` header."""
+    """The pools of the current snapshot as metrics, in the format of the ``Accept`` header."""
+    return _exposition(request)
+
+
+@_guarded
+def worker_metrics(request: HttpRequest) -> HttpResponse:
+    """The same of each worker."""
+    return _exposition(request, of_workers=True)
+
+
+def _exposition(request: HttpRequest, *, of_workers: bool = False) -> HttpResponse:
     if exposition is None:
         return HttpResponse(LIBRARY_MISSING, content_type=TEXT, status=HTTPStatus.NOT_IMPLEMENTED)
-    body, content_type = exposition(cache.look().now, request.headers.get("Accept", ""))
+    body, content_type = exposition(cache.look().now, request.headers.get("Accept", ""), of_workers=of_workers)
     return HttpResponse(body, content_type=content_type)
 
 

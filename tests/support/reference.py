@@ -7,7 +7,9 @@ import json
 import os
 import re
 import sys
+from collections.abc import Iterable
 from datetime import UTC, datetime
+from typing import Any
 
 from support import ROOT
 from support.json_schema import status_schema
@@ -32,13 +34,19 @@ def capacity() -> str:
 
 
 def metrics() -> str:
-    """Each metric with its type, labels and meaning."""
+    """Each metric of both URLs with its type, labels and meaning."""
     from channels_admission.status.values import Health, LedgerSnapshot, Snapshot
-    from channels_admission.web.metrics import SnapshotCollector
+    from channels_admission.web.metrics import PoolCollector
+    from channels_admission.web.worker_metrics import WorkerCollector
 
     snapshot = Snapshot(datetime.now(UTC), True, LedgerSnapshot("redis", "", Health.OK), ())
+    parts = (("metrics", PoolCollector(snapshot)), ("metrics/workers", WorkerCollector(snapshot)))
+    return "\n".join(f"### `{url}`\n\n{_table(collector.collect())}" for url, collector in parts)
+
+
+def _table(families: Iterable[Any]) -> str:
     rows = ["| metric | type | labels | meaning |", "| --- | --- | --- | --- |"]
-    for family in SnapshotCollector(snapshot).collect():
+    for family in families:
         labels = ", ".join(f"`{label}`" for label in family._labelnames) or "–"
         name = family.name + ("_total" if family.type == "counter" else "")
         rows.append(f"| `{name}` | {family.type} | {labels} | {family.documentation} |")

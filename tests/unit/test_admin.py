@@ -33,6 +33,7 @@ from channels_admission.status.values import Health
 from channels_admission.templatetags import channels_admission as tags
 
 from support.pages import FEED, HISTORY, INDEX, PAGE, Page, report
+from support.snapshots import BOUNDS
 
 MONITORS = ("lag", "memory", "descriptors", "cpu", "threads")
 NOWHERE = "redis://127.0.0.1:1/0"
@@ -158,6 +159,7 @@ def test_only_reading_is_allowed(as_viewer, admission, url, method):
 
 
 UNTOUCHED = {
+    **{name: {"number": 0, "seconds": 0.0, "within": dict.fromkeys(BOUNDS, 0)} for name in ("call_times", "waits")},
     "alert": "calm",
     "differs": {},
     "elsewhere": {"held": 0, "workers": 0},
@@ -210,6 +212,7 @@ def test_feed_is_the_snapshot(as_viewer, admission):
                 "refused": {"full": 7, "ledger": 1},
                 "shed": 0,
                 "healed": 0,
+                "lost": 0,
                 "events_dropped": 0,
                 "faults": {},
                 "channels_full": 0,
@@ -263,6 +266,7 @@ def test_feed_is_the_snapshot(as_viewer, admission):
                 "refused": {},
                 "shed": 0,
                 "healed": 0,
+                "lost": 0,
                 "events_dropped": 0,
                 "faults": {},
                 "channels_full": 0,
@@ -376,23 +380,25 @@ def test_the_page_shows_unexpected_errors_of_a_worker(as_viewer, admission):
 def test_the_page_shows_counters_of_a_pool_once_there_is_something_to_count(as_viewer, admission):
     admission()
     names = [
-        "delayed", "promised", "refusals_held", "passed", "unaccepted", "outlived", "evicted", "healed",
-        "events_dropped", "speed",
+        "delayed", "promised", "refusals_held", "passed", "unaccepted", "outlived", "channels_full", "layer_failed",
+        "evicted", "healed", "lost", "events_dropped", "speed",
     ]  # fmt: skip
     value = r"<dt>[^<]+</dt>\s*<dd(?:>\s*<span)?"
     page = rf'data-notice="({"|".join(names)})"( hidden)?>\s*{value} data-field="pool.\1">([^<]*)<'
     report("web-1:1:ab", 4)
-    assert re.findall(page, as_viewer.get(PAGE).content.decode())[:10] == [(name, " hidden", "0") for name in names]
+    assert re.findall(page, as_viewer.get(PAGE).content.decode())[:13] == [(name, " hidden", "0") for name in names]
     counters = {
         "delayed": 7, "promised": 1300, "redeemed": 8, "missed": 2, "refusals.held": 9, "passed": 8,
-        "unaccepted": 3, "outlived": 4, "evicted": 5, "ledger.healed": 1200, "events.dropped": 6,
+        "unaccepted": 3, "outlived": 4, "layer.full": 11, "layer.failed": 12,
+        "evicted": 5, "ledger.healed": 1200, "workers.lost": 7, "events.dropped": 6,
     }  # fmt: skip
     report("web-1:1:ab", 4, counters=counters, speed=1234.4)
     html = as_viewer.get(PAGE).content.decode()
-    assert re.findall(page, html)[:10] == [
+    assert re.findall(page, html)[:13] == [
         ("delayed", "", "7"), ("promised", "", "1,300"), ("refusals_held", "", "9"), ("passed", "", "8"),
-        ("unaccepted", "", "3"), ("outlived", "", "4"), ("evicted", "", "5"),
-        ("healed", "", "1,200"), ("events_dropped", "", "6"), ("speed", "", "1,234"),
+        ("unaccepted", "", "3"), ("outlived", "", "4"), ("channels_full", "", "11"), ("layer_failed", "", "12"),
+        ("evicted", "", "5"),
+        ("healed", "", "1,200"), ("lost", "", "7"), ("events_dropped", "", "6"), ("speed", "", "1,234"),
     ]  # fmt: skip
     tickets = r'<li>([^<]+) <span data-field="pool.(?:redeemed|missed)">([^<]*)<'
     told = [("redeemed", "8"), ("missed (came too late)", "2")]

@@ -27,6 +27,7 @@ end
 
 -- What comes of it.
 local news = history.uncounted()
+if leases.leaving > 0 then news[const.LOST] = leases.leaving end
 if next(news) then pool.counters = codec.add(pool.counters, news) end
 rate.measure(pool.counters)
 pool.count(others, report.held + grants.slots)

@@ -2,7 +2,7 @@
 
 from ...conf import Settings
 from ...core import agreement, levels
-from ...core.counters import ADMITTED, RELEASED, Reason
+from ...core.counters import ADMITTED, LOST, RELEASED, Reason
 from ...core.protocol import Key, Offer, Reply, Report, Turn
 from ...core.rate import Pace, Situation
 from ..base import SETTLING, Forgotten, OutOfOrder
@@ -44,7 +44,8 @@ class Call:
         self._continue()
         own, shown, pool, report = self._own(), self._present(), self.pool, self.report
         self.swept = pool.claims.sweep(report.fair.sweep) if report.fair else ()
-        pool.reap(report)
+        if lost := pool.reap(report):
+            add(pool.counters, {LOST: lost})
         limit = pool.controls.limit.value if pool.controls.limit else report.limit
         held = report.held + sum(each.held for name, each in pool.entries.items() if name != report.worker)
         grant = self._grant(own, shown, held, limit)

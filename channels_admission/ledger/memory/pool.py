@@ -68,12 +68,12 @@ class Pool:
             return Reason.SETTLING
         return Reason.FULL if total >= limit else None
 
-    def reap(self, report: Report) -> None:
-        """Forget the workers whose lease has run out, and those of this host whose process is gone."""
-        known_gone = [name for name in report.gone if name in self.entries]
-        for name in sorted(self._dead() + known_gone):
-            if name != report.worker:
-                self.forget(name)
+    def reap(self, report: Report) -> int:
+        """Forget the workers whose lease has run out, and those of this host whose process is gone; tells how many."""
+        gone = {name for name in (*self._dead(), *report.gone) if name in self.entries and name != report.worker}
+        for name in sorted(gone):
+            self.forget(name)
+        return len(gone)
 
     def _dead(self) -> list[str]:
         """Look at the leases of the first workers, which are the last from now on: those whose lease has run out."""

@@ -96,6 +96,8 @@ or goes, the format rises:
       refused_at  Unix time of the latest second with a refusal; null without
              any
     healed   repairs of damaged counts in the ledger so far
+    lost     workers so far that were gone, or silent for their lease, without
+             a goodbye
     events_dropped  signals, mails and webhooks dropped so far because
              the queue was full
     faults   unexpected exceptions so far, by kind: in the workers' heartbeats,
@@ -104,6 +106,13 @@ or goes, the format rises:
       made   one call may decide many handshakes
       failed
       seconds that all calls took
+    call_times  how long these calls took
+      number
+      seconds
+      within   number of those that took at most so many seconds, by "0.001"
+               to "inf"
+    waits    how long the handshakes admitted so far waited, for their
+             verdict and at the entrance, in the same manner
     workers  a list
       id         host:pid:nonce
       host, pid

@@ -233,11 +233,12 @@ def _events(pool: PoolSnapshot) -> str:
     )
     ended = "".join(f", {count:,} {how}" for count, how in why if count)
     healed = f", damaged counts repaired {pool.healed:,} times" if pool.healed else ""
+    lost = f", {pool.lost:,} workers lost" if pool.lost else ""
     dropped = f", {pool.events_dropped:,} events dropped" if pool.events_dropped else ""
     count = sum(pool.faults.values())
     faults = f", {count:,} unexpected errors" if count else ""
     told = f"{pool.admitted:,} admitted and {sum(pool.refused.values()):,} refused so far"
-    return f"{told}{detail}{shed}{ended}{healed}{dropped}{faults}"
+    return f"{told}{detail}{shed}{ended}{healed}{lost}{dropped}{faults}"
 
 
 def _places(pool: PoolSnapshot) -> Iterator[Text]:

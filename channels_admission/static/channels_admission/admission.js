@@ -117,7 +117,10 @@
     "pool.unaccepted": ({ unaccepted }) => number(unaccepted),
     "pool.outlived": ({ outlived }) => number(outlived),
     "pool.evicted": ({ evicted }) => number(evicted),
+    "pool.channels_full": ({ channels_full: count }) => number(count),
+    "pool.layer_failed": ({ layer_failed: count }) => number(count),
     "pool.healed": ({ healed }) => number(healed),
+    "pool.lost": ({ lost }) => number(lost),
     "pool.events_dropped": ({ events_dropped }) => number(events_dropped),
     "pool.speed": ({ speed }) => number(Math.round(speed ?? 0)),
     "reason.name": ({ name }, words) => reasonOf(name, words),
@@ -274,8 +277,11 @@
       this.notice("passed", pool.passed > 0, element);
       this.notice("unaccepted", pool.unaccepted > 0, element);
       this.notice("outlived", pool.outlived > 0, element);
+      this.notice("channels_full", pool.channels_full > 0, element);
+      this.notice("layer_failed", pool.layer_failed > 0, element);
       this.notice("evicted", pool.evicted > 0, element);
       this.notice("healed", pool.healed > 0, element);
+      this.notice("lost", pool.lost > 0, element);
       this.notice("events_dropped", pool.events_dropped > 0, element);
       this.notice("alert", pool.alert !== pool.level, element);
       this.notice("speed", pool.speed !== null, element);
@@ -308,6 +314,8 @@
     showWorker(row, worker) {
       this.write(row, "worker", worker);
       this.notice("draining", worker.draining, row);
+      this.notice("silent", worker.silent, row);
+      this.notice("alone", worker.failing > 0, row);
       this.notice("faults", Object.keys(worker.faults).length > 0, row);
       this.notice("drainable", !worker.draining, row);
       this.aim(row, "target", worker.id);

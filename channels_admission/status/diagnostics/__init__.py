@@ -95,6 +95,7 @@ WEIGHTS = (
     "refusals",
     "places-missed",
     "handlers-outlive",
+    "workers-lost",
     "sockets-beyond",
 )
 """The ids of all findings. Within one severity an earlier id may be the cause of a later one."""

@@ -266,6 +266,17 @@ _damage = _counting(
 )
 
 
+_lost = _counting(
+    "lost",
+    "workers-lost",
+    Severity.NOTE,
+    "{count:,} workers of pool {pool} were lost without a goodbye",
+    "Their process had gone, and their slots were released at once; or they were silent for their whole lease.",
+    "If it was no deployment, look for what killed them: the kernel's log (dmesg) tells of the OOM killer, the log of "
+    "the supervisor of exit codes. A worker says goodbye if it has the time to end: raise the supervisor's timeout.",
+)
+
+
 _events = _counting(
     "events_dropped",
     "events-dropped",
@@ -279,6 +290,7 @@ _events = _counting(
 FINDERS: tuple[Finder, ...] = (
     _ledger,
     _damage,
+    _lost,
     _events,
     _switches,
     _controls,

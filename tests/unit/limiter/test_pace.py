@@ -104,7 +104,7 @@ def test_how_long_calls_take_follows_slow_ones_sooner_than_fast_ones():
             pass
         seen.append(calls.lately)
     assert seen == pytest.approx([0.5, 0.45, 0.405])
-    assert calls.seconds == 1.0
+    assert calls.times.seconds == 1.0
 
 
 class Many(FaultyLedger):

@@ -46,6 +46,7 @@ from channels_admission.status.values import (
 from demo.servers import TESTPROJECT, Redis, environment, free_port
 from support.reports import Reporter
 from support.screen import WIDTH, printed
+from support.snapshots import BOUNDS
 
 ESCAPE = "\x1b"
 
@@ -266,7 +267,8 @@ def test_an_unknown_pool_names_the_nearest(shared):
 
 def test_json_has_the_documented_shape(shared, redis_server):
     shared(MAX_CONNECTIONS=50, WARN_AT=0.5)
-    asked = {"ledger.calls": 12, "ledger.errors": 2, "ledger.ms": 257}
+    asked = {"ledger.calls": 12, "ledger.errors": 2, "ledger.ms": 257, "ledger.le.0.025": 10, "ledger.le.inf": 2}
+    asked |= {"wait.ms": 1500, "wait.le.0.005": 28, "wait.le.1": 2}
     tell(
         "web-1:4242:ab12",
         25,
@@ -309,6 +311,7 @@ def test_json_has_the_documented_shape(shared, redis_server):
                 "refused": {"full": 5},
                 "shed": 0,
                 "healed": 0,
+                "lost": 0,
                 "events_dropped": 0,
                 "faults": {},
                 "channels_full": 0,
@@ -325,6 +328,16 @@ def test_json_has_the_documented_shape(shared, redis_server):
                 "outlived": 0,
                 "connects": {"total": 35, "median": 0, "refused": {"full": 5}},
                 "calls": {"made": 12, "failed": 2, "seconds": 0.257},
+                "call_times": {
+                    "number": 12,
+                    "seconds": 0.257,
+                    "within": dict(zip(BOUNDS, (0, 0, 10, 10, 10, 10, 10, 12), strict=True)),
+                },
+                "waits": {
+                    "number": 30,
+                    "seconds": 1.5,
+                    "within": dict(zip(BOUNDS, (0, 28, 28, 28, 28, 30, 30, 30), strict=True)),
+                },
                 "workers": [
                     {
                         "id": "web-1:4242:ab12",

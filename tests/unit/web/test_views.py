@@ -13,8 +13,8 @@ from channels_admission.status import cache
 from channels_admission.web import views
 
 TOKEN = "a-token-of-forty-three-characters-at-random"
-STATUS, METRICS = "/admission/status.json", "/admission/metrics"
-GUARDED = pytest.mark.parametrize("url", [STATUS, METRICS])
+STATUS, METRICS, WORKERS = "/admission/status.json", "/admission/metrics", "/admission/metrics/workers"
+GUARDED = pytest.mark.parametrize("url", [STATUS, METRICS, WORKERS])
 CHALLENGE = 'Bearer realm="channels_admission"'
 MISSING = (
     "Missing: the header 'Authorization: Bearer TOKEN' with the STATUS_TOKEN of CHANNELS_ADMISSION, "
@@ -115,7 +115,7 @@ def test_a_ledger_that_is_down_is_an_answer(admission):
     response = get(METRICS, f"Bearer {TOKEN}")
     assert response.status_code == 200
     assert "channels_admission_ledger_up 0.0\n" in response.text
-    assert "channels_admission_held{" not in response.text
+    assert "channels_admission_pool_held{" not in response.text
 
 
 # Without the library

@@ -572,6 +572,14 @@ def test_events_that_were_dropped():
     )
 
 
+def test_workers_that_were_lost_and_leave_no_other_trace():
+    assert only(snapshot(pool(lost=1200)))[:3] == (
+        "workers-lost",
+        "note",
+        "1,200 workers of pool default were lost without a goodbye so far",
+    )
+
+
 def test_damaged_counts_that_were_put_right():
     assert only(snapshot(pool(healed=3)))[:3] == (
         "ledger-damaged",
