@@ -45,7 +45,7 @@ class Locks:
 
     def _take(self) -> int:
         """A locked file of this process, which only then gets its name, so that no other finds it without its lock."""
-        lock = os.open(f"/proc/self/fd/{self._folder}", os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o644)
+        lock = os.open(".", os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o644, dir_fd=self._folder)
         try:
             self._fcntl.lockf(lock, self._fcntl.LOCK_EX | self._fcntl.LOCK_NB)
             os.utime(lock, (0, 0))
