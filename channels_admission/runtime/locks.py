@@ -31,25 +31,24 @@ class Locks:
         import fcntl  # not on Windows
 
         self._fcntl = fcntl
-        self._process = process
         self._folder = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             found = os.stat(self._folder)
             self.directory = f"{BOOT_ID.read_text().strip()} {found.st_dev} {found.st_ino}"
             """The same in every namespace of this kernel, and in no other, which would not see the locks."""
-            self._lock = self._take()
+            self._lock = self._take(process)
         except BaseException:
             os.close(self._folder)
             raise
         self._tidy()
 
-    def _take(self) -> int:
-        """A locked file of this process, which only then gets its name, so that no other finds it without its lock."""
+    def _take(self, process: str) -> int:
+        """A locked file of this ``process``, which only then gets its name, so that no other finds it without its lock."""
         lock = os.open(".", os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o644, dir_fd=self._folder)
         try:
-            self._fcntl.lockf(lock, self._fcntl.LOCK_EX | self._fcntl.LOCK_NB)
+            self._fcntl.flock(lock, self._fcntl.LOCK_EX | self._fcntl.LOCK_NB)
             os.utime(lock, (0, 0))
-            os.link(f"/proc/self/fd/{lock}", self._process, dst_dir_fd=self._folder)
+            os.link(f"/proc/self/fd/{lock}", process, dst_dir_fd=self._folder)
         except BaseException:
             os.close(lock)
             raise
@@ -71,18 +70,15 @@ class Locks:
                 continue
 
     def is_gone(self, process: str) -> bool:
-        """Whether that process had a lock here, and has ended. ``OSError`` if that cannot be found out.
-
-        The own file is never opened again: to close it would drop the lock.
-        """
-        if process == self._process or not PROCESS.fullmatch(process):
+        """Whether that process had a lock here, and has ended. ``OSError`` if that cannot be found out."""
+        if not PROCESS.fullmatch(process):
             return False
         try:
             file = os.open(process, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=self._folder)
         except FileNotFoundError:
             return False
         try:
-            self._fcntl.lockf(file, self._fcntl.LOCK_SH | self._fcntl.LOCK_NB)
+            self._fcntl.flock(file, self._fcntl.LOCK_SH | self._fcntl.LOCK_NB)
         except OSError as error:
             if error.errno in (errno.EACCES, errno.EAGAIN):
                 return False
@@ -98,7 +94,7 @@ class Locks:
 
 
 _open: dict[str, Locks] = {}
-"""The locks of this process, by the path of their directory: to open its own file a second time would drop its lock."""
+"""The locks of this process, by the path of their directory."""
 _opening = threading.Lock()
 
 
@@ -119,7 +115,7 @@ def locks_in(folder: str | None, process: str) -> Locks | None:
 
 
 def _forget() -> None:
-    """A forked child does not have the locks of its parent, only their descriptors."""
+    """Close in a forked child what its parent has locked: the lock would last as long as the child."""
     global _opening
     _opening = threading.Lock()
     for each in _open.values():

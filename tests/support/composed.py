@@ -81,8 +81,9 @@ class Container:
 
     def kill(self) -> None:
         """As for want of memory: the first process of the container, and with it all others."""
-        self.process.kill()
-        self.process.wait()
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
 
 
 class Site:
@@ -98,8 +99,8 @@ def composed(folder: Path) -> Iterator[Site]:
         redis = stack.enter_context(Redis(*SERVICES["redis"]["command"][1:]))
         env = _environment(redis, folder)
         workers = [Container(name, env, folder / f"{name}.log") for name in WORKERS]
-        stack.callback(lambda: end([worker.process for worker in workers if worker.process]))
         for worker in workers:
+            stack.callback(worker.kill)
             worker.start()
         nginx = stack.enter_context(_nginx(folder / "nginx", workers))
         prometheus = stack.enter_context(_prometheus(folder / "prometheus", nginx))

@@ -40,12 +40,14 @@ import sys
 from channels_admission.runtime.locks import Locks
 print(Locks(sys.argv[1], f"looker:{sys.argv[3]}:1").is_gone(sys.argv[2]))
 """
+ELSEWHERE = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc") if os.geteuid() == 0 else ()
+"""In a process namespace of its own, which only root may make."""
 OTHER = f"{host()}:7:7"
 NUMBERS = itertools.count(1)
 
 
 def is_gone_for_others(folder: Path, process: str) -> bool:
-    """What another process sees. This one has all locks of its own, and would drop them."""
+    """What another process sees."""
     command = [sys.executable, "-c", LOOK, str(folder), process, str(next(NUMBERS))]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout == "True\n"
 
@@ -101,7 +103,7 @@ def test_a_worker_with_a_lock_is_gone_once_it_is_killed(begin, ours):
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may make a process namespace")
 def test_its_end_is_seen_from_another_process_namespace_with_the_same_token(begin, ours):
-    other = begin("unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
+    other = begin(*ELSEWHERE)
     assert other.neighbour.worker.split(":")[1] == "1"
     assert other.token == host_token(ours)
     assert not is_gone(other.neighbour, ours)
@@ -162,7 +164,8 @@ async def test_the_next_worker_gives_back_the_slots_of_one_that_was_killed_with_
 
 
 async def test_the_next_worker_leaves_the_slots_of_one_that_lives_in_the_same_directory(admission, begin, tmp_path):
-    settings, other = admission(LOCK_DIR=str(tmp_path), HEARTBEAT=600, LEASE=3600), begin()
+    """Without its lock, a process of another namespace would seem gone: its number is that of another one here."""
+    settings, other = admission(LOCK_DIR=str(tmp_path), HEARTBEAT=600, LEASE=3600), begin(*ELSEWHERE)
     await leave_slots_of(other, settings)
     limiter = limiter_of("default")
     await eventually(lambda: limiter.state.calls.made == 1)
@@ -174,7 +177,7 @@ async def test_the_next_worker_leaves_the_slots_of_one_that_lives_in_the_same_di
 
 
 def test_two_event_loops_of_a_process_have_one_lock_and_never_drop_it(tmp_path, ours):
-    """To open the own file, even for a look, would drop the lock as soon as it is closed."""
+    """To close the own file after a look would drop a lock of POSIX."""
     worker = Worker()
     assert locks_in(str(tmp_path), worker.process) is ours
     assert not is_gone(Neighbour(worker.id, worker.born), ours)
