@@ -43,7 +43,7 @@ class Locks:
         self._tidy()
 
     def _take(self, process: str) -> int:
-        """A locked file of this ``process``, which only then gets its name, so that no other finds it without its lock."""
+        """A locked file of this ``process``, named only then, so that no other process finds it without its lock."""
         lock = os.open(".", os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o644, dir_fd=self._folder)
         try:
             self._fcntl.flock(lock, self._fcntl.LOCK_EX | self._fcntl.LOCK_NB)
