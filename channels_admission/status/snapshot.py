@@ -69,6 +69,8 @@ from .values import (
 
 Value = TypeVar("Value")
 
+NO_ANSWER = "no answer within"
+"""How the error begins where the ledger is silent."""
 READ_TIMEOUT = 1.0
 """Seconds that reading the ledger may take; no handshake waits for it."""
 SILENT_BEATS, SILENT_SECONDS = 2, 1
@@ -100,7 +102,7 @@ async def collect(settings: Settings | None = None, within: float = READ_TIMEOUT
             readings = await ledger.read(names)
     except (LedgerError, TimeoutError) as error:
         health = Health.DOWN
-        problem = str(error) or str(LedgerUnavailable(f"no answer within {within:g} s"))
+        problem = str(error) or str(LedgerUnavailable(f"{NO_ANSWER} {within:g} s"))
     finally:
         took = time.monotonic() - began
         await ledger.aclose()

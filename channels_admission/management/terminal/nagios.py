@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from ...core.counters import unwanted
 from ...core.levels import CRITICAL_AT, ROUNDING
+from ...core.overrides import Order, signature
 from ...ledger.base import LATELY
 from ...ledger.memory import MemoryLedger
 from ...status.values import Health, PoolSnapshot, Snapshot, WorkerSnapshot
@@ -121,7 +122,7 @@ def _faults(pool: PoolSnapshot, is_served: bool) -> Iterator[Fault]:
     """
     closed = {worker.id: why for worker in pool.workers if (why := _closed(worker, pool))}
     if pool.paused:
-        yield Fault(State.OK if pool.dry_run else State.CRITICAL, "paused")
+        yield Fault(State.OK if pool.dry_run else State.CRITICAL, f"paused{_signature(pool.controls.paused)}")
     if not pool.workers and pool.elsewhere.workers:
         yield Fault(State.WARNING, f"all {pool.elsewhere.workers:,} workers run another version, ask with that")
     elif not pool.workers:
@@ -138,7 +139,12 @@ def _faults(pool: PoolSnapshot, is_served: bool) -> Iterator[Fault]:
         text = f"{sum(refused.values()):,} refused in {LATELY // 60} minutes: {_counted(refused)}"
         yield Fault(State.OK if pool.dry_run else State.WARNING, text)
     if pool.dry_run:
-        yield Fault(State.OK, "dry run")
+        yield Fault(State.OK, f"dry run{_signature(pool.controls.dry_run)}")
+
+
+def _signature(order: Order | None) -> str:
+    """The operator, and when the override was set; empty where the settings say so."""
+    return plain(signature(order)).replace("|", "/") if order else ""
 
 
 def _closed(worker: WorkerSnapshot, pool: PoolSnapshot) -> str:

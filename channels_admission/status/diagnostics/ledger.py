@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator
 
 from ..snapshot import is_slow, silence_allowed
+from ..values import Health
 from .finding import Finder, Finding, Severity
 from .model import Inputs, Process
 from .processes import age_of, named
@@ -19,8 +20,8 @@ def _late(inputs: Inputs) -> Iterator[Finding]:
     timeout, took = inputs.host.ledger_timeout, inputs.snapshot.ledger.took
     is_late = is_slow(took, timeout, len(inputs.processes))
     failing = [each for each in inputs.processes if each.failing or each.failed > FAILED * each.calls]
-    if not failing and not is_late:
-        return
+    if inputs.snapshot.ledger.health is Health.DOWN or not (failing or is_late):
+        return  # one that cannot be read at all is another finding
     allowed = silence_allowed(inputs.host.heartbeat) if is_late else math.inf
     alone = [each for each in inputs.processes if each.failing or each.silence > allowed]
     failing.sort(key=lambda process: (-process.failing, -process.failed))

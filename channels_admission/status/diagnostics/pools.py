@@ -6,6 +6,7 @@ from ...core.counters import ATTEMPTS, OVERDUE, QUOTA, Reason, unwanted
 from ...core.levels import Level
 from ...core.overrides import signature, whom
 from ...ledger.memory import MemoryLedger
+from ..snapshot import NO_ANSWER
 from ..values import Health
 from ..words import duration
 from .finding import Finder, Finding, Severity, clock, measured, since
@@ -26,6 +27,11 @@ REFUSED = {
     Reason.SHARE.value: "raise the share of the class, or the limit",
 }
 """Advice by reason of refusal."""
+UNREACHABLE = "Restore Redis, or correct its address, password or rights."
+SILENT = (
+    "Nothing answers at this address: see whether the process of Redis is stopped or swaps, whether a command or a "
+    "script blocks it, and whether a firewall drops packets."
+)
 PACED = (Reason.RATE.value, Reason.CROWD.value)
 """Reasons whose advice names CONNECT_RATE."""
 
@@ -38,8 +44,8 @@ def _ledger(inputs: Inputs) -> Iterator[Finding]:
             Severity.CRITICAL,
             "The ledger cannot be read, so the workers are unknown",
             f"{ledger.kind} at {ledger.address}: {ledger.error or 'no reason given'}",
-            "Restore Redis, or correct its address, password or rights. Meanwhile each worker decides alone, "
-            "by WHEN_LEDGER_DOWN.",
+            f"{SILENT if (ledger.error or '').startswith(NO_ANSWER) else UNREACHABLE} Meanwhile each worker decides "
+            "alone, by WHEN_LEDGER_DOWN.",
         )
     if ledger.health is Health.SETTLING:
         yield Finding(
@@ -92,8 +98,8 @@ def _limits(inputs: Inputs) -> Iterator[Finding]:
         if pool.level is Level.FULL:
             yield Finding(
                 "limit-reached",
-                Severity.CRITICAL,
-                f"Pool {pool.name} is full",
+                Severity.WARNING if pool.dry_run else Severity.CRITICAL,
+                f"Pool {pool.name} is full{', but the dry run admits everybody' if pool.dry_run else ''}",
                 detail,
                 "Raise the limit if memory, descriptors and lag leave room; else add workers first. If there are fewer "
                 "clients than slots, look for connections that never end (MAX_CONNECTION_AGE).",

@@ -11,6 +11,7 @@ from django.core.management import call_command
 from django.core.management.base import CommandError
 
 from channels_admission.core.levels import Level
+from channels_admission.core.overrides import Controls, Order
 from channels_admission.core.readings import Elsewhere, Load
 from channels_admission.management.commands import ws_status
 from channels_admission.management.terminal.nagios import State, Thresholds, check, unknown
@@ -163,6 +164,13 @@ def test_a_pool_without_workers_beside_one_that_has_some_is_a_warning():
         "ADMISSION WARNING - pool chat: 0 of 50 slots held (0 %), no worker known",
     )
     assert checked(pool(0, workers=()), pool(0, name="chat", workers=()))[0] == 2
+
+
+def test_the_operator_who_set_a_pause_or_a_dry_run_is_named():
+    order = Order(1, "ann|1", 1_796_000_000.0)
+    assert told(paused=True, controls=Controls(paused=order))[1] == ", paused, set by ann/1 at 2026-11-30 00:53:20 UTC"
+    text = told(dry_run=True, controls=Controls(dry_run=order))[1]
+    assert text == ", dry run, set by ann/1 at 2026-11-30 00:53:20 UTC"
 
 
 def test_workers_of_another_version_alone_are_a_warning_and_beside_others_nothing():

@@ -124,6 +124,17 @@ def test_a_ledger_that_is_down_is_all_there_is_to_say():
     )
 
 
+def test_a_ledger_that_is_silent_is_told_from_one_that_is_not_there_and_is_not_called_late_besides():
+    gone = LedgerSnapshot("redis", "redis://h:1/0", Health.DOWN, "ConnectionError: refused", 1.0)
+    silent = replace(gone, error="no answer within 1 s")
+    advice = [each.advice for ledger in (gone, silent) for each in found(snapshot(ledger=ledger, pools=()))]
+    assert [text.partition(":")[0] for text in advice] == [
+        "Restore Redis, or correct its address, password or rights. Meanwhile each worker decides alone, by "
+        "WHEN_LEDGER_DOWN.",
+        "Nothing answers at this address",
+    ]
+
+
 def test_a_ledger_that_settles():
     ledger = LedgerSnapshot("redis", "redis://h:1/0", Health.SETTLING)
     assert only(snapshot(ledger=ledger))[:3] == (
@@ -205,6 +216,14 @@ def test_a_full_pool_names_its_setting():
         "Pool default is full",
         f"50 of 50 slots are held, workers: 1. The limit comes from {SETTING}.",
     )
+
+
+def test_a_full_pool_in_a_dry_run_refuses_nobody_and_is_a_warning():
+    seen = snapshot(pool(held=52, level=Level.FULL, dry_run=True))
+    assert [(each.id, each.severity, each.title) for each in found(seen)] == [
+        ("limit-reached", "warning", "Pool default is full, but the dry run admits everybody"),
+        ("dry-run", "warning", "Dry run: pool default refuses no connection"),
+    ]
 
 
 def test_workers_with_different_settings_are_named_on_each_side():
