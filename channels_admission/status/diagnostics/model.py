@@ -68,11 +68,12 @@ class Inputs:
     growths: tuple[Growth, ...] = ()
 
     def origin(self, pool: PoolSnapshot) -> str:
-        """Where a pool's limit is set: in the settings, or by an operator, with name and time."""
+        """Where a pool's limit is set: in the settings, those of the workers if they differ, or by an operator."""
         if order := pool.controls.limit:
             when = f"{utc(order.at):%d %b %H:%M:%S} UTC"
             return f"ws_limit or the admin, set by {order.by or 'nobody named'} at {when}"
-        return self.host.origins[pool.name].setting
+        setting = self.host.origins[pool.name].setting
+        return f"the strictest {setting} of the workers" if "limit" in pool.differs else setting
 
 
 def inputs_of(snapshot: Snapshot, host: HostInfo, growths: tuple[Growth, ...] = ()) -> Inputs:

@@ -319,6 +319,13 @@ def test_workers_whose_counts_are_kept_apart_are_a_warning():
     assert detail.endswith("Those that it sees run version none."), "and not that no worker is known"
 
 
+def test_the_limit_of_a_pool_with_several_comes_from_the_strictest_and_that_is_the_cause_of_its_filling():
+    differs = {"limit": (Side(20, 1, ("web-1:43:ab",)), Side(50, 1, ("web-1:42:ab",)))}
+    first, second = found(snapshot(pool(held=16, limit=20, level=Level.WARNING, differs=differs)))
+    assert (first.id, second.id) == ("settings-differ", "limit-near")
+    assert second.detail.endswith(f"The limit comes from the strictest {SETTING} of the workers.")
+
+
 @pytest.mark.parametrize("level", [Level.WARNING, Level.CRITICAL])
 def test_a_pool_that_fills_up(level):
     assert only(snapshot(pool(held=46, level=level)))[:3] == ("limit-near", "warning", "Pool default is filling up")
