@@ -147,7 +147,7 @@ async def test_a_redis_that_answers_too_late_is_told_from_one_that_is_gone(admis
                 assert line.endswith(" ms, and LEDGER_TIMEOUT allows 250 ms.")
                 assert 400 <= float(line.removeprefix(told).split()[0]) < 2000
                 calls = limiter.state.calls
-                assert calls.seconds > calls.failed * 2 * SLOW - 2 * SLOW  # the whole time of all but the last
+                assert calls.times.seconds > calls.failed * 2 * SLOW - 2 * SLOW  # the whole time of all but the last
                 snapshot = await collect(settings)
                 assert snapshot.ledger.health is Health.LATE
                 near = await collect(far(admission, LEDGER=redis_server.url, PREFIX=settings.prefix, HEARTBEAT=0.4))
