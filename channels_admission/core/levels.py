@@ -32,6 +32,9 @@ HYSTERESIS = 0.05
 NEAR_FULL = 0.05
 """Share of the limit that must be free for a release to wait for others, to be reported with them."""
 
+RESERVED = 32
+"""The reserves of all workers together are at most one such part of the free slots."""
+
 ROUNDING = 1e-6
 """Tolerance for sums and products of floating-point numbers, in slots, tokens and attempts."""
 
@@ -61,6 +64,11 @@ def alert(held: int, limit: int, warn_at: float, before: Level) -> Level:
 def share_of_free(total: int, limit: int, workers: int) -> int:
     """One worker's part of the free slots, rounded down; the parts of all workers never exceed them."""
     return max(0, limit - total) // max(1, workers)
+
+
+def most_reserved(free: int, workers: int) -> int:
+    """Most slots in one worker's reserve, where so many slots are free, its reserve included."""
+    return free // (RESERVED * max(1, workers))
 
 
 def scarce(total: int, limit: int) -> bool:

@@ -156,7 +156,7 @@ class Report:
     seq: int
     """Rises with every report; the ledger applies each number once, in order."""
     held: int
-    """Slots held, absolute."""
+    """Slots held, absolute, with those of the worker's reserve."""
     wanted: int
     """Handshakes that wait for a slot."""
     limit: int
@@ -208,6 +208,10 @@ class Report:
     longer count."""
     shown: tuple[Shown, ...] = ()
     """The tickets of the waiting handshakes."""
+    reserve: int = 0
+    """Slots of ``held`` that no connection holds: kept for the next handshakes, which then need not wait."""
+    ahead: int = 0
+    """Slots that the worker wants for its reserve beyond these."""
     fair: Fair | None = None
     """Only in a pool with quotas or classes; ``wanted`` is then the number of asks that are not late."""
 
@@ -225,7 +229,7 @@ class Reply:
     """The ledger's reply to a :class:`Report`."""
 
     granted: int
-    """Slots granted to the waiting handshakes, at most ``wanted``; the ledger now counts held + granted."""
+    """Slots granted to the waiting handshakes, at most ``wanted``; the ledger now counts held + granted + ahead."""
     total: int
     """Slots that all workers hold together, these grants included."""
     limit: int
@@ -271,3 +275,7 @@ class Reply:
     """The settings in force, where they differ from the worker's own: as text, see :mod:`.core.agreement`."""
     elsewhere: int = 0
     """Those of ``total`` that workers of releases with another layout hold, whose counts are kept apart."""
+    ahead: int = 0
+    """Slots granted for the reserve, at most the report's ``ahead``."""
+    reserved: int = 0
+    """Slots of ``total`` in the reserves of other workers."""

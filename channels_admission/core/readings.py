@@ -93,6 +93,8 @@ class WorkerReading:
     """Connections per second through its entrance, measured while it had to spread them; 0 if unknown."""
     footprint: Footprint | None = None
     """None where the worker cannot read its memory."""
+    reserve: int = 0
+    """Slots counted for its next handshakes, beside those held."""
 
 
 @dataclass(frozen=True, slots=True)

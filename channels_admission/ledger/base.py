@@ -7,6 +7,12 @@ Counts
     1. The total is the sum of the workers' counts. A worker is counted exactly while its lease runs.
     2. A worker's count is what its latest report held, plus what that report was granted.
     3. Slots are granted only up to the limit: in doubt fewer, never one too many.
+
+       A report may ask for slots ahead of its handshakes, for the worker's reserve. They are granted only where a
+       handshake needs no more than a slot (no rate, quotas or classes), in a pool that is neither paused nor settling
+       nor scarce, and so that the reserve is at most one part in :data:`~.core.levels.RESERVED` of the worker's part
+       of the free slots. They count as held until a report gives them back; readings, levels and the history leave
+       them out.
     4. While its worker is counted, a report is applied at most once, and never after one with a higher ``seq``: it then
        raises :exc:`OutOfOrder` and changes nothing.
 
@@ -57,8 +63,8 @@ Quotas and classes
        is due, and in a paused or settling pool one of the schedule. Without that, its ticket was spent.
 
 Overrides and levels
-    10. An override holds as soon as it is set, and stays until it is reset. Where the ledger has lost its data, a
-        report that knows newer overrides restores them.
+    10. An override holds as soon as it is set, and stays until it is reset. A worker hears of it in its next reply.
+        Where the ledger has lost its data, a report that knows newer overrides restores them.
 
         An order ends when it is done. An enforced limit becomes an ordinary one once the total is within it. A drain of
         all workers or of one worker is removed when no worker drains and a lease has passed, so that every worker has

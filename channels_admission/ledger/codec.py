@@ -30,8 +30,8 @@ KEYS = (
 """The keys of a pool as the script names them, in their order; ``tickets`` only where some are shown, and those from
 ``claims`` on only where it is shared."""
 POOL = (
-    "#total", "#version", "#clock", "#real", "#settled", "#limit", "#counters", "#draining", "#speed", "#alert",
-    "#pace", "#line", "#settings", "#check",
+    "#total", "#version", "#clock", "#real", "#settled", "#limit", "#counters", "#draining", "#speed", "#reserve",
+    "#alert", "#pace", "#line", "#settings", "#check",
 )  # fmt: skip
 """The fields of ``counts`` that are the pool's own; the last of them seals the others.
 
@@ -40,14 +40,14 @@ Redis's time in milliseconds.
 """
 RECORD = (
     "held", "seq", "seen", "ends", "started", "server", "counters", "load", "draining", "speed",
-    "release", "classes", "claimed",
+    "reserve", "release", "classes", "claimed",
 )  # fmt: skip
 """What a worker's record says, in this order with ``|`` between, and a seal; the last two only in a shared pool.
 
 A later release of the same layout may add fields at the end; then the last two are there in every pool.
 
 Times are Redis's, in milliseconds, but for the lease's end, which is the pool's clock's. The speed is in connections
-in a thousand seconds, so that sums of it are exact, and nothing where it is unknown.
+in a thousand seconds, so that sums of it are exact. It is empty where it is unknown, the reserve where there is none.
 """
 WORKER = re.compile(r"[A-Za-z0-9._-]{1,32}:\d{1,10}:[0-9a-f]{1,16}")
 SERVER = re.compile(rf"([a-z0-9._-]{{0,24}})(?:#({FINGERPRINT}))?")
@@ -183,7 +183,7 @@ def reply_of(reply: list[Any], fair: Fair | None = None) -> Reply:
         rest[3:7],
         rest[7:13],
     )
-    (shown, turns, has_line, evicted, elsewhere), neighbours = rest[13:18], rest[18:]
+    (shown, turns, has_line, evicted, elsewhere, ahead, reserved), neighbours = rest[13:20], rest[20:]
     named = zip(neighbours[::2], neighbours[1::2], strict=True)
     return Reply(
         granted=_whole(granted),
@@ -211,6 +211,8 @@ def reply_of(reply: list[Any], fair: Fair | None = None) -> Reply:
         healed=bool(healed),
         settings=text_of(settings),
         elsewhere=_whole(elsewhere),
+        ahead=_whole(ahead),
+        reserved=_whole(reserved),
     )
 
 
@@ -322,9 +324,10 @@ def _worker(name: str, record: str, now: int, settings: str) -> WorkerReading | 
     if held is None or seq is None or seen is None or ends is None or started is None:
         return None
     counters = counters_of(fields["counters"])
+    reserve = min(_number(fields["reserve"]) or 0, held, MAX_LIMIT)
     return WorkerReading(
         worker=name,
-        held=min(held, MAX_LIMIT),
+        held=max(0, min(held, MAX_LIMIT) - reserve),
         silence=max(0, now - seen) / 1000,
         uptime=max(0, now - started) / 1000,
         server=server[1],
@@ -339,6 +342,7 @@ def _worker(name: str, record: str, now: int, settings: str) -> WorkerReading | 
         faults=dict(list(faults_in(counters).items())[:MOST_KINDS]),
         speed=min((_number(fields["speed"]) or 0) / 1000, MOST_SPEED),
         footprint=footprint_of(fields["load"]),
+        reserve=reserve,
     )
 
 

@@ -18,7 +18,7 @@ from ..core.agreement import LONGEST as LONGEST_SETTINGS
 from ..core.attempts import LONGEST, SETS, WAYS
 from ..core.counters import ADMITTED, DRY, FAULT, LOST, NO_HANDSHAKES, OTHER, RELEASED
 from ..core.holders import MOST_POSTED
-from ..core.levels import CRITICAL_AT, HYSTERESIS, NEAR_FULL, ROUNDING
+from ..core.levels import CRITICAL_AT, HYSTERESIS, NEAR_FULL, RESERVED, ROUNDING
 from ..core.overrides import EVERYBODY
 from ..core.protocol import KEY_BYTES
 from ..core.rate import EAGER, GROWTH, MOST_SPEED, PROBING, SCHEDULED, SLACK
@@ -50,7 +50,7 @@ SHARED = ("books", "claims", "quotas", "attempts", "holders")
 """The parts that are run only for a pool that is shared; they stand together. To any other they are empty tables."""
 READ = {
     **dict.fromkeys(("held", "seq", "seen", "ends", "started"), "%d+"), "counters": "[^|]*", "draining": "[01]",
-    "speed": "%d*",
+    "speed": "%d*", "reserve": "%d*",
 }  # fmt: skip
 """The parts of a worker's record that the script reads, and as what; what only a shared pool has is read as one."""
 
@@ -122,6 +122,7 @@ CONSTANTS: Mapping[str, Any] = {
     "MOST_SPEED": round(1000 * MOST_SPEED),
     "CRITICAL_AT": CRITICAL_AT,
     "NEAR_FULL": NEAR_FULL,
+    "RESERVED": RESERVED,
     "HYSTERESIS": HYSTERESIS,
     "EDGES_KEPT": EDGES_KEPT,
     "KEY_BYTES": KEY_BYTES,

@@ -40,6 +40,9 @@ class Decider(Owner, Door, Protocol):
     def is_too_late(self) -> bool:
         """Whether a handshake that comes now would have waited too long when the ledger is asked next."""
 
+    def refill(self) -> None:
+        """Ask the ledger for slots before their handshakes come."""
+
 
 class Decisions:
     """Admits and refuses the handshakes of ``owner`` by its books, its monitors and the replies of its ledger.
@@ -106,7 +109,10 @@ class Decisions:
             return self._decide_alone(ask, ticket=ticket)
         # A slot that is counted still. In a shared pool, the ledger alone knows which client may have it.
         if ask is None and ticket is None and state.has_room and not self.queue.waiting:
-            return self.slots.admit()
+            slot = self.slots.admit()
+            if state.allowance - state.held < state.reserve.least:
+                self._owner.refill()
+            return slot
         if not is_exempt:
             if ticket is None or not self._places.is_awaited(ticket):
                 reason = self._shortage.reason(class_index, self._loop.time())

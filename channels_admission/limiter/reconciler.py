@@ -27,6 +27,8 @@ RELEASE_PAUSE = 0.1
 
 A handshake that comes meanwhile takes a slot that is still counted, and needs no call at all.
 """
+REFILL_PAUSE = 0.02
+"""Seconds from one call to the next where only the reserve of slots is low: at most 50 calls a second."""
 FIRST_PROBE = 0.05
 """Seconds until a lost ledger is asked again; doubles up to a heartbeat."""
 REST = 1.0
@@ -83,7 +85,8 @@ class Reconciler:
         self._loop = asyncio.get_running_loop()
         self._wake = asyncio.Event()
         self._heartbeat_at = self._loop.time()
-        self._quiet_until = 0.0
+        self._quiet_until = self._called_at = 0.0
+        self._is_calling = False
         self._report_at: float | None = None
         self._backoff = FIRST_PROBE
         self._is_exiting = False
@@ -106,6 +109,13 @@ class Reconciler:
         """The same, whether or not the pool has room."""
         self._report_at = self._loop.time()
         self._wake.set()
+
+    def refill(self) -> None:
+        """Ask for slots before their handshakes come."""
+        due = max(self._loop.time(), self._called_at + REFILL_PAUSE)
+        if not self._is_calling and (self._report_at is None or self._report_at > due):
+            self._report_at = due
+            self._wake.set()
 
     async def until_due(self) -> None:
         """Return when the next call should start."""
@@ -214,8 +224,12 @@ class Reconciler:
         batch = self._client.begin_report(started, heartbeat=started + self._pace.call >= self._heartbeat_at)
         report, was_away = batch.report, state.away
         self._report_at = None
-        with state.calls.timing(self._loop.time):
-            reply = await self._ask(report)
+        self._called_at, self._is_calling = started, True
+        try:
+            with state.calls.timing(self._loop.time):
+                reply = await self._ask(report)
+        finally:
+            self._is_calling = False
         self._client.apply(batch, reply)
         self._pace.count(reply.version, started)
         if report.heartbeat or was_away:
@@ -224,6 +238,8 @@ class Reconciler:
             self.report_now()
         elif state.unreported or state.draining != report.draining:
             self.report_soon()
+        if state.is_low:
+            self.refill()
         pause = self._pace.call
         if report.wanted > 1 and batch.is_all:
             pause = max(pause, self._pace.crowd(report.wanted))

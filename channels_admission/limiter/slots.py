@@ -44,7 +44,8 @@ class Slots:
         if self._state.slot_ages is not None:
             self._state.slot_ages.forget(slot)
         self._state.release(slot.claims, slot.class_index, is_unused=is_unused)
-        self._owner.report_soon()
+        if self._state.claims is not None or self._state.allowance - self._state.held > self._state.reserve.most:
+            self._owner.report_soon()
 
     def withdraw(self, slot: Slot) -> None:
         """Take back a slot that was never used: its handshake is refused after all."""

@@ -41,6 +41,7 @@ from ..runtime.identity import Worker, host_token
 from .connections.slot import Slot
 from .in_force import InForce
 from .line.alone import Alone
+from .reserve import Reserve
 
 
 class State(InForce):
@@ -89,6 +90,7 @@ class State(InForce):
         self.workers = self.pool.expected_workers
         """Workers that share the pool, as far as is known."""
         self._share = self._first_share
+        self.reserve = Reserve(is_possible=not (self.pool.is_shared or self.pool.terms.rate))
 
     @property
     def _first_share(self) -> int:
@@ -153,9 +155,16 @@ class State(InForce):
         return levels.scarce(self._total, self.limit)
 
     @property
+    def is_low(self) -> bool:
+        """Whether more than half of the reserve is used."""
+        return self.allowance - self.held < self.reserve.least and not self.away
+
+    @property
     def unreported(self) -> int:
-        """Slots that the ledger counts and no connection holds, or claims that are still to be reported."""
-        return max(0, self.allowance - self.held) or int(self.claims is not None and self.claims.untold)
+        """Slots that the ledger counts beyond the reserve, if many, or claims that are still to be reported."""
+        spare = self.allowance - self.held
+        beyond = spare - self.reserve.size if spare > self.reserve.most else 0
+        return beyond or int(self.claims is not None and self.claims.untold)
 
     def take(self, ask: Ask | None) -> None:
         """Claim what is asked for, without the ledger's word."""
@@ -220,12 +229,15 @@ class State(InForce):
         From here on no more is assumed of the ledger than that it counts what the report asserts.
         """
         self._seq += 1
-        self._grants = 0
+        self._grants = ahead = 0
         if self.away and not goodbye:
             held = max(self.held, self.allowance)
         else:
-            held = self.held
+            reserve = 0 if goodbye or self.retired or self.closed else self.reserve.size
+            held = max(self.held, min(self.allowance, self.held + reserve))
+            ahead = reserve - (held - self.held)
             self.allowance = min(self.allowance, held)
+        self.reserve.count(self.counters[ADMITTED], heartbeat=heartbeat)
         parts = 0 if self._met_settled else self.pool.expected_workers
         fair = None
         if self.claims is not None:
@@ -263,6 +275,8 @@ class State(InForce):
             goodbye=goodbye,
             retired=self.retired,
             shown=shown,
+            reserve=held - self.held,
+            ahead=ahead,
             fair=fair,
         )
 
@@ -270,11 +284,14 @@ class State(InForce):
         """The ledger answered ``report``, the last one sent."""
         # What may go wrong comes first: either all of it is settled, or none.
         granted = max(0, min(reply.granted, report.wanted))
+        ahead = max(0, min(reply.ahead, report.ahead))
         share = levels.share_of_free(reply.total, reply.limit, reply.workers)
+        free = reply.limit - reply.total + report.reserve + ahead
+        is_scarce = reply.settling or reply.has_line or levels.scarce(reply.total, reply.limit)
         if report.fair is not None and self.claims is not None:
             self.claims.settle(report.fair.asks, reply)
         self.away = False
-        self.allowance = report.held + granted
+        self.allowance = report.held + granted + ahead
         self._grants = granted
         self._heard = report.seq
         self._version = max(self._version, reply.version)
@@ -289,6 +306,8 @@ class State(InForce):
         self.controls = reply.controls or self.controls
         if reply.settings != self.settings:
             self.adopt(reply.settings)
+        is_shut = is_scarce or self.terms.rate or self.closed
+        self.reserve.fit(0 if is_shut else levels.most_reserved(free, reply.workers))
 
     def fail(self, now: float) -> None:
         """An exchange failed; whether the ledger applied the report is unknown. ``now`` is as in a ticket."""

@@ -202,6 +202,7 @@ def _pool(pool: PoolSettings, reading: Reading, heartbeat: float) -> PoolSnapsho
         site=_only(sites(reading.settings.values())),
         settings=_only(tuple(reading.settings)),
         elsewhere=reading.elsewhere,
+        reserve=sum(worker.reserve for worker in reading.workers),
     )
 
 
@@ -294,4 +295,5 @@ def _worker(reading: WorkerReading, allowed: float) -> WorkerSnapshot:
         settings=reading.settings,
         silent=reading.silence > allowed,
         release=reading.release,
+        reserve=reading.reserve,
     )

@@ -72,6 +72,8 @@ class WorkerSnapshot:
     """Whether its last report is older than is allowed: it is blocked, stopped, gone, or cannot reach the ledger."""
     release: str = ""
     """The version of the package that it runs; empty if unknown."""
+    reserve: int = 0
+    """Slots counted for its next handshakes, beside those held."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +181,8 @@ class PoolSnapshot:
     aged: int = 0
     evicted: int = 0
     """Connections closed for a newer one under the same quota."""
+    reserve: int = 0
+    """Slots that workers keep counted for their next handshakes; they are among the free."""
     controls: Controls = NOTHING_SET
     """Overrides: what operators have set, with name and time."""
     alert: Level = Level.CALM

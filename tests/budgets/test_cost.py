@@ -24,12 +24,14 @@ import channels_admission
 from channels_admission.conf import ticket_secrets
 from channels_admission.consumers import AdmissionMixin
 from channels_admission.core.counters import Reason
+from channels_admission.core.levels import RESERVED
 from channels_admission.core.tickets import Signer, Ticket
 from channels_admission.ledger.memory import MemoryLedger
 from channels_admission.limiter import registry
 from channels_admission.limiter.connections.connection import Connection
 from channels_admission.limiter.connections.slot import Held, Slot
 from channels_admission.limiter.registry import close_limiters
+from channels_admission.limiter.reserve import LEAST
 from channels_admission.middleware import AdmissionMiddleware
 
 from support.faulty import FaultyLedger
@@ -147,22 +149,22 @@ async def at_rest(admission, ledgers, **keys):
 async def test_a_herd_of_a_thousand_makes_one_call_to_come_and_one_to_go(admission, ledgers):
     async with at_rest(admission, ledgers) as (limiter, reports):
         slots = await asyncio.gather(*(limiter.acquire() for _ in range(1000)))
-        assert [report.wanted for report in reports] == [1000]
+        assert [report.wanted for report in reports] == [1000 - LEAST]
         for slot in slots:
             slot.release()
         await eventually(lambda: len(reports) == 2)
-        assert [report.held for report in reports] == [0, 0]
+        assert [report.held - report.reserve for report in reports] == [LEAST, 0]
 
 
-async def test_those_who_come_one_after_another_share_a_call(admission, ledgers):
+async def test_those_who_come_one_after_another_make_no_call(admission, ledgers):
     async with at_rest(admission, ledgers) as (limiter, reports):
         for _ in range(1000):
             (await limiter.acquire()).release()
-        assert len(reports) == 1
+        assert len(reports) == 0
 
 
-async def test_one_who_comes_alone_makes_a_call_to_come_and_one_to_go(admission, ledgers):
-    async with at_rest(admission, ledgers) as (limiter, reports):
+async def test_without_a_reserve_one_who_comes_alone_makes_a_call_to_come_and_one_to_go(admission, ledgers):
+    async with at_rest(admission, ledgers, MAX_CONNECTIONS=RESERVED - 1) as (limiter, reports):
         for number in range(3):
             (await limiter.acquire()).release()
             await eventually(lambda: len(reports) == 2 * (number + 1))  # noqa: B023

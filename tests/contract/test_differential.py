@@ -18,7 +18,7 @@ from channels_admission.ledger.base import Forgotten
 from channels_admission.ledger.memory import MemoryLedger
 
 from support.claimants import Claimant, ask
-from support.reports import HEARTBEAT, LEASE, Clock, ClockedRedisLedger, Reporter
+from support.reports import HEARTBEAT, LEASE, Clock, ClockedRedisLedger, Reporter, reserving
 from support.twins import STEPS, Both, World, settle
 
 TERMS = (Terms(), Terms(2.0, 3), Terms(2.0, 3, 2.0))
@@ -38,7 +38,8 @@ def open_both(admission, redis_server):
         opened.append(redis)
         return Both(memory, redis)
 
-    yield loop, open_, clock
+    with reserving(2):
+        yield loop, open_, clock
     for redis in opened:
         loop.run_until_complete(redis.aclose())
     loop.close()

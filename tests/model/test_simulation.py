@@ -10,6 +10,7 @@ import pytest
 
 from channels_admission.limiter.state import State
 
+from support.reports import reserving
 from support.simulation import ALL, BIRTHS, EMBEDDED, FATES, LOSS, NET, ORDERS, RUSH, Simulation
 
 LIMIT, WORKERS, HEARTBEAT, LEASE = 100, 8, 1.0, 10.0
@@ -54,7 +55,8 @@ def simulate(admission, redis_server):
             MAX_CONNECTIONS=LIMIT, EXPECTED_WORKERS=WORKERS, WHEN_LEDGER_DOWN="freeze",
             CONNECT_RATE=profile.rate, LEDGER_TIMEOUT=0.25,  # of simulated time, in which no machine is busy
         )  # fmt: skip
-        return Simulation(settings, profile, seed, **changes).run(calls, until_violated=until_violated)
+        with reserving(1):
+            return Simulation(settings, profile, seed, **changes).run(calls, until_violated=until_violated)
 
     return run
 

@@ -2,7 +2,7 @@
 
 After every call and every turn of a process:
 
-- *total*: the ledger's total is the sum of its counts, and the counted workers are the leased.
+- *total*: the ledger's total is the sum of its counts, as that of the reserves, and the counted workers are the leased.
 - *undercounted*: a worker is counted below what it holds, although the ledger has heard its
   newest report since it last lost it.
 - *over the limit*: more slots are held than the pool has, in a strict profile, beyond the shares of
@@ -16,7 +16,7 @@ After every call and every turn of a process:
   jump and no outage moves by more than two heartbeats.
 - *renamed*: a live call was answered as out of order.
 
-At each quiet point, two heartbeats after the last fault: *wrong*, a worker's count is not what it holds,
+At each quiet point, two heartbeats after the last fault: *wrong*, a count without its reserve is not what is held,
 *leaked*, it holds what no client has, and *away*, it does not reach the ledger; a lease and two
 heartbeats later: *ghost*, a worker is counted that does not live.
 
@@ -141,7 +141,11 @@ class Judge:
             self.tokens = min(self.terms.burst, self.tokens + elapsed * self.terms.rate) - reply.granted
             if self.tokens < -SLACK * self.terms.rate:
                 self._object("too fast", f"{actor.id} was granted {reply.granted}, {self.tokens:.3f} tokens left")
-        is_equal = after.total == sum(after.counts.values()) and set(after.counts) == after.leased
+        is_equal = (
+            after.total == sum(after.counts.values())
+            and after.reserve == sum(after.reserves.values())
+            and set(after.counts) == after.leased
+        )
         if not is_equal and not self.damaged:
             self._object("total", f"{after}")
         if report.draining and actor.born > self.ordered_at:
@@ -150,9 +154,9 @@ class Judge:
             self._object("total", f"{actor.id} was told {reply.total}, not {after.total}")
         # What a retired worker was configured to no longer counts.
         limit = reply.limit if report.retired else report.limit
-        if reply.granted and reply.total > limit:
+        if (reply.granted or reply.ahead) and reply.total > limit:
             self._object("overgranted", f"{reply} for {report}")
-        if reply.granted and reply.settling and report.held + reply.granted > report.allowance:
+        if reply.settling and (reply.ahead or (reply.granted and report.held + reply.granted > report.allowance)):
             self._object("overgranted", f"{reply} for {report}")
         lost = 0 if actor.heard else report.held
         if (after.total or 0) > max((before.total or 0) + lost, limit):
@@ -199,7 +203,7 @@ class Judge:
         for actor in self._living():
             if actor.limiter.state.away:
                 self._object("away", actor.id)
-            counted = self.state.counts.get(actor.id, 0)
+            counted = self.state.counts.get(actor.id, 0) - self.state.reserves.get(actor.id, 0)
             if counted != actor.held:
                 self._object("wrong", f"{actor.id} holds {actor.held}, {counted} counted")
             if len(actor.slots) != actor.held:

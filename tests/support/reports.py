@@ -2,17 +2,29 @@
 
 import hashlib
 import time
+from contextlib import contextmanager
 from dataclasses import replace
+from unittest import mock
 
 from redis.asyncio import Redis
 
 from channels_admission.conf import Settings
+from channels_admission.core import levels
 from channels_admission.core.protocol import Reply, Report
 from channels_admission.ledger import script
 from channels_admission.ledger.redis import RedisLedger
 from channels_admission.ledger.redis.cluster import RedisClusterLedger
 
 HOST = "aaaaaaaaaaaa"
+
+
+@contextmanager
+def reserving(part: int):
+    """Let reserves be at most one such part of the free slots, also by scripts that are made now."""
+    with mock.patch.object(levels, "RESERVED", part), mock.patch.dict(script.CONSTANTS, {"RESERVED": part}):
+        yield
+
+
 LEASE, HEARTBEAT = 6.0, 1.0
 
 

@@ -11,6 +11,7 @@ from channels_admission.conf import DEFAULT_POOL, Settings
 from channels_admission.core.overrides import Controls, Drain
 from channels_admission.core.protocol import Reply, Report
 from channels_admission.ledger import script
+from channels_admission.ledger.codec import RECORD, SEAL
 from channels_admission.ledger.memory import MemoryLedger
 from channels_admission.ledger.overrides import controls_of, entries
 from channels_admission.ledger.redis import RedisLedger
@@ -21,6 +22,7 @@ from support.reports import ClockedRedisLedger
 
 NOW = "redis.call('GET', KEYS[2] .. ':now')"
 CONTROL = script.CONTROL.replace("redis.call('TIME')", f"{{math.floor({NOW} / 1000), ({NOW} % 1000) * 1000}}")
+RESERVE = RECORD.index("reserve")
 
 
 @dataclass
@@ -30,6 +32,10 @@ class Stored:
     total: int | None = 0
     counts: dict[str, int] = field(default_factory=dict)
     leased: set[str] = field(default_factory=set)
+    reserve: int = 0
+    """Slots of the total that no connection holds."""
+    reserves: dict[str, int] = field(default_factory=dict)
+    """The same of each worker's count."""
 
 
 class StoredInRedis(ClockedRedisLedger):
@@ -62,7 +68,10 @@ class StoredInRedis(ClockedRedisLedger):
         total = fields.get(b"#total")
         counts = {name.decode(): _number(text.split(b"|", 1)[0]) for name, text in fields.items() if name[:1] != b"#"}
         names = {name.decode(errors="replace") for name in leased}
-        self.state = Stored(None if total is None else _number(total), counts, names)
+        records = {name.decode(): text[:-SEAL].split(b"|") for name, text in fields.items() if name[:1] != b"#"}
+        reserves = {name: _number(parts[RESERVE]) for name, parts in records.items() if len(parts) > RESERVE}
+        reserve = _number(fields.get(b"#reserve", b""))
+        self.state = Stored(None if total is None else _number(total), counts, names, reserve, reserves)
 
     def order(self, drain: Drain) -> None:
         """Set a drain, as an operator does."""
@@ -116,7 +125,8 @@ class StoredInMemory(MemoryLedger):
     def state(self) -> Stored:
         entries = self._pools[self._settings.prefix, DEFAULT_POOL].entries
         counts = {name: entry.held for name, entry in entries.items()}
-        return Stored(sum(counts.values()), counts, set(counts))
+        reserves = {name: entry.reserve for name, entry in entries.items()}
+        return Stored(sum(counts.values()), counts, set(counts), sum(reserves.values()), reserves)
 
     def close(self) -> None:
         self.forget_all()

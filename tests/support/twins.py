@@ -252,10 +252,12 @@ class World:
         changes["age"] = round(self.clock.now - worker.began, 3)
         changes["controls"] = changes.get("controls", self.controls)
         changes["allowance"] = worker.last.held + number // 2
+        changes["ahead"] = number % 4
         before = worker.last
         if not self.shared:
             reply = await worker.say(worker.last.held, number, **changes)
-            worker.last = replace(worker.last, held=worker.last.held + reply.granted)
+            held, reserve = worker.last.held + reply.granted + reply.ahead, worker.last.reserve + reply.ahead
+            worker.last = replace(worker.last, held=held, reserve=reserve)
         else:
             heard = worker.heard
             reply = await worker.claim(*map(asked, range(number)), parts=number % 4, **changes)
@@ -354,7 +356,7 @@ class World:
             worker.held, worker.told = 0, {*worker.claims}
             worker.claims, worker.classes, worker.open = Counter(), Counter(), {}
         else:
-            worker.last = replace(worker.last, held=0)
+            worker.last = replace(worker.last, held=0, reserve=0)
         await self.report(worker, goodbye=True)
         self.workers[place] = self.start()
 
@@ -400,12 +402,14 @@ class World:
     async def do_count(self, worker, place, number, milliseconds, heartbeat):
         for name in ("admitted", "full", "released", "fault:OSError"):
             self.counters[worker.last.worker][name] = (number * 7 + len(name)) % 11
-        worker.last = replace(worker.last, speed=12.125 * number, unreserved=number % 3)
+        reserve = 0 if self.shared else min(number, worker.last.held)
+        worker.last = replace(worker.last, speed=12.125 * number, unreserved=number % 3, reserve=reserve)
         await self.report(worker, heartbeat=heartbeat)
 
     async def do_drop(self, worker, place, number, milliseconds, heartbeat):
         if not self.shared:
-            worker.last = replace(worker.last, held=max(0, worker.last.held - 1))
+            held = max(0, worker.last.held - 1)
+            worker.last = replace(worker.last, held=held, reserve=min(worker.last.reserve, held))
         elif users := [user for user, since in worker.open.items() if since]:
             worker.end(users[0])
         await self.report(worker, heartbeat=heartbeat)

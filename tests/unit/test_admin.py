@@ -171,6 +171,7 @@ UNTOUCHED = {
     "evicted": 0,
     "speed": None,
     "none_authenticated": False,
+    "reserve": 0,
     "controls": {"version": 0, "limit": None, "paused": None, "dry_run": None, "drains": []},
 }
 """A pool for which no operator has set anything."""
@@ -248,6 +249,7 @@ def test_feed_is_the_snapshot(as_viewer, admission):
                         "shed": 0,
                         "layer_failed": 0,
                         "settings": own,
+                        "reserve": 0,
                         "faults": {},
                         "calls": {"made": 0, "failed": 0, "seconds": 0.0},
                     }

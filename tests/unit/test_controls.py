@@ -182,7 +182,6 @@ async def test_a_pause_refuses_and_closes_nobody(admission, crowd, caplog):
     limiter = limiter_of("default")
     (change,) = await achange("default", paused=True, by="ann")
     assert str(change) == "Pool default: admissions from open to paused"
-    assert (await limiter.acquire()).reason == Reason.PAUSED
     await eventually(lambda: limiter.state.closed)
     assert (await limiter.acquire()).reason == Reason.PAUSED
     assert limiter.state.held == 3
@@ -230,6 +229,19 @@ async def test_who_has_left_since_the_report_is_not_ended_once_more(admission, m
     drains.enforce(view, heartbeat=0.1)
     assert drains._task is not None
     drains.cancel()
+
+
+async def test_an_enforced_limit_ends_nobody_for_the_reserves_of_others(admission, crowd):
+    admission(**SPEED, MAX_CONNECTIONS=100)
+    await crowd.enter(40)
+    limiter = limiter_of("default")
+    other = replace(limiter.state.begin_report(), worker="web:1:ab", seq=1, held=20, reserve=20)
+    await limiter.reconciler.ledger.reconcile("default", other)
+    await achange("default", limit=40, over=0.1, by="ann")
+    await eventually(lambda: limiter.state.controls.limit)
+    heard = limiter.state.calls.made
+    await eventually(lambda: limiter.state.calls.made >= heard + 5)
+    assert (limiter.state.held, crowd.closed) == (40, [])
 
 
 async def test_an_enforced_limit_takes_its_time_whatever_the_clock_of_redis_says(admission, monkeypatch):

@@ -120,7 +120,7 @@ function history.remember(ring, size, now, decided)
   end
   for i, text in ipairs(redis.call('HMGET', ring, unpack(places))) do
     local at = times[i]
-    local entry = history.entry(text, at, decided[at], at == now and pool.total or nil)
+    local entry = history.entry(text, at, decided[at], at == now and pool.in_use() or nil)
     if entry then fields[#fields + 1], fields[#fields + 2] = places[i], entry end
   end
   if #fields > 0 then redis.call('HSET', ring, unpack(fields)) end

@@ -36,10 +36,10 @@ function levels.change()
   local level, kept = tonumber(string.match(pool.alert, '^([0-3])|')) or 0, levels.untold()
   if (clock.is_fresh or clock.has_lost) and report.level then level = report.level end
   if not clock.is_settling() then
-    local before = level
-    level = levels.of(pool.total, pool.limit, before)
+    local before, held = level, pool.in_use()
+    level = levels.of(held, pool.limit, before)
     if level ~= before then
-      local edge = table.concat({before, level, pool.total, pool.limit}, ',')
+      local edge = table.concat({before, level, held, pool.limit}, ',')
       kept[#kept + 1] = {pool.version, edge, levels.teller}
     end
   end

@@ -23,12 +23,12 @@ function pool.parse(values, before)
     total = number(values[before + const.FIELD.total]), version = number(values[before + const.FIELD.version]),
     clock = number(values[before + const.FIELD.clock]), real = number(values[before + const.FIELD.real]),
     settled = number(values[before + const.FIELD.settled]), draining = number(values[before + const.FIELD.draining]),
-    speed = number(values[before + const.FIELD.speed]),
+    speed = number(values[before + const.FIELD.speed]), reserve = number(values[before + const.FIELD.reserve]),
     alert = values[before + const.FIELD.alert],
     pace = rate.parse(values[before + const.FIELD.pace]), line = values[before + const.FIELD.line],
   }
   local is_whole = stored.total and stored.version and stored.clock and stored.real and stored.settled
-    and stored.draining and stored.speed and stored.pace and number(values[before + const.FIELD.limit])
+    and stored.draining and stored.speed and stored.reserve and stored.pace and number(values[before + const.FIELD.limit])
   stored.since, stored.counters = pool.counted(values[before + const.FIELD.counters])
   if not is_whole or not stored.since or #stored.alert > 4096
     or #stored.line > const.LINE.bytes then return nil end
@@ -80,7 +80,7 @@ function pool.start_over()
   leases.workers, leases.looked_at = 0, {}
   return {
     total = 0, version = orders.last(overrides.set), clock = clock.now, real = clock.now, settled = clock.now,
-    counters = '', since = clock.now, draining = 0, speed = 0, alert = '0|', line = '',
+    counters = '', since = clock.now, draining = 0, speed = 0, reserve = 0, alert = '0|', line = '',
   }
 end
 
@@ -88,7 +88,7 @@ end
 function pool.before(record)
   if record then return record end
   return {
-    held = 0, seq = 0, draining = 0, speed = 0, started = clock.now - report.age, counters = report.acknowledged,
+    held = 0, seq = 0, draining = 0, speed = 0, reserve = 0, started = clock.now - report.age, counters = report.acknowledged,
   }
 end
 
@@ -109,7 +109,7 @@ function pool.load()
   rate.load(stored.pace)
   pool.count_on(stored)
   pool.total, pool.draining, pool.alert = stored.total, stored.draining, stored.alert
-  pool.speed = stored.speed
+  pool.speed, pool.reserve = stored.speed, stored.reserve
   pool.version = clock.has_lost and report.version or stored.version
   pool.configured = settings.in_force.limit
   pool.limit = overrides.limit or pool.configured
@@ -135,6 +135,24 @@ function pool.count(others, held)
   local drains = pool.stays and report.draining or 0
   pool.draining = pool.draining - leases.drained - pool.was.draining + drains
   pool.speed = pool.speed - leases.slowed - pool.was.speed + (pool.stays and report.speed or 0)
+  pool.own_reserve = report.reserve
+  pool.reserve = pool.reserve - leases.unreserved - pool.was.reserve + report.reserve
+end
+
+-- Count more slots for this worker's reserve, as far as it wants them and they are few beside those that are free.
+function pool.count_ahead()
+  pool.ahead = 0
+  if report.ahead == 0 or report.shared or rate.speed > 0 or clock.is_settling() or not pool.is_open() then return end
+  local free = pool.limit - pool.total
+  local most = math.floor((free + report.reserve) / (const.RESERVED * math.max(1, pool.workers - pool.draining + layouts.workers)))
+  pool.ahead = math.max(0, math.min(report.ahead, most - report.reserve, free))
+  pool.held, pool.total = pool.held + pool.ahead, pool.total + pool.ahead
+  pool.own_reserve, pool.reserve = pool.own_reserve + pool.ahead, pool.reserve + pool.ahead
+end
+
+-- Slots that connections hold.
+function pool.in_use()
+  return pool.total - pool.reserve
 end
 
 -- Whether there is room, and more than is about to be taken.
@@ -155,7 +173,9 @@ function pool.record(classes, claimed)
   return records.text(report.worker, {
     held = pool.held, seq = report.seq, seen = clock.now, ends = clock.time + report.lease, started = pool.was.started,
     server = server, release = report.release, counters = report.counters, load = report.load, draining = report.draining,
-    speed = report.speed > 0 and codec.whole(report.speed) or '', classes = classes or nil, claimed = classes and claimed,
+    speed = report.speed > 0 and codec.whole(report.speed) or '',
+    reserve = pool.own_reserve > 0 and codec.whole(pool.own_reserve) or '',
+    classes = classes or nil, claimed = classes and claimed,
   })
 end
 
@@ -166,7 +186,7 @@ function pool.write(alert, classes, claimed)
   values[const.FIELD.settled], values[const.FIELD.limit] = whole(clock.settled), whole(pool.configured)
   values[const.FIELD.counters] = pool.counters_text(pool.since, pool.counters)
   values[const.FIELD.draining] = whole(pool.draining)
-  values[const.FIELD.speed] = whole(pool.speed)
+  values[const.FIELD.speed], values[const.FIELD.reserve] = whole(pool.speed), whole(pool.reserve)
   values[const.FIELD.alert], values[const.FIELD.pace] = alert, rate.text()
   values[const.FIELD.settings] = settings.stored_text(clock.time)
   pool.line = rate.has_line and line.text() or ''

@@ -6,6 +6,11 @@ function records.is_sealed(name, text, sealed)
   return text .. codec.seal(name, text) == sealed
 end
 
+-- A number of at most `most`, which stands as nothing where it is 0.
+function records.number(text, most)
+  return text == '' and 0 or codec.digits(text or '', most)
+end
+
 -- A worker's record by its fields; nil where it is not as the script has written it. A later release may have more fields
 -- at the end.
 function records.parse(name, sealed)
@@ -22,10 +27,11 @@ function records.parse(name, sealed)
     seen = codec.digits(parts[const.PART.seen]), ends = codec.digits(parts[const.PART.ends]),
     started = codec.digits(parts[const.PART.started]), draining = tonumber(parts[const.PART.draining]),
     counters = parts[const.PART.counters], claimed = codec.digits(claimed),
-    speed = parts[const.PART.speed] == '' and 0 or codec.digits(parts[const.PART.speed] or '', const.MOST_SPEED),
+    speed = records.number(parts[const.PART.speed], const.MOST_SPEED),
+    reserve = records.number(parts[const.PART.reserve], const.MAX_LIMIT),
   }
   local is_whole = record.held and record.seq and record.seen and record.ends and record.started and record.claimed
-    and record.speed
+    and record.speed and record.reserve
   return is_whole and record or nil
 end
 

@@ -22,7 +22,8 @@ end
 -- swept up ('': none), put damaged counts right?, ms until the next attempt may pass, for each that was refused for its
 -- rate (as text), the settings in force, where they are not the worker's (else ''), handshakes with tickets that are
 -- granted, in a pool that is not shared, those that are refused with ms until they should come again, are tickets expected?,
--- key (hex)=how many of its oldest connections this worker is to end,..., slots held in other layouts, and the neighbours.
+-- key (hex)=how many of its oldest connections this worker is to end,..., slots held in other layouts, slots granted for
+-- the reserve, slots in the reserves of others, and the neighbours.
 function reply.of(neighbours)
   return {
     'ok', report.seq, grants.slots, pool.total, pool.limit, pool.workers - pool.draining + layouts.workers,
@@ -33,6 +34,6 @@ function reply.of(neighbours)
     table.concat(attempts.waits or {}, ','), settings.differ,
     report.shown and not report.shared and tickets.granted_text() or '', report.shown and tickets.turns or '',
     rate.has_line and line.is_expecting() and 1 or 0, table.concat(holders.due or {}, ','), layouts.held,
-    unpack(neighbours),
+    pool.ahead, pool.reserve - pool.own_reserve, unpack(neighbours),
   }
 end

@@ -49,11 +49,12 @@ class Call:
         limit = pool.controls.limit.value if pool.controls.limit else report.limit
         held = report.held + sum(each.held for name, each in pool.entries.items() if name != report.worker)
         grant = self._grant(own, shown, held, limit)
-        total = held + grant.slots
-        self._count(grant, own, total, limit)
+        ahead = self._ahead(held + grant.slots, limit)
+        total = held + grant.slots + ahead
+        self._count(grant, ahead, own, total, limit)
         if report.heartbeat and not pool.clock.is_settling:
             self._end_orders(total, limit)
-        return self._reply(grant, own, shown, total, limit)
+        return self._reply(grant, ahead, own, shown, total, limit)
 
     def _check(self) -> None:
         report, entry = self.report, self.entry
@@ -124,12 +125,25 @@ class Call:
         granting, fair = Granting(self.pool, self.report, shown, held, limit), self.report.fair
         return granting.give() if fair is None else granting.give_shared(fair, own, self.swept)
 
-    def _count(self, grant: Grant, own: Own, total: int, limit: int) -> None:
+    def _ahead(self, total: int, limit: int) -> int:
+        """Slots for the worker's reserve, as far as it wants them and they are few beside those that are free."""
+        pool, report = self.pool, self.report
+        is_scarce = pool.controls.paused or pool.clock.is_settling or levels.scarce(total, limit)
+        if is_scarce or report.fair or report.terms.rate:
+            return 0
+        others = (each.report.draining for name, each in pool.entries.items() if name != report.worker)
+        workers = [*others, report.draining].count(False)
+        most = levels.most_reserved(limit - total + report.reserve, workers)
+        return max(0, min(report.ahead, most - report.reserve, limit - total))
+
+    def _count(self, grant: Grant, ahead: int, own: Own, total: int, limit: int) -> None:
         """Count the worker with what it holds now, and what has happened since its report before."""
         pool, report, worker = self.pool, self.report, self.report.worker
-        held = report.held + grant.slots
-        ends = pool.clock.time + self.lease
-        pool.entries[worker] = Entry(self.asked, held, ends, self.now, self.settings, own, grant.classes)
+        held = report.held + grant.slots + ahead
+        pool.entries[worker] = Entry(
+            self.asked, held, report.reserve + ahead, pool.clock.time + self.lease, self.now, self.settings, own,
+            grant.classes,
+        )  # fmt: skip
         if report.goodbye and held == 0:
             pool.forget(worker)
         pool.version += 1
@@ -138,7 +152,9 @@ class Call:
         add(pool.counters, uncounted(report.counters, risen, report.acknowledged))
         is_known = self.entry is not None or not report.version
         elapsed = self.now - self.entry.seen if self.entry else report.age
-        pool.past.note(self.wall, total, limit, decided(report.counters, before) if is_known else {}, elapsed)
+        pool.past.note(
+            self.wall, total - pool.reserve, limit, decided(report.counters, before) if is_known else {}, elapsed
+        )
         is_admitting = bool(risen.get(ADMITTED) and pool.controls.paused is None)
         released = pool.counters[RELEASED]
         pool.pace.measure(pool.clock.seconds, released, self.heartbeat / 1000, admitting=is_admitting)
@@ -171,11 +187,11 @@ class Call:
             settles_in=pool.clock.settles_in if why is Reason.SETTLING else 0.0,
         )
 
-    def _reply(self, grant: Grant, own: Own, shown: Presented, total: int, limit: int) -> Reply:
+    def _reply(self, grant: Grant, ahead: int, own: Own, shown: Presented, total: int, limit: int) -> Reply:
         pool, report, entries = self.pool, self.report, self.pool.entries
         situation = self._situation(grant, total, limit)
         turns, offer = self._tell_times(grant, shown, situation)
-        pool.levels.change(report, total, limit, is_settling=pool.clock.is_settling)
+        pool.levels.change(report, total - pool.reserve, limit, is_settling=pool.clock.is_settling)
         return Reply(
             granted=grant.slots,
             total=total,
@@ -200,4 +216,6 @@ class Call:
             retell=report.fair is not None and 0 < report.fair.heard < own.since,
             sweep=pool.claims.heir if report.fair else "",
             settings=pool.settings.differing(self.settings),
+            ahead=ahead,
+            reserved=pool.reserve - report.reserve - ahead,
         )

@@ -21,6 +21,8 @@ from .tickets import Redeemed
 class Entry:
     report: Report
     held: int
+    reserve: int
+    """Slots of ``held`` that no connection holds."""
     expires: int
     """When its lease ends, in milliseconds of the pool's clock."""
     seen: float
@@ -50,6 +52,11 @@ class Pool:
     settings: Agreement = field(default_factory=Agreement)
     limit: int | None = None
     """By the settings in force."""
+
+    @property
+    def reserve(self) -> int:
+        """Slots that are counted and that no connection holds."""
+        return sum(each.reserve for each in self.entries.values())
 
     def stamp(self, drain: Drain) -> Drain:
         """A drain with the version and the clock at which it is ordered, if that is now."""

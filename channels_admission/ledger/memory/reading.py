@@ -32,7 +32,7 @@ def reading_of(pool: Pool, now: float, wall: float, lease: float) -> Reading:
 def _worker(entry: Entry, now: float) -> WorkerReading:
     return WorkerReading(
         worker=entry.report.worker,
-        held=entry.held,
+        held=entry.held - entry.reserve,
         silence=now - entry.seen,
         uptime=entry.report.age + now - entry.seen,
         server=entry.report.server,
@@ -45,4 +45,5 @@ def _worker(entry: Entry, now: float) -> WorkerReading:
         speed=entry.report.speed,
         footprint=entry.report.footprint,
         release=entry.report.release,
+        reserve=entry.reserve,
     )

@@ -40,6 +40,8 @@ def packed_report(report: Report, settings: Settings) -> bytes:
         "seq": report.seq,
         "held": report.held,  # slots
         "wanted": report.wanted,  # handshakes
+        "reserve": report.reserve or None,  # slots
+        "ahead": report.ahead or None,  # slots
         "limit": report.limit,  # slots
         "version": report.version,
         "allowance": report.allowance,  # slots

@@ -75,6 +75,7 @@ or goes, the format rises:
       workers  their number, without those that drain
     speed    connections per second that the workers have lately taken, all
              together; null where unknown
+    reserve  free slots that workers keep counted for their next handshakes
     controls overrides: what operators have set
       version
       limit, paused, dry_run  null where the settings are in force
@@ -129,6 +130,7 @@ or goes, the format rises:
       shed       connections that it closed because memory ran out
       layer_failed  connections ended because the channel layer failed
       settings   the fingerprint of its settings; "" where unknown
+      reserve    free slots that it keeps counted for its next handshakes
       silent     whether it has not reported for two heartbeats and a second
       load       a list, one for each monitor
         name       "lag", "memory", "descriptors", "cpu", "threads" or one of

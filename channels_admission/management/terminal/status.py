@@ -157,7 +157,7 @@ def _pool(pool: PoolSnapshot, trend: RenderableType | None, listing: Listing) ->
         "",
         ends(Text(plain(pool.name), "bold"), Text(named(pool.state, "state"), style)),
         ends(Gauge(pool.held, pool.limit, style), Text(f"{_percent(pool):3} %")),
-        Text(f"{pool.held:,} of {pool.limit:,} slots held, {free}"),
+        Text(f"{pool.held:,} of {pool.limit:,} slots held, {free}{_reserve(pool)}"),
         Text(_events(pool)),
         *_places(pool),
         *_fingerprints(pool),
@@ -168,6 +168,10 @@ def _pool(pool: PoolSnapshot, trend: RenderableType | None, listing: Listing) ->
         "",
         *(listed(pool.workers, listing) if pool.workers else (Text(NOBODY, "dim"),)),
     )
+
+
+def _reserve(pool: PoolSnapshot) -> str:
+    return f" ({pool.reserve:,} of these in reserve)" if pool.reserve and pool.state not in words.NAMES["free"] else ""
 
 
 def style_of(pool: PoolSnapshot) -> str:

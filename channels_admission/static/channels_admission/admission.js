@@ -98,6 +98,7 @@
     "pool.held": ({ held }) => number(held),
     "pool.limit": ({ limit }) => number(limit),
     "pool.free": (pool, words) => own(words.free, pool.state) ?? number(pool.free),
+    "pool.reserve": ({ reserve }) => number(reserve),
     "pool.state": (pool, words) => own(words.state, pool.state) ?? pool.state,
     "pool.alert": ({ alert }, words) => own(words.level, alert) ?? alert,
     "pool.would_refuse": ({ would_refuse }) => number(sum(would_refuse)),
@@ -282,6 +283,7 @@
       this.notice("evicted", pool.evicted > 0, element);
       this.notice("healed", pool.healed > 0, element);
       this.notice("lost", pool.lost > 0, element);
+      this.notice("reserve", pool.reserve > 0, element);
       this.notice("events_dropped", pool.events_dropped > 0, element);
       this.notice("alert", pool.alert !== pool.level, element);
       this.notice("speed", pool.speed !== null, element);

@@ -102,10 +102,10 @@ def test_no_constant_can_end_its_text(text):
 
 def test_constants_are_as_python_has_them(client):
     read = (
-        "return {const.SEAL, const.KEY.own, const.POOL[14], tostring(const.ROUNDING), #const.POOL, const.VERDICTS.full}"
+        "return {const.SEAL, const.KEY.own, const.POOL[15], tostring(const.ROUNDING), #const.POOL, const.VERDICTS.full}"
     )
     assert client.eval(script._literal(read.replace("const.POOL[", "(const.POOL)[")), 0) == [
-        6, 10, b"#check", b"1e-06", 14, b"f",
+        6, 10, b"#check", b"1e-06", 15, b"f",
     ]  # fmt: skip
     read = "return {(const.NO_HANDSHAKES).C and 1, (const.NO_HANDSHAKES)['ledger.calls'] or 0, '#const.SEAL'}"
     assert client.eval(script._literal(read), 0) == [1, 0, b"#6"]

@@ -333,7 +333,7 @@ def test_a_herd_that_is_longer_than_the_last_ones_is_refused_at_the_bound(herd):
         herd.connect = slower
         await asyncio.gather(*coming)
         assert refused
-        assert min(refused) - began == pytest.approx(WAIT, abs=0.1)
+        assert min(refused) - began == pytest.approx(WAIT, abs=0.1 + BURN)
         assert max(refused) - began <= WAIT * (1 + LAST) + 0.1
 
     herd(test, burn)
@@ -388,7 +388,8 @@ def test_a_dry_run_refuses_nobody(herd):
 def test_without_a_bound_all_go_in_at_once(herd):
     async def test(herd):
         await asyncio.gather(*(herd.come(name) for name in range(100)))
-        assert {round(when, 6) for _, when in herd.entered} == {herd.entered[0][1]}
+        # Some had their slots in the worker's reserve, the others were answered together.
+        assert len({round(when, 6) for _, when in herd.entered}) == 2
         assert herd.limiter.state.counters["delayed"] == 0
 
     herd(test, cheap, ENTRANCE_WAIT=None)

@@ -355,6 +355,7 @@ def test_json_has_the_documented_shape(shared, redis_server):
                         "shed": 0,
                         "layer_failed": 0,
                         "settings": own,
+                        "reserve": 0,
                     },
                 ],
                 "configured": 50,
@@ -372,6 +373,7 @@ def test_json_has_the_documented_shape(shared, redis_server):
                 "settings": own,
                 "elsewhere": {"held": 0, "workers": 0},
                 "speed": 412.5,
+                "reserve": 0,
             }
         ],
     }

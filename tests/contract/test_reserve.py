@@ -1,0 +1,129 @@
+"""The part of the contract about reserves: slots that are counted before their handshakes come."""
+
+from dataclasses import replace
+
+import pytest
+
+from channels_admission.core.levels import RESERVED, Level
+from channels_admission.core.overrides import Controls, Order
+from channels_admission.core.protocol import Fair, Terms
+from channels_admission.core.shares import Class
+from channels_admission.ledger.base import SETTLING
+
+from support.reports import HEARTBEAT, Reporter
+
+LIMIT = 10 * RESERVED
+"""Of which a lone worker may have a tenth of the share in reserve for each tenth that is free."""
+
+
+class Keeper(Reporter):
+    """A worker that says anew in each report what it has in reserve and what it wants for it."""
+
+    async def say(self, held=0, wanted=0, **changes):
+        return await super().say(held, wanted, **{"reserve": 0, "ahead": 0, **changes})
+
+
+@pytest.fixture
+async def pool(ledger, clock):
+    """``pool(nonce)``: a worker of a pool that has settled and has room for a reserve."""
+    first = Keeper(ledger, "f", limit=LIMIT)
+    await first.say()
+    clock.now += SETTLING * HEARTBEAT + 0.001
+    await first.say(goodbye=True)
+    return lambda nonce, **options: Keeper(ledger, nonce, limit=LIMIT, **options)
+
+
+async def reading(ledger):
+    (reading,) = await ledger.read(("default",))
+    return {each.worker[-1]: (each.held, each.reserve) for each in reading.workers}
+
+
+async def test_a_reserve_is_counted_beside_what_is_granted(pool, ledger):
+    a = pool("a")
+    reply = await a.say(wanted=3, ahead=4)
+    assert (reply.granted, reply.ahead, reply.total) == (3, 4, 7)
+    assert await reading(ledger) == {"a": (3, 4)}
+    assert (await a.say(held=5, reserve=2)).total == 5
+    assert await reading(ledger) == {"a": (3, 2)}
+
+
+async def test_all_reserves_together_are_a_small_part_of_what_is_free(pool):
+    a, b = pool("a"), pool("b")
+    assert (await a.say(ahead=LIMIT)).ahead == 10
+    reply = await b.say(ahead=LIMIT)
+    assert (reply.ahead, reply.reserved) == ((LIMIT - 10) // (2 * RESERVED), 10)
+    reply = await a.say(held=10, reserve=10, ahead=5)
+    assert (reply.ahead, reply.reserved) == (0, 4)
+    assert (await a.say(held=LIMIT // 2, reserve=1, ahead=LIMIT)).ahead == (LIMIT // 2 - 4 + 1) // (2 * RESERVED) - 1
+
+
+async def test_a_worker_that_drains_takes_no_part_of_the_reserve(pool):
+    a, b = pool("a"), pool("b")
+    await a.say(draining=True)
+    assert (await b.say(ahead=LIMIT)).ahead == 10
+
+
+async def test_where_slots_are_scarce_nothing_is_kept_in_reserve(pool):
+    a = pool("a")
+    scarce = LIMIT - LIMIT // 20
+    assert (await a.say(held=scarce - RESERVED, ahead=9)).ahead == 1
+    assert (await a.say(held=scarce, ahead=9)).ahead == 0
+    reply = await a.say(held=LIMIT - 3, wanted=3, ahead=9)
+    assert (reply.granted, reply.ahead, reply.total) == (3, 0, LIMIT)
+    reply = await a.say(held=LIMIT, wanted=3, ahead=9)
+    assert (reply.granted, reply.ahead) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"terms": Terms(rate=1000.0, burst=1000)}, {"fair": Fair((Class("user", 1.0, 0),), (), 0, 0)}],
+    ids=["a rate", "classes"],
+)
+async def test_a_pool_in_which_a_handshake_needs_more_than_a_slot_gives_no_reserve(pool, changes):
+    reply = await pool("a").say(ahead=9, **changes)
+    assert (reply.ahead, reply.total) == (0, 0)
+
+
+async def test_a_paused_pool_gives_no_reserve(pool, ledger):
+    a = pool("a")
+    await a.say()
+    assert await ledger.control("default", Controls(paused=Order(1, "chief", 1.0)), 0)
+    assert (await a.say(ahead=9)).ahead == 0
+
+
+async def test_a_settling_pool_gives_no_reserve_and_counts_those_that_are_told(pool, clock, stored):
+    a = pool("a")
+    a.ledger = stored
+    await a.say()
+    reply = await a.say(held=7, reserve=4, ahead=5, version=a.last.version + 1)
+    assert (reply.settling, reply.ahead, reply.total) == (True, 0, 7)
+    assert await reading(stored) == {"a": (3, 4)}
+
+
+async def test_a_worker_that_is_gone_takes_its_reserve_with_it(pool, ledger, clock):
+    a, b, c = pool("a"), pool("b"), pool("c", pid=2)
+    await a.say(held=6, reserve=2)
+    await b.say(held=9, reserve=3)
+    await c.say(held=9, reserve=2)
+    reply = await a.say(held=6, reserve=2, gone=(c.last.worker,))
+    a.last = replace(a.last, gone=())
+    assert (reply.total, reply.reserved) == (15, 3)
+    for _ in range(6):
+        clock.now += HEARTBEAT
+        reply = await a.say(held=6, reserve=2)
+    assert (reply.total, reply.reserved) == (6, 0)
+    assert await reading(ledger) == {"a": (4, 2)}
+    assert (await a.say(goodbye=True)).reserved == 0
+    assert await reading(ledger) == {}
+
+
+async def test_level_and_history_are_of_the_slots_that_are_held(pool, ledger, clock):
+    a = pool("a")
+    warned = LIMIT * 7 // 10
+    reply = await a.say(held=warned - 1, ahead=9)
+    assert reply.ahead == (LIMIT - warned + 1) // RESERVED > 1
+    assert (reply.level, reply.edges) == (Level.CALM, ())
+    past = await ledger.past("default")
+    assert past.seconds[-1].held == warned - 1
+    reply = await a.say(held=warned + 1, reserve=1)
+    assert (reply.level, reply.edges[0].held) == (Level.WARNING, warned)
