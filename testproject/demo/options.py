@@ -19,6 +19,12 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def port(text: str) -> int:
+    if not re.fullmatch(r"\d{1,5}", text, re.ASCII) or int(text) > 65_535:
+        raise ArgumentTypeError("must be a whole number from 0 to 65535")
+    return int(text)
+
+
 def seconds(text: str) -> float:
     """Seconds of ``10ms``, ``0.5s`` or ``2``."""
     found = re.fullmatch(r"(\d{1,6}(?:\.\d{1,6})?)(ms|s)?", text, re.ASCII)

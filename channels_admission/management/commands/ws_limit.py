@@ -54,11 +54,21 @@ def _read(words: list[str]) -> tuple[str, int | None]:
     is_value = (
         last.removeprefix("-").isdecimal() and len(last) <= MOST_DIGITS and not (len(words) == 1 and _is_pool(last))
     )
-    if len(pools) > 1 or (pools and not is_value):
-        raise CommandError(f"A limit is a whole number, not {last!r:.40}." if len(pools) == 1 else "Too many words.")
+    if len(pools) > 1:
+        raise CommandError("Too many words.")
+    if not is_value and (pools or (_is_number(last) and not _is_pool(last))):
+        raise CommandError(f"A limit is a whole number, not {last!r:.40}.")
     if is_value:
         return (pools or [DEFAULT_POOL])[0], int(last)
     return last, None
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
 
 
 def _is_pool(word: str) -> bool:

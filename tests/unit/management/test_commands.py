@@ -245,6 +245,9 @@ def test_a_diagnosis_says_who_has_set_what(shared):
     ("arguments", "code", "message"),
     [
         (("ws_limit", "defualt", "5"), 1, "There is no admission pool 'defualt'. Did you mean 'default'?"),
+        (("ws_limit", "2.5"), 1, "A limit is a whole number, not '2.5'."),
+        (("ws_limit", "1e3"), 1, "A limit is a whole number, not '1e3'."),
+        (("ws_limit", "default", "2.5"), 1, "A limit is a whole number, not '2.5'."),
         (("ws_limit", "default", "many"), 1, "A limit is a whole number, not 'many'."),
         (("ws_limit", "default", "9" * 5000), 1, "A limit is a whole number, not '999"),
         (("ws_limit", "10000001"), 1, "A limit is a whole number from 0 to 10,000,000, not 10,000,001."),

@@ -228,6 +228,13 @@ def test_a_pool_in_which_none_has_ever_authenticated(shared, of_the_pool, of_a_w
     assert (told in " ".join(shown(snapshot(seen)).split())) is expected
 
 
+def test_a_worker_whose_site_is_unknown_is_of_no_other_site(shared):
+    same = {"limit": 50.0, "warn_at": 0.7}
+    reading = Reading(50, settling=False, counters={}, workers=(), settings={"a": {**same, "site": 7.0}, "b": same})
+    seen = _pool(shared().pool("default"), reading, 3.0)
+    assert (seen.site, seen.settings, seen.differs) == (7, None, {})
+
+
 def test_every_pool_or_the_one_asked_for(shared):
     shared(MAX_CONNECTIONS=10, POOLS={"chat": {"MAX_CONNECTIONS": 4}})
     tell("web-1:1:ab", 4, pool="chat")

@@ -29,6 +29,7 @@ from support.users import (
     open_all,
     site,
     why,
+    with_user,
 )
 from support.waiting import eventually
 
@@ -494,6 +495,14 @@ async def test_a_deadline_that_somebody_has_met_is_not_told(admission, caplog, s
     await eventually(lambda: limiter_of("default").state.counters["overdue"] == 1)
     assert [record.message for record in caplog.records if "authenticated" in record.message] == []
     await leave([known, *clients])
+
+
+async def test_a_user_who_is_known_from_the_start_has_met_the_deadline(admission):
+    admission(PENDING_DEADLINE=0.3)
+    known = Client(with_user(KIM, AdmissionMiddleware(Echo.as_asgi())))
+    assert await known.opens()
+    assert limiter_of("default").state.counters == {"admitted": 1, "authenticated": 1}
+    await leave([known])
 
 
 async def test_the_exempt_have_no_deadline_wherever_they_are_known(admission):

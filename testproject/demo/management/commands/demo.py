@@ -23,7 +23,7 @@ from channels_admission.management.base import AdmissionCommand
 
 from demo.clients import Client, by_refusal, by_worker, crowd
 from demo.consumers import HERD
-from demo.options import REDIS_HELP, positive
+from demo.options import REDIS_HELP, port, positive
 from demo.redises import ServerFailed, find_redis
 from demo.servers import SERVING, TESTPROJECT, Workers
 from demo.stage import ADMINISTRATOR, PASSWORD, stage
@@ -55,7 +55,7 @@ class Command(AdmissionCommand):
         parser.add_argument("--rate", type=positive, default=20, help="the page's CONNECT_RATE (%(default)s)")
         parser.add_argument("--herd-limit", type=positive, default=150, help="the page's MAX_CONNECTIONS (%(default)s)")
         parser.add_argument("--redis", metavar="URL", help=REDIS_HELP)
-        parser.add_argument("--port", type=int, default=0, help="the port to serve on (any free one)")
+        parser.add_argument("--port", type=port, default=0, help="the port to serve on (any free one)")
         parser.add_argument(
             "--once", action="store_true", help="end after the crowd; exit code 1 if the limit did not hold"
         )
