@@ -11,7 +11,7 @@ from dataclasses import replace
 import pytest
 
 from channels_admission import __version__
-from channels_admission.core.counters import Reason
+from channels_admission.core.counters import WAITED, WAITS, Reason
 from channels_admission.core.protocol import Refusal
 from channels_admission.events import log
 from channels_admission.exceptions import LedgerRefused, LedgerUnavailable
@@ -86,6 +86,25 @@ async def test_the_last_report_tells_how_many_calls_were_made_and_failed_and_how
     assert goodbye.counters["ledger.calls"] == len(calls)
     assert goodbye.counters["ledger.errors"] == 1
     assert 20 <= goodbye.counters["ledger.ms"] <= 1000 * (time.monotonic() - started)
+
+
+async def test_an_admitted_handshake_is_counted_by_how_long_it_waited_and_a_refused_one_is_not(opened):
+    def scope() -> dict:
+        return {"type": "websocket", "path": "/", "query_string": b"", "headers": []}
+
+    async def message(*_):
+        raise AssertionError("no message is due")
+
+    async with opened(MAX_CONNECTIONS=1) as limiter:
+        limiter.reconciler.ledger.delay = 0.03
+        connection = await limiter.enter(scope(), message, message)
+        assert isinstance(await limiter.enter(scope(), message, message), Refusal)
+        limiter.leave(connection)
+    counters = limiter.reconciler.ledger.reports[-1].counters
+    waited = {name: count for name, count in counters.items() if name in WAITS}
+    assert list(waited.values()) == [1]
+    assert WAITS.index(*waited) > WAITS.index("wait.le.0.025")
+    assert counters[WAITED] >= 30
 
 
 async def test_a_retired_limiter_asks_for_all_who_wait_before_it_ends(opened):
