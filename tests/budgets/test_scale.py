@@ -79,7 +79,8 @@ async def test_ten_thousand_workers(ledger, clock, figures):
     await register(workers[FEW:])
     size, slow = (await memory(ledger) - small) / (WORKERS - FEW), await p99(first)
     hosts = WORKERS // PER_HOST
-    assert len(await keys(ledger)) == 6 + hosts  # counts, leases, seconds, controls, minutes, and the tests' clock
+    # Counts, leases, seconds, controls, minutes, layouts, and the tests' clock.
+    assert len(await keys(ledger)) == 7 + hosts
     assert size <= BYTES[(await ledger._redis.info("memory"))["mem_allocator"].partition("-")[0]]
 
     for _ in range(int(LEASE / HEARTBEAT) - 1):

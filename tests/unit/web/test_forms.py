@@ -172,7 +172,7 @@ def test_looking_at_every_page_changes_nothing(client, db, admission, redis_serv
             return {key: server.dump(key) for key in server.keys(f"{prefix}:*")}
 
         before = dump()
-        assert len(before) == 6
+        assert len(before) == 7
         assert {PAGE, FEED, HISTORY, ACT, "/admission/metrics"} <= every_url()
         for url in [*every_url(), f"{HISTORY}?minutes", f"{ACT}?kind=pause&pool=default&confirmed=yes"]:
             assert client.get(url).status_code == (405 if url.startswith(ACT) else 200), url
