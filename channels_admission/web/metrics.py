@@ -83,6 +83,8 @@ def _slots(pools: Sequence[PoolSnapshot]) -> Iterator[Metric]:
     yield each("held", "Slots held by all workers.", (pool.held for pool in pools))
     yield each("limit", "Slots in the pool.", (pool.limit for pool in pools))
     yield each("free", "Slots left.", (pool.free for pool in pools))
+    text = "Free slots that workers keep counted for their next handshakes."
+    yield each("reserve", text, (pool.reserve for pool in pools))
     yield each("limit_configured", "Slots in the pool by the settings.", (pool.configured for pool in pools))
     text = "Settings in which workers differ; the strictest values are in force."
     yield each("settings_differing", text, (len(pool.differs) for pool in pools))

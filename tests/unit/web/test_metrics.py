@@ -79,6 +79,7 @@ def test_every_number_of_the_snapshot():
         ("pool_evicted_total", ("default",)): 15,
         ("pool_limit", ("default",)): 50,
         ("pool_free", ("default",)): 14,
+        ("pool_reserve", ("default",)): 0,
         ("pool_level", ("default",)): 1,
         ("pool_workers", ("default",)): 2,
         ("pool_class_held", ("paying", "default")): 20,
