@@ -159,6 +159,7 @@ def test_both_autoscalers_keep_a_pod_at_seven_tenths_of_what_it_may_hold():
     name, target = metric["external"]["metric"]["name"], metric["external"]["target"]
     assert int(target["averageValue"]) == int(trigger["metadata"]["threshold"]) == 0.7 * IN_KUBERNETES["MAX_PER_WORKER"]
     assert name in trigger["metadata"]["query"]
+    assert f"| `{name}` |" in (ROOT / "docs/metrics.md").read_text()
     assert target["type"] == trigger["metricType"] == "AverageValue"
     assert (hpa["minReplicas"], hpa["maxReplicas"]) == (keda["minReplicaCount"], keda["maxReplicaCount"])
     assert hpa["maxReplicas"] * IN_KUBERNETES["MAX_PER_WORKER"] == IN_KUBERNETES["MAX_CONNECTIONS"]
@@ -205,7 +206,7 @@ async def test_a_container_that_is_killed_and_restarted_gives_its_slots_back_at_
     """The lease of 30 s runs on. No other container of the machine sees the process of the killed one."""
     clients = [await Client.enter(running.nginx) for _ in range(30)]
     await eventually(lambda: shows(lambda pool: [worker.held for worker in pool.workers] == [10, 10, 10]))
-    await eventually(lambda: asked(running, "max(channels_admission_held)") == [30], seconds=15, every=0.2)
+    await eventually(lambda: asked(running, "max(channels_admission_pool_held)") == [30], seconds=15, every=0.2)
     assert asked(running, "count(up{job='site'} == 1)") == [1]
     doomed = running.workers[0]
     await asyncio.to_thread(doomed.kill)
