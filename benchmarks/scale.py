@@ -18,6 +18,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from django.conf import settings as django_settings
+from redis.asyncio import Redis
 
 from channels_admission import conf
 from channels_admission.core.protocol import Reply
@@ -26,8 +27,8 @@ from channels_admission.ledger.redis import RedisLedger
 from channels_admission.limiter.state import State
 from channels_admission.runtime.identity import Worker
 
+from demo import servers
 from demo.redises import find_redis
-from demo.servers import Redis
 
 SIZES = (10, 1_000, 10_000)
 """Workers of each pool."""
@@ -109,9 +110,8 @@ class Figures:
 class Bench:
     """The pools with their workers, on one Redis."""
 
-    def __init__(self, ledger: RedisLedger, settings: conf.Settings) -> None:
-        self.ledger = ledger
-        self.redis = ledger._redis
+    def __init__(self, ledger: RedisLedger, redis: Redis, settings: conf.Settings) -> None:
+        self.ledger, self.redis = ledger, redis
         self.pools = {size: settings.pool(_name(size)) for size in SIZES}
         self.members = {
             size: [Member(ledger, pool, number) for number in range(size)] for size, pool in self.pools.items()
@@ -269,7 +269,8 @@ async def run(url: str) -> Figures:
     settings = conf.current()
     ledger = RedisLedger(settings)
     try:
-        return await Bench(ledger, settings).measure()
+        async with Redis.from_url(url) as redis:
+            return await Bench(ledger, redis, settings).measure()
     finally:
         await ledger.aclose()
 
@@ -278,7 +279,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Measure a Redis with ten thousand simulated workers.")
     parser.add_argument("--page", type=Path, help="the page whose figures to replace, such as docs/scaling.md")
     options = parser.parse_args()
-    with Redis() as redis:
+    with servers.Redis() as redis:
         text = "\n".join(table(asyncio.run(run(redis.url)))) + "\n"
     print(text)
     if options.page:
