@@ -238,11 +238,13 @@ class Decisions:
         over = self._state.over(ask, self._loop.time(), is_asked=is_asked)
         return None if over is None else self._refuse(over.reason, ask, slot, ticket, over.wait)
 
-    def refuse_waiting(self, reason: Reason) -> None:
-        """Refuse every handshake that waits for a slot."""
+    def refuse_waiting(self, reason: Reason, *, is_exempt_spared: bool = False) -> None:
+        """Refuse every handshake that waits for a slot, or all but the exempt."""
         for handshake in self.queue.waiting:
-            if handshake.slot is None and not handshake.done():
+            is_spared = is_exempt_spared and self.is_exempt(handshake.ask)
+            if handshake.slot is None and not (handshake.done() or is_spared):
                 self._decide(handshake, self._refuse_waiting, reason)
+        self.queue.drop_answered()
 
     # With the ledger
 

@@ -179,6 +179,9 @@ class Limiter:
     def is_too_late(self) -> bool:
         return self.reconciler.is_too_late()
 
+    def refuse_late(self) -> None:
+        self.decisions.refuse_waiting(Reason.CROWD, is_exempt_spared=True)
+
     def is_waiting(self) -> bool:
         return bool(self.decisions.queue.waiting or self._gone)
 

@@ -63,6 +63,9 @@ class Client(Protocol):
     def go_alone(self, error: LedgerError) -> None:
         """The call has failed: decide without the ledger."""
 
+    def refuse_late(self) -> None:
+        """Refuse the handshakes that wait: the next call would be answered too late for them."""
+
     def came_late(self, took: float) -> None:
         """The ledger has answered a call ``took`` seconds after it was made, when it was no longer waited for."""
 
@@ -246,6 +249,8 @@ class Reconciler:
         if reply.turns:  # tickets ask in a shortage as well, also those that are shown again and again
             pause = max(pause, self._pace.shortage)
         self._quiet_until = started + pause
+        if self.is_too_late():
+            self._client.refuse_late()
 
     async def _ask(self, report: Report) -> Reply:
         """The ledger's reply, or :exc:`LedgerUnavailable` after ``LEDGER_TIMEOUT``: the call then goes on by itself."""
