@@ -46,13 +46,16 @@ end
 function codec.tally(text)
   local counts = {}
   if #text > const.COUNTERS_BYTES then return counts end
-  for part in string.gmatch(text, '[^,]+') do
-    if #part <= const.COUNTER_BYTES then
-      local name, count = string.match(part, '^([^=]+)=(%d+)$')
-      if name then counts[name] = codec.number(count) end
-    end
+  for name, count in string.gmatch(text, '([^=,]+)=(%d+)') do
+    if #name + #count < const.COUNTER_BYTES then counts[name] = codec.digits(count) end
   end
   return counts
+end
+
+-- One of them; 0 where it is not there.
+function codec.count(text, name)
+  local count = string.match(',' .. text, ',' .. name .. '=(%d+)')
+  return count and codec.digits(count) or 0
 end
 
 function codec.counter(name, count)

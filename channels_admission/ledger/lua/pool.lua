@@ -99,7 +99,7 @@ function pool.count_on(stored)
   local is_lost = clock.is_behind(known.version)
   pool.counters = is_lost and '' or known.counters
   pool.since = is_lost and math.max(clock.now, known.since + 1) or known.since
-  if is_lost or clock.is_fresh then rate.measured = codec.tally(pool.counters)[const.RELEASED] or 0 end
+  if is_lost or clock.is_fresh then rate.measured = codec.count(pool.counters, const.RELEASED) end
 end
 
 function pool.load()

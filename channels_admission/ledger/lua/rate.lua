@@ -91,7 +91,7 @@ end
 function rate.measure(counters)
   local elapsed = clock.time - rate.measured_at
   if elapsed < report.heartbeat then return end
-  local released = codec.tally(counters)[const.RELEASED] or 0
+  local released = codec.count(counters, const.RELEASED)
   local speed = math.max(0, released - rate.measured) / elapsed
   rate.outflow = rate.outflow > 0 and (rate.outflow + speed) / 2 or speed
   rate.measured_at, rate.measured = clock.time, released
@@ -107,7 +107,7 @@ end
 
 -- The outflow. What has become free in the heartbeat that is not over yet counts as well.
 function rate.leaving(now)
-  local lately = (codec.tally(now.counters)[const.RELEASED] or 0) - rate.measured
+  local lately = codec.count(now.counters, const.RELEASED) - rate.measured
   return math.max(rate.outflow, lately / report.heartbeat)
 end
 
