@@ -415,6 +415,8 @@ async def test_a_herd_is_let_in_whole_where_memory_is_ample_or_only_shown(admiss
 
 # What it costs
 
+HANDSHAKES = 10_000
+
 
 async def test_a_handshake_leaves_nothing_behind(admission, seldom, monkeypatch):
     monkeypatch.setattr(room, "APART", 60)  # samples are kept for a while, and not for the handshakes
@@ -425,16 +427,16 @@ async def test_a_handshake_leaves_nothing_behind(admission, seldom, monkeypatch)
     tracemalloc.start()
     try:
         # The first round also leaves the readings that the second replaces.
-        for _ in range(10_000):
+        for _ in range(HANDSHAKES):
             pressure.refusing()
         before = tracemalloc.get_traced_memory()[0]
-        for _ in range(10_000):
+        for _ in range(HANDSHAKES):
             pressure.refusing()
         after = tracemalloc.get_traced_memory()[0]
     finally:
         tracemalloc.stop()
-    # The first figure is itself a new value, of 32 bytes.
-    assert after - before <= 32
+    # Less than a byte each: threads of the process take some tens of bytes meanwhile, and so does the first figure.
+    assert after - before < HANDSHAKES
     await close_limiters()
 
 
