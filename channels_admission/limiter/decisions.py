@@ -38,7 +38,7 @@ class Decider(Owner, Door, Protocol):
         """Ask the ledger: a handshake waits."""
 
     def is_too_late(self) -> bool:
-        """Whether a handshake that comes now would have waited too long when the ledger is asked next."""
+        """Whether a handshake that comes now will have waited too long when the ledger is asked next."""
 
     def refill(self) -> None:
         """Ask the ledger for slots before their handshakes come."""

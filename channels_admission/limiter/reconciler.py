@@ -64,7 +64,7 @@ class Client(Protocol):
         """The call has failed: decide without the ledger."""
 
     def refuse_late(self) -> None:
-        """Refuse the handshakes that wait: the next call would be answered too late for them."""
+        """Refuse the handshakes that wait: the next call will be made too late for them."""
 
     def came_late(self, took: float) -> None:
         """The ledger has answered a call ``took`` seconds after it was made, when it was no longer waited for."""
@@ -138,10 +138,9 @@ class Reconciler:
         return due
 
     def is_too_late(self) -> bool:
-        """Whether a handshake that comes now would have waited too long when the next call is answered."""
-        answered = self._quiet_until + self._state.calls.lately
+        """Whether a handshake that comes now would have waited too long when the next call is made."""
         least = self._settings.ledger_timeout * (TICKS - 1) / TICKS  # the first tick may be near
-        return answered > self._loop.time() + least
+        return self._quiet_until > self._loop.time() + least
 
     # The task
 

@@ -65,7 +65,7 @@ async def test_the_admitted_live_on_and_the_refused_are_told(
     with Workers("hypercorn", 1, redis_url=redis_server.url, settings=keys, args=certificate) as running:
         for _ in range(LOADS):
             browser.get(f"https://127.0.0.1:{running.port}/blank/?tag")
-            assert browser.execute_script(PROTOCOL) == "h2"
+            await eventually(lambda: browser.execute_script(PROTOCOL) == "h2")
             # The quota still counts the sockets of the page before until the server has seen them end.
             await eventually(lambda: shows(lambda pool: pool.held == 0), 20)
             browser.execute_script(OPEN, SOCKETS)

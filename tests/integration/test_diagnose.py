@@ -118,7 +118,7 @@ async def test_sync_code_that_blocks_its_thread(worker):
 
 async def test_a_ledger_that_answers_too_late(worker, redis_server):
     async with Proxy(redis_server.port) as proxy:
-        with worker(LEDGER=proxy.url, LEDGER_TIMEOUT=0.25) as workers, proxy.slow(0.1):
+        with worker(LEDGER=proxy.url, LEDGER_TIMEOUT=0.25) as workers, proxy.slow(0.15):
             told = await diagnosed(workers, "ledger-late")
             (process,) = told["processes"]
             assert told["exit_code"] == 2

@@ -377,7 +377,7 @@ async def test_a_bad_road_to_redis(stage, sharing, look_at, figures, road_fault)
     assert most[0] == LIMIT
     assert LIMIT <= most[1] <= LIMIT + LENT
     assert frozen.codes.keys() | shared.codes.keys() == {None, 1013}
-    assert slowest <= 0.4
+    assert slowest <= 0.5
     assert stage.lapses() + sharing.lapses() == lapses
     await eventually(lambda: shows(lambda pool: pool.held == 0))
 
@@ -437,7 +437,8 @@ async def test_when_the_last_worker_is_killed_nothing_is_shown_as_held(staged, l
     seconds = await holds(0, 6 * HEARTBEAT + 0.2)
     assert (await look()).workers == ()
     async with Operator.from_url(last.redis.url) as operator:
-        assert await operator.hget(f"{last.keys['PREFIX']}:{{default}}:counts", "#total") == b"10"
+        counts = await operator.hmget(f"{last.keys['PREFIX']}:{{default}}:counts", "#total", "#reserve")
+        assert int(counts[0]) - int(counts[1]) == 10
     await leave_all(clients)
     figures.note(
         f"the last worker of all is killed; lease {6 * HEARTBEAT} s",
