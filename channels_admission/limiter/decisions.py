@@ -112,6 +112,8 @@ class Decisions:
             slot = self.slots.admit()
             if state.allowance - state.held < state.reserve.least:
                 self._owner.refill()
+            elif state.reserve.size:
+                self._owner.report_when_quiet()
             return slot
         if not is_exempt:
             if ticket is None or not self._places.is_awaited(ticket):

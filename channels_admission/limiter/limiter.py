@@ -73,7 +73,7 @@ class Limiter:
         self._lookout = Lookout(pool, self.closer, faults)
         self.reconciler = Reconciler(self, ledger, settings)
         self.wake, self.report_soon = self.reconciler.wake, self.reconciler.report_soon
-        self.refill = self.reconciler.refill
+        self.refill, self.report_when_quiet = self.reconciler.refill, self.reconciler.report_when_quiet
         self._gone: tuple[str, ...] = ()
         """Neighbours whose process has ended, to be told."""
         self._on_end = on_end

@@ -5,6 +5,7 @@ during a call share the next one, which also reports releases, so that a herd of
 """
 
 import asyncio
+import math
 import random
 from contextlib import suppress
 from contextvars import Context
@@ -27,6 +28,8 @@ RELEASE_PAUSE = 0.1
 
 A handshake that comes meanwhile takes a slot that is still counted, and needs no call at all.
 """
+QUIET = 0.3
+"""Seconds without a handshake or a release after which the ledger is told of those that needed no call."""
 REFILL_PAUSE = 0.02
 """Seconds from one call to the next where only the reserve of slots is low: at most 50 calls a second."""
 FIRST_PROBE = 0.05
@@ -91,6 +94,7 @@ class Reconciler:
         self._quiet_until = self._called_at = 0.0
         self._is_calling = False
         self._report_at: float | None = None
+        self._tell_at = math.inf
         self._backoff = FIRST_PROBE
         self._is_exiting = False
         self._pace = client.pace
@@ -112,6 +116,12 @@ class Reconciler:
         """The same, whether or not the pool has room."""
         self._report_at = self._loop.time()
         self._wake.set()
+
+    def report_when_quiet(self) -> None:
+        """Tell the ledger of what the reserve has covered, once nothing more comes for a while."""
+        is_new, self._tell_at = self._tell_at == math.inf, self._loop.time() + QUIET
+        if is_new:
+            self._wake.set()
 
     def refill(self) -> None:
         """Ask for slots before their handshakes come."""
@@ -135,6 +145,7 @@ class Reconciler:
                 due = min(due, self._quiet_until)
             if self._report_at is not None:
                 due = min(due, max(self._report_at, self._quiet_until))
+            due = min(due, max(self._tell_at, self._quiet_until))
         return due
 
     def is_too_late(self) -> bool:
@@ -225,7 +236,7 @@ class Reconciler:
         state, started = self._state, self._loop.time()
         batch = self._client.begin_report(started, heartbeat=started + self._pace.call >= self._heartbeat_at)
         report, was_away = batch.report, state.away
-        self._report_at = None
+        self._report_at, self._tell_at = None, math.inf
         self._called_at, self._is_calling = started, True
         try:
             with state.calls.timing(self._loop.time):

@@ -46,6 +46,8 @@ class Slots:
         self._state.release(slot.claims, slot.class_index, is_unused=is_unused)
         if self._state.claims is not None or self._state.allowance - self._state.held > self._state.reserve.most:
             self._owner.report_soon()
+        else:
+            self._owner.report_when_quiet()
 
     def withdraw(self, slot: Slot) -> None:
         """Take back a slot that was never used: its handshake is refused after all."""

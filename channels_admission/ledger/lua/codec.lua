@@ -46,8 +46,11 @@ end
 function codec.tally(text)
   local counts = {}
   if #text > const.COUNTERS_BYTES then return counts end
-  for name, count in string.gmatch(text, '([^=,]+)=(%d+)') do
-    if #name + #count < const.COUNTER_BYTES then counts[name] = codec.digits(count) end
+  for part in string.gmatch(text, '[^,]+') do
+    if #part <= const.COUNTER_BYTES then
+      local name, count = string.match(part, '^([^=]+)=(%d+)$')
+      if name then counts[name] = codec.digits(count) end
+    end
   end
   return counts
 end

@@ -42,6 +42,9 @@ class Owner(Protocol):
     def report_soon(self) -> None:
         """Make the next report due soon."""
 
+    def report_when_quiet(self) -> None:
+        """Make the next report due once no more handshakes and releases come."""
+
 
 class Slot:
     """The right to hold one open connection in a pool, given back once by :meth:`release`."""

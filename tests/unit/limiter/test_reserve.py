@@ -9,6 +9,7 @@ from channels_admission.core.levels import RESERVED
 from channels_admission.core.protocol import Refusal
 from channels_admission.ledger.memory import MemoryLedger
 from channels_admission.limiter.connections.slot import Slot
+from channels_admission.limiter.reconciler import QUIET
 from channels_admission.limiter.reserve import LEAST, Reserve
 
 from support.faulty import FaultyLedger
@@ -90,6 +91,25 @@ def test_one_after_the_other_at_five_a_second_makes_hardly_a_call(opened):
                 await asyncio.sleep(0.2)
                 slot.release()
             assert limiter.state.calls.made - before <= 15
+
+    run(test())
+
+
+def test_the_ledger_is_told_of_a_handshake_without_a_call_once_no_more_come(opened):
+    async def test():
+        async with opened(HEARTBEAT=60, LEASE=600) as limiter:
+            await asyncio.sleep(0.1)
+            before = limiter.state.calls.made
+            slot = await limiter.acquire()
+            await asyncio.sleep(QUIET - 0.01)
+            assert limiter.state.calls.made == before
+            await asyncio.sleep(0.02)
+            assert (limiter.state.calls.made, stored(limiter)[0]) == (before + 1, 1)
+            slot.release()
+            await asyncio.sleep(QUIET + 0.01)
+            assert (limiter.state.calls.made, stored(limiter)[0]) == (before + 2, 0)
+            await asyncio.sleep(10)
+            assert limiter.state.calls.made == before + 2
 
     run(test())
 
