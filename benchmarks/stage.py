@@ -2,9 +2,12 @@
 
 import asyncio
 import os
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import redis
 
@@ -66,8 +69,23 @@ class Stage:
 
 
 @contextmanager
-def stage(names: Sequence[str], loop: str, **settings: object) -> Iterator[Stage]:
-    """Run the named contenders under uvicorn with this event loop; ``settings`` are for this package."""
+def road(port: int, milliseconds: float) -> Iterator[int]:
+    """The port of a road to a port."""
+    command = [sys.executable, "-m", "benchmarks.road", str(port), str(milliseconds)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        assert process.stdout
+        try:
+            yield int(process.stdout.readline())
+        finally:
+            process.kill()
+
+
+@contextmanager
+def stage(names: Sequence[str], loop: str, *, trip: float = 0, **settings: object) -> Iterator[Stage]:
+    """Run the named contenders under uvicorn with this event loop; ``settings`` are for this package.
+
+    The round trip to Redis takes ``trip`` milliseconds more.
+    """
     args = ["--loop", loop, "--ws", "websockets-sansio", "--http", "httptools"]
     args += ["--ws-ping-interval", "3600"]  # pings cost the same for all
     with ExitStack() as stack:
@@ -75,7 +93,10 @@ def stage(names: Sequence[str], loop: str, **settings: object) -> Iterator[Stage
         pin(os.getpid(), OTHERS_CORE)
         if redis.process is not None:
             pin(redis.process.pid, OTHERS_CORE)
-        servers = {}
+        url, servers = redis.url, {}
+        if trip:
+            near = urlsplit(url)
+            url = near._replace(netloc=f"{near.hostname}:{stack.enter_context(road(near.port or 0, trip))}").geturl()
         for name in names:
             contender = CONTENDERS[name]
             keys = {"PREFIX": f"bench-{name}", **contender.settings, **settings}
@@ -86,7 +107,7 @@ def stage(names: Sequence[str], loop: str, **settings: object) -> Iterator[Stage
                 "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
             }
             workers = Workers(
-                "uvicorn", 1, redis_url=redis.url, settings=keys, args=args, env=env,
+                "uvicorn", 1, redis_url=url, settings=keys, args=args, env=env,
                 application="benchmarks.application:application",
             )  # fmt: skip
             servers[name] = Server(contender, stack.enter_context(workers))
