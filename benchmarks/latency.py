@@ -1,7 +1,7 @@
 """``python -m benchmarks.latency``: measure how long a handshake takes, from connecting to the 101, in three minutes.
 
-Redis is near, or its round trip takes some milliseconds more. Clients come at a steady rate and stay, so that the pool grows. The contenders are measured in turn, in a new order each
-round.
+Redis is near, or its round trip takes some milliseconds more. Clients come at a steady rate and stay, so that the pool
+grows. The contenders are measured in turn, in a new order each round.
 """
 
 import argparse
