@@ -32,7 +32,7 @@ HYSTERESIS = 0.05
 NEAR_FULL = 0.05
 """Share of the limit that must be free for a release to wait for others, to be reported with them."""
 
-RESERVED = 32
+RESERVE_PARTS = 32
 """The reserves of all workers together are at most one such part of the free slots."""
 
 ROUNDING = 1e-6
@@ -66,9 +66,9 @@ def share_of_free(total: int, limit: int, workers: int) -> int:
     return max(0, limit - total) // max(1, workers)
 
 
-def most_reserved(free: int, workers: int) -> int:
+def most_in_reserve(free: int, workers: int) -> int:
     """Most slots in one worker's reserve, where so many slots are free, its reserve included."""
-    return free // (RESERVED * max(1, workers))
+    return free // (RESERVE_PARTS * max(1, workers))
 
 
 def scarce(total: int, limit: int) -> bool:

@@ -277,5 +277,5 @@ class Reply:
     """Those of ``total`` that workers of releases with another layout hold, whose counts are kept apart."""
     ahead: int = 0
     """Slots granted for the reserve, at most the report's ``ahead``."""
-    reserved: int = 0
+    others_reserve: int = 0
     """Slots of ``total`` in the reserves of other workers."""

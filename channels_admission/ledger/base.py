@@ -10,9 +10,9 @@ Counts
 
        A report may ask for slots ahead of its handshakes, for the worker's reserve. They are granted only where a
        handshake needs no more than a slot (no rate, quotas or classes), in a pool that is neither paused nor settling
-       nor scarce, and so that the reserve is at most one part in :data:`~.core.levels.RESERVED` of the worker's part
-       of the free slots. They count as held until a report gives them back; readings, levels and the history leave
-       them out.
+       nor scarce, and so that the reserve is at most one part in :data:`~.core.levels.RESERVE_PARTS` of the worker's
+       part of the free slots. They count as held until a report gives them back; readings, levels and the history
+       leave them out.
     4. While its worker is counted, a report is applied at most once, and never after one with a higher ``seq``: it then
        raises :exc:`OutOfOrder` and changes nothing.
 

@@ -183,7 +183,7 @@ def reply_of(reply: list[Any], fair: Fair | None = None) -> Reply:
         rest[3:7],
         rest[7:13],
     )
-    (shown, turns, has_line, evicted, elsewhere, ahead, reserved), neighbours = rest[13:20], rest[20:]
+    (shown, turns, has_line, evicted, elsewhere, ahead, others_reserve), neighbours = rest[13:20], rest[20:]
     named = zip(neighbours[::2], neighbours[1::2], strict=True)
     return Reply(
         granted=_whole(granted),
@@ -212,7 +212,7 @@ def reply_of(reply: list[Any], fair: Fair | None = None) -> Reply:
         settings=text_of(settings),
         elsewhere=_whole(elsewhere),
         ahead=_whole(ahead),
-        reserved=_whole(reserved),
+        others_reserve=_whole(others_reserve),
     )
 
 

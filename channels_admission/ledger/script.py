@@ -18,7 +18,7 @@ from ..core.agreement import LONGEST as LONGEST_SETTINGS
 from ..core.attempts import LONGEST, SETS, WAYS
 from ..core.counters import ADMITTED, DRY, FAULT, LOST, NO_HANDSHAKES, OTHER, RELEASED
 from ..core.holders import MOST_POSTED
-from ..core.levels import CRITICAL_AT, HYSTERESIS, NEAR_FULL, RESERVED, ROUNDING
+from ..core.levels import CRITICAL_AT, HYSTERESIS, NEAR_FULL, RESERVE_PARTS, ROUNDING
 from ..core.overrides import EVERYBODY
 from ..core.protocol import KEY_BYTES
 from ..core.rate import EAGER, GROWTH, MOST_SPEED, PROBING, SCHEDULED, SLACK
@@ -122,7 +122,7 @@ CONSTANTS: Mapping[str, Any] = {
     "MOST_SPEED": round(1000 * MOST_SPEED),
     "CRITICAL_AT": CRITICAL_AT,
     "NEAR_FULL": NEAR_FULL,
-    "RESERVED": RESERVED,
+    "RESERVE_PARTS": RESERVE_PARTS,
     "HYSTERESIS": HYSTERESIS,
     "EDGES_KEPT": EDGES_KEPT,
     "KEY_BYTES": KEY_BYTES,

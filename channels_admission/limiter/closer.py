@@ -118,7 +118,7 @@ class Closer:
         """
         state, order = self._state, self._state.controls.limit
         # Connections that have ended since the report are still counted, and so are the reserves.
-        total = reply.total - reply.reserved - max(0, state.allowance - reply.granted - state.held)
+        total = reply.total - reply.others_reserve - max(0, state.allowance - reply.granted - state.held)
         if order is None or order.over is None or state.dry_run or state.leaving or total <= reply.limit:
             return
         if self._task is not None and not self._task.done():

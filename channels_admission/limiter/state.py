@@ -307,7 +307,7 @@ class State(InForce):
         if reply.settings != self.settings:
             self.adopt(reply.settings)
         is_shut = is_scarce or self.terms.rate or self.closed
-        self.reserve.fit(0 if is_shut else levels.most_reserved(free, reply.workers))
+        self.reserve.fit(0 if is_shut else levels.most_in_reserve(free, reply.workers))
 
     def fail(self, now: float) -> None:
         """An exchange failed; whether the ledger applied the report is unknown. ``now`` is as in a ticket."""

@@ -24,7 +24,7 @@ import channels_admission
 from channels_admission.conf import ticket_secrets
 from channels_admission.consumers import AdmissionMixin
 from channels_admission.core.counters import Reason
-from channels_admission.core.levels import RESERVED
+from channels_admission.core.levels import RESERVE_PARTS
 from channels_admission.core.tickets import Signer, Ticket
 from channels_admission.ledger.memory import MemoryLedger
 from channels_admission.limiter import registry
@@ -164,7 +164,7 @@ async def test_those_who_come_one_after_another_make_no_call(admission, ledgers)
 
 
 async def test_without_a_reserve_one_who_comes_alone_makes_a_call_to_come_and_one_to_go(admission, ledgers):
-    async with at_rest(admission, ledgers, MAX_CONNECTIONS=RESERVED - 1) as (limiter, reports):
+    async with at_rest(admission, ledgers, MAX_CONNECTIONS=RESERVE_PARTS - 1) as (limiter, reports):
         for number in range(3):
             (await limiter.acquire()).release()
             await eventually(lambda: len(reports) == 2 * (number + 1))  # noqa: B023

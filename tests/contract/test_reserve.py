@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from channels_admission.core.levels import RESERVED, Level
+from channels_admission.core.levels import RESERVE_PARTS, Level
 from channels_admission.core.overrides import Controls, Order
 from channels_admission.core.protocol import Fair, Terms
 from channels_admission.core.shares import Class
@@ -12,7 +12,7 @@ from channels_admission.ledger.base import SETTLING
 
 from support.reports import HEARTBEAT, Reporter
 
-LIMIT = 10 * RESERVED
+LIMIT = 10 * RESERVE_PARTS
 """Of which a lone worker may have a tenth of the share in reserve for each tenth that is free."""
 
 
@@ -51,10 +51,12 @@ async def test_all_reserves_together_are_a_small_part_of_what_is_free(pool):
     a, b = pool("a"), pool("b")
     assert (await a.say(ahead=LIMIT)).ahead == 10
     reply = await b.say(ahead=LIMIT)
-    assert (reply.ahead, reply.reserved) == ((LIMIT - 10) // (2 * RESERVED), 10)
+    assert (reply.ahead, reply.others_reserve) == ((LIMIT - 10) // (2 * RESERVE_PARTS), 10)
     reply = await a.say(held=10, reserve=10, ahead=5)
-    assert (reply.ahead, reply.reserved) == (0, 4)
-    assert (await a.say(held=LIMIT // 2, reserve=1, ahead=LIMIT)).ahead == (LIMIT // 2 - 4 + 1) // (2 * RESERVED) - 1
+    assert (reply.ahead, reply.others_reserve) == (0, 4)
+    assert (await a.say(held=LIMIT // 2, reserve=1, ahead=LIMIT)).ahead == (LIMIT // 2 - 4 + 1) // (
+        2 * RESERVE_PARTS
+    ) - 1
 
 
 async def test_a_worker_that_drains_takes_no_part_of_the_reserve(pool):
@@ -66,7 +68,7 @@ async def test_a_worker_that_drains_takes_no_part_of_the_reserve(pool):
 async def test_where_slots_are_scarce_nothing_is_kept_in_reserve(pool):
     a = pool("a")
     scarce = LIMIT - LIMIT // 20
-    assert (await a.say(held=scarce - RESERVED, ahead=9)).ahead == 1
+    assert (await a.say(held=scarce - RESERVE_PARTS, ahead=9)).ahead == 1
     assert (await a.say(held=scarce, ahead=9)).ahead == 0
     reply = await a.say(held=LIMIT - 3, wanted=3, ahead=9)
     assert (reply.granted, reply.ahead, reply.total) == (3, 0, LIMIT)
@@ -107,13 +109,13 @@ async def test_a_worker_that_is_gone_takes_its_reserve_with_it(pool, ledger, clo
     await c.say(held=9, reserve=2)
     reply = await a.say(held=6, reserve=2, gone=(c.last.worker,))
     a.last = replace(a.last, gone=())
-    assert (reply.total, reply.reserved) == (15, 3)
+    assert (reply.total, reply.others_reserve) == (15, 3)
     for _ in range(6):
         clock.now += HEARTBEAT
         reply = await a.say(held=6, reserve=2)
-    assert (reply.total, reply.reserved) == (6, 0)
+    assert (reply.total, reply.others_reserve) == (6, 0)
     assert await reading(ledger) == {"a": (4, 2)}
-    assert (await a.say(goodbye=True)).reserved == 0
+    assert (await a.say(goodbye=True)).others_reserve == 0
     assert await reading(ledger) == {}
 
 
@@ -121,7 +123,7 @@ async def test_level_and_history_are_of_the_slots_that_are_held(pool, ledger, cl
     a = pool("a")
     warned = LIMIT * 7 // 10
     reply = await a.say(held=warned - 1, ahead=9)
-    assert reply.ahead == (LIMIT - warned + 1) // RESERVED > 1
+    assert reply.ahead == (LIMIT - warned + 1) // RESERVE_PARTS > 1
     assert (reply.level, reply.edges) == (Level.CALM, ())
     past = await ledger.past("default")
     assert past.seconds[-1].held == warned - 1

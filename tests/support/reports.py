@@ -21,7 +21,7 @@ HOST = "aaaaaaaaaaaa"
 @contextmanager
 def reserving(part: int):
     """Let reserves be at most one such part of the free slots, also by scripts that are made now."""
-    with mock.patch.object(levels, "RESERVED", part), mock.patch.dict(script.CONSTANTS, {"RESERVED": part}):
+    with mock.patch.object(levels, "RESERVE_PARTS", part), mock.patch.dict(script.CONSTANTS, {"RESERVE_PARTS": part}):
         yield
 
 

@@ -1,7 +1,8 @@
 -- leases: the queue of all workers, of whom each call looks at the first and forgets those whose lease has run out.
 
 local leases = {
-  ends = {}, with_claims = {}, gone = {[report.worker] = true}, freed = 0, leaving = 0, drained = 0, slowed = 0, unreserved = 0,
+  ends = {}, with_claims = {}, gone = {[report.worker] = true}, freed = 0, reserve = 0, leaving = 0, drained = 0,
+  slowed = 0,
 }
 
 function leases.load()
@@ -65,9 +66,9 @@ function leases.reap()
 end
 
 function leases.count_out(name, record)
-  leases.freed, leases.leaving = leases.freed + record.held, leases.leaving + 1
+  leases.freed, leases.reserve = leases.freed + record.held, leases.reserve + record.reserve
   leases.drained, leases.slowed = leases.drained + record.draining, leases.slowed + record.speed
-  leases.unreserved = leases.unreserved + record.reserve
+  leases.leaving = leases.leaving + 1
   if report.shared and record.claimed > 0 then leases.with_claims[#leases.with_claims + 1] = name end
 end
 

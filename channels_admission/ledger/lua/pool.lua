@@ -88,7 +88,8 @@ end
 function pool.before(record)
   if record then return record end
   return {
-    held = 0, seq = 0, draining = 0, speed = 0, reserve = 0, started = clock.now - report.age, counters = report.acknowledged,
+    held = 0, seq = 0, draining = 0, speed = 0, reserve = 0, started = clock.now - report.age,
+    counters = report.acknowledged,
   }
 end
 
@@ -136,15 +137,15 @@ function pool.count(others, held)
   pool.draining = pool.draining - leases.drained - pool.was.draining + drains
   pool.speed = pool.speed - leases.slowed - pool.was.speed + (pool.stays and report.speed or 0)
   pool.own_reserve = report.reserve
-  pool.reserve = pool.reserve - leases.unreserved - pool.was.reserve + report.reserve
+  pool.reserve = pool.reserve - leases.reserve - pool.was.reserve + report.reserve
 end
 
 -- Count more slots for this worker's reserve, as far as it wants them and they are few beside those that are free.
 function pool.count_ahead()
   pool.ahead = 0
   if report.ahead == 0 or report.shared or rate.speed > 0 or clock.is_settling() or not pool.is_open() then return end
-  local free = pool.limit - pool.total
-  local most = math.floor((free + report.reserve) / (const.RESERVED * math.max(1, pool.workers - pool.draining + layouts.workers)))
+  local free, workers = pool.limit - pool.total, pool.workers - pool.draining + layouts.workers
+  local most = math.floor((free + report.reserve) / (const.RESERVE_PARTS * math.max(1, workers)))
   pool.ahead = math.max(0, math.min(report.ahead, most - report.reserve, free))
   pool.held, pool.total = pool.held + pool.ahead, pool.total + pool.ahead
   pool.own_reserve, pool.reserve = pool.own_reserve + pool.ahead, pool.reserve + pool.ahead

@@ -19,7 +19,7 @@ function records.parse(name, sealed)
   if not records.is_sealed(name, text, sealed) then return nil end
   local parts = {string.match(text, const.RECORD_READ)}
   local rest = parts[const.PART.rest]
-  local claimed = rest == '' and '0' or string.match(rest or '', '^|[^|]*|(%d+)$') or string.match(rest or '', '^|[^|]*|(%d+)|')
+  local claimed = rest == '' and '0' or string.match((rest or '') .. '|', '^|[^|]*|(%d+)|')
   if not claimed then return nil end
   -- Made with its fields at once: a table that gets them one by one is copied at each doubling.
   local record = {

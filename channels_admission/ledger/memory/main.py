@@ -133,7 +133,7 @@ class Call:
             return 0
         others = (each.report.draining for name, each in pool.entries.items() if name != report.worker)
         workers = [*others, report.draining].count(False)
-        most = levels.most_reserved(limit - total + report.reserve, workers)
+        most = levels.most_in_reserve(limit - total + report.reserve, workers)
         return max(0, min(report.ahead, most - report.reserve, limit - total))
 
     def _count(self, grant: Grant, ahead: int, own: Own, total: int, limit: int) -> None:
@@ -217,5 +217,5 @@ class Call:
             sweep=pool.claims.heir if report.fair else "",
             settings=pool.settings.differing(self.settings),
             ahead=ahead,
-            reserved=pool.reserve - report.reserve - ahead,
+            others_reserve=pool.reserve - report.reserve - ahead,
         )

@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from channels_admission.core.levels import RESERVED
+from channels_admission.core.levels import RESERVE_PARTS
 from channels_admission.core.protocol import Refusal
 from channels_admission.ledger.memory import MemoryLedger
 from channels_admission.limiter.connections.slot import Slot
@@ -17,7 +17,7 @@ from support.limiters import limiter_over
 from support.virtual import run
 from support.waiting import eventually
 
-LIMIT = 40 * RESERVED
+LIMIT = 40 * RESERVE_PARTS
 
 
 @pytest.fixture
@@ -134,7 +134,7 @@ def test_two_hundred_a_second_that_stay_find_their_slots_counted(opened):
 
 def test_calls_for_the_reserve_alone_are_at_most_fifty_a_second(opened):
     async def test():
-        async with opened(MAX_CONNECTIONS=2 * RESERVED) as limiter:
+        async with opened(MAX_CONNECTIONS=2 * RESERVE_PARTS) as limiter:
             await asyncio.sleep(0.1)
             before = limiter.state.calls.made
             for _ in range(40):
@@ -155,7 +155,7 @@ def test_calls_for_the_reserve_alone_are_at_most_fifty_a_second(opened):
     [
         {"CONNECT_RATE": 1000},
         {"QUOTAS": [{"key": "address", "max": 100}]},
-        {"MAX_CONNECTIONS": RESERVED - 1},
+        {"MAX_CONNECTIONS": RESERVE_PARTS - 1},
     ],
     ids=["rate", "quota", "small"],
 )
