@@ -12,9 +12,9 @@ from ..exceptions import LedgerError
 from ..ledger.base import Ledger
 from ..overload.manager import OverloadManager
 from ..quotas.requests import Rules, is_authenticated
+from ..runtime.descriptors import reserve
 from ..runtime.faults import Faults
 from ..runtime.identity import is_gone
-from ..runtime.reserve import reserve
 from ..runtime.servers import has_left
 from .closer import Closer
 from .connections.asgi import Receive, Scope, Send

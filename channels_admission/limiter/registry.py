@@ -16,10 +16,10 @@ from ..core.window import START
 from ..ledger import open_ledger
 from ..overload.manager import OverloadManager
 from ..runtime import daphne, uvicorn
+from ..runtime.descriptors import reserve
 from ..runtime.faults import Faults
 from ..runtime.identity import Worker
 from ..runtime.locks import locks_in
-from ..runtime.reserve import reserve
 from ..runtime.servers import name_of
 from ..runtime.shutdown import aside, drain_first, leave_first
 from .entrance import Entrance

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..runtime.reserve import is_exhausted
+from ..runtime.descriptors import is_exhausted
 
 ROOT = Path("/")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 
-from ..runtime.reserve import reserve
+from ..runtime.descriptors import reserve
 from . import kernel
 from .kernel import ROOT
 

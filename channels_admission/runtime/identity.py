@@ -14,8 +14,8 @@ from pathlib import Path
 import psutil
 
 from ..core.protocol import Neighbour
+from .descriptors import is_exhausted, reserve
 from .locks import Locks
-from .reserve import is_exhausted, reserve
 
 HOST_LENGTH = 32
 HASH_LENGTH = 8

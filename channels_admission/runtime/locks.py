@@ -13,7 +13,7 @@ import threading
 import time
 from pathlib import Path
 
-from .reserve import reserve
+from .descriptors import reserve
 
 logger = logging.getLogger("channels_admission")
 

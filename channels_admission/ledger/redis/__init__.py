@@ -21,7 +21,7 @@ from ...core.overrides import Controls
 from ...core.protocol import Reply, Report
 from ...core.readings import Past, Reading
 from ...exceptions import LedgerUnavailable
-from ...runtime.reserve import is_exhausted, reserve
+from ...runtime.descriptors import is_exhausted, reserve
 from ..base import Forgotten, OutOfOrder
 from ..codec import past_of, reading_of, reply_of, text_of
 from ..layout import LAYOUT, key_of

@@ -12,7 +12,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ClusterError, NoScriptError, RedisError, TimeoutError
 
-from ...runtime.reserve import reserve
+from ...runtime.descriptors import reserve
 from . import LOOK, Look, RedisLedger, look_of, sha
 from .connections import UNNAMED, Patience
 from .errors import origin

@@ -37,9 +37,9 @@ from channels_admission.overload.manager import OverloadManager
 from channels_admission.overload.monitors import Lag
 from channels_admission.overload.sampler import MOST_MISSED, Reader, Sensor
 from channels_admission.runtime import faults, identity
+from channels_admission.runtime.descriptors import ACCEPT_FAILED, SIZE, accept_failures, reserve
 from channels_admission.runtime.faults import Faults, kind_of
 from channels_admission.runtime.identity import Worker, is_gone
-from channels_admission.runtime.reserve import ACCEPT_FAILED, SIZE, accept_failures, reserve
 
 from support.faulty import FaultyLedger
 from support.reports import Clock, Reporter
@@ -443,7 +443,7 @@ EXHAUSTED = """
 import os, resource, sys
 from pathlib import Path
 from channels_admission.overload.memory import Memory
-from channels_admission.runtime.reserve import SIZE, is_exhausted, reserve
+from channels_admission.runtime.descriptors import SIZE, is_exhausted, reserve
 from channels_admission.core.protocol import Neighbour
 from channels_admission.runtime.identity import Worker, is_gone
 reserve.open()
@@ -473,7 +473,7 @@ assert len(reserve) == 0
 
 
 async def test_an_accept_that_fails_again_and_again_is_told_of_once_in_a_while(monkeypatch, caplog):
-    monkeypatch.setattr("channels_admission.runtime.reserve.LOGGED_EVERY", 3600.0)
+    monkeypatch.setattr("channels_admission.runtime.descriptors.LOGGED_EVERY", 3600.0)
     loop, failed = asyncio.get_running_loop(), {"message": ACCEPT_FAILED, "exception": OSError(errno.EMFILE, "full")}
     monkeypatch.setattr(reserve, "_users", 0)  # tests before may have left event loops that they never closed
     reserve.open()
