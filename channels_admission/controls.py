@@ -9,9 +9,7 @@ value that is refused, and :exc:`~.exceptions.LedgerError`.
 Each function exists twice, as in Django: the one with the prefix ``a`` is a coroutine.
 """
 
-import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from enum import Enum
 
@@ -19,12 +17,12 @@ from asgiref.sync import async_to_sync
 from django.utils.translation import gettext_noop as _
 
 from . import conf
-from .conf import MAX_LIMIT, PoolSettings, Settings
+from .conf import MAX_LIMIT, PoolSettings
 from .conf.ledger import MEMORY
 from .core.overrides import EVERYBODY, Controls, Drain, Order, printable, signature, whom
 from .core.readings import Reading
-from .exceptions import AdmissionError, ControlError, LedgerUnavailable
-from .ledger import open_ledger
+from .exceptions import AdmissionError, ControlError
+from .ledger import connected, open_ledger
 from .ledger.base import Ledger
 from .ledger.overrides import LONGEST, MOST_BYTES, MOST_DRAINS, size
 from .runtime import targets
@@ -146,7 +144,7 @@ async def adescribe(pool: str) -> tuple[str, ...]:
     """The values in force in a pool, a line for each, with the operator and the time of overrides."""
     settings = conf.current()
     found = settings.pool(pool)
-    async with _opened(settings) as ledger:
+    async with connected(open_ledger(settings), TIMEOUT) as ledger:
         (reading,) = await ledger.read((pool,))
     return tuple(_describe(found, reading))
 
@@ -175,23 +173,9 @@ def _with(controls: Controls, name: str, order: Order | None) -> Controls:
 async def _workers() -> frozenset[str]:
     """The ids of all workers in all pools."""
     settings = conf.current()
-    async with _opened(settings) as ledger:
+    async with connected(open_ledger(settings), TIMEOUT) as ledger:
         readings = await ledger.read(tuple(settings.pools))
     return frozenset(worker.worker for reading in readings for worker in reading.workers)
-
-
-@asynccontextmanager
-async def _opened(settings: Settings) -> AsyncIterator[Ledger]:
-    """Open a ledger for at most :data:`TIMEOUT`."""
-    ledger = open_ledger(settings)
-    try:
-        async with asyncio.timeout(TIMEOUT):
-            await ledger.connect(TIMEOUT)
-            yield ledger
-    except TimeoutError:
-        raise LedgerUnavailable(f"no answer within {TIMEOUT:g} s") from None
-    finally:
-        await ledger.aclose()
 
 
 async def _revise(
@@ -204,7 +188,7 @@ async def _revise(
         raise ControlError(UNREACHABLE, SET_LEDGER, setting=f"{conf.NAME}['LEDGER']")
     for pool in map(settings.pool, pools):
         try:
-            async with _opened(settings) as ledger:
+            async with connected(open_ledger(settings), TIMEOUT) as ledger:
                 changes += filter(told, await _revise_one(ledger, pool, revise))
         except AdmissionError as error:
             error.made = tuple(changes)

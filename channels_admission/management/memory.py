@@ -48,7 +48,7 @@ def _workers(settings: conf.Settings) -> tuple[Told, ...]:
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        with suppress(LedgerError, TimeoutError):
+        with suppress(LedgerError):
             return asyncio.run(capacity.collect(settings, READ_TIMEOUT))
     return ()
 

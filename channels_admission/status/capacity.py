@@ -3,14 +3,13 @@
 Pure but for :func:`collect`. Memory is in bytes.
 """
 
-import asyncio
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ..conf import Settings, sizing
 from ..core.readings import Footprint, Usage, WorkerReading
-from ..ledger import open_ledger
+from ..ledger import connected, open_ledger
 
 ENOUGH = 100
 """Connections beyond the first few, of all workers together, from which their cost is taken to be measured."""
@@ -87,13 +86,9 @@ class Capacity:
 
 
 async def collect(settings: Settings, within: float) -> tuple[Told, ...]:
-    """The workers that have told their footprint, each once. Raises what the ledger raises, and :exc:`TimeoutError`."""
-    ledger = open_ledger(settings)
-    try:
-        async with asyncio.timeout(within):
-            readings = await ledger.read(tuple(settings.pools))
-    finally:
-        await ledger.aclose()
+    """The workers that have told their footprint, each once. Raises what the ledger raises."""
+    async with connected(open_ledger(settings), within) as ledger:
+        readings = await ledger.read(tuple(settings.pools))
     workers = {worker.worker: worker for reading in readings for worker in reading.workers}
     return tuple(_told(workers[name], footprint) for name in sorted(workers) if (footprint := workers[name].footprint))
 

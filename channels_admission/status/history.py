@@ -9,7 +9,7 @@ from .. import conf
 from ..conf import Settings
 from ..core.readings import Moment
 from ..exceptions import LedgerError
-from ..ledger import open_ledger
+from ..ledger import connected, open_ledger
 from ..ledger.base import MINUTES, SECONDS
 from .snapshot import READ_TIMEOUT
 from .values import FORMAT
@@ -56,16 +56,11 @@ async def collect(pool: str, settings: Settings | None = None, *, minutes: bool 
     """
     settings = settings or conf.current()
     settings.pool(pool)
-    ledger = open_ledger(settings)
     try:
-        async with asyncio.timeout(READ_TIMEOUT):
-            await ledger.connect(READ_TIMEOUT)
+        async with connected(open_ledger(settings), READ_TIMEOUT) as ledger:
             past = await ledger.past(pool, minutes=minutes)
-    except (LedgerError, TimeoutError) as error:
-        problem = str(error) or f"no answer within {READ_TIMEOUT:g} s"
-        return History(pool, 0, Series(1), Series(60), problem)
-    finally:
-        await ledger.aclose()
+    except LedgerError as error:
+        return History(pool, 0, Series(1), Series(60), str(error))
     return History(
         pool,
         past.now,

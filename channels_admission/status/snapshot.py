@@ -1,6 +1,5 @@
 """The state of all pools and workers as one frozen value, which every view, command and metric renders."""
 
-import asyncio
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -50,8 +49,8 @@ from ..core.counters import (
 )
 from ..core.durations import BOUNDS
 from ..core.readings import Reading, WorkerReading
-from ..exceptions import LedgerError, LedgerUnavailable
-from ..ledger import open_ledger
+from ..exceptions import LedgerError
+from ..ledger import connected, open_ledger
 from ..ledger.base import LATELY
 from ..ledger.newest import Place, Seen, newest
 from .values import (
@@ -69,8 +68,6 @@ from .values import (
 
 Value = TypeVar("Value")
 
-NO_ANSWER = "no answer within"
-"""How the error begins where the ledger is silent."""
 READ_TIMEOUT = 1.0
 """Seconds that reading the ledger may take; no handshake waits for it."""
 SILENT_BEATS, SILENT_SECONDS = 2, 1
@@ -78,8 +75,6 @@ SILENT_BEATS, SILENT_SECONDS = 2, 1
 PER_WORKER = 0.002
 """Seconds that reading may take for each worker, beyond ``LEDGER_TIMEOUT``."""
 WORST_SHOWN = 3
-SIDES_NAMED = 5
-"""Workers named for each value of a setting in which workers differ."""
 
 
 async def collect(settings: Settings | None = None, within: float = READ_TIMEOUT) -> Snapshot:
@@ -96,16 +91,12 @@ async def collect(settings: Settings | None = None, within: float = READ_TIMEOUT
     began = time.monotonic()
     health, problem = Health.OK, None
     try:
-        async with asyncio.timeout(within):
-            await ledger.connect(within)
+        async with connected(ledger, within):
             began = time.monotonic()
             readings = await ledger.read(names)
-    except (LedgerError, TimeoutError) as error:
-        health = Health.DOWN
-        problem = str(error) or str(LedgerUnavailable(f"{NO_ANSWER} {within:g} s"))
-    finally:
-        took = time.monotonic() - began
-        await ledger.aclose()
+            took = time.monotonic() - began
+    except LedgerError as error:
+        health, problem, took = Health.DOWN, str(error), time.monotonic() - began
     readings = tuple(_counted(*each, settings.lease) for each in zip(places, readings, before, strict=False))
     pools = tuple(
         _pool(settings.pools[name], reading, settings.heartbeat) for name, reading in zip(names, readings, strict=False)
@@ -244,7 +235,7 @@ def _sides(reading: Reading, name: str) -> tuple[Side, ...]:
             sides[reading.settings[worker.settings].get(name)].append(worker.worker)
     values = sorted((value for value in sides if value is not None), reverse=name in GREATEST)
     ordered = (*values, None) if None in sides else values
-    return tuple(Side(value, len(sides[value]), tuple(sorted(sides[value])[:SIDES_NAMED])) for value in ordered)
+    return tuple(Side.of(value, sorted(sides[value])) for value in ordered)
 
 
 def _most_first(counts: Mapping[str, int]) -> Mapping[str, int]:

@@ -1,6 +1,6 @@
 """The values of a snapshot, frozen and plain."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -13,6 +13,8 @@ from ..core.readings import Elsewhere, Load
 
 FORMAT = 1
 """The version of the JSON. It rises if a field changes its meaning or goes, not with a new field."""
+MOST_NAMED = 5
+"""Workers named for each value in which workers differ."""
 
 
 class Health(StrEnum):
@@ -85,6 +87,11 @@ class Side:
     """Number of workers; 0 when the last of them has gone but its lease still runs."""
     workers: tuple[str, ...]
     """The ids of the first few."""
+
+    @classmethod
+    def of(cls, value: float | None, workers: Sequence[str]) -> "Side":
+        """The side of these workers, of which the first few are named."""
+        return cls(value, len(workers), tuple(workers[:MOST_NAMED]))
 
 
 @dataclass(frozen=True, slots=True)

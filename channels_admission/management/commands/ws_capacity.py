@@ -72,7 +72,7 @@ class Command(ReadingCommand):
             growths = asyncio.run(growth.collect(settings))
         except (ConfigurationError, Stopped) as error:
             raise CommandError(str(error)) from error
-        except (LedgerError, TimeoutError) as error:
+        except LedgerError as error:
             raise CommandError(f"The ledger cannot be read: {error}", returncode=LEDGER_DOWN) from error
         if not workers:
             raise CommandError("No worker has told what it uses: none runs, or it is older than this command.")

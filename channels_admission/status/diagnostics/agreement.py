@@ -7,9 +7,6 @@ from ..values import PoolSnapshot, Side
 from .finding import Finder, Finding, Severity, counted
 from .model import Inputs
 
-MOST_NAMED = 5
-"""Workers named in one finding."""
-
 
 def _agreement(inputs: Inputs) -> Iterator[Finding]:
     own = inputs.host.site
@@ -77,8 +74,7 @@ def _on_each_side(differs: Mapping[str, tuple[Side, ...]]) -> str:
 
 def _all(pool: PoolSnapshot) -> str:
     """The workers of a pool, the first few by name."""
-    names = tuple(worker.id for worker in pool.workers)
-    return counted(Side(None, len(names), names[:MOST_NAMED]))
+    return counted(Side.of(None, [worker.id for worker in pool.workers]))
 
 
 FINDERS: tuple[Finder, ...] = (_agreement,)

@@ -5,8 +5,8 @@ from collections.abc import Iterator, Mapping
 from ...core.counters import ATTEMPTS, OVERDUE, QUOTA, Reason, unwanted
 from ...core.levels import Level
 from ...core.overrides import signature, whom
+from ...ledger import NO_ANSWER
 from ...ledger.memory import MemoryLedger
-from ..snapshot import NO_ANSWER
 from ..values import Health
 from ..words import duration
 from .finding import Finder, Finding, Severity, clock, measured, since

@@ -6,9 +6,6 @@ from ..values import PoolSnapshot, Side
 from .finding import Finder, Finding, Severity, counted
 from .model import Inputs
 
-MOST_NAMED = 5
-"""Workers named of each version."""
-
 
 def _releases(inputs: Inputs) -> Iterator[Finding]:
     for pool in inputs.snapshot.pools:
@@ -36,8 +33,8 @@ def _releases(inputs: Inputs) -> Iterator[Finding]:
 
 def _versions(pool: PoolSnapshot) -> str:
     """Each version, with the first few of its workers."""
-    sides = {release: Side(None, len(ids), ids[:MOST_NAMED]) for release, ids in pool.releases.items()}
-    return "; ".join(f"{release or 'unknown'} on {counted(side)}" for release, side in sides.items()) or "none"
+    sides = (f"{release or 'unknown'} on {counted(Side.of(None, ids))}" for release, ids in pool.releases.items())
+    return "; ".join(sides) or "none"
 
 
 FINDERS: tuple[Finder, ...] = (_releases,)

@@ -16,7 +16,8 @@ from channels_admission.ledger.redis import connections
 from channels_admission.ledger.redis.connections import LONGEST, Patience
 from channels_admission.limiter import reconciler
 from channels_admission.limiter.limiter import Slot
-from channels_admission.status.snapshot import collect
+from channels_admission.status import capacity
+from channels_admission.status.snapshot import READ_TIMEOUT, collect
 from channels_admission.status.values import Health
 
 from demo.servers import free_port
@@ -80,6 +81,7 @@ async def test_tls_to_a_far_redis_takes_longer_to_set_up_than_a_call_may_take(
             read = await collect(far(admission, LEDGER=url))
             assert read.ledger.took < TIMEOUT
             assert read.ledger.health is not Health.DOWN
+            assert await capacity.collect(far(admission, LEDGER=url), READ_TIMEOUT) == ()
 
 
 async def test_sentinels_and_a_primary_far_away(admission, monkeypatch):

@@ -7,7 +7,7 @@ import pytest
 from django.core import checks
 
 from channels_admission.conf import sizing
-from channels_admission.exceptions import LedgerUnavailable
+from channels_admission.exceptions import LedgerRefused, LedgerUnavailable
 from channels_admission.management import memory
 from channels_admission.management.memory import check_memory
 from channels_admission.runtime import servers
@@ -118,7 +118,7 @@ def test_without_a_measurement_the_server_of_the_workers_counts_before_those_tha
     assert messages()[0].msg.endswith("By the figure for uvicorn wsproto.")
 
 
-@pytest.mark.parametrize("error", [LedgerUnavailable("away"), TimeoutError()])
+@pytest.mark.parametrize("error", [LedgerUnavailable("away"), LedgerRefused("no rights")])
 def test_a_ledger_that_is_away_changes_nothing(workers, total, error):
     workers.append(error)
     total(1)

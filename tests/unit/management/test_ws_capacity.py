@@ -9,7 +9,7 @@ from django.core.management import call_command
 from django.core.management.base import CommandError
 
 from channels_admission.core.readings import Load
-from channels_admission.exceptions import LedgerUnavailable
+from channels_admission.exceptions import LedgerRefused, LedgerUnavailable
 from channels_admission.management.commands import ws_capacity
 from channels_admission.management.commands.ws_capacity import Command
 from channels_admission.management.opening import Stopped
@@ -92,7 +92,7 @@ def test_without_workers_there_is_nothing_to_tell(workers):
     assert refused().returncode == 1
 
 
-@pytest.mark.parametrize("error", [LedgerUnavailable("away"), TimeoutError("late")])
+@pytest.mark.parametrize("error", [LedgerUnavailable("away"), LedgerRefused("no rights")])
 def test_a_ledger_that_is_away(workers, error):
     workers.append(error)
     assert str(refused()) == f"The ledger cannot be read: {error}"

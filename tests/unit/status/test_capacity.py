@@ -1,11 +1,13 @@
 """What workers can hold, from what they have told: to the last connection."""
 
+import asyncio
 import math
 
 import pytest
 
 from channels_admission.conf import sizing
 from channels_admission.core.readings import Footprint, Usage, WorkerReading
+from channels_admission.exceptions import LedgerUnavailable
 from channels_admission.ledger.memory import MemoryLedger
 from channels_admission.status import capacity as of_capacity
 from channels_admission.status.capacity import Cost, capacity, collect, figure, measured, opened
@@ -143,3 +145,12 @@ async def test_each_worker_counts_once_with_the_name_of_its_server(admission, mo
     assert [(each.host, each.pid, each.server, each.silence) for each in found] == [
         ("a", 1, "hypercorn", 0.5), ("b", 2, "uvicorn wsproto", 0.5),
     ]  # fmt: skip
+
+
+async def test_a_ledger_that_does_not_answer_is_said_to_be_silent(admission, monkeypatch):
+    async def read(self, pools):
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(MemoryLedger, "read", read)
+    with pytest.raises(LedgerUnavailable, match=r"^no answer within 0\.01 s$"):
+        await collect(admission(), 0.01)
