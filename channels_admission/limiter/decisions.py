@@ -31,7 +31,6 @@ class Decider(Owner, Door, Protocol):
     settings: Settings
     faults: Faults
     entrance: Entrance
-
     pace: Pace
 
     def wake(self) -> None:

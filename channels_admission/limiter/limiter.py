@@ -74,6 +74,7 @@ class Limiter:
         self.reconciler = Reconciler(self, ledger, settings)
         self.wake, self.report_soon = self.reconciler.wake, self.reconciler.report_soon
         self.refill, self.report_when_quiet = self.reconciler.refill, self.reconciler.report_when_quiet
+        self.is_too_late = self.reconciler.is_too_late
         self._gone: tuple[str, ...] = ()
         """Neighbours whose process has ended, to be told."""
         self._on_end = on_end
@@ -175,9 +176,6 @@ class Limiter:
         return connection
 
     # Reports and replies
-
-    def is_too_late(self) -> bool:
-        return self.reconciler.is_too_late()
 
     def refuse_late(self) -> None:
         self.decisions.refuse_waiting(Reason.CROWD, is_exempt_spared=True)

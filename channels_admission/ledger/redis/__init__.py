@@ -1,15 +1,14 @@
 """The Redis ledger. Only this folder imports ``redis``.
 
 A pool has the keys ``PREFIX:{pool}:counts``, ``…:leases``, ``…:seconds``, ``…:minutes``, ``…:controls``, and
-``…:layouts``,
-``…:host:TOKEN`` for each host and process namespace, and where clients show tickets ``…:tickets``. A pool that is
-shared by quotas or classes also has ``…:claims``, ``…:claims:WORKER`` for each worker, ``…:attempts`` if a quota has a
-rate, and ``…:holders`` if a quota evicts its oldest connection. The hash tag keeps all of them in one slot of a
-cluster. In another layout than the first, the names of most keys bear its number (:mod:`~..layout`).
+``…:layouts``, ``…:host:TOKEN`` for each host and process namespace, and where clients show tickets ``…:tickets``. A
+pool that is shared by quotas or classes also has ``…:claims``, ``…:claims:WORKER`` for each worker, ``…:attempts`` if a
+quota has a rate, and ``…:holders`` if a quota evicts its oldest connection. The hash tag keeps all of them in one slot
+of a cluster. In another layout than the first, the names of most keys bear its number (:mod:`~..layout`).
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -115,10 +114,12 @@ class RedisLedger:
 
     async def _run(self, script: str, keys: list[str], arguments: list[str | bytes | float]) -> Any:
         async with self._connections.lent() as connection:
-            try:
-                return await _asked(connection, "EVALSHA", sha(script), len(keys), *keys, *arguments)
-            except NoScriptError:
-                return await _asked(connection, "EVAL", script, len(keys), *keys, *arguments)
+
+            async def ask(*command: Any) -> Any:
+                await connection.send_command(*command)
+                return await connection.read_response()
+
+            return await evaluated(ask, script, keys, arguments)
 
     async def control(self, pool: str, controls: Controls, replaced: int) -> bool:
         arguments: list[str | bytes | float] = [
@@ -183,11 +184,16 @@ def look_of(answer: list[Any]) -> Look:
     return time, [dict(zip(flat[::2], flat[1::2], strict=True)) for flat in hashes]
 
 
-async def _asked(connection: Any, *command: str | bytes | float) -> Any:
-    await connection.send_command(*command)
-    return await connection.read_response()
+async def evaluated(
+    ask: Callable[..., Awaitable[Any]], script: str, keys: list[str], arguments: list[str | bytes | float]
+) -> Any:
+    """What a script answers, by its digest where Redis knows it. ``ask`` sends a command and returns the answer."""
+    try:
+        return await ask("EVALSHA", _sha(script), len(keys), *keys, *arguments)
+    except NoScriptError:
+        return await ask("EVAL", script, len(keys), *keys, *arguments)
 
 
 @cache
-def sha(script: str) -> str:
+def _sha(script: str) -> str:
     return hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()

@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -10,10 +10,10 @@ from redis.asyncio.cluster import ClusterNode, RedisCluster
 from redis.asyncio.connection import parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import ClusterError, NoScriptError, RedisError, TimeoutError
+from redis.exceptions import ClusterError, RedisError, TimeoutError
 
 from ...runtime.descriptors import reserve
-from . import LOOK, Look, RedisLedger, look_of, sha
+from . import LOOK, Look, RedisLedger, evaluated, look_of
 from .connections import UNNAMED, Patience
 from .errors import origin
 from .names import by_name
@@ -43,22 +43,21 @@ class RedisClusterLedger(RedisLedger):
         await self._drop_connections()
         try:
             async with self._informed():
-                """The connections to the nodes are set up by their first calls."""
+                pass  # the connections to the nodes are set up by their first calls
         except BaseException as error:
             raise await self._fault(error) from None
 
     async def _run(self, script: str, keys: list[str], arguments: list[str | bytes | float]) -> Any:
         async with self._informed() as client:
-            try:
-                return await self._timed(client.evalsha(sha(script), len(keys), *keys, *arguments))
-            except NoScriptError:
-                return await self._timed(client.eval(script, len(keys), *keys, *arguments))
+            loop = asyncio.get_running_loop()
 
-    async def _timed(self, call: Awaitable[Any]) -> Any:
-        began = asyncio.get_running_loop().time()
-        reply = await call
-        self._patience.learn(asyncio.get_running_loop().time() - began)
-        return reply
+            async def ask(*command: Any) -> Any:
+                began = loop.time()
+                answer = await client.execute_command(*command)
+                self._patience.learn(loop.time() - began)
+                return answer
+
+            return await evaluated(ask, script, keys, arguments)
 
     async def _look(self, pools: list[list[str]]) -> list[Look]:
         looks: list[Look] = []

@@ -5,7 +5,6 @@ import logging
 import multiprocessing
 import threading
 import time
-from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import pytest
@@ -23,7 +22,7 @@ from channels_admission.limiter.state import State
 from channels_admission.runtime.identity import Worker
 
 from support.faulty import FaultyLedger
-from support.limiters import limiter_over
+from support.limiters import limiter_over, over_a_road
 from support.waiting import eventually
 
 OUTAGE = LedgerUnavailable("the road is closed")
@@ -33,16 +32,9 @@ OUTAGE = LedgerUnavailable("the road is closed")
 def opened(admission):
     """``async with opened(KEY=value) as limiter``: a limiter over a memory ledger with a road that can break."""
 
-    @asynccontextmanager
-    async def open_limiter(**keys):
-        settings = admission(**{"MAX_CONNECTIONS": 10, "HEARTBEAT": 0.2, "LEASE": 2, "LEDGER_TIMEOUT": 0.1, **keys})
-        limiter = limiter_over(settings, FaultyLedger(MemoryLedger(settings)))
-        try:
-            yield limiter
-        finally:
-            await limiter.aclose()
-
-    return open_limiter
+    return lambda **keys: over_a_road(
+        admission(**{"MAX_CONNECTIONS": 10, "HEARTBEAT": 0.2, "LEASE": 2, "LEDGER_TIMEOUT": 0.1, **keys})
+    )
 
 
 async def counted(limiter):

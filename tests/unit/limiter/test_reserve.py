@@ -1,7 +1,6 @@
 """A worker's reserve: its size, when it is refilled and given back, and that a handshake need not wait for a call."""
 
 import asyncio
-from contextlib import asynccontextmanager
 
 import pytest
 
@@ -12,8 +11,7 @@ from channels_admission.limiter.connections.slot import Slot
 from channels_admission.limiter.reconciler import QUIET
 from channels_admission.limiter.reserve import LEAST, Reserve
 
-from support.faulty import FaultyLedger
-from support.limiters import limiter_over
+from support.limiters import over_a_road
 from support.virtual import run
 from support.waiting import eventually
 
@@ -24,16 +22,9 @@ LIMIT = 40 * RESERVE_PARTS
 def opened(admission):
     """``async with opened(KEY=value) as limiter``: one whose heartbeats and calls the test can tell apart."""
 
-    @asynccontextmanager
-    async def open_limiter(**keys):
-        settings = admission(**{"MAX_CONNECTIONS": LIMIT, "HEARTBEAT": 3, "LEASE": 30, "LEDGER_TIMEOUT": 0.25, **keys})
-        limiter = limiter_over(settings, FaultyLedger(MemoryLedger(settings)))
-        try:
-            yield limiter
-        finally:
-            await limiter.aclose()
-
-    return open_limiter
+    return lambda **keys: over_a_road(
+        admission(**{"MAX_CONNECTIONS": LIMIT, "HEARTBEAT": 3, "LEASE": 30, "LEDGER_TIMEOUT": 0.25, **keys})
+    )
 
 
 def stored(limiter):
