@@ -76,6 +76,17 @@ async def test_where_slots_are_scarce_nothing_is_kept_in_reserve(pool):
     assert (reply.granted, reply.ahead) == (0, 0)
 
 
+async def test_of_a_large_pool_the_last_slots_are_nobodys_reserve(pool, clock):
+    limit = 100 * RESERVE_PARTS
+    a = pool("a")
+    a.last = replace(a.last, limit=limit, allowance=limit)
+    clock.now += SETTLING * HEARTBEAT  # the settings of the first worker count no longer
+    await a.say()
+    free = limit // 20
+    assert (await a.say(held=limit - free - 1, ahead=9)).ahead == (free + 1) // RESERVE_PARTS == 5
+    assert (await a.say(held=limit - free, ahead=9)).ahead == 0
+
+
 @pytest.mark.parametrize(
     "changes",
     [{"terms": Terms(rate=1000.0, burst=1000)}, {"fair": Fair((Class("user", 1.0, 0),), (), 0, 0)}],

@@ -160,3 +160,23 @@ def test_ten_thousand_workers_in_a_storm_make_no_more_calls_than_redis_can_answe
     assert calls <= MOST_CALLS
     assert ("admitted" in seen) is bool(limit)
     assert Reason.LEDGER not in seen  # none waits for a call that comes too late
+
+
+def test_a_handshake_that_came_during_a_call_is_refused_at_once_where_the_next_one_is_far(admission, monkeypatch):
+    monkeypatch.setattr(Pace, "call", 10 * TIMEOUT)
+    settings = admission(MAX_CONNECTIONS=1, HEARTBEAT=HEARTBEAT, LEASE=30, LEDGER_TIMEOUT=TIMEOUT)
+
+    async def main():
+        ledger = FaultyLedger(MemoryLedger(settings))
+        limiter, loop = limiter_over(settings, ledger), asyncio.get_running_loop()
+        try:
+            ledger.delay = 0.1
+            await asyncio.sleep(0.05)  # the first heartbeat is on its way
+            verdict, waited = await limiter.acquire(), loop.time()
+        finally:
+            ledger.delay = 0
+            await limiter.aclose()
+        return verdict.reason, waited
+
+    reason, when = run(main())
+    assert (reason, when) == (Reason.CROWD, pytest.approx(0.1, abs=0.01))

@@ -1,15 +1,18 @@
 """A worker's reserve: its size, when it is refilled and given back, and that a handshake need not wait for a call."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
 from channels_admission.core.levels import RESERVE_PARTS
-from channels_admission.core.protocol import Refusal
+from channels_admission.core.protocol import Refusal, Reply
 from channels_admission.ledger.memory import MemoryLedger
 from channels_admission.limiter.connections.slot import Slot
 from channels_admission.limiter.reconciler import QUIET
 from channels_admission.limiter.reserve import LEAST, Reserve
+from channels_admission.limiter.state import State
+from channels_admission.runtime.identity import Worker
 
 from support.limiters import over_a_road
 from support.virtual import run
@@ -125,20 +128,47 @@ def test_two_hundred_a_second_that_stay_find_their_slots_counted(opened):
 
 def test_calls_for_the_reserve_alone_are_at_most_fifty_a_second(opened):
     async def test():
-        async with opened(MAX_CONNECTIONS=2 * RESERVE_PARTS) as limiter:
+        async with opened() as limiter:
             await asyncio.sleep(0.1)
             before = limiter.state.calls.made
-            for _ in range(40):
-                slot = await limiter.acquire()
-                await asyncio.sleep(0.001)
-                slot.release()
-                limiter.state.allowance = min(
-                    limiter.state.allowance, limiter.state.held
-                )  # as if it had been given back
+            for _ in range(200):
+                limiter.state.allowance = limiter.state.held  # as if it were used up
                 limiter.refill()
-            assert limiter.state.calls.made - before <= 50
+                await asyncio.sleep(0.001)
+            assert 8 <= limiter.state.calls.made - before <= 0.2 * 50 + 1
 
     run(test())
+
+
+def test_what_is_used_while_a_call_is_made_is_asked_for_by_another(opened):
+    async def test():
+        async with opened() as limiter:
+            await asyncio.sleep(0.1)
+            limiter.reconciler.ledger.delay, before = 0.03, limiter.state.calls.made
+            limiter.reconciler.report_now()
+            await asyncio.sleep(0.01)
+            for _ in range(LEAST):
+                await limiter.acquire()
+            assert limiter.state.calls.made == before + 1
+            await asyncio.sleep(0.15)
+            assert limiter.state.calls.made == before + 2
+            assert stored(limiter) == (LEAST, LEAST)
+
+    run(test())
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"total": round(0.96 * LIMIT)}, {"settling": True}, {"has_line": True}],
+    ids=["scarce", "settling", "line"],
+)
+def test_the_reserve_is_wanted_no_more_where_slots_are_for_others(admission, changes):
+    state = State(admission(MAX_CONNECTIONS=LIMIT).pool("default"), Worker())
+    reply = Reply(0, total=0, limit=LIMIT, workers=1, version=1, settling=False, lapsed=False)
+    assert state.begin_report().ahead == LEAST
+    for said, size in ((reply, LEAST), (replace(reply, **changes), 0), (reply, LEAST)):
+        state.settle(state.begin_report(), said)
+        assert state.reserve.size == state.begin_report().ahead == size
 
 
 @pytest.mark.parametrize(
