@@ -3,13 +3,12 @@
 from collections.abc import Iterator, Sequence
 
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from ...conf import PoolSettings
 from ...status.capacity import ENOUGH, MEASURED, OPENED, Capacity, Cost, Worker
 from ...status.growth import HORIZON, Growth
-from .layout import duration, plain
+from .layout import duration, listing, plain
 
 SCHEMA = """\
 --json prints one object. Fields may be added; if a field changes its meaning
@@ -45,6 +44,8 @@ or goes, the format rises:
 The exit code is 0; 1 if nothing can be measured, or the connections could not
 be opened; and 2 if the ledger cannot be read.
 """
+IMPLEMENTATION = 17
+"""Characters of the longest implementation of WebSockets, which stands below its server then."""
 NOT_COUNTED = "CPU time and what a consumer stores later are not counted. Raise a limit in steps, and watch the lag."
 
 
@@ -78,10 +79,11 @@ def _cost(cost: Cost) -> str:
 
 
 def _workers(workers: Sequence[Worker]) -> RenderableType:
-    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), expand=True, header_style="dim")
-    table.add_column("host", ratio=1, overflow="fold")
-    for name in ("pid", "server", "open", "MiB", "idle MiB", "by memory", "by files", "files"):
-        table.add_column(name, justify="left" if name == "server" else "right", overflow="fold")
+    table = listing("host")
+    table.add_column("pid", justify="right", overflow="fold")
+    table.add_column("server", max_width=IMPLEMENTATION, overflow="fold")
+    for name in ("open", "MiB", "idle MiB", "by memory", "by files", "files"):
+        table.add_column(name, justify="right", overflow="fold")
     for worker in workers:
         table.add_row(
             Text(plain(worker.host)), str(worker.pid), Text(plain(worker.server) or "-"),

@@ -4,14 +4,13 @@ from collections.abc import Iterator
 
 from rich.console import Group, RenderableType
 from rich.padding import Padding
-from rich.table import Table
 from rich.text import Text
 
 from ...status.diagnostics import Diagnosis, Limit
 from ...status.diagnostics.finding import Finding, Severity, clock
 from ...status.diagnostics.host import Layer
 from ...status.diagnostics.model import Process
-from .layout import ends, fingerprints, plain
+from .layout import ends, fingerprints, listing, plain
 
 STYLES = {Severity.CRITICAL: "bold red", Severity.WARNING: "bold yellow", Severity.NOTE: "bold"}
 SOUND = "Nothing needs attention."
@@ -49,8 +48,7 @@ def _finding(number: int, finding: Finding) -> RenderableType:
 def _processes(processes: tuple[Process, ...]) -> Iterator[RenderableType]:
     if not processes:
         return
-    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), expand=True, header_style="dim")
-    table.add_column("host", ratio=1, min_width=10, overflow="fold")
+    table = listing("host", least=10)
     for name in ("pid", "port", "sockets", "held", "files", "MiB", "mem", "lag", "cpu"):
         table.add_column(name, justify="right", overflow="fold")
     for process in processes:

@@ -28,6 +28,13 @@ def ends(left: RenderableType, right: RenderableType) -> RenderableType:
     return line
 
 
+def listing(first: str, *, least: int | None = None) -> Table:
+    """A table whose first column takes the width that the others leave, and at least ``least`` characters."""
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), expand=True, header_style="dim")
+    table.add_column(first, ratio=1, min_width=least, overflow="fold")
+    return table
+
+
 def fingerprints(site: int | None, settings: str | None) -> str:
     """The fingerprints of a pool's site and settings, where all workers have the same."""
     named = ("" if site is None else f"site {site}", "" if settings is None else f"settings {plain(settings)}")

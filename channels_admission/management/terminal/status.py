@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from ...conf import NAME
@@ -19,7 +18,7 @@ from ...ledger.memory import MemoryLedger
 from ...status import words
 from ...status.values import Health, LedgerSnapshot, PoolSnapshot, Snapshot
 from ...status.words import named
-from .layout import ends, fingerprints, plain
+from .layout import ends, fingerprints, listing, plain
 from .workers import WORST, Listing, listed
 
 STYLES: dict[str, str] = {Level.CALM: "bold green", Level.WARNING: "bold yellow"}
@@ -78,8 +77,7 @@ def _heading(snapshot: Snapshot) -> Iterator[RenderableType]:
 
 
 def _pools(pools: Iterable[PoolSnapshot]) -> RenderableType:
-    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), expand=True, header_style="dim")
-    table.add_column("pool", ratio=1, overflow="fold")
+    table = listing("pool")
     table.add_column("state")
     for name in ("held", "limit", "full", "refused*", "workers", "silent"):
         table.add_column(name, justify="right", no_wrap=True)

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from ...core.readings import Load
 from ...status.values import WorkerSnapshot
-from .layout import duration, plain
+from .layout import duration, listing, plain
 
 FEW = 20
 """Most workers of a pool that are all shown, unless a number is asked for."""
@@ -116,8 +116,7 @@ def _highest(workers: Sequence[WorkerSnapshot]) -> Iterator[Text]:
 
 
 def _table(*columns: str) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), expand=True, header_style="dim")
-    table.add_column("host", ratio=1, overflow="fold")
+    table = listing("host")
     for name in columns:
         if name == "server":
             table.add_column(name, overflow="fold")

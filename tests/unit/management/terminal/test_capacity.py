@@ -18,9 +18,9 @@ FOUND = Found(COST, (WORKER, replace(WORKER, pid=43)), Proposal(800, 800, "files
 GROWTH = Growth("default", 900, 1000, 5.75, 12.5, 28_800.0)
 
 
-def printed(settings, found=FOUND, growth=GROWTH) -> str:
+def printed(settings, found=FOUND, growth=GROWTH, width=110) -> str:
     out = io.StringIO()
-    Console(file=out, width=110).print(render(found, [growth], tuple(settings.pools.values())))
+    Console(file=out, width=width).print(render(found, [growth], tuple(settings.pools.values())))
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
 
 
@@ -44,6 +44,15 @@ CPU time and what a consumer stores later are not counted. Raise a limit in step
 Growth
 Pool default: 900 of 1,000 slots, +12.5 an hour over 5.8 h. It is full in 8 h if it grows on like this."""
     )
+
+
+def test_on_a_narrow_terminal_the_host_can_be_read(admission):
+    server = "uvicorn websockets-sansio"
+    found = replace(FOUND, workers=(replace(WORKER, host="worker-12", server=server, by_memory=106_952),))
+    lines = printed(admission(), found, width=80).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert any(line.startswith("worker-12 ") for line in lines)
+    assert any("106,952" in line for line in lines)
 
 
 @pytest.mark.parametrize(
