@@ -274,7 +274,8 @@ class Workers:
         self.processes.append(spawn(command, log, self.env, fds))
 
     def _all_serve(self) -> bool:
-        return sum(log.read_text().count((SERVING | MANAGING)[self.server]) for log in self.logs) >= self.count
+        said = sum(log.read_text().count((SERVING | MANAGING)[self.server]) for log in self.logs)
+        return said >= self.count and all(accepts(self.host, port) for port in self.ports)
 
     def _folder(self) -> str:
         if self._home is None:
@@ -342,6 +343,15 @@ def listen(host: str, port: int = 0) -> socket.socket:
     """A listening TCP socket, on any free port unless one is given; ``OSError`` if it is taken."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     return socket.create_server((host, port), family=family, backlog=BACKLOG)
+
+
+def accepts(host: str, port: int) -> bool:
+    """Whether a server listens there. Granian says that it has started shortly before it does."""
+    try:
+        socket.create_connection((host, port), timeout=1).close()
+    except OSError:
+        return False
+    return True
 
 
 def spawn(
