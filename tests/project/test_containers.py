@@ -167,6 +167,16 @@ def test_both_autoscalers_keep_a_pod_at_seven_tenths_of_what_it_may_hold():
     assert hpa["behavior"]["scaleDown"] == keda["advanced"]["horizontalPodAutoscalerConfig"]["behavior"]["scaleDown"]
 
 
+def test_prometheus_loads_every_file_of_rules_that_its_container_has_and_no_other():
+    rules = yaml.safe_load((CONTAINERS / "prometheus/prometheus.yml").read_text())["rule_files"]
+    folder = ROOT / "docs/monitoring"
+    assert {path.resolve() for path in mounts("prometheus").values() if path.suffix == ".yml"} == {
+        CONTAINERS / "prometheus/prometheus.yml",
+        *folder.glob("*.yml"),
+    }
+    assert [Path("/etc/prometheus", name).as_posix() in mounts("prometheus") for name in rules] == [True, True]
+
+
 def test_grafana_finds_its_dashboard_and_prometheus_its_token():
     (dashboard,) = (Path(place) for place, path in mounts("grafana").items() if path.suffix == ".json")
     provisioning = CONTAINERS / "grafana/provisioning"
@@ -208,6 +218,7 @@ async def test_a_container_that_is_killed_and_restarted_gives_its_slots_back_at_
     await eventually(lambda: shows(lambda pool: [worker.held for worker in pool.workers] == [10, 10, 10]))
     await eventually(lambda: asked(running, "max(channels_admission_pool_held)") == [30], seconds=15, every=0.2)
     assert asked(running, "count(up{job='site'} == 1)") == [1]
+    await eventually(lambda: asked(running, "pool:channels_admission_held:max") == [30], seconds=15, every=0.2)
     doomed = running.workers[0]
     await asyncio.to_thread(doomed.kill)
     killed = time.monotonic()
