@@ -2,7 +2,10 @@
 
 import re
 import runpy
+import subprocess
+from collections.abc import Iterator
 from configparser import ConfigParser
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -15,12 +18,22 @@ from channels_admission.core.counters import Reason
 from channels_admission.status.words import NAMED_REASONS, NAMES
 
 from support import ROOT
-from support.reference import BLOCK, PAGES, SCHEMA_FILE, written_schema
+from support.reference import ADDRESSED, BLOCK, PAGES, REPOSITORY, SCHEMA_FILE, addressed, written_schema
 
 DOCS = ROOT / "docs"
 SETUP = runpy.run_path(str(ROOT / "setup.py"))
 URL = SETUP["repository"]()
+INSIDE = rf"{re.escape(URL)}/(?:blob|raw)/HEAD/([\w./-]+\w)(?:#([\w-]+))?"
+"""An address of a file of the repository, and of a place in it."""
 COMMANDS = sorted(path.stem for path in (ROOT / "channels_admission/management/commands").glob("ws_*.py"))
+
+
+def texts_of_the_repository() -> Iterator[tuple[str, str]]:
+    """The name and the text of each file that is kept."""
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for name in filter(None, listed.split("\0")):
+        with suppress(UnicodeDecodeError, FileNotFoundError):
+            yield name, (ROOT / name).read_text(encoding="utf-8")
 
 
 # The reference
@@ -82,7 +95,25 @@ def test_the_address_of_the_repository_is_told_from_one_place():
     addresses = re.findall(r"https://\S+", config["metadata"]["project_urls"])
     assert [address for address in addresses if not address.startswith(URL)] == []
     assert len(addresses) == 4
-    assert f"pip install 'git+{URL}'" in (ROOT / "README.md").read_text()
+    assert (ROOT / "setup.cfg").read_text().count(URL) == 1
+    telling = {name: text for name, text in texts_of_the_repository() if REPOSITORY.search(text) or URL in text}
+    assert sorted(telling) == sorted([*ADDRESSED, "setup.cfg"])
+    for name in ADDRESSED:
+        assert telling[name] == addressed(telling[name], URL), "python -m support.reference in tests/ writes it"
+        assert URL not in addressed(telling[name], "https://example.org/it"), f"{name} would keep the old address"
+    assert f"pip install 'git+{URL}'" in telling["README.md"]
+
+
+def test_every_address_within_the_repository_leads_to_a_file_and_a_place_in_it():
+    found = {link for name, text in texts_of_the_repository() for link in re.findall(INSIDE, text)}
+    config = ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    found |= set(re.findall(INSIDE, config["metadata"]["project_urls"]))
+    assert len(found) > 20
+    for path, anchor in found:
+        assert (ROOT / path).is_file(), path
+        headings = re.findall(r"^#+ (.+)$", (ROOT / path).read_text(), re.MULTILINE)
+        assert not anchor or anchor in {re.sub(r"\W", "-", heading.lower()) for heading in headings}, (path, anchor)
 
 
 # The site

@@ -1,6 +1,7 @@
 """What is installed, and what the documents say of it."""
 
 import re
+import runpy
 import subprocess
 import sys
 from configparser import ConfigParser
@@ -47,6 +48,17 @@ def test_the_wheel_holds_what_is_needed_and_nothing_of_the_tests():
     assert files >= NEEDED
     tops = {name.partition("/")[0] for name in files}
     assert {top for top in tops if not top.endswith(".dist-info")} == {"channels_admission"}
+
+
+def test_the_package_index_can_show_the_description_with_its_picture():
+    markdown = pytest.importorskip("readme_renderer.markdown", reason="tox installs it where it installs the wheel")
+    url = runpy.run_path(str(ROOT / "setup.py"))["repository"]()
+    metadata = distribution("channels-admission").metadata
+    assert metadata["Description-Content-Type"] == "text/markdown"
+    page = markdown.render(metadata.get_payload())
+    assert re.findall(r'<img [^>]*src="([^"]+)"', page) == [f"{url}/raw/HEAD/docs/admin-status.png"]
+    assert [link for link in re.findall(r'href="([^"]+)"', page) if not link.startswith(("https://", "#"))] == []
+    assert page.count("<pre") == (ROOT / "README.md").read_text().count("```") / 2
 
 
 ALONE = """

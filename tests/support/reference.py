@@ -1,4 +1,4 @@
-"""The pages of the reference and the JSON schema that are made from the code.
+"""The pages of the reference and the JSON schema that are made from the code, and the address of the repository.
 
 ``python -m support.reference`` in the folder of the tests writes them anew.
 """
@@ -6,6 +6,7 @@
 import json
 import os
 import re
+import runpy
 import sys
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -57,6 +58,26 @@ PAGES = {"json.md": schema, "metrics.md": metrics, "capacity.md": capacity}
 """Each page, and what makes its block."""
 SCHEMA_FILE = DOCS / "status.schema.json"
 
+REPOSITORY = re.compile(r"https://[\w./-]+?(?=/(?:blob|raw)/HEAD/)|(?<=git\+)https://[\w./-]+")
+"""Where a file tells the address of the repository."""
+ADDRESSED = (
+    "README.md",
+    "channels_admission/static/channels_admission/package.json",
+    "docs/monitoring/alerts.yml",
+    "tests/project/alerts_test.yml",
+)
+"""The files that tell it, since they are read without the repository."""
+
+
+def repository() -> str:
+    """The address of the repository, from its one place."""
+    return runpy.run_path(str(ROOT / "setup.py"))["repository"]()
+
+
+def addressed(text: str, address: str) -> str:
+    """``text`` with ``address`` as that of the repository."""
+    return REPOSITORY.sub(lambda _: address, text)
+
 
 def written_schema() -> str:
     return f"{json.dumps(status_schema(), indent=1)}\n"
@@ -70,6 +91,9 @@ def main() -> None:
         page = DOCS / name
         page.write_text(BLOCK.sub(lambda _, text=make(): text, page.read_text()))
     SCHEMA_FILE.write_text(written_schema())
+    for name in ADDRESSED:
+        path = ROOT / name
+        path.write_text(addressed(path.read_text(), repository()))
 
 
 if __name__ == "__main__":
