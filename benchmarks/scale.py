@@ -24,7 +24,7 @@ from channels_admission import conf
 from channels_admission.core.protocol import Reply
 from channels_admission.core.readings import Footprint, Load, Usage
 from channels_admission.ledger.redis import RedisLedger
-from channels_admission.limiter.state import State
+from channels_admission.limiter.books.state import State
 from channels_admission.runtime.identity import Worker
 
 from demo import servers

@@ -1,8 +1,8 @@
 """The return of a herd, simulated: all clients of a pool lose their connections in one instant.
 
 The clients follow the rules of ``demo.rules``; the server side is the package's own
-:mod:`channels_admission.core.rate` and
-:mod:`channels_admission.limiter.retries`, asked once a tick, as a limiter asks its ledger. Networks and servers
+:mod:`channels_admission.core.herd.rate` and
+:mod:`channels_admission.limiter.line.retries`, asked once a tick, as a limiter asks its ledger. Networks and servers
 take no time here. Seconds throughout.
 """
 
@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from channels_admission.core.counters import Reason
+from channels_admission.core.herd.rate import Pace, Situation
 from channels_admission.core.protocol import Terms
-from channels_admission.core.rate import Pace, Situation
-from channels_admission.limiter.retries import RetrySchedule
+from channels_admission.limiter.line.retries import RetrySchedule
 
 from demo.rules import POLICY, Rule
 

@@ -21,10 +21,10 @@ from channels_admission import conf
 from channels_admission.conf import DEFAULT_POOL, Settings
 from channels_admission.core.protocol import Refusal
 from channels_admission.ledger.memory import MemoryLedger
+from channels_admission.limiter.books.state import State
 from channels_admission.limiter.connections.connection import Connection
 from channels_admission.limiter.connections.refusal import messages
 from channels_admission.limiter.limiter import Limiter
-from channels_admission.limiter.state import State
 from channels_admission.runtime.identity import Worker as Identity
 
 from .virtual import VirtualLoop, run_together

@@ -7,9 +7,7 @@ from urllib.parse import urlparse
 
 from . import conf
 from .core.protocol import Refusal
-from .limiter.connections import http2
-from .limiter.connections.asgi import Application, Receive, Scope, Send
-from .limiter.connections.http2 import HTTP_2
+from .limiter.connections.asgi import HTTP_2, Application, Receive, Scope, Send, answered
 from .limiter.connections.slot import KEY, Slot
 from .limiter.registry import limiter_of
 from .quotas.requests import is_authenticated
@@ -54,7 +52,7 @@ class Admission:
         finally:
             limiter.leave(connection)
         if scope.get("http_version") == HTTP_2 and connection.is_closed_by_us:
-            await http2.answered(receive)
+            await answered(receive)
 
     async def _run_again(self, slot: Slot, scope: Scope, receive: Receive, send: Send) -> None:
         """Run ``inner`` with the slot that the connection has, if it may be counted for what the scope now tells."""

@@ -35,10 +35,10 @@ from .core.guard import guarding
 from .core.overrides import Controls
 from .ledger import open_ledger
 from .ledger.memory import MemoryLedger
+from .limiter.books.state import State
+from .limiter.calls.pace import FULL_FRESH
 from .limiter.connections.tickets import HEADER
-from .limiter.pace import FULL_FRESH
 from .limiter.registry import living_limiters
-from .limiter.state import State
 from .runtime.identity import Worker
 
 QUIET: dict[str, Any] = {
@@ -213,7 +213,7 @@ async def _settle(pool: str, version: int = 0) -> None:
     states = []
     for limiter in living_limiters():
         if limiter.pool.name == pool and limiter.task.get_loop() is here and not limiter.task.done():
-            limiter.reconciler.report_now()
+            limiter.report_now()
             states.append(limiter.state)
     with suppress(TimeoutError):
         async with asyncio.timeout(SECONDS / 2):  # less than a change of controls may take

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from ..core.attempts import FILLS_WITHIN
+from ..core.quotas.attempts import FILLS_WITHIN
 from .validators import Wrong, function, is_number, nearest
 
 ADDRESS = "address"

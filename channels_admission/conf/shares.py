@@ -2,7 +2,7 @@
 
 import math
 
-from ..core.shares import Bound, Class
+from ..core.quotas.shares import Bound, Class
 from . import PoolSettings
 from .quotas import EXEMPT, MOST, OLDEST, PENDING, Quota
 

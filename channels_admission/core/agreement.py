@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping
 from functools import lru_cache
 
 from .protocol import Report
-from .shares import Bound
+from .quotas.shares import Bound
 
 Numbers = Mapping[str, float]
 

@@ -4,11 +4,11 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from .counters import Counters, Reason
+from .herd.tickets import Ticket
 from .levels import Edge, Level
 from .overrides import NOTHING_SET, Controls
+from .quotas.shares import Bound, Class
 from .readings import Footprint, Load
-from .shares import Bound, Class
-from .tickets import Ticket
 
 Key = bytes
 """What a slot is counted under: a keyed hash of :data:`KEY_BYTES` bytes."""

@@ -110,7 +110,9 @@ Calls come from one event loop at a time and may be cancelled; a cancelled or fa
 Faults are :exc:`~.exceptions.LedgerUnavailable` and :exc:`~.exceptions.LedgerRefused`, and nothing else.
 """
 
-from typing import Protocol
+import asyncio
+from collections.abc import Iterable
+from typing import Any, Protocol
 
 from ..core.overrides import Controls
 from ..core.protocol import Reply, Report
@@ -183,3 +185,16 @@ class Ledger(Protocol):
 
     async def aclose(self) -> None:
         """Close all connections; may be called more than once, and while a call is being cancelled."""
+
+
+TICKS = 10
+"""Ticks of a wait. A late tick counts once: a busy event loop is not a silent ledger."""
+
+
+async def done_within(tasks: Iterable[asyncio.Future[Any]], seconds: float) -> bool:
+    """Whether one of ``tasks`` is done within ``seconds``; those that are not go on."""
+    for _ in range(TICKS):
+        done, _ = await asyncio.wait(tasks, timeout=seconds / TICKS)
+        if done:
+            return True
+    return False

@@ -12,16 +12,16 @@ from typing import Any
 
 from ..conf import MAX_LIMIT
 from ..conf.keys import MAX_LEASE
-from ..core import line
 from ..core.agreement import DIGITS, GREATEST, MOST_SETTINGS, SEVERAL, SITE
 from ..core.agreement import LONGEST as LONGEST_SETTINGS
-from ..core.attempts import LONGEST, SETS, WAYS
 from ..core.counters import ADMITTED, DRY, FAULT, LOST, NO_HANDSHAKES, OTHER, RELEASED
-from ..core.holders import MOST_POSTED
+from ..core.herd import line
+from ..core.herd.rate import EAGER, GROWTH, MOST_SPEED, PROBING, SCHEDULED, SLACK
 from ..core.levels import CRITICAL_AT, HYSTERESIS, NEAR_FULL, RESERVE_PARTS, ROUNDING
 from ..core.overrides import EVERYBODY
 from ..core.protocol import KEY_BYTES
-from ..core.rate import EAGER, GROWTH, MOST_SPEED, PROBING, SCHEDULED, SLACK
+from ..core.quotas.attempts import LONGEST, SETS, WAYS
+from ..core.quotas.holders import MOST_POSTED
 from .base import (
     COUNTER_BYTES,
     COUNTERS_BYTES,
@@ -37,9 +37,10 @@ from .base import (
     SWEPT_PER_CALL,
 )
 from .buckets import SHORT
-from .codec import FIRST_QUOTA, FIRST_RATE, GRANTED, KEYS, LONGEST_TEXT, POOL, RECORD, SEAL, VERDICTS
+from .codec import FIRST_QUOTA, FIRST_RATE, GRANTED, KEYS, VERDICTS
 from .layout import LAYOUT
 from .overrides import LATEST_VERSION, MOST_BYTES
+from .record import LONGEST_TEXT, POOL, RECORD, SEAL
 
 PARTS = (
     "codec", "report", "agreement", "settings", "clock", "layouts", "records", "orders", "overrides", "host", "leases",

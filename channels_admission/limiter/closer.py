@@ -20,10 +20,11 @@ from ..core.protocol import Reply
 from ..overload.manager import OverloadManager
 from ..quotas.requests import Rules
 from ..runtime.faults import Faults
-from .connections.connection import REPLACED, RESTART, Connection
+from .books.state import State
+from .connections.asgi import REPLACED, RESTART
+from .connections.connection import Connection
 from .connections.refusal import close_reason, messages
 from .line.places import Places
-from .state import State
 
 logger = logging.getLogger("channels_admission")
 

@@ -5,21 +5,22 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from ..conf import Settings
-from ..core.attempts import Over
-from ..core.counters import ATTEMPTS, DRY, Reason
+from ..core.counters import ATTEMPTS, Reason
+from ..core.herd.tickets import Ticket
 from ..core.protocol import Ask, Refusal, Reply
-from ..core.tickets import Ticket
+from ..core.quotas.attempts import Over
 from ..events.log import RefusalLog
 from ..overload.manager import OverloadManager
 from ..runtime.faults import Faults
+from .books.slots import Slots
+from .books.state import State
+from .calls.pace import Pace
 from .connections.asgi import Scope
 from .connections.slot import Owner, Slot
-from .entrance import Door, Entrance
+from .entrance.entrance import Door, Entrance
 from .line.places import Places
-from .pace import Pace
 from .queue import Batch, Handshake, Queue, Shortage, may_retry
-from .slots import Slots
-from .state import State
+from .verdicts import Verdicts
 
 MOST_WAITING = 5000
 """Handshakes that may wait in one limiter; further ones are refused at once."""
@@ -64,6 +65,7 @@ class Decisions:
         self.queue = Queue(owner.settings.ledger_timeout, self._expire, owner.faults)
         self._shortage = Shortage(owner.pace)
         self._log = log
+        self._verdicts = Verdicts(owner, state, self.slots, places, log)
         self._most = state.pool.max_per_worker
         self._is_closed = False
 
@@ -91,8 +93,8 @@ class Decisions:
         state, class_index, is_exempt = self._state, 0, False
         if self._rules is not None:
             ask = ask or Ask()
-            class_index, is_exempt = ask.class_index, self.is_exempt(ask)
-            if refusal := self._refuse_attempt(ask, ticket=ticket, is_asked=True):
+            class_index, is_exempt = ask.class_index, self._verdicts.is_exempt(ask)
+            if refusal := self._verdicts.refuse_attempt(ask, ticket=ticket, is_asked=True):
                 return refusal
         reason: str | None = state.closed
         if not reason and not is_exempt:
@@ -101,11 +103,11 @@ class Decisions:
             elif self._overload is not None:
                 reason = self._overload.refusing()
         if reason:
-            return self._refuse_unasked(reason, ask, ticket, scope)
+            return self._verdicts.refuse_unasked(reason, ask, ticket, scope)
         if self._entrance.is_full and not (is_exempt or (ticket is not None and self._places.is_due(ticket))):
-            return self._refuse(Reason.ENTRANCE, ask, ticket=ticket, wait=self._entrance.hint())
+            return self._verdicts.refuse(Reason.ENTRANCE, ask, ticket=ticket, wait=self._entrance.hint())
         if state.away or self._is_closed:
-            return self._decide_alone(ask, ticket=ticket)
+            return self._verdicts.alone(ask, ticket=ticket)
         # A slot that is counted still. In a shared pool, the ledger alone knows which client may have it.
         if ask is None and ticket is None and state.has_room and not self.queue.waiting:
             slot = self.slots.admit()
@@ -120,7 +122,7 @@ class Decisions:
             if len(self.queue) >= MOST_WAITING or self._owner.is_too_late():
                 reason = reason or Reason.CROWD
             if reason:
-                return self._refuse_unasked(reason, ask, ticket)
+                return self._verdicts.refuse_unasked(reason, ask, ticket)
         return await self._wait(ask, ticket=ticket, scope=scope)
 
     async def let_in(
@@ -129,7 +131,7 @@ class Decisions:
         """``slot`` when its connection may enter, or a refusal. Cancelling it costs no slot."""
         try:
             place = self._places.rank(ticket)
-            reason = await self._entrance.wait(self._owner, is_exempt=self.is_exempt(ask), place=place)
+            reason = await self._entrance.wait(self._owner, is_exempt=self._verdicts.is_exempt(ask), place=place)
         except BaseException:
             slot.release()
             raise
@@ -137,14 +139,14 @@ class Decisions:
             return slot
         self.slots.withdraw(slot)
         wait = self._entrance.hint() if reason == Reason.ENTRANCE else 0.0
-        return self._refuse(reason, ticket=ticket and self._places.renumbered(ticket), wait=wait, scope=scope)
+        return self._verdicts.refuse(reason, ticket=ticket and self._places.renumbered(ticket), wait=wait, scope=scope)
 
     async def extend(self, slot: Slot, ask: Ask) -> Refusal | None:
         """Count ``slot`` under what is asked for as well, or refuse that."""
         if self._state.away or self._is_closed:
-            verdict = self._decide_alone(ask, slot)
+            verdict = self._verdicts.alone(ask, slot)
         else:
-            verdict = self._refuse_attempt(ask, slot, is_asked=True) or await self._wait(ask, slot)
+            verdict = self._verdicts.refuse_attempt(ask, slot, is_asked=True) or await self._wait(ask, slot)
         return verdict if isinstance(verdict, Refusal) else None
 
     async def _wait(
@@ -167,84 +169,12 @@ class Decisions:
                     verdict.release()
             raise
 
-    def _decide_alone(
-        self, ask: Ask | None = None, slot: Slot | None = None, ticket: Ticket | None = None
-    ) -> Slot | Refusal:
-        """The verdict without the ledger."""
-        if ask is not None and (refusal := self._refuse_attempt(ask, slot, ticket)):
-            return refusal
-        reason = None
-        if slot is not None:
-            reason = self._state.claim_alone(ask)
-        elif not self.is_exempt(ask):
-            reason = self._state.refusal_alone(self._places.clock.time(), ask, ticket)
-        return self.slots.take(ask, slot) if reason is None else self._refuse(reason, ask, slot, ticket)
-
-    def _decide_overdue(self, handshake: Handshake) -> Slot | Refusal:
-        """The verdict on a handshake that has waited for the ledger for ``LEDGER_TIMEOUT``."""
-        if self.is_exempt(handshake.ask) or (handshake.ask is None and self._state.has_room):
-            return self.slots.give(handshake.ask, handshake.slot)
-        return self._refuse_waiting(handshake, Reason.LEDGER)
-
-    def is_exempt(self, ask: Ask | None) -> bool:
-        return ask is not None and self._rules is not None and self._rules.is_exempt(ask.class_index)
-
-    def _refuse(
-        self,
-        reason: str,
-        ask: Ask | None = None,
-        slot: Slot | None = None,
-        ticket: Ticket | None = None,
-        wait: float = 0.0,
-        scope: Scope | None = None,
-    ) -> Slot | Refusal:
-        """A refusal; in a dry run what was asked for, except in a drain.
-
-        ``wait`` is how many seconds a client must wait that tries too often, or finds the entrance full.
-        """
-        if self._is_let_in(reason):
-            return self.slots.take(ask, slot)
-        return self._places.refuse(reason, wait, ticket, scope)
-
-    def _refuse_waiting(self, handshake: Handshake, reason: str, wait: float = 0.0) -> Slot | Refusal:
-        """The same for a handshake that has waited for the ledger."""
-        ticket, turn = handshake.ticket, handshake.turn
-        if ticket is None or turn is None:
-            return self._refuse(reason, handshake.ask, handshake.slot, ticket, wait, handshake.scope)
-        if self._is_let_in(reason):
-            return self.slots.take(handshake.ask, handshake.slot)
-        return self._places.keep(reason, ticket, turn)
-
-    def _is_let_in(self, reason: str) -> bool:
-        """Count a refusal, and tell whether a dry run admits the client all the same."""
-        is_dry = self._state.dry_run and reason != Reason.DRAINING
-        self._state.counters[f"{DRY}{reason}" if is_dry else str(reason)] += 1
-        self._log.note()
-        if is_dry:
-            self._owner.report_soon()
-        return is_dry
-
-    def _refuse_unasked(
-        self, reason: str, ask: Ask | None, ticket: Ticket | None, scope: Scope | None = None
-    ) -> Slot | Refusal:
-        """Refuse without the ledger. A client that tries too often gets no retry time of the schedule."""
-        if ask is not None and (refusal := self._refuse_attempt(ask, ticket=ticket)):
-            return refusal
-        return self._refuse(reason, ask, ticket=ticket, scope=scope)
-
-    def _refuse_attempt(
-        self, ask: Ask, slot: Slot | None = None, ticket: Ticket | None = None, *, is_asked: bool = False
-    ) -> Slot | Refusal | None:
-        """A refusal if the client tries too often, before anything is spent on it; see :meth:`.State.over`."""
-        over = self._state.over(ask, self._loop.time(), is_asked=is_asked)
-        return None if over is None else self._refuse(over.reason, ask, slot, ticket, over.wait)
-
     def refuse_waiting(self, reason: Reason, *, is_exempt_spared: bool = False) -> None:
         """Refuse every handshake that waits for a slot, or all but the exempt."""
         for handshake in self.queue.waiting:
-            is_spared = is_exempt_spared and self.is_exempt(handshake.ask)
+            is_spared = is_exempt_spared and self._verdicts.is_exempt(handshake.ask)
             if handshake.slot is None and not (handshake.done() or is_spared):
-                self._decide(handshake, self._refuse_waiting, reason)
+                self._decide(handshake, self._verdicts.refuse_waiting, reason)
         self.queue.drop_answered()
 
     # With the ledger
@@ -283,7 +213,7 @@ class Decisions:
         for turn in reply.turns:
             handshake = batch.handshakes[turn.handshake]
             if not handshake.done():
-                self._decide(handshake, self._refuse_waiting, shortfall)
+                self._decide(handshake, self._verdicts.refuse_waiting, shortfall)
         self._share_out(shortfall)
 
     def _share_out(self, shortfall: Reason) -> None:
@@ -292,7 +222,7 @@ class Decisions:
             if self._state.has_room:
                 self._decide(handshake, lambda _: self.slots.admit())
             else:
-                self._decide(handshake, self._refuse_waiting, shortfall)
+                self._decide(handshake, self._verdicts.refuse_waiting, shortfall)
 
     def _answer_each(self, batch: Batch, reply: Reply) -> None:
         batch.hear_turns(reply)
@@ -304,7 +234,7 @@ class Decisions:
             wait = 0.0
             if reason.startswith(ATTEMPTS):
                 wait = next(waits, 0.0)
-                self._state.learn(Over(reason, wait), ask, now)
+                self._verdicts.learn(Over(reason, wait), ask, now)
             is_given = not handshake.done() and self._decide(handshake, self._carry_out, ask, reason, wait)
             if not (is_given or reason):
                 self._state.give_back(ask)
@@ -313,7 +243,7 @@ class Decisions:
     def _carry_out(self, handshake: Handshake, ask: Ask, reason: str, wait: float) -> Slot | Refusal:
         """The ledger's verdict on one handshake."""
         if reason:
-            return self._refuse_waiting(handshake, reason, wait)
+            return self._verdicts.refuse_waiting(handshake, reason, wait)
         return self.slots.give(ask, handshake.slot)
 
     def _decide(self, handshake: Handshake, verdict: Callable[..., Slot | Refusal], *arguments: Any) -> bool:
@@ -327,9 +257,9 @@ class Decisions:
         return True
 
     def _expire(self, handshake: Handshake) -> None:
-        self._decide(handshake, self._decide_overdue)
+        self._decide(handshake, self._verdicts.overdue)
 
     def decide_all(self) -> None:
         """Decide for all that wait without the ledger, those with due tickets first."""
         for handshake in sorted(self.queue.take(), key=lambda each: each.place):
-            self._decide(handshake, lambda each: self._decide_alone(each.ask, each.slot, each.ticket))
+            self._decide(handshake, lambda each: self._verdicts.alone(each.ask, each.slot, each.ticket))

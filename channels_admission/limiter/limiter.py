@@ -4,34 +4,34 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from ..conf import Settings
-from ..core.counters import AUTHENTICATED, Reason
+from ..core.counters import Reason
 from ..core.protocol import Refusal, Reply, Report
 from ..core.readings import Footprint, Load
 from ..events.dispatch import Events
 from ..exceptions import LedgerError
 from ..ledger.base import Ledger
 from ..overload.manager import OverloadManager
-from ..quotas.requests import Rules, is_authenticated
+from ..quotas.requests import Rules
 from ..runtime.descriptors import reserve
 from ..runtime.faults import Faults
 from ..runtime.identity import is_gone
 from ..runtime.servers import has_left
+from .books.state import State
+from .calls.pace import Pace
+from .calls.reconciler import Reconciler
 from .closer import Closer
 from .connections.asgi import Receive, Scope, Send
 from .connections.connection import Connection
-from .connections.slot import KEY, Held, HeldWithTicket, Slot
+from .connections.slot import KEY, Slot
 from .connections.tickets import take
 from .decisions import Decisions
-from .entrance import Entrance
+from .entrance.entrance import Entrance
 from .line.places import Places
+from .line.retries import RetrySchedule
 from .lookout import Lookout
 from .news import News
-from .pace import Pace
 from .queue import Batch
-from .reconciler import Reconciler
 from .refusing import LEFT, Refuser
-from .retries import RetrySchedule
-from .state import State
 
 
 class Limiter:
@@ -69,12 +69,13 @@ class Limiter:
         self.take_back, self.acquaint = self.decisions.slots.take_back, self.decisions.slots.acquaint
         self._refuser = Refuser(state, overload)
         self.closer = Closer(state, self.places, faults, self._begin_drain, settings.drain_delay)
-        self.refuse = self._refuser.refuse
-        self._lookout = Lookout(pool, self.closer, faults)
+        self.refuse, self.end_outlived = self._refuser.refuse, self.closer.end_outlived
+        self.lookout = Lookout(state, self.closer, faults, self.rules)
         self.reconciler = Reconciler(self, ledger, settings)
-        self.wake, self.report_soon = self.reconciler.wake, self.reconciler.report_soon
-        self.refill, self.report_when_quiet = self.reconciler.refill, self.reconciler.report_when_quiet
-        self.is_too_late = self.reconciler.is_too_late
+        schedule = self.reconciler.schedule
+        self.wake, self.report_soon, self.report_now = schedule.wake, schedule.report_soon, schedule.report_now
+        self.refill, self.report_when_quiet = schedule.refill, schedule.report_when_quiet
+        self.is_too_late = schedule.is_too_late
         self._gone: tuple[str, ...] = ()
         """Neighbours whose process has ended, to be told."""
         self._on_end = on_end
@@ -129,7 +130,7 @@ class Limiter:
             self.places.redeem(ticket)
             text = ""
         self.state.waits.note(self._loop.time() - came)
-        return self._connect(verdict, scope, receive, send, text)
+        return self.lookout.open(verdict, scope, receive, send, text)
 
     def leave(self, connection: Connection) -> None:
         """The application of the connection has returned."""
@@ -152,28 +153,6 @@ class Limiter:
             self.events.tell_verdict(refusal, self.state.worker, ask)
             slot.release()
         return refusal
-
-    def _connect(self, slot: Slot, scope: Scope, receive: Receive, send: Send, ticket: str = "") -> Connection:
-        """The connection of ``slot``; ``ticket`` is one that is not of this pool."""
-        connection = None
-        try:
-            connection = Connection(receive, send, slot)
-            # Not in a copy of the scope, which would be most of what an open connection keeps in memory.
-            others = scope[KEY].values() if KEY in scope else ()
-            scope[KEY] = HeldWithTicket(slot, others, ticket) if ticket else Held(slot, others)
-            deadline = self.pool.pending_deadline
-            slot.is_authenticated = deadline is None or is_authenticated(scope)
-            if not slot.is_authenticated and deadline is not None:
-                connection.alarm(deadline, self.closer.end_unauthenticated, self.rules)
-            elif deadline is not None:
-                self.state.counters[AUTHENTICATED] = 1
-            self._lookout.note(connection, scope)
-        except BaseException:
-            if connection is not None:
-                self.leave(connection)
-            slot.release()
-            raise
-        return connection
 
     # Reports and replies
 
@@ -283,12 +262,12 @@ class Limiter:
         """Close those that are held within ``seconds``, and refuse those that wait."""
         self._refuser.release(seconds)
         self.decisions.refuse_waiting(Reason.DRAINING)
-        self.reconciler.report_soon()
+        self.report_soon()
 
     def retire(self) -> None:
         """Stop when the last slot is released: other settings are in force, and another limiter serves them."""
         self.state.retired = True
-        self.reconciler.report_now()
+        self.report_now()
 
     async def aclose(self, *, exiting: bool = False) -> None:
         """Say goodbye to the ledger; handshakes that come later are decided alone.
@@ -303,9 +282,6 @@ class Limiter:
         return self.state.begin_report(goodbye=True)
 
     # For the parts: see :class:`~.limiter.connections.slot.Owner` and :class:`.Client`
-
-    def end_outlived(self, connection: Connection) -> None:
-        self.closer.end_outlived(connection)
 
     def close(self) -> None:
         self.decisions.close()

@@ -1,4 +1,4 @@
-"""Look at all connections of a limiter at once: which are too old, not answered yet, or have a busy application.
+"""The open connections of a limiter, looked at all at once: which are too old, not answered yet, or busy.
 
 A timer for each would be most of what an open connection keeps in memory.
 """
@@ -7,12 +7,15 @@ import asyncio
 import random
 from collections.abc import Iterator
 from contextvars import Context
-from typing import Any
 
-from ..conf import PoolSettings
+from ..core.counters import AUTHENTICATED
+from ..quotas.requests import Rules, is_authenticated
 from ..runtime.faults import Faults
+from .books.state import State
 from .closer import Closer
+from .connections.asgi import Receive, Scope, Send
 from .connections.connection import Connection
+from .connections.slot import KEY, Held, HeldWithTicket, Slot
 
 SPREAD = 0.1
 """The part of the age by which each connection's own is longer or shorter, so that a herd does not end as one."""
@@ -23,10 +26,12 @@ PERIOD = 1.0
 
 
 class Lookout:
-    """Watches the connections of ``closer``. Belongs to one event loop, and all times are of its clock."""
+    """Opens the connections of ``closer`` and watches them. Belongs to one event loop; all times are of its clock."""
 
-    def __init__(self, pool: PoolSettings, closer: Closer, faults: Faults) -> None:
-        self._pool = pool
+    def __init__(self, state: State, closer: Closer, faults: Faults, rules: Rules | None) -> None:
+        self._state = state
+        self._pool = pool = state.pool
+        self._rules = rules
         self._closer = closer
         self._connections = closer.connections
         self._faults = faults
@@ -35,7 +40,30 @@ class Lookout:
         self._look_at_all = 0.0
         self._timer: asyncio.TimerHandle | None = None
 
-    def note(self, connection: Connection, scope: Any) -> None:
+    def open(self, slot: Slot, scope: Scope, receive: Receive, send: Send, ticket: str = "") -> Connection:
+        """The connection of ``slot``; ``ticket`` is one that is not of this pool."""
+        connection = None
+        try:
+            connection = Connection(receive, send, slot)
+            # Not in a copy of the scope, which would be most of what an open connection keeps in memory.
+            others = scope[KEY].values() if KEY in scope else ()
+            scope[KEY] = HeldWithTicket(slot, others, ticket) if ticket else Held(slot, others)
+            deadline = self._pool.pending_deadline
+            slot.is_authenticated = deadline is None or is_authenticated(scope)
+            if not slot.is_authenticated and deadline is not None:
+                connection.alarm(deadline, self._closer.end_unauthenticated, self._rules)
+            elif deadline is not None:
+                self._state.counters[AUTHENTICATED] = 1
+            self._note(connection, scope)
+        except BaseException:
+            if connection is not None:
+                connection.leave()
+                self._connections.pop(connection, None)
+            slot.release()
+            raise
+        return connection
+
+    def _note(self, connection: Connection, scope: Scope) -> None:
         """The connection has its slot: end it at its maximum age, and unless its handshake is answered in time."""
         pool, now, age = self._pool, self._loop.time(), 0.0
         if pool.max_connection_age is not None:

@@ -10,7 +10,7 @@ from ..core.protocol import Reply, Report
 from ..events import messages
 from ..events.dispatch import Events
 from ..exceptions import LedgerError, LedgerUnavailable
-from .state import State
+from .books.state import State
 
 DAMAGE_TOLD_EVERY = 5.0
 """Seconds from one log line of damaged counts to the next, at the least."""

@@ -7,14 +7,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from ..core.counters import ATTEMPTS, QUOTA, Reason
+from ..core.herd.tickets import Ticket
 from ..core.protocol import Ask, Refusal, Reply, Report, Shown
-from ..core.tickets import Ticket
+from ..ledger.base import TICKS
 from ..quotas.claims import first_asks
 from ..runtime.faults import Faults
-from ..runtime.ticks import TICKS
+from .calls.pace import Pace
 from .connections.asgi import Scope
 from .connections.slot import Slot
-from .pace import Pace
 
 FREED_FRESH = 0.1
 """The same after a call that found free slots, where no ticket is likely to be shown: the workers use most of these

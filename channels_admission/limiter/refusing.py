@@ -14,12 +14,10 @@ from ..core.protocol import Refusal
 from ..overload.manager import OverloadManager
 from ..runtime import daphne
 from ..runtime.servers import GRANIAN, LINGER, UVICORN, abort_later
-from .connections import http2
-from .connections.asgi import Receive, Scope, Send, leaves_within
-from .connections.http2 import HTTP_2
+from .books.state import State
+from .connections.asgi import HTTP_2, Receive, Scope, Send, answered, leaves_within
 from .connections.refusal import messages
 from .connections.returns import Returns
-from .state import State
 
 LEFT = Refusal("", 0.0)
 """The verdict on a client that has left while it waited at the entrance: nothing is sent to it."""
@@ -69,7 +67,7 @@ class Refuser:
         if self._state.server == UVICORN:
             abort_later(send, LINGER)
         if scope.get("http_version") == HTTP_2:
-            await http2.answered(receive)
+            await answered(receive)
 
     def release(self, seconds: float) -> None:
         """Close those that are held within ``seconds``: the worker drains."""

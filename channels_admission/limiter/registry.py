@@ -12,7 +12,7 @@ from typing import Any
 from .. import conf
 from ..conf import Settings
 from ..conf.ledger import MEMORY
-from ..core.window import START
+from ..core.herd.window import START
 from ..ledger import open_ledger
 from ..overload.manager import OverloadManager
 from ..runtime import daphne, uvicorn
@@ -22,9 +22,9 @@ from ..runtime.identity import Worker
 from ..runtime.locks import locks_in
 from ..runtime.servers import name_of
 from ..runtime.shutdown import aside, drain_first, leave_first
-from .entrance import Entrance
+from .books.state import State
+from .entrance.entrance import Entrance
 from .limiter import Limiter
-from .state import State
 
 PATIENCE_AT_EXIT = 0.5
 """Seconds the end of the process waits for a goodbye."""

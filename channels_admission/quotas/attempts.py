@@ -10,10 +10,10 @@ from itertools import islice
 
 from ..conf import PoolSettings
 from ..conf.shares import bounds
-from ..core.attempts import FILLS_WITHIN, Buckets, Over, first_over
 from ..core.counters import ATTEMPTS
 from ..core.protocol import Claimed, Key, Tried
-from ..core.shares import Bound
+from ..core.quotas.attempts import FILLS_WITHIN, Buckets, Over, first_over
+from ..core.quotas.shares import Bound
 
 OWN_SETS = 256
 """Sets of a worker's buckets, each with ``WAYS`` buckets."""

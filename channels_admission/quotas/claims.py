@@ -10,10 +10,10 @@ from collections.abc import Iterable
 
 from ..conf import PoolSettings
 from ..conf.shares import bounds, classes
-from ..core import shares
 from ..core.counters import QUOTA, Reason
 from ..core.protocol import Ask, Claimed, Fair, Key, Reply, Tried
-from ..core.shares import Class
+from ..core.quotas import shares
+from ..core.quotas.shares import Class
 
 TOLD_PER_CALL = 200
 """Most keys in one report, so that no call keeps Redis busy for long."""

@@ -18,6 +18,7 @@ from ..core.counters import (
     ADMITTED,
     AGED,
     AUTHENTICATED,
+    BOUNDS,
     CALL_TIMES,
     CALLS,
     CALLS_TOOK,
@@ -47,7 +48,6 @@ from ..core.counters import (
     faults_in,
     is_decision,
 )
-from ..core.durations import BOUNDS
 from ..core.readings import Reading, WorkerReading
 from ..exceptions import LedgerError
 from ..ledger import connected, open_ledger

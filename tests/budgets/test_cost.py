@@ -24,14 +24,14 @@ import channels_admission
 from channels_admission.conf import ticket_secrets
 from channels_admission.consumers import AdmissionMixin
 from channels_admission.core.counters import Reason
+from channels_admission.core.herd.tickets import Signer, Ticket
 from channels_admission.core.levels import RESERVE_PARTS
-from channels_admission.core.tickets import Signer, Ticket
 from channels_admission.ledger.memory import MemoryLedger
 from channels_admission.limiter import registry
+from channels_admission.limiter.books.reserve import LEAST
 from channels_admission.limiter.connections.connection import Connection
 from channels_admission.limiter.connections.slot import Held, Slot
 from channels_admission.limiter.registry import close_limiters
-from channels_admission.limiter.reserve import LEAST
 from channels_admission.middleware import AdmissionMiddleware
 
 from support.faulty import FaultyLedger
@@ -199,7 +199,7 @@ async def test_a_refusal_takes_few_calls_and_none_of_the_application(admission, 
         application = AdmissionMiddleware(never)
         await limiter.acquire()
         limiter.decisions._shortage._until[0] = float("inf"), "full"
-        limiter.decisions._refuse("full")  # begins to wait for the next line of the log
+        limiter.decisions._verdicts.refuse("full")  # begins to wait for the next line of the log
         socket = Socket(CONNECT)
         with profiled() as calls:
             await serve(application, socket)

@@ -10,7 +10,7 @@ import pytest
 from channels_admission.core.counters import CALL_TIMES, CALLS, CALLS_TOOK, WAITED, WAITS
 from channels_admission.core.protocol import Reply
 from channels_admission.core.readings import Footprint, Load, Usage
-from channels_admission.ledger.codec import POOL
+from channels_admission.ledger.record import POOL
 from channels_admission.ledger.redis import RedisLedger
 
 from support.reports import HEARTBEAT, LEASE, Reporter

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 
-from channels_admission.core.attempts import SETS, WAYS
 from channels_admission.core.protocol import KEY_BYTES, Ask, Terms, Tried
-from channels_admission.core.shares import Bound
+from channels_admission.core.quotas.attempts import SETS, WAYS
+from channels_admission.core.quotas.shares import Bound
 from channels_admission.ledger.memory import MemoryLedger
 
 from support.claimants import PLACES, Claimant, settled

@@ -8,7 +8,7 @@ import redis
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse
 
 from channels_admission.ledger.redis import RedisLedger
-from channels_admission.limiter.state import State
+from channels_admission.limiter.books.state import State
 from channels_admission.runtime.identity import Worker
 from channels_admission.status.snapshot import collect
 from channels_admission.web.metrics import exposition

@@ -13,7 +13,7 @@ from channels_admission.core.protocol import KEY_BYTES, Ask, Key
 from channels_admission.exceptions import LedgerRefused
 from channels_admission.ledger.redis import RedisLedger
 from channels_admission.ledger.script import CONTROL, RECONCILE
-from channels_admission.limiter.state import State
+from channels_admission.limiter.books.state import State
 from channels_admission.runtime.identity import Worker
 
 from support.damage import FEW, VALUES, Place, one_of_each

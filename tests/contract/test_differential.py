@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from channels_admission.core.line import Line
+from channels_admission.core.herd.line import Line
 from channels_admission.core.protocol import Terms
 from channels_admission.ledger.base import Forgotten
 from channels_admission.ledger.memory import MemoryLedger

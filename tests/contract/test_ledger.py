@@ -8,11 +8,11 @@ import pytest
 
 from channels_admission.conf import MAX_LIMIT
 from channels_admission.core.counters import LOST, NO_HANDSHAKES, Reason
+from channels_admission.core.herd.line import ASSUMED
+from channels_admission.core.herd.rate import PROBING, SCHEDULED, Pace, Situation
 from channels_admission.core.levels import scarce
-from channels_admission.core.line import ASSUMED
 from channels_admission.core.overrides import Controls, Order
 from channels_admission.core.protocol import Neighbour, Terms
-from channels_admission.core.rate import PROBING, SCHEDULED, Pace, Situation
 from channels_admission.core.readings import Footprint, Load, Moment, Past, Usage
 from channels_admission.ledger.base import (
     COUNTER_BYTES,

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 
 from channels_admission.core.protocol import Aged, Ask, Evicted
-from channels_admission.core.shares import Bound
+from channels_admission.core.quotas.shares import Bound
 from channels_admission.ledger.memory import MemoryLedger
 
 from support.claimants import Claimant, ask, key, settled

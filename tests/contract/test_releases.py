@@ -10,7 +10,7 @@ import pytest
 import redis
 
 from channels_admission.core.overrides import Controls, Order
-from channels_admission.core.shares import Bound
+from channels_admission.core.quotas.shares import Bound
 from channels_admission.ledger.layout import LAYOUT, key_of
 
 from support import ROOT

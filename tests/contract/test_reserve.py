@@ -7,7 +7,7 @@ import pytest
 from channels_admission.core.levels import RESERVE_PARTS, Level
 from channels_admission.core.overrides import Controls, Order
 from channels_admission.core.protocol import Fair, Terms
-from channels_admission.core.shares import Class
+from channels_admission.core.quotas.shares import Class
 from channels_admission.ledger.base import SETTLING
 
 from support.reports import HEARTBEAT, Reporter

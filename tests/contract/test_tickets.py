@@ -5,11 +5,11 @@ import asyncio
 import pytest
 
 from channels_admission.core.counters import Reason
-from channels_admission.core.line import AGAIN, ASSUMED, GRACE, LATE
+from channels_admission.core.herd.line import AGAIN, ASSUMED, GRACE, LATE
+from channels_admission.core.herd.rate import PROBING, SCHEDULED
+from channels_admission.core.herd.tickets import Ticket
 from channels_admission.core.overrides import Controls, Order
 from channels_admission.core.protocol import Shown, Terms, Turn
-from channels_admission.core.rate import PROBING, SCHEDULED
-from channels_admission.core.tickets import Ticket
 
 from support.claimants import Claimant, ask, settled
 from support.reports import HEARTBEAT, LEASE, ClockedRedisLedger, Reporter

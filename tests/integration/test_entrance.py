@@ -6,7 +6,7 @@ from contextlib import AsyncExitStack
 import pytest
 from websockets.asyncio.client import connect
 
-from channels_admission.core.window import START
+from channels_admission.core.herd.window import START
 
 from demo.clients import crowd
 from demo.servers import Workers

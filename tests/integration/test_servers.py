@@ -11,7 +11,7 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
-from channels_admission.core.line import GRACE, WIDTH
+from channels_admission.core.herd.line import GRACE, WIDTH
 
 from demo.consumers import HANDSHAKE
 from demo.servers import Redis, Workers

@@ -6,7 +6,7 @@ import re
 import pytest
 
 from channels_admission import conf
-from channels_admission.core.tickets import Signer, Ticket
+from channels_admission.core.herd.tickets import Signer, Ticket
 
 from demo.servers import Workers
 from support.clients import Client, enter_many, leave_all, look, shows

@@ -11,9 +11,9 @@ from heapq import heappop, heappush
 import pytest
 
 from channels_admission.core.counters import ADMITTED, Reason
+from channels_admission.core.herd.rate import Pace, Situation
 from channels_admission.core.protocol import Terms
-from channels_admission.core.rate import Pace, Situation
-from channels_admission.limiter.retries import RetrySchedule
+from channels_admission.limiter.line.retries import RetrySchedule
 
 TICK, CALL, HEARTBEAT = 0.01, 0.1, 3.0
 WORKERS = 4

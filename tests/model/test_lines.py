@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from channels_admission.core.line import Line, Promises
+from channels_admission.core.herd.line import Line, Promises
 from channels_admission.ledger.memory import MemoryLedger
 
 from support.lines import HAMMER, HINT, TICKETLESS, MixedHerd

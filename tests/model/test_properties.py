@@ -25,10 +25,10 @@ from channels_admission.core.counters import Reason
 from channels_admission.core.overrides import Controls, Order
 from channels_admission.core.protocol import KEY_BYTES, Ask, Report
 from channels_admission.ledger.base import Forgotten, OutOfOrder
-from channels_admission.limiter import state as state_module
+from channels_admission.limiter.books import state as state_module
+from channels_admission.limiter.books.slots import Slots
+from channels_admission.limiter.books.state import State
 from channels_admission.limiter.connections.slot import Slot
-from channels_admission.limiter.slots import Slots
-from channels_admission.limiter.state import State
 from channels_admission.quotas.requests import Rules
 from channels_admission.runtime.identity import Worker
 

@@ -8,7 +8,7 @@ import random
 
 import pytest
 
-from channels_admission.limiter.state import State
+from channels_admission.limiter.books.state import State
 
 from support.reports import reserving
 from support.simulation import ALL, BIRTHS, EMBEDDED, FATES, LOSS, NET, ORDERS, RUSH, Simulation

@@ -1,9 +1,13 @@
-"""Every module has a test, and every test a folder."""
+"""Every module has a test, and every test a folder; no module and no folder is larger than can be read at once."""
 
 import pytest
 
 from support import TESTS
-from support.own_coverage import COVERED_BY, modules, namesake, own_test
+from support.own_coverage import COVERED_BY, PACKAGE, modules, namesake, own_test
+
+MOST_LINES = 300
+MOST_MODULES = 11
+"""In one folder, its ``__init__`` left out: for more, make a folder for those that are one subject."""
 
 
 def test_every_module_has_a_test_of_its_name_or_a_line_that_names_one():
@@ -18,3 +22,17 @@ def test_its_test_is_there(module):
 
 def test_no_test_lies_outside_of_the_folders():
     assert [path.name for path in TESTS.glob("*.py")] == ["conftest.py"]
+
+
+def test_no_module_has_more_lines_than_are_read_at_once():
+    lines = {path.relative_to(PACKAGE).as_posix(): len(path.read_text().splitlines()) for path in PACKAGE.rglob("*.py")}
+    assert {name: number for name, number in lines.items() if number > MOST_LINES} == {}
+
+
+def test_no_folder_has_more_modules_than_are_seen_at_once():
+    folders = {path.parent for path in PACKAGE.rglob("*.py")} - {PACKAGE}
+    numbers = {
+        folder.relative_to(PACKAGE).as_posix(): sum(each.name != "__init__.py" for each in folder.glob("*.py"))
+        for folder in folders
+    }
+    assert {name: number for name, number in numbers.items() if number > MOST_MODULES} == {}

@@ -14,9 +14,9 @@ from websockets.http11 import Response
 from channels_admission.client import Ending, RetryPolicy, advice
 from channels_admission.conf.validators import REASON_BYTES
 from channels_admission.core.counters import Reason
-from channels_admission.core.line import GRACE, LEAST
+from channels_admission.core.herd.line import GRACE, LEAST
+from channels_admission.core.herd.tickets import LENGTH, SEAL_BYTES, Signer, Ticket
 from channels_admission.core.protocol import Refusal
-from channels_admission.core.tickets import LENGTH, SEAL_BYTES, Signer, Ticket
 from channels_admission.limiter.connections.refusal import close_reason, messages
 
 from support import ROOT

@@ -3,7 +3,7 @@
 import pytest
 
 from benchmarks.world import Scene, play
-from channels_admission.core.window import START, TARGET
+from channels_admission.core.herd.window import START, TARGET
 
 from demo.returns import echo_figures, ideal_by_rate, ideal_by_slots
 from demo.sites import WITHOUT_ADMISSION

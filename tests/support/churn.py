@@ -8,8 +8,8 @@ from contextlib import asynccontextmanager
 
 from channels_admission.conf import DEFAULT_POOL, Settings
 from channels_admission.ledger import open_ledger
+from channels_admission.limiter.books.state import State
 from channels_admission.limiter.limiter import Limiter, Slot
-from channels_admission.limiter.state import State
 from channels_admission.runtime.identity import Worker
 
 from support.waiting import eventually

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from channels_admission.core.protocol import KEY_BYTES, Aged, Ask, Fair, Key, Reply, Tried
-from channels_admission.core.shares import Bound, Class
+from channels_admission.core.quotas.shares import Bound, Class
 
 from support.reports import HEARTBEAT, Reporter
 

@@ -7,9 +7,9 @@ from contextlib import asynccontextmanager
 from channels_admission.conf import Settings
 from channels_admission.ledger.base import Ledger
 from channels_admission.ledger.memory import MemoryLedger
+from channels_admission.limiter.books.state import State
 from channels_admission.limiter.limiter import Limiter
 from channels_admission.limiter.registry import limiter_of
-from channels_admission.limiter.state import State
 from channels_admission.runtime.identity import Worker
 
 from support.faulty import FaultyLedger

@@ -5,10 +5,10 @@ from collections import Counter
 from dataclasses import replace
 from heapq import heappop, heappush
 
-from channels_admission.core.line import EARLY, GRACE
+from channels_admission.core.herd.line import EARLY, GRACE
+from channels_admission.core.herd.rate import unpaced
+from channels_admission.core.herd.tickets import Ticket
 from channels_admission.core.protocol import Report, Shown, Terms
-from channels_admission.core.rate import unpaced
-from channels_admission.core.tickets import Ticket
 
 TICK, CALL = 0.01, 0.04
 WORKERS = 4

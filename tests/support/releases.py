@@ -126,7 +126,7 @@ def record() -> Release:
     """This release."""
     from channels_admission import __version__, conf
     from channels_admission.core.protocol import Fair, Report
-    from channels_admission.core.shares import Bound, Class
+    from channels_admission.core.quotas.shares import Bound, Class
     from channels_admission.ledger.codec import KEYS
     from channels_admission.ledger.layout import LAYOUT, key_of
     from channels_admission.ledger.redis.argument import packed_report

@@ -23,7 +23,7 @@ from channels_admission.core.protocol import Neighbour, Reply, Report
 from channels_admission.exceptions import LedgerUnavailable
 from channels_admission.ledger.base import OutOfOrder
 from channels_admission.limiter import limiter as limiter_module
-from channels_admission.limiter.state import State
+from channels_admission.limiter.books.state import State
 
 from support.judge import Judge, Outcome
 from support.processes import Actor, Process

@@ -11,9 +11,9 @@ from channels_admission.conf import DEFAULT_POOL, Settings
 from channels_admission.core.overrides import Controls, Drain
 from channels_admission.core.protocol import Reply, Report
 from channels_admission.ledger import script
-from channels_admission.ledger.codec import RECORD, SEAL
 from channels_admission.ledger.memory import MemoryLedger
 from channels_admission.ledger.overrides import controls_of, entries
+from channels_admission.ledger.record import RECORD, SEAL
 from channels_admission.ledger.redis import RedisLedger
 from channels_admission.runtime.identity import host_token
 

@@ -17,8 +17,8 @@ from django.conf import settings as django_settings
 from channels_admission import conf
 from channels_admission.core.protocol import Reply, Report
 from channels_admission.ledger import open_ledger
+from channels_admission.limiter.books.state import State
 from channels_admission.limiter.limiter import Limiter, Slot
-from channels_admission.limiter.state import State
 from channels_admission.runtime.identity import Worker
 
 WORKERS = 8

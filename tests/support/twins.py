@@ -10,11 +10,11 @@ import pytest
 from hypothesis import strategies as st
 
 from channels_admission.core.agreement import numbers_of
+from channels_admission.core.herd.tickets import Ticket
 from channels_admission.core.overrides import EVERYBODY, NOTHING_SET, Controls, Drain, Order
 from channels_admission.core.protocol import Aged, Ask, Key, Reply, Shown, Terms
+from channels_admission.core.quotas.shares import Bound
 from channels_admission.core.readings import Reading
-from channels_admission.core.shares import Bound
-from channels_admission.core.tickets import Ticket
 from channels_admission.ledger.base import Forgotten, OutOfOrder
 from channels_admission.ledger.memory import MemoryLedger
 from channels_admission.ledger.memory.pool import Pool

@@ -15,7 +15,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.http11 import Response
 
 from channels_admission.client import Ending, Retries, RetryPolicy, connections
-from channels_admission.limiter.connections.connection import REPLACED
+from channels_admission.limiter.connections.asgi import REPLACED
 
 from demo.servers import Workers
 from support.answers import Watch

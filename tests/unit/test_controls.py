@@ -16,13 +16,13 @@ from channels_admission.core.protocol import Reply
 from channels_admission.events.log import FURTHER
 from channels_admission.exceptions import ConfigurationError, ControlError
 from channels_admission.limiter import closer
+from channels_admission.limiter.books.state import State
 from channels_admission.limiter.closer import Closer
 from channels_admission.limiter.connections.connection import Connection
 from channels_admission.limiter.limiter import Slot
 from channels_admission.limiter.line.places import Places
+from channels_admission.limiter.line.retries import RetrySchedule
 from channels_admission.limiter.registry import close_limiters, limiter_of
-from channels_admission.limiter.retries import RetrySchedule
-from channels_admission.limiter.state import State
 from channels_admission.middleware import AdmissionMiddleware
 from channels_admission.runtime.faults import Faults
 from channels_admission.runtime.identity import Worker, host_name

@@ -98,7 +98,7 @@ async def test_a_saturated_monitor_is_no_reason_below_its_second_threshold(admis
 async def test_a_closed_pool_says_why(admission, monkeypatch, reason):
     admission()
     limiter_of("default")
-    monkeypatch.setattr("channels_admission.limiter.state.State.closed", reason)
+    monkeypatch.setattr("channels_admission.limiter.books.state.State.closed", reason)
     assert says() == (503, reason)
     assert says(f"ignore=full,{reason}") == (200, "ready")
     await close_limiters()
@@ -137,9 +137,9 @@ async def test_a_worker_that_holds_as_many_as_it_may_is_not_ready_while_others_a
 async def test_in_a_dry_run_only_a_drain_is_a_reason(admission, monkeypatch):
     admission(DRY_RUN=True)
     limiter_of("default").state.level = Level.FULL
-    monkeypatch.setattr("channels_admission.limiter.state.State.closed", "paused")
+    monkeypatch.setattr("channels_admission.limiter.books.state.State.closed", "paused")
     assert says() == (200, "ready")
-    monkeypatch.setattr("channels_admission.limiter.state.State.closed", "draining")
+    monkeypatch.setattr("channels_admission.limiter.books.state.State.closed", "draining")
     assert says() == (503, "draining")
     await close_limiters()
 

@@ -15,7 +15,7 @@ from django.urls import path
 from channels_admission import conf, controls
 from channels_admission.consumers import AdmissionMixin
 from channels_admission.core.guard import VARIABLE, is_guarded
-from channels_admission.core.tickets import WRITTEN
+from channels_admission.core.herd.tickets import WRITTEN
 from channels_admission.exceptions import ConfigurationError
 from channels_admission.ledger.memory import MemoryLedger
 from channels_admission.limiter.registry import living_limiters

@@ -11,14 +11,15 @@ from collections.abc import Callable, Set
 from dataclasses import replace
 
 from ...conf import Settings
+from ...core.agreement import fingerprint, numbers_of
+from ...core.counters import faults_in
 from ...core.overrides import Controls
 from ...core.protocol import Reply, Report
-from ...core.readings import Past, Reading
-from ..base import MINUTES, SECONDS
-from ..buckets import within
+from ...core.readings import Past, Reading, WorkerReading
+from ..base import LATELY, MINUTES, SECONDS
+from ..buckets import lately, within
 from .main import Call
-from .pool import Pool
-from .reading import reading_of
+from .pool import Entry, Pool
 
 
 class MemoryLedger:
@@ -99,3 +100,44 @@ class MemoryLedger:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=MemoryLedger.forget_all)
+
+
+def reading_of(pool: Pool, now: float, wall: float, lease: float) -> Reading:
+    """``now`` by the ledger's clock, ``wall`` in Unix time. A worker that has been silent for its lease is left out; it
+    is ``lease`` where its settings no longer count."""
+    settings = {text: numbers_of(text) for text, ends in pool.settings.ends.items() if ends > pool.clock.time}
+    leases = {text: numbers["lease"] / 1000 for text, numbers in settings.items()}
+    alive = (each for each in pool.entries.values() if now - each.seen < leases.get(each.settings, lease))
+    return Reading(
+        limit=pool.limit,
+        settling=pool.clock.is_settling,
+        counters=dict(pool.counters),
+        since=pool.since,
+        version=pool.version,
+        workers=tuple(_worker(each, now) for each in alive),
+        **lately(within(LATELY, int(wall), pool.past.seconds.values())),
+        now=wall,
+        controls=pool.controls,
+        level=pool.levels.level,
+        settings={fingerprint(text): numbers for text, numbers in settings.items()},
+    )
+
+
+def _worker(entry: Entry, now: float) -> WorkerReading:
+    return WorkerReading(
+        worker=entry.report.worker,
+        held=entry.held - entry.reserve,
+        silence=now - entry.seen,
+        uptime=entry.report.age + now - entry.seen,
+        server=entry.report.server,
+        load=entry.report.load,
+        classes=entry.classes,
+        draining=entry.report.draining,
+        counters={name: count for name, count in entry.report.counters.items() if count},
+        faults=faults_in(entry.report.counters),
+        settings=fingerprint(entry.settings),
+        speed=entry.report.speed,
+        footprint=entry.report.footprint,
+        release=entry.report.release,
+        reserve=entry.reserve,
+    )

@@ -4,8 +4,8 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from ...core.holders import Holders
 from ...core.protocol import Key
+from ...core.quotas.holders import Holders
 from ..base import SWEPT_PER_CALL
 
 

@@ -3,11 +3,11 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from ...core.attempts import Over, judge
 from ...core.counters import Reason
 from ...core.protocol import Fair, Key, Report
-from ...core.quota import MENDED_BY_TIME, Allowed, Decision, Part, decide
-from ...core.shares import most as most_of
+from ...core.quotas.attempts import Over, judge
+from ...core.quotas.quota import MENDED_BY_TIME, Allowed, Decision, Part, decide
+from ...core.quotas.shares import most as most_of
 from .claims import Own
 from .pool import Pool
 from .tickets import Presented

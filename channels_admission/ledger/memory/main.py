@@ -3,16 +3,15 @@
 from ...conf import Settings
 from ...core import agreement, levels
 from ...core.counters import ADMITTED, LOST, RELEASED, Reason
+from ...core.herd.rate import Pace, Situation
 from ...core.protocol import Key, Offer, Reply, Report, Turn
-from ...core.rate import Pace, Situation
 from ..base import SETTLING, Forgotten, OutOfOrder
 from . import orders
-from .agreement import Said
+from .agreement import Said, narrowed
 from .claims import Own
 from .counters import add, decided, rises, uncounted
 from .grants import Grant, Granting
 from .pool import Entry, Pool
-from .settings import narrowed
 from .tickets import Presented
 
 

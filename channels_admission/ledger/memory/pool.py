@@ -3,11 +3,11 @@
 from collections import Counter
 from dataclasses import dataclass, field, replace
 
-from ...core.attempts import Buckets
 from ...core.counters import Reason
+from ...core.herd.rate import Pace
 from ...core.overrides import NOTHING_SET, Controls, Drain
 from ...core.protocol import Neighbour, Report, Terms
-from ...core.rate import Pace
+from ...core.quotas.attempts import Buckets
 from ..base import LEASES_PER_CALL, REAPED_PER_CALL
 from ..history import Rings
 from .agreement import Agreement

@@ -4,9 +4,9 @@ from bisect import bisect_left
 from collections.abc import Callable, Collection
 from heapq import heappop, heappush
 
-from ...core.line import GRACE, LATE, Line, forgotten_at, is_again, is_due
+from ...core.herd.line import GRACE, LATE, Line, forgotten_at, is_again, is_due
+from ...core.herd.tickets import Ticket
 from ...core.protocol import Shown, Turn
-from ...core.tickets import Ticket
 
 
 class Redeemed:

@@ -22,10 +22,11 @@ from ...core.readings import Past, Reading
 from ...exceptions import LedgerUnavailable
 from ...runtime.descriptors import is_exhausted, reserve
 from ..base import Forgotten, OutOfOrder
-from ..codec import past_of, reading_of, reply_of, text_of
+from ..codec import reply_of
 from ..layout import LAYOUT, key_of
 from ..newest import newest
 from ..overrides import entries
+from ..record import past_of, reading_of, text_of
 from ..script import CONTROL, RECONCILE
 from .argument import keys_expire, milliseconds, packed_report, parts
 from .connections import Connections

@@ -7,9 +7,9 @@ from ...core import agreement
 from ...core.levels import Level
 from ...core.protocol import Report
 from ..buckets import packed
-from ..codec import KEYS, born, loaded, shared, shown
-from ..footprint import footprint_text
+from ..codec import KEYS, born, shared, shown
 from ..overrides import text as controls_text
+from ..record import footprint_text, loaded
 
 UNUSED_KEYS_EXPIRE = 3600.0
 """Seconds after the last report of a pool until its keys disappear; at least two leases."""

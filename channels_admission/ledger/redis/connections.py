@@ -17,7 +17,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import TimeoutError as SocketTimeout
 
 from ...exceptions import LedgerUnavailable
-from ...runtime.ticks import done_within
+from ..base import done_within
 from .names import by_name
 
 LONGEST = 5.0

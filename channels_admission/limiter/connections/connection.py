@@ -10,17 +10,11 @@ from typing import Any
 
 from ...runtime.servers import abort
 from .ahead import Ahead
+from .asgi import NO_CODE, RESTART
 from .slot import Slot
 
 logger = logging.getLogger("channels_admission")
 
-RESTART = 1012
-"""Service Restart: reconnect, perhaps to another worker (IANA's registry of WebSocket close codes)."""
-REPLACED = 4409
-"""A newer connection has replaced this one under a quota. The package's clients do not reconnect after it, since two
-pages of one user would close each other's connections forever."""
-NO_CODE = 1006
-"""The code that an application receives if the client gets an HTTP response, which has no close code."""
 GRACE = 10.0
 """Seconds after which an application that does not receive is cancelled."""
 CLOSING = 2.0
@@ -46,9 +40,7 @@ class End:
 class Connection:
     """One connection between its server and its application. Belongs to the task that created it."""
 
-    __slots__ = (
-        "_end", "_listener", "_receive", "_send", "_state", "_task", "slot", "unanswered",
-    )  # fmt: skip
+    __slots__ = ("_end", "_listener", "_receive", "_send", "_state", "_task", "slot", "unanswered")
 
     def __init__(self, receive: Any, send: Any, slot: Slot | None = None) -> None:
         self._receive = receive

@@ -5,7 +5,7 @@ It is taken from the scope itself, which servers use for their access log as wel
 
 from collections.abc import Iterable
 
-from ...core.tickets import WRITTEN
+from ...core.herd.tickets import WRITTEN
 from .asgi import Scope
 from .slot import KEY, HeldWithTicket
 

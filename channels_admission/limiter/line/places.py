@@ -9,14 +9,14 @@ from dataclasses import replace
 
 from ... import conf
 from ...core.counters import DRAINED, MISSED, PASSED, PROMISED, REDEEMED, Reason, is_own
-from ...core.line import EARLY, GRACE, is_due
+from ...core.herd.line import EARLY, GRACE, is_due
+from ...core.herd.tickets import PER_SECOND, Signer, Ticket
 from ...core.protocol import Refusal
-from ...core.tickets import PER_SECOND, Signer, Ticket
+from ..books.state import State
 from ..connections.asgi import Scope
 from ..connections.refusal import is_passed_on
 from ..queue import NO_RETRY_TIME
-from ..retries import RetrySchedule
-from ..state import State
+from .retries import RetrySchedule
 
 NUMBER_BITS = 32
 SLOWEST = 4.0

@@ -29,8 +29,7 @@ from ..base import ReadingCommand
 from ..terminal import nagios, status
 from ..terminal.diagnosis import render
 from ..terminal.layout import plain
-from ..terminal.nagios import State
-from ..terminal.ranges import Range
+from ..terminal.nagios import Range, State
 from ..terminal.schema import SCHEMA
 from ..terminal.watch import EVERY, watch
 from ..terminal.workers import FEW, SORTS, TOP, Listing

@@ -7,11 +7,11 @@ after another. Ctrl-C ends it with exit code 0.
 import asyncio
 import signal
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import dropwhile, pairwise
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
@@ -20,7 +20,6 @@ from ...status.diagnostics.finding import clock
 from ...status.history import History, Series
 from ...status.values import Health, PoolSnapshot, Snapshot
 from .layout import ends
-from .sparkline import Sparkline
 from .status import overview, problem, status, style_of
 from .workers import WORST, Listing
 
@@ -34,6 +33,29 @@ MINUTE = 60
 """Seconds between readings from which the history is taken by the minute."""
 ENDS = {signal.SIGINT: 0, signal.SIGTERM: 128 + signal.SIGTERM}
 """Exit codes by the signal that ends it."""
+
+BARS = "▁▂▃▄▅▆▇█"
+ASCII_BARS = "_.:-=+*#"
+
+
+@dataclass(frozen=True, slots=True)
+class Sparkline:
+    """``values`` from 0 to ``top``. Only a value of ``top`` or more is a whole bar; None is a gap."""
+
+    values: Sequence[float | None]
+    top: float
+    style: str = ""
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
+        bars = ASCII_BARS if options.ascii_only else BARS
+        latest = self.values[-options.max_width :]
+        yield Text("".join(" " if value is None else bars[self._height(value)] for value in latest), self.style)
+
+    def _height(self, value: float) -> int:
+        if value >= self.top > 0:
+            return len(BARS) - 1
+        return max(0, min(int(value / self.top * len(BARS)), len(BARS) - 2)) if self.top > 0 else 0
+
 
 Look = Callable[[], Awaitable[Snapshot]]
 Recall = Callable[[str], Awaitable[History]]

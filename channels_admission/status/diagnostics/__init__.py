@@ -9,7 +9,7 @@ from typing import Any
 
 from ..growth import Growth
 from ..values import FORMAT, Connects, LedgerSnapshot, Snapshot
-from . import agreement, faults, herd, ledger, pools, releases, workers
+from . import agreement, faults, herd, ledger, pools, workers
 from .finding import Finding, Severity
 from .host import HostInfo, Layer
 from .model import Inputs, Process, inputs_of
@@ -154,7 +154,7 @@ def _findings(inputs: Inputs) -> tuple[Finding, ...]:
     """All findings by severity, the likeliest cause first within each."""
     severities = list(Severity)
     finders = (
-        *ledger.FINDERS, *pools.FINDERS, *agreement.FINDERS, *releases.FINDERS, *herd.FINDERS, *workers.FINDERS,
+        *ledger.FINDERS, *pools.FINDERS, *agreement.FINDERS, *herd.FINDERS, *workers.FINDERS,
         *faults.FINDERS,
     )  # fmt: skip
     found = [finding for finder in finders for finding in finder(inputs)]

@@ -3,9 +3,8 @@
 from collections.abc import Callable, Iterator
 
 from ...core.counters import Counters, failed_functions
-from .finding import Finder, Finding, Severity
+from .finding import Finder, Finding, Severity, exceeding, name_of, named
 from .model import Inputs, Process
-from .processes import exceeding, name_of, named
 
 
 def _own(process: Process) -> Counters:

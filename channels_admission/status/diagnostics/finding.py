@@ -6,7 +6,8 @@ from enum import StrEnum
 
 from ...core.overrides import utc
 from ..values import PoolSnapshot, Side
-from .model import Inputs
+from ..words import duration
+from .model import Inputs, Process
 
 
 class Severity(StrEnum):
@@ -51,3 +52,33 @@ def counted(side: Side) -> str:
     names = [" ".join(name.split(":")[:2]) for name in side.workers]
     more = f" and {side.number - len(names):,} more" if side.number > len(names) else ""
     return f"{', '.join(names)}{more}" if names else "workers that have ended"
+
+
+NAMED = 5
+"""Workers named in one finding."""
+
+
+def exceeding(processes: Iterable[Process], amount: Callable[[Process], float], allowed: float = 0.0) -> list[Process]:
+    """Those of which the amount is more than is allowed, the greatest first."""
+    return sorted((each for each in processes if amount(each) > allowed), key=amount, reverse=True)
+
+
+def named(processes: list[Process], told: Callable[[Process], str]) -> str:
+    """The first few processes, each with its description."""
+    text = "; ".join(f"{name_of(process)}: {told(process)}" for process in processes[:NAMED])
+    return f"{text}; and {len(processes) - NAMED:,} more" if len(processes) > NAMED else text
+
+
+def name_of(process: Process) -> str:
+    """Host and pid."""
+    return f"{process.host} {process.pid}"
+
+
+def share_of(share: float | None) -> str:
+    """A share in per cent."""
+    return "unknown" if share is None else f"{100 * share:.0f} %"
+
+
+def age_of(process: Process) -> str:
+    """How long it has run."""
+    return " ".join(duration(process.uptime))

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator
 
-from ...core.line import GRACE
+from ...core.herd.line import GRACE
 from ...ledger.base import LATELY
 from ..values import Connects, PoolSnapshot, Second
 from .finding import Finder, Finding, Severity, clock, measured

@@ -1,4 +1,4 @@
-"""The finding of a ledger that answers too late for the workers, although this command can read it.
+"""Findings about the ledger: it cannot be read or counts anew, or it answers too late for the workers.
 
 The calls of workers then fail. If the ledger applies them all the same, its counts look sound; else workers are silent.
 """
@@ -6,14 +6,40 @@ The calls of workers then fail. If the ledger applies them all the same, its cou
 import math
 from collections.abc import Iterator
 
+from ...ledger import NO_ANSWER
 from ..snapshot import is_slow, silence_allowed
 from ..values import Health
-from .finding import Finder, Finding, Severity
+from .finding import Finder, Finding, Severity, age_of, named
 from .model import Inputs, Process
-from .processes import age_of, named
 
+UNREACHABLE = "Restore Redis, or correct its address, password or rights."
+SILENT = (
+    "Nothing answers at this address: see whether the process of Redis is stopped or swaps, whether a command or a "
+    "script blocks it, and whether a firewall drops packets."
+)
 FAILED = 0.05
 """Share of a worker's calls that may fail."""
+
+
+def _ledger(inputs: Inputs) -> Iterator[Finding]:
+    ledger = inputs.snapshot.ledger
+    if ledger.health is Health.DOWN:
+        yield Finding(
+            "ledger-down",
+            Severity.CRITICAL,
+            "The ledger cannot be read, so the workers are unknown",
+            f"{ledger.kind} at {ledger.address}: {ledger.error or 'no reason given'}",
+            f"{SILENT if (ledger.error or '').startswith(NO_ANSWER) else UNREACHABLE} Meanwhile each worker decides "
+            "alone, by WHEN_LEDGER_DOWN.",
+        )
+    if ledger.health is Health.SETTLING:
+        yield Finding(
+            "ledger-settling",
+            Severity.WARNING,
+            "The ledger started empty or lost its data a moment ago",
+            "Until all workers have reported, one and a half heartbeats, each is granted only what it already had.",
+            "Look again in a few seconds. If this stays, see whether Redis restarts, fails over or evicts keys.",
+        )
 
 
 def _late(inputs: Inputs) -> Iterator[Finding]:
@@ -48,4 +74,4 @@ def _calls(process: Process) -> str:
     return f"{process.failed:,} of {process.calls:,} calls failed in {age_of(process)}{row}"
 
 
-FINDERS: tuple[Finder, ...] = (_late,)
+FINDERS: tuple[Finder, ...] = (_ledger, _late)

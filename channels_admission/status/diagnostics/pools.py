@@ -5,7 +5,6 @@ from collections.abc import Iterator, Mapping
 from ...core.counters import ATTEMPTS, OVERDUE, QUOTA, Reason, unwanted
 from ...core.levels import Level
 from ...core.overrides import signature, whom
-from ...ledger import NO_ANSWER
 from ...ledger.memory import MemoryLedger
 from ..values import Health
 from ..words import duration
@@ -27,34 +26,8 @@ REFUSED = {
     Reason.SHARE.value: "raise the share of the class, or the limit",
 }
 """Advice by reason of refusal."""
-UNREACHABLE = "Restore Redis, or correct its address, password or rights."
-SILENT = (
-    "Nothing answers at this address: see whether the process of Redis is stopped or swaps, whether a command or a "
-    "script blocks it, and whether a firewall drops packets."
-)
 PACED = (Reason.RATE.value, Reason.CROWD.value)
 """Reasons whose advice names CONNECT_RATE."""
-
-
-def _ledger(inputs: Inputs) -> Iterator[Finding]:
-    ledger = inputs.snapshot.ledger
-    if ledger.health is Health.DOWN:
-        yield Finding(
-            "ledger-down",
-            Severity.CRITICAL,
-            "The ledger cannot be read, so the workers are unknown",
-            f"{ledger.kind} at {ledger.address}: {ledger.error or 'no reason given'}",
-            f"{SILENT if (ledger.error or '').startswith(NO_ANSWER) else UNREACHABLE} Meanwhile each worker decides "
-            "alone, by WHEN_LEDGER_DOWN.",
-        )
-    if ledger.health is Health.SETTLING:
-        yield Finding(
-            "ledger-settling",
-            Severity.WARNING,
-            "The ledger started empty or lost its data a moment ago",
-            "Until all workers have reported, one and a half heartbeats, each is granted only what it already had.",
-            "Look again in a few seconds. If this stays, see whether Redis restarts, fails over or evicts keys.",
-        )
 
 
 def _switches(inputs: Inputs) -> Iterator[Finding]:
@@ -294,7 +267,6 @@ _events = _counting(
 
 
 FINDERS: tuple[Finder, ...] = (
-    _ledger,
     _damage,
     _lost,
     _events,

@@ -6,10 +6,9 @@ from ...conf.ledger import CORE_LAYER
 from ...core.counters import is_own
 from ...core.readings import Load
 from ..snapshot import silence_allowed
-from .finding import Finder, Finding, Severity, since
+from .finding import Finder, Finding, Severity, age_of, exceeding, name_of, named, share_of, since
 from .host import ABSENT, STOPPED
 from .model import Inputs, Process
-from .processes import age_of, exceeding, name_of, named, share_of
 
 LAG = 0.1
 """Seconds of delay above which an event loop is blocked."""

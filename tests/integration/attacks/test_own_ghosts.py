@@ -8,7 +8,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 
 from channels_admission.client import Ending, connections
-from channels_admission.limiter.connections.connection import REPLACED
+from channels_admission.limiter.connections.asgi import REPLACED
 
 from demo.servers import Workers
 from support.clients import Client, leave_all

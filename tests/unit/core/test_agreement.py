@@ -16,7 +16,7 @@ from channels_admission.core.agreement import (
     strictest,
 )
 from channels_admission.core.protocol import Ask, Fair, Report, Terms
-from channels_admission.core.shares import Bound, Class
+from channels_admission.core.quotas.shares import Bound, Class
 from channels_admission.ledger.memory import MemoryLedger
 
 from support.claimants import CLASSES, Claimant, ask, key

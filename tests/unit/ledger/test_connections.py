@@ -14,7 +14,7 @@ from channels_admission.exceptions import LedgerUnavailable
 from channels_admission.ledger import open_ledger
 from channels_admission.ledger.redis import connections
 from channels_admission.ledger.redis.connections import LONGEST, Patience
-from channels_admission.limiter import reconciler
+from channels_admission.limiter.calls import reconciler
 from channels_admission.limiter.limiter import Slot
 from channels_admission.status import capacity
 from channels_admission.status.snapshot import READ_TIMEOUT, collect
@@ -128,11 +128,11 @@ async def test_a_slow_call_closes_no_connection_and_the_next_one_uses_it(admissi
         async with limiter_of(settings) as limiter:
             assert await is_admitted(limiter)
             with road.slow(SLOW):
-                limiter.reconciler.report_now()
+                limiter.report_now()
                 await eventually(lambda: limiter.state.away)
                 await eventually(lambda: limiter.reconciler._late._call is None)
-            limiter.reconciler._heartbeat_at = 0.0
-            limiter.reconciler.wake()
+            limiter.reconciler.schedule.heartbeat_at = 0.0
+            limiter.wake()
             await eventually(lambda: not limiter.state.away)
             assert road.accepted == 1
 

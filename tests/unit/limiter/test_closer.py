@@ -5,10 +5,10 @@ import redis
 
 from channels_admission.core.overrides import EVERYBODY, Controls, Drain, Order
 from channels_admission.ledger.memory import MemoryLedger
+from channels_admission.limiter.books.state import State
 from channels_admission.limiter.closer import Closer
 from channels_admission.limiter.line.places import Places
-from channels_admission.limiter.retries import RetrySchedule
-from channels_admission.limiter.state import State
+from channels_admission.limiter.line.retries import RetrySchedule
 from channels_admission.runtime.faults import Faults
 from channels_admission.runtime.identity import Worker
 

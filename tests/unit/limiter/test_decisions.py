@@ -7,13 +7,13 @@ import pytest
 
 from channels_admission import conf
 from channels_admission.core.counters import Reason
-from channels_admission.core.line import WIDTH
+from channels_admission.core.herd.line import WIDTH
+from channels_admission.core.herd.tickets import Signer, Ticket
 from channels_admission.core.protocol import Ask, Refusal
-from channels_admission.core.tickets import Signer, Ticket
 from channels_admission.exceptions import LedgerUnavailable
 from channels_admission.ledger import open_ledger
+from channels_admission.limiter.calls.pace import FULL_FRESH
 from channels_admission.limiter.limiter import Slot
-from channels_admission.limiter.pace import FULL_FRESH
 
 from support.faulty import FaultyLedger
 from support.limiters import limiter_over
@@ -237,7 +237,7 @@ async def test_without_the_ledger_a_due_ticket_goes_before_others_and_is_good_on
     async with opened(WHEN_LEDGER_DOWN="freeze") as site:
         slots = await site.fill()
         async with site.ledger.away(LedgerUnavailable("gone")):
-            site.limiter.reconciler.report_now()
+            site.limiter.report_now()
             await eventually(lambda: site.state.away)
             ticket, second = await site.refused(2)
             await site.until_due(second, after=WIDTH)  # both are expected

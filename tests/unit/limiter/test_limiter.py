@@ -16,9 +16,9 @@ from channels_admission.events import log
 from channels_admission.exceptions import LedgerRefused, LedgerUnavailable
 from channels_admission.ledger.memory import MemoryLedger
 from channels_admission.limiter import decisions, registry
+from channels_admission.limiter.books.state import State
 from channels_admission.limiter.limiter import Limiter, Slot
 from channels_admission.limiter.registry import close_limiters, limiter_of
-from channels_admission.limiter.state import State
 from channels_admission.runtime.identity import Worker
 
 from support.faulty import FaultyLedger

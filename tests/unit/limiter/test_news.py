@@ -15,8 +15,8 @@ from channels_admission import conf
 from channels_admission.core import agreement
 from channels_admission.core.protocol import Reply
 from channels_admission.ledger import open_ledger
+from channels_admission.limiter.books.state import State
 from channels_admission.limiter.news import MOST_TOLD, SETTINGS_TOLD_EVERY, News
-from channels_admission.limiter.state import State
 from channels_admission.runtime.identity import Worker
 
 from support.limiters import limiter_over

@@ -7,8 +7,8 @@ from itertools import pairwise
 import pytest
 
 from channels_admission.core.counters import Reason
-from channels_admission.core.line import ASSUMED
-from channels_admission.core.rate import SCHEDULED
+from channels_admission.core.herd.line import ASSUMED
+from channels_admission.core.herd.rate import SCHEDULED
 from channels_admission.exceptions import LedgerUnavailable
 from channels_admission.ledger import open_ledger
 from channels_admission.limiter.limiter import Slot

@@ -7,7 +7,7 @@ import pytest
 
 from channels_admission.exceptions import LedgerUnavailable
 from channels_admission.ledger import open_ledger
-from channels_admission.limiter.connections.connection import REPLACED
+from channels_admission.limiter.connections.asgi import REPLACED
 from channels_admission.limiter.connections.slot import Slot
 from channels_admission.limiter.limiter import Limiter
 from channels_admission.limiter.registry import close_limiters, limiter_of
@@ -39,7 +39,7 @@ class Seat:
         async def send(message):
             self.sent.append(message)
 
-        connection = limiter._connect(self.slot, {"type": "websocket"}, receive, send)
+        connection = limiter.lookout.open(self.slot, {"type": "websocket"}, receive, send)
         try:
             await connection.receive()
         finally:
@@ -164,7 +164,7 @@ async def test_a_dry_run_counts_whom_it_would_have_closed_and_closes_nobody(open
         seats = [await come(limiter) for _ in range(MOST + 1)]
         for _ in range(3):
             calls = limiter.state.calls.made
-            limiter.reconciler.report_now()
+            limiter.report_now()
             await eventually(lambda calls=calls: limiter.state.calls.made > calls)
         assert [seat.code for seat in seats] == [None] * (MOST + 1)
         assert limiter.state.counters["dry:evicted"] == 1

@@ -14,8 +14,8 @@ import pytest
 
 from channels_admission.core.protocol import Neighbour
 from channels_admission.ledger.memory import MemoryLedger
+from channels_admission.limiter.books.state import State
 from channels_admission.limiter.registry import close_limiters, limiter_of
-from channels_admission.limiter.state import State
 from channels_admission.runtime import locks as locks_module
 from channels_admission.runtime.identity import Worker, host, host_token, is_gone
 from channels_admission.runtime.locks import KEPT, Locks, locks_in

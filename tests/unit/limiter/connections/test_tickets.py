@@ -6,7 +6,7 @@ from channels.testing import WebsocketCommunicator
 
 from channels_admission import conf
 from channels_admission.consumers import AdmissionMixin
-from channels_admission.core.tickets import Signer, Ticket
+from channels_admission.core.herd.tickets import Signer, Ticket
 from channels_admission.limiter.connections.slot import Held, HeldWithTicket
 from channels_admission.limiter.connections.tickets import take
 from channels_admission.limiter.registry import close_limiters, limiter_of

@@ -6,12 +6,12 @@ import pytest
 
 from channels_admission import conf
 from channels_admission.core.counters import SHED, UNACCEPTED, Reason
+from channels_admission.core.herd.tickets import Signer, Ticket
 from channels_admission.core.protocol import Offer
-from channels_admission.core.tickets import Signer, Ticket
-from channels_admission.limiter.line.alone import Alone
+from channels_admission.limiter.books.alone import Alone
+from channels_admission.limiter.books.state import State
 from channels_admission.limiter.line.places import LedgerClock, Places
-from channels_admission.limiter.retries import RetrySchedule
-from channels_admission.limiter.state import State
+from channels_admission.limiter.line.retries import RetrySchedule
 from channels_admission.runtime.identity import Worker
 
 EPOCH = 1_700_000_000.0

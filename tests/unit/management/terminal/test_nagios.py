@@ -14,8 +14,7 @@ from channels_admission.core.levels import Level
 from channels_admission.core.overrides import Controls, Order
 from channels_admission.core.readings import Elsewhere, Load
 from channels_admission.management.commands import ws_status
-from channels_admission.management.terminal.nagios import State, Thresholds, check, unknown
-from channels_admission.management.terminal.ranges import Range
+from channels_admission.management.terminal.nagios import Range, State, Thresholds, check, unknown
 from channels_admission.status.values import Connects, Health, LedgerSnapshot, PoolSnapshot, Snapshot, WorkerSnapshot
 
 from demo.servers import TESTPROJECT, environment

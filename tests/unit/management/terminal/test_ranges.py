@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from channels_admission.management.terminal.ranges import Range
+from channels_admission.management.terminal.nagios import Range
 
 
 @pytest.mark.parametrize(

@@ -21,8 +21,7 @@ from rich.console import Console
 from channels_admission import conf
 from channels_admission.core.levels import Level
 from channels_admission.ledger import open_ledger
-from channels_admission.management.terminal.sparkline import Sparkline
-from channels_admission.management.terminal.watch import KEPT, Frames, fitting
+from channels_admission.management.terminal.watch import KEPT, Frames, Sparkline, fitting
 from channels_admission.status.history import History, Series
 from channels_admission.status.values import Health, LedgerSnapshot, PoolSnapshot, Snapshot, WorkerSnapshot
 

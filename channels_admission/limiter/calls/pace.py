@@ -1,0 +1,65 @@
+"""How often a worker calls its ledger, so that all workers of a pool together ask no more than it can answer. Pure."""
+
+from ..books.state import State
+
+MOST_CALLS = 4000
+"""Calls a second of all workers of a pool together. Heartbeats are a part of them, and are never held back."""
+EASY, BUSY = 0.5, 0.75
+"""Shares of these up to which no worker pauses for the others, and from which each has its part and no more."""
+WINDOW = 0.1
+"""The least seconds over which the calls of all workers are counted."""
+FULL_FRESH = 0.02
+"""Seconds for which a pool that could not grant all is taken to have nothing left: at most 50 calls a second then."""
+CROWD_PAUSE = 0.005
+"""Seconds from one call to the next for each handshake that the first one decided, if there were several."""
+LONGEST_PAUSE = 0.4
+"""The most of ``LEDGER_TIMEOUT`` that such a pause may take: a large herd makes ten calls a second."""
+IDLE = 4
+"""At a full pool a worker has no call under way for so many times what a call takes. Where Redis is slow because too
+many ask, all of them ask less, and it has time for other work."""
+
+
+class Pace:
+    """The pauses of one limiter, in seconds from the beginning of a call."""
+
+    def __init__(self, state: State, ledger_timeout: float, heartbeat: float) -> None:
+        self._state = state
+        self._longest_pause = LONGEST_PAUSE * ledger_timeout
+        self._heartbeat = heartbeat
+        self._counted: tuple[int, float] | None = None
+        self._load = 0.0
+        """The calls of all workers, as a share of :data:`MOST_CALLS`."""
+
+    def count(self, version: int, now: float) -> None:
+        """Note the pool's version in the reply to a call made ``now``: it rises by one with each call of any worker."""
+        if self._counted is None:
+            self._counted = version, now
+        before, then = self._counted
+        if now - then >= WINDOW:
+            self._load = max(0, version - before) / (now - then) / MOST_CALLS
+            self._counted = version, now
+
+    @property
+    def call(self) -> float:
+        """To the next call, whatever it is for, unless it is a heartbeat."""
+        rest = min(self._rest, self._longest_pause) if self._state.scarce else 0.0
+        return min(max(self._turn, rest), self._heartbeat)
+
+    @property
+    def shortage(self) -> float:
+        """To the next look for slots that have become free in a full pool."""
+        return min(max(FULL_FRESH, self._turn, self._rest), self._heartbeat)
+
+    def crowd(self, handshakes: int) -> float:
+        """To the next call for handshakes, after one that has decided so many."""
+        return min(CROWD_PAUSE * handshakes, self._longest_pause)
+
+    @property
+    def _turn(self) -> float:
+        """Until the other workers have had their turn, where they make many calls."""
+        part = (self._load - EASY) / (BUSY - EASY)
+        return min(max(part, 0.0), 1.0) * self._state.workers / MOST_CALLS
+
+    @property
+    def _rest(self) -> float:
+        return IDLE * self._state.calls.lately

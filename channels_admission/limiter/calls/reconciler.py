@@ -1,0 +1,238 @@
+"""The exchange of one limiter with its ledger: one task, one call at a time."""
+
+import asyncio
+import random
+from contextlib import suppress
+from contextvars import Context
+from typing import Protocol
+
+from ...conf import Settings
+from ...core.protocol import Reply, Report
+from ...events import messages
+from ...exceptions import LedgerError, LedgerUnavailable
+from ...ledger.base import Forgotten, Ledger, OutOfOrder, done_within
+from ...runtime.faults import Faults
+from ..books.state import State
+from ..queue import Batch
+from .late import LateCall
+from .pace import Pace
+from .schedule import Schedule
+
+FIRST_PROBE = 0.05
+"""Seconds until a lost ledger is asked again; doubles up to a heartbeat."""
+REST = 1.0
+"""Seconds of rest after a turn in which the wait or the call raised; a heartbeat where that is shorter."""
+PATIENCE_AT_EXIT = 0.1
+"""Seconds a last report waits for slots that are being released at the same time."""
+EXCHANGE = "the exchange with the ledger"
+
+
+class Client(Protocol):
+    """The limiter, as its reconciler sees it."""
+
+    state: State
+    faults: Faults
+    pace: Pace
+
+    def is_over(self) -> bool:
+        """Whether no further call is needed."""
+
+    def is_waiting(self) -> bool:
+        """Whether the next call should not wait for the heartbeat."""
+
+    def tend(self) -> None:
+        """Do what is due before each call. Never fails."""
+
+    def begin_report(self, now: float, *, heartbeat: bool) -> Batch:
+        """The next report, with the handshakes it asks for."""
+
+    def apply(self, batch: Batch, reply: Reply) -> None:
+        """Do what the reply says."""
+
+    def go_alone(self, error: LedgerError) -> None:
+        """The call has failed: decide without the ledger."""
+
+    def refuse_late(self) -> None:
+        """Refuse the handshakes that wait: the next call will be made too late for them."""
+
+    def came_late(self, took: float) -> None:
+        """The ledger has answered a call ``took`` seconds after it was made, when it was no longer waited for."""
+
+    def close(self) -> None:
+        """No call is made any more: decide for all that wait."""
+
+    async def end(self) -> None:
+        """The goodbye is said, or could not be."""
+
+
+class Reconciler:
+    """Calls ``ledger`` for ``client``. Belongs to one event loop, and all times are of its clock."""
+
+    def __init__(self, client: Client, ledger: Ledger, settings: Settings) -> None:
+        self.ledger = ledger
+        self._client = client
+        self._settings = settings
+        self._state = client.state
+        self._faults = client.faults
+        self._loop = asyncio.get_running_loop()
+        self.schedule = Schedule(client.state, client.is_waiting, settings.ledger_timeout)
+        self._backoff = FIRST_PROBE
+        self._is_exiting = False
+        self._pace = client.pace
+        self._late = LateCall(client.came_late)
+
+    # The task
+
+    def start(self) -> asyncio.Task[None]:
+        """Begin to make calls."""
+        # An empty context: the task outlives the handshake that opened the limiter, and keeps nothing of it.
+        name = f"admission limiter {self._state.pool.name!r}"
+        self.task = self._loop.create_task(self._run(), name=name, context=Context())
+        return self.task
+
+    async def aclose(self, *, exiting: bool = False) -> None:
+        """Say goodbye; ``exiting`` where every connection that still holds a slot ends with the process now."""
+        self._is_exiting = exiting
+        self.task.cancel()
+        try:
+            await asyncio.wait([self.task])
+        except asyncio.CancelledError:  # there is no time left
+            self.task.cancel()
+            raise
+        if not self.task.cancelled() and (fault := self.task.exception()):
+            raise fault
+
+    async def _run(self) -> None:
+        """Make calls until the client is over. No exception ends it."""
+        try:
+            while not self._client.is_over():
+                await self.turn()
+        finally:
+            self._late.cancel()
+            self._client.close()
+            try:
+                with self._faults.spare("the goodbye"):
+                    await self._say_goodbye()
+            finally:
+                await self._client.end()
+
+    async def turn(self) -> None:
+        """Wait for the next call to be due and make it, whatever goes wrong before; after a fault, rest."""
+        is_sound = False
+        with self._faults.spare("the wait for the next call"):
+            await self.schedule.until_due()
+            is_sound = True
+        self._client.tend()
+        with self._faults.spare("the heartbeat"):
+            await self.exchange()
+            if is_sound:
+                return
+        with self._faults.spare("the rest after a fault"):
+            await asyncio.sleep(min(REST, self._settings.heartbeat))
+
+    # One exchange
+
+    async def exchange(self) -> None:
+        """One call, and a second one where only the connection broke. Whatever goes wrong in it is one failed call."""
+        try:
+            await self._attempt()
+        except Exception as error:
+            self._faults.note(EXCHANGE, error)
+            self._fail(LedgerUnavailable(f"an unexpected {type(error).__name__}"))
+        else:
+            if not self._state.away:
+                self._faults.recover(EXCHANGE)
+
+    async def _attempt(self) -> None:
+        try:
+            try:
+                await self._call()
+            except LedgerUnavailable as error:
+                if not error.reset or self._state.away:
+                    raise
+                await self._call()
+        except Forgotten:
+            messages.lapsed(self._state.pool.name, self._state.worker.id, self._state.held)
+            self._begin_anew()
+        except OutOfOrder as error:
+            messages.taken_name(self._state.worker.id, error)
+            self._begin_anew()
+        except LedgerError as error:
+            self._fail(error)
+
+    async def _call(self) -> None:
+        state, schedule, started = self._state, self.schedule, self._loop.time()
+        batch = self._client.begin_report(started, heartbeat=started + self._pace.call >= schedule.heartbeat_at)
+        report, was_away = batch.report, state.away
+        schedule.begin(started)
+        try:
+            with state.calls.timing(self._loop.time):
+                reply = await self._ask(report)
+        finally:
+            schedule.is_calling = False
+        self._client.apply(batch, reply)
+        self._pace.count(reply.version, started)
+        if report.heartbeat or was_away:
+            schedule.heartbeat_at = started + self._settings.heartbeat * random.uniform(0.9, 1.0)
+        if was_away:
+            schedule.report_now()
+        elif state.unreported or state.draining != report.draining:
+            schedule.report_soon()
+        if state.is_low:
+            schedule.refill()
+        pause = self._pace.call
+        if report.wanted > 1 and batch.is_all:
+            pause = max(pause, self._pace.crowd(report.wanted))
+        if reply.turns:  # tickets ask in a shortage as well, also those that are shown again and again
+            pause = max(pause, self._pace.shortage)
+        schedule.quiet_until = started + pause
+        if schedule.is_too_late():
+            self._client.refuse_late()
+
+    async def _ask(self, report: Report) -> Reply:
+        """The ledger's reply, or :exc:`LedgerUnavailable` after ``LEDGER_TIMEOUT``: the call then goes on by itself."""
+        started = self._loop.time()
+        call = self._loop.create_task(self.ledger.reconcile(self._state.pool.name, report))
+        call.add_done_callback(_take_exception)  # whether or not anybody asks for it
+        try:
+            is_done = await done_within((call,), self._settings.ledger_timeout)
+            if is_done and not call.cancelled():
+                return call.result()
+            if not is_done:
+                self._late.leave(call, started)
+            raise LedgerUnavailable(f"no answer within {self._settings.ledger_timeout:g} s")
+        except asyncio.CancelledError:
+            # It may answer its cancellation with another error, or not at all.
+            call.cancel()
+            await asyncio.wait((call,), timeout=self._settings.ledger_timeout)
+            raise
+
+    def _begin_anew(self) -> None:
+        """Go on under another name, and report at once."""
+        self._state.rename()
+        self.schedule.heartbeat_at = self._loop.time()
+
+    def _fail(self, error: LedgerError) -> None:
+        """Decide alone until the ledger answers again, and ask it again after a while."""
+        backoff = self._backoff if self._state.away else FIRST_PROBE
+        self.schedule.heartbeat_at = self._loop.time() + backoff * random.uniform(0.5, 1.5)
+        self._backoff = min(2 * backoff, self._settings.heartbeat / 1.5)
+        self._client.go_alone(error)
+
+    async def _say_goodbye(self) -> None:
+        """Make the last report once the last slots are released. Where it fails, the lease runs out."""
+        state, patience = self._state, self._loop.time() + PATIENCE_AT_EXIT
+        while state.held and self._loop.time() < patience:  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+        if self._is_exiting:
+            state.held = 0
+        with suppress(LedgerError, TimeoutError):
+            async with asyncio.timeout(self._settings.ledger_timeout):
+                report = state.begin_report(goodbye=True, now=self._loop.time())
+                await self.ledger.reconcile(state.pool.name, report)
+
+
+def _take_exception(call: asyncio.Task[Reply]) -> None:
+    """Mark the exception of a call as seen, so that asyncio does not log it."""
+    if not call.cancelled():
+        call.exception()

@@ -1,0 +1,98 @@
+"""When a limiter calls its ledger.
+
+At every heartbeat, as soon as a handshake waits, and shortly after a release. Handshakes that arrive during a call
+share the next one, which also reports releases, so that a herd of a thousand costs a handful of calls.
+"""
+
+import asyncio
+import math
+from collections.abc import Callable
+from contextlib import suppress
+
+from ...ledger.base import TICKS
+from ..books.state import State
+
+RELEASE_PAUSE = 0.1
+"""Seconds a release waits for others while the pool has room: at most ten calls a second then, as for a herd.
+
+A handshake that comes meanwhile takes a slot that is still counted, and needs no call at all.
+"""
+QUIET = 0.3
+"""Seconds without a handshake or a release after which the ledger is told of those that needed no call."""
+REFILL_PAUSE = 0.02
+"""Seconds from one call to the next where only the reserve of slots is low: at most 50 calls a second."""
+
+
+class Schedule:
+    """When the next call is due. Belongs to one event loop, and all times are of its clock."""
+
+    def __init__(self, state: State, is_waiting: Callable[[], bool], ledger_timeout: float) -> None:
+        self._state = state
+        self._is_waiting = is_waiting
+        self._ledger_timeout = ledger_timeout
+        self._loop = asyncio.get_running_loop()
+        self._wake = asyncio.Event()
+        self.heartbeat_at = self._loop.time()
+        """When the next heartbeat is due; while the ledger is away, the next call."""
+        self.quiet_until = 0.0
+        """Until when no call is made but a heartbeat."""
+        self.is_calling = False
+        self._called_at = 0.0
+        self._report_at: float | None = None
+        self._tell_at = math.inf
+
+    def begin(self, now: float) -> None:
+        """A call begins, which tells all that was to be told."""
+        self._report_at, self._tell_at = None, math.inf
+        self._called_at, self.is_calling = now, True
+
+    def wake(self) -> None:
+        """A handshake waits."""
+        self._wake.set()
+
+    def report_soon(self) -> None:
+        """Tell the ledger of what was taken or given back without it."""
+        if self._report_at is None:
+            self._report_at = self._loop.time() + (0 if self._state.scarce else RELEASE_PAUSE)
+            self._wake.set()
+
+    def report_now(self) -> None:
+        """The same, whether or not the pool has room."""
+        self._report_at = self._loop.time()
+        self._wake.set()
+
+    def report_when_quiet(self) -> None:
+        """Tell the ledger of what the reserve has covered, once nothing more comes for a while."""
+        is_new, self._tell_at = self._tell_at == math.inf, self._loop.time() + QUIET
+        if is_new:
+            self._wake.set()
+
+    def refill(self) -> None:
+        """Ask for slots before their handshakes come."""
+        due = max(self._loop.time(), self._called_at + REFILL_PAUSE)
+        if not self.is_calling and (self._report_at is None or self._report_at > due):
+            self._report_at = due
+            self._wake.set()
+
+    async def until_due(self) -> None:
+        """Return when the next call should start."""
+        while (delay := self._due() - self._loop.time()) > 0:
+            self._wake.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(delay):
+                    await self._wake.wait()
+
+    def _due(self) -> float:
+        due = self.heartbeat_at
+        if not self._state.away:
+            if self._is_waiting():
+                due = min(due, self.quiet_until)
+            if self._report_at is not None:
+                due = min(due, max(self._report_at, self.quiet_until))
+            due = min(due, max(self._tell_at, self.quiet_until))
+        return due
+
+    def is_too_late(self) -> bool:
+        """Whether a handshake that comes now would have waited too long when the next call is made."""
+        least = self._ledger_timeout * (TICKS - 1) / TICKS  # the first tick may be near
+        return self.quiet_until > self._loop.time() + least

@@ -1,0 +1,91 @@
+"""Turns: until the event loop, and the thread that runs sync code, have served what waited for them.
+
+A turn of the event loop is a timer that is late by what ran meanwhile. A turn of the thread is an empty call that
+comes back when the calls before it are done.
+"""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import Future
+from contextlib import suppress
+from contextvars import Context
+
+from ...overload.threads import shared_thread
+from ...runtime.faults import Faults
+
+TICK = 0.002
+"""Seconds of the shortest turn. A consumer needs a few iterations of the event loop until it runs."""
+BEHIND = 2
+"""Calls that wait for the thread, from which on a turn waits for it as well."""
+LONGEST_TURN = 0.25
+"""Seconds after which a turn no longer waits for the thread."""
+
+
+class Turns:
+    """Turns of one event loop, one at a time. ``over`` is called after each with the seconds that it took too long.
+
+    It must not raise.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, over: Callable[[float], None], faults: Faults) -> None:
+        self._loop, self._over, self._faults = loop, over, faults
+        self._began = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        self._probe: Future[int] | None = None
+        """The empty call in the thread, until it has come back."""
+        self._awaits_thread = False
+
+    def begin(self) -> None:
+        """A turn begins, unless one is under way."""
+        if self._timer is None:
+            self._began = self._loop.time()
+            self._timer = self._loop.call_later(TICK, self._end, context=Context())
+
+    def _end(self) -> None:
+        """The event loop has had its turn; where sync code is behind, its thread has one as well."""
+        self._timer = None
+        try:
+            self._awaits_thread = self._ask_thread()
+        except Exception as error:
+            self._faults.note("the turn of the thread", error)
+            self._awaits_thread = False
+        if self._awaits_thread:
+            self._timer = self._loop.call_later(LONGEST_TURN, self._go_on, context=Context())
+        else:
+            self._tell()
+
+    def _ask_thread(self) -> bool:
+        """Whether the thread has been given an empty call. One that has not come back holds up no further turn."""
+        if self._probe is not None:
+            return False
+        thread = shared_thread()
+        if thread is None or thread._work_queue.qsize() < BEHIND:
+            return False
+        try:
+            self._probe = thread.submit(int)
+        except RuntimeError:  # it is shut down
+            return False
+        self._probe.add_done_callback(self._hear)
+        return True
+
+    def _hear(self, probe: "Future[int]") -> None:
+        """The thread has had its turn; called there."""
+        with suppress(RuntimeError):  # the event loop is closed
+            self._loop.call_soon_threadsafe(self._come_back, probe, context=Context())
+
+    def _come_back(self, probe: "Future[int]") -> None:
+        if probe is self._probe:
+            self._probe = None
+            if self._awaits_thread:
+                self._go_on()
+
+    def _go_on(self) -> None:
+        """The turn is over, since the thread has had its own or takes too long for one."""
+        self._awaits_thread = False
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._tell()
+
+    def _tell(self) -> None:
+        self._over(max(0.0, self._loop.time() - self._began - TICK))

@@ -1,0 +1,182 @@
+"""The pauses between a worker's calls, and how many calls all workers of a pool make together."""
+
+import asyncio
+import time
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+
+from channels_admission.core.counters import Calls, Reason
+from channels_admission.core.protocol import Refusal
+from channels_admission.ledger.memory import MemoryLedger
+from channels_admission.limiter.calls.pace import (
+    BUSY,
+    CROWD_PAUSE,
+    EASY,
+    FULL_FRESH,
+    IDLE,
+    LONGEST_PAUSE,
+    MOST_CALLS,
+    WINDOW,
+    Pace,
+)
+
+from support.faulty import FaultyLedger
+from support.limiters import limiter_over
+from support.virtual import run
+
+TIMEOUT, HEARTBEAT = 0.25, 3.0
+WORKERS = 10_000
+SHOWN = 20
+"""Workers of these that are simulated; the others do the same."""
+
+
+@pytest.fixture
+def state():
+    return SimpleNamespace(workers=1, scarce=False, calls=SimpleNamespace(lately=0.0))
+
+
+@pytest.fixture
+def pace(state):
+    return Pace(state, TIMEOUT, HEARTBEAT)
+
+
+def busy(pace, share=1.0):
+    """Let all workers make this share of the most calls for a second."""
+    pace.count(0, 0.0)
+    pace.count(round(share * MOST_CALLS), 1.0)
+
+
+def test_a_few_workers_near_redis_pause_for_a_shortage_and_a_crowd_only(pace):
+    assert pace.call == 0
+    assert pace.shortage == FULL_FRESH
+    assert pace.crowd(3) == 3 * CROWD_PAUSE
+    assert pace.crowd(1000) == LONGEST_PAUSE * TIMEOUT
+
+
+def test_workers_that_make_many_calls_together_pause_for_one_another_and_at_most_a_heartbeat(pace, state):
+    state.workers = WORKERS
+    assert (pace.call, pace.shortage) == (0, FULL_FRESH)
+    busy(pace)
+    assert pace.call == pace.shortage == WORKERS / MOST_CALLS
+    state.workers = 10 * WORKERS
+    assert pace.call == pace.shortage == HEARTBEAT
+
+
+@pytest.mark.parametrize(
+    ("load", "part"), [(0.4, 0), (EASY, 0), ((EASY + BUSY) / 2, 0.5), (BUSY, 1), (1, 1), (10, 1), (-1, 0)]
+)
+def test_the_part_of_a_worker_shrinks_with_the_calls_of_all(pace, state, load, part):
+    state.workers = 1000
+    busy(pace, load)
+    assert pace.call == pytest.approx(part * 1000 / MOST_CALLS)
+
+
+def test_calls_are_counted_over_a_while(pace, state):
+    state.workers = 1000
+    pace.count(100, 5.0)
+    pace.count(100 + MOST_CALLS, 5.0 + WINDOW / 2)
+    assert pace.call == 0
+    pace.count(100 + MOST_CALLS, 5.0 + 2 * WINDOW)
+    assert pace.call > 0
+    pace.count(101 + MOST_CALLS, 6.0)
+    assert pace.call == 0
+
+
+def test_slow_calls_to_a_full_pool_are_fewer(pace, state):
+    state.calls.lately = 0.2
+    assert pace.shortage == IDLE * 0.2
+    assert pace.call == 0  # there is room, and handshakes wait
+    state.scarce = True
+    assert pace.call == LONGEST_PAUSE * TIMEOUT
+    state.calls.lately = 0.01
+    assert pace.call == IDLE * 0.01
+    state.calls.lately = 10
+    assert pace.shortage == HEARTBEAT
+
+
+def test_how_long_calls_take_follows_slow_ones_sooner_than_fast_ones():
+    calls, times = Calls(), iter([0, 1.0, 2, 2.0, 3, 3.0])
+    seen = []
+    for _ in range(3):
+        with calls.timing(lambda: next(times)):
+            pass
+        seen.append(calls.lately)
+    assert seen == pytest.approx([0.5, 0.45, 0.405])
+    assert calls.times.seconds == 1.0
+
+
+class Many(FaultyLedger):
+    """A ledger that knows of further workers, each of which makes as many calls."""
+
+    async def reconcile(self, pool, report):
+        others = WORKERS // SHOWN
+        reply = await super().reconcile(pool, replace(report, version=report.version // others))
+        return replace(reply, workers=WORKERS, version=reply.version * others)
+
+
+@pytest.mark.parametrize("limit", [0, SHOWN, 10**6], ids=["full", "scarce", "room for all"])
+def test_ten_thousand_workers_in_a_storm_make_no_more_calls_than_redis_can_answer(admission, limit):
+    settings, wall = (
+        admission(MAX_CONNECTIONS=limit, HEARTBEAT=HEARTBEAT, LEASE=30, LEDGER_TIMEOUT=TIMEOUT),
+        time.time(),
+    )
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        inner = MemoryLedger(settings, lambda: wall + loop.time(), lambda: wall + loop.time())
+        ledgers = [Many(inner) for _ in range(SHOWN)]
+        limiters = [limiter_over(settings, ledger) for ledger in ledgers]
+        verdicts = []
+
+        async def knock(limiter):
+            while True:
+                began = loop.time()
+                verdict = await limiter.acquire()
+                assert loop.time() - began <= 1.05 * TIMEOUT
+                verdicts.append(verdict)
+                if not isinstance(verdict, Refusal):
+                    loop.call_later(0.5, verdict.release)
+                await asyncio.sleep(0.02)
+
+        clients = [asyncio.ensure_future(knock(limiter)) for limiter in limiters for _ in range(5)]
+        await asyncio.sleep(2 * HEARTBEAT)
+        for ledger in ledgers:
+            ledger.reports.clear()
+        verdicts.clear()
+        seconds = 10 * HEARTBEAT
+        await asyncio.sleep(seconds)
+        made = sum(len(ledger.reports) - 1 for ledger in ledgers)  # from the first one to the last
+        assert all(ledger.reports for ledger in ledgers)
+        for client in clients:
+            client.cancel()
+        await asyncio.gather(*clients, return_exceptions=True)
+        for limiter in limiters:
+            await limiter.aclose()
+        return made / seconds * WORKERS / SHOWN, {getattr(each, "reason", "admitted") for each in verdicts}
+
+    calls, seen = run(main())
+    assert calls <= MOST_CALLS
+    assert ("admitted" in seen) is bool(limit)
+    assert Reason.LEDGER not in seen  # none waits for a call that comes too late
+
+
+def test_a_handshake_that_came_during_a_call_is_refused_at_once_where_the_next_one_is_far(admission, monkeypatch):
+    monkeypatch.setattr(Pace, "call", 10 * TIMEOUT)
+    settings = admission(MAX_CONNECTIONS=1, HEARTBEAT=HEARTBEAT, LEASE=30, LEDGER_TIMEOUT=TIMEOUT)
+
+    async def main():
+        ledger = FaultyLedger(MemoryLedger(settings))
+        limiter, loop = limiter_over(settings, ledger), asyncio.get_running_loop()
+        try:
+            ledger.delay = 0.1
+            await asyncio.sleep(0.05)  # the first heartbeat is on its way
+            verdict, waited = await limiter.acquire(), loop.time()
+        finally:
+            ledger.delay = 0
+            await limiter.aclose()
+        return verdict.reason, waited
+
+    reason, when = run(main())
+    assert (reason, when) == (Reason.CROWD, pytest.approx(0.1, abs=0.01))

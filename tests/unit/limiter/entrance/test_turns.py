@@ -1,0 +1,73 @@
+"""Turns of the event loop and of the thread that runs sync code."""
+
+import asyncio
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
+
+import pytest
+from asgiref.sync import SyncToAsync
+
+from channels_admission.limiter.entrance import turns
+from channels_admission.limiter.entrance.turns import BEHIND, TICK, Turns
+from channels_admission.runtime.faults import Faults
+
+from support.waiting import eventually
+
+
+@pytest.fixture
+def thread(monkeypatch):
+    with ThreadPoolExecutor(1) as thread:
+        monkeypatch.setattr(SyncToAsync, "single_thread_executor", thread)
+        yield thread
+
+
+async def test_a_turn_tells_by_how_much_the_event_loop_was_late(thread):
+    took = asyncio.get_running_loop().create_future()
+    each = Turns(asyncio.get_running_loop(), took.set_result, Faults("tests"))
+    each.begin()
+    each.begin()
+    time.sleep(0.05)
+    assert 0.05 - TICK <= await took < 1.0
+
+
+async def test_a_turn_waits_for_the_calls_before_it_in_the_thread(thread):
+    release, over = threading.Event(), []
+    for _ in range(1 + BEHIND):
+        thread.submit(release.wait)
+    each = Turns(asyncio.get_running_loop(), over.append, Faults("tests"))
+    try:
+        each.begin()
+        await eventually(lambda: thread._work_queue.qsize() == 1 + BEHIND)
+        assert over == []
+    finally:
+        release.set()
+    await eventually(lambda: len(over) == 1)
+
+
+async def test_a_turn_ends_without_a_thread_that_takes_too_long(thread, monkeypatch):
+    monkeypatch.setattr(turns, "LONGEST_TURN", 0.05)
+    release, over = threading.Event(), []
+    for _ in range(1 + BEHIND):
+        thread.submit(release.wait)
+    try:
+        each = Turns(asyncio.get_running_loop(), over.append, Faults("tests"))
+        each.begin()
+        await eventually(lambda: len(over) == 1)
+        assert over[0] >= 0.05
+        each.begin()
+        await eventually(lambda: len(over) == 2)
+        assert thread._work_queue.qsize() == 1 + BEHIND  # no second empty call
+    finally:
+        release.set()
+
+
+async def test_a_turn_ends_even_where_the_thread_cannot_be_asked(monkeypatch):
+    faults, over = Faults("tests"), []
+    noted = []
+    monkeypatch.setattr(faults, "note", lambda part, error: noted.append((part, error)))
+    monkeypatch.setattr(SyncToAsync, "single_thread_executor", SimpleNamespace(_threads={1}, _work_queue=None))
+    Turns(asyncio.get_running_loop(), over.append, faults).begin()
+    await eventually(lambda: len(over) == 1)
+    assert [(part, type(error)) for part, error in noted] == [("the turn of the thread", AttributeError)]
