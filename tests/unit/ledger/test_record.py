@@ -3,7 +3,7 @@
 import pytest
 
 from channels_admission.core.readings import Footprint, Load, Usage
-from channels_admission.ledger import codec
+from channels_admission.ledger import record
 from channels_admission.ledger.record import footprint_of, footprint_text
 
 KIB = 1024
@@ -17,14 +17,14 @@ TEXT = ";#s,512000,400000,1024,250,90000,270,10,70000,30,500,110000,520"
 
 def test_it_comes_back_as_it_was():
     assert footprint_text(FOOTPRINT) == TEXT
-    assert footprint_of(codec.loaded(LOAD) + TEXT) == FOOTPRINT
+    assert footprint_of(record.loaded(LOAD) + TEXT) == FOOTPRINT
     assert footprint_text(None) == ""
-    assert footprint_of(codec.loaded(LOAD)) is None
+    assert footprint_of(record.loaded(LOAD)) is None
 
 
 @pytest.mark.parametrize("load", [LOAD, ()])
 def test_the_load_reads_the_same_before_it(load):
-    assert codec._loads(codec.loaded(load) + TEXT) == load
+    assert record._loads(record.loaded(load) + TEXT) == load
 
 
 @pytest.mark.parametrize(

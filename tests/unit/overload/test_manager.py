@@ -18,7 +18,7 @@ from blockbuster import blockbuster_ctx
 from channels_admission.conf.overload import Thresholds
 from channels_admission.core.counters import failed_functions
 from channels_admission.core.readings import Load
-from channels_admission.ledger import codec, open_ledger
+from channels_admission.ledger import open_ledger, record
 from channels_admission.limiter.limiter import Slot
 from channels_admission.limiter.registry import close_limiters, limiter_of
 from channels_admission.middleware import AdmissionMiddleware
@@ -477,21 +477,21 @@ async def test_nothing_here_blocks_the_event_loop(admission, redis_server):
 def test_the_median_and_the_longest_of_a_lag_are_reported_in_a_few_bytes():
     load = (Load("lag", 0.296, 0.49, 0.1, 0.3), Load("memory", 0.5, 0.0), Load("cpu", None, 0.0))
     text = "L0.296~0.1~0.3@0.49;M0.5;C?"
-    assert codec.loaded(load) == text
-    assert codec._loads(text) == load
-    assert codec.loaded((Load("lag", 0.0, 0.0, 0.0, 0.0),)) == "L0"
+    assert record.loaded(load) == text
+    assert record._loads(text) == load
+    assert record.loaded((Load("lag", 0.0, 0.0, 0.0, 0.0),)) == "L0"
 
 
 @pytest.mark.parametrize("reading", [-3.0, -1.5e-07, 1e20, -1e20, 1e300, 1e-300, 999999.0])
 def test_no_reading_makes_a_monitor_vanish_from_a_record(reading):
     load = (Load("queue", reading, 0.5), Load("other_one", 0.5, 0.0))
-    told, other_one = codec._loads(codec.loaded(load))
+    told, other_one = record._loads(record.loaded(load))
     assert told == Load("queue", pytest.approx(reading, rel=0.01), 0.5)
     assert other_one == load[1]
 
 
 def test_a_reading_that_no_number_can_hold_is_read_as_unknown():
-    assert codec._loads("queue=1.8e+308;M0.5") == (Load("queue", None, 0.0), Load("memory", 0.5, 0.0))
+    assert record._loads("queue=1.8e+308;M0.5") == (Load("queue", None, 0.0), Load("memory", 0.5, 0.0))
 
 
 @pytest.mark.parametrize("reading", [float("inf"), float("-inf"), float("nan")])

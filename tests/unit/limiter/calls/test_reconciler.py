@@ -28,6 +28,7 @@ from channels_admission.exceptions import LedgerError, LedgerUnavailable
 from channels_admission.ledger import open_ledger
 from channels_admission.ledger.memory import MemoryLedger
 from channels_admission.limiter import limiter as limiter_module
+from channels_admission.limiter import lookout
 from channels_admission.limiter.books.state import State
 from channels_admission.limiter.calls import reconciler
 from channels_admission.limiter.connections.slot import Slot
@@ -50,7 +51,7 @@ HEARTBEAT = 0.02
 AWAY = LedgerUnavailable("away")
 PARTS = {
     "the ledger": lambda limiter: (limiter.reconciler.ledger, "reconcile"),
-    "the wait": lambda limiter: (limiter.reconciler, "until_due"),
+    "the wait": lambda limiter: (limiter.reconciler.schedule, "until_due"),
     "the beginning of a report": lambda limiter: (limiter, "begin_report"),
     "the revival of monitors": lambda limiter: (limiter.overload, "revive"),
     "shedding": lambda limiter: (limiter.overload, "to_shed"),
@@ -308,7 +309,7 @@ def client(scope):
 async def test_whoever_waits_is_answered_although_a_look_at_them_fails(opened):
     async with opened() as limiter:
         limiter.reconciler.ledger.silent = True
-        with Broken((limiter.decisions, "_decide_overdue"), OSError):
+        with Broken((limiter.decisions._verdicts, "overdue"), OSError):
             assert await answered(limiter) == Refusal(Reason.LEDGER, limiter.pool.retry_after[1])
         limiter.reconciler.ledger.silent = False
 
@@ -602,7 +603,7 @@ async def test_a_limiter_that_cannot_be_opened_or_closed_stops_no_server(admissi
 
 async def test_a_connection_that_cannot_be_made_keeps_no_slot(admission, monkeypatch):
     admission(MAX_CONNECTIONS=1)
-    monkeypatch.setattr(limiter_module, "Connection", Broken((limiter_module, "Connection"), MemoryError, 1))
+    monkeypatch.setattr(lookout, "Connection", Broken((lookout, "Connection"), MemoryError, 1))
     application = middleware.AdmissionMiddleware(AsyncMock())
     scope = {"type": "websocket", "headers": []}
     with pytest.raises(MemoryError):
