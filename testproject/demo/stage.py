@@ -4,12 +4,12 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from .redises import ServerFailed
-from .servers import TESTPROJECT, Workers, environment, redis_at
+from .redises import GivenRedis, ServerFailed
+from .servers import TESTPROJECT, Redis, Workers, environment
 
 ADMINISTRATOR = PASSWORD = "demo"
 
@@ -22,15 +22,15 @@ def stage(
     port: int = 0,
     more: Mapping[str, str] | None = None,
     shared_port: bool = True,
-    redis_url: str | None = None,
+    given: GivenRedis | None = None,
 ) -> Iterator[Workers]:
     """Start ``count`` workers of ``server``, with ``more`` in their environment, and stop everything at the end.
 
-    All accept on one port, or, without ``shared_port``, each on its own. Their Redis is the running one at
-    ``redis_url``, or one of their own. :exc:`~.redises.ServerFailed` when something does not start, ``OSError`` when
+    All accept on one port, or, without ``shared_port``, each on its own. Their Redis is the one that is
+    ``given``, or one of their own. :exc:`~.redises.ServerFailed` when something does not start, ``OSError`` when
     ``port`` is taken.
     """
-    with redis_at(redis_url) as redis, tempfile.TemporaryDirectory(prefix="demo-") as folder:
+    with nullcontext(given) if given else Redis() as redis, tempfile.TemporaryDirectory(prefix="demo-") as folder:
         settings = {**settings, **redis.settings}
         database = Path(folder, "db.sqlite3")
         env = environment(redis.url, settings, database)

@@ -60,6 +60,14 @@ def test_without_any_a_user_is_told_how_to_get_one(command, tmp_path):
     )
 
 
+@pytest.mark.parametrize("url", ["http://x", ""])
+def test_the_demo_says_first_that_a_url_cannot_be_read(url):
+    command = [sys.executable, "manage.py", "demo", "--once", "--redis", url]
+    told = subprocess.run(command, cwd=TESTPROJECT, capture_output=True, text=True, check=False)
+    said = "CommandError: The URL given by --redis must be such as redis://HOST:6379/0.\n"
+    assert (told.returncode, told.stdout, told.stderr) == (1, "", said)
+
+
 def test_a_given_redis_is_used_under_a_prefix_of_its_own_and_only_that_is_deleted(redis_server, prefix):
     with redis.Redis.from_url(redis_server.url) as client:
         with redis_at(redis_server.url) as given:

@@ -24,7 +24,7 @@ from channels_admission.management.base import AdmissionCommand
 from demo.clients import Client, by_refusal, by_worker, crowd
 from demo.consumers import HERD
 from demo.options import REDIS_HELP, port, positive
-from demo.redises import ServerFailed, find_redis
+from demo.redises import GivenRedis, ServerFailed, find_redis
 from demo.servers import SERVING, TESTPROJECT, Workers
 from demo.stage import ADMINISTRATOR, PASSWORD, stage
 from demo.views import RESTARTER
@@ -89,12 +89,13 @@ class Command(AdmissionCommand):
         redis: str | None,
         **_: Any,
     ) -> None:
-        own = "" if redis else f"{Path(find_redis()).name} and "
+        given = None if redis is None else stack.enter_context(GivenRedis(redis))
+        own = "" if given else f"{Path(find_redis()).name} and "
         self.console.print(f"Starting {own}{workers} {server} workers …", style="dim")
         herd = {"MAX_CONNECTIONS": herd_limit, "CONNECT_RATE": rate, "CONNECT_BURST": rate, "RETRY_AFTER": [0.5, 60]}
         settings = {"MAX_CONNECTIONS": limit, "HEARTBEAT": HEARTBEAT, "POOLS": {HERD: herd}}
         more = {RESTARTER: str(os.getpid())}
-        running = stack.enter_context(stage(server, workers, settings, port, more, redis_url=redis))
+        running = stack.enter_context(stage(server, workers, settings, port, more, given=given))
         stack.callback(_ignore_signals)
         with _cancelling():
             problems = asyncio.run(self._meet(running, clients, limit))
