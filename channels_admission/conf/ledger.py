@@ -95,7 +95,10 @@ SHORTEST_SECRET = 4
 
 
 def passwords_of(host: Mapping[str, Any]) -> frozenset[str]:
-    """Every text of a host that must never be shown, as written and percent-decoded."""
+    """Every text of a host that must never be shown, as written and percent-decoded.
+
+    Twice as well, as older versions of redis-py do it with the query of a URL.
+    """
     found = {_text(value) for name, value in host.items() if "password" in name}
     if "address" in host:
         url = urlsplit(str(host["address"]))
@@ -109,7 +112,9 @@ def passwords_of(host: Mapping[str, Any]) -> frozenset[str]:
         }
     if "sentinel_kwargs" in host:
         found |= passwords_of(host["sentinel_kwargs"] or {})
-    return frozenset(found | set(map(unquote, found)) - {""})
+    for _ in range(2):
+        found |= set(map(unquote, found))
+    return frozenset(found - {""})
 
 
 def _text(value: Any) -> str:

@@ -76,6 +76,8 @@ SECRETS = _of(printable + "äß€ \xa0") | _of(digits + "/@:?#[]&=+%") | _of(as
 @example(f"{CORE}\\'", "dict", False)
 @example(f"{CORE}S", "secret for a key", False)
 @example(f"{CORE}:0", "secret for a user", False)
+@example(f"{CORE}%00", "query", True)
+@example(f"%30{CORE}%41", "query", True)
 @budget(max_examples=some_of(400), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_no_form_of_a_ledger_tells_its_password(secret, form, encoded):
     written = quote(secret, safe="") if encoded else secret
@@ -96,10 +98,13 @@ def test_no_form_of_a_ledger_tells_its_password(secret, form, encoded):
 async def _tell(settings, written):
     """What a ledger says of itself, and of errors that quote its password."""
     ledger = open_ledger(settings)
+    told, passwords = [ledger.address, repr(ledger)], {each for each in ledger._passwords if CORE in each}
     if written is not None:
-        assert ledger._connections.pool.connection_kwargs["password"] in (written, unquote(written))
-    told = [ledger.address, repr(ledger)]
-    for password in {each for each in ledger._passwords if CORE in each}:
+        sent = ledger._connections.pool.connection_kwargs["password"]
+        # Older versions of redis-py decode a query twice.
+        assert sent in (written, unquote(written), unquote(unquote(written)))
+        passwords.add(sent)
+    for password in passwords:
         for error in (
             ConnectionError(password),
             AuthenticationError(repr(f"<{password!r}>")),
