@@ -30,7 +30,7 @@ MOST_FAILURES = 40
 """From here on no rule waits any longer."""
 LIMIT = 3600.0
 """A herd that has not returned by then has not returned."""
-BURST_TIME = 0.25
+BURST_TIME = 0.5
 """The bucket holds so many seconds' admissions, as by default."""
 
 Ids = NDArray[np.int32]

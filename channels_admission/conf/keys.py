@@ -177,7 +177,7 @@ POOL_KEYS = (
         "E022",
         None,
         burst,
-        "admissions that may come at once; None for a quarter of a second at the rate",
+        "admissions that may come at once; None for half a second at the rate",
     ),
     Key(
         "SLOW_START",

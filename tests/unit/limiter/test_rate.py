@@ -182,5 +182,5 @@ async def test_a_ramp_lets_an_empty_pool_fill_slowly(opened):
 
 async def test_a_pool_with_another_rate_has_its_own(admission):
     settings = admission(POOLS={"chat": {"CONNECT_RATE": 5}}, CONNECT_RATE=8)
-    assert (settings.pool("default").terms.rate, settings.pool("default").terms.burst) == (8, 2)
-    assert (settings.pool("chat").terms.rate, settings.pool("chat").terms.burst) == (5, 2)
+    assert (settings.pool("default").terms.rate, settings.pool("default").terms.burst) == (8, 4)
+    assert (settings.pool("chat").terms.rate, settings.pool("chat").terms.burst) == (5, 3)
