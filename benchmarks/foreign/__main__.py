@@ -1,8 +1,8 @@
 """``python -m benchmarks.foreign``: what other libraries do with a refusal, as a table in Markdown.
 
 Each client runs in a pool of one slot that is held for 25 seconds, which refuses by a close frame, in another one that
-refuses by HTTP 503, and in a pool with room that closes it once with 1012 and a hint of four seconds. Takes some
-minutes. Needs Node, npm, Chromium, and for gql its package.
+refuses by HTTP 503, in one that refuses by a close frame and holds nobody, and in a pool with room that closes it once
+with 1012 and a hint of four seconds. Takes a quarter of an hour. Needs Node, npm, Chromium, and for gql its package.
 """
 
 import argparse
@@ -25,7 +25,7 @@ PACKAGES = {
     "Turbo": "@hotwired/turbo",
 }
 AT_A_TIME = {"node": 4, "chromium": 2, "python": 1}
-"""Clients, each with three processes."""
+"""Clients, each with three or four processes."""
 HAMMERING = "robust-websocket"
 """Runs alone, as each Python program does."""
 
@@ -45,12 +45,14 @@ def rounds(clients: Sequence[Client]) -> Iterator[list[Client]]:
 
 
 def table(seen: Mapping[str, Mapping[str, Seen]], versions: Mapping[str, str]) -> Iterator[str]:
-    yield f"| client | 1013: attempts in {FULL:.0f} s | got in | 503: attempts | got in | back after 1012 | hint |"
-    yield "| --- | ---: | ---: | ---: | ---: | ---: | --- |"
+    first = f"| client | 1013: attempts in {FULL:.0f} s | without a hold | got in"
+    yield f"{first} | 503: attempts | got in | back after 1012 | hint |"
+    yield "| --- | ---: | ---: | ---: | ---: | ---: | ---: | --- |"
     for name, kinds in seen.items():
         close, http, restart = kinds["close"], kinds["http"], kinds["restart"]
         back = "never" if restart.returned is None else f"{restart.returned:.1f} s"
-        cells = [str(close.while_full), _entered(close), str(http.while_full), _entered(http), back]
+        unheld = f"{kinds['unheld'].while_full:,}" if "unheld" in kinds else ""
+        cells = [str(close.while_full), unheld, _entered(close), str(http.while_full), _entered(http), back]
         yield f"| {versions[name]} | {' | '.join(cells)} | {'heeded' if close.heeds else 'not'} |"
 
 

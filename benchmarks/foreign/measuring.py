@@ -27,8 +27,13 @@ START = 30.0
 RETRY_AFTER = (4, 8)
 TOLERANCE = 0.5
 """Seconds by which an attempt may miss the hint and still heed it."""
-POOLS = {"close": "close", "http": "http", "restart": "close"}
-"""The three pools of each client, with their ``REFUSE_WITH``; in the last one there is room."""
+POOLS: Mapping[str, Mapping[str, Any]] = {
+    "close": {"REFUSE_WITH": "close"},
+    "http": {"REFUSE_WITH": "http"},
+    "restart": {"REFUSE_WITH": "close"},
+    "unheld": {"REFUSE_WITH": "close", "REFUSAL_HOLD": 0},
+}
+"""The pools of each client, with their settings; in ``restart`` there is room."""
 CHROMIUM = (
     "chromium", "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
@@ -42,6 +47,11 @@ class Client:
     name: str
     runtime: str
     """``node``, ``chromium`` or ``python``."""
+
+    @property
+    def kinds(self) -> list[str]:
+        """The pools that it runs in. One with an adapter shows its ticket, and is never held."""
+        return [kind for kind in POOLS if kind != "unheld" or not self.name.endswith("+")]
 
     def pool(self, kind: str) -> str:
         return f"{self.name.lower().replace('+', '-a')}-{kind}"
@@ -63,7 +73,8 @@ class Seen:
 
     @property
     def while_full(self) -> int:
-        return sum(each["at"] < self.room for each in self.attempts)
+        """Attempts in the first ``FULL`` seconds; the pool stays full for longer, until the last client has begun."""
+        return sum(each["at"] < min(self.room, self.attempts[0]["at"] + FULL) for each in self.attempts)
 
     @property
     def entered(self) -> float | None:
@@ -107,9 +118,9 @@ def measure(clients: Sequence[Client], folder: Path, settings: Mapping[str, Any]
     """What each client did in each of its pools; the clients run at the same time."""
     modules = install(folder)
     pools = {
-        client.pool(kind): {"MAX_CONNECTIONS": 1, "RETRY_AFTER": RETRY_AFTER, "REFUSE_WITH": refuse_with, **settings}
+        client.pool(kind): {"MAX_CONNECTIONS": 1, "RETRY_AFTER": RETRY_AFTER, **settings, **POOLS[kind]}
         for client in clients
-        for kind, refuse_with in POOLS.items()
+        for kind in client.kinds
     }
     with Redis() as redis, ExitStack() as stack:
         options = {"LEDGER": redis.url, "POOLS": pools, "HEARTBEAT": 1}
@@ -119,21 +130,23 @@ def measure(clients: Sequence[Client], folder: Path, settings: Mapping[str, Any]
         workers = Workers("uvicorn", 1, redis_url=redis.url, settings=options, application=application, env=env)
         running = stack.enter_context(workers)
         url = running.origin.replace("http", "ws", 1) + "/ws/{}"
-        full = [client.pool(kind) for client in clients for kind in ("close", "http")]
+        full = [client.pool(kind) for client in clients for kind in client.kinds if kind != "restart"]
         with ExitStack() as holders:
             for pool in full:
                 holders.enter_context(_holder(url.format(pool) + "/?holder", running.origin))
             for client in clients:
-                for kind in POOLS:
+                for kind in client.kinds:
                     home = stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True))
                     command = client.command(url.format(client.pool(kind)) + "/", running.origin, folder, home)
                     stack.enter_context(_process(command, folder))
-            _wait(running.origin, {client.pool(kind) for client in clients for kind in POOLS})
+            _wait(running.origin, {client.pool(kind) for client in clients for kind in client.kinds})
             time.sleep(FULL)
         room = time.time()
         time.sleep(LATER)
         seen = _seen(running.origin)
-    return {client.name: {kind: Seen(seen.get(client.pool(kind), []), room) for kind in POOLS} for client in clients}
+    return {
+        client.name: {kind: Seen(seen.get(client.pool(kind), []), room) for kind in client.kinds} for client in clients
+    }
 
 
 def _seen(origin: str) -> dict[str, Any]:

@@ -16,8 +16,6 @@ HAMMERING = 5
 """Clients. Without a hold each makes some hundred attempts a second."""
 WATCHED = 4.0
 """Seconds."""
-FREE = PROGRAM.tolerated * HAMMERING
-"""Attempts of all before each is held."""
 LATE = 3.0
 """Seconds by which a busy machine may be late."""
 
@@ -57,7 +55,8 @@ async def test_clients_that_come_back_at_once_are_held_and_all_of_them_get_in(re
 
         try:
             await asyncio.sleep(WATCHED)
-            assert FREE <= made() <= FREE + HAMMERING
+            # The first attempt of each is answered, and the second held.
+            assert HAMMERING <= made() <= 2 * HAMMERING
             for holder in holders:
                 await holder.leave()
             await eventually(lambda: all(hammer.is_in for hammer in hammers), PROGRAM.hold + LATE)

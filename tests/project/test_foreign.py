@@ -49,6 +49,10 @@ def test_a_client_that_comes_at_the_hint_heeds_it():
     assert (seen.while_full, seen.entered, seen.returned, seen.heeds) == (2, 1.0, 4, True)
 
 
+def test_attempts_are_counted_for_as_long_as_the_client_has_run_not_until_the_last_one_has_begun():
+    assert Seen([attempt(at) for at in range(40)], 35.0).while_full == 25
+
+
 @pytest.mark.parametrize("late", [-0.25, 0.75])
 def test_a_client_that_comes_at_another_time_does_not(late):
     assert not Seen([attempt(0, 0, 4), attempt(4 + late, 4)], 10.0).heeds
@@ -57,7 +61,7 @@ def test_a_client_that_comes_at_another_time_does_not(late):
 def test_a_client_that_has_given_up_never_gets_in():
     gone = Seen([attempt(0, 0, 4), attempt(1, 1), attempt(3, 3)], 25.0)
     growing = Seen([attempt(0, 0, 4), attempt(8, 8), attempt(24, 24)], 25.0)
-    kinds = {"close": gone, "http": growing, "restart": Seen([], 25.0)}
+    kinds = {"close": gone, "http": growing, "restart": Seen([], 25.0), "unheld": growing}
     assert list(table({"one": kinds}, {"one": "one 1.0"}))[2:] == [
-        "| one 1.0 | 3 | never | 3 | after 15 s | never | not |"
+        "| one 1.0 | 3 | 3 | never | 3 | after 15 s | never | not |"
     ]

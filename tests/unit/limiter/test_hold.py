@@ -176,8 +176,8 @@ async def is_held(*visitors):
     assert [visitor.types for visitor in visitors] == [[]] * len(visitors)
 
 
-NONE_HELD = PROGRAM.tolerated
-"""Visits of one client that comes back at once, before its next one is held."""
+NONE_HELD = 1
+"""Visits of one program that comes back at once, before its next one is held."""
 BY_ITSELF = {"REFUSAL_HOLD": None, "RETRY_AFTER": (20, 20)}
 
 
