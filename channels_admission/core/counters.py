@@ -126,6 +126,20 @@ FAULT = "fault:"
 CLASSIFY_FAILED, KEY_FAILED, MONITOR_FAILED = "CLASSIFY", "QUOTAS.", "PRESSURE."
 """Kinds of exceptions in the site's own functions: of the class, of a key and of a monitor. The last two are followed
 by the name of the quota, or of the monitor."""
+INCIDENTS = frozenset({SHED, CHANNELS_FULL, LAYER_FAILED, UNACCEPTED, HEALED, LOST, EVENTS_DROPPED})
+"""Counters of what is never wanted: beside each, a pool keeps the time of the latest one."""
+AT = "at:"
+"""Prefix of the latest Unix time of an incident by the ledger's clock, followed by its counter: no count. For all
+exceptions together it is followed by :data:`FAULT`, and for losses of data by :data:`DATA_LOST`."""
+DATA_LOST = "ledger.lost"
+"""Losses of data that were found because workers knew of later reports. Only their latest time is kept."""
+DATED = {
+    **{SHED: "shed", CHANNELS_FULL: "channels_full", LAYER_FAILED: "layer_failed", UNACCEPTED: "unaccepted"},
+    **{HEALED: "healed", LOST: "lost", EVENTS_DROPPED: "events_dropped", FAULT: "faults", DATA_LOST: "data_lost"},
+}
+"""Each of these with the name by which it is shown."""
+GONE = "gone:"
+"""Prefix of the Unix time at which the ledger forgot a worker without a goodbye, followed by its host and process."""
 NO_HANDSHAKES = frozenset(
     {
         RELEASED,
@@ -157,7 +171,8 @@ NO_HANDSHAKES = frozenset(
         OUTLIVED,
     }
 )
-"""Counters that do not count decisions of handshakes; nor do counters with the prefixes ``DRY`` and ``FAULT``."""
+"""Counters that do not count decisions of handshakes; nor does anything with a prefix in :data:`NO_DECISIONS`."""
+NO_DECISIONS = (DRY, FAULT, AT, GONE)
 
 SLOWER, FASTER = 0.5, 0.1
 """The weight of the last call in how long calls have lately taken, where it took longer and where it did not."""
@@ -170,7 +185,7 @@ Counters = Mapping[str, int]
 
 def is_decision(counter: str) -> bool:
     """Whether a counter counts decided handshakes; each handshake is in exactly one such counter."""
-    return counter not in NO_HANDSHAKES and not counter.startswith((DRY, FAULT))
+    return counter not in NO_HANDSHAKES and not counter.startswith(NO_DECISIONS)
 
 
 def unwanted(refused: Counters) -> dict[str, int]:
@@ -196,6 +211,17 @@ def is_own(reason: str) -> bool:
 def faults_in(counters: Counters) -> dict[str, int]:
     """Counts of unexpected exceptions by kind."""
     return {name.removeprefix(FAULT): count for name, count in counters.items() if name.startswith(FAULT)}
+
+
+def counts_in(counters: Counters) -> dict[str, int]:
+    """What counts, without the times that stand among a pool's counters."""
+    return {name: count for name, count in counters.items() if not name.startswith((AT, GONE))}
+
+
+def times_in(counters: Counters, prefix: str) -> dict[str, int]:
+    """The times with the prefix :data:`AT` or :data:`GONE`, the latest first."""
+    found = [(name.removeprefix(prefix), at) for name, at in counters.items() if name.startswith(prefix)]
+    return dict(sorted(found, key=lambda item: (-item[1], item[0])))
 
 
 def failed_functions(faults: Counters) -> dict[str, int]:

@@ -153,6 +153,10 @@ class Reading:
     settings: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     """Settings that workers had recently, by fingerprint; of several the strictest values are in force."""
     elsewhere: Elsewhere = Elsewhere()
+    latest: Mapping[str, int] = field(default_factory=dict)
+    """Unix time of the latest incident of each kind, by its counter."""
+    gone: Mapping[str, int] = field(default_factory=dict)
+    """The workers that were forgotten last without a goodbye, as ``host:pid``, each with the Unix time of it."""
 
     @property
     def drains(self) -> tuple[Drain, ...]:

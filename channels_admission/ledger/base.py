@@ -27,7 +27,8 @@ Counters and history
     6. Counters add up over all workers that have reported since a time that every reading tells, each event once. A
        counter that falls adds nothing, and its later rises count from there. The names are bounded:
        :data:`COUNTERS_KEPT`, :data:`COUNTERS_BYTES`. The ledger itself counts the workers that it forgets without a
-       goodbye.
+       goodbye, and names the last :data:`GONE_KEPT` of them with the time. It also keeps the time of the latest
+       report of each incident (:data:`~.core.counters.INCIDENTS`), and of the latest loss of data.
     7. The ledger remembers the last :data:`SECONDS` seconds and :data:`MINUTES` minutes of its wall clock: the most
        slots held in each, the limit, and the handshakes decided in it, admitted or refused by reason, each once. The
        handshakes of a report are spread evenly over the seconds since the worker's report before, at most
@@ -139,6 +140,8 @@ COUNTERS_KEPT = 256
 """Most names of counters that a pool keeps; further ones are left out."""
 COUNTERS_BYTES, COUNTER_BYTES = 24_576, 80
 """Most bytes of all counters of a report, and of one of them, as ``name=count``; longer ones add nothing."""
+GONE_KEPT = 5
+"""Workers without a goodbye that a pool names, the last ones."""
 EDGES_KEPT = 16
 """Most changes of the level that wait to be told; the oldest beyond these are dropped."""
 LATELY = 300

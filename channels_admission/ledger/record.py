@@ -11,7 +11,7 @@ from typing import Any
 
 from ..conf import MAX_LIMIT
 from ..core.agreement import FINGERPRINT, MOST_SETTINGS, fingerprint, numbers_of
-from ..core.counters import faults_in
+from ..core.counters import AT, GONE, counts_in, faults_in, times_in
 from ..core.herd.rate import MOST_SPEED
 from ..core.levels import Level
 from ..core.readings import Footprint, Load, Moment, Past, Reading, Usage, WorkerReading
@@ -110,10 +110,13 @@ def reading_of(hashes: Sequence[Mapping[Any, Any]], now: int, lease: float, layo
     settings = _settings(texts.get("#settings", ""), clock)
     only = next(iter(settings)) if len(settings) == 1 else ""
     workers = (_worker(name, record, now, only) for name, record in texts.items() if not name.startswith("#"))
+    known = counters_of(counters)
     return Reading(
         limit=limit if limit is not None and limit <= MAX_LIMIT else None,
         settling=clock < settled,
-        counters=counters_of(counters),
+        counters=counts_in(known),
+        latest=times_in(known, AT),
+        gone=times_in(known, GONE),
         since=None if (began := number_of(since)) is None else began / 1000,
         version=number_of(texts.get("#version")) or 0,
         workers=tuple(each for each in workers if each and each.silence < _lease(each, settings, lease)),

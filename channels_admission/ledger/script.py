@@ -14,7 +14,19 @@ from ..conf import MAX_LIMIT
 from ..conf.keys import MAX_LEASE
 from ..core.agreement import DIGITS, GREATEST, MOST_SETTINGS, SEVERAL, SITE
 from ..core.agreement import LONGEST as LONGEST_SETTINGS
-from ..core.counters import ADMITTED, DRY, FAULT, LOST, NO_HANDSHAKES, OTHER, RELEASED
+from ..core.counters import (
+    ADMITTED,
+    AT,
+    DATA_LOST,
+    DRY,
+    FAULT,
+    GONE,
+    INCIDENTS,
+    LOST,
+    NO_HANDSHAKES,
+    OTHER,
+    RELEASED,
+)
 from ..core.herd import line
 from ..core.herd.rate import EAGER, GROWTH, MOST_SPEED, PROBING, SCHEDULED, SLACK
 from ..core.levels import CRITICAL_AT, HYSTERESIS, NEAR_FULL, RESERVE_PARTS, ROUNDING
@@ -27,6 +39,7 @@ from .base import (
     COUNTERS_BYTES,
     COUNTERS_KEPT,
     EDGES_KEPT,
+    GONE_KEPT,
     LEASES_PER_CALL,
     LONGEST_MOMENT,
     MINUTES,
@@ -108,6 +121,11 @@ CONSTANTS: Mapping[str, Any] = {
     "OTHER": OTHER,
     "DRY": DRY,
     "FAULT": FAULT,
+    "AT": AT,
+    "DATA_LOST": DATA_LOST,
+    "GONE": GONE,
+    "GONE_KEPT": GONE_KEPT,
+    "INCIDENTS": dict.fromkeys(sorted(INCIDENTS), True),
     "NO_HANDSHAKES": {SHORT.get(name, name): True for name in sorted(NO_HANDSHAKES)},
     "SCHEDULED": SCHEDULED,
     "ROUNDING": ROUNDING,

@@ -10,6 +10,7 @@ from .. import __version__
 from ..core.levels import Level
 from ..core.overrides import NOTHING_SET, Controls
 from ..core.readings import Elsewhere, Load
+from ..ledger.base import LATELY
 
 FORMAT = 1
 """The version of the JSON. It rises if a field changes its meaning or goes, not with a new field."""
@@ -95,6 +96,21 @@ class Side:
 
 
 @dataclass(frozen=True, slots=True)
+class LostWorker:
+    """A worker that the ledger forgot without a goodbye, and the Unix time of it."""
+
+    host: str
+    pid: int
+    at: int
+
+    @classmethod
+    def of(cls, name: str, at: int) -> "LostWorker":
+        """``name`` is ``host:pid``."""
+        host, _, pid = name.rpartition(":")
+        return cls(host, int(pid) if pid.isdecimal() else 0, at)
+
+
+@dataclass(frozen=True, slots=True)
 class Second:
     """The handshakes decided, admitted or refused, in one second of Unix time."""
 
@@ -161,6 +177,11 @@ class PoolSnapshot:
     """Repairs of damaged counts."""
     lost: int = 0
     """Workers that the ledger forgot without a goodbye: their process had gone, or their lease ran out."""
+    lost_workers: tuple[LostWorker, ...] = ()
+    """The last few of them, the latest first."""
+    latest: Mapping[str, int] = field(default_factory=dict)
+    """Unix time of the latest report of each incident: ``shed``, ``channels_full``, ``layer_failed``, ``unaccepted``,
+    ``healed``, ``lost``, ``events_dropped`` and ``faults``, and of the latest loss of data, ``data_lost``."""
     events_dropped: int = 0
     """Signals, mails and webhooks dropped because the queue was full."""
     channels_full: int = 0
@@ -210,6 +231,11 @@ class PoolSnapshot:
     wait at their entrance; None if unknown."""
     elsewhere: Elsewhere = field(default_factory=Elsewhere)
     """What workers of releases with another layout have, whose counts are kept apart; ``held`` includes their slots."""
+
+    def lately(self, now: datetime) -> Mapping[str, float]:
+        """The incidents of the last :data:`LATELY` seconds, each with the seconds since the latest one."""
+        ages = {event: max(0.0, now.timestamp() - at) for event, at in self.latest.items()}
+        return {event: age for event, age in ages.items() if age < LATELY}
 
     @property
     def releases(self) -> Mapping[str, tuple[str, ...]]:

@@ -115,6 +115,11 @@ def duration(seconds: float) -> list[str]:
     return [str(DURATIONS[-1][1]) % rest]
 
 
+def numbered(count: int, noun: str) -> str:
+    """A number with its noun in English, such as ``1 worker`` and ``2,000 workers``."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 class Override(NamedTuple):
     """One override of a pool in words; a drain has a target."""
 

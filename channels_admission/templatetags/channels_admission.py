@@ -27,7 +27,7 @@ from ..core.overrides import Drain, Order, timestamp, utc
 from ..core.readings import Load
 from ..status import words
 from ..status.cache import look
-from ..status.values import PoolSnapshot, Second, WorkerSnapshot
+from ..status.values import LostWorker, PoolSnapshot, Second, WorkerSnapshot
 from ..status.words import named
 
 register = template.Library()
@@ -167,6 +167,12 @@ def unless(pool: PoolSnapshot, state: str) -> bool:
 def clock(second: int) -> str:
     """The time of day of a second of Unix time, in UTC."""
     return f"{utc(second):%H:%M:%S}"
+
+
+@register.filter
+def lost_at(workers: Iterable[LostWorker]) -> str:
+    """Lost workers in one line, each with the time of day in UTC."""
+    return ", ".join(f"{clock(each.at)} {each.host} {each.pid}" for each in workers)
 
 
 @register.filter

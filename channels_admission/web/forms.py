@@ -58,7 +58,7 @@ ACTIONS = {
 
 # Translators: {held} and {limit} are numbers.
 DOWN = _("The ledger is down. Nothing can be changed until it is back.")
-BELOW_USE = _("{held} connections are open. They stay; new ones are refused until fewer than {limit} are open.")
+BELOW_USE = _("Open connections: {held}. They stay; new ones are refused until fewer than {limit} are open.")
 
 
 class ActionForm(forms.Form):

@@ -99,6 +99,9 @@ def _slots(pools: Sequence[PoolSnapshot]) -> Iterator[Metric]:
     yield each("workers_silent", "Workers whose last report is older than is allowed.", silent)
     draining = (sum(worker.draining for worker in pool.workers) for pool in pools)
     yield each("workers_draining", "Workers that refuse new connections and close their own.", draining)
+    text = "Unix time of the latest report of an incident, or of the latest loss of the ledger's data, if there is one."
+    latest = [((pool.name, event), at) for pool in pools for event, at in pool.latest.items()]
+    yield gauge("pool_latest_timestamp_seconds", text, ("pool", "event"), latest)
     text = "Connections per second that the workers have lately taken, all together; absent where unknown."
     speeds = [((pool.name,), pool.speed) for pool in pools if pool.speed is not None]
     yield gauge("pool_connects_per_second", text, ("pool",), speeds)

@@ -7,6 +7,7 @@ import pytest
 import redis
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse
 
+from channels_admission.core.counters import DATA_LOST
 from channels_admission.ledger.redis import RedisLedger
 from channels_admission.limiter.books.state import State
 from channels_admission.runtime.identity import Worker
@@ -70,6 +71,16 @@ async def site(admission, redis_server, prefix):
     ledger = RedisLedger(admission(LEDGER=redis_server.url, HEARTBEAT=0.1, LEASE=30))
     yield Site(ledger, redis_server.url, prefix)
     await ledger.aclose()
+
+
+async def test_the_time_of_a_loss_of_data_is_told_and_that_of_the_first_report_is_none(site):
+    a = site.worker("a")
+    await site.refuse(a, 20)
+    (before,) = await site.ledger.read(("default",))
+    site.client.delete(*site.keys)
+    await site.refuse(a, 1)
+    (after,) = await site.ledger.read(("default",))
+    assert (before.latest, after.latest) == ({}, {DATA_LOST: int(after.since)})
 
 
 async def test_after_a_flush_without_traffic_counters_are_left_out_and_begin_at_0(site):

@@ -18,6 +18,7 @@ from channels_admission.ledger.base import (
     COUNTER_BYTES,
     COUNTERS_BYTES,
     COUNTERS_KEPT,
+    GONE_KEPT,
     LATELY,
     LONGEST_MOMENT,
     MINUTES,
@@ -230,6 +231,38 @@ async def test_counters_add_up_each_event_once(worker, clock, ledger):
     await a.say(counters={"admitted": 8, "full": 3}, acknowledged={"admitted": 6, "full": 2})
     (reading,) = await ledger.read(("default",))
     assert reading.counters == {"admitted": 9, "full": 3, LOST: 1}
+
+
+async def test_the_time_of_the_latest_incident_of_each_kind_is_kept(worker, clock, ledger):
+    a, b = worker("a"), worker("b")
+    events = {"admitted": 5, "full": 2, "dry:unaccepted": 3, "layer.failed": 3, "shed": 1, "fault:OSError": 1}
+    await a.say(counters=events)
+    began = int(clock.now)
+    clock.now += 2
+    heard, events = events, {**events, "full": 9, "layer.failed": 4, "fault:KeyError": 1}
+    await a.say(counters=events, acknowledged=heard)
+    clock.now += 2
+    await a.say(counters=events, acknowledged=events)
+    await b.say(counters={"released": 1})
+    (reading,) = await ledger.read(("default",))
+    assert reading.latest == {"shed": began, "layer.failed": began + 2, "fault:": began + 2}
+    assert {name for name in reading.counters if ":" in name} == {"dry:unaccepted", "fault:OSError", "fault:KeyError"}
+
+
+async def test_the_last_workers_without_a_goodbye_are_named(worker, clock, ledger):
+    alive = worker("a")
+    await alive.say()
+    for place in range(GONE_KEPT + 2):
+        await worker(f"{place:x}", pid=100 + place).say()
+        clock.now += 1
+        await alive.say(gone=(f"host:{100 + place}:{place:x}",))
+    polite = worker("f", pid=9)
+    await polite.say()
+    await polite.say(goodbye=True)
+    (reading,) = await ledger.read(("default",))
+    last = int(clock.now)
+    assert list(reading.gone.items()) == [(f"host:{106 - age}", last - age) for age in range(GONE_KEPT)]
+    assert (reading.counters, reading.latest) == ({LOST: GONE_KEPT + 2}, {LOST: last})
 
 
 async def seconds(ledger, pool: str = "default") -> dict[int, int]:

@@ -55,7 +55,7 @@ async def test_the_core_layer_ends_all_connections_and_the_diagnosis_tells(redis
             return next((each for each in findings if each["id"] == "layer-failed"), None)
 
         finding = await eventually(told, seconds=10)
-        assert finding["title"] == f"{CLIENTS} connections have ended because the channel layer failed"
+        assert finding["title"] == f"The channel layer failed and ended {CLIENTS} connections"
         assert "It is in the Redis of the ledger." in finding["detail"]
         assert "RedisPubSubChannelLayer" in finding["advice"]
 

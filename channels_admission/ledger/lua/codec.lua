@@ -65,8 +65,22 @@ function codec.counter(name, count)
   return name .. '=' .. codec.whole(count)
 end
 
--- The pool's counters as text, with those that have risen.
-function codec.add(text, rises)
+-- Times in place of earlier ones; of the workers that are gone only the last few stay.
+function codec.date(sum, dates)
+  local gone = {}
+  for name, at in pairs(dates) do sum[name] = at end
+  for name in pairs(sum) do
+    if string.sub(name, 1, #const.GONE) == const.GONE then gone[#gone + 1] = name end
+  end
+  table.sort(gone, function(a, b)
+    if sum[a] ~= sum[b] then return sum[a] > sum[b] end
+    return a < b
+  end)
+  for i = const.GONE_KEPT + 1, #gone do sum[gone[i]] = nil end
+end
+
+-- The pool's counters as text, with those that have risen, and the times of what is told by its time.
+function codec.add(text, rises, dates)
   local sum, parts, names = codec.tally(text), {}, 0
   for _ in pairs(sum) do names = names + 1 end
   for name, rise in pairs(rises) do
@@ -75,6 +89,7 @@ function codec.add(text, rises)
       sum[name] = math.min((sum[name] or 0) + rise, codec.LARGEST - 1)
     end
   end
+  if next(dates) then codec.date(sum, dates) end
   for name, count in pairs(sum) do parts[#parts + 1] = codec.counter(name, count) end
   return table.concat(parts, ',')
 end

@@ -4,7 +4,7 @@
 -- minute since 1970, held and limit are '' where nobody has reported in it. It has at most so many bytes that 1,440
 -- take less than 200 kB: the rarest reasons share a name where there is no room.
 
-local history = {NO_HANDSHAKES = const.NO_HANDSHAKES}
+local history = {NO_HANDSHAKES = const.NO_HANDSHAKES, INCIDENTS = const.INCIDENTS}
 
 -- Counters that have risen since they were `before`, and by how much.
 function history.rises_since(before)
@@ -29,9 +29,27 @@ function history.uncounted()
   return news
 end
 
+function history.is_fault(name)
+  return string.sub(name, 1, #const.FAULT) == const.FAULT
+end
+
 function history.is_decision(name)
   if history.NO_HANDSHAKES[name] then return false end
-  return string.sub(name, 1, #const.DRY) ~= const.DRY and string.sub(name, 1, #const.FAULT) ~= const.FAULT
+  return string.sub(name, 1, #const.DRY) ~= const.DRY and not history.is_fault(name)
+end
+
+-- This second for each incident among the `news`, and for each of the workers that are gone.
+function history.dates(news, gone)
+  local dates = {}
+  for name in pairs(news) do
+    local incident = history.INCIDENTS[name] and name or history.is_fault(name) and const.FAULT
+    if incident then dates[const.AT .. incident] = history.second end
+  end
+  for _, name in ipairs(gone) do
+    local host, pid = string.match(name, '^([^:]*):(%d+):')
+    if host then dates[const.GONE .. host .. ':' .. pid] = history.second end
+  end
+  return dates
 end
 
 function history.add(decided, at, name, count)

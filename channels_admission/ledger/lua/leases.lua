@@ -2,7 +2,7 @@
 
 local leases = {
   ends = {}, with_claims = {}, gone = {[report.worker] = true}, freed = 0, reserve = 0, leaving = 0, drained = 0,
-  slowed = 0,
+  slowed = 0, lost = {},
 }
 
 function leases.load()
@@ -69,6 +69,7 @@ function leases.count_out(name, record)
   leases.freed, leases.reserve = leases.freed + record.held, leases.reserve + record.reserve
   leases.drained, leases.slowed = leases.drained + record.draining, leases.slowed + record.speed
   leases.leaving = leases.leaving + 1
+  leases.lost[leases.leaving] = name
   if report.shared and record.claimed > 0 then leases.with_claims[#leases.with_claims + 1] = name end
 end
 

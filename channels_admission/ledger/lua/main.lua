@@ -28,7 +28,7 @@ end
 -- What comes of it.
 local news = history.uncounted()
 if leases.leaving > 0 then news[const.LOST] = leases.leaving end
-if next(news) then pool.counters = codec.add(pool.counters, news) end
+if next(news) then pool.counters = codec.add(pool.counters, news, history.dates(news, leases.lost)) end
 rate.measure(pool.counters)
 pool.count(others, report.held + grants.slots)
 if (history.rises[const.ADMITTED] or 0) > 0 and not overrides.is_paused then rate.dry_since = 0 end

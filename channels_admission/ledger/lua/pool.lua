@@ -98,7 +98,7 @@ end
 function pool.count_on(stored)
   local known = pool.rest or stored
   local is_lost = clock.is_behind(known.version)
-  pool.counters = is_lost and '' or known.counters
+  pool.counters = is_lost and codec.counter(const.AT .. const.DATA_LOST, math.floor(clock.now / 1000)) or known.counters
   pool.since = is_lost and math.max(clock.now, known.since + 1) or known.since
   if is_lost or clock.is_fresh then rate.measured = codec.count(pool.counters, const.RELEASED) end
 end

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from ...conf import Settings
 from ...core.agreement import fingerprint, numbers_of
-from ...core.counters import faults_in
+from ...core.counters import AT, GONE, counts_in, faults_in, times_in
 from ...core.overrides import Controls
 from ...core.protocol import Reply, Report
 from ...core.readings import Past, Reading, WorkerReading
@@ -111,7 +111,9 @@ def reading_of(pool: Pool, now: float, wall: float, lease: float) -> Reading:
     return Reading(
         limit=pool.limit,
         settling=pool.clock.is_settling,
-        counters=dict(pool.counters),
+        counters=counts_in(pool.counters),
+        latest=times_in(pool.counters, AT),
+        gone=times_in(pool.counters, GONE),
         since=pool.since,
         version=pool.version,
         workers=tuple(_worker(each, now) for each in alive),

@@ -1,9 +1,10 @@
 """What the counters of a report add to those of a pool, within the bounds that Redis keeps."""
 
 from collections import Counter
+from collections.abc import Iterable
 
-from ...core.counters import Counters, is_decision
-from ..base import COUNTER_BYTES, COUNTERS_BYTES, COUNTERS_KEPT
+from ...core.counters import AT, FAULT, GONE, INCIDENTS, Counters, is_decision
+from ..base import COUNTER_BYTES, COUNTERS_BYTES, COUNTERS_KEPT, GONE_KEPT
 from ..buckets import packed
 
 
@@ -32,7 +33,16 @@ def _bounded(counters: Counters) -> Counters:
     return {} if is_long else counters
 
 
-def add(counters: Counter[str], rises: Counters) -> None:
+def add(counters: Counter[str], rises: Counters, now: float, gone: Iterable[str] = ()) -> None:
+    """Add what has risen, and note the time of incidents and of workers that are ``gone``; ``now`` in Unix time."""
     for name, rise in rises.items():
         if name in counters or len(counters) < COUNTERS_KEPT:
             counters[name] += rise
+    for name in rises:
+        if name in INCIDENTS or name.startswith(FAULT):
+            counters[AT + (name if name in INCIDENTS else FAULT)] = int(now)
+    for worker in gone:
+        counters[GONE + ":".join(worker.split(":")[:2])] = int(now)
+    known = sorted((name for name in counters if name.startswith(GONE)), key=lambda name: (-counters[name], name))
+    for name in known[GONE_KEPT:]:
+        del counters[name]

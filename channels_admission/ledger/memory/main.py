@@ -43,8 +43,8 @@ class Call:
         self._continue()
         own, shown, pool, report = self._own(), self._present(), self.pool, self.report
         self.swept = pool.claims.sweep(report.fair.sweep) if report.fair else ()
-        if lost := pool.reap(report):
-            add(pool.counters, {LOST: lost})
+        if gone := pool.reap(report):
+            add(pool.counters, {LOST: len(gone)}, self.wall, gone)
         limit = pool.controls.limit.value if pool.controls.limit else report.limit
         held = report.held + sum(each.held for name, each in pool.entries.items() if name != report.worker)
         grant = self._grant(own, shown, held, limit)
@@ -148,7 +148,7 @@ class Call:
         pool.version += 1
         before = self.entry.report.counters if self.entry else report.acknowledged
         risen = rises(report.counters, before)
-        add(pool.counters, uncounted(report.counters, risen, report.acknowledged))
+        add(pool.counters, uncounted(report.counters, risen, report.acknowledged), self.wall)
         is_known = self.entry is not None or not report.version
         elapsed = self.now - self.entry.seen if self.entry else report.age
         pool.past.note(

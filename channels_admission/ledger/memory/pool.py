@@ -3,7 +3,7 @@
 from collections import Counter
 from dataclasses import dataclass, field, replace
 
-from ...core.counters import Reason
+from ...core.counters import AT, DATA_LOST, Reason
 from ...core.herd.rate import Pace
 from ...core.overrides import NOTHING_SET, Controls, Drain
 from ...core.protocol import Neighbour, Report, Terms
@@ -65,6 +65,7 @@ class Pool:
     def count_anew(self, now: float) -> None:
         """Begin all counters at 0, after a loss of data."""
         self.counters.clear()
+        self.counters[AT + DATA_LOST] = int(now)
         self.since = max(now, (self.since or 0.0) + 0.001)
 
     def shut(self, total: int, limit: int) -> Reason | None:
@@ -75,12 +76,12 @@ class Pool:
             return Reason.SETTLING
         return Reason.FULL if total >= limit else None
 
-    def reap(self, report: Report) -> int:
-        """Forget the workers whose lease has run out, and those of this host whose process is gone; tells how many."""
+    def reap(self, report: Report) -> list[str]:
+        """Forget the workers whose lease has run out, and those of this host whose process is gone; tell which."""
         gone = {name for name in (*self._dead(), *report.gone) if name in self.entries and name != report.worker}
         for name in sorted(gone):
             self.forget(name)
-        return len(gone)
+        return sorted(gone)
 
     def _dead(self) -> list[str]:
         """Look at the leases of the first workers, which are the last from now on: those whose lease has run out."""

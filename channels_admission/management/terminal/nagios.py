@@ -9,15 +9,18 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from datetime import datetime
 from enum import IntEnum
 from typing import NamedTuple
 
+from ...core.agreement import SITE
 from ...core.counters import unwanted
 from ...core.levels import CRITICAL_AT, ROUNDING
 from ...core.overrides import Order, signature
 from ...ledger.base import LATELY
 from ...ledger.memory import MemoryLedger
 from ...status.values import Health, PoolSnapshot, Snapshot, WorkerSnapshot
+from ...status.words import numbered
 from .layout import plain
 from .status import problem
 
@@ -25,6 +28,18 @@ NO_WORKER = "no worker known"
 UNHEARD = "without AdmissionLifespan, and under Daphne, one is known from its first connection on"
 MOST_NAMED = 3
 """Workers, reasons and monitors named in one text."""
+INCIDENTS = {
+    "data_lost": "ledger lost its data",
+    "layer_failed": "channel layer failed and ended connections",
+    "shed": "connections closed for lack of memory",
+    "channels_full": "full channels ended connections",
+    "unaccepted": "connections not accepted in time",
+    "lost": "workers lost without a goodbye",
+    "healed": "damaged counts repaired",
+    "events_dropped": "events dropped",
+    "faults": "unexpected errors",
+}
+"""Incidents in words, the likeliest cause of another first."""
 
 
 NUMBER = r"\d{1,9}(?:\.\d{1,9})?"
@@ -136,7 +151,10 @@ def check(snapshot: Snapshot, thresholds: Thresholds) -> Result:
         return unknown("the memory ledger keeps the counts inside each worker")
     is_unwell = snapshot.ledger.health in (Health.SETTLING, Health.LATE)
     is_served = any(pool.workers for pool in snapshot.pools)
-    faults = {pool.name: (*_filled(pool, thresholds), *_faults(pool, is_served)) for pool in snapshot.pools}
+    faults = {
+        pool.name: (*_filled(pool, thresholds), *_faults(pool, is_served), *_incidents(pool, snapshot.taken))
+        for pool in snapshot.pools
+    }
     states = {name: max((fault.state for fault in found), default=State.OK) for name, found in faults.items()}
     worst = max(states.values())
     alike = [pool for pool in snapshot.pools if states[pool.name] is worst]
@@ -167,7 +185,8 @@ def _faults(pool: PoolSnapshot, is_served: bool) -> Iterator[Fault]:
     if pool.paused:
         yield Fault(State.OK if pool.dry_run else State.CRITICAL, f"paused{_signature(pool.controls.paused)}")
     if not pool.workers and pool.elsewhere.workers:
-        yield Fault(State.WARNING, f"all {pool.elsewhere.workers:,} workers run another version, ask with that")
+        told = numbered(pool.elsewhere.workers, "worker")
+        yield Fault(State.WARNING, f"{NO_WORKER} but {told} of another version, ask with that")
     elif not pool.workers:
         yield Fault(State.WARNING, NO_WORKER) if is_served else Fault(State.CRITICAL, f"{NO_WORKER} ({UNHEARD})")
     elif len(closed) == len(pool.workers):
@@ -183,6 +202,22 @@ def _faults(pool: PoolSnapshot, is_served: bool) -> Iterator[Fault]:
         yield Fault(State.OK if pool.dry_run else State.WARNING, text)
     if pool.dry_run:
         yield Fault(State.OK, f"dry run{_signature(pool.controls.dry_run)}")
+
+
+def _incidents(pool: PoolSnapshot, now: datetime) -> Iterator[Fault]:
+    """What has happened lately, and what lasts until an operator mends it."""
+    ages = pool.lately(now)
+    for event, text in INCIDENTS.items():
+        if event in ages:
+            last = [f"{each.host} {each.pid}" for each in pool.lost_workers[:MOST_NAMED]] if event == "lost" else []
+            named = f" ({plain(', '.join(last)).replace('|', '/')})" if last else ""
+            yield Fault(State.WARNING, f"{text}{named}, the latest {ages[event]:.0f} s ago")
+    if sites := pool.differs.get(SITE):
+        yield Fault(State.WARNING, f"workers of {len(sites)} sites share the PREFIX")
+    if others := sorted(name for name in pool.differs if name != SITE):
+        yield Fault(State.WARNING, f"workers have different settings ({plain(', '.join(others)).replace('|', '/')})")
+    if pool.none_authenticated:
+        yield Fault(State.WARNING, "no connection has ever authenticated")
 
 
 def _signature(order: Order | None) -> str:
@@ -204,15 +239,13 @@ def _silent(pool: PoolSnapshot) -> Iterator[Fault]:
     silent = sorted((worker for worker in pool.workers if worker.silent), key=lambda worker: -worker.last_beat)
     if silent:
         names = ", ".join(f"{each.host} {each.pid} for {each.last_beat:.0f} s" for each in silent[:MOST_NAMED])
-        yield Fault(State.WARNING, f"{len(silent):,} of {len(pool.workers):,} workers silent ({names})")
+        yield Fault(State.WARNING, f"{len(silent):,} of {numbered(len(pool.workers), 'worker')} silent ({names})")
 
 
 def _alone(pool: PoolSnapshot) -> Iterator[Fault]:
     if alone := sum(worker.failing > 0 for worker in pool.workers):
-        yield Fault(
-            State.WARNING,
-            f"{alone:,} of {len(pool.workers):,} workers decide alone, as the ledger does not answer in time",
-        )
+        told = f"{alone:,} of {numbered(len(pool.workers), 'worker')} {'decides' if alone == 1 else 'decide'} alone"
+        yield Fault(State.WARNING, f"{told}, as the ledger does not answer in time")
 
 
 def _pressed(pool: PoolSnapshot) -> Iterator[Fault]:
@@ -221,7 +254,8 @@ def _pressed(pool: PoolSnapshot) -> Iterator[Fault]:
     for load in (load for worker in pool.workers for load in worker.load if load.pressure):
         pressures.setdefault(load.name, []).append(load.pressure)
     for name, found in sorted(pressures.items()):
-        text = f"{name} refuses up to {100 * max(found):.0f} % on {len(found):,} of {len(pool.workers):,} workers"
+        of_all = f"{len(found):,} of {numbered(len(pool.workers), 'worker')}"
+        text = f"{name} refuses up to {100 * max(found):.0f} % on {of_all}"
         yield Fault(State.OK if pool.dry_run else State.WARNING, text)
 
 

@@ -99,6 +99,13 @@ or goes, the format rises:
     healed   repairs of damaged counts in the ledger so far
     lost     workers so far that were gone, or silent for their lease, without
              a goodbye
+    lost_workers  the last of them, a list
+      host, pid
+      at     Unix time at which the ledger forgot it
+    latest   Unix time of the latest report of each incident, by its name here:
+             "shed", "channels_full", "layer_failed", "unaccepted", "healed",
+             "lost", "events_dropped", "faults"; and "data_lost", when the
+             ledger was found to have lost its data
     events_dropped  signals, mails and webhooks dropped so far because
              the queue was full
     faults   unexpected exceptions so far, by kind: in the workers' heartbeats,
@@ -169,7 +176,9 @@ each. The worst pool gives the exit code:
      outside the critical range
   1  a worker is silent or decides alone, a monitor refuses, connections were
      refused in the last five minutes, the ledger settles, only other pools have
-     workers, or the slots held are outside the warning range
+     workers, one of the incidents under "latest" was reported in the last five
+     minutes, workers differ in settings or site, no connection has ever
+     authenticated, or the slots held are outside the warning range
   3  the state is unknown, as with the ledger down, or the arguments are wrong
   0  otherwise, and in a dry run for what then refuses no client
 

@@ -13,11 +13,11 @@ from rich.text import Text
 from ...conf import NAME
 from ...core.agreement import SITE, shown_differences
 from ...core.levels import Level
-from ...core.overrides import signature
+from ...core.overrides import signature, utc
 from ...ledger.memory import MemoryLedger
 from ...status import words
 from ...status.values import Health, LedgerSnapshot, PoolSnapshot, Snapshot
-from ...status.words import named
+from ...status.words import named, numbered
 from .layout import ends, fingerprints, listing, plain
 from .workers import WORST, Listing, listed
 
@@ -192,8 +192,8 @@ def orders(pool: PoolSnapshot) -> Iterator[str]:
         yield f"Workers run different versions of channels-admission: {told}"
     if pool.elsewhere.workers or pool.elsewhere.held:
         yield (
-            f"{pool.elsewhere.held:,} slots are held by {pool.elsewhere.workers:,} workers of another version, which "
-            "are not listed here: their counts are kept apart"
+            f"{numbered(pool.elsewhere.workers, 'worker')} of another version, not listed here, with "
+            f"{numbered(pool.elsewhere.held, 'slot')}: their counts are kept apart"
         )
     if pool.dry_run:
         by = signature(pool.controls.dry_run) if pool.controls.dry_run else ", by the settings"
@@ -204,7 +204,7 @@ def orders(pool: PoolSnapshot) -> Iterator[str]:
         if drains <= DRAINS_SHOWN and not (each.key == "dry-run" and pool.dry_run):
             yield f"{plain(each.what)}{signature(each.order)}"
     if drains > DRAINS_SHOWN:
-        yield f"{drains - DRAINS_SHOWN} more drains: ws_limit {plain(pool.name)} lists them all"
+        yield f"{numbered(drains - DRAINS_SHOWN, 'more drain')}: ws_limit {plain(pool.name)} lists them all"
     if draining := [f"{plain(worker.host)} {worker.pid}" for worker in pool.workers if worker.draining]:
         more = f", and {len(draining) - DRAINS_SHOWN:,} more" if len(draining) > DRAINS_SHOWN else ""
         yield f"Draining: {', '.join(draining[:DRAINS_SHOWN])}{more}"
@@ -222,6 +222,8 @@ def _events(pool: PoolSnapshot) -> str:
     reasons = _reasons(pool.refused)
     detail = f" ({reasons})" if reasons else ""
     shed = f", {pool.shed:,} closed for lack of memory" if pool.shed else ""
+    full = f", {pool.channels_full:,} ended by full channels" if pool.channels_full else ""
+    failed = f", {pool.layer_failed:,} ended by a failure of the channel layer" if pool.layer_failed else ""
     why = (
         (pool.delayed, "had to wait at the entrance"),
         (pool.refusals_held, "refused some seconds later"),
@@ -234,13 +236,19 @@ def _events(pool: PoolSnapshot) -> str:
         (pool.outlived, "handlers cancelled after their client left"),
     )
     ended = "".join(f", {count:,} {how}" for count, how in why if count)
-    healed = f", damaged counts repaired {pool.healed:,} times" if pool.healed else ""
-    lost = f", {pool.lost:,} workers lost" if pool.lost else ""
-    dropped = f", {pool.events_dropped:,} events dropped" if pool.events_dropped else ""
+    healed = f", damaged counts repaired {numbered(pool.healed, 'time')}" if pool.healed else ""
+    lost = f", {numbered(pool.lost, 'worker')} lost{_names(pool)}" if pool.lost else ""
+    dropped = f", {numbered(pool.events_dropped, 'event')} dropped" if pool.events_dropped else ""
     count = sum(pool.faults.values())
-    faults = f", {count:,} unexpected errors" if count else ""
+    faults = f", {numbered(count, 'unexpected error')}" if count else ""
     told = f"{pool.admitted:,} admitted and {sum(pool.refused.values()):,} refused so far"
-    return f"{told}{detail}{shed}{ended}{healed}{lost}{dropped}{faults}"
+    return f"{told}{detail}{shed}{full}{failed}{ended}{healed}{lost}{dropped}{faults}"
+
+
+def _names(pool: PoolSnapshot) -> str:
+    """The workers that were lost last, in brackets."""
+    names = (f"{plain(each.host)} {each.pid} at {utc(each.at):%d %b %H:%M:%S} UTC" for each in pool.lost_workers)
+    return f" ({', '.join(names)})" if pool.lost_workers else ""
 
 
 def _places(pool: PoolSnapshot) -> Iterator[Text]:

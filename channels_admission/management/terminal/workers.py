@@ -11,6 +11,7 @@ from rich.text import Text
 
 from ...core.readings import Load
 from ...status.values import WorkerSnapshot
+from ...status.words import numbered
 from .layout import duration, listing, plain
 
 FEW = 20
@@ -87,8 +88,8 @@ def listed(workers: Sequence[WorkerSnapshot], listing: Listing) -> Iterator[Rend
     yield from (_faulty(worker) for worker in shown if worker.faults)
     if left := len(workers) - len(shown):
         bad = sum(map(_is_in_trouble, workers)) - sum(map(_is_in_trouble, shown))
-        troubled = f", of which {bad:,} are silent, decide alone or refuse" if bad else ""
-        yield Text(f"{left:,} more workers{troubled} (--top 0)", "dim")
+        troubled = f", silent, deciding alone or refusing: {bad:,}" if bad else ""
+        yield Text(f"{numbered(left, 'more worker')}{troubled} (--top 0)", "dim")
         yield from ("", _hosts(workers))
 
 
@@ -103,7 +104,7 @@ def _hosts(workers: Sequence[WorkerSnapshot]) -> RenderableType:
         counts = (f"{len(theirs):,}", f"{sum(worker.held for worker in theirs):,}", f"{silent:,}", f"{refusing:,}")
         table.add_row(Text(plain(host)), *counts, *_highest(theirs))
     if len(hosts) > HOSTS:
-        table.add_row(Text(f"{len(hosts) - HOSTS:,} more hosts", "dim"))
+        table.add_row(Text(numbered(len(hosts) - HOSTS, "more host"), "dim"))
     return table
 
 

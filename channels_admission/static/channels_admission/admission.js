@@ -122,6 +122,8 @@
     "pool.layer_failed": ({ layer_failed: count }) => number(count),
     "pool.healed": ({ healed }) => number(healed),
     "pool.lost": ({ lost }) => number(lost),
+    "pool.lost_workers": ({ lost_workers }) => lost_workers.map(({ host, pid, at }) => `${clock(at)} ${host} ${pid}`).join(", "),
+    "pool.data_lost": ({ latest }) => clock(latest.data_lost ?? 0),
     "pool.events_dropped": ({ events_dropped }) => number(events_dropped),
     "pool.speed": ({ speed }) => number(Math.round(speed ?? 0)),
     "reason.name": ({ name }, words) => reasonOf(name, words),
@@ -283,6 +285,7 @@
       this.notice("evicted", pool.evicted > 0, element);
       this.notice("healed", pool.healed > 0, element);
       this.notice("lost", pool.lost > 0, element);
+      this.notice("data_lost", "data_lost" in pool.latest, element);
       this.notice("reserve", pool.reserve > 0, element);
       this.notice("events_dropped", pool.events_dropped > 0, element);
       this.notice("alert", pool.alert !== pool.level, element);

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..growth import Growth
 from ..values import FORMAT, Connects, LedgerSnapshot, Snapshot
-from . import agreement, faults, herd, ledger, pools, workers
+from . import agreement, herd, incidents, ledger, pools, workers
 from .finding import Finding, Severity
 from .host import HostInfo, Layer
 from .model import Inputs, Process, inputs_of
@@ -81,6 +81,7 @@ WEIGHTS = (
     "ledger-damaged",
     "events-dropped",
     "ledger-settling",
+    "data-lost",
     "monitor-refuses",
     "sites-differ",
     "settings-differ",
@@ -155,7 +156,7 @@ def _findings(inputs: Inputs) -> tuple[Finding, ...]:
     severities = list(Severity)
     finders = (
         *ledger.FINDERS, *pools.FINDERS, *agreement.FINDERS, *herd.FINDERS, *workers.FINDERS,
-        *faults.FINDERS,
+        *incidents.FINDERS,
     )  # fmt: skip
     found = [finding for finder in finders for finding in finder(inputs)]
     return tuple(sorted(found, key=lambda finding: (severities.index(finding.severity), WEIGHTS.index(finding.id))))

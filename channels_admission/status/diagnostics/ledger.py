@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from ...ledger import NO_ANSWER
 from ..snapshot import is_slow, silence_allowed
 from ..values import Health
+from ..words import numbered
 from .finding import Finder, Finding, Severity, age_of, named
 from .model import Inputs, Process
 
@@ -55,7 +56,7 @@ def _late(inputs: Inputs) -> Iterator[Finding]:
     yield Finding(
         "ledger-late",
         Severity.CRITICAL if alone and len(alone) == len(inputs.processes) else Severity.WARNING,
-        f"The ledger answers too late: {len(alone):,} of {len(inputs.processes):,} workers decide alone",
+        f"The ledger answers too late: {_alone(len(alone), len(inputs.processes))}",
         f"{calls}this command read it in {1000 * took:,.0f} ms; LEDGER_TIMEOUT is {1000 * timeout:,.0f} ms",
         "Look for slow commands (SLOWLOG GET), a busy or swapping Redis, and the network (redis-cli --latency on a "
         "worker's host). If Redis is far away, raise LEDGER_TIMEOUT. Until then workers decide by WHEN_LEDGER_DOWN.",
@@ -69,9 +70,13 @@ def _took(inputs: Inputs) -> str:
     return f"a call took {1000 * sum(calls.seconds for calls in alone) / made:,.0f} ms on average; " if made else ""
 
 
+def _alone(count: int, workers: int) -> str:
+    return f"{count:,} of {numbered(workers, 'worker')} {'decides' if count == 1 else 'decide'} alone"
+
+
 def _calls(process: Process) -> str:
     row = f", the last {process.failing:,} in a row" if process.failing else ""
-    return f"{process.failed:,} of {process.calls:,} calls failed in {age_of(process)}{row}"
+    return f"{process.failed:,} of {numbered(process.calls, 'call')} failed in {age_of(process)}{row}"
 
 
 FINDERS: tuple[Finder, ...] = (_ledger, _late)

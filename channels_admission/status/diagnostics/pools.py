@@ -7,7 +7,7 @@ from ...core.levels import Level
 from ...core.overrides import signature, whom
 from ...ledger.memory import MemoryLedger
 from ..values import Health
-from ..words import duration
+from ..words import duration, numbered
 from .finding import Finder, Finding, Severity, clock, measured, since
 from .model import Inputs
 
@@ -113,11 +113,12 @@ def _controls(inputs: Inputs) -> Iterator[Finding]:
             )
         if pool.dry_run:
             by = signature(pool.controls.dry_run) if pool.controls.dry_run else ", by DRY_RUN"
+            spared = numbered(sum(pool.would_refuse.values()), "connection")
             yield Finding(
                 "dry-run",
                 Severity.WARNING,
                 f"Dry run: pool {pool.name} refuses no connection",
-                f"{sum(pool.would_refuse.values()):,} connections would have been refused so far; dry run{by}.",
+                f"{spared} would have been refused so far; dry run{by}.",
                 f"To end it: manage.py ws_dry_run {pool.name} off.",
             )
         if any(worker.draining for worker in pool.workers):
@@ -148,7 +149,7 @@ def _refusals(inputs: Inputs) -> Iterator[Finding]:
         yield Finding(
             "refusals",
             Severity.WARNING if unwanted(recent) else Severity.NOTE,
-            f"Pool {pool.name} has refused {sum(refused.values()):,} connections{since([pool])}",
+            f"Pool {pool.name} has refused {numbered(sum(refused.values()), 'connection')}{since([pool])}",
             f"By reason: {_listed(refused)}. In the last five minutes {lately}{when}",
             f"For {most}: {_advice(most)}{measured(pool) if most in PACED else ''}.",
         )
@@ -173,18 +174,6 @@ def _advice(reason: str) -> str:
     return REFUSED.get(reason, "a monitor refused; see the readings of the workers")
 
 
-def _counting(counter: str, identifier: str, severity: Severity, title: str, cause: str, advice: str) -> Finder:
-    """Finds each pool whose ``counter`` has counted something; ``title`` has places for ``pool`` and ``count``."""
-
-    def find(inputs: Inputs) -> Iterator[Finding]:
-        for pool in inputs.snapshot.pools:
-            if count := getattr(pool, counter):
-                when = since([pool])
-                yield Finding(identifier, severity, title.format(pool=pool.name, count=count) + when, cause, advice)
-
-    return find
-
-
 def _unauthenticated(inputs: Inputs) -> Iterator[Finding]:
     for pool in inputs.snapshot.pools:
         if pool.none_authenticated:
@@ -201,82 +190,11 @@ def _unauthenticated(inputs: Inputs) -> Iterator[Finding]:
             )
 
 
-_channels = _counting(
-    "channels_full",
-    "channels-full",
-    Severity.WARNING,
-    "Full channels have ended {count:,} connections of pool {pool}",
-    "A consumer sent to a channel that already held as many messages as the layer's capacity.",
-    "Find the consumers that receive too slowly, raise the layer's capacity, or catch ChannelFull where a "
-    "message may be lost.",
-)
-
-
-_unaccepted = _counting(
-    "unaccepted",
-    "accepts-late",
-    Severity.WARNING,
-    "Consumers of pool {pool} have not accepted {count:,} connections in time",
-    "They were refused at ACCEPT_DEADLINE, and their slots released.",
-    "Sync consumers and database_sync_to_async share one thread per worker, so a single blocking call "
-    "delays every connect(): py-spy dump shows it. Use async consumers, or sync_to_async(…, "
-    "thread_sensitive=False) for calls that may block. Otherwise check what connect() waits for.",
-)
-
-
-_outlived = _counting(
-    "outlived",
-    "handlers-outlive",
-    Severity.NOTE,
-    "Handlers of pool {pool} have outlived their client {count:,} times",
-    "They were cancelled: they had not accepted when the client left, or still ran DISCONNECT_GRACE seconds later.",
-    "Move work that takes that long, or that must finish, into a task queue.",
-)
-
-
-_damage = _counting(
-    "healed",
-    "ledger-damaged",
-    Severity.WARNING,
-    "Damaged counts of pool {pool} in the ledger were repaired {count:,} times",
-    "Something else wrote, deleted or evicted some of them. For one and a half heartbeats after each "
-    "repair, workers are granted only what they already had.",
-    "Find what else writes to this PREFIX, and set maxmemory-policy noeviction so that Redis evicts nothing.",
-)
-
-
-_lost = _counting(
-    "lost",
-    "workers-lost",
-    Severity.NOTE,
-    "{count:,} workers of pool {pool} were lost without a goodbye",
-    "Their process had gone, and their slots were released at once; or they were silent for their whole lease.",
-    "If it was no deployment, look for what killed them: the kernel's log (dmesg) tells of the OOM killer, the log of "
-    "the supervisor of exit codes. A worker says goodbye if it has the time to end: raise the supervisor's timeout.",
-)
-
-
-_events = _counting(
-    "events_dropped",
-    "events-dropped",
-    Severity.WARNING,
-    "Workers have dropped {count:,} events of pool {pool}",
-    "Receivers of signals, mail or the webhook were too slow. No connection was delayed.",
-    "Move long work of receivers into a task queue, and set EMAIL_TIMEOUT for mail.",
-)
-
-
 FINDERS: tuple[Finder, ...] = (
-    _damage,
-    _lost,
-    _events,
     _switches,
     _controls,
     _limits,
     _growing,
     _unauthenticated,
-    _channels,
-    _unaccepted,
-    _outlived,
     _refusals,
 )

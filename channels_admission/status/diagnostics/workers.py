@@ -6,8 +6,10 @@ from ...conf.ledger import CORE_LAYER
 from ...core.counters import is_own
 from ...core.readings import Load
 from ..snapshot import silence_allowed
+from ..words import numbered
 from .finding import Finder, Finding, Severity, age_of, exceeding, name_of, named, share_of, since
 from .host import ABSENT, STOPPED
+from .incidents import latest, severity
 from .model import Inputs, Process
 
 LAG = 0.1
@@ -86,9 +88,9 @@ def _shed(inputs: Inputs) -> Iterator[Finding]:
     if total:
         yield Finding(
             "connections-shed",
-            Severity.WARNING,
-            f"Workers have closed {total:,} connections because memory ran out{since(inputs.snapshot.pools)}",
-            named(shed, told) if shed else "The workers that did have ended",
+            severity(inputs, inputs.snapshot.pools, "shed"),
+            f"Workers have closed {numbered(total, 'connection')} because memory ran out{since(inputs.snapshot.pools)}",
+            (named(shed, told) if shed else "The workers that did have ended") + latest(inputs.snapshot.pools, "shed"),
             "They closed their youngest connections past the second threshold of memory. "
             "Lower MAX_CONNECTIONS, add workers or memory, and check what consumers keep for each connection.",
         )
@@ -105,9 +107,10 @@ def _layer(inputs: Inputs) -> Iterator[Finding]:
         is_core = inputs.host.layer.backend == CORE_LAYER
         yield Finding(
             "layer-failed",
-            Severity.WARNING,
-            f"{total:,} connections have ended because the channel layer failed",
-            f"{named(failed, told)}; the layer is {inputs.host.layer.backend or 'unknown here'}.{shared}",
+            severity(inputs, inputs.snapshot.pools, "layer_failed"),
+            f"The channel layer failed and ended {numbered(total, 'connection')}",
+            f"{named(failed, told)}{latest(inputs.snapshot.pools, 'layer_failed')}; the layer is "
+            f"{inputs.host.layer.backend or 'unknown here'}.{shared}",
             LASTING if is_core else "Find out why: the workers' logs have tracebacks.",
         )
 

@@ -142,7 +142,7 @@ def test_workers_of_several_versions_are_told_of_the_pool():
     assert "Workers run different versions of channels-admission: 0.1.0 on 2, 0.2.0 on 1" in lines(text)
     assert "versions" not in shown(snapshot(pool(workers=(new, new))))
     text = " ".join(shown(snapshot(pool(elsewhere=Elsewhere(1200, 3)))).split())
-    assert "1,200 slots are held by 3 workers of another version, which are not listed here" in text
+    assert "3 workers of another version, not listed here, with 1,200 slots: their counts are kept apart" in text
     assert "another version" not in shown(snapshot(pool()))
 
 
@@ -319,6 +319,8 @@ def test_json_has_the_documented_shape(shared, redis_server):
                 "shed": 0,
                 "healed": 0,
                 "lost": 0,
+                "lost_workers": [],
+                "latest": {},
                 "events_dropped": 0,
                 "faults": {},
                 "channels_full": 0,

@@ -202,7 +202,7 @@ def test_the_question_says_from_what_to_what(operator):
 
 def test_a_limit_below_what_is_held_is_warned_of(operator):
     html = operator.post(ACT, {**ACTIONS["limit"], "limit": "30"}).content.decode()
-    assert "40 connections are open. They stay; new ones are refused until fewer than 30 are open." in html
+    assert "Open connections: 40. They stay; new ones are refused until fewer than 30 are open." in html
     assert "They stay" not in operator.post(ACT, {**ACTIONS["limit"], "limit": "40"}).content.decode()
 
 

@@ -173,7 +173,7 @@ def test_the_operator_who_set_a_pause_or_a_dry_run_is_named():
 
 
 def test_workers_of_another_version_alone_are_a_warning_and_beside_others_nothing():
-    text = ", all 3 workers run another version, ask with that"
+    text = ", no worker known but 3 workers of another version, ask with that"
     assert told(workers=(), elsewhere=Elsewhere(5, 3)) == (1, text)
     assert told(elsewhere=Elsewhere(5, 3)) == (0, "")
 
@@ -185,14 +185,14 @@ def test_workers_of_another_version_alone_are_a_warning_and_beside_others_nothin
             (worker(1), worker(2, silent=True, last_beat=12.4), worker(3, silent=True, last_beat=13.0)),
             ", 2 of 3 workers silent (web-1 3 for 13 s, web-1 2 for 12 s)",
         ),
-        ((worker(1, load=pressed(memory=0.38)),), ", memory refuses up to 38 % on 1 of 1 workers"),
+        ((worker(1, load=pressed(memory=0.38)),), ", memory refuses up to 38 % on 1 of 1 worker"),
         (
             (worker(1, load=SATURATED), worker(2, load=pressed(memory=0.1)), worker(3)),
             ", lag refuses up to 100 % on 1 of 3 workers, memory refuses up to 100 % on 2 of 3 workers",
         ),
         (
             (worker(1), worker(2, failing=39)),
-            ", 1 of 2 workers decide alone, as the ledger does not answer in time",
+            ", 1 of 2 workers decides alone, as the ledger does not answer in time",
         ),
         ((worker(1), worker(2, draining=True)), None),
     ],
@@ -223,7 +223,7 @@ def test_refusals_that_are_wanted_or_one_clients_own_are_none():
         ({}, ", dry run"),
         ({"paused": True}, ", paused, dry run"),
         ({"workers": (worker(1, load=SATURATED),)},
-         ", lag refuses up to 100 % on 1 of 1 workers, memory refuses up to 100 % on 1 of 1 workers, dry run"),
+         ", lag refuses up to 100 % on 1 of 1 worker, memory refuses up to 100 % on 1 of 1 worker, dry run"),
     ],
 )  # fmt: skip
 def test_in_a_dry_run_nobody_is_refused(changes, text):

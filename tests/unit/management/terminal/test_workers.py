@@ -98,7 +98,7 @@ def test_two_hundred_workers_on_a_screen():
 
 
 def test_what_is_left_out_is_told():
-    assert "198 more workers, of which 2 are silent, decide alone or refuse (--top 0)" in lines(ALL, Listing(top=2))
+    assert "198 more workers, silent, deciding alone or refusing: 2 (--top 0)" in lines(ALL, Listing(top=2))
 
 
 def test_many_hosts():

@@ -32,6 +32,7 @@ from channels_admission.status.values import (
     Health,
     LedgerCalls,
     LedgerSnapshot,
+    LostWorker,
     PoolSnapshot,
     Second,
     Side,
@@ -531,7 +532,7 @@ def test_counts_that_cannot_be_seen():
 def test_full_channels_that_ended_connections():
     assert only(snapshot(pool(channels_full=7)))[:3] == (
         "channels-full",
-        "warning",
+        "note",
         "Full channels have ended 7 connections of pool default so far",
     )
 
@@ -547,8 +548,8 @@ def test_full_channels_that_ended_connections():
 def test_connections_that_the_channel_layer_ended(layer, told, advised):
     seen = snapshot(pool(worker(layer_failed=7), worker(id="web-2:7:cd", pid=7, layer_failed=40)))
     (finding,) = found(seen, replace(facts(), layer=layer))
-    assert (finding.id, finding.severity) == ("layer-failed", "warning")
-    assert finding.title == "47 connections have ended because the channel layer failed"
+    assert (finding.id, finding.severity) == ("layer-failed", "note")
+    assert finding.title == "The channel layer failed and ended 47 connections"
     assert finding.detail == f"web-1 7: 40 in 1 min 15 s; web-1 42: 7 in 1 min 15 s; {told}"
     assert advised in finding.advice
 
@@ -567,7 +568,7 @@ def test_refusals_by_single_workers_that_no_balancer_passes_on():
 
 def test_consumers_that_accept_too_late():
     (finding,) = found(snapshot(pool(unaccepted=4)))
-    assert (finding.id, finding.severity) == ("accepts-late", "warning")
+    assert (finding.id, finding.severity) == ("accepts-late", "note")
     assert finding.title == "Consumers of pool default have not accepted 4 connections in time so far"
     assert "database_sync_to_async" in finding.advice
 
@@ -593,7 +594,7 @@ def test_places_in_the_line_that_many_clients_miss():
 def test_events_that_were_dropped():
     assert only(snapshot(pool(events_dropped=1200)))[:3] == (
         "events-dropped",
-        "warning",
+        "note",
         "Workers have dropped 1,200 events of pool default so far",
     )
 
@@ -602,16 +603,45 @@ def test_workers_that_were_lost_and_leave_no_other_trace():
     assert only(snapshot(pool(lost=1200)))[:3] == (
         "workers-lost",
         "note",
-        "1,200 workers of pool default were lost without a goodbye so far",
+        "1,200 workers of pool default lost without a goodbye so far",
     )
 
 
 def test_damaged_counts_that_were_put_right():
     assert only(snapshot(pool(healed=3)))[:3] == (
         "ledger-damaged",
-        "warning",
+        "note",
         "Damaged counts of pool default in the ledger were repaired 3 times so far",
     )
+
+
+@pytest.mark.parametrize(
+    ("event", "identifier", "changes"),
+    [
+        ("channels_full", "channels-full", {"channels_full": 7}),
+        ("unaccepted", "accepts-late", {"unaccepted": 7}),
+        ("healed", "ledger-damaged", {"healed": 7}),
+        ("lost", "workers-lost", {"lost": 7}),
+        ("events_dropped", "events-dropped", {"events_dropped": 7}),
+        ("shed", "connections-shed", {"shed": 7}),
+        ("layer_failed", "layer-failed", {"workers": (worker(layer_failed=7),)}),
+        ("faults", "heartbeat-errors", {"workers": (worker(faults={"OSError": 7}),)}),
+        ("data_lost", "data-lost", {}),
+    ],
+)
+def test_an_incident_of_the_last_five_minutes_is_a_warning_and_an_older_one_a_note(event, identifier, changes):
+    now = int(snapshot().taken.timestamp())
+    seen = {age: found(snapshot(pool(**changes, latest={event: now - age}))) for age in (299, 301)}
+    assert {age: [(each.id, each.severity) for each in findings] for age, findings in seen.items()} == {
+        299: [(identifier, "warning")], 301: [(identifier, "note")],
+    }  # fmt: skip
+    assert f"{datetime.fromtimestamp(now - 299, UTC):%H:%M:%S} UTC" in seen[299][0].title + seen[299][0].detail
+
+
+def test_lost_workers_are_named_and_one_is_no_plural():
+    (finding,) = found(snapshot(pool(lost=1, lost_workers=(LostWorker("web-1", 41, AT),))))
+    assert finding.title == "1 worker of pool default lost without a goodbye so far"
+    assert finding.detail.endswith("whole lease. The last: web-1 41 at 12:03:07 UTC.")
 
 
 def test_unexpected_errors_name_the_worker_and_their_kinds():
@@ -619,7 +649,7 @@ def test_unexpected_errors_name_the_worker_and_their_kinds():
     loops = (worker(faults={"OSError": 3}), worker(id="web-1:42:cd", faults={"OSError": 1, "ValueError": 1}))
     assert only(snapshot(pool(*loops, faulty, worker(pid=44)))) == (
         "heartbeat-errors",
-        "warning",
+        "note",
         "The heartbeat of web-1 43 has had unexpected errors",
         "web-1 43: 1,200 OSError, 2 OverflowError; web-1 42: 4 OSError, 1 ValueError; since the worker started",
     )
@@ -631,13 +661,13 @@ def test_functions_of_the_site_that_raise_are_no_errors_of_the_heartbeat():
     assert [(each.id, each.severity, each.title, each.detail) for each in found_ones] == [
         (
             "heartbeat-errors",
-            "warning",
+            "note",
             "The heartbeat of web-1 42 has had unexpected errors",
             "web-1 42: 3 OSError; since the worker started",
         ),
         (
             "functions-fail",
-            "warning",
+            "note",
             "Functions of the site have raised exceptions in web-1 43",
             "web-1 43: 1,200 QUOTAS.tenant, 7 PRESSURE.q, 2 CLASSIFY; web-1 42: 1 CLASSIFY; since the worker started",
         ),
@@ -691,7 +721,7 @@ def test_connections_closed_for_lack_of_memory():
     seen = snapshot(pool(worker(), shed, worker(pid=44, shed=1), shed=12, since=AT - 86400))
     assert only(seen) == (
         "connections-shed",
-        "warning",
+        "note",
         "Workers have closed 12 connections because memory ran out since 28 Feb 12:03:07 UTC",
         "web-1 43: 9 in 2 h 5 min, memory now 81 %; web-1 44: 1 in 1 min 15 s, memory now 50 %",
     )
@@ -728,7 +758,7 @@ def test_a_ledger_that_answers_too_late_for_all_workers():
     ],
 )
 def test_calls_that_fail_or_a_slow_reading_are_a_warning(changes, took, alone):
-    title = f"The ledger answers too late: {alone} of 2 workers decide alone"
+    title = f"The ledger answers too late: {alone} of 2 workers {'decides' if alone == 1 else 'decide'} alone"
     seen = late(worker(**changes), worker(pid=43), took=took)
     assert [(each.severity, each.title) for each in found(seen)] == [("warning", title)] * (alone is not None)
 
