@@ -26,7 +26,7 @@ from .ledger import LedgerSettings
 from .overload import Watch
 from .proxies import Proxies
 from .quotas import Function, Quota
-from .validators import Wrong, nearest
+from .validators import Wrong, brief, nearest
 
 __all__ = [
     "DEFAULT_POOL", "KEYS", "MAX_LIMIT", "NAME", "POOLS_ID", "POOL_KEYS", "PROJECT_KEYS", "TERMS_ID",
@@ -167,7 +167,7 @@ def _read(given: Mapping[str, Any], keys: Iterable[Key], where: str, problems: l
         try:
             values[key.field] = key.read(value)
         except Wrong as wrong:
-            shown = "" if key.name in SECRET else f", not {value!r:.60}"
+            shown = "" if key.name in SECRET else f", not {brief(value)}"
             hint = f"{capfirst(key.meaning)}. Default: {key.default!r}."
             must = f" must be {wrong}{shown}." if str(wrong) else ":"
             message = f"{where}[{key.name!r}]{must} {wrong.why}".rstrip()

@@ -53,10 +53,11 @@ def _watch(name: str, value: Any) -> Watch:
     if name in BUILT_IN:
         return Watch(name, None, _thresholds(name, value))
     if not isinstance(value, dict) or set(value) != {"MONITOR", "THRESHOLDS"}:
+        unknown = f"{name!r:.40} is unknown.{nearest(name, BUILT_IN)} Write a monitor of your own as "
         raise Wrong(
             f"a dict of {', '.join(BUILT_IN)}",
-            f"{name!r:.40} is unknown.{nearest(name, BUILT_IN)} Write a monitor of your own as "
-            "{'MONITOR': 'dotted.path', 'THRESHOLDS': (scaling, saturation)}.",
+            (f"Write {name!r:.40} as " if isinstance(value, dict) else unknown)
+            + "{'MONITOR': 'dotted.path', 'THRESHOLDS': (scaling, saturation)}.",
         )
     return Watch(_own_name(name), _source(value["MONITOR"]), _thresholds(name, value["THRESHOLDS"]))
 

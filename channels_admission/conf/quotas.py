@@ -65,12 +65,15 @@ def quotas(value: Any) -> tuple[Quota, ...]:
 
 
 def _quota(value: Any) -> Quota:
-    if not isinstance(value, dict) or "key" not in value or not {"max", "rate"} & set(value):
-        raise Wrong("a list of quotas, each {'key': …, 'max': …}, with 'rate' beside or instead of 'max'")
+    wrong = Wrong("a list of quotas, each {'key': …, 'max': …}, with 'rate' beside or instead of 'max'")
+    if not isinstance(value, dict):
+        raise wrong
     for name in value:
         if name not in QUOTA_KEYS:
             known = ", ".join(map(repr, QUOTA_KEYS))
             raise Wrong(f"a list of dicts of {known}", f"{name!r:.40} is unknown.{nearest(name, QUOTA_KEYS)}")
+    if "key" not in value or not {"max", "rate"} & set(value):
+        raise wrong
     key, most = value["key"], value.get("max")
     if "max" in value and not _is_whole(most, MOST):
         raise Wrong(
@@ -78,7 +81,9 @@ def _quota(value: Any) -> Quota:
         )
     name = value.get("name", str(key).rpartition(".")[2])
     if not isinstance(name, str) or not re.fullmatch(NAME, name) or name == PENDING:
-        raise Wrong("a list of quotas with names of 1 to 32 of a-z, 0-9, '_' and '-'", f"{name!r:.40} is not valid.")
+        own = "" if "name" in value else f" Give the quota of {key!r:.60} a 'name'."
+        why = f"{name!r:.40} is not valid.{own}"
+        raise Wrong("a list of quotas with names of 1 to 32 of a-z, 0-9, '_' and '-'", why)
     return Quota(name, key if key in BUILT_IN else _function(key, "key"), most, *_attempts(value), _full(value))
 
 

@@ -5,6 +5,7 @@ import os
 import re
 from collections.abc import Callable, Iterable
 from importlib import import_module
+from importlib.util import find_spec
 from inspect import iscoroutinefunction, signature
 from numbers import Real
 from traceback import extract_tb
@@ -33,6 +34,12 @@ class Wrong(Exception):
 
 class Failed(Wrong):
     """The import of the site's own module raises an exception."""
+
+
+def brief(value: object, most: int = 60) -> str:
+    """The value as Python writes it, cut after ``most`` characters with a mark that says so."""
+    text = repr(value)
+    return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def closest(name: object, known: Iterable[str]) -> str | None:
@@ -82,7 +89,14 @@ def imported(path: object) -> Any:
     try:
         return getattr(found, name)
     except AttributeError as error:
+        if _is_module(found, name):
+            raise Wrong("", f"{path!r:.60} is a module; name a function in it.") from error
         raise Wrong("", f"The module {module!r:.60} has no {name!r:.60}.{nearest(name, vars(found))}") from error
+
+
+def _is_module(package: Any, name: str) -> bool:
+    """Whether a package has a module of that name, which is not imported for it."""
+    return hasattr(package, "__path__") and find_spec(f"{package.__name__}.{name}") is not None
 
 
 def _failed(module: str, error: Exception) -> Failed:

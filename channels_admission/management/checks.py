@@ -2,11 +2,13 @@
 
 from collections.abc import Iterable
 from contextlib import suppress
+from difflib import get_close_matches
 from importlib.metadata import version
 from importlib.util import find_spec
 from typing import Any
 
 from django.apps import AppConfig, apps
+from django.conf import settings as django_settings
 from django.core import checks
 from django.core.files.storage import storages
 from django.urls import reverse
@@ -33,13 +35,16 @@ HARD_LIMIT_TOO_LOW = "channels_admission.W006"
 METRICS_WITHOUT_LIBRARY = "channels_admission.W009"
 FILES_NOT_COLLECTED = "channels_admission.W012"
 SHARES_WITHOUT_CLASSES = "channels_admission.W010"
+SETTING_MISNAMED = "channels_admission.W023"
 OLDEST_WITHOUT_RATE = "channels_admission.W070"
+SAME_NAME = 0.85
+"""How similar a name must be to be taken for another's, from 0 to 1."""
 
 
 def register() -> None:
     """Register the checks of this module."""
     for check in (
-        check_settings, check_ledger, check_pace, check_shares, check_quotas, check_descriptors,
+        check_settings, check_name, check_ledger, check_pace, check_shares, check_quotas, check_descriptors,
         check_channel_layer, check_layer_in_memory, check_daphne, check_metrics, *routing.CHECKS,
     ):  # fmt: skip
         checks.register(check, TAG)  # type: ignore[call-overload]
@@ -50,6 +55,20 @@ def register() -> None:
 def check_settings(app_configs: list[AppConfig] | None, **_: Any) -> list[checks.CheckMessage]:
     """Report every problem of ``CHANNELS_ADMISSION`` under the id of its key."""
     return [checks.Error(problem.message, hint=problem.hint, id=problem.id) for problem in conf.examine()[1]]
+
+
+def check_name(app_configs: list[AppConfig] | None, **_: Any) -> list[checks.CheckMessage]:
+    """Warn of a misspelt name of the setting, under which nothing reads it."""
+    if hasattr(django_settings, conf.NAME):
+        return []
+    return [
+        checks.Warning(
+            f"The settings have {name}, but no {conf.NAME}: all defaults are in force.",
+            hint=f"Name it {conf.NAME}.",
+            id=SETTING_MISNAMED,
+        )
+        for name in get_close_matches(conf.NAME, dir(django_settings), 1, SAME_NAME)
+    ]
 
 
 def check_ledger(app_configs: list[AppConfig] | None, **_: Any) -> list[checks.CheckMessage]:

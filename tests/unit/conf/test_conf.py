@@ -16,6 +16,7 @@ from channels_admission.conf.alerts import Recipients
 from channels_admission.conf.ledger import CLUSTER, HOST_FORMS, MEMORY, REDIS, UNREADABLE, LedgerSettings
 from channels_admission.conf.overload import Thresholds, Watch
 from channels_admission.conf.proxies import Proxies
+from channels_admission.conf.validators import brief
 from channels_admission.core.counters import Reason
 from channels_admission.exceptions import ConfigurationError
 from channels_admission.ledger import open_ledger
@@ -290,7 +291,7 @@ def test_good_values(read, key, value):
 @pytest.mark.parametrize(("key", "value"), each({key: values for key, (_, values) in BAD.items()}))
 def test_bad_values(problems, key, value):
     must, _ = BAD[key]
-    shown = f"{value!r:.60}"
+    shown = brief(value)
     assert problems(**{key: value}) == [(IDS[key], f"CHANNELS_ADMISSION['{key}'] must be {must}, not {shown}.")]
 
 
@@ -329,6 +330,11 @@ def test_thresholds_may_be_changed_switched_off_and_added(read):
             "{'MONITOR': 'dotted.path', 'THRESHOLDS': (scaling, saturation)}.",
         ),
         (
+            {"sessions": {"monitor": "a.b", "THRESHOLDS": (1, 2)}},
+            "a dict of lag, memory, descriptors, cpu, threads",
+            "Write 'sessions' as {'MONITOR': 'dotted.path', 'THRESHOLDS': (scaling, saturation)}.",
+        ),
+        (
             {"a|b": OWN},
             "a dict from names of monitors: a letter and up to 23 of a-z, 0-9 and '_'",
             "'a|b' is not valid.",
@@ -358,7 +364,7 @@ def test_thresholds_may_be_changed_switched_off_and_added(read):
 def test_bad_pressure(problems, value, must, why):
     ((check, message),) = problems(PRESSURE=value)
     assert check == "E026"
-    assert message == f"CHANNELS_ADMISSION['PRESSURE'] must be {must}, not {value!r:.60}. {why}".rstrip()
+    assert message == f"CHANNELS_ADMISSION['PRESSURE'] must be {must}, not {brief(value)}. {why}".rstrip()
 
 
 MODULES = {
@@ -376,6 +382,7 @@ FAILURES = {
     "shop_module.sound.key": "There is no module 'shop_module' (in 'shop_module.sound.key').",
     "shop_modules.sounds.key": "There is no module 'shop_modules.sounds' (in 'shop_modules.sounds.key').",
     "shop_modules.sound.keys": "The module 'shop_modules.sound' has no 'keys'. Did you mean 'key'?",
+    "shop_modules.sound": "'shop_modules.sound' is a module; name a function in it.",
     "shop_modules.broken.key": "The import of 'shop_modules.broken' fails ({}/broken.py, line 2): "
     "ModuleNotFoundError: No module named 'shop_without'.",
     "shop_modules.nested.key": "The import of 'shop_modules.nested' fails ({}/broken.py, line 2): "
@@ -490,7 +497,7 @@ def test_no_monitor_may_be_called_as_something_else_that_is_counted(problems, na
 @pytest.mark.parametrize(("must", "value"), each(BAD_RETRY_AFTER))
 def test_bad_bounds_of_the_hint(problems, must, value):
     assert problems(RETRY_AFTER=value) == [
-        ("E014", f"CHANNELS_ADMISSION['RETRY_AFTER'] must be {must}, not {value!r:.60}.")
+        ("E014", f"CHANNELS_ADMISSION['RETRY_AFTER'] must be {must}, not {brief(value)}.")
     ]
 
 

@@ -64,6 +64,18 @@ def test_the_oldest_connection_under_a_key_may_give_way():
 def test_a_key_that_no_quota_has_is_named():
     _, (problem,) = read(QUOTAS=[{"key": "user", "rat": 3, "max": 4}])
     assert "'rat' is unknown. Did you mean 'rate'?" in problem.message
+    _, (problem,) = read(QUOTAS=[{"KEY": "chat.quotas.of_the_tenant_of_the_site", "MAX": 4000}])
+    assert problem.message == (
+        "CHANNELS_ADMISSION['QUOTAS'] must be a list of dicts of 'key', 'name', 'max', 'rate', 'burst', 'full', "
+        "not [{'KEY': 'chat.quotas.of_the_tenant_of_the_site', 'MAX': 40…. 'KEY' is unknown. Did you mean 'key'?"
+    )
+
+
+def test_a_function_whose_name_is_no_name_of_a_quota_needs_one():
+    _, (problem,) = read(QUOTAS=[{"key": "chat.quotas.ofTenant", "max": 4}])
+    assert problem.message.endswith(" 'ofTenant' is not valid. Give the quota of 'chat.quotas.ofTenant' a 'name'.")
+    _, (problem,) = read(QUOTAS=[{"key": "user", "max": 4, "name": "A"}])
+    assert problem.message.endswith(" 'A' is not valid.")
 
 
 def test_a_pool_may_have_quotas_of_its_own():

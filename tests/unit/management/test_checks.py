@@ -56,6 +56,18 @@ def ids(deploy: bool = False) -> list[str]:
     return [message.id.removeprefix("channels_admission.") for message in messages(deploy)]
 
 
+@pytest.mark.parametrize("name", ["CHANNEL_ADMISSION", "CHANNELS_ADMISION", "CHANNELS_ADMISSIONS"])
+def test_a_setting_of_another_name_is_told(settings, name):
+    del settings.CHANNELS_ADMISSION
+    assert "W023" not in ids()
+    setattr(settings, name, REDIS)
+    (message,) = (message for message in messages() if message.id == "channels_admission.W023")
+    assert message.msg == f"The settings have {name}, but no CHANNELS_ADMISSION: all defaults are in force."
+    assert message.hint == "Name it CHANNELS_ADMISSION."
+    settings.CHANNELS_ADMISSION = REDIS
+    assert messages() == []
+
+
 def test_nothing_to_say():
     assert messages() == []
 
