@@ -17,12 +17,13 @@ or without Django, Channels and Redis ``pip install --no-deps channels-admission
 """
 
 import asyncio
+import math
 import random
 import re
 import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from websockets.asyncio.client import ClientConnection, connect
@@ -65,6 +66,10 @@ UNANSWERED = 1006
 CLOSE_CODES = 1000
 """Codes from here on are close codes; lower ones are HTTP statuses."""
 MOST_DOUBLINGS = 30
+FINITE = {"floor", "base", "cap", "first_retry_window", "settle"}
+"""What of a :class:`RetryPolicy` must be finite, since a sleep takes what comes of Infinity for no wait at all."""
+MOST_TEXT = 1024
+"""Bytes at the end of an HTTP response's body that are read for a hint; a close frame has at most 123."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +135,11 @@ class RetryPolicy:
     """How long a connection must be open to reset the count of failures."""
     max_hint: float = 3600.0
     """The longest hint that is followed."""
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if not value >= 0 or (name in FINITE and value == math.inf):
+                raise ValueError(f"{name} of a RetryPolicy cannot be {value}.")
 
     def hint(self, reason: str) -> float | None:
         """The wait in ``reason``, at least the floor; None if there is none, or it is too long."""
@@ -276,7 +286,7 @@ def advice(response: Response) -> str:
 
     The least of several retry times counts, and the first of several tickets.
     """
-    body = bytes(response.body or b"").decode(errors="replace")
+    body = bytes(response.body or b"")[-MOST_TEXT:].decode(errors="replace")
     if HINT.search(body):
         return body
     seconds = min(filter(SECONDS.fullmatch, _values(response, "Retry-After")), key=float, default="")

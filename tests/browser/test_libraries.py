@@ -1,11 +1,15 @@
 """The package for bundlers, and other libraries with its AdmittedSocket: built by Vite, in a real Chromium."""
 
+import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import tarfile
-from contextlib import ExitStack
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from importlib.resources import files
 from pathlib import Path
 
@@ -172,6 +176,52 @@ def test_htmx_waits_as_told_keeps_its_place_and_gets_in(browser, redis_server, p
         attempts, endings, seen = browser.execute_script("return [attempts, endings, seen]")
     assert_heeded(attempts, endings)
     assert seen == [{"2": "htmx:wsOpen", "4": "htmx:after:ws:connection"}[version]]
+
+
+def told(process: subprocess.Popen, kind: str) -> list:
+    """The next event of this kind that Node writes: its time in milliseconds, and what belongs to it."""
+    for line in process.stdout:
+        at, what, *more = json.loads(line)
+        if what == kind:
+            return [at, *more]
+    raise AssertionError(f"Node has ended with {process.wait()}, without a {kind}: {process.stderr.read()}")
+
+
+@contextmanager
+def in_node(site: Path, *arguments: str) -> Iterator[subprocess.Popen]:
+    command = ["node", "node.mjs", *arguments]
+    with subprocess.Popen(command, cwd=site, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        limit = threading.Timer(60, process.kill)
+        limit.start()
+        try:
+            yield process
+        finally:
+            limit.cancel()
+            process.kill()
+
+
+@pytest.mark.parametrize("platform", ["ws", "undici"])
+def test_in_node_it_waits_as_told_keeps_its_place_and_gets_in(site, redis_server, prefix, platform):
+    settings = {"LEDGER": redis_server.url, "PREFIX": prefix, "MAX_CONNECTIONS": 1, "RETRY_AFTER": (1, 2)}
+    with Workers("uvicorn", 1, redis_url=redis_server.url, settings=settings) as running, ExitStack() as stack:
+        url = running.origin.replace("http", "ws", 1) + "/ws/echo/?a=%20b"
+        with holder(running.origin):
+            node = stack.enter_context(in_node(site, platform, url))
+            assert told(node, "attempt")[1] == url
+            closed, code, reason = told(node, "close")
+        at, address = told(node, "attempt")
+        ticket, hint = re.search(r"; ticket=([\w-]{24}); retry-after=([\d.]+)$", reason).groups()
+        assert (code, address) == (1013, f"{url}&admission_ticket={ticket}")
+        assert -1 <= at - closed - 1000 * float(hint) <= TOLERANCE
+        assert told(node, "message")[1] == "hello"
+
+
+@pytest.mark.parametrize("platform", ["ws", "undici"])
+def test_in_node_a_server_that_never_answers_ends_no_process(site, platform):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"ws://127.0.0.1:{server.getsockname()[1]}/"
+        with in_node(site, platform, url, '{"connectTimeout": 100, "floor": 1, "base": 1}') as node:
+            assert [told(node, "close")[1:] for _ in range(3)] == [[1006, "timeout"]] * 3
 
 
 def test_a_service_worker_has_one_socket_for_all_pages(browser, redis_server, prefix):

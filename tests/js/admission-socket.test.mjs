@@ -155,7 +155,9 @@ describe("as a WebSocket", () => {
 
   it("refuses options that it does not have, and values that they cannot have", () => {
     const wrong = [{ jitter: 1 }, { floor: -1 }, { cap: "60" }, { base: NaN }, { isFinal: 1000 }, { toString: 1 },
-      { ping: 1 }, { ping: {} }, { maxSilence: 0 }, { connectTimeout: 0 }, { answerTimeout: 0 }, { maxSilence: null }];
+      { ping: 1 }, { ping: {} }, { maxSilence: 0 }, { connectTimeout: 0 }, { answerTimeout: 0 }, { maxSilence: null },
+      // A timer takes Infinity, and the NaN that comes of it, for no wait at all.
+      ...["settle", "floor", "base", "cap", "firstRetryWindow"].map((name) => ({ [name]: Infinity }))];
     for (const options of wrong) assert.throws(() => page.open(options), TypeError);
     assert.equal(page.attempts.length, 0);
     page.open({ floor: undefined });

@@ -199,6 +199,21 @@ describe("a library that comes back at once", () => {
   });
 });
 
+describe("a server that asks for long waits, and a library whose address is another one each time", () => {
+  it("cannot make the waits grow without end", () => {
+    for (let count = 0; count < 100; count += 1) {
+      number += 1;
+      url = `ws://server/${number}`;
+      opened();
+      page.attempt.end(1013, "retry-after=3600");
+    }
+    // Each has the timer of its retry, and one that ends it before.
+    assert.equal(page.clock.pending, 2 * 16);
+    page.clock.advance(1e7);
+    assert.deepEqual([page.clock.pending, page.attempts.length], [0, 100]);
+  });
+});
+
 describe("the class", () => {
   it("has the constants of WebSocket, and on… properties that forget", () => {
     const socket = made();

@@ -51,6 +51,8 @@ describe("an attempt without an end", () => {
     isGivenUp(socket, "timeout");
     assert.deepEqual(socket.seen, [1006, "wait"]);
     assert.deepEqual(page.attempt.closed, [undefined, ""]);
+    // The package ws ends the process by an error that nobody hears.
+    assert.equal(typeof page.attempt.onerror, "function");
     assert.deepEqual([socket.waiting.attempt, socket.waiting.hinted, socket.waiting.delay], [1, false, 750]);
     comeLate(socket, page.attempt);
     page.clock.advance(750);

@@ -1,6 +1,7 @@
 """The Python client: its rule in exact numbers, and what it does with real answers."""
 
 import asyncio
+import math
 import re
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from websockets.datastructures import Headers
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.http11 import Response
 
-from channels_admission.client import Ending, Retries, RetryPolicy, connections
+from channels_admission.client import MOST_TEXT, Ending, Retries, RetryPolicy, connections
 from channels_admission.limiter.connections.asgi import REPLACED
 
 from demo.servers import Workers
@@ -73,6 +74,20 @@ def test_a_hint_is_followed_exactly_but_for_the_floor(reason, seconds):
 )
 def test_any_other_hint_is_ignored(reason):
     assert waits(Ending(1013, reason), draw=1.0) == [1.0]
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [{"floor": -1}, {"floor": math.nan}, {"min_uptime": -0.1}, {"max_hint": math.nan}]
+    + [{name: math.inf} for name in ("floor", "base", "cap", "first_retry_window", "settle")],
+)
+def test_a_policy_refuses_what_would_make_a_client_hammer(keys):
+    with pytest.raises(ValueError, match=rf"^{next(iter(keys))} of a RetryPolicy cannot be"):
+        RetryPolicy(**keys)
+
+
+def test_a_hint_may_be_of_any_length_and_failures_need_not_be_forgotten():
+    assert RetryPolicy(max_hint=math.inf, min_uptime=math.inf).hint("retry-after=99999") == 99999
 
 
 @pytest.mark.parametrize(
@@ -344,6 +359,7 @@ async def test_no_answer_ends_the_iteration_or_has_it_wait_for_ever(answer, seco
         with suppress(asyncio.CancelledError):
             await attempt
     assert [wait.seconds for wait in watch.waits] == [seconds]
+    assert len(watch.waits[0].ending.reason) <= MOST_TEXT
 
 
 @pytest.mark.parametrize("status", [HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND])

@@ -64,6 +64,8 @@ globalThis.AdmissionSocket ??= (() => {
 
   // Options that a page would mean otherwise by 0.
   const POSITIVE = new Set(["connectTimeout", "maxSilence", "answerTimeout"]);
+  // Options of which a timer would make no wait at all by Infinity.
+  const FINITE = new Set(["settle", "floor", "base", "cap", "firstRetryWindow"]);
 
   const NO_WEBSOCKET =
     "AdmissionSocket needs a WebSocket, and this platform has none. Pass one, such as that of the package ws or undici: " +
@@ -137,7 +139,7 @@ globalThis.AdmissionSocket ??= (() => {
 
   function isAllowed(name, value) {
     if (name === "ping") return value === null || ["string", "function"].includes(typeof value);
-    if (POSITIVE.has(name) && value === 0) return false;
+    if ((POSITIVE.has(name) && value === 0) || (FINITE.has(name) && value === Infinity)) return false;
     return typeof value === typeof DEFAULTS[name] && !(value < 0) && !Number.isNaN(value);
   }
 
@@ -415,7 +417,9 @@ globalThis.AdmissionSocket ??= (() => {
     /** Take the connection for lost, without waiting for the server to answer the close. */
     #abandon(reason, next) {
       const socket = this.#socket;
-      socket.onopen = socket.onmessage = socket.onerror = socket.onclose = null;
+      socket.onopen = socket.onmessage = socket.onclose = null;
+      // The package ws tells the end of an attempt by an error, which ends the process if nobody hears it.
+      socket.onerror = () => {};
       this.#isAbandoned = true;
       socket.close();
       const end = { code: UNANSWERED, reason, wasClean: false };

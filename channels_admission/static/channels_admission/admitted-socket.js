@@ -14,29 +14,35 @@ const STATES = ["CONNECTING", "OPEN", "CLOSING", "CLOSED"];
 const FORWARDED = ["message", "error"];
 // A wait that no library has taken over ends so many milliseconds before its attempt.
 const MARGIN = 50;
+// A library whose address is another one each time takes none over.
+const MOST_PARKED = 16;
 const TIMERS = {
   setTimeout: (action, delay) => setTimeout(action, delay),
   clearTimeout: (timer) => clearTimeout(timer),
 };
 
-/** Waits without a library, by URL and subprotocols. */
-const parked = new Map();
+/** Waits without a library, the oldest first. */
+const parked = new Set();
 
-/** Keep the wait of `socket` for the next AdmittedSocket. */
+/** Keep the wait of `socket` for the next AdmittedSocket with the same URL and subprotocols. */
 function park(key, socket, { setTimeout, clearTimeout }) {
-  const end = () => unpark(key, wait).close();
+  const end = () => unpark(wait).close();
   const timer = setTimeout(end, Math.max(0, socket.waiting.remaining - MARGIN));
-  const wait = { socket, stop: () => clearTimeout(timer) };
-  parked.set(key, [...(parked.get(key) ?? []), wait]);
+  const wait = { key, socket, stop: () => clearTimeout(timer) };
+  parked.add(wait);
+  if (parked.size > MOST_PARKED) unpark(parked.values().next().value).close();
 }
 
-/** A socket that waits, or undefined. */
-function unpark(key, wait = parked.get(key)?.[0]) {
+/** The socket of a wait, if there is one. */
+function unpark(wait) {
   wait?.stop();
-  const others = parked.get(key)?.filter((each) => each !== wait) ?? [];
-  if (others.length > 0) parked.set(key, others);
-  else parked.delete(key);
+  parked.delete(wait);
   return wait?.socket;
+}
+
+function parkedFor(key) {
+  for (const wait of parked) if (wait.key === key) return wait;
+  return undefined;
 }
 
 export class AdmittedSocket extends EventTarget {
@@ -54,7 +60,7 @@ export class AdmittedSocket extends EventTarget {
     const { options } = new.target;
     this.#timers = { ...TIMERS, ...options.platform };
     this.#key = JSON.stringify([String(url), protocols]);
-    this.#socket = unpark(this.#key) ?? new AdmissionSocket(url, protocols, options);
+    this.#socket = unpark(parkedFor(this.#key)) ?? new AdmissionSocket(url, protocols, options);
     this.#hear("open", () => this.#open());
     this.#hear("close", (event) => this.#lose(event));
     for (const type of FORWARDED) {
