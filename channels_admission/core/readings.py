@@ -57,6 +57,28 @@ class Footprint:
     """The implementation of WebSockets in the server; empty where the server has one only, or it is unknown."""
 
 
+class Work(NamedTuple):
+    """What waits in a worker, or is under way."""
+
+    jobs: int = 0
+    """Jobs of sync code that wait for their thread."""
+    busy: int = 0
+    """Threads of sync code that run a job."""
+    accepting: int = 0
+    """Connections of the pool that have their slot, and whose consumer has not accepted them yet."""
+
+
+QUIET = Work()
+
+
+class Told(NamedTuple):
+    """What a worker reports of its own state."""
+
+    load: tuple[Load, ...] = ()
+    footprint: Footprint | None = None
+    work: Work = QUIET
+
+
 @dataclass(frozen=True, slots=True)
 class Elsewhere:
     """What workers of releases with another layout have, whose counts stand in keys of their own."""
@@ -93,6 +115,7 @@ class WorkerReading:
     """Connections per second through its entrance, measured while it had to spread them; 0 if unknown."""
     footprint: Footprint | None = None
     """None where the worker cannot read its memory."""
+    work: Work = QUIET
     reserve: int = 0
     """Slots counted for its next handshakes, beside those held."""
 

@@ -14,7 +14,7 @@ from ..core.agreement import FINGERPRINT, MOST_SETTINGS, fingerprint, numbers_of
 from ..core.counters import AT, GONE, counts_in, faults_in, times_in
 from ..core.herd.rate import MOST_SPEED
 from ..core.levels import Level
-from ..core.readings import Footprint, Load, Moment, Past, Reading, Usage, WorkerReading
+from ..core.readings import Footprint, Load, Moment, Past, Reading, Usage, Work, WorkerReading
 from .base import LATELY, MINUTES, SECONDS
 from .buckets import counters_of, lately, within
 from .layout import LAYOUT, elsewhere_of
@@ -66,6 +66,7 @@ MOST_CLASSES = 32
 NOTHING: Mapping[Any, Any] = MappingProxyType({})
 KIB = 1024
 FOOTPRINT = re.compile(r";#([a-z]?)((?:,\d{1,14}){12})$")
+WORK = re.compile(r";!(\d{1,8}),(\d{1,8}),(\d{1,8})(?:;|$)")
 SHORT_NAMES = {"": "", "websockets-sansio": "s", "websockets": "w", "wsproto": "p"}
 """Implementations of WebSockets as one letter, since every record of a worker has it."""
 LONG_NAMES = {short: name for name, short in SHORT_NAMES.items()}
@@ -180,6 +181,7 @@ def _worker(name: str, record: str, now: int, settings: str) -> WorkerReading | 
         faults=dict(list(faults_in(counters).items())[:MOST_KINDS]),
         speed=min((number_of(fields["speed"]) or 0) / 1000, MOST_SPEED),
         footprint=footprint_of(fields["load"]),
+        work=work_of(fields["load"]),
         reserve=reserve,
     )
 
@@ -196,6 +198,16 @@ def _load(short: str, name: str, reading: str, median: str, longest: str, pressu
         float(median) if median else None,
         float(longest) if longest else None,
     )
+
+
+def work_text(work: Work) -> str:
+    """``;!`` and the numbers, after a load and before a footprint; empty where all are 0, as in a quiet worker."""
+    return f";!{','.join(map(str, work))}" if any(work) else ""
+
+
+def work_of(text: str) -> Work:
+    found = WORK.search(text)
+    return Work(*map(int, found.groups())) if found else Work()
 
 
 def footprint_text(footprint: Footprint | None) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from ..conf import Settings
 from ..core.counters import Reason
 from ..core.protocol import Refusal, Reply, Report
-from ..core.readings import Footprint, Load
+from ..core.readings import Told, Work
 from ..events.dispatch import Events
 from ..exceptions import LedgerError
 from ..ledger.base import Ledger
@@ -164,17 +164,15 @@ class Limiter:
 
     def begin_report(self, now: float, *, heartbeat: bool) -> Batch:
         batch = self.decisions.begin_batch(now)
-        load: tuple[Load, ...] = ()
-        footprint: Footprint | None = None
+        told = Told(work=Work(accepting=self.lookout.accepting))
         with self.faults.spare("the readings"):
             if self.overload is not None:
-                load, footprint = self.overload.load, self.overload.footprint
+                told = self.overload.told(self.lookout.accepting)
         batch.report = self.state.begin_report(
             batch.wanted,
             asks=batch.asks or (),
             shown=batch.shown,
-            load=load,
-            footprint=footprint,
+            told=told,
             unreserved=self.retries.unreserved,
             gone=self._gone,
             heartbeat=heartbeat,

@@ -39,6 +39,12 @@ class Lookout:
         self._pause = min(PERIOD, (pool.max_connection_age or PERIOD * LOOKS) / LOOKS)
         self._look_at_all = 0.0
         self._timer: asyncio.TimerHandle | None = None
+        self._accepting = 0
+
+    @property
+    def accepting(self) -> int:
+        """Connections that were not accepted yet at the last look."""
+        return self._accepting if self._connections else 0
 
     def open(self, slot: Slot, scope: Scope, receive: Receive, send: Send, ticket: str = "") -> Connection:
         """The connection of ``slot``; ``ticket`` is one that is not of this pool."""
@@ -86,8 +92,9 @@ class Lookout:
             self._look_at_each(now)
 
     def _look_at_each(self, now: float) -> None:
-        late = [each for each in self._connections if each.unanswered is not None and each.unanswered[0] <= now]
-        for connection in late:
+        waiting = [each for each in self._connections if each.unanswered is not None]
+        self._accepting = len(waiting)
+        for connection in [each for each in waiting if each.unanswered and each.unanswered[0] <= now]:
             with self._faults.spare("the deadline to accept"):
                 self._closer.refuse(connection)
         busy = [each for each in self._connections if each.is_busy()]

@@ -8,7 +8,7 @@ from contextvars import Context
 
 from ..conf import Settings, sizing
 from ..core.counters import MONITOR_FAILED
-from ..core.readings import Footprint, Load
+from ..core.readings import Footprint, Load, Told, Work
 from ..runtime.faults import Faults
 from ..runtime.servers import implementation
 from .memory import Memory
@@ -63,6 +63,7 @@ class OverloadManager:
         self._is_spreading = is_spreading
         self._memory = Memory(settings.memory_limit)
         self._descriptors = Descriptors()
+        self._threads = Threads()
         self._counted = Sensor("descriptors", self._descriptors.read)
         self._measured = Sensor("memory", self._memory.read)
         self._own = [Sensor(name, each.source) for name, each in settings.pressure.items() if each.source is not None]
@@ -127,6 +128,10 @@ class OverloadManager:
             for load in self.load
         )
 
+    def told(self, accepting: int) -> Told:
+        """What a report says of this worker, which has so many connections that are not accepted yet."""
+        return Told(self.load, self.footprint, Work(self._threads.jobs, self._threads.busy, accepting))
+
     def _pressing(self) -> tuple[float, str]:
         """The highest pressure and its monitor, without a lag that began with the herd which the entrance spreads."""
         pressure, name = self._highest
@@ -181,7 +186,7 @@ class OverloadManager:
         self._forget_readings()
 
     def _open_readers(self) -> Iterator[Reader]:
-        yield Reader(self._measured, self._counted, Sensor("cpu", Cpu().read), Sensor("threads", Threads().read))
+        yield Reader(self._measured, self._counted, Sensor("cpu", Cpu().read), Sensor("threads", self._threads.read))
         for sensor in self._own:
             yield Reader(sensor)
 

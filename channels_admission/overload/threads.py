@@ -1,8 +1,10 @@
-"""The monitor of the thread that runs sync code: how long a job waits before it begins."""
+"""The monitor of the thread that runs sync code: how long a job waits before it begins, and how many wait."""
 
+import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures.thread import _worker
 
 from asgiref.sync import SyncToAsync
 
@@ -22,6 +24,11 @@ class Threads:
     While that one waits, the reading is how long it has waited so far. A site without sync code is not measured.
     """
 
+    jobs = 0
+    """Other jobs that wait, at the last reading."""
+    busy = 0
+    """Threads that run a job, at the last reading."""
+
     def __init__(
         self,
         thread: Callable[[], ThreadPoolExecutor | None] = shared_thread,
@@ -38,6 +45,7 @@ class Threads:
         executor, now = self._thread(), self._clock()
         if executor is None:
             return 0.0
+        self._count(executor)
         if self._asked is None and now >= self._ask_at:
             self._asked, self._ask_at = now, now + EVERY
             try:
@@ -47,6 +55,13 @@ class Threads:
                 return None
         asked = self._asked
         return round(self._waited if asked is None else max(self._waited, now - asked), 3)
+
+    def _count(self, executor: ThreadPoolExecutor) -> None:
+        frames = sys._current_frames()
+        running = (frames.get(each.ident or 0) for each in tuple(executor._threads))
+        # A thread without a job waits for one in this function itself, in none that it has called.
+        self.busy = sum(frame is not None and frame.f_code is not _worker.__code__ for frame in running)
+        self.jobs = max(0, executor._work_queue.qsize() - (self._asked is not None))
 
     def _begin(self, asked: float) -> None:
         self._waited, self._asked = self._clock() - asked, None

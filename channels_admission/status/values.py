@@ -69,6 +69,12 @@ class WorkerSnapshot:
     """Connections that it has closed because memory ran out."""
     layer_failed: int = 0
     """Connections that ended because the channel layer of their consumer failed, since the worker started."""
+    accepting: int = 0
+    """Connections that have their slot, and whose consumer has not accepted them yet."""
+    jobs_waiting: int = 0
+    """Jobs of sync code that wait for their thread, of all pools."""
+    threads_busy: int = 0
+    """Threads of sync code that run a job, of all pools."""
     settings: str = ""
     """The fingerprint of its settings; empty if unknown."""
     silent: bool = False

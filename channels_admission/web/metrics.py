@@ -99,6 +99,12 @@ def _slots(pools: Sequence[PoolSnapshot]) -> Iterator[Metric]:
     yield each("workers_silent", "Workers whose last report is older than is allowed.", silent)
     draining = (sum(worker.draining for worker in pool.workers) for pool in pools)
     yield each("workers_draining", "Workers that refuse new connections and close their own.", draining)
+    accepting = (sum(worker.accepting for worker in pool.workers) for pool in pools)
+    yield each("accepting", "Connections whose consumer has not accepted them yet.", accepting)
+    jobs = (sum(worker.jobs_waiting for worker in pool.workers) for pool in pools)
+    yield each("jobs_waiting", "Jobs of sync code that wait for the threads of the pool's workers.", jobs)
+    busy = (sum(worker.threads_busy for worker in pool.workers) for pool in pools)
+    yield each("threads_busy", "Threads of the pool's workers that run sync code.", busy)
     text = "Unix time of the latest report of an incident, or of the latest loss of the ledger's data, if there is one."
     latest = [((pool.name, event), at) for pool in pools for event, at in pool.latest.items()]
     yield gauge("pool_latest_timestamp_seconds", text, ("pool", "event"), latest)

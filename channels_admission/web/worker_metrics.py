@@ -61,6 +61,13 @@ class WorkerCollector(Collector):
         spots = numbered(workers)
         held = [((pool, *spots[worker.id]), worker.held) for pool, worker in pairs]
         yield gauge("worker_held", "Slots held by a worker.", ("pool", *LABELS), held)
+        accepting = [((pool, *spots[worker.id]), worker.accepting) for pool, worker in pairs]
+        text = "Connections of a worker whose consumer has not accepted them yet."
+        yield gauge("worker_accepting", text, ("pool", *LABELS), accepting)
+        jobs = [(spots[worker.id], worker.jobs_waiting) for worker in workers]
+        yield gauge("worker_jobs_waiting", "Jobs of sync code that wait for the thread of a worker.", LABELS, jobs)
+        busy = [(spots[worker.id], worker.threads_busy) for worker in workers]
+        yield gauge("worker_threads_busy", "Threads of a worker that run sync code.", LABELS, busy)
         silence = [(spots[worker.id], worker.last_beat) for worker in workers]
         yield gauge("worker_silence_seconds", "Time since the last report of a worker.", LABELS, silence)
         uptime = [(spots[worker.id], worker.uptime) for worker in workers]

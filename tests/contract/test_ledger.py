@@ -13,7 +13,7 @@ from channels_admission.core.herd.rate import PROBING, SCHEDULED, Pace, Situatio
 from channels_admission.core.levels import scarce
 from channels_admission.core.overrides import Controls, Order
 from channels_admission.core.protocol import Neighbour, Terms
-from channels_admission.core.readings import Footprint, Load, Moment, Past, Usage
+from channels_admission.core.readings import QUIET, Footprint, Load, Moment, Past, Usage, Work
 from channels_admission.ledger.base import (
     COUNTER_BYTES,
     COUNTERS_BYTES,
@@ -560,9 +560,14 @@ async def test_a_reading_has_what_each_worker_uses(worker, ledger):
     footprint = Footprint(usage, Usage(0, 80 << 20, 20), usage, 1 << 30, 1 << 29, 1024, "wsproto")
     await worker("a").say(held=5, load=load, footprint=footprint)
     await worker("b").say(held=5)
+    await worker("c").say(held=5, load=load, work=Work(3, 1, 20))
+    await worker("d").say(held=5, load=load, footprint=footprint, work=Work(0, 0, 7))
     (reading,) = await ledger.read(["default"])
-    seen = {each.worker: (each.load, each.footprint) for each in reading.workers}
-    assert seen == {"host:1:a": (load, footprint), "host:1:b": ((), None)}
+    seen = {each.worker: (each.load, each.footprint, each.work) for each in reading.workers}
+    assert seen == {
+        "host:1:a": (load, footprint, QUIET), "host:1:b": ((), None, QUIET),
+        "host:1:c": (load, None, Work(3, 1, 20)), "host:1:d": (load, footprint, Work(0, 0, 7)),
+    }  # fmt: skip
 
 
 async def test_concurrent_reports_never_pass_the_limit(ledger):

@@ -140,6 +140,7 @@ def _worker(entry: Entry, now: float) -> WorkerReading:
         settings=fingerprint(entry.settings),
         speed=entry.report.speed,
         footprint=entry.report.footprint,
+        work=entry.report.work,
         release=entry.report.release,
         reserve=entry.reserve,
     )

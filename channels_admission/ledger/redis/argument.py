@@ -9,7 +9,7 @@ from ...core.protocol import Report
 from ..buckets import packed
 from ..codec import KEYS, born, shared, shown
 from ..overrides import text as controls_text
-from ..record import footprint_text, loaded
+from ..record import footprint_text, loaded, work_text
 
 UNUSED_KEYS_EXPIRE = 3600.0
 """Seconds after the last report of a pool until its keys disappear; at least two leases."""
@@ -64,7 +64,7 @@ def packed_report(report: Report, settings: Settings) -> bytes:
         "retry_high": milliseconds(report.terms.retry_after[1]),
         "unreserved": report.unreserved,
         "speed": round(1000 * report.speed) or None,  # connections in a thousand seconds
-        "load": loaded(report.load) + footprint_text(report.footprint),
+        "load": loaded(report.load) + work_text(report.work) + footprint_text(report.footprint),
         "controls": controls_text(report.controls),
         "draining": int(report.draining),
         "warn_at": report.warn_at,

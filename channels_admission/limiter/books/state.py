@@ -30,7 +30,7 @@ from ...core.herd.rate import bounded
 from ...core.herd.tickets import Ticket
 from ...core.levels import Level
 from ...core.protocol import Ask, Claimed, Reply, Report, Shown
-from ...core.readings import Footprint, Load
+from ...core.readings import Told
 from ...quotas.ages import SlotAges
 from ...quotas.attempts import Attempts
 from ...quotas.claims import Claims
@@ -178,8 +178,7 @@ class State(InForce):
         *,
         asks: tuple[Ask, ...] = (),
         shown: tuple[Shown, ...] = (),
-        load: tuple[Load, ...] = (),
-        footprint: Footprint | None = None,
+        told: Told = Told(),
         unreserved: int = 0,
         gone: tuple[str, ...] = (),
         heartbeat: bool = False,
@@ -223,8 +222,9 @@ class State(InForce):
             counters={**self.counters, **self.calls.counters, **self.waits.counters},
             acknowledged=self._acknowledged,
             gone=gone,
-            load=load,
-            footprint=footprint,
+            load=told.load,
+            footprint=told.footprint,
+            work=told.work,
             terms=self.pool.terms,
             unreserved=unreserved,
             speed=bounded(self.entrance_speed),

@@ -136,6 +136,9 @@ or goes, the format rises:
                  alone
       shed       connections that it closed because memory ran out
       layer_failed  connections ended because the channel layer failed
+      accepting  connections that their consumer has not accepted yet
+      jobs_waiting  jobs of sync code that wait for its thread
+      threads_busy  threads of sync code that run a job
       settings   the fingerprint of its settings; "" where unknown
       reserve    free slots that it keeps counted for its next handshakes
       silent     whether it has not reported for two heartbeats and a second

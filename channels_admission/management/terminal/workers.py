@@ -85,6 +85,7 @@ def listed(workers: Sequence[WorkerSnapshot], listing: Listing) -> Iterator[Rend
     yield _workers(shown)
     yield from (_alone(worker) for worker in shown if worker.failing)
     yield from map(_pressed, filter(_is_pressed, shown))
+    yield from (_behind(worker) for worker in shown if worker.jobs_waiting or worker.accepting)
     yield from (_faulty(worker) for worker in shown if worker.faults)
     if left := len(workers) - len(shown):
         bad = sum(map(_is_in_trouble, workers)) - sum(map(_is_in_trouble, shown))
@@ -169,6 +170,14 @@ def _pressed(worker: WorkerSnapshot) -> Text:
     """The monitors that refuse on a worker, and the share of handshakes that each refuses."""
     parts = [f"{100 * each.pressure:.0f} % for {plain(each.name)}" for each in worker.load if each.pressure]
     return Text(f"{plain(worker.host)} {worker.pid} refuses {', '.join(parts)}", "bold yellow")
+
+
+def _behind(worker: WorkerSnapshot) -> Text:
+    """What waits in a worker: jobs of sync code, and connections for their consumer."""
+    jobs = f"{numbered(worker.jobs_waiting, 'job')} of sync code (threads busy: {worker.threads_busy:,})"
+    accepts = f"{numbered(worker.accepting, 'connection')} to be accepted"
+    parts = [text for count, text in ((worker.jobs_waiting, jobs), (worker.accepting, accepts)) if count]
+    return Text(f"{plain(worker.host)} {worker.pid} waiting: {', '.join(parts)}", "dim")
 
 
 def _faulty(worker: WorkerSnapshot) -> Text:

@@ -46,6 +46,9 @@ SCHEMA = """\
                   decides alone
     shed          connections that it closed because memory ran out
     layer_failed  connections ended because the channel layer failed
+    accepting     connections that their consumer has not accepted yet
+    jobs_waiting  jobs of sync code that wait for its thread
+    threads_busy  threads of sync code that run a job
   layer           the default channel layer
     backend, capacity
     shared        whether it is in the ledger's Redis
@@ -75,6 +78,7 @@ WEIGHTS = (
     "layer-failed",
     "channels-full",
     "accepts-late",
+    "accepts-wait",
     "admission-off",
     "counts-unseen",
     "dry-run",

@@ -5,11 +5,19 @@ One of the last five minutes is a warning, an older one a note.
 
 from collections.abc import Callable, Iterable, Iterator
 
+from ...conf.ledger import CORE_LAYER
 from ...core.counters import Counters, failed_functions
 from ..values import PoolSnapshot
 from ..words import numbered
-from .finding import Finder, Finding, Severity, clock, exceeding, name_of, named, since
+from .finding import Finder, Finding, Severity, age_of, clock, exceeding, name_of, named, share_of, since
 from .model import Inputs, Process
+
+LASTING = (
+    "With this layer every consumer waits in a call to Redis, and ends when that fails. With "
+    "channels_redis.pubsub.RedisPubSubChannelLayer they stay: see docs/operations.md, The channel layer. Find out why "
+    "Redis was unreachable."
+)
+"""The advice on a layer whose consumers end with the connection to Redis."""
 
 
 def severity(inputs: Inputs, pools: Iterable[PoolSnapshot], event: str) -> Severity:
@@ -181,4 +189,51 @@ def _failing(
         )
 
 
-FINDERS: tuple[Finder, ...] = (_damage, _lost, _events, _data_lost, _channels, _unaccepted, _outlived, _faults)
+def _shed(inputs: Inputs) -> Iterator[Finding]:
+    def told(process: Process) -> str:
+        return f"{process.shed:,} in {age_of(process)}, memory now {share_of(process.reading('memory'))}"
+
+    shed = exceeding(inputs.processes, lambda process: process.shed)
+    total = sum(pool.shed for pool in inputs.snapshot.pools)
+    if total:
+        yield Finding(
+            "connections-shed",
+            severity(inputs, inputs.snapshot.pools, "shed"),
+            f"Workers have closed {numbered(total, 'connection')} because memory ran out{since(inputs.snapshot.pools)}",
+            (named(shed, told) if shed else "The workers that did have ended") + latest(inputs.snapshot.pools, "shed"),
+            "They closed their youngest connections past the second threshold of memory. "
+            "Lower MAX_CONNECTIONS, add workers or memory, and check what consumers keep for each connection.",
+        )
+
+
+def _layer(inputs: Inputs) -> Iterator[Finding]:
+    def told(process: Process) -> str:
+        return f"{process.layer_failed:,} in {age_of(process)}"
+
+    failed = exceeding(inputs.processes, lambda process: process.layer_failed)
+    total = sum(each.layer_failed for each in failed)  # counted by the workers, as the ledger may have failed as well
+    if total:
+        shared = " It is in the Redis of the ledger." if inputs.host.layer.shared else ""
+        is_core = inputs.host.layer.backend == CORE_LAYER
+        yield Finding(
+            "layer-failed",
+            severity(inputs, inputs.snapshot.pools, "layer_failed"),
+            f"The channel layer failed and ended {numbered(total, 'connection')}",
+            f"{named(failed, told)}{latest(inputs.snapshot.pools, 'layer_failed')}; the layer is "
+            f"{inputs.host.layer.backend or 'unknown here'}.{shared}",
+            LASTING if is_core else "Find out why: the workers' logs have tracebacks.",
+        )
+
+
+FINDERS: tuple[Finder, ...] = (
+    _shed,
+    _layer,
+    _damage,
+    _lost,
+    _events,
+    _data_lost,
+    _channels,
+    _unaccepted,
+    _outlived,
+    _faults,
+)

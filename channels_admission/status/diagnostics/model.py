@@ -47,6 +47,12 @@ class Process:
     """Those that failed since one has succeeded, in the pool with the most; above 0 it decides alone."""
     shed: int = 0
     """Connections that it has closed because memory ran out."""
+    accepting: int = 0
+    """Connections of all pools whose consumer has not accepted them yet."""
+    jobs_waiting: int = 0
+    """Jobs of sync code that wait for its thread."""
+    threads_busy: int = 0
+    """Threads of sync code that run a job."""
     layer_failed: int = 0
     """Connections that ended because the channel layer of their consumer failed."""
 
@@ -116,6 +122,9 @@ def _process(workers: list[WorkerSnapshot], info: ProcessInfo) -> Process:
         failing=max(worker.failing for worker in workers),
         shed=sum(worker.shed for worker in workers),
         layer_failed=sum(worker.layer_failed for worker in workers),
+        accepting=sum(worker.accepting for worker in workers),
+        jobs_waiting=max(worker.jobs_waiting for worker in workers),
+        threads_busy=max(worker.threads_busy for worker in workers),
         load=tuple(_fresh(load, info) for load in _worst(load for worker in workers for load in worker.load)),
     )
 

@@ -2,28 +2,21 @@
 
 from collections.abc import Callable, Iterable, Iterator
 
-from ...conf.ledger import CORE_LAYER
 from ...core.counters import is_own
 from ...core.readings import Load
 from ..snapshot import silence_allowed
-from ..words import numbered
-from .finding import Finder, Finding, Severity, age_of, exceeding, name_of, named, share_of, since
+from .finding import Finder, Finding, Severity, exceeding, name_of, named, share_of
 from .host import ABSENT, STOPPED
-from .incidents import latest, severity
 from .model import Inputs, Process
 
 LAG = 0.1
 """Seconds of delay above which an event loop is blocked."""
-LASTING = (
-    "With this layer every consumer waits in a call to Redis, and ends when that fails. With "
-    "channels_redis.pubsub.RedisPubSubChannelLayer they stay: see docs/operations.md, The channel layer. Find out why "
-    "Redis was unreachable."
-)
-"""The advice on a layer whose consumers end with the connection to Redis."""
 SHORT, OUT = 0.85, 0.95
 """Used shares of memory or descriptors that are a warning, and critical."""
 WAIT = 1.0
 """Seconds that a job of sync code may wait for its thread."""
+FEW = 10
+"""Connections of a worker that may wait for their consumer to accept them."""
 LATE = 1.5
 """Heartbeats without a report after which a process that is not there is gone."""
 BUSY = 0.9
@@ -77,42 +70,6 @@ def _shortage(
         short.sort(key=lambda pair: -(pair[1].reading or 0))
         severity = Severity.CRITICAL if out else Severity.WARNING
         yield Finding(f"{monitor}-short", severity, title, named([pair[0] for pair in short], told), advice)
-
-
-def _shed(inputs: Inputs) -> Iterator[Finding]:
-    def told(process: Process) -> str:
-        return f"{process.shed:,} in {age_of(process)}, memory now {share_of(process.reading('memory'))}"
-
-    shed = exceeding(inputs.processes, lambda process: process.shed)
-    total = sum(pool.shed for pool in inputs.snapshot.pools)
-    if total:
-        yield Finding(
-            "connections-shed",
-            severity(inputs, inputs.snapshot.pools, "shed"),
-            f"Workers have closed {numbered(total, 'connection')} because memory ran out{since(inputs.snapshot.pools)}",
-            (named(shed, told) if shed else "The workers that did have ended") + latest(inputs.snapshot.pools, "shed"),
-            "They closed their youngest connections past the second threshold of memory. "
-            "Lower MAX_CONNECTIONS, add workers or memory, and check what consumers keep for each connection.",
-        )
-
-
-def _layer(inputs: Inputs) -> Iterator[Finding]:
-    def told(process: Process) -> str:
-        return f"{process.layer_failed:,} in {age_of(process)}"
-
-    failed = exceeding(inputs.processes, lambda process: process.layer_failed)
-    total = sum(each.layer_failed for each in failed)  # counted by the workers, as the ledger may have failed as well
-    if total:
-        shared = " It is in the Redis of the ledger." if inputs.host.layer.shared else ""
-        is_core = inputs.host.layer.backend == CORE_LAYER
-        yield Finding(
-            "layer-failed",
-            severity(inputs, inputs.snapshot.pools, "layer_failed"),
-            f"The channel layer failed and ended {numbered(total, 'connection')}",
-            f"{named(failed, told)}{latest(inputs.snapshot.pools, 'layer_failed')}; the layer is "
-            f"{inputs.host.layer.backend or 'unknown here'}.{shared}",
-            LASTING if is_core else "Find out why: the workers' logs have tracebacks.",
-        )
 
 
 def _killed(inputs: Inputs) -> Iterator[Finding]:
@@ -190,17 +147,35 @@ def _lag(inputs: Inputs) -> Iterator[Finding]:
 
 
 def _threads(inputs: Inputs) -> Iterator[Finding]:
+    def told(process: Process) -> str:
+        jobs = f", waiting: {process.jobs_waiting:,}" if process.jobs_waiting else ""
+        busy = f", threads busy: {process.threads_busy:,}" if process.threads_busy else ""
+        return f"a job waits {process.reading('threads'):,.1f} s before it begins{jobs}{busy}"
+
     waiting = exceeding(inputs.processes, lambda process: process.reading("threads") or 0, WAIT)
     if waiting:
         yield Finding(
             "threads-blocked",
             Severity.CRITICAL,
             f"The sync code of {name_of(waiting[0])} waits for its thread",
-            named(waiting, lambda process: f"a job waits {process.reading('threads'):,.1f} s before it begins")
-            + f"; {WAIT:g} s is allowed",
+            named(waiting, told) + f"; {WAIT:g} s is allowed",
             "Sync consumers and database_sync_to_async share one thread per worker, so one blocking call delays every "
             f"connect() and receive(): py-spy dump --pid {waiting[0].pid} shows it. Use async consumers, or "
             "sync_to_async(…, thread_sensitive=False) for calls that may block.",
+        )
+
+
+def _accepting(inputs: Inputs) -> Iterator[Finding]:
+    waiting = exceeding(inputs.processes, lambda process: process.accepting, FEW)
+    if waiting:
+        yield Finding(
+            "accepts-wait",
+            Severity.WARNING,
+            f"{waiting[0].accepting:,} connections of {name_of(waiting[0])} wait for their consumer to accept them",
+            named(waiting, lambda process: f"{process.accepting:,} of {process.connections:,} connections"),
+            "They have their slots, and their clients see nothing yet. See what connect() waits for: py-spy dump --pid "
+            f"{waiting[0].pid} shows a blocked thread or loop, and a slow database or channel layer shows in its own "
+            "figures. ACCEPT_DEADLINE bounds the wait; it is refused then, and counted as accepts-late.",
         )
 
 
@@ -269,13 +244,12 @@ def _unpassed(inputs: Inputs) -> Iterator[Finding]:
 
 FINDERS: tuple[Finder, ...] = (
     _memory,
-    _shed,
-    _layer,
     _descriptors,
     _killed,
     _silence,
     _lag,
     _threads,
+    _accepting,
     _monitors,
     _unpassed,
     _sockets,

@@ -34,6 +34,26 @@ def test_a_job_waits_until_the_thread_is_free_and_the_reading_with_it():
         assert threads.read() == 0.0
 
 
+def test_the_jobs_that_wait_and_the_busy_threads_are_counted_without_its_own_job():
+    clock, free, began = Clock(), threading.Event(), threading.Event()
+    with ThreadPoolExecutor(1) as executor:
+        executor.submit(int).result(10)
+        threads = Threads(lambda: executor, clock)
+        threads.read()
+        executor.submit(int).result(10)
+        counted = [(threads.jobs, threads.busy)]
+        executor.submit(lambda: began.set() or free.wait(10))
+        jobs = [executor.submit(int) for _ in range(3)]
+        assert began.wait(10)
+        for _ in range(2):  # with its own job in the queue at the second reading
+            clock.now += EVERY
+            threads.read()
+            counted.append((threads.jobs, threads.busy))
+        free.set()
+        jobs[-1].result(10)
+        assert counted == [(0, 0), (3, 1), (3, 1)]
+
+
 def test_one_job_at_a_time_measures():
     clock, free = Clock(), threading.Event()
     with ThreadPoolExecutor(1) as executor:

@@ -29,6 +29,12 @@ def test_every_number_of_the_workers():
     assert samples(own, of_workers=True) == {
         ("worker_held", "web-1", "default", "0"): 30,
         ("worker_held", "web-2", "default", "0"): 6,
+        ("worker_accepting", "web-1", "default", "0"): 28,
+        ("worker_accepting", "web-2", "default", "0"): 1,
+        ("worker_jobs_waiting", "web-1", "0"): 27,
+        ("worker_jobs_waiting", "web-2", "0"): 27,
+        ("worker_threads_busy", "web-1", "0"): 1,
+        ("worker_threads_busy", "web-2", "0"): 1,
         ("worker_silence_seconds", "web-1", "0"): 0.4,
         ("worker_silence_seconds", "web-2", "0"): 0.4,
         ("worker_uptime_seconds", "web-1", "0"): 7500,

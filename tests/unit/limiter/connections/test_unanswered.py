@@ -110,6 +110,32 @@ async def test_a_slot_that_nobody_accepts_is_given_back_and_the_handshake_refuse
     await close_limiters()
 
 
+async def test_those_that_wait_are_shown_with_the_jobs_behind_which_they_do(admission):
+    admission(LEDGER_TIMEOUT=4, HEARTBEAT=0.1, LEASE=1)
+    Blocks.leave.clear()
+    application = AdmissionMiddleware(Blocks.as_asgi())
+    clients = [Client(application) for _ in range(3)]
+
+    def waits(accepting: int, jobs: int, busy: int):
+        def seen(pool) -> bool:
+            return [(each.accepting, each.jobs_waiting, each.threads_busy) for each in pool.workers] == [
+                (accepting, jobs, busy)
+            ]
+
+        return seen
+
+    try:
+        await eventually(lambda: shows(waits(3, 2, 1)))
+    finally:
+        Blocks.leave.set()
+    await eventually(lambda: shows(waits(0, 0, 0)))
+    assert [client.types for client in clients] == [["accept"]] * 3
+    for client in clients:
+        client.feed(DISCONNECT)
+        await asyncio.wait_for(client.task, 5)
+    await close_limiters()
+
+
 async def test_it_is_refused_as_configured(admission):
     admission(LEDGER_TIMEOUT=4, ACCEPT_DEADLINE=1, REFUSE_WITH="http", RETRY_AFTER=(2, 2))
     client = Client(AdmissionMiddleware(forever), extensions={"websocket.http.response": {}})

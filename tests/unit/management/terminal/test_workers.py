@@ -49,6 +49,16 @@ def test_the_worst_come_first():
     assert pids(Listing().shown(ALL)) == [*pids(SICK), 0, 1, 2]
 
 
+def test_what_waits_in_a_worker_has_a_line():
+    behind = replace(MANY[0], jobs_waiting=1, threads_busy=1, accepting=25)
+    told = lines([behind, replace(MANY[1], accepting=1), MANY[2]], Listing())
+    assert told[-3:] == [
+        "web-0 0 waiting: 1 job of sync code (threads busy: 1), 25 connections to be",
+        "accepted",
+        "web-0 1 waiting: 1 connection to be accepted",
+    ]
+
+
 @pytest.mark.parametrize(("top", "shown"), [(None, TOP), (0, 200), (3, 3), (500, 200)])
 def test_as_many_as_are_asked_for(top, shown):
     assert len(Listing(top).shown(ALL)) == shown

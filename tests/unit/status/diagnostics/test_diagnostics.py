@@ -410,14 +410,16 @@ def test_a_killed_worker_comes_before_the_herd_of_its_clients():
 
 
 def test_sync_code_that_waits_for_its_thread():
-    def blocked(pid: int, seconds: float) -> WorkerSnapshot:
-        return worker(pid=pid, load=(*loads(), Load("threads", seconds, 0.0)))
+    def blocked(pid: int, seconds: float, **changes) -> WorkerSnapshot:
+        return worker(pid=pid, load=(*loads(), Load("threads", seconds, 0.0)), **changes)
 
-    assert only(snapshot(pool(blocked(42, 1.25), blocked(43, 12.0), blocked(44, 1.0)))) == (
+    worst = blocked(43, 12.0, jobs_waiting=30, threads_busy=1)
+    assert only(snapshot(pool(blocked(42, 1.25), worst, blocked(44, 1.0)))) == (
         "threads-blocked",
         "critical",
         "The sync code of web-1 43 waits for its thread",
-        "web-1 43: a job waits 12.0 s before it begins; web-1 42: a job waits 1.2 s before it begins; 1 s is allowed",
+        "web-1 43: a job waits 12.0 s before it begins, waiting: 30, threads busy: 1; "
+        "web-1 42: a job waits 1.2 s before it begins; 1 s is allowed",
     )
 
 
@@ -571,6 +573,15 @@ def test_consumers_that_accept_too_late():
     assert (finding.id, finding.severity) == ("accepts-late", "note")
     assert finding.title == "Consumers of pool default have not accepted 4 connections in time so far"
     assert "database_sync_to_async" in finding.advice
+
+
+def test_connections_that_wait_for_their_consumer():
+    waiting = worker(id="web-1:43:cd", pid=43, held=40, accepting=25)
+    (finding,) = found(snapshot(pool(worker(accepting=10), waiting)))
+    assert (finding.id, finding.severity) == ("accepts-wait", "warning")
+    assert finding.title == "25 connections of web-1 43 wait for their consumer to accept them"
+    assert finding.detail == "web-1 43: 25 of 40 connections"
+    assert "py-spy dump --pid 43" in finding.advice
 
 
 def test_handlers_that_outlive_their_client():
