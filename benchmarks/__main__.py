@@ -1,4 +1,4 @@
-"""``python -m benchmarks``: measure for ten minutes, and write a page, its figures and a picture."""
+"""``python -m benchmarks``: measure for fourteen minutes, and write a page, its figures and a picture."""
 
 import argparse
 import asyncio
@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from . import handshakes, holdings, inside
+from . import handshakes, holdings, inside, latency, pileup
 from .chart import draw
 from .contenders import CONTENDERS
 from .machine import described, versions
@@ -51,6 +51,11 @@ async def measure(quick: bool) -> dict[str, Any]:
     _say("handshakes far apart")
     sparse = handshakes.Plan(handshakes.SPARSE, 2 if quick else 5)
     found["handshakes"][first].update(await handshakes.measure(SPARSE, first, sparse))
+    _say("how long handshakes take")
+    rounds, rates = (latency.QUICK, latency.QUICK_RATES) if quick else (latency.FULL, latency.RATES)
+    found["latency"] = {"loop": first, "times": await latency.measure(first, rounds, rates)}
+    _say("a slow Redis")
+    found["pileup"] = pileup.measure(pileup.SIZES[:1] if quick else pileup.SIZES)
     _say("ledger calls")
     found["calls"] = await holdings.measure_calls(first)
     _say("messages")

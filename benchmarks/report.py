@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from .contenders import CONTENDERS
+from .latency import table
+from .pileup import LEAVE, SHARE, SLOTS
 
 INDEX = Path(__file__).resolve().parent.parent / "docs" / "index.md"
 BLOCK = re.compile(r"(?<=<!-- measured -->\n).*?(?=<!-- end of measured -->)", re.DOTALL)
@@ -80,9 +82,12 @@ def targets(found: Mapping[str, Any]) -> Iterator[Target]:
     """The targets, each with the measured value."""
     for loop in found["handshakes"]:
         on = f", {LOOPS[loop]}"
-        for pattern, bound in (("herd", 1.05), ("trickle", 1.15)):
-            against = cpu(found, loop, pattern, "middleware").median
-            yield Target(f"admission by the middleware, {PATTERNS[pattern]}{on}", bound, against)
+        for pattern, bound in (("herd", 1.05), ("trickle", 1.10), ("sparse", 1.10)):
+            if pattern in found["handshakes"][loop]:
+                against = cpu(found, loop, pattern, "middleware").median
+                yield Target(f"admission by the middleware, {PATTERNS[pattern]}{on}", bound, against)
+        quota = cpu(found, loop, "trickle", "quota").median
+        yield Target(f"the same with one quota, {PATTERNS['trickle']}{on}", 1.40, quota)
         for name, floor in (("1013", FLOOR), ("503", "floor-503")):
             against = cpu(found, loop, "herd", name, floor).median
             yield Target(f"refusal by {name} against {CONTENDERS[floor].title}{on}", 1.10, against)
@@ -91,12 +96,20 @@ def targets(found: Mapping[str, Any]) -> Iterator[Target]:
     coming = calls["coming"]["calls"] + calls["going"]["calls"]
     yield Target("ledger calls per connection, 1,000 that come at once and go at once", 0.05, coming, "")
     yield Target("ledger calls per connection, 1,000 in flight", 0.05, calls["herd"]["calls"], "")
-    yield Target("ledger calls per connection, one at a time", 2, calls["trickle"]["calls"], "")
-    yield Target("ledger calls per connection, one at a time, 0.2 s apart", 2, calls["sparse"]["calls"], "")
+    yield Target("ledger calls per connection, one at a time", 0.1, calls["trickle"]["calls"], "")
+    yield Target("ledger calls per connection, one at a time, 0.2 s apart", 0.1, calls["sparse"]["calls"], "")
+    yield from _latency_targets(found)
     if found["held"] < ENOUGH:
         return
     for name in ("middleware", "everything"):
         yield Target(f"worker memory per slot, {CONTENDERS[name].title}", KIB, _added(found, name), " bytes")
+
+
+def _latency_targets(found: Mapping[str, Any]) -> Iterator[Target]:
+    for trip, rates in found["latency"]["times"].items() if "latency" in found else ():
+        beyond = max(each["middleware"]["median"] - 1.15 * each[BARE]["median"] for each in rates.values())
+        what = f"median of a handshake beyond 1.15 × the bare one, at any rate, Redis + {trip} ms"
+        yield Target(what, 0.3, max(0.0, beyond), " ms")
 
 
 def _added(found: Mapping[str, Any], name: str) -> float:
@@ -131,7 +144,9 @@ def _page(found: Mapping[str, Any]) -> Iterator[str]:
     yield from _goals(found)
     for loop in found["handshakes"]:
         yield from _handshakes(found, loop)
+    yield from _latency(found)
     yield from _calls(found)
+    yield from _pileup(found)
     yield from _held(found)
     yield from _inside(found)
 
@@ -178,6 +193,23 @@ def _cells(found: Mapping[str, Any], loop: str, pattern: str, name: str, base: s
     return f"{math.ceil(statistics.median(times[name]['cpu'])):,} µs | {cpu(found, loop, pattern, name, base)}"
 
 
+LATENCY = """\
+## How long a handshake takes
+
+From connecting to the 101, {loop}: the median, and the 99th percentile in brackets. Clients come at a steady rate and
+stay, so that the pool grows. Redis is near, or its round trip takes so much more. Compare the times of one line: they
+depend on how busy the machine is.
+"""
+
+
+def _latency(found: Mapping[str, Any]) -> Iterator[str]:
+    if "latency" not in found:
+        return
+    yield LATENCY.format(loop=LOOPS[found["latency"]["loop"]])
+    yield from table(found["latency"]["times"])
+    yield ""
+
+
 def _calls(found: Mapping[str, Any]) -> Iterator[str]:
     calls = found["calls"]
     yield "## The ledger"
@@ -196,6 +228,32 @@ def _calls(found: Mapping[str, Any]) -> Iterator[str]:
     before, after = calls["memory"]
     yield f"The pool's keys take {before:,} bytes with no connection and {after:,} with 1,000. What a call takes with"
     yield "ten to ten thousand workers is in [scaling](scaling.md)."
+    yield ""
+
+
+PILEUP = """\
+## Many workers, a slow Redis
+
+Workers at a full pool of {slots} slots, over one Redis that is held to {share:.0%} of a core. Clients knock without
+end; {rounds} times {leave} of them leave, until all slots are held again. A slot that becomes free should be found
+after two pauses and two calls ([scaling](scaling.md#the-most-calls)); one that is kept for a client in the line is
+found after its grace.
+
+| workers | calls a second | failed | away at once | held, in the end | freed slots found | at the latest | stated |
+| ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |
+"""
+
+
+def _pileup(found: Mapping[str, Any]) -> Iterator[str]:
+    piles = found.get("pileup", ())
+    if not piles:
+        return
+    yield PILEUP.format(slots=SLOTS, share=SHARE, leave=LEAVE, rounds=len(piles[0]["refilled"])).rstrip()
+    for each in piles:
+        counts = f"{each['rate']:.0f} | {each['failed']} of {each['calls']} | {each['away']}"
+        times = (statistics.median(each["refilled"]), max(each["refilled"]), each["stated"])
+        cells = " | ".join([counts, f"{each['held']} of {SLOTS}", *(f"{seconds:.1f} s" for seconds in times)])
+        yield f"| {each['workers']} | {cells} |"
     yield ""
 
 
@@ -236,9 +294,9 @@ EXPLANATION = """\
 
 Without a server, a socket or Redis, the middleware adds {admission:.1f} µs to an admission on a slot that is counted,
 and a refusal takes {refusal:.1f} µs more than the application that it spares. The rest of the figures above are
-calls to the ledger, and handshakes that wait for one. A herd shares calls. A single connection to an idle worker needs
-two, one at its start and one at its end, each several turns of the event loop, and the worker's monitors read in
-between; in a pool with a rate, quotas or classes every admission needs one. The memory of a slot is one coroutine and
+calls to the ledger, and handshakes that wait for one. A herd shares calls, and a single connection takes a slot of the
+worker's reserve without one; in a pool with a rate, quotas or classes every admission needs a call, which takes several
+turns of the event loop. The memory of a slot is one coroutine and
 its connection, and a second coroutine while it listens. If a herd waits at a mixin before any of its consumers has run,
 CPython gives the attributes of each a dict of their own, some 230 bytes. The claims of a connection come on top: at
 most 136 bytes for a first quota and 96 for each other.

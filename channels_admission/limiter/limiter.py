@@ -14,7 +14,7 @@ from ..overload.manager import OverloadManager
 from ..quotas.requests import Rules
 from ..runtime.descriptors import reserve
 from ..runtime.faults import Faults
-from ..runtime.identity import is_gone
+from ..runtime.identity import gone_of
 from ..runtime.servers import has_left
 from .books.state import State
 from .calls.pace import Pace
@@ -217,8 +217,7 @@ class Limiter:
         """Look which neighbours are gone."""
         if self.overload is not None:
             self.overload.meet(self.pool.name, len(reply.neighbours))
-        locks = self.state.worker.locks
-        self._gone = tuple(each.worker for each in reply.neighbours if is_gone(each, locks))
+        self._gone = gone_of(reply.neighbours, self.state.worker.locks)
 
     # Without the ledger
 

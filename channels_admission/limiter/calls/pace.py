@@ -17,6 +17,10 @@ LONGEST_PAUSE = 0.4
 IDLE = 4
 """At a full pool a worker has no call under way for so many times what a call takes. Where Redis is slow because too
 many ask, all of them ask less, and it has time for other work."""
+SLACK = 10
+"""At a full pool a call may take so many times what calls have lately taken: a slow Redis is not a lost one."""
+LONGEST_CALL = 4
+"""Times ``LEDGER_TIMEOUT`` that such a call may take at the most."""
 
 
 class Pace:
@@ -24,6 +28,7 @@ class Pace:
 
     def __init__(self, state: State, ledger_timeout: float, heartbeat: float) -> None:
         self._state = state
+        self._timeout = ledger_timeout
         self._longest_pause = LONGEST_PAUSE * ledger_timeout
         self._heartbeat = heartbeat
         self._counted: tuple[int, float] | None = None
@@ -49,6 +54,19 @@ class Pace:
     def shortage(self) -> float:
         """To the next look for slots that have become free in a full pool."""
         return min(max(FULL_FRESH, self._turn, self._rest), self._heartbeat)
+
+    @property
+    def patience(self) -> float:
+        """For which an answer is waited for before the ledger is taken to be away.
+
+        No handshake waits longer than ``LEDGER_TIMEOUT`` all the same. A worker that could admit some by itself decides
+        alone after that time; at a full pool it would only lose the ledger, and ask more often than before.
+        """
+        state = self._state
+        if not state.scarce or state.pool.when_ledger_down == "open":
+            return self._timeout
+        longest = min(LONGEST_CALL * self._timeout, self._heartbeat)
+        return max(self._timeout, min(SLACK * state.calls.lately, longest))
 
     def crowd(self, handshakes: int) -> float:
         """To the next call for handshakes, after one that has decided so many."""

@@ -190,17 +190,17 @@ class Reconciler:
             self._client.refuse_late()
 
     async def _ask(self, report: Report) -> Reply:
-        """The ledger's reply, or :exc:`LedgerUnavailable` after ``LEDGER_TIMEOUT``: the call then goes on by itself."""
-        started = self._loop.time()
+        """The ledger's reply, or :exc:`LedgerUnavailable` when it takes too long: the call then goes on by itself."""
+        started, patience = self._loop.time(), self._pace.patience
         call = self._loop.create_task(self.ledger.reconcile(self._state.pool.name, report))
         call.add_done_callback(_take_exception)  # whether or not anybody asks for it
         try:
-            is_done = await done_within((call,), self._settings.ledger_timeout)
+            is_done = await done_within((call,), patience)
             if is_done and not call.cancelled():
                 return call.result()
             if not is_done:
                 self._late.leave(call, started)
-            raise LedgerUnavailable(f"no answer within {self._settings.ledger_timeout:g} s")
+            raise LedgerUnavailable(f"no answer within {patience:g} s")
         except asyncio.CancelledError:
             # It may answer its cancellation with another error, or not at all.
             call.cancel()

@@ -11,7 +11,7 @@ import pytest
 
 from channels_admission.core.protocol import Neighbour
 from channels_admission.runtime import identity
-from channels_admission.runtime.identity import Worker, birth, is_gone
+from channels_admission.runtime.identity import LOOKED_AT, Worker, birth, gone_of, is_gone
 from channels_admission.runtime.servers import name_of
 
 
@@ -48,6 +48,42 @@ def test_a_process_that_ended_is_gone(child):
 
 def test_another_process_under_the_same_number_does_not_hide_that_it_is_gone(child):
     assert is_gone(replace(neighbour(child), born=neighbour(child).born - 1))
+
+
+def others(count) -> list[Neighbour]:
+    return [Neighbour(f"host:{number}:abc", 1) for number in range(count)]
+
+
+@pytest.fixture
+def looks(monkeypatch):
+    """The neighbours that were looked at; those whose number ends with 7 are gone."""
+    seen = []
+
+    def look(neighbour, locks):
+        seen.append(neighbour)
+        return neighbour.worker.split(":")[1].endswith("7")
+
+    monkeypatch.setattr(identity, "is_gone", look)
+    return seen
+
+
+def test_of_few_neighbours_each_is_looked_at(looks):
+    assert gone_of(others(LOOKED_AT)) == ("host:7:abc",)
+    assert len(looks) == LOOKED_AT
+
+
+def test_of_many_neighbours_some_are_looked_at(looks):
+    living = [each for each in others(300) if "7:" not in each.worker]
+    assert gone_of(living) == ()
+    assert len(looks) == len(set(looks)) == LOOKED_AT
+    first = set(looks)
+    gone_of(living)
+    assert set(looks) > first
+
+
+def test_where_one_of_these_is_gone_all_are_looked_at(looks, monkeypatch):
+    monkeypatch.setattr(identity.random, "sample", lambda all_of_them, count: all_of_them[:count])
+    assert gone_of(others(40)) == tuple(f"host:{number}:abc" for number in (7, 17, 27, 37))
 
 
 def test_a_process_that_cannot_be_seen_is_not_gone(child, monkeypatch):

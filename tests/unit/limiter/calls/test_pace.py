@@ -16,8 +16,10 @@ from channels_admission.limiter.calls.pace import (
     EASY,
     FULL_FRESH,
     IDLE,
+    LONGEST_CALL,
     LONGEST_PAUSE,
     MOST_CALLS,
+    SLACK,
     WINDOW,
     Pace,
 )
@@ -34,7 +36,8 @@ SHOWN = 20
 
 @pytest.fixture
 def state():
-    return SimpleNamespace(workers=1, scarce=False, calls=SimpleNamespace(lately=0.0))
+    pool = SimpleNamespace(when_ledger_down="share")
+    return SimpleNamespace(workers=1, scarce=False, calls=SimpleNamespace(lately=0.0), pool=pool)
 
 
 @pytest.fixture
@@ -94,6 +97,24 @@ def test_slow_calls_to_a_full_pool_are_fewer(pace, state):
     assert pace.call == IDLE * 0.01
     state.calls.lately = 10
     assert pace.shortage == HEARTBEAT
+
+
+def test_a_slow_redis_of_a_full_pool_has_more_time_for_its_answer(pace, state):
+    state.scarce, state.calls.lately = True, TIMEOUT / SLACK
+    assert pace.patience == TIMEOUT
+    state.calls.lately = 0.05
+    assert pace.patience == SLACK * 0.05
+    state.calls.lately = 10
+    assert pace.patience == LONGEST_CALL * TIMEOUT
+    assert Pace(state, TIMEOUT, heartbeat=0.6).patience == 0.6
+    assert Pace(state, TIMEOUT, heartbeat=0.2).patience == TIMEOUT
+
+
+@pytest.mark.parametrize("but", [{"scarce": False}, {"pool": SimpleNamespace(when_ledger_down="open")}], ids=str)
+def test_it_has_no_more_where_a_worker_may_decide_alone(pace, state, but):
+    state.scarce, state.calls.lately = True, 0.2
+    vars(state).update(but)
+    assert pace.patience == TIMEOUT
 
 
 def test_how_long_calls_take_follows_slow_ones_sooner_than_fast_ones():
@@ -180,3 +201,44 @@ def test_a_handshake_that_came_during_a_call_is_refused_at_once_where_the_next_o
 
     reason, when = run(main())
     assert (reason, when) == (Reason.CROWD, pytest.approx(0.1, abs=0.01))
+
+
+def handshakes_at_a_full_pool(admission, delays):
+    """In each call that takes so long: why a handshake is refused, and after what time the ledger is away, if it is."""
+    settings = admission(MAX_CONNECTIONS=1, HEARTBEAT=HEARTBEAT, LEASE=30, LEDGER_TIMEOUT=TIMEOUT)
+
+    async def main():
+        ledger = FaultyLedger(MemoryLedger(settings))
+        limiter, loop, seen = limiter_over(settings, ledger), asyncio.get_running_loop(), []
+        try:
+            assert not isinstance(await limiter.acquire(), Refusal)
+            for ledger.delay in delays:
+                await asyncio.sleep(limiter.pace.shortage)
+                began, made, lost_after = loop.time(), len(ledger.reports), None
+                verdict = await limiter.acquire()
+                assert loop.time() - began <= 1.01 * TIMEOUT
+                assert len(ledger.reports) > made
+                while lost_after is None and loop.time() - began < min(ledger.delay, 2):
+                    await asyncio.sleep(0.01)
+                    lost_after = loop.time() - began if limiter.state.away else None
+                seen.append((verdict.reason, lost_after))
+        finally:
+            ledger.delay = 0
+            await limiter.aclose()
+        return seen
+
+    return run(main())
+
+
+def test_a_slow_redis_of_a_full_pool_is_not_lost_at_once_and_no_handshake_waits_longer(admission):
+    assert handshakes_at_a_full_pool(admission, (0.1, 0.2, 0.6)) == [
+        (Reason.FULL, None),
+        (Reason.FULL, None),
+        (Reason.LEDGER, None),
+    ]
+
+
+@pytest.mark.parametrize(("before", "times"), [(0.2, LONGEST_CALL), (0, 1)], ids=["slow", "fast"])
+def test_a_redis_that_answers_a_full_pool_no_more_is_lost(admission, before, times):
+    reason, lost_after = handshakes_at_a_full_pool(admission, (before, 10))[-1]
+    assert (reason, lost_after) == (Reason.LEDGER, pytest.approx(times * TIMEOUT, abs=0.03))
