@@ -191,6 +191,34 @@ async def test_a_node_that_dies_is_an_outage_for_its_pools_alone(servers, cluste
     await ledger.aclose()
 
 
+async def test_faults_in_one_pool_end_no_call_of_another(servers, clustered):
+    ledger = open_ledger(clustered)
+    there = Reporter(ledger, "a", pool="chat")
+    await there.say()
+    stop, answered = asyncio.Event(), 0
+
+    async def goes_on(name: str) -> None:
+        nonlocal answered
+        here = Reporter(ledger, name, pool="default")
+        while not stop.is_set():
+            await here.say()
+            answered += 1
+
+    others = [asyncio.create_task(goes_on(name)) for name in ("a", "b", "c")]
+    servers.nodes[SECOND].pause()
+    try:
+        for _ in range(10):
+            before = answered
+            with pytest.raises(LedgerUnavailable):
+                await there.say()
+            await eventually(lambda before=before: answered > before + 10 or any(each.done() for each in others))
+    finally:
+        servers.nodes[SECOND].resume()
+        stop.set()
+        await asyncio.gather(*others)
+    await ledger.aclose()
+
+
 async def test_a_redis_that_is_no_cluster_is_a_permanent_refusal(admission, redis_server):
     ledger = open_ledger(admission(LEDGER={"HOSTS": [redis_server.url], "CLUSTER": True}))
     with pytest.raises(LedgerRefused, match="cluster support disabled"):

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -15,7 +16,7 @@ from redis.exceptions import ClusterError, RedisError, TimeoutError
 from ...runtime.descriptors import reserve
 from . import LOOK, Look, RedisLedger, evaluated, look_of
 from .connections import UNNAMED, Patience
-from .errors import origin
+from .errors import origin, translated
 from .names import by_name
 
 NODE_HAS = 0.4
@@ -33,6 +34,8 @@ class RedisClusterLedger(RedisLedger):
         self.address = f"cluster://{self.address.partition('://')[2].partition('/')[0]}"
         self._patience = Patience(self._settings.ledger_timeout)
         self._redis = self._client()
+        self._calls: Counter[RedisCluster] = Counter()
+        """The calls that each client is in the middle of."""
         self._closing: set[asyncio.Task[None]] = set()
 
     def _client(self, known: Sequence[tuple[str, int]] = ()) -> RedisCluster:
@@ -68,13 +71,23 @@ class RedisClusterLedger(RedisLedger):
 
     @asynccontextmanager
     async def _informed(self) -> AsyncIterator[Any]:
-        """The client, once it knows the nodes of all slots; before that, it would ask any node."""
+        """The client for one call, once it knows the nodes of all slots; before that, it would ask any node.
+
+        After a fault the next calls have another client, for what this one knows may be wrong. All pools share it: the
+        calls that it is in the middle of may go on, and their faults are of no matter to its successor.
+        """
         client = self._redis
+        self._calls[client] += 1
         try:
             await client.initialize()
             yield client
+        except Exception:
+            if client is self._redis:
+                self._replace()
+            raise
         finally:
-            if client is not self._redis:  # another call has met a fault, and this one may have opened it again
+            self._calls[client] -= 1
+            if client is not self._redis:
                 self._abandon(client)
 
     async def _fault(self, error: BaseException) -> BaseException:
@@ -83,16 +96,23 @@ class RedisClusterLedger(RedisLedger):
             error = ClusterError(f"a pool is on its way to a node not yet known ({error!r})")
         if isinstance(error, Exception) and isinstance(origin(error), TimeoutError):
             self._patience.grow()
-        return await super()._fault(error)
+        return translated(error, self._passwords)
 
     async def _drop_connections(self) -> None:
-        """Go on with a client that asks for the nodes again: after a fault, what the old one knows may be wrong."""
         client = self._redis
-        self._redis = self._client([(node.host, int(node.port)) for node in client.get_nodes()])
+        self._replace()
         self._abandon(client)
+
+    def _replace(self) -> None:
+        """Go on with a client that asks for the nodes again."""
+        self._redis = self._client([(node.host, int(node.port)) for node in self._redis.get_nodes()])
         reserve.fill()
 
     def _abandon(self, client: RedisCluster) -> None:
+        """Close a client that has been replaced, once it is in the middle of no call."""
+        if self._calls[client] > 0:
+            return
+        del self._calls[client]
         task = asyncio.ensure_future(_close(client))
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
