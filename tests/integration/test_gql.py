@@ -12,15 +12,20 @@ from gql.transport.common.adapters.websockets import WebSocketsAdapter
 from gql.transport.exceptions import TransportConnectionFailed
 from gql.transport.websockets import WebsocketsTransport
 
+from benchmarks.foreign.measuring import Seen
 from channels_admission.client import connections
 
-from benchmarks.foreign.measuring import Seen
 from demo.servers import Workers
 from support import ROOT
 from support.waiting import eventually
 
 APPLICATION = "benchmarks.foreign.application:application"
 """Speaks as much of GraphQL over WebSocket as a client waits for, and records its attempts."""
+GIVEN = {
+    each.__name__: each
+    for each in (Client, TransportConnectionFailed, WebSocketsAdapter, WebsocketsTransport, asyncio, connections)
+}
+"""What the lines of the page import."""
 ADAPTER = re.compile(r"```python\n(class AdmittedAdapter.*?)```", re.DOTALL)
 
 
@@ -32,7 +37,7 @@ def attempts(origin: str) -> list[dict]:
 async def connected(url: str):
     """Run the lines of the page. Gives gql's session."""
     (lines,) = ADAPTER.findall((ROOT / "docs" / "clients.md").read_text())
-    names = {**globals(), "url": url}
+    names = {**GIVEN, "url": url}
     await eval(compile(lines, "clients.md", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT), names)
     return names["session"]
 
