@@ -21,23 +21,21 @@ class Durations:
     def __init__(self, names: Sequence[str], total: str) -> None:
         self._names = names
         self._total = total
-        self._counts = [0] * len(BOUNDS)
         self.seconds = 0.0
+        self.counters: dict[str, int] = {}
+        """The counters for a report, without those that are 0."""
 
     def note(self, seconds: float) -> None:
         """Count one event."""
-        self._counts[bisect_left(BOUNDS, seconds)] += 1
-        self.seconds += seconds
+        name = self._names[bisect_left(BOUNDS, seconds)]
+        self.counters[name] = self.counters.get(name, 0) + 1
+        self.prolong(seconds)
 
     def prolong(self, seconds: float) -> None:
         """The last event took so much longer; it stays where it was counted."""
         self.seconds += max(0.0, seconds)
-
-    @property
-    def counters(self) -> Mapping[str, int]:
-        """The counters for a report; those that are 0 are left out."""
-        counts = {self._total: int(1000 * self.seconds), **dict(zip(self._names, self._counts, strict=True))}
-        return {name: count for name, count in counts.items() if count}
+        if whole := int(1000 * self.seconds):
+            self.counters[self._total] = whole
 
 
 class Reason(StrEnum):
@@ -239,6 +237,8 @@ class Calls:
         self.failing = 0
         """Failed calls since the last one that succeeded."""
         self.times = Durations(CALL_TIMES, CALLS_TOOK)
+        self.counters = self.times.counters
+        """The counters for a report, without those that are 0."""
         self.lately = 0.0
         """How many seconds a call has lately taken: it follows slower calls at once, and faster ones after a while."""
 
@@ -246,28 +246,23 @@ class Calls:
     def timing(self, clock: Callable[[], float]) -> Iterator[None]:
         """Count the block as one call, failed if it raises; ``clock`` returns seconds."""
         self.made += 1
+        self.counters[CALLS] = self.made
         started = clock()
         try:
             yield
         except Exception:
             self.failed += 1
             self.failing += 1
+            self.counters[ERRORS], self.counters[FAILING] = self.failed, self.failing
             raise
         else:
             self.failing = 0
+            self.counters.pop(FAILING, None)
         finally:
-            self._note(clock() - started)
-
-    def _note(self, seconds: float) -> None:
-        self.times.note(seconds)
-        self.lately += (SLOWER if seconds > self.lately else FASTER) * (seconds - self.lately)
+            seconds = clock() - started
+            self.times.note(seconds)
+            self.lately += (SLOWER if seconds > self.lately else FASTER) * (seconds - self.lately)
 
     def prolong(self, seconds: float) -> None:
         """The last call, which has failed, was answered so much later."""
         self.times.prolong(seconds)
-
-    @property
-    def counters(self) -> Counters:
-        """The counters for a report; those that are 0 are left out."""
-        counters = {CALLS: self.made, ERRORS: self.failed, FAILING: self.failing}
-        return {**{name: count for name, count in counters.items() if count}, **self.times.counters}

@@ -33,10 +33,8 @@ EVICTED = re.compile(rf"([0-9a-f]{{{2 * KEY_BYTES}}})=(\d{{1,9}})(?:,|$)")
 TURN = re.compile(r"(\d{1,9})=([-+.e\d]{0,24}),")
 
 
-def shared(fair: Fair | None) -> dict[str, Any] | None:
+def shared(fair: Fair) -> dict[str, Any]:
     """What the script must know where a pool is shared; places are counted from 1, and 0 stands for none."""
-    if fair is None:
-        return None
     places: dict[Key | None, int] = {key: place for place, (key, _) in enumerate(fair.claims, 1)}
     return {
         "classes": [_class(each) for each in fair.classes],
@@ -52,7 +50,7 @@ def shared(fair: Fair | None) -> dict[str, Any] | None:
     }
 
 
-def shown(tickets: Sequence[Shown]) -> list[dict[str, int]] | None:
+def shown(tickets: Sequence[Shown]) -> list[dict[str, int]]:
     """The tickets in the order of their places; times in milliseconds, and handshakes counted from 1."""
     fields = [
         {
@@ -63,7 +61,7 @@ def shown(tickets: Sequence[Shown]) -> list[dict[str, int]] | None:
         }
         for handshake, ticket in tickets
     ]
-    return sorted(fields, key=operator.itemgetter("place", "handshake")) or None
+    return sorted(fields, key=operator.itemgetter("place", "handshake"))
 
 
 def _aged(aged: Aged, places: Mapping[Key | None, int]) -> dict[str, Any]:
@@ -115,45 +113,44 @@ def reply_of(reply: list[Any], fair: Fair | None = None) -> Reply:
         rest[7:13],
     )
     (shown, turns, has_line, evicted, elsewhere, ahead, others_reserve), neighbours = rest[13:20], rest[20:]
-    named = zip(neighbours[::2], neighbours[1::2], strict=True)
+    if len(neighbours) % 2:
+        raise ValueError("a neighbour without a time")
+    numbers = [granted, total, limit, workers, version, level, elsewhere, ahead, others_reserve]
+    for place, number in enumerate(numbers):
+        numbers[place] = max(0, min(operator.index(number), MOST))  # TypeError for what is no whole number
+    granted, total, limit, workers, version, level, elsewhere, ahead, others_reserve = numbers
+    second = float(now) / 1000
     return Reply(
-        granted=_whole(granted),
-        total=_whole(total),
-        limit=_whole(limit),
-        workers=_whole(workers),
-        version=_whole(version),
+        granted=granted,
+        total=total,
+        limit=limit,
+        workers=workers,
+        version=version,
         settling=bool(settling),
         lapsed=bool(lapsed),
         shortfall=Reason(text_of(why)) if why else None,
         offer=_offer(*(float(part) / 1000 for part in pace)) if pace[0] else None,
-        now=_finite(float(now)) / 1000,
+        now=second if math.isfinite(second) else 0.0,
         controls=controls_of(text_of(controls)) if controls else None,
-        level=LEVELS[min(_whole(level), len(LEVELS) - 1)],
-        edges=tuple(_edge(*map(int, edge)) for edge in EDGE.findall(text_of(edges))),
-        neighbours=tuple(filter(None, (_neighbour(text_of(worker), text_of(born)) for worker, born in named))),
-        granted_shown=tuple(int(place) for place in text_of(shown).split(",") if place),
-        turns=tuple(_turn(*parts) for parts in TURN.findall(text_of(turns))),
+        level=LEVELS[min(level, len(LEVELS) - 1)],
+        edges=tuple(_edge(*map(int, edge)) for edge in EDGE.findall(text_of(edges))) if edges else (),
+        neighbours=tuple(filter(None, map(_neighbour, neighbours[::2], neighbours[1::2]))),
+        granted_shown=tuple(int(place) for place in text_of(shown).split(",") if place) if shown else (),
+        turns=tuple(_turn(*parts) for parts in TURN.findall(text_of(turns))) if turns else (),
         has_line=bool(has_line),
         verdicts=tuple(_verdict(letter, fair) for letter in text_of(verdicts)) if fair else (),
-        waits=tuple(float(wait) / 1000 for wait in text_of(waits).split(",") if wait),
-        evicted=tuple(Evicted(bytes.fromhex(key), int(number)) for key, number in EVICTED.findall(text_of(evicted))),
+        waits=tuple(float(wait) / 1000 for wait in text_of(waits).split(",") if wait) if waits else (),
+        evicted=tuple(Evicted(bytes.fromhex(key), int(number)) for key, number in EVICTED.findall(text_of(evicted)))
+        if evicted
+        else (),
         retell=bool(retell),
-        sweep=text_of(sweep) if WORKER.fullmatch(text_of(sweep)) else "",
+        sweep=text if sweep and WORKER.fullmatch(text := text_of(sweep)) else "",
         healed=bool(healed),
-        settings=text_of(settings),
-        elsewhere=_whole(elsewhere),
-        ahead=_whole(ahead),
-        others_reserve=_whole(others_reserve),
+        settings=text_of(settings) if settings else "",
+        elsewhere=elsewhere,
+        ahead=ahead,
+        others_reserve=others_reserve,
     )
-
-
-def _whole(number: int) -> int:
-    """A count as the script may give it; :exc:`TypeError` for what is no whole number."""
-    return max(0, min(operator.index(number), MOST))
-
-
-def _finite(number: float) -> float:
-    return number if math.isfinite(number) else 0.0
 
 
 def _offer(first: float, step: float, elapsed: float) -> Offer | None:
@@ -167,8 +164,9 @@ def born(worker: str, started: int) -> str:
     )
 
 
-def _neighbour(worker: str, text: str) -> Neighbour | None:
+def _neighbour(name: Any, sealed: Any) -> Neighbour | None:
     """None where it is no process that this system can have, or the time is not as it was written."""
+    worker, text = text_of(name), text_of(sealed)
     started = number_of(text[:-SHORT_SEAL])
     if started is None or born(worker, started) != text:
         return None
@@ -178,7 +176,8 @@ def _neighbour(worker: str, text: str) -> Neighbour | None:
 
 
 def _turn(handshake: str, wait: str) -> Turn:
-    return Turn(int(handshake), _finite(float(wait)) / 1000 if wait else None)
+    seconds = float(wait) / 1000 if wait else None
+    return Turn(int(handshake), seconds if seconds is None or math.isfinite(seconds) else 0.0)
 
 
 def _edge(before: int, level: int, held: int, limit: int) -> Edge:

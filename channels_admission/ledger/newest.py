@@ -20,7 +20,7 @@ class Newest:
 
     def hear(self, place: Place, version: int) -> None:
         """A worker of this process has the ledger's reply with this version."""
-        since, known = self.seen(place)
+        since, known = self._seen.get(place, NOTHING)
         if version > known:
             self._seen[place] = since, version
 

@@ -14,7 +14,7 @@ from ..core.agreement import FINGERPRINT, MOST_SETTINGS, fingerprint, numbers_of
 from ..core.counters import AT, GONE, counts_in, faults_in, times_in
 from ..core.herd.rate import MOST_SPEED
 from ..core.levels import Level
-from ..core.readings import Footprint, Load, Moment, Past, Reading, Usage, Work, WorkerReading
+from ..core.readings import QUIET, Footprint, Load, Moment, Past, Reading, Usage, Work, WorkerReading
 from .base import LATELY, MINUTES, SECONDS
 from .buckets import counters_of, lately, within
 from .layout import LAYOUT, elsewhere_of
@@ -72,21 +72,21 @@ SHORT_NAMES = {"": "", "websockets-sansio": "s", "websockets": "w", "wsproto": "
 LONG_NAMES = {short: name for name, short in SHORT_NAMES.items()}
 
 
-def loaded(load: tuple[Load, ...]) -> str:
+def load_text(loads: tuple[Load, ...], footprint: Footprint | None = None, work: Work = QUIET) -> str:
     """``name=reading``, ``~median~longest`` where there is more to say, and ``@pressure`` where there is any.
 
-    The built-in monitors are a capital before their reading.
+    The built-in monitors are a capital before their reading. A question mark stands for what is unknown; nothing more
+    is said of a lag that there is not. After all of them come ``;!`` and the numbers of the work, unless all are 0, and
+    the footprint, if there is one.
     """
-    return ";".join(map(_loaded, load))
-
-
-def _loaded(load: Load) -> str:
-    """A question mark for what is unknown; nothing more is said of a lag that there is not."""
-    reading = "?" if load.reading is None else format(load.reading, ".3g")
-    spread = f"~{load.median:.3g}~{load.longest:.3g}" if load.longest else ""
-    pressure = f"@{load.pressure:.2f}" if load.pressure else ""
-    name = SHORT_MONITORS.get(load.name) or f"{load.name}="
-    return f"{name}{reading}{spread}{pressure}"
+    texts = []
+    for load in loads:
+        name = SHORT_MONITORS.get(load.name) or f"{load.name}="
+        reading = "?" if load.reading is None else format(load.reading, ".3g")
+        spread = f"~{load.median:.3g}~{load.longest:.3g}" if load.longest else ""
+        texts.append(f"{name}{reading}{spread}@{load.pressure:.2f}" if load.pressure else f"{name}{reading}{spread}")
+    waits = f";!{','.join(map(str, work))}" if any(work) else ""
+    return ";".join(texts) + waits + (footprint_text(footprint) if footprint else "")
 
 
 def text_of(value: Any) -> str:
@@ -200,20 +200,13 @@ def _load(short: str, name: str, reading: str, median: str, longest: str, pressu
     )
 
 
-def work_text(work: Work) -> str:
-    """``;!`` and the numbers, after a load and before a footprint; empty where all are 0, as in a quiet worker."""
-    return f";!{','.join(map(str, work))}" if any(work) else ""
-
-
 def work_of(text: str) -> Work:
     found = WORK.search(text)
     return Work(*map(int, found.groups())) if found else Work()
 
 
-def footprint_text(footprint: Footprint | None) -> str:
-    """``;#``, the letter of the implementation, and twelve numbers, memory in KiB; empty for None."""
-    if footprint is None:
-        return ""
+def footprint_text(footprint: Footprint) -> str:
+    """``;#``, the letter of the implementation, and twelve numbers, memory in KiB."""
     numbers = [footprint.memory_limit // KIB, footprint.memory_used // KIB, footprint.files_limit]
     for usage in (footprint.now, footprint.low, footprint.high):
         numbers += [usage.connections, usage.memory // KIB, usage.files]

@@ -213,7 +213,7 @@ class Closer:
 
     def shed(self, overload: OverloadManager, rules: Rules | None) -> None:
         """Where memory runs out, end at once as many connections as the worker may in this heartbeat."""
-        if not self._state.dry_run and (most := overload.to_shed()):
+        if (most := overload.to_shed()) and not self._state.dry_run:
             shares = None if rules is None else rules.shares
             overload.shed(self._end_least(most, shares))
 

@@ -63,7 +63,7 @@ class Decisions:
         self._loop = asyncio.get_running_loop()
         self.slots = Slots(owner, state, self._loop.time)
         self.queue = Queue(owner.settings.ledger_timeout, self._expire, owner.faults)
-        self._shortage = Shortage(owner.pace)
+        self.shortage = Shortage(owner.pace)
         self._log = log
         self._verdicts = Verdicts(owner, state, self.slots, places, log)
         self._most = state.pool.max_per_worker
@@ -118,7 +118,7 @@ class Decisions:
             return slot
         if not is_exempt:
             if ticket is None or not self._places.is_awaited(ticket):
-                reason = self._shortage.reason(class_index, self._loop.time())
+                reason = self.shortage.reason(class_index, self._loop.time())
             if len(self.queue) >= MOST_WAITING or self._owner.is_too_late():
                 reason = reason or Reason.CROWD
             if reason:
@@ -181,8 +181,9 @@ class Decisions:
 
     def begin_batch(self, now: float) -> Batch:
         """The handshakes that a call ``now`` asks for."""
-        with self._faults.spare("the queue of handshakes"):
-            return self.queue.batch(now, shared=self._rules is not None)
+        if self.queue.waiting:
+            with self._faults.spare("the queue of handshakes"):
+                return self.queue.batch(now, shared=self._rules is not None)
         return Batch([], None if self._rules is None else (), True, now)  # the report matters more
 
     def answer(self, batch: Batch, reply: Reply) -> None:
@@ -197,15 +198,17 @@ class Decisions:
             for ask in batch.untold(reply):
                 self._state.give_back(ask)
         else:
-            self._faults.recover("the answer to handshakes")
+            if self._faults.failing:
+                self._faults.recover("the answer to handshakes")
 
     def _answer_all(self, batch: Batch, reply: Reply) -> None:
         shortfall = reply.shortfall or Reason.FULL
         if reply.shortfall:
-            self._shortage.note_pool(shortfall, batch.refused(reply), batch.started)
-        elif reply.total < reply.limit:
-            self._shortage.end(has_line=reply.has_line)
-        batch.hear_turns(reply)
+            self.shortage.note_pool(shortfall, batch.refused(reply), batch.started)
+        elif self.shortage.until and reply.total < reply.limit:
+            self.shortage.end(has_line=reply.has_line)
+        if reply.turns:
+            batch.hear_turns(reply)
         for index in reply.granted_shown:
             handshake = batch.handshakes[index]
             if self._state.has_room and not handshake.done():
@@ -225,12 +228,13 @@ class Decisions:
                 self._decide(handshake, self._verdicts.refuse_waiting, shortfall)
 
     def _answer_each(self, batch: Batch, reply: Reply) -> None:
-        batch.hear_turns(reply)
+        if reply.turns:
+            batch.hear_turns(reply)
         now, waits = self._loop.time(), iter(reply.waits)
         for handshake, ask, reason in zip(batch.handshakes, batch.asks or (), reply.verdicts, strict=True):
             batch.told += 1
             if may_retry(ask, reason):
-                self._shortage.note_class(ask.class_index, reason, now)
+                self.shortage.note_class(ask.class_index, reason, now)
             wait = 0.0
             if reason.startswith(ATTEMPTS):
                 wait = next(waits, 0.0)

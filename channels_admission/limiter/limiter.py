@@ -1,7 +1,8 @@
 """The limiter: what a worker's event loop knows of one pool, and does there."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
 
 from ..conf import Settings
 from ..core.counters import Reason
@@ -69,8 +70,11 @@ class Limiter:
         self.take_back, self.acquaint = self.decisions.slots.take_back, self.decisions.slots.acquaint
         self._refuser = Refuser(state, overload)
         self.closer = Closer(state, self.places, faults, self._begin_drain, settings.drain_delay)
+        self.connections = self.closer.connections
+        """The open connections, the youngest last, each with when it ends at its maximum age, if any."""
         self.refuse, self.end_outlived = self._refuser.refuse, self.closer.end_outlived
         self.lookout = Lookout(state, self.closer, faults, self.rules)
+        self.waiting = self.decisions.queue.waiting
         self.reconciler = Reconciler(self, ledger, settings)
         schedule = self.reconciler.schedule
         self.wake, self.report_soon, self.report_now = schedule.wake, schedule.report_soon, schedule.report_now
@@ -101,11 +105,6 @@ class Limiter:
 
     # Connections
 
-    @property
-    def connections(self) -> dict[Connection, float]:
-        """The open connections, the youngest last, each with when it ends at its maximum age, if any."""
-        return self.closer.connections
-
     async def enter(self, scope: Scope, receive: Receive, send: Send) -> Connection | Refusal:
         """Decide a handshake: its connection, which holds a slot until :meth:`leave`, or a refusal.
 
@@ -135,13 +134,11 @@ class Limiter:
     def leave(self, connection: Connection) -> None:
         """The application of the connection has returned."""
         connection.leave()
-        self.closer.connections.pop(connection, None)
-        if connection.slot is not None:
-            connection.slot.release()
+        self.forget(connection)
 
     def forget(self, connection: Connection) -> None:
         """Release the slot of the connection, whether or not its application goes on."""
-        self.closer.connections.pop(connection, None)
+        self.connections.pop(connection, None)
         if connection.slot is not None:
             connection.slot.release()
 
@@ -158,9 +155,6 @@ class Limiter:
 
     def refuse_late(self) -> None:
         self.decisions.refuse_waiting(Reason.CROWD, is_exempt_spared=True)
-
-    def is_waiting(self) -> bool:
-        return bool(self.decisions.queue.waiting or self._gone)
 
     def begin_report(self, now: float, *, heartbeat: bool) -> Batch:
         batch = self.decisions.begin_batch(now)
@@ -187,37 +181,44 @@ class Limiter:
         self.places.clock.hear(reply.now)
         self._gone = ()
         self.retries.unreserved -= report.unreserved
-        if was_away:
-            self._do("the news of a regained ledger", self._news.regained)
-        if reply.offer:
-            self._do("the retry times", self.retries.renew, reply.offer, batch.reserved(reply), self._loop.time())
-        if report.heartbeat or was_away:
-            self._do("the neighbours", self._meet, reply)
-        self._do("the news of the pool", self._news.replied, report, reply)
-        for edge in reply.edges:
-            self._do("the alert of a level", self.events.level, edge, state.worker)
-        self._do("the drains", self.closer.follow, reply)
-        self._do("the end of connections beyond a quota", self.closer.evict, reply)
-        if report.heartbeat:
-            self._do("the end of connections beyond a limit", self.closer.enforce, reply, self.settings.heartbeat)
-        if state.closed:
-            self._do("the refusal of all that wait", self.decisions.refuse_waiting, state.closed)
-        self.decisions.answer(batch, reply)
+        for part, step, *arguments in self._steps(batch, reply, is_back=was_away):
+            try:
+                step(*arguments)
+            except Exception as error:  # ends no other step
+                self.faults.note(part, error)
+            else:
+                if self.faults.failing:
+                    self.faults.recover(part)
+        if batch.handshakes or self.waiting or reply.shortfall or self.decisions.shortage.until:
+            self.decisions.answer(batch, reply)
 
-    def _do(self, part: str, step: Callable[..., object], *arguments: object) -> None:
-        """Make one step of :meth:`apply`; an exception ends no other."""
-        try:
-            step(*arguments)
-        except Exception as error:
-            self.faults.note(part, error)
-        else:
-            self.faults.recover(part)
+    def _steps(self, batch: Batch, reply: Reply, *, is_back: bool) -> Iterator[tuple[Any, ...]]:
+        """What a reply that was settled brings about, by name, each with its arguments."""
+        heartbeat = batch.report.heartbeat
+        if is_back:
+            yield "the news of a regained ledger", self._news.regained
+        if reply.offer:
+            yield "the retry times", self.retries.renew, reply.offer, batch.reserved(reply), self._loop.time()
+        if heartbeat or is_back:
+            yield "the neighbours", self._meet, reply
+        yield "the news of the pool", self._news.replied, batch.report, reply
+        for edge in reply.edges:
+            yield "the alert of a level", self.events.level, edge, self.state.worker
+        yield "the drains", self.closer.follow, reply
+        if reply.evicted:
+            yield "the end of connections beyond a quota", self.closer.evict, reply
+        if heartbeat:
+            yield "the end of connections beyond a limit", self.closer.enforce, reply, self.settings.heartbeat
+        if closed := self.state.closed:
+            yield "the refusal of all that wait", self.decisions.refuse_waiting, closed
 
     def _meet(self, reply: Reply) -> None:
         """Look which neighbours are gone."""
         if self.overload is not None:
             self.overload.meet(self.pool.name, len(reply.neighbours))
         self._gone = gone_of(reply.neighbours, self.state.worker.locks)
+        if self._gone:
+            self.report_now()
 
     # Without the ledger
 
@@ -241,15 +242,18 @@ class Limiter:
     def is_over(self) -> bool:
         return self.state.retired and self.present == 0
 
-    def tend(self) -> None:
+    def tend(self, *, heartbeat: bool) -> None:
         """Revive the monitors, end connections where memory runs out, and keep descriptors in reserve."""
-        if self.overload is not None:
+        overload = self.overload
+        if overload is not None and heartbeat:
             with self.faults.spare("the revival of the monitors"):
-                self.overload.revive()
+                overload.revive()
+        if overload is not None and (heartbeat or overload.is_out_of_memory):
             with self.faults.spare("the end of connections for want of memory"):
-                self.closer.shed(self.overload, self.rules)
-        with self.faults.spare("the reserve of descriptors"):
-            reserve.fill()
+                self.closer.shed(overload, self.rules)
+        if heartbeat or reserve.is_short:
+            with self.faults.spare("the reserve of descriptors"):
+                reserve.fill()
 
     def drain(self, seconds: float) -> None:
         """Refuse newcomers, and end all connections within ``seconds``, after ``DRAIN_DELAY``: the process will end."""

@@ -56,6 +56,8 @@ class OverloadManager:
         """The latest reading and pressure of every monitor."""
         self.footprint: Footprint | None = None
         """What this process and its connections use; None while that is unknown."""
+        self.is_out_of_memory = False
+        """Whether memory that the kernel cannot reclaim has reached saturation, so that refusing is not enough."""
         self.faults = Faults("the monitors of this worker")
         self._loop = asyncio.get_running_loop()
         self._lag = Lag(TICK, REFRESH / 2)
@@ -139,17 +141,9 @@ class OverloadManager:
             return pressure, name
         return max(((load.pressure, load.name) for load in self.load if load.name != LAG), default=(0.0, ""))
 
-    @property
-    def out_of_memory(self) -> bool:
-        """Whether memory that the kernel cannot reclaim has reached saturation, so that refusing is not enough."""
-        trigger = self._triggers.get("memory")
-        if trigger is None or self._readings["memory"] is None:
-            return False
-        return any(use.firm >= trigger.saturation * use.allowed for use in self._memory.last[0])
-
     def to_shed(self) -> int:
         """How many connections the worker's limiters must close now, all together."""
-        if not self.out_of_memory:
+        if not self.is_out_of_memory:
             return 0
         if self._loop.time() >= self._shed_until:
             # A reading counts once: it does not show yet what the connections closed since have freed.
@@ -215,6 +209,12 @@ class OverloadManager:
             if "memory" in news:
                 self._measured_at = now
                 self._measure(news)
+                trigger, uses = self._triggers.get("memory"), self._memory.last[0]
+                self.is_out_of_memory = (
+                    trigger is not None
+                    and news["memory"] is not None
+                    and any(use.firm >= trigger.saturation * use.allowed for use in uses)
+                )
                 self._unlooked = min(self._unlooked, self._fitting())
             self._judge()
         for sensor in self._own:
@@ -236,6 +236,7 @@ class OverloadManager:
         """Set all readings to unknown, since old readings say nothing of the present."""
         self._readings = dict.fromkeys(self._readings)
         self._highest, self._has_room, self.footprint = (0.0, ""), True, None
+        self.is_out_of_memory = False
         self.load = tuple([Load(name, None, 0.0) for name in self._readings])
 
     def meet(self, pool: str, neighbours: int) -> None:

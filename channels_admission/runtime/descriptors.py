@@ -74,6 +74,8 @@ class Reserve:
         self._lock = threading.RLock()
         self._kept: list[int] = []
         self._users = 0
+        self.is_short = False
+        """Whether some of the descriptors were freed and have not been taken again."""
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -102,11 +104,14 @@ class Reserve:
                 while len(self._kept) < SIZE:
                     self._kept.append(os.open(os.devnull, os.O_RDONLY))
             except OSError:
-                pass
+                self.is_short = True
+            else:
+                self.is_short = False
 
     def let_go(self, most: int = SIZE) -> None:
         """Free up to ``most`` descriptors, to open others, until :meth:`fill`."""
         with self._lock:
+            self.is_short = self._users > 0
             for _ in range(min(most, len(self._kept))):
                 os.close(self._kept.pop())
 

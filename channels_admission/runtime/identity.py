@@ -129,10 +129,10 @@ class Worker:
     nonce: str = field(default_factory=lambda: secrets.token_hex(4))
     locks: Locks | None = None
     """Where its process has a lock file."""
+    id: str = field(init=False)
 
-    @property
-    def id(self) -> str:
-        return f"{host()}:{self.pid}:{self.nonce}"
+    def __post_init__(self) -> None:
+        self.id = f"{host()}:{self.pid}:{self.nonce}"
 
     @property
     def process(self) -> str:

@@ -129,7 +129,7 @@ def record() -> Release:
     from channels_admission.core.quotas.shares import Bound, Class
     from channels_admission.ledger.codec import KEYS
     from channels_admission.ledger.layout import LAYOUT, key_of
-    from channels_admission.ledger.redis.argument import packed_report
+    from channels_admission.ledger.redis.argument import Caller
     from channels_admission.ledger.script import RECONCILE
 
     with override_settings(CHANNELS_ADMISSION={"LEASE": LEASE, "HEARTBEAT": HEARTBEAT, "LEDGER": "memory"}):
@@ -141,7 +141,7 @@ def record() -> Release:
     parts = {"host": "host:{host}", "own": "claims:{worker}"}
 
     def sample(fair: Fair | None) -> dict[str, Any]:
-        packed = packed_report(Report(**{**_fields(report), "fair": fair}), settings)
+        packed = Caller(settings, "default").argument(Report(**{**_fields(report), "fair": fair}))
         return {**msgpack.unpackb(packed), "host": "aaaaaaaaaaaa"}
 
     names = {name: key_of("{prefix}", "default", parts.get(name, name), LAYOUT) for name in KEYS if name != "swept"}

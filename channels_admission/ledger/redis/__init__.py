@@ -28,7 +28,7 @@ from ..newest import newest
 from ..overrides import entries
 from ..record import past_of, reading_of, text_of
 from ..script import CONTROL, RECONCILE
-from .argument import keys_expire, milliseconds, packed_report, parts
+from .argument import Caller, keys_expire, milliseconds
 from .connections import Connections
 from .errors import translated
 
@@ -42,6 +42,8 @@ return look
 """
 """A look at one pool. Some proxies know no command without a key, such as TIME."""
 
+OK = (b"ok", "ok")
+"""How the answer to a report begins that was applied, as the client gives it."""
 LENT = 2
 """Descriptors of the reserve that one call may use: for its connection, and the look-up of a name."""
 
@@ -55,6 +57,7 @@ class RedisLedger:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._source = RECONCILE
+        self._callers: dict[str, Caller] = {}
         host = settings.ledger.host or {"address": DEFAULT_URL}
         self.address = address_of(host)
         self._passwords = frozenset().union(*map(passwords_of, (host, *settings.ledger.nodes)))
@@ -71,9 +74,9 @@ class RedisLedger:
             raise await self._fault(error) from None
 
     async def reconcile(self, pool: str, report: Report) -> Reply:
-        keys = [self._key(pool, part) for part in parts(report)]
+        caller = self._callers.get(pool) or self._callers.setdefault(pool, Caller(self._settings, pool, self.layout))
         try:
-            reply = await self._reach(self._source, keys, [packed_report(report, self._settings)])
+            reply = await self._reach(self._source, caller.keys(report), [caller.argument(report)])
         except BaseException as error:
             raise await self._fault(error) from None
         try:
@@ -87,7 +90,7 @@ class RedisLedger:
     def _understood(self, reply: Any, report: Report) -> Reply:
         """What the script says; a reply that makes no sense is no reply."""
         try:
-            if reply[1] == report.seq and text_of(reply[0]) == "ok":
+            if reply[1] == report.seq and reply[0] in OK:
                 return reply_of(reply, report.fair)
             verdict, seq, last = text_of(reply[0]), reply[1], reply[2:3]
         except Exception as error:

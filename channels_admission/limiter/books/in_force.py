@@ -13,7 +13,7 @@ class InForce:
 
     def __init__(self, pool: PoolSettings) -> None:
         self.pool = pool
-        self.terms = pool.terms
+        self.terms = self.own_terms = pool.terms
         self.settings = ""
         """The settings in force, where they are not this worker's own, as text."""
         self._limit = pool.max_connections
@@ -47,4 +47,4 @@ class InForce:
         self.settings = settings
         self._limit = int(in_force.get("limit", self.pool.max_connections))
         rate, burst = in_force.get("rate"), in_force.get("burst", 1)
-        self.terms = replace(self.pool.terms, rate=rate, burst=int(burst)) if rate else self.pool.terms
+        self.terms = replace(self.own_terms, rate=rate, burst=int(burst)) if rate else self.own_terms

@@ -79,7 +79,9 @@ class State(InForce):
         self._met_settled = False
         self._grants = 0
         self._alone: Alone | None = None
-        self._total = self._others = 0
+        self._others = 0
+        self.scarce = levels.scarce(0, self.limit)
+        """Whether slots that this worker frees may be missed elsewhere."""
         self.level: Level | None = None
         """The pool's level as last heard."""
         self.has_line = False
@@ -127,11 +129,6 @@ class State(InForce):
         if self.pool.when_ledger_down == "closed":
             return 0
         return self.allowance - self.held + (self._share if self.pool.when_ledger_down == "share" else 0)
-
-    @property
-    def scarce(self) -> bool:
-        """Whether slots that this worker frees may be missed elsewhere."""
-        return levels.scarce(self._total, self.limit)
 
     @property
     def is_low(self) -> bool:
@@ -225,9 +222,9 @@ class State(InForce):
             load=told.load,
             footprint=told.footprint,
             work=told.work,
-            terms=self.pool.terms,
+            terms=self.own_terms,
             unreserved=unreserved,
-            speed=bounded(self.entrance_speed),
+            speed=bounded(self.entrance_speed) if self.entrance_speed else 0.0,
             controls=self.controls,
             draining=self.draining,
             warn_at=self.pool.warn_at,
@@ -259,7 +256,6 @@ class State(InForce):
         self._version = max(self._version, reply.version)
         self._met_settled = self._met_settled or not reply.settling
         self._acknowledged = report.counters
-        self._total = reply.total
         self._others = reply.total - self.allowance
         self.workers = reply.workers
         self._share = share
@@ -268,6 +264,7 @@ class State(InForce):
         self.controls = reply.controls or self.controls
         if reply.settings != self.settings:
             self.adopt(reply.settings)
+        self.scarce = levels.scarce(reply.total, self.limit)
         is_shut = is_scarce or self.terms.rate or self.closed
         self.reserve.fit(0 if is_shut else levels.most_in_reserve(free, reply.workers))
 

@@ -32,8 +32,8 @@ class Pace:
         self._longest_pause = LONGEST_PAUSE * ledger_timeout
         self._heartbeat = heartbeat
         self._counted: tuple[int, float] | None = None
-        self._load = 0.0
-        """The calls of all workers, as a share of :data:`MOST_CALLS`."""
+        self._part = 0.0
+        """How much of its turn a worker waits for, by the calls that all workers make: from 0 to 1."""
 
     def count(self, version: int, now: float) -> None:
         """Note the pool's version in the reply to a call made ``now``: it rises by one with each call of any worker."""
@@ -41,14 +41,17 @@ class Pace:
             self._counted = version, now
         before, then = self._counted
         if now - then >= WINDOW:
-            self._load = max(0, version - before) / (now - then) / MOST_CALLS
+            load = max(0, version - before) / (now - then) / MOST_CALLS
+            self._part = min(max((load - EASY) / (BUSY - EASY), 0.0), 1.0)
             self._counted = version, now
 
     @property
     def call(self) -> float:
         """To the next call, whatever it is for, unless it is a heartbeat."""
-        rest = min(self._rest, self._longest_pause) if self._state.scarce else 0.0
-        return min(max(self._turn, rest), self._heartbeat)
+        pause = min(self._rest, self._longest_pause) if self._state.scarce else 0.0
+        if self._part:
+            pause = max(pause, self._turn)
+        return min(pause, self._heartbeat)
 
     @property
     def shortage(self) -> float:
@@ -75,8 +78,7 @@ class Pace:
     @property
     def _turn(self) -> float:
         """Until the other workers have had their turn, where they make many calls."""
-        part = (self._load - EASY) / (BUSY - EASY)
-        return min(max(part, 0.0), 1.0) * self._state.workers / MOST_CALLS
+        return self._part * self._state.workers / MOST_CALLS
 
     @property
     def _rest(self) -> float:

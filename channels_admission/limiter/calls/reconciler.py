@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from collections.abc import Sized
 from contextlib import suppress
 from contextvars import Context
 from typing import Protocol
@@ -34,14 +35,15 @@ class Client(Protocol):
     faults: Faults
     pace: Pace
 
+    @property
+    def waiting(self) -> Sized:
+        """The handshakes that wait for a call."""
+
     def is_over(self) -> bool:
         """Whether no further call is needed."""
 
-    def is_waiting(self) -> bool:
-        """Whether the next call should not wait for the heartbeat."""
-
-    def tend(self) -> None:
-        """Do what is due before each call. Never fails."""
+    def tend(self, *, heartbeat: bool) -> None:
+        """Do what is due before each call, and before each ``heartbeat``. Never fails."""
 
     def begin_report(self, now: float, *, heartbeat: bool) -> Batch:
         """The next report, with the handshakes it asks for."""
@@ -75,7 +77,7 @@ class Reconciler:
         self._state = client.state
         self._faults = client.faults
         self._loop = asyncio.get_running_loop()
-        self.schedule = Schedule(client.state, client.is_waiting, settings.ledger_timeout)
+        self.schedule = Schedule(client.state, client.waiting, settings.ledger_timeout)
         self._backoff = FIRST_PROBE
         self._is_exiting = False
         self._pace = client.pace
@@ -122,7 +124,7 @@ class Reconciler:
         with self._faults.spare("the wait for the next call"):
             await self.schedule.until_due()
             is_sound = True
-        self._client.tend()
+        self._client.tend(heartbeat=self._loop.time() + self._pace.call >= self.schedule.heartbeat_at)
         with self._faults.spare("the heartbeat"):
             await self.exchange()
             if is_sound:
@@ -140,7 +142,7 @@ class Reconciler:
             self._faults.note(EXCHANGE, error)
             self._fail(LedgerUnavailable(f"an unexpected {type(error).__name__}"))
         else:
-            if not self._state.away:
+            if self._faults.failing and not self._state.away:
                 self._faults.recover(EXCHANGE)
 
     async def _attempt(self) -> None:

@@ -6,7 +6,7 @@ share the next one, which also reports releases, so that a herd of a thousand co
 
 import asyncio
 import math
-from collections.abc import Callable
+from collections.abc import Sized
 from contextlib import suppress
 
 from ...ledger.base import TICKS
@@ -24,11 +24,14 @@ REFILL_PAUSE = 0.02
 
 
 class Schedule:
-    """When the next call is due. Belongs to one event loop, and all times are of its clock."""
+    """When the next call is due, for those that are ``waiting`` and for what is to be told.
 
-    def __init__(self, state: State, is_waiting: Callable[[], bool], ledger_timeout: float) -> None:
+    Belongs to one event loop, and all times are of its clock.
+    """
+
+    def __init__(self, state: State, waiting: Sized, ledger_timeout: float) -> None:
         self._state = state
-        self._is_waiting = is_waiting
+        self._waiting = waiting
         self._ledger_timeout = ledger_timeout
         self._loop = asyncio.get_running_loop()
         self._wake = asyncio.Event()
@@ -76,21 +79,17 @@ class Schedule:
 
     async def until_due(self) -> None:
         """Return when the next call should start."""
-        while (delay := self._due() - self._loop.time()) > 0:
+        while True:
+            due = self.heartbeat_at
+            if not self._state.away:
+                told_at = self._tell_at if self._report_at is None else min(self._tell_at, self._report_at)
+                due = min(due, self.quiet_until if self._waiting else max(told_at, self.quiet_until))
+            if (delay := due - self._loop.time()) <= 0:
+                return
             self._wake.clear()
             with suppress(TimeoutError):
                 async with asyncio.timeout(delay):
                     await self._wake.wait()
-
-    def _due(self) -> float:
-        due = self.heartbeat_at
-        if not self._state.away:
-            if self._is_waiting():
-                due = min(due, self.quiet_until)
-            if self._report_at is not None:
-                due = min(due, max(self._report_at, self.quiet_until))
-            due = min(due, max(self._tell_at, self.quiet_until))
-        return due
 
     def is_too_late(self) -> bool:
         """Whether a handshake that comes now would have waited too long when the next call is made."""

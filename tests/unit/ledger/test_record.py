@@ -17,14 +17,13 @@ TEXT = ";#s,512000,400000,1024,250,90000,270,10,70000,30,500,110000,520"
 
 def test_it_comes_back_as_it_was():
     assert footprint_text(FOOTPRINT) == TEXT
-    assert footprint_of(record.loaded(LOAD) + TEXT) == FOOTPRINT
-    assert footprint_text(None) == ""
-    assert footprint_of(record.loaded(LOAD)) is None
+    assert footprint_of(record.load_text(LOAD, FOOTPRINT)) == FOOTPRINT
+    assert footprint_of(record.load_text(LOAD, None)) is None
 
 
 @pytest.mark.parametrize("load", [LOAD, ()])
 def test_the_load_reads_the_same_before_it(load):
-    assert record._loads(record.loaded(load) + TEXT) == load
+    assert record._loads(record.load_text(load, FOOTPRINT)) == load
 
 
 @pytest.mark.parametrize(

@@ -239,7 +239,7 @@ async def test_workers_together_stay_within_their_shares_of_the_free_room(admiss
     limiters = [limiter_over(settings, FaultyLedger(MemoryLedger(settings))) for _ in range(2)]
     for limiter in limiters:
         await take(limiter, 10)
-    await eventually(lambda: all(limiter.state._total == 20 for limiter in limiters))
+    await eventually(lambda: all(limiter.state._others == 10 for limiter in limiters))
     for limiter in limiters:
         limiter.reconciler.ledger.error = OUTAGE
     await eventually(lambda: all(limiter.state.away for limiter in limiters))
