@@ -59,7 +59,7 @@ PARTS = {
     "the report": lambda limiter: (limiter.state, "begin_report"),
     "the settlement": lambda limiter: (limiter.state, "settle"),
     "the hints": lambda limiter: (limiter.retries, "renew"),
-    "the look for neighbours": lambda limiter: (limiter_module, "is_gone"),
+    "the look for neighbours": lambda limiter: (limiter_module, "gone_of"),
     "the drains": lambda limiter: (limiter.closer, "follow"),
     "an enforced limit": lambda limiter: (limiter.closer, "enforce"),
     "the answer": lambda limiter: (limiter.decisions, "_share_out"),
