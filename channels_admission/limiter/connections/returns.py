@@ -91,9 +91,10 @@ class Returns:
         elif early or query == asked or len(promised) >= SOCKETS:
             kind = _kind(known)
             visits = AT_ONCE if now - latest < kind.soon else 1.0
+            if self._are_many(now, visits) and early + visits > kind.tolerated:
+                # From now on as if all visits were those of one client.
+                hold, promised = kind.hold if early > kind.tolerated else min(kind.hold, first + LATE - now), ()
             early = min(REMEMBERED, early + visits)
-            if self._are_many(now, visits) and early > kind.tolerated:
-                hold, promised = min(kind.hold, first + LATE - now), ()  # as if all visits were those of one client
         due = now + retry_after
         self._clients[client] = early, now, query, (*promised[1 - SOCKETS :], due) if promised else (due,)
         return hold

@@ -133,6 +133,13 @@ def test_three_tabs_that_connect_together_are_not_held_and_the_fourth_only_until
     assert returns.hold(visit(**BROWSER), 60) == 2 - 3 * 0.25 + LATE
 
 
+def test_the_holds_after_the_first_do_not_end_for_the_time_of_the_client_itself(returns, clock):
+    for _ in range(10):
+        hold = returns.hold(visit(), 5)
+        clock.now += hold
+    assert hold == PROGRAM.hold
+
+
 def test_a_client_that_comes_as_it_was_told_is_not_held(returns, clock):
     for _ in range(20):
         returns.hold(visit(), TOLD)
