@@ -219,7 +219,9 @@ def _changes(pool: PoolSettings, reading: Reading, after: Controls) -> Iterator[
     for target in old_drains | new_drains:
         old_drain, new_drain = old_drains.get(target), new_drains.get(target)
         if old_drain != new_drain:
-            yield Change(pool.name, f"drain of {whom(target)}", _drain(old_drain), _drain(new_drain))
+            others = reading.elsewhere.workers if target == EVERYBODY and new_drain is not None else 0
+            unsure = f"; it may miss workers of another version ({others:,}): drain their hosts" if others else ""
+            yield Change(pool.name, f"drain of {whom(target)}", _drain(old_drain), _drain(new_drain) + unsure)
 
 
 def _describe(pool: PoolSettings, reading: Reading) -> Iterator[str]:

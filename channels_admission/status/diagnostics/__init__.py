@@ -86,6 +86,7 @@ WEIGHTS = (
     "events-dropped",
     "ledger-settling",
     "data-lost",
+    "workers-lost",
     "monitor-refuses",
     "sites-differ",
     "settings-differ",
@@ -100,7 +101,6 @@ WEIGHTS = (
     "refusals",
     "places-missed",
     "handlers-outlive",
-    "workers-lost",
     "sockets-beyond",
 )
 """The ids of all findings. Within one severity an earlier id may be the cause of a later one."""

@@ -14,6 +14,7 @@ from channels_admission import controls
 from channels_admission.core.overrides import Controls, Drain
 from channels_admission.exceptions import ControlError
 from channels_admission.ledger import open_ledger
+from channels_admission.ledger.layout import LAYOUT
 from channels_admission.ledger.overrides import MOST_BYTES, text
 from channels_admission.ledger.redis import RedisLedger
 from channels_admission.management import base
@@ -84,6 +85,18 @@ def test_a_pause_and_a_dry_run_are_told(shared):
     assert run("ws_dry_run", "off") == "Pool default: dry run from on to off\n"
     assert "No dry run, set by ann" in " ".join(run("ws_status").split())
     assert run("ws_dry_run", "--reset") == "Pool default: dry run from off to off by the settings\n"
+
+
+def test_a_drain_of_all_tells_of_the_workers_that_it_may_miss(shared, redis_server):
+    settings = shared()
+    tell(settings, 3)
+    client = redis.Redis.from_url(redis_server.url)
+    now = int(client.time()[0]) * 1000
+    client.hset(f"{settings.prefix}:{{default}}:layouts", f"{LAYOUT + 1}", f"7|2|{now + 60_000}")
+    told = "; it may miss workers of another version (2): drain their hosts"
+    assert run("ws_drain", "--all") == f"Pool default: drain of all workers from none to 60 s{told}\n"
+    assert run("ws_drain", "--host", "host") == "Pool default: drain of host from none to 60 s\n"
+    assert run("ws_drain", "--all", "--cancel").count("to none\n") == 2
 
 
 def test_a_drain_is_told_and_cancelled(shared):
