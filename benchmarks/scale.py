@@ -22,7 +22,7 @@ from redis.asyncio import Redis
 
 from channels_admission import conf
 from channels_admission.core.protocol import Reply
-from channels_admission.core.readings import Footprint, Load, Usage
+from channels_admission.core.readings import Footprint, Load, Told, Usage
 from channels_admission.ledger.redis import RedisLedger
 from channels_admission.limiter.books.state import State
 from channels_admission.runtime.identity import Worker
@@ -48,15 +48,14 @@ PAST = {"admitted": 1_000_000, "released": 1_000_000, "full": 100_000}
 """Counters of each worker at the start."""
 USAGE = Usage(1_000, 200 << 20, 1_020)
 FOOTPRINT = Footprint(USAGE, Usage(32, 80 << 20, 52), USAGE, 16 << 30, 8 << 30, 65_536, "websockets-sansio")
-LOAD = tuple(Load(name, 0.123, 0.0) for name in ("lag", "memory", "descriptors", "cpu"))
+TOLD = Told(tuple(Load(name, 0.123, 0.0) for name in ("lag", "memory", "descriptors", "cpu")), FOOTPRINT)
 
 
 class Named(Worker):
     """A worker of one of many hosts; its name has 29 characters."""
 
-    @property
-    def id(self) -> str:
-        return f"web-{self.host:04}.eu1:{self.pid}:{self.nonce}"
+    def __post_init__(self) -> None:
+        self.id = f"web-{self.host:04}.eu1:{self.pid}:{self.nonce}"
 
     @property
     def host(self) -> int:
@@ -74,7 +73,7 @@ class Member:
 
     async def tell(self, wanted: int = 0, *, heartbeat: bool = False) -> Reply:
         """Report, and hold the slots that the ledger grants."""
-        report = self.state.begin_report(wanted, load=LOAD, footprint=FOOTPRINT, heartbeat=heartbeat)
+        report = self.state.begin_report(wanted, told=TOLD, heartbeat=heartbeat)
         reply = await self.ledger.reconcile(self.state.pool.name, replace(report, host=f"{self.worker.host:012x}"))
         self.state.settle(report, reply)
         for _ in range(reply.granted):
