@@ -106,15 +106,20 @@ class Reconciler:
 
     async def _run(self) -> None:
         """Make calls until the client is over. No exception ends it."""
+        is_abandoned = False
         try:
             while not self._client.is_over():
                 await self.turn()
+        except GeneratorExit:  # its event loop is gone, and this may interrupt another limiter's call
+            is_abandoned = True
+            raise
         finally:
             self._late.cancel()
             self._client.close()
             try:
-                with self._faults.spare("the goodbye"):
-                    await self._say_goodbye()
+                if not is_abandoned:
+                    with self._faults.spare("the goodbye"):
+                        await self._say_goodbye()
             finally:
                 await self._client.end()
 

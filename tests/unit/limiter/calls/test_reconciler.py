@@ -43,6 +43,7 @@ from channels_admission.runtime.faults import Faults, kind_of
 from channels_admission.runtime.identity import Worker, is_gone
 
 from support.faulty import FaultyLedger
+from support.limiters import limiter_over
 from support.reports import Clock, Reporter
 from support.waiting import eventually
 
@@ -612,3 +613,24 @@ async def test_a_connection_that_cannot_be_made_keeps_no_slot(admission, monkeyp
     await application(dict(scope), AsyncMock(), AsyncMock())
     assert application.inner.await_count == 1
     await close_limiters()
+
+
+def test_a_limiter_that_is_collected_with_its_event_loop_waits_for_no_other_ones_call(admission):
+    settings = admission(MAX_CONNECTIONS=5)
+
+    async def begin():
+        limiter = limiter_over(settings, MemoryLedger(settings))
+        await eventually(lambda: limiter.state.calls.made and not limiter.state.away)
+        return limiter
+
+    async def collect():
+        limiter.task.get_coro().close()
+
+    loop = asyncio.new_event_loop()
+    limiter = loop.run_until_complete(begin())
+    loop.close()
+    with MemoryLedger._lock:
+        collecting = threading.Thread(target=lambda: asyncio.run(collect()), daemon=True)
+        collecting.start()
+        collecting.join(5)
+        assert not collecting.is_alive()
