@@ -223,6 +223,32 @@ async def test_a_lowered_limit_closes_nobody_unless_it_is_enforced(admission, cr
     await crowd.enter(30)
 
 
+@pytest.mark.parametrize("ledger", ["memory", "redis"])
+async def test_above_a_lowered_limit_no_slot_that_becomes_free_is_used_again(admission, redis_server, ledger):
+    """Else a busy pool would never come down: who is turned away, or has left, comes before the release is told."""
+    admission(**SPEED, MAX_CONNECTIONS=100, **({"LEDGER": redis_server.url} if ledger == "redis" else {}))
+    limiter = limiter_of("default")
+    slots = [await limiter.acquire() for _ in range(10)]
+    await achange("default", limit=7, by="ann")
+    await eventually(lambda: limiter.state.limit == 7)
+    for left in (9, 8, 7):
+        slots.pop().release()
+        assert (await limiter.acquire()).reason == Reason.FULL
+        assert limiter.state.held == left
+    slots.pop().release()
+
+    async def one_comes_in() -> bool:
+        verdict = await limiter.acquire()
+        slots.extend([verdict] if isinstance(verdict, Slot) else [])
+        return len(slots) == 7
+
+    await eventually(one_comes_in)
+    assert (await limiter.acquire()).reason == Reason.FULL
+    for slot in slots:
+        slot.release()
+    await close_limiters()
+
+
 async def test_who_has_left_since_the_report_is_not_ended_once_more(admission, monkeypatch):
     settings = admission(MAX_CONNECTIONS=100)
     monkeypatch.setattr(closer.random, "random", lambda: 0.999)

@@ -86,6 +86,8 @@ class State(InForce):
         """The pool's level as last heard."""
         self.has_line = False
         """Whether slots that become free belong to clients that return with tickets, as last heard."""
+        self._is_over = False
+        """Whether more is held than a lowered limit allows, as last heard: slots that become free are given up."""
         self.workers = self.pool.expected_workers
         """Workers that share the pool, as far as is known."""
         self._share = self._first_share
@@ -99,7 +101,9 @@ class State(InForce):
     @property
     def has_room(self) -> bool:
         """Whether one more handshake may be admitted on what the ledger has granted."""
-        return self.held < self.allowance and (self._grants > 0 or not (self.terms.rate or self.has_line))
+        if self.held >= self.allowance or self._is_over:
+            return False
+        return self._grants > 0 or not (self.terms.rate or self.has_line)
 
     @property
     def alone(self) -> Alone | None:
@@ -265,6 +269,7 @@ class State(InForce):
         if reply.settings != self.settings:
             self.adopt(reply.settings)
         self.scarce = levels.scarce(reply.total, self.limit)
+        self._is_over = reply.total > self.limit
         is_shut = is_scarce or self.terms.rate or self.closed
         self.reserve.fit(0 if is_shut else levels.most_in_reserve(free, reply.workers))
 
