@@ -50,7 +50,7 @@ new HubConnectionBuilder().withUrl("{http}", options).withAutomaticReconnect().b
 """By the name of a client; ``{adapter}`` is empty for the library alone."""
 
 PLACES = {
-    "htmx-2": "htmx.createWebSocket = (url) => new AdmittedSocket(url, []);",
+    "htmx-2": "htmx.createWebSocket = (url) => new AdmittedSocket(url);",
     "htmx-4": "globalThis.WebSocket = AdmittedSocket;",
     "robust-websocket": "globalThis.WebSocket = AdmittedSocket;",
     "Turbo": "",
@@ -58,7 +58,7 @@ PLACES = {
     "phoenix": "globalThis.AdmittedSocket = AdmittedSocket;",
     "SignalR": "globalThis.AdmittedSocket = AdmittedSocket;",
 }
-"""Where each library takes another WebSocket."""
+"""Where each library takes another WebSocket, as docs/clients.md says it."""
 
 TURBO = """
 <script src="/modules/@hotwired/turbo/dist/turbo.es2017-umd.js"></script>

@@ -7,6 +7,7 @@ import pytest
 
 from benchmarks.foreign.__main__ import CHROMIUM, NODE, PACKAGES, PYTHON, table
 from benchmarks.foreign.measuring import Seen
+from benchmarks.foreign.pages import PLACES
 
 from support import ROOT
 
@@ -32,6 +33,11 @@ def test_the_page_tells_what_each_client_does_and_in_which_version():
     assert set(told) == {*NODE, *CHROMIUM, *PYTHON}
     for name in (*NODE, *CHROMIUM):
         assert told[name] == asked[PACKAGES.get(name, name)].rpartition("@")[2]
+
+
+@pytest.mark.parametrize("client", ["htmx-2", "htmx-4", "ActionCable"])
+def test_the_lines_of_the_page_are_those_that_were_measured(client):
+    assert PLACES[client] in (ROOT / "docs" / "clients.md").read_text()
 
 
 def attempt(at, ended=None, hint=None, admitted=False):
