@@ -80,6 +80,11 @@ class Ask:
     tries: Claimed = ()
     """For each quota, in order, the key under which this attempt counts; empty if no quota has a rate."""
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether it asks for a slot and its class alone: nothing is counted under a key of its own."""
+        return not (any(self.claims) or any(self.tries))
+
 
 class Aged(NamedTuple):
     """The slots that a worker holds under one key."""
@@ -210,9 +215,12 @@ class Report:
     shown: tuple[Shown, ...] = ()
     """The tickets of the waiting handshakes."""
     reserve: int = 0
-    """Slots of ``held`` that no connection holds: kept for the next handshakes, which then need not wait."""
+    """Slots of ``held`` that no connection holds: kept for the next handshakes, which then need not wait. Each has its
+    token, where the pool has a rate."""
     ahead: int = 0
     """Slots that the worker wants for its reserve beyond these."""
+    unused: int = 0
+    """Tokens of the reserve that the worker gives back: no handshake has used them."""
     fair: Fair | None = None
     """Only in a pool with quotas or classes; ``wanted`` is then the number of asks that are not late."""
 
@@ -278,5 +286,7 @@ class Reply:
     """Those of ``total`` that workers of releases with another layout hold, whose counts are kept apart."""
     ahead: int = 0
     """Slots granted for the reserve, at most the report's ``ahead``."""
+    most_in_reserve: int = 0
+    """The most slots that the worker may have in reserve now."""
     others_reserve: int = 0
     """Slots of ``total`` in the reserves of other workers."""

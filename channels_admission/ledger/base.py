@@ -8,11 +8,17 @@ Counts
     2. A worker's count is what its latest report held, plus what that report was granted.
     3. Slots are granted only up to the limit: in doubt fewer, never one too many.
 
-       A report may ask for slots ahead of its handshakes, for the worker's reserve. They are granted only where a
-       handshake needs no more than a slot (no rate, quotas or classes), in a pool that is neither paused nor settling
-       nor scarce, and so that the reserve is at most one part in :data:`~.core.levels.RESERVE_PARTS` of the worker's
-       part of the free slots. They count as held until a report gives them back; readings, levels and the history
-       leave them out.
+       A report may ask for slots ahead of its handshakes, for the worker's reserve. They are granted only in a pool
+       that is neither paused nor scarce, where the report's handshakes are not refused and no ticket is expected, and
+       so that the reserve is at most one part in :data:`~.core.levels.RESERVE_PARTS` of the worker's part of the slots
+       that are free for every class. They count as held until a report gives them back; readings, levels and the
+       history leave them out.
+
+       With a rate, each has its token. At any time the tokens in the bucket and in all reserves are together at most
+       the burst, so that no more enter than the rate and one burst allow, whenever the reserves are used. All reserves
+       together have at most half of the burst, and a worker at most half of its part of the tokens that are left. A
+       worker says which tokens it gives back unused; a worker that is forgotten gives back none. With a slow start, a
+       worker without a connection has no reserve, since the next handshake may be the first in an empty pool.
     4. While its worker is counted, a report is applied at most once, and never after one with a higher ``seq``: it then
        raises :exc:`OutOfOrder` and changes nothing.
 
@@ -83,10 +89,12 @@ Loss of data
         report has lost all of it. The pool then settles: for one and a half of the slowest heartbeat, until all workers
         have reported. A worker with a slower heartbeat that is heard meanwhile extends this time.
 
-        While a pool settles, a worker is granted slots only within its own allowance, and under each key only its part
-        of the quota. No level changes, no order ends, and no quota is exceeded for an older connection. Refused clients
-        get retry times after this time. Where a worker knows more than the ledger, the rate starts with an empty
-        bucket. The reports restore the overrides, the level, the settings in force and the version of the pool.
+        While a pool settles, a worker is granted slots only within its own allowance, its reserve included, and under
+        each key only its part of the quota. With a rate there is no reserve meanwhile, and the bucket holds half of the
+        burst at most, since the other half may be in reserves that are not known. No level changes, no order ends, and
+        no quota is exceeded for an older connection. Refused clients get retry times after this time. Where a worker
+        knows more than the ledger, the rate starts with an empty bucket. The reports restore the overrides, the level,
+        the settings in force and the version of the pool.
 
         The counters begin anew at 0, with a later time, at each report that shows a loss. Of a worker's counters only
         what it has not heard to be counted before is added: the sums of before do not come back. Where other data were

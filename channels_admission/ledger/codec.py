@@ -112,13 +112,13 @@ def reply_of(reply: list[Any], fair: Fair | None = None) -> Reply:
         rest[3:7],
         rest[7:13],
     )
-    (shown, turns, has_line, evicted, elsewhere, ahead, others_reserve), neighbours = rest[13:20], rest[20:]
+    (shown, turns, has_line, evicted, elsewhere, ahead, most, others_reserve), neighbours = rest[13:21], rest[21:]
     if len(neighbours) % 2:
         raise ValueError("a neighbour without a time")
-    numbers = [granted, total, limit, workers, version, level, elsewhere, ahead, others_reserve]
+    numbers = [granted, total, limit, workers, version, level, elsewhere, ahead, most, others_reserve]
     for place, number in enumerate(numbers):
         numbers[place] = max(0, min(operator.index(number), MOST))  # TypeError for what is no whole number
-    granted, total, limit, workers, version, level, elsewhere, ahead, others_reserve = numbers
+    granted, total, limit, workers, version, level, elsewhere, ahead, most, others_reserve = numbers
     second = float(now) / 1000
     return Reply(
         granted=granted,
@@ -149,6 +149,7 @@ def reply_of(reply: list[Any], fair: Fair | None = None) -> Reply:
         settings=text_of(settings) if settings else "",
         elsewhere=elsewhere,
         ahead=ahead,
+        most_in_reserve=most,
         others_reserve=others_reserve,
     )
 

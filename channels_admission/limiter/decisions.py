@@ -108,10 +108,10 @@ class Decisions:
             return self._verdicts.refuse(Reason.ENTRANCE, ask, ticket=ticket, wait=self._entrance.hint())
         if state.away or self._is_closed:
             return self._verdicts.alone(ask, ticket=ticket)
-        # A slot that is counted still. In a shared pool, the ledger alone knows which client may have it.
-        if ask is None and ticket is None and state.has_room and not self.queue.waiting:
-            slot = self.slots.admit()
-            if state.allowance - state.held < state.reserve.least:
+        # A slot that is counted still.
+        if ticket is None and state.held < state.allowance and not self.queue.waiting and state.may_enter(ask):
+            slot = self.slots.admit(ask)
+            if state.ready < state.reserve.least:
                 self._owner.refill()
             elif state.reserve.size:
                 self._owner.report_when_quiet()
@@ -196,10 +196,11 @@ class Decisions:
         except Exception as error:
             self._faults.note("the answer to handshakes", error)
             for ask in batch.untold(reply):
-                self._state.give_back(ask)
+                self.slots.give_up(ask)
         else:
             if self._faults.failing:
                 self._faults.recover("the answer to handshakes")
+        self._state.reserve.end_grants()
 
     def _answer_all(self, batch: Batch, reply: Reply) -> None:
         shortfall = reply.shortfall or Reason.FULL
@@ -241,7 +242,7 @@ class Decisions:
                 self._verdicts.learn(Over(reason, wait), ask, now)
             is_given = not handshake.done() and self._decide(handshake, self._carry_out, ask, reason, wait)
             if not (is_given or reason):
-                self._state.give_back(ask)
+                self.slots.give_up(ask)
         self.queue.drop_answered()
 
     def _carry_out(self, handshake: Handshake, ask: Ask, reason: str, wait: float) -> Slot | Refusal:

@@ -21,8 +21,8 @@ from support.claimants import Claimant, ask
 from support.reports import HEARTBEAT, LEASE, Clock, ClockedRedisLedger, Reporter, reserving
 from support.twins import STEPS, Both, World, settle
 
-TERMS = (Terms(), Terms(2.0, 3), Terms(2.0, 3, 2.0))
-"""Without a rate, with one, and with a slow start as well."""
+TERMS = (Terms(), Terms(2.0, 3), Terms(2.0, 3, 2.0), Terms(5.0, 40), Terms(5.0, 40, 2.0))
+"""Without a rate, with one, and with a slow start as well; with tokens for reserves."""
 
 
 @pytest.fixture

@@ -589,7 +589,7 @@ async def test_a_rate_admits_its_burst_and_then_as_fast_as_it_is(worker, clock):
     a, b = worker("a", limit=100), worker("b", limit=100)
     reply = await a.say(wanted=1, terms=TERMS)
     assert (reply.granted, reply.shortfall) == (1, None)
-    clock.now += 1.0
+    clock.now += 2.0  # until then, half of the burst may be in reserves that a new ledger does not know
     reply = await b.say(wanted=9, terms=TERMS)
     assert (reply.granted, reply.shortfall) == (5, Reason.RATE)
     clock.now += 0.2
@@ -773,6 +773,8 @@ async def test_the_pace_is_that_of_the_rules(worker, clock, seed):
         clock.now, elapsed = clock.now + pause, elapsed + pause
         pace = pace or Pace(elapsed, terms)
         pace.line.advance(clock.now)
+        settles = workers[0].ledger.kind != "memory" and elapsed < 1.5 * HEARTBEAT
+        pace.hold(0, elapsed, terms, is_settling=settles)
         room, empty = 60 - sum(held), sum(held) == 0
         free = pace.free(room, elapsed, terms, empty=empty)
         shares = pace.line.share_out(clock.now, free, 0, wanted, pace.spare(free, elapsed, terms))

@@ -1,5 +1,6 @@
 """The part of the contract about reserves: slots that are counted before their handshakes come."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -12,15 +13,16 @@ from channels_admission.ledger.base import SETTLING
 
 from support.reports import HEARTBEAT, Reporter
 
-LIMIT = 10 * RESERVE_PARTS
-"""Of which a lone worker may have a tenth of the share in reserve for each tenth that is free."""
+LIMIT, RATE, BURST = 10 * RESERVE_PARTS, 10.0, 12
+TERMS = Terms(rate=RATE, burst=BURST)
+"""Of whose slots a lone worker may have a tenth of the share in reserve for each tenth that is free."""
 
 
 class Keeper(Reporter):
     """A worker that says anew in each report what it has in reserve and what it wants for it."""
 
     async def say(self, held=0, wanted=0, **changes):
-        return await super().say(held, wanted, **{"reserve": 0, "ahead": 0, **changes})
+        return await super().say(held, wanted, **{"reserve": 0, "ahead": 0, "unused": 0, **changes})
 
 
 @pytest.fixture
@@ -30,7 +32,13 @@ async def pool(ledger, clock):
     await first.say()
     clock.now += SETTLING * HEARTBEAT + 0.001
     await first.say(goodbye=True)
-    return lambda nonce, **options: Keeper(ledger, nonce, limit=LIMIT, **options)
+
+    def open_worker(nonce, pid=1, **changes):
+        worker = Keeper(ledger, nonce, limit=LIMIT, pid=pid)
+        worker.last = replace(worker.last, **changes)
+        return worker
+
+    return open_worker
 
 
 async def reading(ledger):
@@ -87,14 +95,123 @@ async def test_of_a_large_pool_the_last_slots_are_nobodys_reserve(pool, clock):
     assert (await a.say(held=limit - free, ahead=9)).ahead == 0
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [{"terms": Terms(rate=1000.0, burst=1000)}, {"fair": Fair((Class("user", 1.0, 0),), (), 0, 0)}],
-    ids=["a rate", "classes"],
-)
-async def test_a_pool_in_which_a_handshake_needs_more_than_a_slot_gives_no_reserve(pool, changes):
-    reply = await pool("a").say(ahead=9, **changes)
-    assert (reply.ahead, reply.total) == (0, 0)
+async def test_with_a_rate_each_slot_in_reserve_has_its_token(pool, clock):
+    a, b = pool("a", terms=TERMS), pool("b", terms=TERMS)
+    await a.say()
+    clock.now += 100
+    reply = await a.say(ahead=99)
+    assert (reply.ahead, reply.most_in_reserve) == (BURST // 2, BURST // 2)
+    assert (await b.say(wanted=99)).granted == BURST - BURST // 2
+
+
+async def test_the_bucket_never_holds_more_than_reserves_leave_of_the_burst(pool, clock):
+    a, b = pool("a", terms=TERMS), pool("b", terms=TERMS)
+    await a.say()
+    clock.now += 100
+    reserve = (await a.say(ahead=4)).ahead
+    assert reserve == 4
+    clock.now += 100
+    assert (await b.say(wanted=99)).granted == BURST - reserve
+    await a.say(held=reserve, reserve=0)  # all of them have entered
+    assert (await b.say(held=BURST - reserve, wanted=99)).granted == 0
+    clock.now += (reserve + 1) / RATE
+    assert (await b.say(held=BURST - reserve, wanted=99)).granted == reserve + 1
+
+
+async def test_tokens_that_come_back_may_be_used_at_once_within_the_burst(pool, clock):
+    a, b = pool("a", terms=TERMS), pool("b", terms=TERMS)
+    await a.say()
+    clock.now += 100
+    await a.say(ahead=4)
+    clock.now += 100
+    assert (await b.say(wanted=99)).granted == BURST - 4
+    await a.say(held=2, reserve=1, unused=2)  # one has entered
+    assert (await b.say(held=BURST - 4, wanted=99)).granted == 2
+    clock.now += 100
+    await a.say(held=1, reserve=0, unused=BURST)
+    assert (await b.say(held=BURST - 2, wanted=99)).granted == BURST
+
+
+async def test_the_tokens_of_a_worker_that_is_gone_are_used(pool, clock):
+    a, b = pool("a", terms=TERMS), pool("b", terms=TERMS)
+    await a.say()
+    clock.now += 100
+    await a.say(ahead=4)
+    assert (await b.say(wanted=99, gone=(a.last.worker,))).granted == BURST - 4
+    clock.now += 100
+    assert (await b.say(held=BURST - 4, wanted=99, gone=())).granted == BURST
+
+
+async def test_where_few_tokens_are_left_a_worker_may_keep_few(pool, clock):
+    a, b = pool("a", terms=TERMS), pool("b", terms=TERMS)
+    await a.say()
+    await b.say()
+    clock.now += 100
+    assert (await b.say(wanted=BURST - 4)).granted == BURST - 4
+    reply = await a.say(ahead=9)
+    assert (reply.ahead, reply.most_in_reserve) == (1, 1)
+    reply = await b.say(held=BURST - 4, wanted=3)
+    assert (reply.granted, reply.most_in_reserve) == (3, 0)
+
+
+async def test_all_reserves_together_have_half_of_the_burst_at_most(pool, clock):
+    a, b = pool("a", terms=TERMS), pool("b", terms=TERMS)
+    await a.say()
+    clock.now += 100
+    assert (await a.say(ahead=99)).ahead == BURST // 2
+    reply = await b.say(ahead=99)
+    assert (reply.ahead, reply.most_in_reserve) == (0, 0)
+    reply = await a.say(held=2, reserve=2, unused=BURST // 2 - 2)
+    assert reply.most_in_reserve == BURST // 4
+    assert (await b.say(ahead=99)).ahead == (BURST - 2) // 4
+
+
+async def test_with_a_slow_start_a_worker_without_a_connection_has_none_in_reserve(pool, clock):
+    a = pool("a", terms=replace(TERMS, slow_start=2.0))
+    await a.say()
+    clock.now += 100
+    reply = await a.say(ahead=9)
+    assert (reply.ahead, reply.most_in_reserve) == (0, 0)
+    await a.say(wanted=1)
+    clock.now += 100
+    assert (await a.say(held=1, ahead=4)).ahead == 4
+    reply = await a.say(held=1, reserve=1, wanted=9)  # its connections have ended: the pool is empty
+    assert reply.granted == 1
+
+
+async def test_where_somebody_is_refused_or_expected_nothing_is_kept_in_reserve(pool, clock):
+    a, b = pool("a", terms=TERMS), pool("b", terms=TERMS)
+    await a.say()
+    clock.now += 100
+    assert (await a.say(wanted=BURST + 1, ahead=9)).ahead == 0
+    clock.now += 0.9
+    reply = await b.say(ahead=9)
+    assert (reply.has_line, reply.ahead, reply.most_in_reserve) == (True, 0, 0)
+    clock.now += 10
+    reply = await b.say(ahead=9)
+    assert (reply.has_line, reply.ahead) == (False, BURST // 4)
+
+
+async def test_while_a_pool_settles_half_of_the_burst_is_kept_for_reserves_that_are_not_known(pool, clock, stored):
+    a = pool("a", terms=TERMS)
+    a.ledger = stored
+    await a.say()
+    clock.now += SETTLING * HEARTBEAT + 0.001
+    await a.say(version=a.last.version + 1)
+    clock.now += HEARTBEAT
+    reply = await a.say(wanted=99, ahead=9)
+    assert (reply.settling, reply.granted, reply.ahead) == (True, BURST - BURST // 2, 0)
+
+
+FAIR = Fair((Class("user", 1.0, 0), Class("guest", 0.5, 0), Class("exempt", math.inf, 0)), (), 0, 0)
+
+
+async def test_with_classes_slots_are_kept_that_each_of_them_may_have(pool):
+    a = pool("a", fair=FAIR)
+    assert (await a.say(ahead=99)).ahead == LIMIT // 2 // RESERVE_PARTS
+    held = LIMIT // 2 - RESERVE_PARTS
+    assert (await a.say(held=held, ahead=99)).ahead == 1
+    assert (await a.say(held=LIMIT // 2, ahead=99)).ahead == 0
 
 
 async def test_a_paused_pool_gives_no_reserve(pool, ledger):
@@ -104,10 +221,12 @@ async def test_a_paused_pool_gives_no_reserve(pool, ledger):
     assert (await a.say(ahead=9)).ahead == 0
 
 
-async def test_a_settling_pool_gives_no_reserve_and_counts_those_that_are_told(pool, clock, stored):
+async def test_a_settling_pool_gives_a_reserve_within_the_allowance_and_counts_those_that_are_told(pool, stored):
     a = pool("a")
     a.ledger = stored
     await a.say()
+    reply = await a.say(ahead=99, wanted=3, allowance=7, version=a.last.version + 1)
+    assert (reply.settling, reply.granted, reply.ahead, reply.most_in_reserve) == (True, 3, 4, 4)
     reply = await a.say(held=7, reserve=4, ahead=5, version=a.last.version + 1)
     assert (reply.settling, reply.ahead, reply.total) == (True, 0, 7)
     assert await reading(stored) == {"a": (3, 4)}

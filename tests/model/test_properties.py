@@ -186,7 +186,7 @@ class Faults(RuleBasedStateMachine):
         if fate == "fault in the answer":
             for ask, reason in zip(asks, reply.verdicts, strict=True):
                 if not reason:
-                    state.give_back(ask)
+                    actor.given.give_up(ask)
             return
         for ask, reason in zip(asks, reply.verdicts, strict=True):
             if reason:

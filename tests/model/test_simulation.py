@@ -11,14 +11,15 @@ import pytest
 from channels_admission.limiter.books.state import State
 
 from support.reports import reserving
-from support.simulation import ALL, BIRTHS, EMBEDDED, FATES, LOSS, NET, ORDERS, RUSH, Simulation
+from support.simulation import ALL, BIRTHS, EMBEDDED, FATES, HERDS, LOSS, NET, ORDERS, RUSH, Simulation
 
-LIMIT, WORKERS, HEARTBEAT, LEASE = 100, 8, 1.0, 10.0
+WORKERS, HEARTBEAT, LEASE = 8, 1.0, 10.0
 PROFILES = pytest.mark.parametrize(
     ("profile", "ledger"),
     [
         pytest.param(NET, "redis", id="net"),
         pytest.param(RUSH, "redis", id="rush"),
+        pytest.param(HERDS, "redis", id="herds"),
         pytest.param(LOSS, "redis", id="loss"),
         pytest.param(BIRTHS, "redis", id="births"),
         pytest.param(ALL, "redis", id="all"),
@@ -32,7 +33,8 @@ REAL_CLOCK = {"clock.advanced": "function() return clock.now end"}
 NO_ECHO = {"clock.is_behind": "function() return false end"}
 EMPTY_IS_SETTLED = {"clock.must_settle": "function() return clock.has_lost end"}
 FORGETFUL = {"pool.next_version": "function() return math.max(1, report.version) end"}
-FREE_TOKENS = {"rate.spend": "function() rate.full_at = 0 end"}
+FREE_TOKENS = {"rate.take": "function() rate.full_at = 0 end"}
+FULL_BUCKET = {"rate.hold": "function() end"}
 
 
 class Trusting(State):
@@ -52,8 +54,9 @@ def simulate(admission, redis_server):
     def run(profile, seed, calls, ledger="redis", *, until_violated=False, **changes):
         settings = admission(
             LEDGER=redis_server.url if ledger == "redis" else "memory", LEASE=LEASE, HEARTBEAT=HEARTBEAT,
-            MAX_CONNECTIONS=LIMIT, EXPECTED_WORKERS=WORKERS, WHEN_LEDGER_DOWN="freeze",
-            CONNECT_RATE=profile.rate, LEDGER_TIMEOUT=0.25,  # of simulated time, in which no machine is busy
+            MAX_CONNECTIONS=profile.limit, EXPECTED_WORKERS=WORKERS, WHEN_LEDGER_DOWN="freeze",
+            CONNECT_RATE=profile.rate, CONNECT_BURST=profile.burst,
+            LEDGER_TIMEOUT=0.25,  # of simulated time, in which no machine is busy
         )  # fmt: skip
         with reserving(1):
             return Simulation(settings, profile, seed, **changes).run(calls, until_violated=until_violated)
@@ -113,6 +116,7 @@ def test_one_seed_is_one_run(simulate):
         pytest.param(BIRTHS, {"replaced": EMPTY_IS_SETTLED}, {"over the limit"}, id="settling when empty"),
         pytest.param(NET, {"state": Trusting}, {"undercounted", "raised"}, id="allowance rule"),
         pytest.param(RUSH, {"replaced": FREE_TOKENS}, {"too fast"}, id="connect rate"),
+        pytest.param(HERDS, {"replaced": FULL_BUCKET}, {"too fast"}, id="tokens of reserves"),
         pytest.param(ORDERS, {"replaced": FORGETFUL}, {"drained young"}, id="order of the pool's version"),
     ],
 )

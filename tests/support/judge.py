@@ -9,7 +9,7 @@ After every call and every turn of a process:
   the workers born while data was lost.
 - *unexplained*: more is held than the ledger's total and what the workers hold that it has lost.
 - *raised*: a call raised the total above the limit by more than what a lost worker already held.
-- *too fast*: more was granted than the connect rate and one burst allow.
+- *too fast*: more entered by the ledger's word in some time than the connect rate and one burst allow.
 - *drained young*: a worker drains that was born after the last order to drain all.
 - *overgranted*: slots were granted above the limit, or above a worker's allowance while settling.
 - *forgotten early*: a living worker was forgotten before its lease had passed on a clock that no
@@ -81,8 +81,8 @@ class Judge:
         """The pool's clock as the contract has it, seconds."""
         self.real = 0.0
         self.terms = simulation.pool.terms
-        self.tokens = float(self.terms.burst)
-        """What the connect rate allows to be granted now."""
+        self.entries: list[float] = []
+        """When handshakes entered by the ledger's word, by the pool's clock; those that it granted, at that time."""
         self.lost_at = -math.inf
         self.ordered_at = -math.inf
         """When all who ran were last ordered to drain."""
@@ -137,10 +137,7 @@ class Judge:
         elapsed = max(0.0, min(now - self.real, 2 * self.settings.heartbeat))
         self.clock += elapsed
         self.real = now
-        if self.terms.rate is not None:
-            self.tokens = min(self.terms.burst, self.tokens + elapsed * self.terms.rate) - reply.granted
-            if self.tokens < -SLACK * self.terms.rate:
-                self._object("too fast", f"{actor.id} was granted {reply.granted}, {self.tokens:.3f} tokens left")
+        actor.clocks[report.seq] = self.clock
         is_equal = (
             after.total == sum(after.counts.values())
             and after.reserve == sum(after.reserves.values())
@@ -156,7 +153,8 @@ class Judge:
         limit = reply.limit if report.retired else report.limit
         if (reply.granted or reply.ahead) and reply.total > limit:
             self._object("overgranted", f"{reply} for {report}")
-        if reply.settling and (reply.ahead or (reply.granted and report.held + reply.granted > report.allowance)):
+        given = reply.granted + reply.ahead
+        if reply.settling and given and report.held + given > report.allowance:
             self._object("overgranted", f"{reply} for {report}")
         lost = 0 if actor.heard else report.held
         if (after.total or 0) > max((before.total or 0) + lost, limit):
@@ -196,6 +194,16 @@ class Judge:
             self._object("over the limit", f"{held} of {limit} held, {self.grace} for newborn workers")
         if excess <= 0 and self.simulation.now - self.lost_at > 2 * self.settings.heartbeat:
             self.grace = 0
+
+    def see_speed(self) -> None:
+        """Whether all that have entered until now could, with one bucket."""
+        rate, tokens, before = self.terms.rate or math.inf, float(self.terms.burst), 0.0
+        for at in sorted(self.entries):
+            tokens = min(self.terms.burst, tokens + (at - before) * rate) - 1
+            if tokens < -SLACK * rate:
+                self._object("too fast", f"entry at {at:.3f} s, {tokens:.3f} tokens left")
+            before = at
+        self.entries = sorted(self.entries)[-2 * self.terms.burst :]
 
     def see_equality(self) -> None:
         if self.state.total != sum(self.state.counts.values()):

@@ -22,6 +22,7 @@ COVERED_BY = {
     "conf/proxies": "unit/quotas/test_address.py",
     "conf/shares": "unit/conf/test_quotas.py",
     "conf/validators": "unit/conf/test_conf.py",
+    "core/herd/bucket": "unit/core/herd/test_rate.py",
     "core/levels": "contract/test_overrides.py",
     "core/overrides": "contract/test_overrides.py",
     "core/protocol": "contract/test_ledger.py",

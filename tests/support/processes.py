@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from channels_admission.conf import PoolSettings
-from channels_admission.core.protocol import Reply, Report
+from channels_admission.core.protocol import Ask, Reply, Report
+from channels_admission.limiter.books.state import State
 from channels_admission.limiter.limiter import Limiter, Slot
 from channels_admission.runtime.identity import Worker
 
@@ -49,7 +50,7 @@ class Actor:
         worker = Worker(pid=process.pid, born=1, nonce=f"{next(simulation.numbers):08x}")
         self.process = process
         self.id = worker.id
-        state = simulation.state(pool, worker)
+        state = self._watched(simulation.state(pool, worker))
         self.limiter = Limiter(state, simulation.settings, self, on_end=process.part)
         self.slots: list[Slot] = []
         self.sent = 0
@@ -61,6 +62,34 @@ class Actor:
         self.leased_at = 0.0
         """When its lease was last renewed, on the pool's clock."""
         self.born = 0.0
+        self.clocks: dict[int, float] = {}
+        """By the pool's clock, when its reports were applied."""
+        self._granted = 0
+        """Handshakes that enter now by what its last report was granted."""
+
+    def _watched(self, state: State) -> State:
+        """The books, which show the judge each entry by the ledger's word; one is at the time of its grant."""
+        admit, settle = state.admit, state.settle
+        at = 0.0
+
+        def watch_settle(report: Report, reply: Reply) -> None:
+            nonlocal at
+            settle(report, reply)
+            self._granted, at = reply.granted, self.clocks.get(report.seq, 0.0)
+            self.process.loop.call_soon(end)
+
+        def watch_admit(ask: Ask | None = None) -> None:
+            admit(ask)
+            if not (state.away or self.limiter.decisions._is_closed):
+                judge = self.process.simulation.judge
+                judge.entries.append(at if self._granted > 0 else judge.clock)
+            self._granted -= 1
+
+        def end() -> None:
+            self._granted = 0
+
+        state.settle, state.admit = watch_settle, watch_admit  # type: ignore[method-assign]
+        return state
 
     @property
     def held(self) -> int:

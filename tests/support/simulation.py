@@ -54,10 +54,17 @@ class Profile:
     """Whether the limit must hold throughout, but for the shares of workers born while data was lost."""
     rate: float | None = None
     """Admissions per second."""
+    burst: int | None = None
+    limit: int = 100
+    """Slots."""
+    pause: float = 0.4
+    """Seconds at the mean between connections that come or go in a process."""
 
 
 NET = Profile({"kill": 15, "stop": 30}, network=True, strict=True)
 RUSH = Profile({"kill": 20, "stop": 40, "jump": 30, "outage": 60}, network=True, rate=8)
+HERDS = Profile({**RUSH.faults, "herd": 5}, network=True, rate=20, burst=40, limit=1000, pause=3.0)
+"""Between the herds there are tokens enough for reserves."""
 LOSS = Profile({"flush": 12, "tear": 20, "rollback": 8, "damage": 8}, strict=True)
 BIRTHS = Profile({**LOSS.faults, "kill": 10, "cold_start": 20}, strict=True)
 ALL = Profile(
@@ -209,7 +216,7 @@ class Simulation:
         else:
             process.do(lambda: process.shut(count))
         if process.alive:
-            self.later(rng.expovariate(2.5), lambda: self._load(process))
+            self.later(rng.expovariate(1 / self.profile.pause), lambda: self._load(process))
 
     # The network
 
@@ -254,6 +261,8 @@ class Simulation:
             self.judge.see_refusal(actor, awaited)
             return error
         self.judge.see_call(actor, report, reply)
+        if self.outcome.calls % 500 == 0:
+            self.judge.see_speed()
         return reply
 
     def _break(self, actor: Actor, answer: Answer | None) -> None:
@@ -331,6 +340,11 @@ class Simulation:
     def _flush(self) -> None:
         self.ledger.forget()
         self.judge.see_loss(Stored())
+
+    def _herd(self) -> None:
+        """A herd comes to all servers at once."""
+        for process in self.processes:
+            process.do(lambda process=process: process.open(HERD // PROCESSES, None))
 
     def _cold_start(self) -> None:
         """Redis and a server start anew together, and a herd comes to that server first."""

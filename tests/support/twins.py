@@ -253,6 +253,7 @@ class World:
         changes["controls"] = changes.get("controls", self.controls)
         changes["allowance"] = worker.last.held + number // 2
         changes["ahead"] = number % 4
+        changes["unused"] = changes.get("unused", number // 5)
         before = worker.last
         if not self.shared:
             reply = await worker.say(worker.last.held, number, **changes)

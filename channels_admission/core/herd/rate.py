@@ -6,6 +6,8 @@ milliseconds; the contract tests cover both.
 
 - **Rate**: a token bucket by the generic cell rate algorithm (ITU-T I.371). In any window of ``t`` seconds at most
   ``burst + rate * t`` connections enter.
+- **Reserves**: a slot in a worker's reserve has its token. The bucket holds at most what these leave of the burst, and
+  a token that no handshake has used comes back to it.
 - **Slow start**: the rate rises linearly from 0 to its full value. To this end time is slowed instead of the rate:
   *pace time* passes in proportion to the rate in force, so that bucket and schedule only use the full rate.
 - **Schedule**: every refused client gets the next free retry time, and the ledger keeps the first one after these.
@@ -25,6 +27,7 @@ from dataclasses import dataclass
 from ..counters import Reason
 from ..levels import ROUNDING
 from ..protocol import Offer, Terms
+from .bucket import most_held, spare, tokens
 from .line import AGAIN, LONGEST, Line
 
 SCHEDULED = 0.97
@@ -60,44 +63,6 @@ def paced(elapsed: float, slow_start: float) -> float:
 def unpaced(passed: float, slow_start: float) -> float:
     """The inverse of :func:`paced`: the seconds after which ``passed`` pace time has passed."""
     return math.sqrt(2 * slow_start * passed) if passed < slow_start / 2 else passed + slow_start / 2
-
-
-def tokens(full_at: float, now: float, rate: float, burst: int) -> int:
-    """Whole tokens in a bucket that is full at ``full_at``."""
-    missing = max(0.0, full_at - now) * rate
-    return max(0, math.floor(burst - missing + ROUNDING))
-
-
-def spare(free: int, full_at: float, now: float, rate: float, burst: int) -> int:
-    """How many of ``free`` slots need not be kept: one where the bucket is full, since the next token would be lost.
-
-    A bucket of one token must have lost one already, or else no token would ever be kept.
-    """
-    return int(free >= burst and (now - full_at) * rate >= max(0, 2 - burst) - ROUNDING)
-
-
-class Bucket:
-    """A token bucket with ``rate`` tokens per second, up to ``burst``; initially empty."""
-
-    def __init__(self, rate: float, burst: int, now: float) -> None:
-        self._rate = rate
-        self._burst = burst
-        self._full_at = now + burst / rate
-
-    def left(self, now: float) -> int:
-        """Tokens in it."""
-        return tokens(self._full_at, now, self._rate, self._burst)
-
-    def spare(self, free: int, now: float) -> int:
-        """How many of ``free`` slots need not be kept."""
-        return spare(free, self._full_at, now, self._rate, self._burst)
-
-    def take(self, now: float) -> bool:
-        """Take a token; return whether there was one."""
-        if not self.left(now):
-            return False
-        self._full_at = max(self._full_at, now) + 1 / self._rate
-        return True
 
 
 class Drought:
@@ -183,11 +148,38 @@ class Pace:
         granted = self.free(wanted, clock, terms, empty=empty)
         if granted:
             self._drought.end()
-        if terms.rate is not None:
-            if terms.slow_start and empty and granted:
-                self._begin(clock, terms)
-            self._full_at = max(self._full_at, self._passed(clock, terms)) + granted / terms.rate
+        if terms.rate and terms.slow_start and empty and granted:
+            self._begin(clock, terms)
+        self.take(granted, clock, terms)
         return granted
+
+    def hold(self, reserve: int, clock: float, terms: Terms, *, is_settling: bool) -> None:
+        """So many tokens are in the reserves of workers: with those in the bucket they are never more than the burst.
+
+        While the pool settles, some of them are not known.
+        """
+        held = max(reserve, most_held(terms)) if is_settling else reserve
+        if terms.rate and held:
+            self._full_at = max(self._full_at, self._passed(clock, terms) + held / terms.rate)
+
+    def take_back(self, unused: int, terms: Terms) -> None:
+        """Tokens that no handshake has used are the bucket's again."""
+        if terms.rate:
+            self._full_at -= unused / terms.rate
+
+    def most_in_reserve(self, own: int, others: int, workers: int, clock: float, terms: Terms) -> float:
+        """The most tokens in the reserve of one of so many ``workers``, beside those in the reserves of ``others``.
+
+        Its ``own`` are at most half of its part of the tokens that are left.
+        """
+        if not terms.rate:
+            return math.inf
+        return min(most_held(terms) - others, (self._tokens(clock, terms) + own) // (2 * workers))
+
+    def take(self, number: int, clock: float, terms: Terms) -> None:
+        """Take tokens that there are."""
+        if terms.rate:
+            self._full_at = max(self._full_at, self._passed(clock, terms)) + number / terms.rate
 
     def measure(self, clock: float, released: int, every: float, *, admitting: bool = False) -> None:
         """Measure how fast slots become free, once in ``every`` seconds, by the number ``released`` ever.

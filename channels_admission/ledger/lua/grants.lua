@@ -1,6 +1,6 @@
 -- grants: how many slots this call gives, and why not more.
 
-local grants = {slots = 0, refused = 0, why = '', verdicts = {}, claims = {}}
+local grants = {slots = 0, refused = 0, why = '', verdicts = {}, claims = {}, ahead = 0, most_in_reserve = 0}
 
 -- Slots that are free for newcomers.
 function grants.room(others)
@@ -11,7 +11,7 @@ end
 
 -- Slots that may be granted now, and what a handshake lacks for which there is none.
 function grants.free(others)
-  local room, tokens = math.max(0, grants.room(others)), rate.tokens(others + report.held == 0)
+  local room, tokens = math.max(0, grants.room(others)), rate.tokens(pool.is_empty(others))
   local lacking = 'full'
   if overrides.is_paused then lacking = 'paused'
   elseif tokens < room then lacking = 'rate'
@@ -31,7 +31,7 @@ function grants.give(others)
   grants.slots = first + rest
   grants.refused = wanted - grants.slots
   if report.shown then grants.refused = grants.refused - tickets.grant(first, rest) end
-  rate.spend(grants.slots, others + report.held == 0)
+  rate.spend(grants.slots, pool.is_empty(others))
   if grants.slots == wanted then return end
   if lacking == 'settling' and others + report.held + grants.slots >= pool.limit then lacking = 'full' end
   grants.why = lacking
@@ -125,7 +125,7 @@ function grants.give_shared(others)
   end
   local taken, used = grants.decide(others, first, rest, lacking)
   if rate.has_line then line.took(free, taken, used - taken) end
-  rate.spend(used, others + report.held == 0)
+  rate.spend(used, pool.is_empty(others))
   local number, letters = {}, const.VERDICTS
   for _, letter in pairs(letters) do number[letter] = 0 end
   for i, ask in ipairs(shared.asks) do
@@ -149,4 +149,25 @@ function grants.granted()
     if grants.verdicts[i] == const.VERDICTS.admitted then granted[#granted + 1] = ask end
   end
   return granted
+end
+
+-- The most slots that this worker may have in reserve: few beside those that are free for each class, and beside the
+-- tokens. None where others come first, or where an empty pool is entered slowly.
+function grants.reserve()
+  local limit, own = report.shared and quotas.least() or pool.limit, report.reserve
+  if grants.why ~= '' or (rate.has_line and line.is_expecting()) or not pool.is_open_below(limit) then return 0 end
+  if rate.speed > 0 and report.slow_start > 0 and pool.held == own then return 0 end
+  local workers = math.max(1, pool.workers - pool.draining + layouts.workers)
+  local most = math.floor((limit - pool.total + own) / (const.RESERVE_PARTS * workers))
+  if clock.is_settling() then most = math.min(most, report.allowance - pool.held + own) end
+  return math.max(0, math.min(most, rate.most_in_reserve(own, pool.reserve - own, workers)))
+end
+
+-- Give slots for the reserve, as far as this worker wants them.
+function grants.give_ahead()
+  local most = grants.reserve()
+  local room = math.min(report.ahead, most - report.reserve, pool.limit - pool.total)
+  grants.ahead, grants.most_in_reserve = math.max(0, room), most
+  rate.take(grants.ahead)
+  pool.count_ahead(grants.ahead)
 end

@@ -16,6 +16,7 @@ history.collect()
 -- Who is gone, and what is granted.
 leases.reap()
 local others = pool.others()
+pool.hold_tokens()
 if report.shared then
   quotas.load()
   attempts.load()
@@ -35,7 +36,7 @@ if (history.rises[const.ADMITTED] or 0) > 0 and not overrides.is_paused then rat
 local why = grants.why ~= '' and grants.why or pool.shut()
 if report.shown then tickets.tell(why, pool) end
 rate.schedule(grants.refused, why, pool)
-pool.count_ahead()
+grants.give_ahead()
 overrides.expire(pool.total, pool.limit, pool.draining)
 local alert = levels.change()
 

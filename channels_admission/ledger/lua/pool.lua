@@ -124,6 +124,23 @@ function pool.others()
   return pool.total - pool.was.held - leases.freed + layouts.held
 end
 
+-- Those of them in reserves.
+function pool.others_reserve()
+  return pool.reserve - pool.was.reserve - leases.reserve
+end
+
+-- Whether no connection is held.
+function pool.is_empty(others)
+  return others - pool.others_reserve() + report.held - report.reserve == 0
+end
+
+-- The tokens in reserves are not the bucket's, and those that come back are.
+function pool.hold_tokens()
+  rate.hold(pool.reserve)
+  rate.take_back(report.unused)
+  rate.hold(pool.others_reserve() + report.reserve)
+end
+
 function pool.next_version()
   return pool.version + 1
 end
@@ -136,19 +153,13 @@ function pool.count(others, held)
   local drains = pool.stays and report.draining or 0
   pool.draining = pool.draining - leases.drained - pool.was.draining + drains
   pool.speed = pool.speed - leases.slowed - pool.was.speed + (pool.stays and report.speed or 0)
-  pool.own_reserve = report.reserve
-  pool.reserve = pool.reserve - leases.reserve - pool.was.reserve + report.reserve
+  pool.own_reserve, pool.reserve = report.reserve, pool.others_reserve() + report.reserve
 end
 
--- Count more slots for this worker's reserve, as far as it wants them and they are few beside those that are free.
-function pool.count_ahead()
-  pool.ahead = 0
-  if report.ahead == 0 or report.shared or rate.speed > 0 or clock.is_settling() or not pool.is_open() then return end
-  local free, workers = pool.limit - pool.total, pool.workers - pool.draining + layouts.workers
-  local most = math.floor((free + report.reserve) / (const.RESERVE_PARTS * math.max(1, workers)))
-  pool.ahead = math.max(0, math.min(report.ahead, most - report.reserve, free))
-  pool.held, pool.total = pool.held + pool.ahead, pool.total + pool.ahead
-  pool.own_reserve, pool.reserve = pool.own_reserve + pool.ahead, pool.reserve + pool.ahead
+-- Count more slots for this worker's reserve.
+function pool.count_ahead(number)
+  pool.held, pool.total = pool.held + number, pool.total + number
+  pool.own_reserve, pool.reserve = pool.own_reserve + number, pool.reserve + number
 end
 
 -- Slots that connections hold.
@@ -156,9 +167,13 @@ function pool.in_use()
   return pool.total - pool.reserve
 end
 
--- Whether there is room, and more than is about to be taken.
+-- Whether there is room below a limit, and more than is about to be taken.
+function pool.is_open_below(limit)
+  return not overrides.is_paused and limit - pool.total > const.NEAR_FULL * limit
+end
+
 function pool.is_open()
-  return not overrides.is_paused and pool.limit - pool.total > const.NEAR_FULL * pool.limit
+  return pool.is_open_below(pool.limit)
 end
 
 -- Why a handshake would be refused now, or ''.

@@ -22,6 +22,13 @@ function quotas.load()
   for _, ask in ipairs(shared.asks) do ask.class = quotas.classes[ask.class] end
 end
 
+-- The slots up to which each class may fill the pool.
+function quotas.least()
+  local least = pool.limit
+  for _, class in ipairs(quotas.classes) do least = math.min(least, class.most) end
+  return least
+end
+
 -- The slots that this worker holds, by class, as text.
 function quotas.classes_text()
   local parts = {}

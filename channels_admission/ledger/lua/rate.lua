@@ -1,4 +1,4 @@
--- rate: how many may enter at this moment, and when the refused should come again (core/rate.py has the rules).
+-- rate: how many may enter at this moment, and when the refused should come again (core/herd/rate.py has the rules).
 --
 -- '#pace' is began|full at|tail|outflow|measured at|measured|shut at|dry since|refused at; shut at is since when the pool
 -- has been full or paused, or 0, and dry since is 0 where somebody was admitted after the last refusal.
@@ -84,7 +84,37 @@ function rate.spend(granted, is_empty)
   if granted > 0 then rate.dry_since = 0 end
   if rate.speed == 0 then return end
   if granted > 0 and is_empty and report.slow_start > 0 then rate.begin() end
-  rate.full_at = math.max(rate.full_at, rate.passed) + granted / rate.speed
+  rate.take(granted)
+end
+
+function rate.take(number)
+  if rate.speed > 0 then rate.full_at = math.max(rate.full_at, rate.passed) + number / rate.speed end
+end
+
+-- So many tokens are in the reserves of workers: with those in the bucket they are never more than the burst. While the
+-- pool settles, some of them are not known.
+function rate.hold(reserve)
+  if rate.speed == 0 then return end
+  if clock.is_settling() then reserve = math.max(reserve, rate.most_held()) end
+  if reserve > 0 then rate.full_at = math.max(rate.full_at, rate.passed + reserve / rate.speed) end
+end
+
+-- Tokens that no handshake has used are the bucket's again.
+function rate.take_back(unused)
+  if rate.speed > 0 then rate.full_at = rate.full_at - unused / rate.speed end
+end
+
+-- The most tokens that all reserves together may have.
+function rate.most_held()
+  return math.floor(rate.burst / 2)
+end
+
+-- The most tokens in the reserve of one of so many workers, beside those in the reserves of others. Its `own` are at most
+-- half of its part of the tokens that are left.
+function rate.most_in_reserve(own, others, workers)
+  if rate.speed == 0 then return math.huge end
+  if clock.is_settling() then return 0 end
+  return math.min(rate.most_held() - others, math.floor((rate.tokens(false) + own) / (2 * workers)))
 end
 
 -- Learn from the pool's counters how fast slots become free, once in a heartbeat.

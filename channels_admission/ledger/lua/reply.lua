@@ -23,7 +23,7 @@ end
 -- rate (as text), the settings in force, where they are not the worker's (else ''), handshakes with tickets that are
 -- granted, in a pool that is not shared, those that are refused with ms until they should come again, are tickets expected?,
 -- key (hex)=how many of its oldest connections this worker is to end,..., slots held in other layouts, slots granted for
--- the reserve, slots in the reserves of others, and the neighbours.
+-- the reserve, the most that it may have, slots in the reserves of others, and the neighbours.
 function reply.of(neighbours)
   return {
     'ok', report.seq, grants.slots, pool.total, pool.limit, pool.workers - pool.draining + layouts.workers,
@@ -34,6 +34,6 @@ function reply.of(neighbours)
     table.concat(attempts.waits or {}, ','), settings.differ,
     report.shown and not report.shared and tickets.granted_text() or '', report.shown and tickets.turns or '',
     rate.has_line and line.is_expecting() and 1 or 0, table.concat(holders.due or {}, ','), layouts.held,
-    pool.ahead, pool.reserve - pool.own_reserve, unpack(neighbours),
+    grants.ahead, grants.most_in_reserve, pool.reserve - pool.own_reserve, unpack(neighbours),
   }
 end

@@ -8,5 +8,5 @@ local shared = report.shared or {}
 
 for name, place in pairs(key) do key[name] = KEYS[place] end
 report.rate, report.speed = (report.rate or 0) / 1000, report.speed or 0
-report.reserve, report.ahead = report.reserve or 0, report.ahead or 0
+report.reserve, report.ahead, report.unused = report.reserve or 0, report.ahead or 0, report.unused or 0
 report.is_last = report.goodbye or report.retired

@@ -33,12 +33,12 @@ class Grant:
 class Granting:
     """The slots that one report is given in a pool with so many ``held`` slots."""
 
-    def __init__(self, pool: Pool, report: Report, shown: Presented, held: int, limit: int) -> None:
+    def __init__(self, pool: Pool, report: Report, shown: Presented, held: int, limit: int, *, is_empty: bool) -> None:
         self._pool, self._report, self._shown = pool, report, shown
-        self._held, self._limit = held, limit
+        self._held, self._limit, self._is_empty = held, limit, is_empty
         self._is_paused = pool.controls.paused is not None
         self._room = self._slots()
-        self._free = pool.pace.free(self._room, pool.clock.seconds, report.terms, empty=held == 0)
+        self._free = pool.pace.free(self._room, pool.clock.seconds, report.terms, empty=is_empty)
         self._spare = pool.pace.spare(self._free, pool.clock.seconds, report.terms)
 
     def _slots(self) -> int:
@@ -58,7 +58,7 @@ class Granting:
         return Reason.SETTLING if self._pool.clock.is_settling else Reason.FULL
 
     def _admit(self, number: int) -> None:
-        self._pool.pace.admit(number, self._pool.clock.seconds, self._report.terms, empty=self._held == 0)
+        self._pool.pace.admit(number, self._pool.clock.seconds, self._report.terms, empty=self._is_empty)
 
     def give(self) -> Grant:
         """In a pool that is not shared."""

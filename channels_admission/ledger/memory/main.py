@@ -1,10 +1,13 @@
 """One report that is applied to its pool and answered, in one step, as ``lua/main.lua`` does it."""
 
+from dataclasses import replace
+
 from ...conf import Settings
 from ...core import agreement, levels
 from ...core.counters import ADMITTED, LOST, RELEASED, Reason
 from ...core.herd.rate import Pace, Situation
 from ...core.protocol import Key, Offer, Reply, Report, Turn
+from ...core.quotas.shares import ceiling
 from ..base import SETTLING, Forgotten, OutOfOrder
 from . import orders
 from .agreement import Said, narrowed
@@ -13,6 +16,9 @@ from .counters import add, decided, rises, uncounted
 from .grants import Grant, Granting
 from .pool import Entry, Pool
 from .tickets import Presented
+
+Times = tuple[tuple[Turn, ...], Offer | None]
+"""The answers to shown tickets, and retry times for the others."""
 
 
 class Call:
@@ -43,17 +49,22 @@ class Call:
         self._continue()
         own, shown, pool, report = self._own(), self._present(), self.pool, self.report
         self.swept = pool.claims.sweep(report.fair.sweep) if report.fair else ()
+        reserved = pool.reserve
         if gone := pool.reap(report):
             add(pool.counters, {LOST: len(gone)}, self.wall, gone)
         limit = pool.controls.limit.value if pool.controls.limit else report.limit
         held = report.held + sum(each.held for name, each in pool.entries.items() if name != report.worker)
+        self._hold_tokens(reserved)
         grant = self._grant(own, shown, held, limit)
-        ahead = self._ahead(held + grant.slots, limit)
+        self._count(grant, own, held + grant.slots, limit)
+        times = self._tell_times(grant, shown, self._situation(grant, held + grant.slots, limit))
+        most = self._most_in_reserve(grant, held + grant.slots, limit)
+        ahead = self._give_ahead(most, held + grant.slots, limit)
         total = held + grant.slots + ahead
-        self._count(grant, ahead, own, total, limit)
         if report.heartbeat and not pool.clock.is_settling:
             self._end_orders(total, limit)
-        return self._reply(grant, ahead, own, shown, total, limit)
+        reply = self._reply(grant, own, times, total, limit)
+        return replace(reply, ahead=ahead, most_in_reserve=most, others_reserve=self._others_reserve)
 
     def _check(self) -> None:
         report, entry = self.report, self.entry
@@ -121,26 +132,62 @@ class Call:
         return Presented(self.report.shown, self.pool.redeemed, self.pool.pace.line, self.wall)
 
     def _grant(self, own: Own, shown: Presented, held: int, limit: int) -> Grant:
-        granting, fair = Granting(self.pool, self.report, shown, held, limit), self.report.fair
+        is_empty = held == self._others_reserve + self.report.reserve
+        granting, fair = Granting(self.pool, self.report, shown, held, limit, is_empty=is_empty), self.report.fair
         return granting.give() if fair is None else granting.give_shared(fair, own, self.swept)
 
-    def _ahead(self, total: int, limit: int) -> int:
-        """Slots for the worker's reserve, as far as it wants them and they are few beside those that are free."""
-        pool, report = self.pool, self.report
-        is_scarce = pool.controls.paused or pool.clock.is_settling or levels.scarce(total, limit)
-        if is_scarce or report.fair or report.terms.rate:
-            return 0
-        others = (each.report.draining for name, each in pool.entries.items() if name != report.worker)
-        workers = [*others, report.draining].count(False)
-        most = levels.most_in_reserve(limit - total + report.reserve, workers)
-        return max(0, min(report.ahead, most - report.reserve, limit - total))
+    @property
+    def _workers(self) -> int:
+        """Workers that do not drain."""
+        return sum(not each.report.draining for each in self.pool.entries.values())
 
-    def _count(self, grant: Grant, ahead: int, own: Own, total: int, limit: int) -> None:
+    def _hold_tokens(self, held_before: int) -> None:
+        """The tokens in reserves are not the bucket's, and those that come back are; ``held_before`` this call, there
+        were so many."""
+        pool, report = self.pool, self.report
+        for reserve, unused in ((held_before, report.unused), (self._others_reserve + report.reserve, 0)):
+            pool.pace.hold(reserve, pool.clock.seconds, report.terms, is_settling=pool.clock.is_settling)
+            pool.pace.take_back(unused, report.terms)
+
+    @property
+    def _others_reserve(self) -> int:
+        return sum(each.reserve for name, each in self.pool.entries.items() if name != self.report.worker)
+
+    def _most_in_reserve(self, grant: Grant, total: int, limit: int) -> int:
+        """The most slots that this worker may have in reserve.
+
+        They are few beside those that are free for each class, and beside the tokens. There are none where others come
+        first, or where an empty pool is entered slowly.
+        """
+        pool, report, own, terms = self.pool, self.report, self.report.reserve, self.report.terms
+        if report.fair:
+            limit = int(min(limit, *(ceiling(each.share, limit) for each in report.fair.classes)))
+        if grant.shortfall or pool.pace.line.is_expecting or pool.controls.paused or levels.scarce(total, limit):
+            return 0
+        if terms.rate and terms.slow_start and report.held + grant.slots == own:
+            return 0
+        workers = max(1, self._workers)
+        most = levels.most_in_reserve(limit - total + own, workers)
+        if pool.clock.is_settling:
+            most = 0 if terms.rate else min(most, report.allowance - report.held - grant.slots + own)
+        tokens = pool.pace.most_in_reserve(own, self._others_reserve, workers, pool.clock.seconds, terms)
+        return max(0, int(min(most, tokens)))
+
+    def _give_ahead(self, most: int, total: int, limit: int) -> int:
+        """Count slots for the worker's reserve, as far as it wants them."""
+        pool, report = self.pool, self.report
+        ahead = max(0, min(report.ahead, most - report.reserve, limit - total))
+        pool.pace.take(ahead, pool.clock.seconds, report.terms)
+        if entry := pool.entries.get(report.worker):
+            entry.held, entry.reserve = entry.held + ahead, entry.reserve + ahead
+        return ahead
+
+    def _count(self, grant: Grant, own: Own, total: int, limit: int) -> None:
         """Count the worker with what it holds now, and what has happened since its report before."""
         pool, report, worker = self.pool, self.report, self.report.worker
-        held = report.held + grant.slots + ahead
+        held = report.held + grant.slots
         pool.entries[worker] = Entry(
-            self.asked, held, report.reserve + ahead, pool.clock.time + self.lease, self.now, self.settings, own,
+            self.asked, held, report.reserve, pool.clock.time + self.lease, self.now, self.settings, own,
             grant.classes,
         )  # fmt: skip
         if report.goodbye and held == 0:
@@ -165,9 +212,7 @@ class Call:
             pool.controls, self.known, pool.clock.time, lease, is_within=total <= limit, is_draining=is_draining
         )
 
-    def _tell_times(
-        self, grant: Grant, shown: Presented, situation: Situation
-    ) -> tuple[tuple[Turn, ...], Offer | None]:  # fmt: skip
+    def _tell_times(self, grant: Grant, shown: Presented, situation: Situation) -> Times:
         """When the refused should come again: those with tickets, and the others."""
         pace, now, report = self.pool.pace, self.pool.clock.seconds, self.report
         (low, longest), number = report.terms.retry_after, grant.refused - shown.keeping(grant.unserved)
@@ -176,38 +221,36 @@ class Call:
         return turns, pace.offer(now, report.terms, number, report.unreserved, situation)
 
     def _situation(self, grant: Grant, total: int, limit: int) -> Situation:
-        pool, workers = self.pool, [each.report for each in self.pool.entries.values()]
+        pool = self.pool
         why = grant.shortfall or pool.shut(total, limit)
         return Situation(
             why=why,
-            workers=sum(not each.draining for each in workers),
-            speed=sum(each.speed for each in workers),
+            workers=self._workers,
+            speed=sum(each.report.speed for each in pool.entries.values()),
             is_open=pool.controls.paused is None and not levels.scarce(total, limit),
             settles_in=pool.clock.settles_in if why is Reason.SETTLING else 0.0,
         )
 
-    def _reply(self, grant: Grant, ahead: int, own: Own, shown: Presented, total: int, limit: int) -> Reply:
+    def _reply(self, grant: Grant, own: Own, times: Times, total: int, limit: int) -> Reply:
         pool, report, entries = self.pool, self.report, self.pool.entries
-        situation = self._situation(grant, total, limit)
-        turns, offer = self._tell_times(grant, shown, situation)
         pool.levels.change(report, total - pool.reserve, limit, is_settling=pool.clock.is_settling)
         return Reply(
             granted=grant.slots,
             total=total,
             limit=limit,
-            workers=situation.workers,
+            workers=self._workers,
             version=pool.version,
             settling=pool.clock.is_settling,
             lapsed=self.entry is None and report.version > 0 and not self.is_fresh,
             shortfall=grant.shortfall,
-            offer=offer,
             now=self.wall,
             controls=pool.controls if pool.controls.version > report.controls.version else None,
             level=pool.levels.level,
             edges=pool.levels.tell(report.worker, pool.version, entries),
             neighbours=pool.neighbours(report) if report.heartbeat else (),
             granted_shown=() if report.fair else tuple(sorted(grant.shown)),
-            turns=turns,
+            turns=times[0],
+            offer=times[1],
             has_line=pool.pace.line.is_expecting,
             verdicts=grant.verdicts,
             waits=grant.waits,
@@ -215,6 +258,4 @@ class Call:
             retell=report.fair is not None and 0 < report.fair.heard < own.since,
             sweep=pool.claims.heir if report.fair else "",
             settings=pool.settings.differing(self.settings),
-            ahead=ahead,
-            others_reserve=pool.reserve - report.reserve - ahead,
         )

@@ -74,6 +74,7 @@ class Caller:
             "wanted": report.wanted,  # handshakes
             "reserve": report.reserve or None,  # slots
             "ahead": report.ahead or None,  # slots
+            "unused": report.unused or None,  # tokens
             "version": report.version,
             "allowance": report.allowance,  # slots
             "age": round(1000 * report.age),

@@ -7,8 +7,8 @@ import math
 from collections import OrderedDict
 
 from ...core.counters import Reason
+from ...core.herd.bucket import Bucket
 from ...core.herd.line import GRACE, LEAST, Line, is_due
-from ...core.herd.rate import Bucket
 from ...core.herd.tickets import Ticket
 from ...core.levels import ROUNDING
 from ...core.protocol import Terms

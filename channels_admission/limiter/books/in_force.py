@@ -17,6 +17,7 @@ class InForce:
         self.settings = ""
         """The settings in force, where they are not this worker's own, as text."""
         self._limit = pool.max_connections
+        self._apply()
         self.leaving = False
         """Whether balancers should send it no new connections: from ``DRAIN_DELAY`` before a drain on."""
         self.draining = False
@@ -48,3 +49,10 @@ class InForce:
         self._limit = int(in_force.get("limit", self.pool.max_connections))
         rate, burst = in_force.get("rate"), in_force.get("burst", 1)
         self.terms = replace(self.own_terms, rate=rate, burst=int(burst)) if rate else self.own_terms
+        self._apply()
+
+    def _apply(self) -> None:
+        self.needs_grants = bool(self.terms.rate) or self.pool.is_shared
+        """Whether each admission needs a grant of the ledger, and not only a slot that is counted."""
+        self.starts_slowly = bool(self.terms.rate) and self.terms.slow_start > 0
+        """Whether an empty pool is entered slowly."""

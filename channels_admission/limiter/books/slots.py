@@ -39,7 +39,7 @@ class Slots:
         """Count ``slot`` under what was claimed for it as well."""
         claims = self._state.claims
         if slot.limiter is None:  # its connection has ended meanwhile
-            self._state.give_back(ask)
+            self.give_up(ask)
         elif claims is not None:
             claims.leave(slot.class_index)
             claims.enter(ask.class_index)
@@ -47,6 +47,11 @@ class Slots:
             claims.give(tuple(old and new for old, new in zip(slot.claims, ask.claims, strict=False)))
             slot.claims = tuple(new if old is None else old for old, new in zip_longest(slot.claims, ask.claims))
             slot.class_index = ask.class_index
+
+    def give_up(self, ask: Ask | None) -> None:
+        """What was claimed is free again, since the client has gone meanwhile."""
+        if ask is not None and self._state.claims is not None:
+            self._state.claims.give(ask.claims)
 
     def take(self, ask: Ask | None, slot: Slot | None) -> Slot:
         """The same, and claim it without the ledger's word."""
@@ -59,7 +64,7 @@ class Slots:
         if self._state.slot_ages is not None:
             self._state.slot_ages.forget(slot)
         self._state.release(slot.claims, slot.class_index, is_unused=is_unused)
-        if self._state.claims is not None or self._state.allowance - self._state.held > self._state.reserve.most:
+        if any(slot.claims) or self._state.allowance - self._state.held > self._state.reserve.most:
             self._owner.report_soon()
         else:
             self._owner.report_when_quiet()

@@ -11,11 +11,9 @@ worker's ledger count from ever being below what it holds:
   give back slots that an outage cannot regain.
 - Every report sent has a higher number than the one before, repeated ones included.
 
-Where the pool has a connect rate, an admission needs more than a slot that is counted: each uses up one of the ledger's
-latest grants, or, while the ledger is away, a token of this worker's part.
-
-Where the pool is shared by quotas or classes, no slot is reused without asking: another client may come for it, and the
-ledger alone knows whether it may. :class:`~.quotas.claims.Claims` is the book of that.
+Where the pool has a connect rate, or is shared by quotas or classes, an admission needs more than a slot that is
+counted: each uses up a grant of the ledger, one of its :class:`Reserve` or of the latest ones. While the ledger is away
+it is a token of this worker's part. :class:`~.quotas.claims.Claims` is the book of quotas and classes.
 """
 
 from collections import Counter
@@ -24,6 +22,7 @@ from dataclasses import replace
 from ... import __version__
 from ...conf import PoolSettings
 from ...conf.quotas import OLDEST
+from ...conf.shares import bounds
 from ...core import levels
 from ...core.counters import ADMITTED, RELEASED, WAITED, WAITS, Calls, Counters, Durations, Reason
 from ...core.herd.rate import bounded
@@ -77,7 +76,6 @@ class State(InForce):
         self._heard = 0
         self._version = 0
         self._met_settled = False
-        self._grants = 0
         self._alone: Alone | None = None
         self._others = 0
         self.scarce = levels.scarce(0, self.limit)
@@ -91,7 +89,7 @@ class State(InForce):
         self.workers = self.pool.expected_workers
         """Workers that share the pool, as far as is known."""
         self._share = self._first_share
-        self.reserve = Reserve(is_possible=not (self.pool.is_shared or self.pool.terms.rate))
+        self.reserve = Reserve(is_needed=not bounds(self.pool))
 
     @property
     def _first_share(self) -> int:
@@ -103,7 +101,17 @@ class State(InForce):
         """Whether one more handshake may be admitted on what the ledger has granted."""
         if self.held >= self.allowance or self._is_over:
             return False
-        return self._grants > 0 or not (self.terms.rate or self.has_line)
+        return self.reserve.grants > 0 or not (self.needs_grants or self.has_line)
+
+    @property
+    def ready(self) -> int:
+        """Slots for handshakes that need not wait for the ledger."""
+        spare = self.allowance - self.held
+        return min(spare, self.reserve.grants) if self.needs_grants else spare
+
+    def may_enter(self, ask: Ask | None) -> bool:
+        """Whether a handshake that asks for this may be admitted without asking the ledger: for a slot, no more."""
+        return bool(self.has_room and (self.held or not self.starts_slowly) and (ask is None or ask.is_plain))
 
     @property
     def alone(self) -> Alone | None:
@@ -136,8 +144,8 @@ class State(InForce):
 
     @property
     def is_low(self) -> bool:
-        """Whether more than half of the reserve is used."""
-        return self.allowance - self.held < self.reserve.least and not self.away
+        """Whether most of the reserve is used."""
+        return self.ready < self.reserve.least and not self.away
 
     @property
     def unreported(self) -> int:
@@ -145,11 +153,6 @@ class State(InForce):
         spare = self.allowance - self.held
         beyond = spare - self.reserve.size if spare > self.reserve.most else 0
         return beyond or int(self.claims is not None and self.claims.untold)
-
-    def give_back(self, ask: Ask | None) -> None:
-        """What was claimed is free again, since the client has gone meanwhile."""
-        if ask is not None and self.claims is not None:
-            self.claims.give(ask.claims)
 
     def admit(self, ask: Ask | None = None) -> None:
         """Take a slot; the caller has seen that there is room, and taken the claims."""
@@ -159,8 +162,10 @@ class State(InForce):
             self.counters[ADMITTED] += 1
         if ask is not None and self.claims is not None:
             self.claims.enter(ask.class_index)
+        if ask is None or ask.is_plain:
+            self.reserve.came += 1
         self.held += 1
-        self._grants -= 1
+        self.reserve.grants -= 1
 
     def release(self, claims: Claimed = (), class_index: int = 0, *, is_unused: bool = False) -> None:
         """Take back a slot. One that ``is_unused`` is of a handshake refused after all, and counts as that alone."""
@@ -191,15 +196,18 @@ class State(InForce):
         From here on no more is assumed of the ledger than that it counts what the report asserts.
         """
         self._seq += 1
-        self._grants = ahead = 0
+        self.reserve.renew(heartbeat=heartbeat)
+        reserve = ahead = unused = 0
         if self.away and not goodbye:
             held = max(self.held, self.allowance)
+            reserve = 0 if self.needs_grants else held - self.held
         else:
-            reserve = 0 if goodbye or self.retired or self.closed else self.reserve.size
-            held = max(self.held, min(self.allowance, self.held + reserve))
-            ahead = reserve - (held - self.held)
+            is_none = goodbye or self.retired or self.closed or (self.starts_slowly and not self.held)
+            size = 0 if is_none else self.reserve.size
+            reserve = 0 if asks else max(0, min(self.ready, size))  # asks come first
+            held, ahead = self.held + reserve, size - reserve
             self.allowance = min(self.allowance, held)
-        self.reserve.count(self.counters[ADMITTED], heartbeat=heartbeat)
+            unused = self.reserve.keep(reserve)
         parts = 0 if self._met_settled else self.pool.expected_workers
         fair = None
         if self.claims is not None:
@@ -238,8 +246,9 @@ class State(InForce):
             goodbye=goodbye,
             retired=self.retired,
             shown=shown,
-            reserve=held - self.held,
+            reserve=reserve,
             ahead=ahead,
+            unused=unused if self.terms.rate else 0,
             fair=fair,
         )
 
@@ -249,33 +258,34 @@ class State(InForce):
         granted = max(0, min(reply.granted, report.wanted))
         ahead = max(0, min(reply.ahead, report.ahead))
         share = levels.share_of_free(reply.total, reply.limit, reply.workers)
-        free = reply.limit - reply.total + report.reserve + ahead
-        is_scarce = reply.settling or reply.has_line or levels.scarce(reply.total, reply.limit)
         if report.fair is not None and self.claims is not None:
             self.claims.settle(report.fair.asks, reply)
         self.away = False
         self.allowance = report.held + granted + ahead
-        self._grants = granted
+        is_usable = not reply.has_line and bool(self.held or granted or not self.starts_slowly)
+        self.reserve.settle(granted, ahead, is_usable=is_usable)
         self._heard = report.seq
         self._version = max(self._version, reply.version)
         self._met_settled = self._met_settled or not reply.settling
         self._acknowledged = report.counters
         self._others = reply.total - self.allowance
-        self.workers = reply.workers
-        self._share = share
+        self.workers, self._share = reply.workers, share
         self.level = reply.level
         self.has_line = reply.has_line
         self.controls = reply.controls or self.controls
         if reply.settings != self.settings:
+            had_rate = self.terms.rate
             self.adopt(reply.settings)
+            if not had_rate:  # and what was kept has no token
+                self.reserve.drop(granted)
         self.scarce = levels.scarce(reply.total, self.limit)
         self._is_over = reply.total > self.limit
-        is_shut = is_scarce or self.terms.rate or self.closed
-        self.reserve.fit(0 if is_shut else levels.most_in_reserve(free, reply.workers))
+        self.reserve.allow(0 if self.closed or self.retired else reply.most_in_reserve)
 
     def fail(self, now: float) -> None:
         """An exchange failed; whether the ledger applied the report is unknown. ``now`` is as in a ticket."""
         was_away, self.away = self.away, True
+        self.reserve.drop()
         if not was_away:
             self._alone = Alone(self.terms, self.workers, now)
         if self.claims is not None:

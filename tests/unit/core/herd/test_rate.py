@@ -7,12 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from channels_admission.core.counters import Reason
+from channels_admission.core.herd.bucket import Bucket
 from channels_admission.core.herd.line import ASSUMED
 from channels_admission.core.herd.rate import (
     MOST_SPEED,
     PROBING,
     SCHEDULED,
-    Bucket,
     Drought,
     Pace,
     Situation,

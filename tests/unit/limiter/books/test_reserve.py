@@ -6,9 +6,9 @@ from dataclasses import replace
 import pytest
 
 from channels_admission.core.levels import RESERVE_PARTS
-from channels_admission.core.protocol import Refusal, Reply
+from channels_admission.core.protocol import Ask, Refusal, Reply
 from channels_admission.ledger.memory import MemoryLedger
-from channels_admission.limiter.books.reserve import LEAST, Reserve
+from channels_admission.limiter.books.reserve import AHEAD, LEAST, Reserve
 from channels_admission.limiter.books.state import State
 from channels_admission.limiter.calls.schedule import QUIET
 from channels_admission.limiter.connections.slot import Slot
@@ -19,6 +19,7 @@ from support.virtual import run
 from support.waiting import eventually
 
 LIMIT = 40 * RESERVE_PARTS
+CLASSES = {"MAX_CONNECTIONS": 4 * LIMIT, "SHARES": {"guest": 0.5}, "CLASSIFY": "builtins.str"}
 
 
 @pytest.fixture
@@ -42,24 +43,45 @@ async def ready(limiter):
 
 
 def test_the_size_follows_the_handshakes_of_a_heartbeat_within_the_room():
-    reserve = Reserve(is_possible=True)
+    reserve = Reserve(is_needed=True)
     assert reserve.size == LEAST
     sizes = []
-    for admitted, heartbeat, most in (
-        (0, True, 50), (30, False, 50), (35, True, 50), (36, False, 50),
-        (36, False, 20), (36, True, 50), (37, True, 50), (40, True, 0),
+    for came, heartbeat, most in (
+        (0, True, 90), (30, False, 90), (5, True, 90), (1, False, 90),
+        (0, False, 20), (0, True, 90), (1, True, 90), (3, True, 0),
     ):  # fmt: skip
-        reserve.count(admitted, heartbeat=heartbeat)
-        reserve.fit(most)
+        reserve.came += came
+        reserve.allow(most)
+        reserve.renew(heartbeat=heartbeat)
         sizes.append(reserve.size)
-    assert sizes == [LEAST, 30, 35, 35, 20, LEAST, LEAST, 0]
+    assert sizes == [LEAST, 60, 70, 70, 20, 70, LEAST, 0]
 
 
-def test_where_a_handshake_needs_more_than_a_slot_there_is_none():
-    reserve = Reserve(is_possible=False)
-    reserve.count(30, heartbeat=True)
-    reserve.fit(50)
+def test_a_report_asks_for_what_the_handshakes_just_before_it_need(admission):
+    state = State(admission(MAX_CONNECTIONS=LIMIT).pool("default"), Worker())
+    for number in range(1, 4):
+        state.settle(report := state.begin_report(10), granted(report))
+        for _ in range(10):
+            state.admit()
+        report = state.begin_report()
+        assert report.reserve + report.ahead == AHEAD * 10 * number
+
+
+def test_where_all_handshakes_need_more_than_a_slot_there_is_none():
+    reserve = Reserve(is_needed=False)
+    reserve.allow(50)
     assert reserve.size == 0
+    reserve.came += 1
+    reserve.renew(heartbeat=False)
+    assert reserve.size == LEAST
+
+
+@pytest.mark.parametrize("size", range(1, 50))
+def test_a_reserve_that_is_full_is_not_low(size):
+    reserve = Reserve(is_needed=True)
+    reserve.came = 100
+    reserve.allow(size)
+    assert 0 < reserve.least <= reserve.size == size
 
 
 def test_a_handshake_with_room_waits_for_no_call(opened):
@@ -75,14 +97,18 @@ def test_a_handshake_with_room_waits_for_no_call(opened):
     run(test())
 
 
-def test_one_after_the_other_at_five_a_second_makes_hardly_a_call(opened):
+@pytest.mark.parametrize("pause", [0.2, 0.004], ids=["five a second", "one at a time"])
+@pytest.mark.parametrize("keys", [{}, {"CONNECT_RATE": 400}, CLASSES], ids=["room", "rate", "classes"])
+def test_one_after_the_other_make_a_call_for_ten_connections_at_the_most(opened, keys, pause):
     async def test():
-        async with opened() as limiter:
+        async with opened(**keys) as limiter:
+            ledger = limiter.reconciler.ledger.inner
+            ledger._clock = ledger._wall_clock = asyncio.get_running_loop().time
             await asyncio.sleep(0.1)
             before = limiter.state.calls.made
             for _ in range(150):
-                slot = await limiter.acquire()
-                await asyncio.sleep(0.2)
+                slot = await limiter.acquire(Ask() if "SHARES" in keys else None)
+                await asyncio.sleep(pause)
                 slot.release()
             assert limiter.state.calls.made - before <= 15
 
@@ -152,41 +178,146 @@ def test_what_is_used_while_a_call_is_made_is_asked_for_by_another(opened):
             assert limiter.state.calls.made == before + 1
             await asyncio.sleep(0.15)
             assert limiter.state.calls.made == before + 2
-            assert stored(limiter) == (LEAST, LEAST)
+            assert stored(limiter) == (LEAST, AHEAD * LEAST)
 
     run(test())
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [{"total": round(0.96 * LIMIT)}, {"settling": True}, {"has_line": True}],
-    ids=["scarce", "settling", "line"],
-)
-def test_the_reserve_is_wanted_no_more_where_slots_are_for_others(admission, changes):
+def granted(report, **changes):
+    """A reply that gives all that is wanted."""
+    held = report.held + report.wanted + report.ahead
+    reply = Reply(report.wanted, held, LIMIT, 1, 1, False, False, ahead=report.ahead, most_in_reserve=LIMIT)
+    return replace(reply, **changes)
+
+
+def test_the_reserve_is_as_large_as_the_ledger_allows_by_its_last_reply(admission):
     state = State(admission(MAX_CONNECTIONS=LIMIT).pool("default"), Worker())
-    reply = Reply(0, total=0, limit=LIMIT, workers=1, version=1, settling=False, lapsed=False)
     assert state.begin_report().ahead == LEAST
-    for said, size in ((reply, LEAST), (replace(reply, **changes), 0), (reply, LEAST)):
-        state.settle(state.begin_report(), said)
+    for most, size in ((50, LEAST), (0, 0), (2, 2), (50, LEAST)):
+        state.settle(report := state.begin_report(), granted(report, ahead=0, most_in_reserve=most))
         assert state.reserve.size == state.begin_report().ahead == size
 
 
-@pytest.mark.parametrize(
-    "keys",
-    [
-        {"CONNECT_RATE": 1000},
-        {"QUOTAS": [{"key": "address", "max": 100}]},
-        {"MAX_CONNECTIONS": RESERVE_PARTS - 1},
-    ],
-    ids=["rate", "quota", "small"],
-)
-async def test_a_pool_whose_handshakes_need_more_or_that_is_small_has_none(opened, keys):
-    async with opened(**keys) as limiter:
-        slot = await limiter.acquire()
-        assert isinstance(slot, Slot)
+def books(admission, **keys):
+    return State(admission(**{"MAX_CONNECTIONS": LIMIT, "CONNECT_RATE": 100, **keys}).pool("default"), Worker())
+
+
+def test_with_a_rate_as_many_enter_as_there_are_tokens_and_the_others_are_given_back(admission):
+    state = books(admission)
+    state.settle(report := state.begin_report(1), granted(report))
+    state.admit()
+    assert (state.has_room, state.ready) == (True, LEAST)
+    for _ in range(LEAST - 1):
+        state.admit()
+    state.release()
+    assert state.ready == 1
+    report = state.begin_report()
+    assert (report.held, report.reserve, report.ahead, report.unused) == (LEAST, 1, 2 * LEAST - 1, 0)
+    state.settle(report, granted(report, ahead=0, most_in_reserve=0))
+    report = state.begin_report()
+    assert (report.held, report.reserve, report.unused) == (LEAST - 1, 0, 1)
+
+
+def test_with_a_rate_what_was_granted_to_clients_that_have_gone_is_for_no_later_one(admission):
+    state = books(admission)
+    state.settle(report := state.begin_report(5), granted(report, ahead=0, most_in_reserve=0))
+    state.admit()
+    assert state.has_room
+    state.reserve.end_grants()
+    assert not state.has_room
+    assert state.begin_report().unused == 0
+
+
+def test_where_somebody_is_expected_nothing_of_the_reserve_is_used(admission):
+    state = books(admission)
+    state.settle(report := state.begin_report(), granted(report))
+    state.settle(report := state.begin_report(1), granted(report, has_line=True, ahead=0, most_in_reserve=0))
+    state.admit()
+    assert not state.has_room
+    assert (state.begin_report().unused, state.ready) == (LEAST, 0)
+
+
+def test_what_a_failed_call_leaves_in_doubt_is_not_used(admission):
+    state = books(admission)
+    state.settle(report := state.begin_report(), granted(report))
+    state.begin_report(1)
+    state.fail(0.0)
+    report = state.begin_report()
+    assert (report.held, report.reserve, report.unused) == (LEAST, 0, 0)
+    state.settle(report, granted(report, ahead=0))
+    assert not state.has_room
+
+
+def test_with_a_slow_start_the_reserve_is_used_beside_a_connection_only(admission):
+    state = books(admission, SLOW_START=5)
+    state.settle(report := state.begin_report(1), granted(report))
+    state.admit()
+    assert report.ahead == 0
+    state.settle(report := state.begin_report(), granted(report))
+    assert state.may_enter(None)
+    state.release()
+    assert not state.may_enter(None)
+    report = state.begin_report()
+    assert (report.held, report.ahead, report.unused) == (0, 0, LEAST)
+
+
+def test_what_was_kept_without_a_rate_has_no_token(admission):
+    state = State(admission(MAX_CONNECTIONS=LIMIT).pool("default"), Worker())
+    state.settle(report := state.begin_report(), granted(report))
+    settings = f"limit={LIMIT},warn_at=0.7,lease=30000,heartbeat=3000,rate=5,burst=1"
+    state.settle(report := state.begin_report(1), granted(report, settings=settings, ahead=0, most_in_reserve=0))
+    state.admit()
+    assert not state.has_room
+    assert state.begin_report().unused == 0
+
+
+async def test_where_all_ask_for_more_than_a_slot_none_is_kept(opened):
+    async with opened(QUOTAS=[{"key": "address", "max": 100}]) as limiter:
+        for _ in range(3):
+            assert isinstance(await limiter.acquire(Ask((b"kim",))), Slot)
+        limiter.report_now()
+        await eventually(lambda: stored(limiter) == (3, 0))
+        assert all(report.ahead == 0 for report in limiter.reconciler.ledger.reports)
+
+
+async def test_in_a_pool_with_quotas_those_without_a_key_need_not_wait(opened):
+    async with opened(QUOTAS=[{"key": "address", "max": 100}]) as limiter:
+        await limiter.acquire(Ask((None,)))
+        limiter.report_now()
+        await eventually(lambda: stored(limiter) == (1, LEAST))
+        before = limiter.state.calls.made
+        assert isinstance(await limiter.acquire(Ask((None,))), Slot)
+        assert limiter.state.calls.made == before
+        await limiter.acquire(Ask((b"kim",)))
+        assert limiter.state.calls.made == before + 1
+
+
+async def test_in_a_pool_with_classes_a_slot_that_is_free_again_is_not_used_without_the_ledger(opened):
+    async with opened(**CLASSES) as limiter:
+        await ready(limiter)
+        slots = [await limiter.acquire(Ask()) for _ in range(stored(limiter)[1])]
+        before = limiter.state.calls.made
+        slots[0].release()
+        assert not limiter.state.may_enter(Ask())
+        assert limiter.state.calls.made == before
+
+
+async def test_a_pool_that_is_small_has_none(opened):
+    async with opened(MAX_CONNECTIONS=RESERVE_PARTS - 1) as limiter:
+        assert isinstance(await limiter.acquire(), Slot)
         limiter.report_now()
         await eventually(lambda: stored(limiter) == (1, 0))
-        assert all(report.ahead == 0 or keys.get("MAX_CONNECTIONS") for report in limiter.reconciler.ledger.reports)
+
+
+async def test_a_limiter_that_is_replaced_makes_no_calls_for_its_reserve(opened):
+    async with opened() as limiter:
+        slot = await limiter.acquire()
+        limiter.retire()
+        await eventually(lambda: stored(limiter) == (1, 0))
+        before = limiter.state.calls.made
+        await asyncio.sleep(0.2)
+        assert limiter.state.calls.made == before
+        slot.release()
 
 
 async def test_the_reserve_is_given_back_where_slots_become_scarce(opened):
