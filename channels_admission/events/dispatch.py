@@ -102,7 +102,7 @@ class Events:
         """Tell the verdict on ``ask``, a refusal or a slot, to receivers of its signal."""
         refused = isinstance(verdict, Refusal)
         signal = signals.connection_refused if refused else signals.connection_admitted
-        if not signal.has_listeners():
+        if not (signal.receivers and signal.has_listeners()):  # the first is cheaper
             return
         with self._faults.spare("the signal of a verdict"):
             name = None if ask is None else classes(self._pool)[ask.class_index].name or None

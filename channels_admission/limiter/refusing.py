@@ -13,7 +13,7 @@ from ..core.counters import REFUSALS_HELD
 from ..core.protocol import Refusal
 from ..overload.manager import OverloadManager
 from ..runtime import daphne
-from ..runtime.servers import GRANIAN, LINGER, UVICORN, abort_later
+from ..runtime.servers import GRANIAN, LINGER, UVICORN, Unanswered
 from .books.state import State
 from .connections.asgi import HTTP_2, Receive, Scope, Send, answered, leaves_within
 from .connections.refusal import messages
@@ -36,6 +36,7 @@ class Refuser:
         self._time = asyncio.get_running_loop().time
         self._returns = Returns(self._time)
         self._holds: set[asyncio.Timeout] = set()
+        self._unanswered = Unanswered(LINGER)
 
     @property
     def held(self) -> int:
@@ -65,7 +66,7 @@ class Refuser:
             _, last = messages(scope, refusal, pool)
         await send(last)
         if self._state.server == UVICORN:
-            abort_later(send, LINGER)
+            self._unanswered.note(send)
         if scope.get("http_version") == HTTP_2:
             await answered(receive)
 

@@ -2,18 +2,22 @@
 
 import asyncio
 import sys
+from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
 from contextvars import Context
 from functools import partial
 from importlib.util import find_spec
+from types import MethodType
 from typing import Any
-from weakref import WeakMethod
+from weakref import ReferenceType, ref
 
 MOST_WRAPPED = 8
 """Most wrappers through which a ``send`` is followed to its transport."""
 LINGER = 3.0
 """Seconds in which a refused client has answered the close; servers that wait for longer are cut short."""
+TOGETHER = 1 / 30
+"""The part of that time by which one may be cut later, together with those after it."""
 UVICORN, GRANIAN = "uvicorn", "granian"
 KNOWN = frozenset({"daphne", GRANIAN, "hypercorn", UVICORN})
 
@@ -92,16 +96,40 @@ def _owners(send: Any) -> Iterator[Any]:
         send = getattr(owner, "real_send", None) or getattr(owner, "send", None)
 
 
-def abort_later(send: Any, seconds: float) -> None:
-    """Close the transport of uvicorn's ``send`` after ``seconds``, unless the connection is over by then.
+class Unanswered:
+    """Closes that clients of uvicorn have not answered: their transports are closed after ``seconds``.
 
-    uvicorn waits ten seconds for a client to answer a close, which costs a descriptor and memory.
+    uvicorn waits ten seconds for the answer, which costs a descriptor and memory. There is one timer for all, since one
+    for each costs as much as half of a refusal. Belongs to one event loop.
     """
-    with suppress(TypeError):  # a function that wraps the send cannot be referenced weakly
-        left = WeakMethod(send)
-        asyncio.get_running_loop().call_later(seconds, _abort_what_is_left, left, context=Context())
 
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._loop = asyncio.get_running_loop()
+        self._closed: deque[tuple[float, ReferenceType[Any], Any]] = deque()
+        """When each is due, in order, and its ``send``, which nothing here keeps."""
+        self._timer: asyncio.TimerHandle | None = None
 
-def _abort_what_is_left(left: "WeakMethod[Any]") -> None:
-    if (send := left()) is not None:
-        abort(send)
+    def note(self, send: Any) -> None:
+        """A close has been sent by ``send``."""
+        owner, function = getattr(send, "__self__", None), getattr(send, "__func__", None)
+        if function is None:  # a function that wraps the send cannot be referenced weakly
+            return
+        with suppress(TypeError):
+            self._closed.append((self._loop.time() + self._seconds, ref(owner), function))
+            if self._timer is None:
+                self._begin()
+
+    def _begin(self) -> None:
+        due = self._closed[0][0] + self._seconds * TOGETHER
+        self._timer = self._loop.call_at(due, self._end, context=Context())
+
+    def _end(self) -> None:
+        self._timer = None
+        now, closed = self._loop.time(), self._closed
+        while closed and closed[0][0] <= now:
+            _, reference, function = closed.popleft()
+            if (owner := reference()) is not None:
+                abort(MethodType(function, owner))
+        if closed:
+            self._begin()

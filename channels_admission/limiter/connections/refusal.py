@@ -48,7 +48,8 @@ def messages(scope: Scope, refusal: Refusal, pool: PoolSettings) -> tuple[Messag
 def _close(scope: Scope, refusal: Refusal, pool: PoolSettings) -> tuple[Message, Message]:
     # Browsers hide the close code if the close comes before the accept, or if the accept selects none of the requested
     # subprotocols.
-    requested = next(filter(TOKEN.fullmatch, scope.get("subprotocols") or ()), None)
+    subprotocols = scope.get("subprotocols")
+    requested = next(filter(TOKEN.fullmatch, subprotocols), None) if subprotocols else None
     reason = close_reason(pool.close_reason, refusal.retry_after, refusal.ticket)
     return (
         {"type": "websocket.accept", "subprotocol": requested},

@@ -10,7 +10,9 @@ from types import ModuleType
 import pytest
 
 from channels_admission.limiter.connections.connection import Connection
-from channels_admission.runtime.servers import IMPLEMENTATIONS, abort, abort_later, implementation
+from channels_admission.runtime.servers import IMPLEMENTATIONS, Unanswered, abort, implementation
+
+from support.virtual import run
 
 
 class Transport:
@@ -82,12 +84,32 @@ def test_none_is_taken_that_is_shared_or_unknown():
 async def test_one_that_is_over_is_kept_by_nothing_and_one_that_is_left_is_aborted():
     left, over = Protocol(), Protocol()
     reached = over.reached
-    for each in (left.send, over.send, Wrapper(left.send).pass_on, lambda message: None):
-        abort_later(each, 0.05)
+    unanswered = Unanswered(0.05)
+    for each in (left.send, over.send, Wrapper(left.send).pass_on, lambda message: None, print):
+        unanswered.note(each)
     del over, each
     gc.collect()
     await asyncio.sleep(0.1)
     assert (left.reached.aborted, reached.aborted) == (1, 0)
+
+
+def test_each_close_has_its_time_to_be_answered():
+    first, second = Protocol(), Protocol()
+
+    async def main():
+        unanswered, seen = Unanswered(3.0), []
+        unanswered.note(first.send)
+        await asyncio.sleep(2.0)
+        unanswered.note(second.send)
+        for _ in range(2):
+            await asyncio.sleep(1.2)
+            seen.append((first.reached.aborted, second.reached.aborted))
+        await asyncio.sleep(1.0)
+        unanswered.note(second.send)
+        await asyncio.sleep(3.2)
+        return [*seen, second.reached.aborted]
+
+    assert run(main()) == [(1, 0), (1, 0), 2]
 
 
 @pytest.mark.parametrize(
