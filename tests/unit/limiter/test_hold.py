@@ -99,8 +99,7 @@ async def test_the_hint_names_the_same_moment_as_without_the_hold(refusing):
 async def test_a_cancelled_hold_is_counted_no_more(refusing):
     refusing(REFUSAL_HOLD=30)
     visitor = Visitor()
-    await asyncio.sleep(0.05)
-    assert limiter_of("default")._refuser.held == 1
+    await eventually(lambda: limiter_of("default")._refuser.held == 1)
     visitor.task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await visitor.task
