@@ -65,10 +65,10 @@ globalThis.AdmissionSocket ??= (() => {
   // Options that a page would mean otherwise by 0.
   const POSITIVE = new Set(["connectTimeout", "maxSilence", "answerTimeout"]);
   // Options of which a timer would make no wait at all by Infinity.
-  const FINITE = new Set(["settle", "floor", "base", "cap", "firstRetryWindow"]);
+  const FINITE = /settle|floor|base|cap|first/;
 
   const NO_WEBSOCKET =
-    "AdmissionSocket needs a WebSocket, and this platform has none. Pass one, such as that of the package ws or undici: " +
+    "AdmissionSocket needs a WebSocket, and this platform has none. Pass one, such as that of ws or undici: " +
     "new AdmissionSocket(url, [], { platform: { WebSocket } })";
 
   /** For Node, which has no CloseEvent before version 23. */
@@ -139,7 +139,7 @@ globalThis.AdmissionSocket ??= (() => {
 
   function isAllowed(name, value) {
     if (name === "ping") return value === null || ["string", "function"].includes(typeof value);
-    if ((POSITIVE.has(name) && value === 0) || (FINITE.has(name) && value === Infinity)) return false;
+    if ((POSITIVE.has(name) && value === 0) || (FINITE.test(name) && value === Infinity)) return false;
     return typeof value === typeof DEFAULTS[name] && !(value < 0) && !Number.isNaN(value);
   }
 
