@@ -22,8 +22,8 @@ from channels_admission.core.overrides import EVERYBODY, Drain
 from channels_admission.core.protocol import Neighbour, Reply, Report
 from channels_admission.exceptions import LedgerUnavailable
 from channels_admission.ledger.base import OutOfOrder
-from channels_admission.limiter import limiter as limiter_module
 from channels_admission.limiter.books.state import State
+from channels_admission.runtime import identity
 
 from support.judge import Judge, Outcome
 from support.processes import Actor, Process
@@ -148,7 +148,7 @@ class Simulation:
             stack.callback(setattr, logger, "disabled", logger.disabled)
             stack.callback(self.ledger.close)
             stack.callback(lambda: [process.kill() for process in self.processes])
-            stack.enter_context(mock.patch.object(limiter_module, "is_gone", self.is_gone))
+            stack.enter_context(mock.patch.object(identity, "is_gone", self.is_gone))
             logger.disabled = True
             random.seed(self.outcome.seed)
             yield
