@@ -5,6 +5,7 @@ import importlib.util
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -18,7 +19,7 @@ import yaml
 from channels_admission.limiter.registry import PATIENCE_AT_EXIT
 from channels_admission.readiness import PATH, REASONS
 
-from support import ROOT
+from support import ROOT, TESTS
 from support.clients import Client, leave_all, look, shows
 from support.composed import (
     COMPOSE,
@@ -75,6 +76,36 @@ def test_the_manifests_follow_the_schemas_of_kubernetes():
     files = [str(KUBERNETES / name) for name in ("site.yaml", "hpa.yaml")]
     told = run("kubernetes_validate", "--strict", "--kubernetes-version", "1.34", *files)
     assert (told.returncode, (told.stdout + told.stderr).count(" passed for ")) == (0, 5), told.stdout + told.stderr
+
+
+OF_OPERATORS = {"ScaledObject": "keda.yaml", "ServiceMonitor": "servicemonitor.yaml"}
+TYPED = """
+import type {{ IScaledObject }} from "@kubernetes-models/keda/keda.sh/v1alpha1";
+import type {{ IServiceMonitor }} from "@kubernetes-models/prometheus-operator/monitoring.coreos.com/v1";
+export const scaled: IScaledObject = {ScaledObject};
+export const monitor: IServiceMonitor = {ServiceMonitor};
+"""
+
+
+@pytest.mark.integration
+def test_the_manifests_of_the_operators_have_the_fields_of_their_types(tmp_path):
+    """The types are made from the operators' own: TypeScript finds each unknown field, and each of another type."""
+    if shutil.which("npm") is None:
+        if "CI" in os.environ:
+            pytest.fail("npm must be there in CI.")
+        pytest.skip("no npm on the PATH")
+    shutil.copytree(TESTS / "js" / "manifests", tmp_path, dirs_exist_ok=True)
+    options = {"cwd": tmp_path, "capture_output": True, "text": True, "timeout": 120, "check": False}
+    npm = subprocess.run(["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"], **options)
+    assert npm.returncode == 0, npm.stderr
+    found = {kind: json.dumps(OBJECTS[kind, file]) for kind, file in OF_OPERATORS.items()}
+    wrong = {kind: text.replace('"spec": {', '"spec": {"nothing": 1, ') for kind, text in found.items()}
+    tsc = ["node_modules/.bin/tsc", "--noEmit", "--strict", "--target", "es2022", "--module", "nodenext"]
+    for name, objects in (("right", found), ("wrong", wrong)):
+        (tmp_path / f"{name}.mts").write_text(TYPED.format(**objects))
+    right, wrong = (subprocess.run([*tsc, f"{name}.mts"], **options) for name in ("right", "wrong"))
+    assert (right.returncode, right.stdout) == (0, "")
+    assert len(re.findall(r"nothing\W+does not exist in type 'I\w+Spec'", wrong.stdout)) == 2, wrong.stdout
 
 
 # The files fit each other and the package

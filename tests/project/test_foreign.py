@@ -11,7 +11,7 @@ from benchmarks.foreign.pages import PLACES
 
 from support import ROOT
 
-FOLDERS = ("benchmarks/foreign", "tests/js/libraries")
+FOLDERS = ("benchmarks/foreign", "tests/js/libraries", "tests/js/manifests")
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
