@@ -30,10 +30,6 @@ def test_the_demo_ends_by_itself_with_the_limit_held(server):
     assert "Starting redis-server and 3" in demo_once("--server", server)
 
 
-def test_the_demo_needs_no_redis_on_the_path(tmp_path):
-    assert "Starting valkey-server and 3 uvicorn workers" in demo_once(PATH=str(tmp_path))
-
-
 def test_the_demo_uses_a_given_redis_and_leaves_no_key_of_its_own_behind(redis_server, tmp_path):
     said = demo_once("--server", "daphne", "--redis", redis_server.url, PATH=str(tmp_path))
     assert "Starting 3 daphne workers" in said
