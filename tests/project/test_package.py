@@ -1,9 +1,11 @@
 """What is installed, and what the documents say of it."""
 
+import os
 import re
 import runpy
 import subprocess
 import sys
+import venv
 from configparser import ConfigParser
 from importlib.metadata import distribution
 from importlib.resources import files
@@ -80,6 +82,50 @@ print(sorted(name for name in sys.modules if name.startswith("channels_admission
 def test_the_python_client_needs_nothing_but_websockets():
     told = subprocess.run([sys.executable, "-c", ALONE], cwd=ROOT, capture_output=True, text=True, check=False)
     assert told.stdout.strip() == "['channels_admission', 'channels_admission.client']", told.stderr
+
+
+COMES_BACK = """
+import asyncio
+from contextlib import suppress
+from importlib.metadata import distributions
+from channels_admission.client import connections
+from websockets.asyncio.server import serve
+from websockets.exceptions import ConnectionClosed
+
+TICKET = 24 * "t"
+shown, waits = [], []
+
+async def answer(socket):
+    shown.append(socket.request.headers.get("Admission-Ticket"))
+    if len(shown) == 1:
+        return await socket.close(1013, f"Try Again Later; ticket={TICKET}; retry-after=0.7")
+    async for message in socket:
+        await socket.send(message)
+
+async def come_back():
+    async with serve(answer, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        async for socket in connections(f"ws://127.0.0.1:{port}", on_wait=waits.append, proxy=None):
+            with suppress(ConnectionClosed):
+                await socket.send("hello")
+                return await socket.recv()
+
+print(asyncio.run(come_back()), shown == [None, TICKET], [wait.seconds for wait in waits])
+print(sorted(each.name for each in distributions()))
+"""
+
+
+def test_the_wheel_and_websockets_alone_are_a_client_that_comes_back(tmp_path):
+    if "WHEELS" not in os.environ:
+        pytest.skip("tox -e package builds the wheel")
+    (wheel,) = Path(os.environ["WHEELS"]).glob("*.whl")
+    venv.create(tmp_path, symlinks=True)
+    python = tmp_path / "bin" / "python"
+    install = ["uv", "pip", "install", "--quiet", "--no-deps", "--python", python, wheel, "websockets"]
+    done = subprocess.run(install, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    told = subprocess.run([python, "-c", COMES_BACK], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert told.stdout == "hello True [0.7]\n['channels-admission', 'websockets']\n", told.stderr
 
 
 def test_the_versions_agree():
