@@ -57,7 +57,7 @@ class Terms:
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """Retry times for refused clients, in seconds of the pool's pace time (see :mod:`.core.rate`)."""
+    """Retry times for refused clients, in seconds of the pool's pace time (see :mod:`.core.herd.rate`)."""
 
     first: float
     step: float

@@ -55,16 +55,16 @@ Quotas and classes
        under its name.
 
        Attempts under a key with a rate are counted first, the refused ones too, in a bounded number of buckets
-       (:mod:`~.core.attempts`). The buckets are full where the ledger has lost its data.
+       (:mod:`~.core.quotas.attempts`). The buckets are full where the ledger has lost its data.
 
        A quota that evicts its oldest connection is exceeded by at most as many slots as are known to be older, and at
        most to its double. Each reply says how many of its oldest connections the worker must close, until they are no
        longer counted.
     9. A refusal stores nothing else, and a pool without use disappears.
 
-       What refused clients are promised is counted in the pool's line (:mod:`~.core.line`), of bounded size. Tickets
-       that are due are granted first, in the order of their places; others get what is not kept for those that are
-       expected, a tenth at least in each grace. A ticket passes no limit, quota or share. It is good once: (place,
+       What refused clients are promised is counted in the pool's line (:mod:`~.core.herd.line`), of bounded size.
+       Tickets that are due are granted first, in the order of their places; others get what is not kept for those that
+       are expected, a tenth at least in each grace. A ticket passes no limit, quota or share. It is good once: (place,
        number) is remembered until no copy can be in time, and of copies in one report one counts. A refused handshake
        with a ticket keeps its place and takes no retry time: it is told what is left of its time, a short wait where it
        is due, and in a paused or settling pool one of the schedule. Without that, its ticket was spent.

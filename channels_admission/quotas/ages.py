@@ -1,7 +1,7 @@
 """The ages of one worker's slots under each key, for quotas that evict the oldest connection (``'full': 'oldest'``).
 
 Pure. Reports contain these ages beside the number of slots. The ledger keeps the ages of all workers
-(:mod:`.core.holders`), and its reply says how many of the oldest connections must close.
+(:mod:`.core.quotas.holders`), and its reply says how many of the oldest connections must close.
 """
 
 from collections.abc import Callable, Iterable

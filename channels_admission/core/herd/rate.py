@@ -12,8 +12,8 @@ milliseconds; the contract tests cover both.
   *pace time* passes in proportion to the rate in force, so that bucket and schedule only use the full rate.
 - **Schedule**: every refused client gets the next free retry time, and the ledger keeps the first one after these.
   Retry times are a little further apart than admissions, so that a late client delays no other. They are closer by
-  the share of tickets that is shown, or assumed before the first is due (see :mod:`.core.line`). They begin anew where
-  the schedule has become much longer than the line of those that are expected.
+  the share of tickets that is shown, or assumed before the first is due (see :mod:`.core.herd.line`). They begin
+  anew where the schedule has become much longer than the line of those that are expected.
 - **Speed**: the schedule uses the lowest known speed: the rate, the measured speed of the workers' entrances, and in a
   full pool the speed at which slots become free. If none is known, it uses :data:`PROBING`.
 - **Drought**: while no connection is admitted, retry times move away in proportion to the time (:data:`GROWTH`). After

@@ -2,8 +2,8 @@
 
 A reply of the ledger may admit hundreds of handshakes at once. If all of them started at once, the event loop would
 serve no other connection until the last one has connected. So only as many go in as the
-:class:`~..core.window.Window` has room for; the next ones follow after a turn in which the event loop, and the thread
-that runs sync code, have served the other connections.
+:class:`~.core.herd.window.Window` has room for; the next ones follow after a turn in which the event loop, and the
+thread that runs sync code, have served the other connections.
 """
 
 import asyncio
