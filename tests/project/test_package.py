@@ -124,7 +124,7 @@ def test_the_wheel_and_websockets_alone_are_a_client_that_comes_back(tmp_path):
     install = ["uv", "pip", "install", "--quiet", "--no-deps", "--python", python, wheel, "websockets"]
     done = subprocess.run(install, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
-    told = subprocess.run([python, "-c", COMES_BACK], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    told = subprocess.run([python, "-I", "-c", COMES_BACK], capture_output=True, text=True, timeout=60)
     assert told.stdout == "hello True [0.7]\n['channels-admission', 'websockets']\n", told.stderr
 
 
