@@ -22,8 +22,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from channels_admission import conf
 from channels_admission.conf.shares import classes
 from channels_admission.core.counters import Reason
+from channels_admission.core.herd.tickets import Ticket
 from channels_admission.core.overrides import Controls, Order
-from channels_admission.core.protocol import KEY_BYTES, Ask, Report
+from channels_admission.core.protocol import KEY_BYTES, Ask, Reply, Report, Shown
 from channels_admission.ledger.base import Forgotten, OutOfOrder
 from channels_admission.limiter.books import state as state_module
 from channels_admission.limiter.books.slots import Slots
@@ -33,11 +34,14 @@ from channels_admission.quotas.requests import Rules
 from channels_admission.runtime.identity import Worker
 
 from support.reports import Clock, ClockedRedisLedger
+from support.tickets import TicketJudge
 
 LIMIT, WORKERS, HEARTBEAT, LEASE = 12, 4, 1.0, 10.0
 RANKS = (None, "member", "staff", "anonymous")
 """The class of each user; who is not known is anonymous."""
 USERS = st.lists(st.integers(0, 3), min_size=1, max_size=2)
+AGES = st.lists(st.integers(0, 5), max_size=3)
+"""How many tickets ago those were given that are shown."""
 QUOTAS = {"user": 3, "site": 5}
 FAULTS = ("fault in the report", "fault in the settlement", "fault in the answer")
 """Exceptions in the worker itself: before its request is sent, and as it obeys the reply."""
@@ -116,9 +120,12 @@ class Faults(RuleBasedStateMachine):
         self.settings = conf.current()
         self.clock = Clock()
         self.ledger = ClockedRedisLedger(self.settings, self.clock, self.replaced)
-        parts = ("counts", "leases", "controls", "claims")
+        parts = ("counts", "leases", "controls", "claims", "tickets")
         self.keys = [f"{self.settings.prefix}:{{default}}:{part}" for part in parts]
         self.rules = Rules(self.settings.pool("default"), self.settings) if self.shared else None
+        self.tickets: list[Ticket] = []
+        """Those of all that were ever refused."""
+        self.judge = TicketJudge(self.clock, Counter(), self.object_to)
         self.actors: list[Actor] = []
         self.newborn_after_loss = 0
         self.snapshot: dict[bytes, bytes] | None = None
@@ -139,6 +146,9 @@ class Faults(RuleBasedStateMachine):
     def run(self, awaitable):
         return self.loop.run_until_complete(awaitable)
 
+    def object_to(self, kind: str, detail: str) -> None:
+        raise AssertionError(f"{kind}: {detail}")
+
     # What the workers do
 
     def start(self) -> Actor:
@@ -152,13 +162,19 @@ class Faults(RuleBasedStateMachine):
         return [actor for actor in self.actors if actor.alive]
 
     def exchange(
-        self, actor: Actor, wanted: int, fate: str, asks: tuple[Ask, ...] = (), slot: Slot | None = None
+        self,
+        actor: Actor,
+        wanted: int,
+        fate: str,
+        asks: tuple[Ask, ...] = (),
+        slot: Slot | None = None,
+        shown: tuple[Shown, ...] = (),
     ) -> None:
         """One call of a limiter, its reply obeyed if it comes; ``asks`` are of newcomers, or of ``slot``."""
         state = actor.state
         report = None
         with failing(state_module, "host_token", fate == "fault in the report"):
-            report = state.begin_report(wanted, asks=asks, heartbeat=True)
+            report = state.begin_report(wanted, asks=asks, shown=shown, heartbeat=True)
         if fate in ("request lost", "fault in the report"):
             state.fail(self.clock.now)
             return
@@ -178,6 +194,7 @@ class Faults(RuleBasedStateMachine):
         if reply is None or fate == "reply lost":
             state.fail(self.clock.now)
             return
+        self.tell_turns(report, reply)
         with failing(state_module.levels, "share_of_free", fate == "fault in the settlement"):
             state.settle(report, reply)
         if fate == "fault in the settlement":
@@ -206,6 +223,7 @@ class Faults(RuleBasedStateMachine):
 
     def deliver(self, actor: Actor, report: Report):
         reply = self.run(self.ledger.reconcile("default", report))
+        self.judge.see_call(report, reply)
         actor.silent_since = self.clock.now
         actor.unheard = False
         self.overtaken = self.overtaken or reply.lapsed
@@ -216,6 +234,17 @@ class Faults(RuleBasedStateMachine):
             assert not reply.settling or report.held + reply.granted <= max(report.allowance, report.held)
         return reply
 
+    def tell_turns(self, report: Report, reply: Reply) -> None:
+        """The refused have tickets from now on: the same place, or a new one."""
+        waits = {turn.handshake: turn.wait for turn in reply.turns}
+        for handshake, ticket in report.shown:
+            if (wait := waits.get(handshake)) is not None:
+                self.tickets.append(ticket._replace(due=round(self.clock.now + wait, 2)))
+        for rank in range(report.wanted - reply.granted - len(waits)):
+            place = round(self.clock.now + 0.2 * (rank % 4), 2)
+            self.tickets.append(Ticket(place, place, len(self.tickets)))
+            self.judge.see_verdict(None, self.tickets[-1], Reason.FULL)
+
     def see_epoch(self, actor: Actor, retell: bool) -> None:
         """As another epoch begins, the ledger has forgotten the claims of all."""
         epoch = self.run(self.ledger._redis.hget(self.keys[3], "#epoch"))
@@ -225,16 +254,29 @@ class Faults(RuleBasedStateMachine):
                 other.retelling = True
         actor.retelling = retell
 
-    @rule(number=st.integers(0, 9), wanted=st.integers(1, 6), fate=FATES, user=st.integers(0, 3), known=st.booleans())
-    def handshakes(self, number, wanted, fate, user, known):
+    @rule(
+        number=st.integers(0, 9), wanted=st.integers(1, 6), fate=FATES, user=st.integers(0, 3), known=st.booleans(),
+        ages=AGES,
+    )  # fmt: skip
+    def handshakes(self, number, wanted, fate, user, known, ages):
         actors = self.living()
         if actors:
-            self.exchange(actors[number % len(actors)], wanted, fate, self.asks(wanted, user, known=known))
+            asks, shown = self.asks(wanted, user, known=known), self.shown(wanted, ages)
+            self.exchange(actors[number % len(actors)], wanted, fate, asks, shown=shown)
 
-    @rule(wanted=st.integers(1, 6), user=st.integers(0, 3), known=st.booleans())
-    def handshakes_everywhere(self, wanted, user, known):
+    @rule(wanted=st.integers(1, 6), user=st.integers(0, 3), known=st.booleans(), ages=AGES)
+    def handshakes_everywhere(self, wanted, user, known, ages):
+        """With copies of the same tickets. Where some show theirs, others leave."""
+        shown = self.shown(wanted, ages)
         for actor in self.living():
-            self.exchange(actor, wanted, "arrives", self.asks(wanted, user, known=known))
+            if shown and actor.slots:
+                actor.slots.pop(0).release()
+            self.exchange(actor, wanted, "arrives", self.asks(wanted, user, known=known), shown=shown)
+
+    def shown(self, wanted: int, ages: list[int]) -> tuple[Shown, ...]:
+        """The last of the handshakes show tickets that were given lately, perhaps copies of one."""
+        came = [self.tickets[-1 - age % len(self.tickets)] for age in ages[:wanted] if self.tickets]
+        return tuple(Shown(wanted - len(came) + place, ticket) for place, ticket in enumerate(came))
 
     def asks(self, wanted: int, user: int, *, known: bool) -> tuple[Ask, ...]:
         """Every second client is another user."""
@@ -316,7 +358,7 @@ class Faults(RuleBasedStateMachine):
             actor, report = late[number % len(late)]
             actor.late.remove(report)
             try:
-                self.run(self.ledger.reconcile("default", report))
+                self.judge.see_call(report, self.run(self.ledger.reconcile("default", report)))
                 actor.silent_since = self.clock.now
                 if self.rules:
                     self.see_epoch(actor, True)
@@ -370,6 +412,7 @@ class Faults(RuleBasedStateMachine):
 
     def data_was_lost(self) -> None:
         self.lossless = False
+        self.judge.forget()
         for actor in self.actors:
             actor.unheard = True
 
@@ -384,7 +427,7 @@ class Faults(RuleBasedStateMachine):
         (reading,) = self.run(self.ledger.read(("default",)))
         return reading.controls
 
-    @rule(which=st.sampled_from([[0], [1], [0, 1], [2], [0, 1, 2], [3], [0, 1, 2, 3]]))
+    @rule(which=st.sampled_from([[0], [1], [0, 1], [2], [0, 1, 2], [3], [4], [0, 1, 2, 3, 4]]))
     def keys_vanish(self, which):
         self.run(self.ledger._redis.delete(*(self.keys[index] for index in which)))
         self.data_was_lost()
@@ -573,3 +616,12 @@ def test_claims_are_right_under_every_fault(redis_server):
     from hypothesis.stateful import run_state_machine_as_test
 
     run_state_machine_as_test(machine(redis_server.url, shared=SHARED), settings=BUDGET)
+
+
+@pytest.mark.parametrize("shared", [{}, SHARED], ids=["slots", "quotas and classes"])
+def test_it_is_noticed_when_tickets_are_good_twice(redis_server, shared):
+    from hypothesis.stateful import run_state_machine_as_test
+
+    good_again = machine(redis_server.url, {"tickets.used": "function() return {} end"}, shared)
+    with pytest.raises(AssertionError, match="twice: "):
+        run_state_machine_as_test(good_again, settings=settings(BUDGET, derandomize=True, report_multiple_bugs=False))

@@ -12,8 +12,10 @@ from channels_admission.limiter.books.state import State
 
 from support.reports import reserving
 from support.simulation import ALL, BIRTHS, EMBEDDED, FATES, HERDS, LOSS, NET, ORDERS, RUSH, Simulation
+from support.tickets import RETURNS
 
 WORKERS, HEARTBEAT, LEASE = 8, 1.0, 10.0
+TICKETS = {*RETURNS, "forged", "old", "redeemed", "spent"}
 PROFILES = pytest.mark.parametrize(
     ("profile", "ledger"),
     [
@@ -35,6 +37,17 @@ EMPTY_IS_SETTLED = {"clock.must_settle": "function() return clock.has_lost end"}
 FORGETFUL = {"pool.next_version": "function() return math.max(1, report.version) end"}
 FREE_TOKENS = {"rate.take": "function() rate.full_at = 0 end"}
 FULL_BUCKET = {"rate.hold": "function() end"}
+GOOD_AGAIN = {"tickets.used": "function() return {} end"}
+SOON = {"tickets.left": "function() return report.retry_low end"}
+LAST_FIRST = {
+    "tickets.grant": """function(first, others)
+      local granted, unserved = {}, {}
+      for i = 1, first do granted[tickets.due[#tickets.due + 1 - i]] = true end
+      for _, handshake in ipairs(tickets.among_first(others)) do granted[handshake] = true end
+      for handshake in pairs(tickets.of) do unserved[handshake] = not granted[handshake] or nil end
+      return tickets.decide(granted, unserved)
+    end"""
+}
 
 
 class Trusting(State):
@@ -77,6 +90,7 @@ def test_nothing_is_violated_in_20_000_calls(simulate, profile, ledger):
     outcome = simulate(profile, seed_or(42), 20_000, ledger)
     assert not outcome.violations, str(outcome)
     assert outcome.faults.keys() >= profile.faults.keys() | (FATES.keys() - {"arrives"} if profile.network else set())
+    assert outcome.tickets.keys() == TICKETS
 
 
 @pytest.mark.long
@@ -118,6 +132,10 @@ def test_one_seed_is_one_run(simulate):
         pytest.param(RUSH, {"replaced": FREE_TOKENS}, {"too fast"}, id="connect rate"),
         pytest.param(HERDS, {"replaced": FULL_BUCKET}, {"too fast"}, id="tokens of reserves"),
         pytest.param(ORDERS, {"replaced": FORGETFUL}, {"drained young"}, id="order of the pool's version"),
+        pytest.param(HERDS, {"replaced": GOOD_AGAIN}, {"twice"}, id="single use, at a rate"),
+        pytest.param(NET, {"replaced": GOOD_AGAIN}, {"twice"}, id="single use, in a full pool"),
+        pytest.param(HERDS, {"replaced": SOON}, {"sent behind"}, id="the time of an early ticket"),
+        pytest.param(NET, {"replaced": LAST_FIRST}, {"overtaken"}, id="order of places"),
     ],
 )
 def test_it_is_noticed_when_a_rule_is_off(simulate, profile, changes, noticed, seed):

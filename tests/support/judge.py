@@ -15,10 +15,11 @@ After every call and every turn of a process:
 - *forgotten early*: a living worker was forgotten before its lease had passed on a clock that no
   jump and no outage moves by more than two heartbeats.
 - *renamed*: a live call was answered as out of order.
+- what :mod:`~support.tickets` calls wrong.
 
 At each quiet point, two heartbeats after the last fault: *wrong*, a count without its reserve is not what is held,
-*leaked*, it holds what no client has, and *away*, it does not reach the ledger; a lease and two
-heartbeats later: *ghost*, a worker is counted that does not live.
+*leaked*, it holds what no client has, *unanswered*, a handshake waits for its verdict, and *away*, it does not reach
+the ledger; a lease and two heartbeats later: *ghost*, a worker is counted that does not live.
 
 While something has been altered that the ledger has yet to find, what stands there is not believed
 by it, nor compared here: *total* and *undercounted* wait until it begins to count anew.
@@ -33,6 +34,7 @@ from channels_admission.core.protocol import Reply, Report
 
 from support.processes import Actor
 from support.stored import Stored
+from support.tickets import TicketJudge
 
 if TYPE_CHECKING:
     from support.simulation import Simulation
@@ -50,6 +52,8 @@ class Outcome:
     seconds: float = 0.0
     """Virtual."""
     faults: Counter[str] = field(default_factory=Counter)
+    tickets: Counter[str] = field(default_factory=Counter)
+    """What clients did with theirs, and what became of those that the ledger saw."""
     violations: Counter[str] = field(default_factory=Counter)
     examples: dict[str, str] = field(default_factory=dict)
     """The first violation of each kind."""
@@ -59,7 +63,7 @@ class Outcome:
     """The most slots held above the highest limit in force."""
 
     def __str__(self) -> str:
-        faults = ", ".join(f"{count} {name}" for name, count in sorted(self.faults.items()))
+        faults = ", ".join(f"{count} {name}" for name, count in sorted((self.faults + self.tickets).items()))
         found = "; ".join(f"{count} {name}, first {self.examples[name]}" for name, count in self.violations.items())
         return (
             f"SIMULATION_SEED={self.seed}: {self.calls} calls in {self.seconds:.0f} virtual seconds, "
@@ -75,6 +79,7 @@ class Judge:
         self.simulation = simulation
         self.settings = simulation.settings
         self.state = Stored()
+        self.tickets = TicketJudge(simulation.redis_time, simulation.outcome.tickets, self._object)
         self.known: dict[str, Actor] = {}
         """Everybody who ever reported, by name."""
         self.clock = 0.0
@@ -113,6 +118,7 @@ class Judge:
         self.state = left
         self.lost_at = self.simulation.now
         self.real = -math.inf
+        self.tickets.forget()
         for actor in self.known.values():
             actor.heard, actor.leased_at = False, -math.inf
         newborn = [actor for actor in self._living() if self.lost_at - actor.born < 2 * self.settings.heartbeat]
@@ -160,6 +166,7 @@ class Judge:
         if (after.total or 0) > max((before.total or 0) + lost, limit):
             self._object("raised", f"from {before.total} to {after.total} by {report}")
         self._see_forgotten(actor, before.counts.keys() - after.counts.keys())
+        self.tickets.see_call(report, reply)
         # A copy that comes after a loss of data is no news: what its first arrival was granted, it may not be again.
         is_news = report.seq == actor.sent and report.seq > actor.applied
         actor.heard = actor.id in after.counts and (actor.heard or is_news)
@@ -208,6 +215,8 @@ class Judge:
     def see_equality(self) -> None:
         if self.state.total != sum(self.state.counts.values()):
             self._object("wrong", f"{self.state}")
+        if waiting := sum(len(process.asking) for process in self.simulation.processes):
+            self._object("unanswered", f"{waiting} handshakes")
         for actor in self._living():
             if actor.limiter.state.away:
                 self._object("away", actor.id)

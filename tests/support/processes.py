@@ -101,10 +101,19 @@ class Actor:
         self.process.simulation.send(self, report, answer)
         return await answer
 
-    async def connect(self) -> None:
-        verdict = await self.limiter.acquire()
+    async def connect(self, text: str) -> None:
+        """A handshake that shows a ticket, or none, as :meth:`Limiter.enter` has it without an entrance."""
+        simulation, places = self.process.simulation, self.limiter.places
+        ticket = places.read(text) if text else None
+        verdict = await self.limiter.acquire(ticket=ticket)
+        given, reason = None, ""
         if isinstance(verdict, Slot):
             self.slots.append(verdict)
+            if ticket is not None:
+                places.redeem(ticket)
+        else:
+            given, reason = simulation.holders.keep(verdict), verdict.reason
+        simulation.judge.tickets.see_verdict(ticket, given, reason)
 
     async def aclose(self) -> None:
         pass
@@ -118,6 +127,8 @@ class Process:
         self.pid = next(simulation.numbers)
         self.loop = VirtualLoop(simulation.time)
         self.actors: list[Actor] = []
+        self.asking: set[asyncio.Task[None]] = set()
+        """Handshakes that have no verdict yet."""
         self.alive = True
         self.leaving = False
         self.paused = False
@@ -143,10 +154,18 @@ class Process:
 
     def open(self, handshakes: int, patience: float | None) -> None:
         """So many handshakes arrive together; one client goes away after ``patience`` seconds."""
-        if self.actors and not self.leaving:
-            tasks = [self.loop.create_task(self.actors[-1].connect()) for _ in range(handshakes)]
-            if patience is not None:
-                self.simulation.later(patience, lambda: self.do(tasks[0].cancel))
+        tasks = [self.knock(self.simulation.holders.of_newcomer()) for _ in range(handshakes)]
+        if patience is not None and (first := tasks[0]):
+            self.simulation.later(patience, lambda: self.do(first.cancel))
+
+    def knock(self, ticket: str) -> asyncio.Task[None] | None:
+        """One handshake arrives, unless the process is about to end."""
+        if not self.actors or self.leaving:
+            return None
+        task = self.loop.create_task(self.actors[-1].connect(ticket))
+        self.asking.add(task)
+        task.add_done_callback(self.asking.discard)
+        return task
 
     def shut(self, connections: int) -> None:
         """So many connections end, any of them."""

@@ -14,6 +14,7 @@ import random
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
@@ -23,11 +24,13 @@ from channels_admission.core.protocol import Neighbour, Reply, Report
 from channels_admission.exceptions import LedgerUnavailable
 from channels_admission.ledger.base import OutOfOrder
 from channels_admission.limiter.books.state import State
+from channels_admission.limiter.line import places
 from channels_admission.runtime import identity
 
 from support.judge import Judge, Outcome
 from support.processes import Actor, Process
 from support.stored import Stored, StoredInMemory, StoredInRedis
+from support.tickets import Holders
 
 Answer = asyncio.Future[Reply]
 
@@ -109,10 +112,11 @@ class Simulation:
         """The calls that a stopped Redis has yet to read."""
         self.saved: list[tuple[float, list[bytes | None]]] = []
         if settings.ledger.host is None:
-            self.ledger: Any = StoredInMemory(settings, self.time)
+            self.ledger: Any = StoredInMemory(settings, self.time, self.redis_time)
         else:
             self.ledger = StoredInRedis(settings, self.redis_time, replaced)
         self.judge = Judge(self)
+        self.holders = Holders(self)
 
     def time(self) -> float:
         return self.now
@@ -149,6 +153,7 @@ class Simulation:
             stack.callback(self.ledger.close)
             stack.callback(lambda: [process.kill() for process in self.processes])
             stack.enter_context(mock.patch.object(identity, "is_gone", self.is_gone))
+            stack.enter_context(mock.patch.object(places, "time", SimpleNamespace(time=self.redis_time)))
             logger.disabled = True
             random.seed(self.outcome.seed)
             yield
@@ -358,6 +363,7 @@ class Simulation:
         self.judge.see_loss(Stored())
 
     def _damage(self) -> None:
+        self.judge.tickets.forget()
         if self.ledger.damage(self.rng):
             self.judge.see_damage()
 

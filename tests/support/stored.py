@@ -46,7 +46,7 @@ class StoredInRedis(ClockedRedisLedger):
         self.state = Stored()
         self._names = [
             self._key(DEFAULT_POOL, part)
-            for part in ("counts", "leases", f"host:{host_token()}", "seconds", "controls", "minutes")
+            for part in ("counts", "leases", f"host:{host_token()}", "seconds", "controls", "minutes", "tickets")
         ]
         self._client = redis.Redis.from_url(settings.ledger.host["address"])
         self._client.script_load(self._source)
