@@ -64,7 +64,7 @@ class Trusting(State):
 def simulate(admission, redis_server):
     """``simulate(profile, seed, calls, ledger, …)`` makes one run and returns its outcome."""
 
-    def run(profile, seed, calls, ledger="redis", *, until_violated=False, **changes):
+    def run(profile, seed, calls, ledger="redis", *, until=frozenset(), **changes):
         settings = admission(
             LEDGER=redis_server.url if ledger == "redis" else "memory", LEASE=LEASE, HEARTBEAT=HEARTBEAT,
             MAX_CONNECTIONS=profile.limit, EXPECTED_WORKERS=WORKERS, WHEN_LEDGER_DOWN="freeze",
@@ -72,7 +72,7 @@ def simulate(admission, redis_server):
             LEDGER_TIMEOUT=0.25,  # of simulated time, in which no machine is busy
         )  # fmt: skip
         with reserving(1):
-            return Simulation(settings, profile, seed, **changes).run(calls, until_violated=until_violated)
+            return Simulation(settings, profile, seed, **changes).run(calls, until=until)
 
     return run
 
@@ -139,5 +139,5 @@ def test_one_seed_is_one_run(simulate):
     ],
 )
 def test_it_is_noticed_when_a_rule_is_off(simulate, profile, changes, noticed, seed):
-    outcome = simulate(profile, seed, 20_000, until_violated=True, **changes)
+    outcome = simulate(profile, seed, 20_000, until=noticed, **changes)
     assert noticed & outcome.violations.keys(), str(outcome)

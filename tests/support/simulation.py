@@ -11,7 +11,7 @@ import heapq
 import itertools
 import logging
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
@@ -126,8 +126,11 @@ class Simulation:
 
     # The run
 
-    def run(self, calls: int, *, until_violated: bool = False) -> Outcome:
-        """Go on until the ledger has been called so often, with quiet points among the calls."""
+    def run(self, calls: int, *, until: Set[str] = frozenset()) -> Outcome:
+        """Go on until the ledger has been called so often, with quiet points among the calls.
+
+        The run ends earlier when it has found one of the violations of ``until``.
+        """
         outcome = self.outcome
         with self._world():
             for _ in range(PROCESSES):
@@ -139,7 +142,7 @@ class Simulation:
             for point in range(1, QUIET_POINTS + 1):
                 while outcome.calls < calls * point / QUIET_POINTS:
                     self.step()
-                    if until_violated and outcome.violations:
+                    if until & outcome.violations.keys():
                         return outcome
                 self._rest()
         return outcome
