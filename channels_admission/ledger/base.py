@@ -45,7 +45,7 @@ Counters and history
 Quotas and classes
     8. Where a report is shared (:class:`~.core.protocol.Fair`), the slots under each key are counted over all
        workers, and no key is kept without a slot. A claim is granted only up to its quota, and a class is admitted only
-       up to its share. Asks are decided in their order.
+       up to its share. Asks are decided in their order. Slots of a reserve are for any class, as free as it was then.
 
        A worker whose claims were lost is told to report all of them again.
 

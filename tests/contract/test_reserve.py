@@ -166,6 +166,33 @@ async def test_all_reserves_together_have_half_of_the_burst_at_most(pool, clock)
     assert (await b.say(ahead=99)).ahead == (BURST - 2) // 4
 
 
+async def test_tokens_come_back_only_from_a_reserve_that_is_counted(pool, clock):
+    a, b = pool("a", terms=TERMS), pool("b", terms=TERMS)
+    await a.say()
+    clock.now += 100
+    assert (await a.say(ahead=4)).ahead == 4
+    for _ in range(7):  # it is forgotten, and its tokens are the bucket's again
+        clock.now += HEARTBEAT
+        await b.say()
+    assert (await b.say(wanted=BURST)).granted == BURST
+    assert (await a.say(wanted=9, unused=4)).granted == 0
+    clock.now += 100
+    assert (await b.say(wanted=BURST, held=BURST)).granted == BURST
+    assert (await a.say(wanted=9, unused=9)).granted == 0
+
+
+async def test_reserves_from_before_there_was_a_rate_take_no_more_than_the_burst(pool, clock):
+    a, b = pool("a"), pool("b", terms=TERMS)
+    reply = await a.say(held=BURST + 20, reserve=BURST + 20)
+    await b.say()
+    clock.now += 100
+    assert (await b.say(wanted=1)).granted == 0
+    reply = await a.say(terms=TERMS)
+    assert reply.total == 0
+    clock.now += 1 / RATE
+    assert (await b.say(wanted=9)).granted == 1
+
+
 async def test_with_a_slow_start_a_worker_without_a_connection_has_none_in_reserve(pool, clock):
     a = pool("a", terms=replace(TERMS, slow_start=2.0))
     await a.say()

@@ -175,10 +175,14 @@ SCRIPT = """
             slots.append(await limiter_of("default").acquire())
 
     async def counted():
-        ledger = open_ledger(conf.current())
-        (reading,) = await ledger.read(("default",))
+        ledger, held = open_ledger(conf.current()), []
+        async with asyncio.timeout(10):
+            while held != [3]:  # the last ones are told soon
+                (reading,) = await ledger.read(("default",))
+                held = [worker.held for worker in reading.workers]
+                await asyncio.sleep(0.02)
         await ledger.aclose()
-        return [worker.held for worker in reading.workers]
+        return held
 """
 
 

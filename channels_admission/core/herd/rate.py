@@ -154,11 +154,12 @@ class Pace:
         return granted
 
     def hold(self, reserve: int, clock: float, terms: Terms, *, is_settling: bool) -> None:
-        """So many tokens are in the reserves of workers: with those in the bucket they are never more than the burst.
+        """Leave room in the bucket for ``reserve`` tokens of workers, so that all together are at most the burst.
 
-        While the pool settles, some of them are not known.
+        While the pool settles, some of them are not known. Reserves from before there was a rate may be larger than the
+        burst.
         """
-        held = max(reserve, most_held(terms)) if is_settling else reserve
+        held = min(max(reserve, most_held(terms)) if is_settling else reserve, terms.burst)
         if terms.rate and held:
             self._full_at = max(self._full_at, self._passed(clock, terms) + held / terms.rate)
 

@@ -134,10 +134,10 @@ function pool.is_empty(others)
   return others - pool.others_reserve() + report.held - report.reserve == 0
 end
 
--- The tokens in reserves are not the bucket's, and those that come back are.
+-- Take the tokens in reserves from the bucket, and return those that the worker had and no handshake has used.
 function pool.hold_tokens()
   rate.hold(pool.reserve)
-  rate.take_back(report.unused)
+  rate.take_back(math.min(report.unused, math.max(0, pool.was.reserve - report.reserve)))
   rate.hold(pool.others_reserve() + report.reserve)
 end
 

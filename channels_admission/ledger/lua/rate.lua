@@ -91,11 +91,12 @@ function rate.take(number)
   if rate.speed > 0 then rate.full_at = math.max(rate.full_at, rate.passed) + number / rate.speed end
 end
 
--- So many tokens are in the reserves of workers: with those in the bucket they are never more than the burst. While the
--- pool settles, some of them are not known.
+-- Leave room in the bucket for the tokens that workers hold in reserve, so that all together are at most the burst. While
+-- the pool settles, some of them are not known. Reserves from before there was a rate may be larger than the burst.
 function rate.hold(reserve)
   if rate.speed == 0 then return end
   if clock.is_settling() then reserve = math.max(reserve, rate.most_held()) end
+  reserve = math.min(reserve, rate.burst)
   if reserve > 0 then rate.full_at = math.max(rate.full_at, rate.passed + reserve / rate.speed) end
 end
 

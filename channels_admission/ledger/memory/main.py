@@ -142,10 +142,13 @@ class Call:
         return sum(not each.report.draining for each in self.pool.entries.values())
 
     def _hold_tokens(self, held_before: int) -> None:
-        """The tokens in reserves are not the bucket's, and those that come back are; ``held_before`` this call, there
-        were so many."""
+        """Take the tokens in reserves from the bucket, and return those that the worker had and no handshake has used.
+
+        ``held_before`` is the number in reserves before this call.
+        """
         pool, report = self.pool, self.report
-        for reserve, unused in ((held_before, report.unused), (self._others_reserve + report.reserve, 0)):
+        back = min(report.unused, max(0, (self.entry.reserve if self.entry else 0) - report.reserve))
+        for reserve, unused in ((held_before, back), (self._others_reserve + report.reserve, 0)):
             pool.pace.hold(reserve, pool.clock.seconds, report.terms, is_settling=pool.clock.is_settling)
             pool.pace.take_back(unused, report.terms)
 

@@ -37,7 +37,7 @@ class Caller:
         self._settings = settings
         self._pool = pool
         self._layout = layout
-        self._host = ""
+        self._host: str | None = None
         self._keys: list[str] = []
         self._terms: tuple[Any, ...] = ()
         self._same: dict[str, Any] = {}

@@ -42,13 +42,16 @@ class Reserve:
         """Slots that are counted and not held, within which no call is made for them alone."""
 
     def keep(self, number: int) -> int:
-        """A report says that so many slots are kept; the grants that it gives back."""
+        """Note that a report keeps ``number`` slots; return the number of grants that it gives back."""
         unused, self._unused = max(0, self._unused + self.grants - number), 0
         self.grants = self._kept = number
         return unused
 
     def settle(self, granted: int, ahead: int, *, is_usable: bool) -> None:
-        """The ledger has ``granted`` handshakes and slots ``ahead``; the reserve ``is_usable``, or is given back."""
+        """Add what a reply grants: ``granted`` for handshakes, ``ahead`` for the reserve.
+
+        Unless it ``is_usable``, the reserve is given back.
+        """
         self._kept = max(0, self.grants) + ahead
         if not is_usable:
             self._kept, self._unused = 0, self._kept

@@ -122,7 +122,7 @@ class State(InForce):
         """Why one more handshake may not be admitted without the ledger's word; else it has its token."""
         if self.pool.when_ledger_down == "open":
             return None
-        slots = self._slots_alone
+        slots = self.slots_alone
         if slots > 0 and (reason := self.claim_alone(ask)):
             return reason
         if self._alone is not None:
@@ -136,11 +136,10 @@ class State(InForce):
         return self.claims.refusal_alone(ask, self.limit, self._others, self.held)
 
     @property
-    def _slots_alone(self) -> int:
-        """Slots that may be taken by ``WHEN_LEDGER_DOWN``, unless it is ``open``."""
-        if self.pool.when_ledger_down == "closed":
-            return 0
-        return self.allowance - self.held + (self._share if self.pool.when_ledger_down == "share" else 0)
+    def slots_alone(self) -> int:
+        """Slots that may be taken by ``WHEN_LEDGER_DOWN``, unless it is ``open``; none above a lowered limit."""
+        spare = self.allowance - self.held - max(0, self._others + self.allowance - self.limit)
+        return {"closed": 0, "freeze": spare}.get(self.pool.when_ledger_down, spare + self._share)
 
     @property
     def is_low(self) -> bool:
@@ -273,11 +272,11 @@ class State(InForce):
         self.level = reply.level
         self.has_line = reply.has_line
         self.controls = reply.controls or self.controls
-        if reply.settings != self.settings:
-            had_rate = self.terms.rate
+        had_rate, is_changed = self.terms.rate, reply.settings != self.settings
+        if is_changed:
             self.adopt(reply.settings)
-            if not had_rate:  # and what was kept has no token
-                self.reserve.drop(granted)
+        if reply.lapsed or (is_changed and not had_rate):  # what was kept has no token
+            self.reserve.drop(granted)
         self.scarce = levels.scarce(reply.total, self.limit)
         self._is_over = reply.total > self.limit
         self.reserve.allow(0 if self.closed or self.retired else reply.most_in_reserve)

@@ -20,7 +20,10 @@ many ask, all of them ask less, and it has time for other work."""
 SLACK = 10
 """At a full pool a call may take so many times what calls have lately taken: a slow Redis is not a lost one."""
 LONGEST_CALL = 4
-"""Times ``LEDGER_TIMEOUT`` that such a call may take at the most."""
+"""Times ``LEDGER_TIMEOUT`` that such a call may take at the most. If most calls take longer than ``LEDGER_TIMEOUT``, no
+handshake can wait for one, and the worker decides alone."""
+SLOWEST = 4.0
+"""Seconds that any call may take (:data:`~...conf.keys`)."""
 
 
 class Pace:
@@ -60,16 +63,16 @@ class Pace:
 
     @property
     def patience(self) -> float:
-        """For which an answer is waited for before the ledger is taken to be away.
+        """Seconds to wait for an answer before the ledger counts as away.
 
-        No handshake waits longer than ``LEDGER_TIMEOUT`` all the same. A worker that could admit some by itself decides
-        alone after that time; at a full pool it would only lose the ledger, and ask more often than before.
+        That is ``LEDGER_TIMEOUT``, for which handshakes wait at most. A worker that could admit nobody by itself waits
+        longer for a call that is slower than most: it would only lose the ledger, and ask more often than before.
         """
-        state = self._state
-        if not state.scarce or state.pool.when_ledger_down == "open":
+        state, lately = self._state, self._state.calls.lately
+        if state.slots_alone > 0 or state.pool.when_ledger_down == "open" or lately >= self._timeout:
             return self._timeout
-        longest = min(LONGEST_CALL * self._timeout, self._heartbeat)
-        return max(self._timeout, min(SLACK * state.calls.lately, longest))
+        longest = min(LONGEST_CALL * self._timeout, self._heartbeat, SLOWEST)
+        return max(self._timeout, min(SLACK * lately, longest))
 
     def crowd(self, handshakes: int) -> float:
         """To the next call for handshakes, after one that has decided so many."""

@@ -13,14 +13,13 @@ from ...core.herd.line import EARLY, GRACE, is_due
 from ...core.herd.tickets import PER_SECOND, Signer, Ticket
 from ...core.protocol import Refusal
 from ..books.state import State
+from ..calls.pace import SLOWEST
 from ..connections.asgi import Scope
 from ..connections.refusal import is_passed_on
 from ..queue import NO_RETRY_TIME
 from .retries import RetrySchedule
 
 NUMBER_BITS = 32
-SLOWEST = 4.0
-"""Seconds that a reply may take (:data:`~...conf.keys`)."""
 SLOW = 8
 """The part of its delay by which a slow reply sets the clock back: the clock may have been set back itself."""
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from channels_admission.core.levels import RESERVE_PARTS
+from channels_admission.core.overrides import Controls, Order
 from channels_admission.core.protocol import Ask, Refusal, Reply
 from channels_admission.ledger.memory import MemoryLedger
 from channels_admission.limiter.books.reserve import AHEAD, LEAST, Reserve
@@ -65,6 +66,29 @@ def test_a_report_asks_for_what_the_handshakes_just_before_it_need(admission):
             state.admit()
         report = state.begin_report()
         assert report.reserve + report.ahead == AHEAD * 10 * number
+
+
+def test_a_worker_that_was_forgotten_uses_none_of_the_tokens_that_it_had(admission):
+    state = State(admission(MAX_CONNECTIONS=LIMIT, CONNECT_RATE=100).pool("default"), Worker())
+    state.settle(report := state.begin_report(10), granted(report))
+    assert (state.reserve.grants, state.has_room) == (10 + report.ahead, True)
+    state.settle(report := state.begin_report(), replace(granted(report), lapsed=True))
+    assert (state.reserve.grants, state.has_room) == (0, False)
+
+
+@pytest.mark.parametrize(("policy", "slots"), [("freeze", 2), ("share", 2), ("closed", 0)])
+def test_without_the_ledger_no_slot_above_a_lowered_limit_is_used_again(admission, policy, slots):
+    state = State(admission(MAX_CONNECTIONS=LIMIT, WHEN_LEDGER_DOWN=policy).pool("default"), Worker())
+    state.settle(report := state.begin_report(10), replace(granted(report), total=20, limit=8, ahead=0))
+    for _ in range(10):
+        state.admit()
+    state.controls = Controls(limit=Order(8, "chief", 0.0))
+    state.fail(0.0)
+    for _ in range(10):
+        state.release()
+        assert state.slots_alone <= 0
+    state.controls = Controls(limit=Order(12, "chief", 0.0))
+    assert state.slots_alone == slots
 
 
 def test_where_all_handshakes_need_more_than_a_slot_there_is_none():

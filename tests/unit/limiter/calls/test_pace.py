@@ -20,6 +20,7 @@ from channels_admission.limiter.calls.pace import (
     LONGEST_PAUSE,
     MOST_CALLS,
     SLACK,
+    SLOWEST,
     WINDOW,
     Pace,
 )
@@ -37,7 +38,7 @@ SHOWN = 20
 @pytest.fixture
 def state():
     pool = SimpleNamespace(when_ledger_down="share")
-    return SimpleNamespace(workers=1, scarce=False, calls=SimpleNamespace(lately=0.0), pool=pool)
+    return SimpleNamespace(workers=1, scarce=False, slots_alone=0, calls=SimpleNamespace(lately=0.0), pool=pool)
 
 
 @pytest.fixture
@@ -100,20 +101,26 @@ def test_slow_calls_to_a_full_pool_are_fewer(pace, state):
 
 
 def test_a_slow_redis_of_a_full_pool_has_more_time_for_its_answer(pace, state):
-    state.scarce, state.calls.lately = True, TIMEOUT / SLACK
+    state.calls.lately = TIMEOUT / SLACK
     assert pace.patience == TIMEOUT
     state.calls.lately = 0.05
     assert pace.patience == SLACK * 0.05
-    state.calls.lately = 10
+    state.calls.lately = 0.2
     assert pace.patience == LONGEST_CALL * TIMEOUT
     assert Pace(state, TIMEOUT, heartbeat=0.6).patience == 0.6
     assert Pace(state, TIMEOUT, heartbeat=0.2).patience == TIMEOUT
+    state.calls.lately = 2.0
+    assert Pace(state, 3.0, heartbeat=60).patience == SLOWEST
 
 
-@pytest.mark.parametrize("but", [{"scarce": False}, {"pool": SimpleNamespace(when_ledger_down="open")}], ids=str)
-def test_it_has_no_more_where_a_worker_may_decide_alone(pace, state, but):
-    state.scarce, state.calls.lately = True, 0.2
-    vars(state).update(but)
+ALONE = {"slots": {"slots_alone": 1}, "open": {"pool": SimpleNamespace(when_ledger_down="open")}}
+ALONE["calls"] = {"calls": SimpleNamespace(lately=TIMEOUT)}
+
+
+@pytest.mark.parametrize("why", ALONE)
+def test_it_has_no_more_where_a_worker_may_decide_alone_or_no_handshake_could_wait(pace, state, why):
+    state.calls.lately = 0.2
+    vars(state).update(ALONE[why])
     assert pace.patience == TIMEOUT
 
 
