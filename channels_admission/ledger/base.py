@@ -9,10 +9,10 @@ Counts
     3. Slots are granted only up to the limit: in doubt fewer, never one too many.
 
        A report may ask for slots ahead of its handshakes, for the worker's reserve. They are granted only in a pool
-       that is neither paused nor scarce, where the report's handshakes are not refused and no ticket is expected, and
-       so that the reserve is at most one part in :data:`~.core.levels.RESERVE_PARTS` of the worker's part of the slots
-       that are free for every class. They count as held until a report gives them back; readings, levels and the
-       history leave them out.
+       that is neither settling, paused nor scarce, where the report's handshakes are not refused and no ticket is
+       expected, and so that the reserve is at most one part in :data:`~.core.levels.RESERVE_PARTS` of the worker's part
+       of the slots that are free for every class. They count as held until a report gives them back; readings, levels
+       and the history leave them out.
 
        With a rate, each has its token. At any time the tokens in the bucket and in all reserves are together at most
        the burst, so that no more enter than the rate and one burst allow, whenever the reserves are used. All reserves

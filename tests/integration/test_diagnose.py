@@ -122,7 +122,7 @@ async def test_a_ledger_that_answers_too_late(worker, redis_server):
             told = await diagnosed(workers, "ledger-late")
             (process,) = told["processes"]
             assert told["exit_code"] == 2
-            assert told["findings"][0]["title"] == "The ledger answers too late: 1 of 1 workers decide alone"
+            assert told["findings"][0]["title"] == "The ledger answers too late: 1 of 1 worker decides alone"
             assert 0 < process["failing"] <= process["failed"] <= process["calls"]
             assert told["ledger"]["took"] > 0.25
 

@@ -151,15 +151,14 @@ function grants.granted()
   return granted
 end
 
--- The most slots that this worker may have in reserve: few beside those that are free for each class, and beside the
--- tokens. None where others come first, or where an empty pool is entered slowly.
+-- The most slots that this worker may have in reserve: a small part of those that are free for each class, and of the
+-- tokens. None where others come first or may not be known yet, or where an empty pool is entered slowly.
 function grants.reserve()
   local limit, own = report.shared and quotas.least() or pool.limit, report.reserve
-  if grants.why ~= '' or (rate.has_line and line.is_expecting()) or not pool.is_open_below(limit) then return 0 end
+  if clock.is_settling() or grants.why ~= '' or (rate.has_line and line.is_expecting()) or not pool.is_open_below(limit) then return 0 end
   if rate.speed > 0 and report.slow_start > 0 and pool.held == own then return 0 end
   local workers = math.max(1, pool.workers - pool.draining + layouts.workers)
   local most = math.floor((limit - pool.total + own) / (const.RESERVE_PARTS * workers))
-  if clock.is_settling() then most = math.min(most, report.allowance - pool.held + own) end
   return math.max(0, math.min(most, rate.most_in_reserve(own, pool.reserve - own, workers)))
 end
 

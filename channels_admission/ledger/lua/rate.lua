@@ -114,7 +114,6 @@ end
 -- half of its part of the tokens that are left.
 function rate.most_in_reserve(own, others, workers)
   if rate.speed == 0 then return math.huge end
-  if clock.is_settling() then return 0 end
   return math.min(rate.most_held() - others, math.floor((rate.tokens(false) + own) / (2 * workers)))
 end
 

@@ -159,20 +159,20 @@ class Call:
     def _most_in_reserve(self, grant: Grant, total: int, limit: int) -> int:
         """The most slots that this worker may have in reserve.
 
-        They are few beside those that are free for each class, and beside the tokens. There are none where others come
-        first, or where an empty pool is entered slowly.
+        They are a small part of those that are free for each class, and of the tokens. There are none where others come
+        first or may not be known yet, or where an empty pool is entered slowly.
         """
         pool, report, own, terms = self.pool, self.report, self.report.reserve, self.report.terms
         if report.fair:
             limit = int(min(limit, *(ceiling(each.share, limit) for each in report.fair.classes)))
-        if grant.shortfall or pool.pace.line.is_expecting or pool.controls.paused or levels.scarce(total, limit):
+        if pool.clock.is_settling or pool.controls.paused or grant.shortfall:
+            return 0
+        if pool.pace.line.is_expecting or levels.scarce(total, limit):
             return 0
         if terms.rate and terms.slow_start and report.held + grant.slots == own:
             return 0
         workers = max(1, self._workers)
         most = levels.most_in_reserve(limit - total + own, workers)
-        if pool.clock.is_settling:
-            most = 0 if terms.rate else min(most, report.allowance - report.held - grant.slots + own)
         tokens = pool.pace.most_in_reserve(own, self._others_reserve, workers, pool.clock.seconds, terms)
         return max(0, int(min(most, tokens)))
 
