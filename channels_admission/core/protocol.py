@@ -31,8 +31,8 @@ class Refusal:
     retry_after: float
     ticket: str = field(default="", repr=False)
     """The client's place in the line, or an empty text."""
-    is_kept: bool = field(default=False, compare=False)
-    """Whether the client has shown a ticket for this place: it listens."""
+    listens: bool = field(default=False, compare=False)
+    """Whether the client has shown a ticket of this pool, in time or not: it heeds what it is told."""
     is_passed: bool = field(default=False, compare=False)
     """Whether it is sent as HTTP 503, for the balancer to try another worker."""
 

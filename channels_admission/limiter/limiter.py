@@ -124,7 +124,7 @@ class Limiter:
                     return LEFT
         self.events.tell_verdict(verdict, self.state.worker, ask)
         if isinstance(verdict, Refusal):
-            return verdict
+            return self.places.heard(verdict, text) if text else verdict
         if ticket is not None:
             self.places.redeem(ticket)
             text = ""

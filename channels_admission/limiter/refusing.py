@@ -81,12 +81,13 @@ class Refuser:
     def _delay(self, refusal: Refusal, scope: Scope) -> float:
         """Seconds until a client gets its answer, so that it can come at its time; 0 unless it hammers.
 
-        A client that has shown a ticket listens, and one that is passed on gets another answer. Granian does not tell
-        that a client has left before its HTTP refusal, and fails to send it.
+        A client that has shown a ticket listens, even if it has missed its time behind another socket of its browser
+        that is held. One that is passed on gets another answer. Granian does not tell that a client has left before its
+        HTTP refusal, and fails to send it.
         """
         if self._state.server == GRANIAN and self._state.pool.refuse_with == "http":
             return 0.0
-        if refusal.is_kept or refusal.is_passed:
+        if refusal.listens or refusal.is_passed:
             return 0.0
         longest = self._returns.hold(scope, refusal.retry_after)
         if not longest or not self._has_room():

@@ -65,8 +65,8 @@ class Pace:
     def patience(self) -> float:
         """Seconds to wait for an answer before the ledger counts as away.
 
-        That is ``LEDGER_TIMEOUT``, for which handshakes wait at most. A worker that could admit nobody by itself waits
-        longer for a call that is slower than most: it would only lose the ledger, and ask more often than before.
+        That is ``LEDGER_TIMEOUT``, for which handshakes wait at most. A worker that could admit no client by itself
+        waits longer for a call that is slower than most: it would only lose the ledger, and ask more often than before.
         """
         state, lately = self._state, self._state.calls.lately
         if state.slots_alone > 0 or state.pool.when_ledger_down == "open" or lately >= self._timeout:

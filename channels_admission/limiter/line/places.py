@@ -72,6 +72,10 @@ class Places:
             return None
         return ticket
 
+    def heard(self, refusal: Refusal, text: str) -> Refusal:
+        """The refusal of a client that has shown ``text``: it listens, if that is a ticket of this pool."""
+        return replace(refusal, listens=self._signer.read(text, self.clock.time()) is not None)
+
     def is_due(self, ticket: Ticket) -> bool:
         """Whether the client is first in line."""
         return is_due(ticket, self.clock.time())
@@ -138,7 +142,7 @@ class Places:
     def keep(self, reason: str, ticket: Ticket, wait: float) -> Refusal:
         """A refusal with the same place as that of the shown ``ticket``, for ``wait`` seconds."""
         told = self._retries.told(wait)
-        return self._with(reason, told, ticket._replace(due=self.clock.time() + told), is_kept=True)
+        return self._with(reason, told, ticket._replace(due=self.clock.time() + told))
 
     def renumbered(self, ticket: Ticket) -> Ticket:
         """The same place for a client that is refused though its ticket was redeemed."""
@@ -148,7 +152,7 @@ class Places:
         """What a client is told whose connection the package closes: to come by the rate, or without one soon."""
         return self.refuse(DRAINED) if self._state.terms.rate else Refusal(DRAINED, self._retries.soon())
 
-    def _with(self, reason: str, told: float, ticket: Ticket, *, is_kept: bool = False) -> Refusal:
+    def _with(self, reason: str, told: float, ticket: Ticket) -> Refusal:
         if self._state.away and (alone := self._state.alone) and ticket.place < ticket.due + 1 / PER_SECOND:
             alone.promise(ticket.due, self.clock.time())
-        return Refusal(reason, told, self._signer.write(ticket), is_kept)
+        return Refusal(reason, told, self._signer.write(ticket))

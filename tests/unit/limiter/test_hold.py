@@ -260,10 +260,13 @@ async def test_by_itself_it_holds_at_most_so_many(refusing):
     await close_limiters()
 
 
-async def test_by_itself_it_holds_no_client_that_shows_a_ticket(refusing):
+@pytest.mark.parametrize("late", [0, 60], ids=["in time", "late"])
+async def test_by_itself_it_holds_no_client_that_shows_a_ticket(refusing, late):
     refusing(**BY_ITSELF, CONNECT_RATE=1)
     await early(NONE_HELD)
-    ticket = limiter_of("default").places.refuse("full").ticket
+    places = limiter_of("default").places
+    ticket = places.read(places.refuse("full").ticket)
+    ticket = places._signer.write(ticket._replace(place=ticket.place - late, due=ticket.due - late))
     visitor = hammering(query_string=f"admission_ticket={ticket}".encode())
     await asyncio.wait_for(visitor.task, 2)
     assert limiter_of("default").state.counters["refusals.held"] == 0
