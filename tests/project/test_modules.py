@@ -11,6 +11,7 @@ MOST_LINES = 300
 MOST_MODULES = 11
 """In one folder, its ``__init__`` left out: for more, make a folder for those that are one subject."""
 REFERENCE = re.compile(r":(?:mod:`~?\.+([a-z_.]+)`|(?:class|data|exc):`~?\.+([a-z_.]+)\.[A-Z])")
+IN_THE_SCRIPT = re.compile(r"(?:\w+/)*\w+\.(?:py|lua)\b")
 
 
 def test_every_module_has_a_test_of_its_name_or_a_line_that_names_one():
@@ -41,14 +42,15 @@ def test_no_folder_has_more_modules_than_are_seen_at_once():
     assert {name: number for name, number in numbers.items() if number > MOST_MODULES} == {}
 
 
-def test_every_module_that_a_docstring_names_is_there():
+def test_every_module_that_docstrings_and_the_script_name_is_there():
     """Modules move into folders, and no tool moves their names in texts."""
-    there = [f"/{path.relative_to(PACKAGE).as_posix()}" for path in PACKAGE.rglob("*.py")]
+    there = [f"/{path.relative_to(PACKAGE).as_posix()}" for path in PACKAGE.rglob("*.*")]
     named = set()
     for path in PACKAGE.rglob("*.py"):
         named |= {(path.name, "".join(name).replace(".", "/")) for name in REFERENCE.findall(path.read_text())}
     assert len(named) > 25
-    ends = (".py", "/__init__.py")
-    assert [
-        each for each in named if not any(path.endswith(f"/{each[1]}{end}") for end in ends for path in there)
-    ] == []
+    for path in PACKAGE.rglob("*.lua"):
+        named |= {(path.name, name) for name in IN_THE_SCRIPT.findall(path.read_text())}
+    ends = ("", ".py", "/__init__.py")
+    lost = [each for each in named if not any(path.endswith(f"/{each[1]}{end}") for end in ends for path in there)]
+    assert lost == []

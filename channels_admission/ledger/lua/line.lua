@@ -1,5 +1,5 @@
--- line: the retry times that refused clients were promised, and what is kept for those that return (core/line.py has the
--- rules). Made only where there is a line, or somebody is refused.
+-- line: the retry times that refused clients were promised, and what is kept for those that return (core/herd/line.py
+-- has the rules). Made only where there is a line, or somebody is refused.
 --
 -- '#line' is '' for none, or credit|window|given|left|left before|sums of promised and shown, of both kinds|first bucket
 -- that is near and wide|buckets of the first kind, of those again, and wide ones. Times are whole milliseconds.

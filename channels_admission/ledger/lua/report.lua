@@ -1,4 +1,4 @@
--- report: what one worker says of itself, as the fields that redis.py names and explains.
+-- report: what one worker says of itself, as the fields that redis/argument.py names and explains.
 --
 -- Times are milliseconds, and rates are per millisecond. `key` holds the names of the pool's keys, and `shared` what a
 -- worker says in a pool that is shared by quotas or classes.
