@@ -74,7 +74,7 @@ def accept_few_at_once() -> None:
     """
     from twisted.internet.tcp import Port
 
-    Port.numberAccepts = property(lambda port: ACCEPTED, lambda port, number: None)
+    Port.numberAccepts = property(lambda port: ACCEPTED, lambda port, number: None)  # type: ignore[assignment]
 
 
 def before_exit(farewell: Callable[[], Awaitable[None]]) -> None:
