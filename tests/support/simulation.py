@@ -247,8 +247,8 @@ class Simulation:
             self.later(arrival, lambda: None if self.quiet else self._deliver(actor, report))
 
     def _latency(self) -> float:
-        if self.profile.network and self.rng.random() < 0.03:
-            return self.rng.uniform(0.05, 0.2)
+        if self.profile.network and self.rng.random() < 0.03 and not self.quiet:
+            return self.rng.uniform(0.05, 0.2)  # both ways together may be too long
         return min(0.02, self.rng.expovariate(500))
 
     def _deliver(self, actor: Actor, report: Report, answer: Answer | None = None) -> None:
