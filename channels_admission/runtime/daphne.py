@@ -18,7 +18,6 @@ from ..conf.validators import REASON_BYTES, SENDABLE_CODES
 from .servers import LINGER
 
 NAME = "daphne"
-ACCEPTED = 8
 KNOWN_PARTS = ("serverClose", "sendCloseFrame", "handle_reply", "STATE_CONNECTING")
 
 
@@ -64,17 +63,6 @@ def extend() -> bool:
     protocol.serverClose = server_close
     protocol.handle_reply = handle_reply_with_reason
     return True
-
-
-def accept_few_at_once() -> None:
-    """Have Twisted accept at most :data:`ACCEPTED` clients in a turn of the event loop.
-
-    By itself it accepts a hundred, and twenty more each time that so many have come. The next turn reads the requests
-    of all of them, and clients that are connected wait for as long.
-    """
-    from twisted.internet.tcp import Port
-
-    Port.numberAccepts = property(lambda port: ACCEPTED, lambda port, number: None)  # type: ignore[assignment]
 
 
 def before_exit(farewell: Callable[[], Awaitable[None]]) -> None:
