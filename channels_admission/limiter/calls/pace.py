@@ -20,8 +20,7 @@ many ask, all of them ask less, and it has time for other work."""
 SLACK = 10
 """At a full pool a call may take so many times what calls have lately taken: a slow Redis is not a lost one."""
 LONGEST_CALL = 4
-"""Times ``LEDGER_TIMEOUT`` that such a call may take at the most. If most calls take longer than ``LEDGER_TIMEOUT``, no
-handshake can wait for one, and the worker decides alone."""
+"""Times ``LEDGER_TIMEOUT`` that such a call may take at the most."""
 SLOWEST = 4.0
 """Seconds that any call may take (:data:`~...conf.keys`)."""
 
@@ -66,10 +65,12 @@ class Pace:
         """Seconds to wait for an answer before the ledger counts as away.
 
         That is ``LEDGER_TIMEOUT``, for which handshakes wait at most. A worker that could admit no client by itself
-        waits longer for a call that is slower than most: it would only lose the ledger, and ask more often than before.
+        waits longer: it would only lose the ledger, and ask more often than before. But where a slot that becomes free
+        needs the ledger's word, and most calls are slower than handshakes can wait, the worker decides alone.
         """
         state, lately = self._state, self._state.calls.lately
-        if state.slots_alone > 0 or state.pool.when_ledger_down == "open" or lately >= self._timeout:
+        asks = state.needs_grants or state.has_line
+        if state.slots_alone > 0 or state.pool.when_ledger_down == "open" or (asks and lately >= self._timeout):
             return self._timeout
         longest = min(LONGEST_CALL * self._timeout, self._heartbeat, SLOWEST)
         return max(self._timeout, min(SLACK * lately, longest))

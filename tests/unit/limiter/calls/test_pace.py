@@ -38,7 +38,10 @@ SHOWN = 20
 @pytest.fixture
 def state():
     pool = SimpleNamespace(when_ledger_down="share")
-    return SimpleNamespace(workers=1, scarce=False, slots_alone=0, calls=SimpleNamespace(lately=0.0), pool=pool)
+    calls = SimpleNamespace(lately=0.0)
+    return SimpleNamespace(
+        workers=1, scarce=False, slots_alone=0, needs_grants=False, has_line=False, calls=calls, pool=pool
+    )
 
 
 @pytest.fixture
@@ -105,7 +108,7 @@ def test_a_slow_redis_of_a_full_pool_has_more_time_for_its_answer(pace, state):
     assert pace.patience == TIMEOUT
     state.calls.lately = 0.05
     assert pace.patience == SLACK * 0.05
-    state.calls.lately = 0.2
+    state.calls.lately = 10
     assert pace.patience == LONGEST_CALL * TIMEOUT
     assert Pace(state, TIMEOUT, heartbeat=0.6).patience == 0.6
     assert Pace(state, TIMEOUT, heartbeat=0.2).patience == TIMEOUT
@@ -113,14 +116,19 @@ def test_a_slow_redis_of_a_full_pool_has_more_time_for_its_answer(pace, state):
     assert Pace(state, 3.0, heartbeat=60).patience == SLOWEST
 
 
-ALONE = {"slots": {"slots_alone": 1}, "open": {"pool": SimpleNamespace(when_ledger_down="open")}}
-ALONE["calls"] = {"calls": SimpleNamespace(lately=TIMEOUT)}
-
-
-@pytest.mark.parametrize("why", ALONE)
-def test_it_has_no_more_where_a_worker_may_decide_alone_or_no_handshake_could_wait(pace, state, why):
+@pytest.mark.parametrize("but", [{"slots_alone": 1}, {"pool": SimpleNamespace(when_ledger_down="open")}], ids=str)
+def test_it_has_no_more_where_a_worker_may_decide_alone(pace, state, but):
     state.calls.lately = 0.2
-    vars(state).update(ALONE[why])
+    vars(state).update(but)
+    assert pace.patience == TIMEOUT
+
+
+@pytest.mark.parametrize("need", ["needs_grants", "has_line"])
+def test_it_has_no_more_where_slots_wait_for_an_answer_that_no_handshake_can_wait_for(pace, state, need):
+    setattr(state, need, True)
+    state.calls.lately = 0.99 * TIMEOUT
+    assert pace.patience == LONGEST_CALL * TIMEOUT
+    state.calls.lately = TIMEOUT
     assert pace.patience == TIMEOUT
 
 
