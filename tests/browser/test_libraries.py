@@ -19,7 +19,7 @@ from demo.servers import Workers
 from support import ROOT
 from support.browsing import eventually, holder
 
-pytestmark = pytest.mark.xdist_group("libraries")
+pytestmark = pytest.mark.alone
 
 STATIC = Path(str(files("channels_admission"))) / "static" / "channels_admission"
 LIBRARIES = Path(__file__).parent.parent / "js" / "libraries"

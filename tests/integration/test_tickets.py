@@ -76,7 +76,8 @@ async def test_the_access_log_has_no_ticket(admission, prefix, redis_server, ser
     """Hypercorn's with a format that has the query, the others' as they are by default."""
     keys = {"MAX_CONNECTIONS": 1, "LEDGER": redis_server.url, "PREFIX": prefix}
     path, options = f"{show('A' * 24)}&room=1", {"redis_url": redis_server.url, "settings": keys, "args": args}
-    with Workers(server, 1, application="project.plain:application", **options) as running:
+    unbuffered = {"PYTHONUNBUFFERED": "1"}
+    with Workers(server, 1, application="project.plain:application", env=unbuffered, **options) as running:
         inside, refused = [await Client.enter(running.origin, path) for _ in range(2)]
         again = await Client.enter(running.origin, show(TICKET.search(refused.reason)[1]))
         assert [client.code for client in (inside, refused, again)] == [None, 1013, 1013]
