@@ -38,8 +38,8 @@ DEFAULT_POOL = "default"
 HEARTBEATS_PER_LEASE = 6
 """A lease of fewer heartbeats lapses on ordinary stalls (measured in 2 of 5 torture runs)."""
 BURST_TIME = 0.5
-"""Seconds of the rate that make the default burst. What is admitted later than allowed is made up for within it: 2,000
-clients that come at once at 200 a second are back in 1.06 times the ideal time, and with half of it in 1.16 times."""
+"""Seconds of the rate that make the default burst: workers may have half of it in reserve, and the other half covers
+the quarter of a second from one call of a busy worker to the next."""
 FOR_ALL = frozenset({"POOLS", *(key.name for key in PROJECT_KEYS)})
 """Keys that no pool has of its own."""
 SITES = 999_999
