@@ -39,9 +39,7 @@ SHOWN = 20
 def state():
     pool = SimpleNamespace(when_ledger_down="share")
     calls = SimpleNamespace(lately=0.0)
-    return SimpleNamespace(
-        workers=1, scarce=False, slots_alone=0, needs_grants=False, has_line=False, calls=calls, pool=pool
-    )
+    return SimpleNamespace(workers=1, scarce=False, needs_grants=False, has_line=False, calls=calls, pool=pool)
 
 
 @pytest.fixture
@@ -104,7 +102,7 @@ def test_slow_calls_to_a_full_pool_are_fewer(pace, state):
 
 
 def test_a_slow_redis_of_a_full_pool_has_more_time_for_its_answer(pace, state):
-    state.calls.lately = TIMEOUT / SLACK
+    state.scarce, state.calls.lately = True, TIMEOUT / SLACK
     assert pace.patience == TIMEOUT
     state.calls.lately = 0.05
     assert pace.patience == SLACK * 0.05
@@ -116,15 +114,16 @@ def test_a_slow_redis_of_a_full_pool_has_more_time_for_its_answer(pace, state):
     assert Pace(state, 3.0, heartbeat=60).patience == SLOWEST
 
 
-@pytest.mark.parametrize("but", [{"slots_alone": 1}, {"pool": SimpleNamespace(when_ledger_down="open")}], ids=str)
+@pytest.mark.parametrize("but", [{"scarce": False}, {"pool": SimpleNamespace(when_ledger_down="open")}], ids=str)
 def test_it_has_no_more_where_a_worker_may_decide_alone(pace, state, but):
-    state.calls.lately = 0.2
+    state.scarce, state.calls.lately = True, 0.2
     vars(state).update(but)
     assert pace.patience == TIMEOUT
 
 
 @pytest.mark.parametrize("need", ["needs_grants", "has_line"])
 def test_it_has_no_more_where_slots_wait_for_an_answer_that_no_handshake_can_wait_for(pace, state, need):
+    state.scarce = True
     setattr(state, need, True)
     state.calls.lately = 0.99 * TIMEOUT
     assert pace.patience == LONGEST_CALL * TIMEOUT
