@@ -8,7 +8,7 @@ from .herd.tickets import Ticket
 from .levels import Edge, Level
 from .overrides import NOTHING_SET, Controls
 from .quotas.shares import Bound, Class
-from .readings import QUIET, Footprint, Load, Work
+from .readings import NO_WORK, Footprint, Load, Work
 
 Key = bytes
 """What a slot is counted under: a keyed hash of :data:`KEY_BYTES` bytes."""
@@ -187,7 +187,7 @@ class Report:
     """Workers with the same ``host`` whose process has ended."""
     load: tuple[Load, ...] = ()
     footprint: Footprint | None = None
-    work: Work = QUIET
+    work: Work = NO_WORK
     terms: Terms = Terms()
     unreserved: int = 0
     """Retry times given to refused clients beyond those that the ledger has reserved."""

@@ -68,7 +68,7 @@ class Work(NamedTuple):
     """Connections of the pool that have their slot, and whose consumer has not accepted them yet."""
 
 
-QUIET = Work()
+NO_WORK = Work()
 
 
 class Told(NamedTuple):
@@ -76,7 +76,7 @@ class Told(NamedTuple):
 
     load: tuple[Load, ...] = ()
     footprint: Footprint | None = None
-    work: Work = QUIET
+    work: Work = NO_WORK
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +115,7 @@ class WorkerReading:
     """Connections per second through its entrance, measured while it had to spread them; 0 if unknown."""
     footprint: Footprint | None = None
     """None where the worker cannot read its memory."""
-    work: Work = QUIET
+    work: Work = NO_WORK
     reserve: int = 0
     """Slots counted for its next handshakes, beside those held."""
 

@@ -14,7 +14,7 @@ from ..core.agreement import FINGERPRINT, MOST_SETTINGS, fingerprint, numbers_of
 from ..core.counters import AT, GONE, counts_in, faults_in, times_in
 from ..core.herd.rate import MOST_SPEED
 from ..core.levels import Level
-from ..core.readings import QUIET, Footprint, Load, Moment, Past, Reading, Usage, Work, WorkerReading
+from ..core.readings import NO_WORK, Footprint, Load, Moment, Past, Reading, Usage, Work, WorkerReading
 from .base import LATELY, MINUTES, SECONDS
 from .buckets import counters_of, lately, within
 from .layout import LAYOUT, elsewhere_of
@@ -72,7 +72,7 @@ SHORT_NAMES = {"": "", "websockets-sansio": "s", "websockets": "w", "wsproto": "
 LONG_NAMES = {short: name for name, short in SHORT_NAMES.items()}
 
 
-def load_text(loads: tuple[Load, ...], footprint: Footprint | None = None, work: Work = QUIET) -> str:
+def load_text(loads: tuple[Load, ...], footprint: Footprint | None = None, work: Work = NO_WORK) -> str:
     """``name=reading``, ``~median~longest`` where there is more to say, and ``@pressure`` where there is any.
 
     The built-in monitors are a capital before their reading. A question mark stands for what is unknown; nothing more

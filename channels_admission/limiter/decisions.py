@@ -63,7 +63,7 @@ class Decisions:
         self._loop = asyncio.get_running_loop()
         self.slots = Slots(owner, state, self._loop.time)
         self.queue = Queue(owner.settings.ledger_timeout, self._expire, owner.faults)
-        self.shortage = Shortage(owner.pace)
+        self._shortage = Shortage(owner.pace)
         self._log = log
         self._verdicts = Verdicts(owner, state, self.slots, places, log)
         self._most = state.pool.max_per_worker
@@ -118,7 +118,7 @@ class Decisions:
             return slot
         if not is_exempt:
             if ticket is None or not self._places.is_awaited(ticket):
-                reason = self.shortage.reason(class_index, self._loop.time())
+                reason = self._shortage.reason(class_index, self._loop.time())
             if len(self.queue) >= MOST_WAITING or self._owner.is_too_late():
                 reason = reason or Reason.CROWD
             if reason:
@@ -189,6 +189,8 @@ class Decisions:
     def answer(self, batch: Batch, reply: Reply) -> None:
         """Give the handshakes of ``batch`` the verdicts of the ledger. What was granted and cannot be given is free."""
         try:
+            if reply.turns:
+                batch.hear_turns(reply)
             if batch.asks is None:
                 self._answer_all(batch, reply)
             else:
@@ -198,18 +200,15 @@ class Decisions:
             for ask in batch.untold(reply):
                 self.slots.give_up(ask)
         else:
-            if self._faults.failing:
-                self._faults.recover("the answer to handshakes")
+            self._faults.recover("the answer to handshakes")
         self._state.reserve.end_grants()
 
     def _answer_all(self, batch: Batch, reply: Reply) -> None:
         shortfall = reply.shortfall or Reason.FULL
         if reply.shortfall:
-            self.shortage.note_pool(shortfall, batch.refused(reply), batch.started)
-        elif self.shortage.until and reply.total < reply.limit:
-            self.shortage.end(has_line=reply.has_line)
-        if reply.turns:
-            batch.hear_turns(reply)
+            self._shortage.note_pool(shortfall, batch.refused(reply), batch.started)
+        elif reply.total < reply.limit:
+            self._shortage.end(has_line=reply.has_line)
         for index in reply.granted_shown:
             handshake = batch.handshakes[index]
             if self._state.has_room and not handshake.done():
@@ -229,13 +228,11 @@ class Decisions:
                 self._decide(handshake, self._verdicts.refuse_waiting, shortfall)
 
     def _answer_each(self, batch: Batch, reply: Reply) -> None:
-        if reply.turns:
-            batch.hear_turns(reply)
         now, waits = self._loop.time(), iter(reply.waits)
         for handshake, ask, reason in zip(batch.handshakes, batch.asks or (), reply.verdicts, strict=True):
             batch.told += 1
             if may_retry(ask, reason):
-                self.shortage.note_class(ask.class_index, reason, now)
+                self._shortage.note_class(ask.class_index, reason, now)
             wait = 0.0
             if reason.startswith(ATTEMPTS):
                 wait = next(waits, 0.0)

@@ -1,8 +1,7 @@
 """The limiter: what a worker's event loop knows of one pool, and does there."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
-from typing import Any
+from collections.abc import Awaitable, Callable
 
 from ..conf import Settings
 from ..core.counters import Reason
@@ -157,11 +156,11 @@ class Limiter:
         self.decisions.refuse_waiting(Reason.CROWD, is_exempt_spared=True)
 
     def begin_report(self, now: float, *, heartbeat: bool) -> Batch:
-        batch = self.decisions.begin_batch(now)
-        told = Told(work=Work(accepting=self.lookout.accepting))
+        batch, accepting = self.decisions.begin_batch(now), self.lookout.accepting
+        told = Told(work=Work(accepting=accepting))
         with self.faults.spare("the readings"):
             if self.overload is not None:
-                told = self.overload.told(self.lookout.accepting)
+                told = self.overload.told(accepting)
         batch.report = self.state.begin_report(
             batch.wanted,
             asks=batch.asks or (),
@@ -181,36 +180,32 @@ class Limiter:
         self.places.clock.hear(reply.now)
         self._gone = ()
         self.retries.unreserved -= report.unreserved
-        for part, step, *arguments in self._steps(batch, reply, is_back=was_away):
-            try:
-                step(*arguments)
-            except Exception as error:  # ends no other step
-                self.faults.note(part, error)
-            else:
-                if self.faults.failing:
-                    self.faults.recover(part)
-        if batch.handshakes or self.waiting or reply.shortfall or self.decisions.shortage.until:
-            self.decisions.answer(batch, reply)
-
-    def _steps(self, batch: Batch, reply: Reply, *, is_back: bool) -> Iterator[tuple[Any, ...]]:
-        """What a reply that was settled brings about, by name, each with its arguments."""
-        heartbeat = batch.report.heartbeat
-        if is_back:
-            yield "the news of a regained ledger", self._news.regained
+        if was_away:
+            self._do("the news of a regained ledger", self._news.regained)
         if reply.offer:
-            yield "the retry times", self.retries.renew, reply.offer, batch.reserved(reply), self._loop.time()
-        if heartbeat or is_back:
-            yield "the neighbours", self._meet, reply
-        yield "the news of the pool", self._news.replied, batch.report, reply
+            self._do("the retry times", self.retries.renew, reply.offer, batch.reserved(reply), self._loop.time())
+        if report.heartbeat or was_away:
+            self._do("the neighbours", self._meet, reply)
+        self._do("the news of the pool", self._news.replied, report, reply)
         for edge in reply.edges:
-            yield "the alert of a level", self.events.level, edge, self.state.worker
-        yield "the drains", self.closer.follow, reply
+            self._do("the alert of a level", self.events.level, edge, state.worker)
+        self._do("the drains", self.closer.follow, reply)
         if reply.evicted:
-            yield "the end of connections beyond a quota", self.closer.evict, reply
-        if heartbeat:
-            yield "the end of connections beyond a limit", self.closer.enforce, reply, self.settings.heartbeat
-        if closed := self.state.closed:
-            yield "the refusal of all that wait", self.decisions.refuse_waiting, closed
+            self._do("the end of connections beyond a quota", self.closer.evict, reply)
+        if report.heartbeat:
+            self._do("the end of connections beyond a limit", self.closer.enforce, reply, self.settings.heartbeat)
+        if state.closed:
+            self._do("the refusal of all that wait", self.decisions.refuse_waiting, state.closed)
+        self.decisions.answer(batch, reply)
+
+    def _do(self, part: str, step: Callable[..., object], *arguments: object) -> None:
+        """Make one step of :meth:`apply`; an exception ends no other."""
+        try:
+            step(*arguments)
+        except Exception as error:
+            self.faults.note(part, error)
+        else:
+            self.faults.recover(part)
 
     def _meet(self, reply: Reply) -> None:
         """Look which neighbours are gone."""

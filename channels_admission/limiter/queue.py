@@ -54,13 +54,20 @@ class Batch:
     """Whether no other handshake waited when the call was made."""
     started: float
     """The event loop's time when the call was made."""
-    wanted: int = 0
-    """Slots."""
-    shown: tuple[Shown, ...] = ()
-    """The tickets of its handshakes."""
     report: Report = field(init=False)
     told: int = 0
     """How many of them have their verdicts, in a pool that is shared."""
+
+    @property
+    def shown(self) -> tuple[Shown, ...]:
+        """The tickets of its handshakes."""
+        shown = ((index, each.ticket) for index, each in enumerate(self.handshakes))
+        return tuple(Shown(index, ticket) for index, ticket in shown if ticket is not None)
+
+    @property
+    def wanted(self) -> int:
+        """Slots."""
+        return len(self.handshakes) if self.asks is None else sum(not ask.late for ask in self.asks)
 
     def refused(self, reply: Reply) -> int:
         """How many of those that want a slot may come again when one is free."""
@@ -121,23 +128,15 @@ class Queue:
 
     def batch(self, now: float, *, shared: bool) -> Batch:
         """The handshakes that a call ``now`` asks for."""
-        waiting: list[Handshake] = []
-        shown: list[Shown] = []
-        for each in self.waiting:
-            if not each.done():
-                each.is_asked = not shared
-                if each.ticket is not None:
-                    shown.append(Shown(len(waiting), each.ticket))
-                waiting.append(each)
+        waiting = [each for each in self.waiting if not each.done()]
         if not shared:
-            return Batch(waiting, None, True, now, len(waiting), tuple(shown))
+            for each in waiting:
+                each.is_asked = True
+            return Batch(waiting, None, True, now)
         waiting.sort(key=lambda each: each.place)
         asks = [each.ask or Ask() for each in waiting]
         number = first_asks(asks)
-        first, asked = waiting[:number], tuple(asks[:number])
-        showing = tuple(Shown(index, each.ticket) for index, each in enumerate(first) if each.ticket is not None)
-        wanted = sum(not ask.late for ask in asked)
-        return Batch(first, asked, number == len(waiting), now, wanted, showing)
+        return Batch(waiting[:number], tuple(asks[:number]), number == len(waiting), now)
 
     def take(self, is_next: Callable[[Handshake], bool] | None = None) -> Iterator[Handshake]:
         """Remove and yield those that still wait, as long as the first one ``is_next``."""
@@ -180,7 +179,7 @@ class Shortage:
 
     def __init__(self, pace: Pace) -> None:
         self._pace = pace
-        self.until: dict[int, tuple[float, str]] = {}
+        self._until: dict[int, tuple[float, str]] = {}
         """For each class, until when it is taken to have no room, and why; in a pool without classes, for the first."""
         self._noted_at = 0.0
         """When the last call began that refused some in a pool without classes."""
@@ -189,7 +188,7 @@ class Shortage:
 
     def reason(self, class_index: int, now: float) -> str | None:
         """Why a handshake of the class is refused without a call, if it is; it is counted."""
-        until, reason = self.until.get(class_index, (0.0, ""))
+        until, reason = self._until.get(class_index, (0.0, ""))
         if now >= until:
             return None
         self._refused += 1
@@ -197,18 +196,18 @@ class Shortage:
 
     def note_class(self, class_index: int, reason: str, now: float) -> None:
         """A handshake of the class was refused."""
-        self.until[class_index] = now + self._pace.shortage, reason
+        self._until[class_index] = now + self._pace.shortage, reason
 
     def note_pool(self, shortfall: Reason, refused: int, started: float) -> None:
         """So many were refused in a pool without classes, by a call that began at ``started``."""
         crowd, self._refused = refused + self._refused, 0
         pause = self._pace.crowd(crowd) if shortfall is Reason.FULL else 0.0
-        self.until[0] = started + max(self._pace.shortage, pause), shortfall
+        self._until[0] = started + max(self._pace.shortage, pause), shortfall
         self._noted_at = started
 
     def end(self, *, has_line: bool) -> None:
         """A pool without classes has room: ask again soon after the call before, sooner where ``has_line``."""
-        if 0 in self.until:
-            until, reason = self.until[0]
+        if 0 in self._until:
+            until, reason = self._until[0]
             pause = max(self._pace.shortage, 0.0 if has_line else FREED_FRESH)
-            self.until[0] = min(until, self._noted_at + pause), reason
+            self._until[0] = min(until, self._noted_at + pause), reason

@@ -4,7 +4,6 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from concurrent.futures.thread import _worker
 
 from asgiref.sync import SyncToAsync
 
@@ -16,6 +15,10 @@ def shared_thread() -> ThreadPoolExecutor | None:
     """The thread that sync consumers and ``database_sync_to_async`` share, as long as it has not been used None."""
     executor: ThreadPoolExecutor | None = getattr(SyncToAsync, "single_thread_executor", None)
     return executor if executor is not None and getattr(executor, "_threads", None) else None
+
+
+WAITS_IN = "_worker"
+"""The function in which a thread of :mod:`concurrent.futures` waits for a job, and in none that it has called."""
 
 
 class Threads:
@@ -59,8 +62,7 @@ class Threads:
     def _count(self, executor: ThreadPoolExecutor) -> None:
         frames = sys._current_frames()
         running = (frames.get(each.ident or 0) for each in tuple(executor._threads))
-        # A thread without a job waits for one in this function itself, in none that it has called.
-        self.busy = sum(frame is not None and frame.f_code is not _worker.__code__ for frame in running)
+        self.busy = sum(frame is not None and frame.f_code.co_name != WAITS_IN for frame in running)
         self.jobs = max(0, executor._work_queue.qsize() - (self._asked is not None))
 
     def _begin(self, asked: float) -> None:

@@ -74,11 +74,14 @@ class Reserve:
         self._lock = threading.RLock()
         self._kept: list[int] = []
         self._users = 0
-        self.is_short = False
-        """Whether some of the descriptors were freed and have not been taken again."""
 
     def __len__(self) -> int:
         return len(self._kept)
+
+    @property
+    def is_short(self) -> bool:
+        """Whether some of the descriptors were freed and have not been taken again."""
+        return self._users > 0 and len(self._kept) < SIZE
 
     def open(self) -> None:
         """Add a user; the first one fills the reserve, as far as descriptors are free."""
@@ -104,14 +107,11 @@ class Reserve:
                 while len(self._kept) < SIZE:
                     self._kept.append(os.open(os.devnull, os.O_RDONLY))
             except OSError:
-                self.is_short = True
-            else:
-                self.is_short = False
+                pass
 
     def let_go(self, most: int = SIZE) -> None:
         """Free up to ``most`` descriptors, to open others, until :meth:`fill`."""
         with self._lock:
-            self.is_short = self._users > 0
             for _ in range(min(most, len(self._kept))):
                 os.close(self._kept.pop())
 

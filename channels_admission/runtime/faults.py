@@ -36,8 +36,7 @@ class Faults:
     def __init__(self, whole: str, *books: Counter[str]) -> None:
         self.books = list(books)
         self._whole = whole
-        self.failing: dict[str, set[type[BaseException]]] = {}
-        """The parts that have failed and not worked since, each with the types of its exceptions."""
+        self._failing: dict[str, set[type[BaseException]]] = {}
         self._logged_at: dict[tuple[str, type[BaseException]], float] = {}
 
     def leave_out(self, book: Counter[str]) -> None:
@@ -57,15 +56,14 @@ class Faults:
         except Exception as error:
             self.note(part, error)
         else:
-            if self.failing:
-                self.recover(part)
+            self.recover(part)
 
     def note(self, part: str, error: BaseException) -> None:
         """Count ``error``, and log it with its traceback unless already logged. Never fails."""
         # Without memory or stack, even this may raise.
         with suppress(Exception):
             self.count(kind_of(error))
-            known = self.failing.setdefault(part, set())
+            known = self._failing.setdefault(part, set())
             if type(error) not in known:
                 known.add(type(error))
                 self._log(part, error)
@@ -77,7 +75,7 @@ class Faults:
 
     def recover(self, part: str) -> None:
         """Note that ``part`` works again."""
-        self.failing.pop(part, None)
+        self._failing.pop(part, None)
 
     def _log(self, part: str, error: BaseException) -> None:
         now, place = time.monotonic(), (part, type(error))

@@ -8,9 +8,8 @@ from contextlib import suppress
 from contextvars import Context
 from functools import partial
 from importlib.util import find_spec
-from types import MethodType
 from typing import Any
-from weakref import ReferenceType, ref
+from weakref import WeakMethod
 
 MOST_WRAPPED = 8
 """Most wrappers through which a ``send`` is followed to its transport."""
@@ -106,17 +105,14 @@ class Unanswered:
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self._loop = asyncio.get_running_loop()
-        self._closed: deque[tuple[float, ReferenceType[Any], Any]] = deque()
+        self._closed: deque[tuple[float, WeakMethod[Any]]] = deque()
         """When each is due, in order, and its ``send``, which nothing here keeps."""
         self._timer: asyncio.TimerHandle | None = None
 
     def note(self, send: Any) -> None:
         """A close has been sent by ``send``."""
-        owner, function = getattr(send, "__self__", None), getattr(send, "__func__", None)
-        if function is None:  # a function that wraps the send cannot be referenced weakly
-            return
-        with suppress(TypeError):
-            self._closed.append((self._loop.time() + self._seconds, ref(owner), function))
+        with suppress(TypeError):  # a function that wraps the send cannot be referenced weakly
+            self._closed.append((self._loop.time() + self._seconds, WeakMethod(send)))
             if self._timer is None:
                 self._begin()
 
@@ -128,8 +124,7 @@ class Unanswered:
         self._timer = None
         now, closed = self._loop.time(), self._closed
         while closed and closed[0][0] <= now:
-            _, reference, function = closed.popleft()
-            if (owner := reference()) is not None:
-                abort(MethodType(function, owner))
+            if (send := closed.popleft()[1]()) is not None:
+                abort(send)
         if closed:
             self._begin()

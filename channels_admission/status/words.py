@@ -120,6 +120,11 @@ def numbered(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
+def alone(count: int, workers: int) -> str:
+    """How many of so many workers decide without the ledger, such as ``1 of 3 workers decides alone``."""
+    return f"{count:,} of {numbered(workers, 'worker')} {'decides' if count == 1 else 'decide'} alone"
+
+
 class Override(NamedTuple):
     """One override of a pool in words; a drain has a target."""
 

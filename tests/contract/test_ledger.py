@@ -13,7 +13,7 @@ from channels_admission.core.herd.rate import PROBING, SCHEDULED, Pace, Situatio
 from channels_admission.core.levels import scarce
 from channels_admission.core.overrides import Controls, Order
 from channels_admission.core.protocol import Neighbour, Terms
-from channels_admission.core.readings import QUIET, Footprint, Load, Moment, Past, Usage, Work
+from channels_admission.core.readings import NO_WORK, Footprint, Load, Moment, Past, Usage, Work
 from channels_admission.ledger.base import (
     COUNTER_BYTES,
     COUNTERS_BYTES,
@@ -565,7 +565,7 @@ async def test_a_reading_has_what_each_worker_uses(worker, ledger):
     (reading,) = await ledger.read(["default"])
     seen = {each.worker: (each.load, each.footprint, each.work) for each in reading.workers}
     assert seen == {
-        "host:1:a": (load, footprint, QUIET), "host:1:b": ((), None, QUIET),
+        "host:1:a": (load, footprint, NO_WORK), "host:1:b": ((), None, NO_WORK),
         "host:1:c": (load, None, Work(3, 1, 20)), "host:1:d": (load, footprint, Work(0, 0, 7)),
     }  # fmt: skip
 

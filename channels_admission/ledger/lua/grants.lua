@@ -155,7 +155,8 @@ end
 -- tokens. None where others come first or may not be known yet, or where an empty pool is entered slowly.
 function grants.reserve()
   local limit, own = report.shared and quotas.least() or pool.limit, report.reserve
-  if clock.is_settling() or grants.why ~= '' or (rate.has_line and line.is_expecting()) or not pool.is_open_below(limit) then return 0 end
+  if clock.is_settling() or grants.why ~= '' then return 0 end
+  if (rate.has_line and line.is_expecting()) or not pool.is_open_below(limit) then return 0 end
   if rate.speed > 0 and report.slow_start > 0 and pool.held == own then return 0 end
   local workers = math.max(1, pool.workers - pool.draining + layouts.workers)
   local most = math.floor((limit - pool.total + own) / (const.RESERVE_PARTS * workers))

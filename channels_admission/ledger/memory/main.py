@@ -148,9 +148,10 @@ class Call:
         """
         pool, report = self.pool, self.report
         back = min(report.unused, max(0, (self.entry.reserve if self.entry else 0) - report.reserve))
-        for reserve, unused in ((held_before, back), (self._others_reserve + report.reserve, 0)):
-            pool.pace.hold(reserve, pool.clock.seconds, report.terms, is_settling=pool.clock.is_settling)
-            pool.pace.take_back(unused, report.terms)
+        now, is_settling = pool.clock.seconds, pool.clock.is_settling
+        pool.pace.hold(held_before, now, report.terms, is_settling=is_settling)
+        pool.pace.take_back(back, report.terms)
+        pool.pace.hold(self._others_reserve + report.reserve, now, report.terms, is_settling=is_settling)
 
     @property
     def _others_reserve(self) -> int:

@@ -39,7 +39,7 @@ class Caller:
         self._layout = layout
         self._host: str | None = None
         self._keys: list[str] = []
-        self._terms: tuple[Any, ...] = ()
+        self._said: tuple[Any, ...] = ()
         self._same: dict[str, Any] = {}
         self._packed: tuple[Counters, str] = ({}, "")
         """The counters of the latest report, and their text: the next report has acknowledged them."""
@@ -59,10 +59,9 @@ class Caller:
 
     def argument(self, report: Report) -> bytes:
         """The script's one argument: a map in MessagePack, with times in milliseconds. Whatever is absent is None."""
-        who = report.worker, report.born, report.server, report.release
-        terms = (*who, report.limit, report.warn_at, report.terms)
-        if report.fair is None and terms != self._terms:
-            self._terms, self._same = terms, self._always(report)
+        said = report.worker, report.born, report.server, report.release, report.limit, report.warn_at, report.terms
+        if report.fair is None and said != self._said:
+            self._said, self._same = said, self._always(report)
         known, text = self._packed
         acknowledged = text if report.acknowledged is known else packed(report.acknowledged)
         counted = packed(report.counters)
@@ -77,7 +76,7 @@ class Caller:
             "unused": report.unused or None,  # tokens
             "version": report.version,
             "allowance": report.allowance,  # slots
-            "age": round(1000 * report.age),
+            "age": milliseconds(report.age),
             "counters": counted,
             "acknowledged": acknowledged,
             "is_heartbeat": report.heartbeat,

@@ -122,7 +122,7 @@ class State(InForce):
         """Why one more handshake may not be admitted without the ledger's word; else it has its token."""
         if self.pool.when_ledger_down == "open":
             return None
-        slots = self.slots_alone
+        slots = self._slots_alone
         if slots > 0 and (reason := self.claim_alone(ask)):
             return reason
         if self._alone is not None:
@@ -136,7 +136,7 @@ class State(InForce):
         return self.claims.refusal_alone(ask, self.limit, self._others, self.held)
 
     @property
-    def slots_alone(self) -> int:
+    def _slots_alone(self) -> int:
         """Slots that may be taken by ``WHEN_LEDGER_DOWN``, unless it is ``open``; none above a lowered limit."""
         spare = self.allowance - self.held - max(0, self._others + self.allowance - self.limit)
         return {"closed": 0, "freeze": spare}.get(self.pool.when_ledger_down, spare + self._share)

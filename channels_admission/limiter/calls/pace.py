@@ -64,9 +64,9 @@ class Pace:
     def patience(self) -> float:
         """Seconds to wait for an answer before the ledger counts as away.
 
-        That is ``LEDGER_TIMEOUT``, for which handshakes wait at most. A worker that could admit few by itself
-        waits longer: it would only lose the ledger, and ask more often than before. But where a slot that becomes free
-        needs the ledger's word, and most calls are slower than handshakes can wait, the worker decides alone.
+        That is ``LEDGER_TIMEOUT``, for which handshakes wait at most. A worker that could admit few by itself waits
+        longer: it would only lose the ledger, and ask more often than before. But where a slot that becomes free needs
+        the ledger's word, and most calls are slower than handshakes can wait, the worker decides alone.
         """
         state, lately = self._state, self._state.calls.lately
         asks = state.needs_grants or state.has_line

@@ -129,7 +129,7 @@ class Reconciler:
         with self._faults.spare("the wait for the next call"):
             await self.schedule.until_due()
             is_sound = True
-        self._client.tend(heartbeat=self._loop.time() + self._pace.call >= self.schedule.heartbeat_at)
+        self._client.tend(heartbeat=self._is_heartbeat(self._loop.time()))
         with self._faults.spare("the heartbeat"):
             await self.exchange()
             if is_sound:
@@ -147,7 +147,7 @@ class Reconciler:
             self._faults.note(EXCHANGE, error)
             self._fail(LedgerUnavailable(f"an unexpected {type(error).__name__}"))
         else:
-            if self._faults.failing and not self._state.away:
+            if not self._state.away:
                 self._faults.recover(EXCHANGE)
 
     async def _attempt(self) -> None:
@@ -169,7 +169,7 @@ class Reconciler:
 
     async def _call(self) -> None:
         state, schedule, started = self._state, self.schedule, self._loop.time()
-        batch = self._client.begin_report(started, heartbeat=started + self._pace.call >= schedule.heartbeat_at)
+        batch = self._client.begin_report(started, heartbeat=self._is_heartbeat(started))
         report, was_away = batch.report, state.away
         schedule.begin(started)
         try:
@@ -195,6 +195,10 @@ class Reconciler:
         schedule.quiet_until = started + pause
         if schedule.is_too_late():
             self._client.refuse_late()
+
+    def _is_heartbeat(self, now: float) -> bool:
+        """Whether a call ``now`` is the heartbeat, since the next one could only come after it is due."""
+        return now + self._pace.call >= self.schedule.heartbeat_at
 
     async def _ask(self, report: Report) -> Reply:
         """The ledger's reply, or :exc:`LedgerUnavailable` when it takes too long: the call then goes on by itself."""

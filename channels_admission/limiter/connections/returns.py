@@ -85,9 +85,9 @@ class Returns:
         early, latest, asked, promised = seen
         if early:
             early = max(0.0, early - FORGIVEN * (now - latest))
-        first = promised[0] if len(promised) == 1 else min(promised)
+        first = min(promised)
         if first <= now:
-            promised = () if len(promised) == 1 else _without(first, promised)
+            promised = _without(first, promised)
         elif early or query == asked or len(promised) >= SOCKETS:
             kind = _kind(known)
             visits = AT_ONCE if now - latest < kind.soon else 1.0

@@ -20,7 +20,7 @@ from ...core.overrides import Order, signature
 from ...ledger.base import LATELY
 from ...ledger.memory import MemoryLedger
 from ...status.values import Health, PoolSnapshot, Snapshot, WorkerSnapshot
-from ...status.words import numbered
+from ...status.words import alone, numbered
 from .layout import plain
 from .status import problem
 
@@ -48,7 +48,18 @@ RANGE = re.compile(rf"(@?)(?:(~|{NUMBER}):)?({NUMBER})?")
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """Numbers from ``low`` to ``high``, both included. It alerts outside of them, or ``inside``."""
+    """Numbers from ``low`` to ``high``, both included. It alerts outside of them, or ``inside``.
+
+    As text it is that of the Monitoring Plugins guidelines:
+
+    ===========  ===========================================
+    ``10``       alert below 0 and above 10
+    ``10:``      alert below 10
+    ``~:10``     alert above 10
+    ``10:20``    alert below 10 and above 20
+    ``@10:20``   alert from 10 to 20
+    ===========  ===========================================
+    """
 
     high: float = math.inf
     low: float = 0.0
@@ -243,8 +254,8 @@ def _silent(pool: PoolSnapshot) -> Iterator[Fault]:
 
 
 def _alone(pool: PoolSnapshot) -> Iterator[Fault]:
-    if alone := sum(worker.failing > 0 for worker in pool.workers):
-        told = f"{alone:,} of {numbered(len(pool.workers), 'worker')} {'decides' if alone == 1 else 'decide'} alone"
+    if failing := sum(worker.failing > 0 for worker in pool.workers):
+        told = alone(failing, len(pool.workers))
         yield Fault(State.WARNING, f"{told}, as the ledger does not answer in time")
 
 

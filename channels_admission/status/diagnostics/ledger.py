@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator
 
 from ...ledger import NO_ANSWER
+from .. import words
 from ..snapshot import is_slow, silence_allowed
 from ..values import Health
 from ..words import numbered
@@ -56,7 +57,7 @@ def _late(inputs: Inputs) -> Iterator[Finding]:
     yield Finding(
         "ledger-late",
         Severity.CRITICAL if alone and len(alone) == len(inputs.processes) else Severity.WARNING,
-        f"The ledger answers too late: {_alone(len(alone), len(inputs.processes))}",
+        f"The ledger answers too late: {words.alone(len(alone), len(inputs.processes))}",
         f"{calls}this command read it in {1000 * took:,.0f} ms; LEDGER_TIMEOUT is {1000 * timeout:,.0f} ms",
         "Look for slow commands (SLOWLOG GET), a busy or swapping Redis, and the network (redis-cli --latency on a "
         "worker's host). If Redis is far away, raise LEDGER_TIMEOUT. Until then workers decide by WHEN_LEDGER_DOWN.",
@@ -68,10 +69,6 @@ def _took(inputs: Inputs) -> str:
     alone = [worker.calls for pool in inputs.snapshot.pools for worker in pool.workers if worker.failing]
     made = sum(calls.made for calls in alone)
     return f"a call took {1000 * sum(calls.seconds for calls in alone) / made:,.0f} ms on average; " if made else ""
-
-
-def _alone(count: int, workers: int) -> str:
-    return f"{count:,} of {numbered(workers, 'worker')} {'decides' if count == 1 else 'decide'} alone"
 
 
 def _calls(process: Process) -> str:

@@ -86,9 +86,9 @@ def test_without_the_ledger_no_slot_above_a_lowered_limit_is_used_again(admissio
     state.fail(0.0)
     for _ in range(10):
         state.release()
-        assert state.slots_alone <= 0
+        assert state._slots_alone <= 0
     state.controls = Controls(limit=Order(12, "chief", 0.0))
-    assert state.slots_alone == slots
+    assert state._slots_alone == slots
 
 
 def test_where_all_handshakes_need_more_than_a_slot_there_is_none():

@@ -140,7 +140,7 @@ async def counted(limiter):
 async def is_sound(limiter):
     """Whether all parts work again, when somebody has knocked."""
     await answered(limiter)
-    return not limiter.state.away and not limiter.faults.failing
+    return not limiter.state.away and not limiter.faults._failing
 
 
 async def is_told(limiter):
