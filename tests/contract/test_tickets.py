@@ -10,6 +10,7 @@ from channels_admission.core.herd.rate import PROBING, SCHEDULED
 from channels_admission.core.herd.tickets import Ticket
 from channels_admission.core.overrides import Controls, Order
 from channels_admission.core.protocol import Shown, Terms, Turn
+from channels_admission.ledger.base import SETTLING
 
 from support.claimants import Claimant, ask, settled
 from support.reports import HEARTBEAT, LEASE, ClockedRedisLedger, Reporter
@@ -275,6 +276,36 @@ async def test_tickets_of_a_paused_pool_wait_by_its_schedule(worker, clock, ledg
     assert waits(reply)[1] == 10.0
     assert waits(reply)[0] == pytest.approx(10.0 + reply.offer.step, abs=0.001)
     assert reply.offer.first - reply.offer.elapsed == pytest.approx(10.0 + 2 * reply.offer.step)
+
+
+async def begin_to_settle(a, clock, left: float = 1.25) -> None:
+    """Let the pool of ``a``, which is full, settle for so many seconds; its schedule is a minute long."""
+    await a.say(wanted=600)
+    await a.say(held=5, version=a.last.version + 1)
+    clock.now = round(clock.now + SETTLING * HEARTBEAT - left, 3)
+
+
+async def test_due_tickets_of_a_pool_that_settles_come_when_it_has_in_their_order(worker, clock):
+    a = await with_tokens(worker, clock)
+    await begin_to_settle(a, clock)
+    due = [ticket(clock, -0.5, 1), None, ticket(clock, -0.7, 2)]
+    reply = await a.say(held=5, wanted=3, allowance=5, shown=shown(*due))
+    assert (reply.granted, reply.shortfall) == (0, Reason.SETTLING)
+    assert waits(reply) == {2: 1.25, 0: round(1.25 + 1 / RATE, 3)}
+    assert reply.offer.first - reply.offer.elapsed > 50
+    clock.now += 1.25
+    again = [each and each._replace(due=clock.now) for each in due]
+    reply = await a.say(held=5, wanted=3, shown=shown(*again))
+    assert (reply.settling, reply.granted_shown[:2]) == (False, (0, 2))
+    assert waits(await a.say(held=8, wanted=3, shown=shown(*again))) == {0: None, 2: None}
+
+
+async def test_a_wait_of_a_due_ticket_is_five_seconds_at_the_most_once_the_pool_has_settled(worker, clock):
+    a = await with_tokens(worker, clock)
+    await begin_to_settle(a, clock)
+    due = [ticket(clock, 0.001 * each - 0.5, each) for each in range(90)]
+    reply = await a.say(held=5, wanted=90, allowance=5, shown=shown(*due))
+    assert [turn.wait for turn in reply.turns] == pytest.approx([1.25 + min(AGAIN, each / RATE) for each in range(90)])
 
 
 async def test_a_ticket_passes_no_quota_and_none_is_redeemed_by_it(ledger, clock):

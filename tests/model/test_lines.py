@@ -5,12 +5,14 @@ import asyncio
 import pytest
 
 from channels_admission.core.herd.line import Line, Promises
+from channels_admission.ledger.base import SETTLING
 from channels_admission.ledger.memory import MemoryLedger
 
 from support.lines import HAMMER, HINT, TICKETLESS, MixedHerd
 from support.reports import Clock
 
 BURST = RATE = 100
+HEARTBEAT = 3
 
 
 @pytest.fixture
@@ -21,7 +23,7 @@ def come(admission):
         clock = Clock()
         clock.now = 1_700_000_000.3
         MemoryLedger.forget_all()
-        ledger = MemoryLedger(admission(LEASE=30, HEARTBEAT=3), clock, clock)
+        ledger = MemoryLedger(admission(LEASE=30, HEARTBEAT=HEARTBEAT), clock, clock)
         return asyncio.run(MixedHerd(ledger, clock, clients, **options).run())
 
     return come
@@ -48,6 +50,16 @@ def test_clients_with_tickets_lose_nothing_to_those_that_hammer_and_waste_nothin
     assert herd.last_of(HINT) <= herd.last_of(HAMMER) + 0.3 + late / 2
     assert herd.last_of(HAMMER) <= 1.1 * ideal(1200)
     assert herd.attempts[HINT] / hint <= 2.2
+
+
+def test_clients_whose_tickets_are_due_while_the_pool_settles_keep_their_places(come, monkeypatch):
+    """A new ledger, in which a worker may use forty slots before it is known that all have been heard."""
+    monkeypatch.setattr(MemoryLedger, "volatile", True)
+    herd = come({HINT: 600, HAMMER: 600}, rate=RATE, allowance=40)
+    settles = SETTLING * HEARTBEAT
+    assert herd.last_of(HINT, 1.0) <= min(settles + 1.15 * ideal(1200 - 4 * 40), herd.last_of(HAMMER))
+    assert herd.attempts[HINT] / 600 <= 2.5
+    assert herd.correlation() > 0.95
 
 
 def test_clients_that_come_into_a_hammering_herd_and_keep_their_tickets_are_not_sent_behind_it(come):

@@ -22,18 +22,20 @@ class MixedHerd:
 
     Those that keep to the hint come in the first ``over`` seconds.
     ``never``: the chance that a client with a ticket does not return. A slot is held for ``stay`` seconds. Those that
-    keep to the hint come up to ``late`` seconds after their time.
+    keep to the hint come up to ``late`` seconds after their time. ``allowance``: the slots of each worker in a ledger
+    that has just started and settles.
     """
 
     def __init__(
-        self, ledger, clock, clients, *, rate=None, limit=10**6, stay=1e9, never=0.0, over=0.2, late=0.02, seed=1
-    ):
+        self, ledger, clock, clients, *, rate=None, limit=10**6, stay=1e9, never=0.0, over=0.2, late=0.02,
+        allowance=None, seed=1
+    ):  # fmt: skip
         self.ledger, self.clock, self.rng, self.never, self.stay = ledger, clock, random.Random(seed), never, stay
-        self.late = late
+        self.late, self.allowance = late, allowance
         self.terms = Terms(rate, int(rate or 1), 0.0)
         self.began, self.numbers = clock.now, iter(range(10**9))
         self.reports = [
-            Report(f"host:{pid}:a", 0, 0, 0, limit, 0, limit, terms=self.terms, host="a" * 12, born=7)
+            Report(f"host:{pid}:a", 0, 0, 0, limit, 0, allowance or limit, terms=self.terms, host="a" * 12, born=7)
             for pid in range(1, WORKERS + 1)
         ]
         self.released = [0] * WORKERS
@@ -74,10 +76,10 @@ class MixedHerd:
         return self
 
     async def prepare(self):
-        """Let the bucket fill before the herd comes."""
+        """Let the bucket fill before the herd comes, or let it come to a pool that settles."""
         for report in self.reports:
             await self.ledger.reconcile("default", report)
-        self.began = self.clock.now = round(self.clock.now + 2.0, 3)
+        self.began = self.clock.now = round(self.clock.now + (0.0 if self.allowance else 2.0), 3)
 
     async def call(self, worker):
         queue, self.queues[worker] = self.queues[worker], []

@@ -57,7 +57,8 @@ EARLY = 0.1
 LATE = 1.0
 """Seconds beyond the grace for which a ticket is good that has waited for the call of the ledger."""
 AGAIN = 5.0
-"""The longest wait, in seconds, of a due ticket that finds nothing free; unless ``RETRY_AFTER`` begins later."""
+"""The longest wait, in seconds, of a due ticket that finds nothing free, once the pool has settled; unless
+``RETRY_AFTER`` begins later."""
 
 _GRACE, _WIDTH, _WIDE, _LONGEST, _SOON = (round(1000 * each) for each in (GRACE, WIDTH, WIDE, LONGEST, SOON))
 

@@ -200,12 +200,14 @@ class Pace:
     def turns(self, clock: float, terms: Terms, number: int, now: Situation) -> tuple[float, ...]:
         """The seconds until so many due tickets that found nothing free should be shown again, in their order.
 
-        They wait for a short time by the speed; by the schedule where time does not help soon.
+        They wait for a short time by the speed, once the pool has settled, or by the schedule where time does not help
+        soon.
         """
         if not number:
             return ()
-        soonest, most = self._soonest(clock, terms, now), max(terms.retry_after[0], AGAIN)
-        if now.why in (Reason.PAUSED, Reason.SETTLING) or soonest > most:
+        soonest = self._soonest(clock, terms, now)
+        most = self._settles_in(terms, now) + max(terms.retry_after[0], AGAIN)
+        if now.why is Reason.PAUSED or soonest > most:
             offer = self.offer(clock, terms, number, 0, now)
             times = (offer.first + rank * offer.step for rank in range(number)) if offer else ()
             return tuple(unpaced(time, terms.slow_start) - (clock - self._began) for time in times)
@@ -247,7 +249,10 @@ class Pace:
         self.line.promise_series(number, unpaced(first, slow_start) - elapsed, before)
 
     def _soonest(self, clock: float, terms: Terms, now: Situation) -> float:
-        return max(self._drought.soonest(clock, terms.retry_after), min(terms.retry_after[1], now.settles_in))
+        return max(self._drought.soonest(clock, terms.retry_after), self._settles_in(terms, now))
+
+    def _settles_in(self, terms: Terms, now: Situation) -> float:
+        return min(terms.retry_after[1], now.settles_in)
 
     def _open_or_shut(self, clock: float, now: Situation, *, by_refusal: bool) -> None:
         """Note when the pool became full or paused. Once it is open again, the schedule starts anew."""

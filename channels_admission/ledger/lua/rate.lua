@@ -169,6 +169,11 @@ function rate.apart(why, now, first, number, step)
   return math.max(1 / (const.SCHEDULED * rate.most(why, now)), math.min(const.EAGER * step, left / number))
 end
 
+-- For how long one waits for the pool to settle that is refused for it.
+function rate.settles_in(why)
+  return why == 'settling' and math.min(report.retry_high, clock.settled - clock.time) or 0
+end
+
 -- How far away the earliest retry time is for one that is refused now. A drought, in which nobody is admitted, is over when
 -- nobody was refused for as long as a client may be told to wait.
 function rate.soonest(why)
@@ -176,7 +181,7 @@ function rate.soonest(why)
   if rate.dry_since == 0 or clock.time - rate.refused_at > high then rate.dry_since = clock.time end
   rate.refused_at = clock.time
   local soonest = math.min(high, math.max(low, const.GROWTH * (clock.time - rate.dry_since)))
-  return why == 'settling' and math.max(soonest, math.min(high, clock.settled - clock.time)) or soonest
+  return math.max(soonest, rate.settles_in(why))
 end
 
 -- The next free retry times of the schedule for those who are refused, after those that were given away already, by the
@@ -204,13 +209,13 @@ function rate.schedule(refused, why, now)
   rate.first, rate.step, rate.elapsed = rate.offer(refused, report.unreserved, why, now)
 end
 
--- How long so many due tickets wait that found nothing free, in their order: for a short time by the speed, or by the
--- schedule where time does not help soon.
+-- How long so many due tickets wait that found nothing free, in their order: for a short time by the speed, once the
+-- pool has settled, or by the schedule where time does not help soon.
 function rate.turns(number, why, now)
   local waits = {}
   if number == 0 then return waits end
-  local soonest, most = rate.soonest(why), math.max(report.retry_low, const.LINE.again)
-  if why == 'paused' or why == 'settling' or soonest > most then
+  local soonest, most = rate.soonest(why), rate.settles_in(why) + math.max(report.retry_low, const.LINE.again)
+  if why == 'paused' or soonest > most then
     local first, step, elapsed = rate.offer(number, 0, why, now)
     for i = 1, number do waits[i] = rate.elapsed_at(first + (i - 1) * step) - elapsed end
     return waits

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from ... import conf
-from ...core.counters import DRAINED, MISSED, PASSED, PROMISED, REDEEMED, Reason, is_own
+from ...core.counters import DRAINED, MISSED, PASSED, PROMISED, REDEEMED, is_own
 from ...core.herd.line import EARLY, GRACE, is_due
 from ...core.herd.tickets import PER_SECOND, Signer, Ticket
 from ...core.protocol import Refusal
@@ -102,8 +102,9 @@ class Places:
 
         Where the reason is this worker's alone and by ``scope`` a balancer may try another worker, it is passed on.
 
-        A ticket that was shown keeps its place. One that is early keeps its time as well, so that it takes none of the
-        schedule. ``wait`` is that of the refusal, if any. A refusal for which no place helps gives no new ticket.
+        A ticket that was shown keeps its place, and mostly takes none of the schedule: one that is early keeps its time
+        as well, and one that is due comes again soon. ``wait`` is that of the refusal, if any. A refusal for which no
+        place helps gives no new ticket.
         """
         if scope is not None and is_own(reason) and is_passed_on(scope, self._state.pool):
             return self._pass_on(reason, ticket)
@@ -111,9 +112,9 @@ class Places:
         if self._state.away and (alone := self._state.alone):
             self._retries.overbooked = alone.overbooked
             ticket = None if ticket is not None and alone.is_redeemed(ticket) else ticket
-        if ticket is not None and not is_placeless and (wait_on := self._own_wait(reason, ticket)) is not None:
-            return self.keep(reason, ticket, wait_on)
         now = self._loop_time()
+        if ticket is not None and not is_placeless and (wait_on := self._own_wait(reason, ticket, now)) is not None:
+            return self.keep(reason, ticket, wait_on)
         place = self._retries.place(reason, now, wait)
         if ticket is not None:
             return self.keep(reason, ticket, place)
@@ -131,13 +132,9 @@ class Places:
         refusal = Refusal(reason, soon) if ticket is None else self.keep(reason, ticket, soon)
         return replace(refusal, is_passed=True)
 
-    def _own_wait(self, reason: str, ticket: Ticket) -> float | None:
+    def _own_wait(self, reason: str, ticket: Ticket, now: float) -> float | None:
         """The seconds after which ``ticket`` comes again without a retry time of the schedule, if it does."""
-        if not self.is_due(ticket):
-            return ticket.place - self.clock.time()
-        if reason == Reason.RATE and self._state.away:
-            return self._retries.short(self._loop_time())
-        return None
+        return self._retries.short(reason, now) if self.is_due(ticket) else ticket.place - self.clock.at(now)
 
     def keep(self, reason: str, ticket: Ticket, wait: float) -> Refusal:
         """A refusal with the same place as that of the shown ``ticket``, for ``wait`` seconds."""

@@ -82,7 +82,7 @@ class RetrySchedule:
     After refusals by a quota, and while the ledger is away, retry times move away with the length of the
     :class:`~.core.herd.rate.Drought`. Those of a quota are not part of the pool's schedule, and not counted. A refusal
     by a rate of attempts waits for the next turn of its key, one by the entrance for the time that the entrance
-    measured.
+    measured. A client whose ticket is due waits for a :meth:`short` time, not for the end of the schedule.
 
     A retry time above the upper bound of ``RETRY_AFTER`` is a client's :meth:`place`, but not what it is :meth:`told`.
     """
@@ -98,7 +98,7 @@ class RetrySchedule:
         self._reserved = 0
         self._overload, self._pressed = Overload(state), Spaced()
         self._without_quota, self._quota = Drought(), Spaced()
-        self._without_ledger, self._admitted = Drought(), 0
+        self._by_itself, self._admitted = Drought(), 0
         self._due = Spaced()
         self.overbooked = 1.0
         """By what the own speed's steps are multiplied: the share of tickets that is shown while the ledger is away."""
@@ -140,7 +140,7 @@ class RetrySchedule:
             pressed = self._pressed.next(now, low, 1 / self._overload.speed(now), LONGEST)
             wait = max(pressed, self._pooled(now))
         if reason == Reason.LEDGER:
-            wait = max(wait, self._soonest_alone(now))
+            wait = max(wait, self._soonest(now))
         return max(low, wait)
 
     def soon(self) -> float:
@@ -148,10 +148,16 @@ class RetrySchedule:
         low, high = self._state.terms.retry_after
         return random.uniform(low, min(2 * low, high))
 
-    def short(self, now: float) -> float:
-        """The same for a client whose ticket was due and found nothing free."""
-        low = self._state.terms.retry_after[0]
-        return self._due.next(now, low, self._own_step(), max(low, AGAIN))
+    def short(self, reason: str, now: float) -> float | None:
+        """The same for a client whose ticket was due: by this worker's speed, in the order in which they come.
+
+        None where time does not help soon: then it waits by the schedule, as in the ledger.
+        """
+        most = max(self._state.terms.retry_after[0], AGAIN)
+        if reason == Reason.PAUSED or reason.startswith(OWN_WAIT) or (soonest := self._soonest(now)) > most:
+            return None
+        apart = self._own_step() if reason in POOLED else 1 / self._overload.speed(now)
+        return self._due.next(now, soonest, apart, most)
 
     def _pooled(self, now: float) -> float:
         """Take the pool's next free retry time; in seconds from ``now``."""
@@ -177,10 +183,10 @@ class RetrySchedule:
         part = rate / max(1, self._state.workers) if rate else 0.0
         return 1 / (SCHEDULED * min((each for each in (part, speed) if each), default=PROBING))
 
-    def _soonest_alone(self, now: float) -> float:
-        """Seconds until the earliest retry time while the ledger is away and this worker admits no connection."""
+    def _soonest(self, now: float) -> float:
+        """Seconds until the earliest retry time while this worker refuses by itself and admits no connection."""
         admitted = self._state.counters.get(ADMITTED, 0)
         if admitted != self._admitted:
             self._admitted = admitted
-            self._without_ledger.end()
-        return self._without_ledger.soonest(now, self._state.terms.retry_after)
+            self._by_itself.end()
+        return self._by_itself.soonest(now, self._state.terms.retry_after)

@@ -179,12 +179,21 @@ async def test_an_early_ticket_of_a_late_place_comes_again_within_the_bounds(des
     assert 30.5 <= due <= 60.0
 
 
-async def test_a_due_ticket_keeps_its_place_by_the_hint_that_it_is_told(desk):
+@pytest.mark.parametrize("reason", [*sorted({*Reason} - {Reason.ENTRANCE, Reason.PAUSED}), UNACCEPTED, SHED, "lag"])
+async def test_a_due_ticket_keeps_its_place_and_comes_again_soon_not_behind_the_others(desk, reason):
     desk.offer(9.0)
-    refusal = desk.places.refuse("lag", ticket=shown(-3.0, due=0.0))
-    assert refusal.retry_after == pytest.approx(9.0)
-    assert desk.given(refusal) == (-3.0, 9.0, 7)
-    assert not desk.state.counters
+    refusal = desk.places.refuse(reason, ticket=shown(-3.0, due=0.0))
+    assert refusal.retry_after == pytest.approx(1.0)
+    assert desk.given(refusal) == (-3.0, 1.0, 7)
+    assert desk.places.refuse(reason, ticket=shown(-2.0, due=0.0)).retry_after > refusal.retry_after
+    assert desk.places.refuse("full").retry_after == pytest.approx(9.0)
+    assert desk.state.counters == {"promised": 1}
+
+
+@pytest.mark.parametrize(("reason", "wait"), [(Reason.PAUSED, 9.0), (Reason.ENTRANCE, 4.0)])
+async def test_a_due_ticket_keeps_its_place_in_a_pause_and_at_the_entrance_too(desk, reason, wait):
+    desk.offer(9.0)
+    assert desk.given(desk.places.refuse(reason, wait=4.0, ticket=shown(-3.0, due=0.0))) == (-3.0, wait, 7)
 
 
 @pytest.mark.parametrize("reason", ["quota:user", "attempts:user"])

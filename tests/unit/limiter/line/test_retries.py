@@ -209,6 +209,39 @@ def test_alone_they_go_on_where_they_were_however_long_the_ledger_is_away(schedu
     assert told == pytest.approx([1.0, 1.0 + 1 / 0.97, 9.0, 9.0 + 1 / 0.97])
 
 
+# Where a ticket was due
+
+
+def short_waits(schedule, reason, now, number) -> list[float]:
+    return [schedule.short(reason, now) for _ in range(number)]
+
+
+def test_where_a_ticket_was_due_it_waits_by_this_workers_speed_for_five_seconds_at_the_most(made):
+    made.schedule.renew(Offer(12.0, STEP, 10.0), 3, now=500.0)
+    told = short_waits(made.schedule, Reason.CROWD, 500.0, 20)
+    assert told[:3] == pytest.approx([1.0 + 4 * n * STEP for n in range(3)])
+    assert max(told) == pytest.approx(5.0, abs=4 * STEP)
+    assert made.schedule.unreserved == 0
+
+
+def test_where_a_monitor_refuses_it_waits_by_the_speed_of_the_entrance(made):
+    made.state.entrance_speed = 20.0
+    assert short_waits(made.schedule, "lag", 0.0, 3) == pytest.approx([1.0, 1.05, 1.1])
+
+
+@pytest.mark.parametrize("reason", ["lag", Reason.LEDGER, Reason.DRAINING, Reason.RATE])
+def test_where_a_worker_has_long_admitted_nobody_it_waits_by_the_schedule(made, reason):
+    told = [made.schedule.short(reason, float(now)) for now in range(0, 14, 2)]
+    assert told == [1.0, 1.0, 2.0, 3.0, 4.0, 5.0, None]
+    made.state.counters[ADMITTED] += 1
+    assert made.schedule.short(reason, 14.0) == 1.0
+
+
+@pytest.mark.parametrize("reason", [Reason.PAUSED, Reason.ENTRANCE, "attempts:user"])
+def test_in_a_pause_and_where_a_refusal_has_a_wait_of_its_own_it_is_not_told_another(made, reason):
+    assert made.schedule.short(reason, 0.0) is None
+
+
 # The ends of connections
 
 
