@@ -733,8 +733,10 @@ async def test_a_drought_is_over_once_nobody_was_refused_for_as_long_as_a_client
     assert wait(await a.say(wanted=1)) == pytest.approx(1.0)
 
 
-async def test_refused_while_the_ledger_settles_come_again_when_it_has(stored):
-    reply = await Reporter(stored, "a", limit=100).say(wanted=5, allowance=0)
+async def test_refused_while_the_ledger_settles_come_again_when_it_has(worker):
+    a = worker("a", limit=100)
+    await a.say()
+    reply = await a.say(wanted=5, allowance=0, version=a.last.version + 1)
     assert (reply.shortfall, wait(reply)) == (Reason.SETTLING, pytest.approx(1.5 * HEARTBEAT))
 
 

@@ -219,9 +219,8 @@ async def test_where_somebody_is_refused_or_expected_nothing_is_kept_in_reserve(
     assert (reply.has_line, reply.ahead) == (False, BURST // 4)
 
 
-async def test_while_a_pool_settles_half_of_the_burst_is_kept_for_reserves_that_are_not_known(pool, clock, stored):
+async def test_while_a_pool_settles_half_of_the_burst_is_kept_for_reserves_that_are_not_known(pool, clock):
     a = pool("a", terms=TERMS)
-    a.ledger = stored
     await a.say()
     clock.now += SETTLING * HEARTBEAT + 0.001
     await a.say(version=a.last.version + 1)
@@ -250,15 +249,14 @@ async def test_a_paused_pool_gives_no_reserve(pool, ledger):
     assert (await a.say(ahead=9)).ahead == 0
 
 
-async def test_a_settling_pool_gives_no_reserve_and_counts_those_that_are_told(pool, stored):
+async def test_a_settling_pool_gives_no_reserve_and_counts_those_that_are_told(pool, ledger):
     a = pool("a")
-    a.ledger = stored
     await a.say()
     reply = await a.say(ahead=99, wanted=3, allowance=7, version=a.last.version + 1)
     assert (reply.settling, reply.granted, reply.ahead, reply.most_in_reserve) == (True, 3, 0, 0)
     reply = await a.say(held=7, reserve=4, ahead=5, version=a.last.version + 1)
     assert (reply.settling, reply.ahead, reply.total) == (True, 0, 7)
-    assert await reading(stored) == {"a": (3, 4)}
+    assert await reading(ledger) == {"a": (3, 4)}
 
 
 async def test_a_worker_that_is_gone_takes_its_reserve_with_it(pool, ledger, clock):

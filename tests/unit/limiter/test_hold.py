@@ -156,8 +156,9 @@ async def test_after_a_hold_that_a_drain_cuts_short_the_hint_names_the_same_time
 
 
 def hammering(**scope):
-    """One client that comes back at once, each time."""
-    return Visitor(client=["192.0.2.1", 40000], headers=[(b"cookie", b"a=1")], **scope)
+    """One client that comes back at once, each time to the same URL."""
+    same = {"client": ["192.0.2.1", 40000], "headers": [(b"cookie", b"a=1")], "query_string": b""}
+    return Visitor(**{**same, **scope})
 
 
 async def early(number: int, **scope) -> None:
