@@ -92,9 +92,9 @@ Loss of data
         While a pool settles, a worker is granted slots only within its own allowance, its reserve included, and under
         each key only its part of the quota. With a rate there is no reserve meanwhile, and the bucket holds half of the
         burst at most, since the other half may be in reserves that are not known. No level changes, no order ends, and
-        no quota is exceeded for an older connection. Refused clients get retry times after this time. Where a worker
-        knows more than the ledger, the rate starts with an empty bucket. The reports restore the overrides, the level,
-        the settings in force and the version of the pool.
+        no quota is exceeded for an older connection. Clients that are refused for want of allowance, not of slots or
+        tokens, get retry times after this time. Where a worker knows more than the ledger, the rate starts with an
+        empty bucket. The reports restore the overrides, the level, the settings in force and the version of the pool.
 
         The counters begin anew at 0, with a later time, at each report that shows a loss. Of a worker's counters only
         what it has not heard to be counted before is added: the sums of before do not come back. Where other data were

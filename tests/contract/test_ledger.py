@@ -740,6 +740,15 @@ async def test_refused_while_the_ledger_settles_come_again_when_it_has(worker):
     assert (reply.shortfall, wait(reply)) == (Reason.SETTLING, pytest.approx(1.5 * HEARTBEAT))
 
 
+@pytest.mark.parametrize(("limit", "held", "waits"), [(101, 99, 1.0), (101, 100, 1.5 * HEARTBEAT), (100, 100, 1.0)])
+async def test_only_a_worker_without_allowance_refers_its_clients_to_the_end_of_settling(worker, limit, held, waits):
+    """A full pool does not settle for those that are refused: slots become free meanwhile."""
+    a = worker("a", limit=limit)
+    await a.say()
+    reply = await a.say(held=held, unreserved=1, allowance=100, version=a.last.version + 1)
+    assert (reply.settling, reply.shortfall, wait(reply)) == (True, None, pytest.approx(waits, abs=0.03))
+
+
 BRIEF = Terms(retry_after=(1.0, 1.1))
 """What a pool that has been full for so long has seen is as good as any. No ticket is missed by then."""
 
@@ -767,7 +776,7 @@ async def test_the_pace_is_that_of_the_rules(worker, clock, seed):
     clock.now, elapsed, pace, held, released, speeds = 1000.0, 0.0, None, [0] * 4, 0, [0.0] * 4
     for step in range(some_of(1000)):
         number, wanted = step % 4, rng.choice([0, 0, 1, 30])
-        unreserved = rng.choice([0, 0, 0, 2]) if elapsed > 2 * HEARTBEAT else 0  # Redis settles before
+        unreserved = rng.choice([0, 0, 0, 2])
         leaving = rng.randint(0, held[number]) if rng.random() < 0.3 else 0
         held[number] -= leaving
         released += leaving

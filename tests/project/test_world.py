@@ -4,6 +4,7 @@ import pytest
 
 from benchmarks.world import Scene, play
 from channels_admission.core.herd.window import START, TARGET
+from channels_admission.ledger.memory import MemoryLedger
 
 from demo.returns import echo_figures, ideal_by_rate, ideal_by_slots
 from demo.sites import WITHOUT_ADMISSION
@@ -98,3 +99,22 @@ def test_a_line_keeps_its_order_and_nearly_where_it_is_longer_than_the_longest_h
     found = play(Scene(groups, {"CONNECT_RATE": 100, "RETRY_AFTER": (1, longest)}, arrive_within=0.5)).groups
     assert found["ticket"].until(0.99) <= 1.15 * ideal_by_rate(groups, 100)
     assert found["ticket"].order > order
+
+
+@pytest.mark.simulation
+def test_a_herd_is_back_as_fast_where_the_ledger_has_just_started(monkeypatch):
+    """Its clients wait for the rate, not for the end of settling."""
+    monkeypatch.setattr(MemoryLedger, "volatile", True)
+    groups = {"hint": 1000}
+    outcome = play(Scene(groups, {"CONNECT_RATE": 100}, arrive_within=0.2))
+    assert outcome.until(0.99) <= 1.15 * ideal_by_rate(groups, 100)
+    assert outcome.per_client <= 2.4
+
+
+@pytest.mark.simulation
+def test_a_full_pool_is_used_again_soon_by_clients_that_know_nothing_but_the_hint(monkeypatch):
+    monkeypatch.setattr(MemoryLedger, "volatile", True)
+    groups = {"hint": 600}
+    outcome = play(Scene(groups, {"MAX_CONNECTIONS": 200}, arrive_within=0.2, stay=3.0))
+    assert outcome.until(0.99) <= 1.3 * ideal_by_slots(groups, 200, 3.0)
+    assert outcome.per_client <= 3.6

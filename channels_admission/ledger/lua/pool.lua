@@ -176,10 +176,11 @@ function pool.is_open()
   return pool.is_open_below(pool.limit)
 end
 
--- Why a handshake would be refused now, or ''.
+-- Why a handshake of this worker would be refused for want of a slot now, or ''.
 function pool.shut()
   if overrides.is_paused then return 'paused' end
-  return clock.is_settling() and 'settling' or pool.total >= pool.limit and 'full' or ''
+  if pool.total >= pool.limit then return 'full' end
+  return clock.is_settling() and pool.held >= report.allowance and 'settling' or ''
 end
 
 -- This worker's record as it is to be stored, with its slots by class and the number of its claims in a shared pool.

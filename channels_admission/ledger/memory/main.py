@@ -226,7 +226,7 @@ class Call:
 
     def _situation(self, grant: Grant, total: int, limit: int) -> Situation:
         pool = self.pool
-        why = grant.shortfall or pool.shut(total, limit)
+        why = grant.shortfall or pool.shut(total, limit, self.report.held + grant.slots, self.report.allowance)
         return Situation(
             why=why,
             workers=self._workers,

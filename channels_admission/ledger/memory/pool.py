@@ -68,13 +68,13 @@ class Pool:
         self.counters[AT + DATA_LOST] = int(now)
         self.since = max(now, (self.since or 0.0) + 0.001)
 
-    def shut(self, total: int, limit: int) -> Reason | None:
-        """Why a handshake would be refused now."""
+    def shut(self, total: int, limit: int, own: int, allowance: int) -> Reason | None:
+        """Why a worker that has ``own`` slots of its ``allowance`` would refuse a handshake for want of one now."""
         if self.controls.paused:
             return Reason.PAUSED
-        if self.clock.is_settling:
-            return Reason.SETTLING
-        return Reason.FULL if total >= limit else None
+        if total >= limit:
+            return Reason.FULL
+        return Reason.SETTLING if self.clock.is_settling and own >= allowance else None
 
     def reap(self, report: Report) -> list[str]:
         """Forget the workers whose lease has run out, and those of this host whose process is gone; tell which."""
