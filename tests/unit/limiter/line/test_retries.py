@@ -254,6 +254,16 @@ def test_one_whose_connection_is_ended_comes_soon_where_there_is_no_rate(schedul
 # A herd, simulated
 
 
+def knock(wait, shut_for: float, number: int = 200) -> tuple[list[float], int]:
+    """When each of so many comes for the first time after ``shut_for`` seconds, and all attempts before."""
+    coming, attempts = [0.0] * number, 0
+    while coming[0] < shut_for:
+        now = heappop(coming)
+        attempts += 1
+        heappush(coming, now + wait(now))
+    return sorted(coming), attempts
+
+
 @pytest.mark.parametrize(
     ("reason", "shut_for", "latest", "attempts_each"),
     [
@@ -268,11 +278,17 @@ def test_one_whose_connection_is_ended_comes_soon_where_there_is_no_rate(schedul
 def test_two_hundred_whom_a_worker_refuses_alone_are_back_soon_after_it_admits(
     schedule_of, reason, shut_for, latest, attempts_each
 ):
-    """Times are seconds from the first attempt. At fifty a second two hundred need four and the first hint."""
-    schedule, coming, attempts, now = schedule_of().schedule, [0.0] * 200, 0, 0.0
-    while coming[0] < shut_for:
-        now = heappop(coming)
-        attempts += 1
-        heappush(coming, now + schedule.retry_after(reason, now))
-    assert max(coming) <= latest
+    """At fifty a second two hundred need four seconds and the first hint."""
+    coming, attempts = knock(lambda now, schedule=schedule_of().schedule: schedule.retry_after(reason, now), shut_for)
+    assert coming[-1] <= latest
     assert attempts / 200 + 1 <= attempts_each
+
+
+@pytest.mark.parametrize(("shut_for", "latest", "attempts_each"), [(1.0, 6.0, 2), (8.0, 13.0, 4)])
+def test_two_hundred_whose_tickets_are_due_keep_their_distance_while_a_worker_refuses(
+    schedule_of, shut_for, latest, attempts_each
+):
+    coming, attempts = knock(lambda now, schedule=schedule_of().schedule: schedule.short("lag", now), shut_for)
+    assert coming[-1] <= latest
+    assert attempts / 200 + 1 <= attempts_each
+    assert all(later - earlier >= 0.9 for earlier, later in zip(coming, coming[50:], strict=False))
