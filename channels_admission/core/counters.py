@@ -29,10 +29,6 @@ class Durations:
         """Count one event."""
         name = self._names[bisect_left(BOUNDS, seconds)]
         self.counters[name] = self.counters.get(name, 0) + 1
-        self.prolong(seconds)
-
-    def prolong(self, seconds: float) -> None:
-        """The last event took so much longer; it stays where it was counted."""
         self.seconds += max(0.0, seconds)
         if whole := int(1000 * self.seconds):
             self.counters[self._total] = whole
@@ -262,7 +258,3 @@ class Calls:
             seconds = clock() - started
             self.times.note(seconds)
             self.lately += (SLOWER if seconds > self.lately else FASTER) * (seconds - self.lately)
-
-    def prolong(self, seconds: float) -> None:
-        """The last call, which has failed, was answered so much later."""
-        self.times.prolong(seconds)

@@ -228,7 +228,6 @@ class Limiter:
             self.decisions.decide_all()
 
     def came_late(self, took: float) -> None:
-        self.state.calls.prolong(took - self.settings.ledger_timeout)
         with self.faults.spare("the news of a slow ledger"):
             self._news.late(took)
 

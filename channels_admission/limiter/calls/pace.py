@@ -18,9 +18,9 @@ IDLE = 4
 """At a full pool a worker has no call under way for so many times what a call takes. Where Redis is slow because too
 many ask, all of them ask less, and it has time for other work."""
 SLACK = 10
-"""At a full pool a call may take so many times what calls have lately taken: a slow Redis is not a lost one."""
+"""An answer may take so many times what calls have lately taken: a slow Redis is not a lost one."""
 LONGEST_CALL = 4
-"""Times ``LEDGER_TIMEOUT`` that such a call may take at the most."""
+"""Times ``LEDGER_TIMEOUT`` that it may take at a full pool, before the ledger counts as away."""
 SLOWEST = 4.0
 """Seconds that any call may take (:data:`~...conf.keys`)."""
 
@@ -49,8 +49,12 @@ class Pace:
 
     @property
     def call(self) -> float:
-        """To the next call, whatever it is for, unless it is a heartbeat."""
-        pause = min(self._rest, self._longest_pause) if self._state.scarce else 0.0
+        """To the next call, whatever it is for, unless it is a heartbeat.
+
+        Handshakes wait for it, unless most calls are slower than they can wait.
+        """
+        longest = self._longest_pause if self._state.calls.lately < self._timeout else self._heartbeat
+        pause = min(self._rest, longest) if self._state.scarce else 0.0
         if self._part:
             pause = max(pause, self._turn)
         return min(pause, self._heartbeat)
@@ -72,8 +76,16 @@ class Pace:
         asks = state.needs_grants or state.has_line
         if not state.scarce or state.pool.when_ledger_down == "open" or (asks and lately >= self._timeout):
             return self._timeout
-        longest = min(LONGEST_CALL * self._timeout, self._heartbeat, SLOWEST)
-        return max(self._timeout, min(SLACK * lately, longest))
+        return min(LONGEST_CALL * self._timeout, self.longest)
+
+    @property
+    def longest(self) -> float:
+        """Seconds to wait for an answer before another call is made, at least :attr:`patience`.
+
+        Where Redis answers late, a call that is given up is work for it all the same, and so is the next one. It is
+        given up at last, since an answer may be lost: soon where Redis was fast.
+        """
+        return max(self._timeout, min(SLACK * self._state.calls.lately, self._heartbeat, SLOWEST))
 
     def crowd(self, handshakes: int) -> float:
         """To the next call for handshakes, after one that has decided so many."""

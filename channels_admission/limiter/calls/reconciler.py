@@ -15,7 +15,6 @@ from ...ledger.base import Forgotten, Ledger, OutOfOrder, done_within
 from ...runtime.faults import Faults
 from ..books.state import State
 from ..queue import Batch
-from .late import LateCall
 from .pace import Pace
 from .schedule import Schedule
 
@@ -52,13 +51,13 @@ class Client(Protocol):
         """Do what the reply says."""
 
     def go_alone(self, error: LedgerError) -> None:
-        """The call has failed: decide without the ledger."""
+        """The call has failed, or is late: decide without the ledger."""
 
     def refuse_late(self) -> None:
         """Refuse the handshakes that wait: the next call will be made too late for them."""
 
     def came_late(self, took: float) -> None:
-        """The ledger has answered a call ``took`` seconds after it was made, when it was no longer waited for."""
+        """The ledger has answered a late call, ``took`` seconds after it was made."""
 
     def close(self) -> None:
         """No call is made any more: decide for all that wait."""
@@ -81,7 +80,6 @@ class Reconciler:
         self._backoff = FIRST_PROBE
         self._is_exiting = False
         self._pace = client.pace
-        self._late = LateCall(client.came_late)
 
     # The task
 
@@ -114,7 +112,6 @@ class Reconciler:
             is_abandoned = True
             raise
         finally:
-            self._late.cancel()
             self._client.close()
             try:
                 if not is_abandoned:
@@ -178,6 +175,7 @@ class Reconciler:
         finally:
             schedule.is_calling = False
         self._client.apply(batch, reply)
+        self._backoff = FIRST_PROBE
         self._pace.count(reply.version, started)
         if report.heartbeat or was_away:
             schedule.heartbeat_at = started + self._settings.heartbeat * random.uniform(0.9, 1.0)
@@ -201,21 +199,31 @@ class Reconciler:
         return now + self._pace.call >= self.schedule.heartbeat_at
 
     async def _ask(self, report: Report) -> Reply:
-        """The ledger's reply, or :exc:`LedgerUnavailable` when it takes too long: the call then goes on by itself."""
-        started, patience = self._loop.time(), self._pace.patience
+        """The ledger's reply, or :exc:`LedgerUnavailable` when it takes too long.
+
+        No other call is made while a late one may still be answered, so that many workers do not drown a slow Redis.
+        The answer is dropped: it tells that the ledger is there, and how slow it is.
+        """
+        started, patience, longest = self._loop.time(), self._pace.patience, self._pace.longest
         call = self._loop.create_task(self.ledger.reconcile(self._state.pool.name, report))
         call.add_done_callback(_take_exception)  # whether or not anybody asks for it
         try:
-            is_done = await done_within((call,), patience)
-            if is_done and not call.cancelled():
+            if await done_within((call,), patience) and not call.cancelled():
                 return call.result()
-            if not is_done:
-                self._late.leave(call, started)
-            raise LedgerUnavailable(f"no answer within {patience:g} s")
+            late = LedgerUnavailable(f"no answer within {patience:g} s")
+            if longest > patience:
+                self._client.go_alone(late)
+                if await done_within((call,), longest - patience) and not call.cancelled():
+                    call.result()
+                    self._client.came_late(self._loop.time() - started)
+            raise late
         except asyncio.CancelledError:
             # It may answer its cancellation with another error, or not at all.
             call.cancel()
             await asyncio.wait((call,), timeout=self._settings.ledger_timeout)
+            raise
+        except Exception:
+            call.cancel()
             raise
 
     def _begin_anew(self) -> None:
@@ -225,9 +233,8 @@ class Reconciler:
 
     def _fail(self, error: LedgerError) -> None:
         """Decide alone until the ledger answers again, and ask it again after a while."""
-        backoff = self._backoff if self._state.away else FIRST_PROBE
-        self.schedule.heartbeat_at = self._loop.time() + backoff * random.uniform(0.5, 1.5)
-        self._backoff = min(2 * backoff, self._settings.heartbeat / 1.5)
+        self.schedule.heartbeat_at = self._loop.time() + self._backoff * random.uniform(0.5, 1.5)
+        self._backoff = min(2 * self._backoff, self._settings.heartbeat / 1.5)
         self._client.go_alone(error)
 
     async def _say_goodbye(self) -> None:

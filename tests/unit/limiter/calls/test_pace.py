@@ -9,6 +9,8 @@ import pytest
 
 from channels_admission.core.counters import Calls, Reason
 from channels_admission.core.protocol import Refusal
+from channels_admission.exceptions import LedgerRefused
+from channels_admission.ledger.base import done_within
 from channels_admission.ledger.memory import MemoryLedger
 from channels_admission.limiter.calls.pace import (
     BUSY,
@@ -99,6 +101,24 @@ def test_slow_calls_to_a_full_pool_are_fewer(pace, state):
     assert pace.call == IDLE * 0.01
     state.calls.lately = 10
     assert pace.shortage == HEARTBEAT
+
+
+def test_pauses_are_not_cut_short_for_handshakes_that_slow_calls_serve_too_late(pace, state):
+    state.scarce, state.calls.lately = True, 0.99 * TIMEOUT
+    assert pace.call == LONGEST_PAUSE * TIMEOUT
+    state.calls.lately = TIMEOUT
+    assert pace.call == IDLE * TIMEOUT
+    state.calls.lately = 10
+    assert pace.call == HEARTBEAT
+
+
+@pytest.mark.parametrize("scarce", [False, True])
+def test_a_late_answer_is_waited_for_as_long_as_redis_is_slow(pace, state, scarce):
+    state.scarce = scarce
+    for lately, longest in ((0.0, TIMEOUT), (0.02, TIMEOUT), (0.05, SLACK * 0.05), (10, HEARTBEAT)):
+        state.calls.lately = lately
+        assert pace.longest == longest
+    assert Pace(state, TIMEOUT, heartbeat=60).longest == SLOWEST
 
 
 def test_a_slow_redis_of_a_full_pool_has_more_time_for_its_answer(pace, state):
@@ -256,3 +276,73 @@ def test_a_slow_redis_of_a_full_pool_is_not_lost_at_once_and_no_handshake_waits_
 def test_a_redis_that_answers_a_full_pool_no_more_is_lost(admission, before, times):
     reason, lost_after = handshakes_at_a_full_pool(admission, (before, 10))[-1]
     assert (reason, lost_after) == (Reason.LEDGER, pytest.approx(times * TIMEOUT, abs=0.03))
+
+
+def calls_of_a_slow_ledger(admission, happens, seconds):
+    """When calls are made, from the first one that is late on, and what fails; ``happens`` to the ledger then."""
+    settings = admission(MAX_CONNECTIONS=10, HEARTBEAT=HEARTBEAT, LEASE=30, LEDGER_TIMEOUT=TIMEOUT)
+
+    async def main():
+        ledger, made, loop = FaultyLedger(MemoryLedger(settings)), [], asyncio.get_running_loop()
+        reconcile = ledger.reconcile
+
+        async def timed(pool, report):
+            made.append(loop.time())
+            return await reconcile(pool, report)
+
+        ledger.reconcile = timed
+        limiter = limiter_over(settings, ledger)
+        try:
+            ledger.delay = 0.2
+            while limiter.state.calls.lately < 0.15:
+                limiter.report_now()
+                await asyncio.sleep(0.25)
+            made.clear()
+            happens(ledger)
+            limiter.report_now()
+            await asyncio.sleep(seconds)
+            return [at - made[0] for at in made], limiter.state.calls.failing
+        finally:
+            ledger.silent, ledger.delay, ledger.error = False, 0, None
+            await limiter.aclose()
+
+    return run(main())
+
+
+def test_while_a_late_answer_may_come_no_other_call_is_made(admission):
+    made, failing = calls_of_a_slow_ledger(admission, lambda ledger: setattr(ledger, "delay", 1.0), 1.8)
+    assert made == [0, pytest.approx(1.05, abs=0.03)]  # the first one is answered, and FIRST_PROBE later
+    assert failing == 1
+
+
+def test_an_answer_that_is_lost_holds_for_no_longer_than_redis_was_slow(admission):
+    made, failing = calls_of_a_slow_ledger(admission, lambda ledger: setattr(ledger, "silent", True), 2.5)
+    assert made == [0, pytest.approx(SLACK * 0.175, abs=0.3)]
+    assert failing == 1
+
+
+def test_an_error_that_comes_late_is_the_error_of_the_call(admission, caplog):
+    def happens(ledger):
+        async def refuse(pool, report):
+            await asyncio.sleep(1)
+            raise LedgerRefused("no rights")
+
+        ledger.inner = SimpleNamespace(reconcile=refuse)
+
+    calls_of_a_slow_ledger(admission, happens, 2)
+    assert any("no rights" in each.getMessage() for each in caplog.records)
+
+
+async def test_a_busy_event_loop_is_no_silent_ledger():
+    """Nine of ten ticks are still to come when the event loop has been busy for all of the time."""
+    loop = asyncio.get_running_loop()
+    answer, silent = loop.create_future(), loop.create_future()
+
+    def keep_busy():
+        time.sleep(0.2)
+        loop.call_later(0.01, answer.set_result, None)
+
+    loop.call_later(0.001, keep_busy)
+    assert await done_within((answer,), 0.1)
+    assert not await done_within((silent,), 0.01)
+    assert not silent.cancelled()
