@@ -20,6 +20,8 @@ ADDRESS = "address"
 """A client's question for the address that the server sees."""
 HANDSHAKE = "handshake"
 """A client's question for what the application sees of its request."""
+MOST_BLOCKED = 60.0
+"""The most seconds for which a client may block a worker."""
 
 
 def answer(text: str, scope: dict[str, Any]) -> str:
@@ -128,12 +130,14 @@ class HeavyDatabaseConsumer(EchoConsumer):
 
 
 class TroubleConsumer(EchoConsumer):
-    """The same, but raises on ``raise``, and blocks its worker's event loop on ``block SECONDS``."""
+    """The same, but raises on ``raise``, and on ``block FILE`` blocks its event loop while the file is there."""
 
     async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
-        order, _, seconds = (text_data or "").partition(" ")
+        order, _, file = (text_data or "").partition(" ")
         if order == "raise":
             raise RuntimeError("as told")
         if order == "block":
-            time.sleep(float(seconds))
+            until = time.monotonic() + MOST_BLOCKED
+            while os.path.exists(file) and time.monotonic() < until:
+                time.sleep(0.01)
         await super().receive(text_data, bytes_data)

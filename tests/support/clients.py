@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Self
+from weakref import WeakSet
 
 import redis.asyncio
 from websockets.asyncio.client import ClientConnection, connect
@@ -24,6 +25,7 @@ from support.waiting import PatientClock
 PATIENCE = 30.0
 POLICY = RetryPolicy()
 _numbers = itertools.count()
+_sockets: WeakSet[ClientConnection] = WeakSet()
 LONGEST_WAIT = 1.5
 """The most seconds for which a client waits after a refusal that comes again with its ticket."""
 
@@ -47,6 +49,7 @@ class Client:
         agent = {"user_agent_header": f"client {next(_numbers)}"}  # clients that look alike count as one that hammers
         options = {"origin": origin, "open_timeout": PATIENCE, "compression": None, "ping_interval": None, **options}
         client = cls(await connect(url, **agent, **options))
+        _sockets.add(client.socket)
         try:
             await client.socket.send(PID)
             client.pid = int(await asyncio.wait_for(client.socket.recv(), PATIENCE))
@@ -97,6 +100,11 @@ async def all_admitted(count: int, origins: list[str]) -> list[Client]:
 
 async def leave_all(clients: list[Client]) -> None:
     await asyncio.gather(*(client.leave() for client in clients))
+
+
+async def nobody_stays() -> None:
+    """Whoever a test that failed has left behind leaves, so that the next test finds an empty pool."""
+    await asyncio.gather(*(socket.close() for socket in tuple(_sockets)))
 
 
 class Crowd:

@@ -25,6 +25,11 @@ class PatientClock:
         if self._task is not None:
             self._task.cancel()
 
+    @property
+    def waited(self) -> float:
+        """Seconds for which it stood still."""
+        return self._waited
+
     def time(self) -> float:
         """Seconds."""
         return time.monotonic() - self._waited
@@ -38,15 +43,19 @@ class PatientClock:
 
 
 async def eventually(holds, seconds: float = 5.0, every: float = 0.01):
-    """Wait until ``holds()``, or the awaited result of it, is true; fail after ``seconds``."""
+    """Wait until ``holds()``, or the awaited result of it, is true; fail after ``seconds``.
+
+    Those do not count for which this process waited for a processor: whatever it waits for did so too.
+    """
     loop = asyncio.get_running_loop()
     deadline = loop.time() + seconds
-    while True:
-        value = holds()
-        if asyncio.iscoroutine(value):
-            value = await value
-        if value:
-            return value
-        if loop.time() > deadline:
-            raise AssertionError(f"still not true after {seconds} s")
-        await asyncio.sleep(every)
+    async with PatientClock() as clock:
+        while True:
+            value = holds()
+            if asyncio.iscoroutine(value):
+                value = await value
+            if value:
+                return value
+            if loop.time() > deadline + clock.waited:
+                raise AssertionError(f"still not true after {seconds} s")
+            await asyncio.sleep(every)
