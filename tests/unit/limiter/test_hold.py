@@ -63,12 +63,15 @@ async def test_a_refused_client_is_kept_between_half_of_the_hold_and_all_of_it(r
 
 
 async def test_at_most_so_many_are_kept_and_the_others_closed_at_once(refusing):
-    refusing(MAX_REFUSALS_HELD=3)
-    visitors = [Visitor() for _ in range(10)]
-    done, waiting = await asyncio.wait([visitor.task for visitor in visitors], timeout=0.15)
-    assert (len(done), len(waiting)) == (7, 3)
+    refusing(MAX_REFUSALS_HELD=3, REFUSAL_HOLD=30)
+    tasks = [Visitor().task for _ in range(10)]
+    await eventually(lambda: sum(task.done() for task in tasks) == 7)
+    await asyncio.sleep(0.1)
     assert limiter_of("default")._refuser.held == 3
-    await asyncio.wait(waiting)
+    for task in tasks:
+        task.cancel()
+    assert sorted(task.done() for task in tasks) == [False] * 3 + [True] * 7
+    await asyncio.wait(tasks)
     await close_limiters()
 
 
