@@ -87,7 +87,6 @@ COVERED_BY = {
     "quotas/ages": "unit/quotas/test_oldest.py",
     "quotas/requests": "unit/quotas/test_claims.py",
     "runtime/daphne": "unit/runtime/test_servers.py",
-    "runtime/descriptors": "unit/limiter/calls/test_reconciler.py",
     "runtime/faults": "unit/limiter/calls/test_reconciler.py",
     "runtime/shutdown": "unit/test_lifespan.py",
     "runtime/uvicorn": "unit/runtime/test_servers.py",

@@ -1,16 +1,11 @@
 """Whatever goes wrong in a heartbeat, once or for ever: the limiter lives, answers, tells of it and recovers."""
 
 import asyncio
-import errno
 import math
-import os
-import resource
-import subprocess
-import sys
 import threading
 import time
 from collections import Counter
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from unittest.mock import AsyncMock
 
@@ -25,7 +20,6 @@ from channels_admission.core.protocol import Neighbour, Refusal
 from channels_admission.core.readings import Load
 from channels_admission.events.webhook import Sender
 from channels_admission.exceptions import LedgerError, LedgerUnavailable
-from channels_admission.ledger import open_ledger
 from channels_admission.ledger.memory import MemoryLedger
 from channels_admission.limiter import limiter as limiter_module
 from channels_admission.limiter import lookout
@@ -38,7 +32,7 @@ from channels_admission.overload.manager import OverloadManager
 from channels_admission.overload.monitors import Lag
 from channels_admission.overload.sampler import MOST_MISSED, Reader, Sensor
 from channels_admission.runtime import faults, identity
-from channels_admission.runtime.descriptors import ACCEPT_FAILED, SIZE, accept_failures, reserve
+from channels_admission.runtime.descriptors import SIZE, reserve
 from channels_admission.runtime.faults import Faults, kind_of
 from channels_admission.runtime.identity import Worker, is_gone
 
@@ -436,116 +430,6 @@ async def test_only_a_cancellation_of_the_task_itself_passes():
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-
-
-# Descriptors
-
-
-EXHAUSTED = """
-import os, resource, sys
-from pathlib import Path
-from channels_admission.overload.memory import Memory
-from channels_admission.runtime.descriptors import SIZE, is_exhausted, reserve
-from channels_admission.core.protocol import Neighbour
-from channels_admission.runtime.identity import Worker, is_gone
-reserve.open()
-dead = Neighbour(f"host:{sys.argv[1]}:ab", 1)
-resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
-taken = []
-try:
-    while True:
-        taken.append(os.open("/dev/null", os.O_RDONLY))
-except OSError as error:
-    assert is_exhausted(error)
-assert 0 < Memory(2**40).read() < 1
-assert is_gone(dead)
-assert not is_gone(Neighbour(Worker().id, Worker().born))
-assert len(reserve) == SIZE
-reserve.let_go()
-assert len(reserve) == 0
-taken += [os.open("/dev/null", os.O_RDONLY) for _ in range(SIZE - 2)]
-reserve.fill()
-assert len(reserve) == 2
-for each in taken: os.close(each)
-reserve.fill()
-assert len(reserve) == SIZE
-reserve.close()
-assert len(reserve) == 0
-"""
-
-
-async def test_an_accept_that_fails_again_and_again_is_told_of_once_in_a_while(monkeypatch, caplog):
-    monkeypatch.setattr("channels_admission.runtime.descriptors.LOGGED_EVERY", 3600.0)
-    loop, failed = asyncio.get_running_loop(), {"message": ACCEPT_FAILED, "exception": OSError(errno.EMFILE, "full")}
-    monkeypatch.setattr(reserve, "_users", 0)  # tests before may have left event loops that they never closed
-    reserve.open()
-    try:
-        for _ in range(2):
-            monkeypatch.setattr(accept_failures, "_next", 0.0)
-            for _ in range(1024):
-                loop.call_exception_handler(failed)
-                loop.call_exception_handler({"message": "something else"})
-    finally:
-        reserve.close()
-    loop.call_exception_handler(failed)
-    lines = [record.getMessage().partition("\n")[0] for record in caplog.records if record.name == "asyncio"]
-    assert (lines.count(ACCEPT_FAILED), lines.count("something else")) == (3, 2048)
-
-
-def test_what_the_package_needs_itself_has_descriptors_when_all_others_are_taken():
-    with subprocess.Popen([sys.executable, "-c", ""]) as gone:
-        gone.wait()
-    subprocess.run([sys.executable, "-c", EXHAUSTED, str(gone.pid)], check=True, timeout=30)
-
-
-@contextmanager
-def exhausted():
-    """No further file can be opened by this process, unless it closes one."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    taken = [os.open(os.devnull, os.O_RDONLY)]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (taken[0] + 20, hard))
-    try:
-        with suppress(OSError):
-            while True:
-                taken.append(os.open(os.devnull, os.O_RDONLY))
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-        for each in taken:
-            os.close(each)
-
-
-async def test_a_connection_to_redis_has_a_descriptor_when_all_others_are_taken(admission, redis_server, monkeypatch):
-    settings = admission(LEDGER=redis_server.url)
-    first, second = open_ledger(settings), open_ledger(settings)
-    reserve.open()
-    kept = len(reserve)
-    with exhausted():
-        assert (await Reporter(first, "ab").say(1)).total == 1
-        assert len(reserve) == kept - 1
-        with monkeypatch.context() as patch, pytest.raises(LedgerUnavailable, match="Too many open files"):
-            patch.setattr(reserve, "let_go", lambda most: None)
-            await Reporter(second, "cd").say(1)
-    await first.aclose()
-    await second.aclose()
-    reserve.fill()
-    assert len(reserve) == SIZE
-    reserve.close()
-
-
-def test_a_forked_child_has_no_reserve_of_its_parent(monkeypatch):
-    monkeypatch.setattr(reserve, "_users", 0)
-    reserve.let_go()
-    reserve.open()
-    kept = list(reserve._kept)
-    child = os.fork()
-    if not child:
-        closed = [each for each in kept if not os.path.exists(f"/proc/self/fd/{each}")]
-        os._exit(0 if len(closed) == SIZE and len(reserve) == 0 else 1)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    assert len(reserve) == SIZE
-    reserve.close()
-    assert len(reserve) == 0
 
 
 # What Redis holds
