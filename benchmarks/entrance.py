@@ -2,6 +2,7 @@
 
 ``python -m benchmarks.entrance`` runs it without admission and with default settings, one after the other, and prints
 a line for each. The clients know nothing but the hint; a process of its own talks to one connection of each worker.
+These connections have slots of the same pool: where clients leave again, the ideal counts with those that are left.
 """
 
 import argparse
@@ -17,7 +18,7 @@ from .crowd import HOST
 from .returning import OTHER_FILES, Herd
 from demo.beside import beside
 from demo.clients import allow_sockets
-from demo.returns import until
+from demo.returns import ideal_by_rate, ideal_by_slots, until
 from demo.rules import RULES
 from demo.servers import Workers
 from demo.sites import DEFAULTS, WITHOUT_ADMISSION, site
@@ -33,8 +34,18 @@ def measure(options: argparse.Namespace, settings: dict[str, Any]) -> dict[str, 
             used = _used(workers) - before
     reached = {f"{share} %": until(share / 100, herd.times(), options.clients) for share in (50, 99)}
     hints = [min(herd.hints), median(herd.hints), max(herd.hints)] if herd.hints else []
+    reached["ideal"] = ideal(options, settings)
     attempts = sum(client.attempts for client in herd.clients) / options.clients
     return {**reached, "attempts": attempts, "refused": dict(herd.refused), "hints": hints, **waits, "CPU": used}
+
+
+def ideal(options: argparse.Namespace, settings: dict[str, Any]) -> float | None:
+    """When 99 % could be in by the slots or the rate; None where neither holds them up."""
+    herd, slots = {"hint": options.clients}, settings.get("MAX_CONNECTIONS")
+    if options.stay is not None and slots is not None:
+        return ideal_by_slots(herd, slots - options.workers, options.stay)
+    rate = settings.get("CONNECT_RATE")
+    return None if rate is None else ideal_by_rate(herd, rate)
 
 
 def _used(workers: Workers) -> float:

@@ -48,7 +48,9 @@ SCENES = {
     "50 % hammer": Scene({"ticket": 600, "hammer": 600}),
     "95 % hammer": Scene({"ticket": 60, "hammer": 1140}),
     "a third never comes back": Scene({"ticket": 400, "gone": 200, "hammer": 600}),
+    "hint alone": Scene({"hint": 2000}, {"CONNECT_RATE": 200}),
     "full pool": Scene({"ticket": 300, "hammer": 300}, SLOTS, STAY),
+    "full pool, hint alone": Scene({"hint": 600}, SLOTS, STAY),
 }
 
 

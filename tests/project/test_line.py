@@ -1,9 +1,11 @@
 """The benchmark of a mixed herd at real servers: its scenes, its figures, and its clients."""
 
+import argparse
 import asyncio
 
 import pytest
 
+from benchmarks.entrance import ideal
 from benchmarks.line import SCENES, Scene, figures, lines, returns, run
 
 from demo.sites import DEFAULTS, site
@@ -11,8 +13,19 @@ from demo.sites import DEFAULTS, site
 
 def test_each_scene_has_an_ideal():
     ideals = {name: scene.ideal for name, scene in SCENES.items()}
-    assert ideals.pop("full pool") == 6.0
+    assert [ideals.pop("full pool"), ideals.pop("full pool, hint alone")] == [6.0, 6.0]
+    assert ideals.pop("hint alone") == pytest.approx(9.9)
     assert list(ideals.values()) == pytest.approx([11.88] * 4)
+
+
+@pytest.mark.parametrize(
+    ("keys", "stay", "best"),
+    [({"MAX_CONNECTIONS": 200}, 3.0, 9.0), ({"MAX_CONNECTIONS": 204}, 3.0, 6.0), ({"CONNECT_RATE": 60}, None, 9.9)],
+)
+def test_those_that_are_connected_beside_a_herd_have_slots_of_its_pool(keys, stay, best):
+    options = argparse.Namespace(clients=600, workers=4, stay=stay)
+    assert ideal(options, keys) == pytest.approx(best)
+    assert ideal(options, {}) is None
 
 
 def test_a_group_has_a_row_of_its_own():
