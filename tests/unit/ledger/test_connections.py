@@ -125,11 +125,12 @@ async def test_a_late_call_keeps_its_connection_and_the_next_one_uses_it(admissi
         settings = far(admission, LEDGER=road.url, HEARTBEAT=3)
         async with limiter_of(settings) as limiter:
             assert await is_admitted(limiter)
+            before = road.accepted
             with road.slow(SLOW):
                 limiter.report_now()
                 await eventually(lambda: limiter.state.calls.failing >= 4)
             await eventually(lambda: not limiter.state.away)
-            assert road.accepted == 2  # the first call was given up, since Redis had been fast
+            assert road.accepted == before + 1  # the first call was given up, since Redis had been fast
 
 
 async def test_a_redis_that_answers_too_late_is_told_from_one_that_is_gone(admission, redis_server, caplog):
