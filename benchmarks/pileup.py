@@ -33,7 +33,7 @@ from .starving import starved
 from demo.servers import Redis
 
 ROOT = Path(__file__).resolve().parent.parent
-SIZES = (10, 50)
+SIZES = (10, 50, 200)
 """Workers."""
 SLOTS, LEAVE = 500, 10
 SHARE = 0.05
@@ -42,6 +42,8 @@ KNOCKS = 2000
 """Handshakes a second at all workers together: more would take the time of this process."""
 PATIENCE = 20.0
 """Seconds after which slots that are still free are lost."""
+LONGEST = 60.0
+"""Seconds after which workers that are still away are lost."""
 POLL = 0.01
 LEAST_PAUSE = 0.1
 """Seconds of the shortest pause, as docs/scaling.md says."""
@@ -112,6 +114,12 @@ class Site:
             self.away = max(self.away, sum(each.state.away for each in self.limiters))
         return time.monotonic() - began
 
+    async def is_back(self) -> None:
+        """Return when every worker has its ledger."""
+        began = time.monotonic()
+        while any(each.state.away for each in self.limiters) and time.monotonic() < began + LONGEST:
+            await asyncio.sleep(POLL)
+
     def leave(self) -> None:
         """Let a few clients go."""
         self._rng.shuffle(self.slots)
@@ -135,7 +143,9 @@ async def pile_up(redis: Redis, within: Settings, workers: int, rounds: int = RO
         await site.is_full()
         with starved(redis.process.pid, SHARE):
             site.leave()
-            await site.is_full()  # until all know how slow it is, and that no ticket comes back
+            await site.is_full()  # until all know that no ticket comes back
+            await asyncio.sleep(2 * within.heartbeat)
+            await site.is_back()  # and how slow Redis is
             site.away, calls, failed, began = 0, site.count("made"), site.count("failed"), time.monotonic()
             refilled, stated = [], 0.0
             for _ in range(rounds):
