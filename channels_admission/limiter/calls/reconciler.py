@@ -15,7 +15,7 @@ from ...ledger.base import Forgotten, Ledger, OutOfOrder, done_within
 from ...runtime.faults import Faults
 from ..books.state import State
 from ..queue import Batch
-from .pace import Pace
+from .pace import IDLE, Pace
 from .schedule import Schedule
 
 FIRST_PROBE = 0.05
@@ -78,6 +78,7 @@ class Reconciler:
         self._loop = asyncio.get_running_loop()
         self.schedule = Schedule(client.state, client.waiting, settings.ledger_timeout)
         self._backoff = FIRST_PROBE
+        self._longest_backoff = settings.heartbeat / 1.5
         self._is_exiting = False
         self._pace = client.pace
 
@@ -215,7 +216,7 @@ class Reconciler:
                 self._client.go_alone(late)
                 if await done_within((call,), longest - patience) and not call.cancelled():
                     call.result()
-                    self._client.came_late(self._loop.time() - started)
+                    self._came_late(self._loop.time() - started)
             raise late
         except asyncio.CancelledError:
             # It may answer its cancellation with another error, or not at all.
@@ -226,6 +227,11 @@ class Reconciler:
             call.cancel()
             raise
 
+    def _came_late(self, took: float) -> None:
+        """The ledger is there and has too much to do: leave it more time than it took."""
+        self._backoff = max(self._backoff, min(IDLE * took, self._longest_backoff))
+        self._client.came_late(took)
+
     def _begin_anew(self) -> None:
         """Go on under another name, and report at once."""
         self._state.rename()
@@ -234,7 +240,7 @@ class Reconciler:
     def _fail(self, error: LedgerError) -> None:
         """Decide alone until the ledger answers again, and ask it again after a while."""
         self.schedule.heartbeat_at = self._loop.time() + self._backoff * random.uniform(0.5, 1.5)
-        self._backoff = min(2 * self._backoff, self._settings.heartbeat / 1.5)
+        self._backoff = min(2 * self._backoff, self._longest_backoff)
         self._client.go_alone(error)
 
     async def _say_goodbye(self) -> None:

@@ -69,7 +69,7 @@ class Seen:
     """Of many workers at a full pool in a Redis that has become slow."""
 
     failed: list[int]
-    """Calls, in its first 30 seconds and later."""
+    """Calls, in its first 20 seconds and later."""
     most: list[int]
     """Calls of one worker under way at one time, in the same."""
     away: int
@@ -106,7 +106,7 @@ def starve(settings, workers, cost):
         await asyncio.sleep(10)
         assert held() == SLOTS
         redis.cost = cost
-        await asyncio.sleep(30)
+        await asyncio.sleep(20)
         seen = Seen([failed()], [redis.most], away(), 0.0)
         redis.most = 0
         for slot in slots[::50]:
