@@ -26,7 +26,9 @@ from support.reports import HEARTBEAT, LEASE, Clock, ClockedRedisLedger
 # For the benchmarks; last, so that the installed package is the one that is tested.
 sys.path.append(str(ROOT))
 
-hypothesis.settings.register_profile("ours", max_examples=some_of(100))
+hypothesis.settings.register_profile(
+    "ours", max_examples=some_of(100), deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
 hypothesis.settings.load_profile("ours")
 
 MARKERS = {
