@@ -73,15 +73,16 @@ class RedisClusterLedger(RedisLedger):
     async def _informed(self) -> AsyncIterator[Any]:
         """The client for one call, once it knows the nodes of all slots; before that, it would ask any node.
 
-        After a fault the next calls have another client, for what this one knows may be wrong. All pools share it: the
-        calls that it is in the middle of may go on, and their faults are of no matter to its successor.
+        After a fault the next calls have another client, for what this one knows may be wrong, and so they have after a
+        call that was given up: a silent node may have been replaced. All pools share it: the calls that it is in the
+        middle of may go on, and their faults are of no matter to its successor.
         """
         client = self._redis
         self._calls[client] += 1
         try:
             await client.initialize()
             yield client
-        except Exception:
+        except (Exception, asyncio.CancelledError):
             if client is self._redis:
                 self._replace()
             raise
