@@ -17,7 +17,7 @@ globalThis.watch = (options = {}, protocols = []) => {
   class Watched extends WebSocket {
     constructor(...args) {
       super(...args);
-      made.push(performance.now());
+      made.push(Date.now());
       urls.push(this.url);
     }
   }
@@ -27,7 +27,7 @@ globalThis.watch = (options = {}, protocols = []) => {
   socket.onopen = () => seen.push("open");
   socket.onmessage = ({ data }) => seen.push(data);
   socket.onclose = ({ code }) => seen.push(code);
-  socket.onwait = () => waits.push({ ...socket.waiting, from: performance.now() });
+  socket.onwait = () => waits.push({ ...socket.waiting });
   return { socket, made, urls, seen, waits };
 };
 """
