@@ -20,6 +20,9 @@ ALL_AT_ONCE = 1000
 FEW = 20
 CALM = 1.5
 """Seconds after which everything has been reported to the ledger."""
+HEARTBEAT = 30
+SETTLING = 1.5
+"""Heartbeats after which a new ledger has settled."""
 TEXT = b"a message of thirty-two letters."
 SPEAKERS = 20
 
@@ -95,15 +98,16 @@ async def _speak(server: Server, clients: list[Client], messages: int) -> float:
     return (await server.cpu() - before) / (each * len(clients)) * 1e6
 
 
-async def measure_calls(loop: str) -> dict[str, Any]:
+async def measure_calls(loop: str, *, settled: bool) -> dict[str, Any]:
     """Ledger calls and bytes per connection, and the ledger's memory with and without connections.
 
-    Heartbeats are half a minute apart, so that only connections cause the calls.
+    Heartbeats are half a minute apart, so that only connections cause the calls. ``settled``: wait until the ledger has
+    settled, for which it waits for all heartbeats; before that no worker has a reserve, and a trickle asks each time.
     """
-    with stage(["middleware"], loop, HEARTBEAT=30, LEASE=180) as scene:
+    with stage(["middleware"], loop, HEARTBEAT=HEARTBEAT, LEASE=180) as scene:
         (server,) = scene.servers.values()
         await rush(server.port, WARM_UP, 50, hopes=True)
-        await asyncio.sleep(CALM)
+        await asyncio.sleep(SETTLING * HEARTBEAT + CALM if settled else CALM)
         scene.bytes()
         asked = -scene.bytes() + scene.bytes()
         found: dict[str, Any] = {"memory": [scene.memory()]}
