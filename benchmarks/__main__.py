@@ -1,4 +1,4 @@
-"""``python -m benchmarks``: measure for fourteen minutes, and write a page, its figures and a picture."""
+"""``python -m benchmarks``: measure for seventeen minutes, and write a page, its figures and a picture."""
 
 import argparse
 import asyncio

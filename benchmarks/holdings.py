@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from channels_admission.ledger.base import SETTLING
+
 from .crowd import Client, enter, leave, rush
 from .machine import cpu_time
 from .stage import WARM_UP, Server, stage
@@ -21,8 +23,6 @@ FEW = 20
 CALM = 1.5
 """Seconds after which everything has been reported to the ledger."""
 HEARTBEAT = 30
-SETTLING = 1.5
-"""Heartbeats after which a new ledger has settled."""
 TEXT = b"a message of thirty-two letters."
 SPEAKERS = 20
 
