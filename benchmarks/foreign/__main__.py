@@ -45,14 +45,15 @@ def rounds(clients: Sequence[Client]) -> Iterator[list[Client]]:
 
 
 def table(seen: Mapping[str, Mapping[str, Seen]], versions: Mapping[str, str]) -> Iterator[str]:
-    first = f"| client | 1013: attempts in {FULL:.0f} s | without a hold | got in"
+    first = f"| client | 1013: attempts in {FULL:.0f} s | then one every | without a hold | got in"
     yield f"{first} | 503: attempts | got in | back after 1012 | hint |"
-    yield "| --- | ---: | ---: | ---: | ---: | ---: | ---: | --- |"
+    yield "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- |"
     for name, kinds in seen.items():
         close, http, restart = kinds["close"], kinds["http"], kinds["restart"]
         back = "never" if restart.returned is None else f"{restart.returned:.1f} s"
+        then = "–" if close.interval is None else f"{close.interval:.1f} s"
         unheld = f"{kinds['unheld'].while_full:,}" if "unheld" in kinds else ""
-        cells = [str(close.while_full), unheld, _entered(close), str(http.while_full), _entered(http), back]
+        cells = [str(close.while_full), then, unheld, _entered(close), str(http.while_full), _entered(http), back]
         yield f"| {versions[name]} | {' | '.join(cells)} | {'heeded' if close.heeds else 'not'} |"
 
 

@@ -77,6 +77,12 @@ class Seen:
         return sum(each["at"] < min(self.room, self.attempts[0]["at"] + FULL) for each in self.attempts)
 
     @property
+    def interval(self) -> float | None:
+        """Seconds from one attempt to the next, from half of ``FULL`` on until there is room; None without two."""
+        later = [each["at"] for each in self.attempts if self.attempts[0]["at"] + FULL / 2 <= each["at"] < self.room]
+        return (later[-1] - later[0]) / (len(later) - 1) if len(later) > 1 else None
+
+    @property
     def entered(self) -> float | None:
         """Seconds from the room to the first admission."""
         return next((each["at"] - self.room for each in self.attempts if each["admitted"]), None)

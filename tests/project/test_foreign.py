@@ -59,6 +59,12 @@ def test_attempts_are_counted_for_as_long_as_the_client_has_run_not_until_the_la
     assert Seen([attempt(at) for at in range(40)], 35.0).while_full == 25
 
 
+def test_the_pace_of_attempts_is_that_of_the_second_half_while_the_pool_is_full():
+    assert Seen([attempt(100 + at) for at in (0, 0.5, 1, 5, 9, 12.5, 16, 21.5, 28, 29)], 127.5).interval == 4.5
+    assert Seen([attempt(at) for at in (0, 0.5, 16, 28)], 25.0).interval is None
+    assert Seen([], 25.0).interval is None
+
+
 @pytest.mark.parametrize("late", [-0.25, 0.75])
 def test_a_client_that_comes_at_another_time_does_not(late):
     assert not Seen([attempt(0, 0, 4), attempt(4 + late, 4)], 10.0).heeds
@@ -69,5 +75,8 @@ def test_a_client_that_has_given_up_never_gets_in():
     growing = Seen([attempt(0, 0, 4), attempt(8, 8), attempt(24, 24)], 25.0)
     kinds = {"close": gone, "http": growing, "restart": Seen([], 25.0), "unheld": growing}
     assert list(table({"one": kinds}, {"one": "one 1.0"}))[2:] == [
-        "| one 1.0 | 3 | 3 | never | 3 | after 15 s | never | not |"
+        "| one 1.0 | 3 | – | 3 | never | 3 | after 15 s | never | not |"
     ]
+    steady = Seen([attempt(at, at) for at in (0, 13, 17, 22)], 25.0)
+    kinds = {"close": steady, "http": gone, "restart": gone}
+    assert list(table({"two+": kinds}, {"two+": "two 2.0"}))[2].startswith("| two 2.0 | 4 | 4.5 s |  | after 15 s |")
