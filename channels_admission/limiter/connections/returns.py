@@ -27,7 +27,8 @@ class Kind:
     soon: float
     """Seconds from one visit to the next within which an early one shows by itself that the client hammers."""
     hold: float
-    """The longest hold, in seconds, that each of them bears."""
+    """The longest hold, in seconds, that each of them bears. It does not grow with what one has borne: the sockets of a
+    browser that wait behind a held one look like one that comes back, and would wait for longer."""
 
 
 PROGRAM = Kind(tolerated=0, soon=1.0, hold=4.4)
