@@ -3,16 +3,23 @@
 ``python -m benchmarks.entrance`` runs it without admission and with default settings, one after the other, and prints
 a line for each. The clients know nothing but the hint; a process of its own talks to one connection of each worker.
 These connections have slots of the same pool: where clients leave again, the ideal counts with those that are left.
+
+The workers have just started, as has their Redis. With ``--settled`` the herd comes once more to others, when their
+pool has settled; the bucket of a rate is full then, and the ideal counts with its tokens.
 """
 
 import argparse
 import asyncio
 import json
+import math
+import time
 from collections.abc import Sequence
 from statistics import median
 from typing import Any
 
 import psutil
+
+from channels_admission.conf import BURST_TIME
 
 from .crowd import HOST
 from .returning import OTHER_FILES, Herd
@@ -22,11 +29,17 @@ from demo.returns import ideal_by_rate, ideal_by_slots, until
 from demo.rules import RULES
 from demo.servers import Workers
 from demo.sites import DEFAULTS, WITHOUT_ADMISSION, site
+from demo.stage import manage
+
+PATIENCE = 30.0
+"""The most seconds that a pool takes to settle."""
 
 
-def measure(options: argparse.Namespace, settings: dict[str, Any]) -> dict[str, Any]:
+def measure(options: argparse.Namespace, settings: dict[str, Any], *, settled: bool = False) -> dict[str, Any]:
     """One herd: seconds, attempts, the hints told, and the CPU seconds of the workers."""
     with site(options.server, options.workers, {**DEFAULTS, **settings}) as workers:
+        if settled:
+            wait_until_settled(workers)
         connected = [f"ws://{HOST}:{port}{options.connected}" for port in workers.ports]
         with beside(connected) as waits:
             before = _used(workers)
@@ -34,18 +47,29 @@ def measure(options: argparse.Namespace, settings: dict[str, Any]) -> dict[str, 
             used = _used(workers) - before
     reached = {f"{share} %": until(share / 100, herd.times(), options.clients) for share in (50, 99)}
     hints = [min(herd.hints), median(herd.hints), max(herd.hints)] if herd.hints else []
-    reached["ideal"] = ideal(options, settings)
+    reached["ideal"] = ideal(options, settings, settled=settled)
     attempts = sum(client.attempts for client in herd.clients) / options.clients
     return {**reached, "attempts": attempts, "refused": dict(herd.refused), "hints": hints, **waits, "CPU": used}
 
 
-def ideal(options: argparse.Namespace, settings: dict[str, Any]) -> float | None:
+def wait_until_settled(workers: Workers) -> None:
+    """By what operators are told."""
+    ends = time.monotonic() + PATIENCE
+    while (health := json.loads(manage(workers.env, "ws_status", "--json"))["ledger"]["health"]) != "ok":
+        if time.monotonic() > ends:
+            raise RuntimeError(f"after {PATIENCE:g} s the ledger is {health}")
+        time.sleep(0.5)
+
+
+def ideal(options: argparse.Namespace, settings: dict[str, Any], *, settled: bool = False) -> float | None:
     """When 99 % could be in by the slots or the rate; None where neither holds them up."""
     herd, slots = {"hint": options.clients}, settings.get("MAX_CONNECTIONS")
     if options.stay is not None and slots is not None:
         return ideal_by_slots(herd, slots - options.workers, options.stay)
-    rate = settings.get("CONNECT_RATE")
-    return None if rate is None else ideal_by_rate(herd, rate)
+    if (rate := settings.get("CONNECT_RATE")) is None:
+        return None
+    burst = settings.get("CONNECT_BURST", math.ceil(BURST_TIME * rate)) if settled else 0
+    return ideal_by_rate(herd, rate, burst)
 
 
 def _used(workers: Workers) -> float:
@@ -74,11 +98,13 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60, help="the longest to watch")
     parser.add_argument("--stay", type=float, help="seconds after which each of the herd leaves again")
     parser.add_argument("--settings", action="append", type=json.loads, help="as JSON; may be given several times")
+    parser.add_argument("--settled", action="store_true", help="measure each at a pool that has settled as well")
     options = parser.parse_args()
     allow_sockets(options.clients, OTHER_FILES)
     for settings in options.settings or [WITHOUT_ADMISSION, {}]:
-        found = measure(options, settings)
-        print(json.dumps({"settings": settings, **{name: _short(each) for name, each in found.items()}}), flush=True)
+        for settled in (False, True) if options.settled else (False,):
+            found = {name: _short(each) for name, each in measure(options, settings, settled=settled).items()}
+            print(json.dumps({"settings": settings, "pool": "settled" if settled else "new", **found}), flush=True)
 
 
 if __name__ == "__main__":

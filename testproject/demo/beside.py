@@ -16,6 +16,7 @@ from websockets.asyncio.client import connect
 
 from .herd import Target
 from .returns import echo_figures
+from .servers import TESTPROJECT
 
 PERIOD = 0.02
 """Seconds from one message to the next."""
@@ -29,7 +30,7 @@ def beside(urls: Sequence[str]) -> Iterator[dict[str, float]]:
         yield figures
         return
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    with subprocess.Popen([sys.executable, "-m", "demo.beside", *urls], **pipes) as child:
+    with subprocess.Popen([sys.executable, "-m", "demo.beside", *urls], cwd=TESTPROJECT, **pipes) as child:
         child.stdout.readline()  # type: ignore[union-attr]
         yield figures
         answer, _ = child.communicate()

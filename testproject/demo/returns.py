@@ -15,9 +15,9 @@ def until(share: float, back: Sequence[float], clients: int) -> float | None:
     return back[needed - 1] if len(back) >= needed else None
 
 
-def ideal_by_rate(groups: Mapping[str, int], rate: float) -> float:
-    """When 99 % could be in, if all came back."""
-    return 0.99 * sum(groups.values()) / rate
+def ideal_by_rate(groups: Mapping[str, int], rate: float, burst: int = 0) -> float:
+    """When 99 % could be in, if all came back; ``burst`` of them enter at once."""
+    return max(0.0, 0.99 * sum(groups.values()) - burst) / rate
 
 
 def ideal_by_slots(groups: Mapping[str, int], slots: int, stay: float) -> float:

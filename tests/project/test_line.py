@@ -2,13 +2,15 @@
 
 import argparse
 import asyncio
+import json
 
 import pytest
 
-from benchmarks.entrance import ideal
+from benchmarks.entrance import ideal, wait_until_settled
 from benchmarks.line import SCENES, Scene, figures, lines, returns, run
 
 from demo.sites import DEFAULTS, site
+from demo.stage import manage
 
 
 def test_each_scene_has_an_ideal():
@@ -26,6 +28,21 @@ def test_those_that_are_connected_beside_a_herd_have_slots_of_its_pool(keys, sta
     options = argparse.Namespace(clients=600, workers=4, stay=stay)
     assert ideal(options, keys) == pytest.approx(best)
     assert ideal(options, {}) is None
+
+
+@pytest.mark.parametrize(("keys", "best"), [({}, 9.9 - 0.5), ({"CONNECT_BURST": 20}, 9.9 - 0.1)])
+def test_the_ideal_counts_with_the_tokens_of_a_pool_that_has_settled(keys, best):
+    options = argparse.Namespace(clients=2000, workers=4, stay=None)
+    settings = {"CONNECT_RATE": 200, **keys}
+    assert ideal(options, settings, settled=True) == pytest.approx(best)
+    assert ideal(options, settings) == pytest.approx(9.9)
+
+
+@pytest.mark.integration
+def test_a_pool_has_settled_once_operators_are_told_so():
+    with site("uvicorn", 1, DEFAULTS) as workers:
+        wait_until_settled(workers)
+        assert json.loads(manage(workers.env, "ws_status", "--json"))["ledger"]["health"] == "ok"
 
 
 def test_a_group_has_a_row_of_its_own():
