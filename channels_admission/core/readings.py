@@ -39,7 +39,7 @@ class Usage(NamedTuple):
 class Footprint:
     """What a worker's process uses, what its first connections and the most that it has had used, and what is allowed.
 
-    Memory is in bytes; the ledger may round it to KiB.
+    Memory is in bytes; the ledger may round it to KiB, and that of the host to MiB.
     """
 
     now: Usage

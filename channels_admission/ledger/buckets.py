@@ -4,26 +4,62 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import lru_cache
 from typing import TypedDict
 
 from ..conf import MAX_LIMIT
-from ..core.counters import ADMITTED, CALL_TIMES, CALLS, CALLS_TOOK, ERRORS, OTHER, WAITED, WAITS, Counters
+from ..core.counters import (
+    ADMITTED,
+    CALL_TIMES,
+    CALLS,
+    CALLS_TOOK,
+    ERRORS,
+    OTHER,
+    RELEASED,
+    WAITED,
+    WAITS,
+    Counters,
+    Reason,
+)
 from ..core.readings import Moment
 from .base import LONGEST_MOMENT
 
 COUNTER = re.compile(r"([A-Za-z][A-Za-z0-9_.:-]{0,63})=(\d{1,15})")
 SHORT = {
-    CALLS: "C", ERRORS: "E", CALLS_TOOK: "M", WAITED: "W",
+    ADMITTED: "A", RELEASED: "R", Reason.FULL: "F", CALLS: "C", ERRORS: "E", CALLS_TOOK: "M", WAITED: "W",
     **{name: f"K{place}" for place, name in enumerate(CALL_TIMES)},
     **{name: f"W{place}" for place, name in enumerate(WAITS)},
 }  # fmt: skip
-"""Counters that are written as a capital letter and a digit, since every worker has them in its record."""
+"""Counters that are written as a capital letter, or one and a digit, since nearly every worker has them."""
 LONG = {short: name for name, short in SHORT.items()}
+REPORTED = re.compile(r"([A-Za-z][A-Za-z0-9_.:-]{0,63})=([0-9a-z]{1,9})")
+NUMERAL_BYTES = 9
+"""Digits of the greatest number in base 36 that is read: it is exact in a double."""
+DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 MOMENT = re.compile(r"(\d{1,12})\|(\d{0,8})\|(\d{0,8})\|(\d{1,15})\|(.*)")
 
 
+@lru_cache(1024)
+def numeral(number: int) -> str:
+    """A number from 0 in base 36. Most of those in a report were in the one before."""
+    digits = ""
+    while number >= 36:
+        number, digit = divmod(number, 36)
+        digits = DIGITS[digit] + digits
+    return DIGITS[number] + digits
+
+
+def reported(counters: Counters) -> str:
+    """A worker's counters as text, in base 36."""
+    return ",".join(f"{SHORT.get(name, name)}={numeral(count)}" for name, count in counters.items())
+
+
+def reported_in(text: str) -> dict[str, int]:
+    return {LONG.get(name, name): int(count, 36) for name, count in REPORTED.findall(text)}
+
+
 def packed(counters: Counters) -> str:
-    """Counters as text."""
+    """Counters as text, as the script writes them."""
     return ",".join(f"{SHORT.get(name, name)}={count}" for name, count in counters.items())
 
 
@@ -35,7 +71,7 @@ def written(moment: Moment) -> str:
     """``when|held|limit|admitted|reasons``: the most frequent reasons first, the others as ``other``."""
     held, limit = ("" if number is None else number for number in (moment.held, moment.limit))
     text = f"{moment.at}|{held}|{limit}|{moment.admitted}|"
-    reasons = dict(sorted(moment.refused.items(), key=lambda item: (-item[1], item[0])))
+    reasons = dict(sorted(moment.refused.items(), key=lambda item: (-item[1], SHORT.get(item[0], item[0]))))
     return text + _fitting(reasons, LONGEST_MOMENT - len(text))
 
 

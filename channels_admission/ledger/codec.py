@@ -21,8 +21,8 @@ KEYS = (
 )  # fmt: skip
 """The keys of a pool as the script names them, in their order; ``tickets`` only where some are shown, and those from
 ``claims`` on only where it is shared."""
-SHORT_SEAL = 3
-"""The same for a process's time of birth."""
+SHORT_SEAL = 4
+"""Digits of the seal of a process's time of birth: with digits alone, Redis keeps the value as a number."""
 EDGE = re.compile(r"([0-3]),([0-3]),(\d{1,15}),(\d{1,15});")
 MOST = 2**53
 """The greatest number that the script counts exactly."""
@@ -160,9 +160,8 @@ def _offer(first: float, step: float, elapsed: float) -> Offer | None:
 
 def born(worker: str, started: int) -> str:
     """When a worker's process started, sealed: by an altered time, a neighbour would take it for gone."""
-    return (
-        f"{started}{hashlib.blake2s(f'{worker} {started}'.encode(), digest_size=SHORT_SEAL).hexdigest()[:SHORT_SEAL]}"
-    )
+    digest = hashlib.blake2s(f"{worker} {started}".encode(), digest_size=4).digest()
+    return f"{started}{int.from_bytes(digest) % 10**SHORT_SEAL:0{SHORT_SEAL}}"
 
 
 def _neighbour(name: Any, sealed: Any) -> Neighbour | None:

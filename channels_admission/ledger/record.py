@@ -16,7 +16,7 @@ from ..core.herd.rate import MOST_SPEED
 from ..core.levels import Level
 from ..core.readings import NO_WORK, Footprint, Load, Moment, Past, Reading, Usage, Work, WorkerReading
 from .base import LATELY, MINUTES, SECONDS
-from .buckets import counters_of, lately, within
+from .buckets import counters_of, lately, numeral, reported_in, within
 from .layout import LAYOUT, elsewhere_of
 from .overrides import controls_of
 
@@ -30,17 +30,22 @@ POOL = (
 Redis's time in milliseconds.
 """
 RECORD = (
-    "held", "seq", "seen", "ends", "started", "server", "counters", "load", "draining", "speed",
+    "held", "seq", "seen", "left", "age", "server", "counters", "load", "draining", "speed",
     "reserve", "release", "classes", "claimed",
 )  # fmt: skip
 """What a worker's record says, in this order with ``|`` between, and a seal; the last two only in a shared pool.
 
 A later release of the same layout may add fields at the end; then the last two are there in every pool.
 
-Times are Redis's, in milliseconds, but for the lease's end, which is the pool's clock's. The speed is in connections
-in a thousand seconds, so that sums of it are exact. It is empty where it is unknown, the reserve where there is none.
+``seen`` is the time of the report by Redis. ``left`` is the end of the lease by the pool's clock, less ``seen``: it is
+below 0 where that clock is behind by more than a lease. ``age`` is the process's then. These are in milliseconds. The
+speed is in connections in a thousand seconds, so that sums of it are exact. From ``draining`` to ``reserve`` 0 is left
+out.
 """
 WORKER = re.compile(r"[A-Za-z0-9._-]{1,32}:\d{1,10}:[0-9a-f]{1,16}")
+SHORT_SERVERS = {"uvicorn": "u", "daphne": "d", "hypercorn": "h", "granian": "g"}
+"""Servers as one letter, since every record of a worker has it."""
+LONG_SERVERS = {short: name for name, short in SHORT_SERVERS.items()}
 SERVER = re.compile(rf"([a-z0-9._-]{{0,24}})(?:#({FINGERPRINT}))?")
 """And the fingerprint of the worker's settings."""
 SETTINGS = re.compile(rf"(\d{{1,15}})\|({FINGERPRINT})\|([^;]*)")
@@ -64,8 +69,8 @@ LONG_MONITORS = {short: name for name, short in SHORT_MONITORS.items()}
 CLASS = re.compile(r"([a-z][a-z0-9_-]{0,31})=(\d{1,15})")
 MOST_CLASSES = 32
 NOTHING: Mapping[Any, Any] = MappingProxyType({})
-KIB = 1024
-FOOTPRINT = re.compile(r";#([a-z]?)((?:,\d{1,14}){12})$")
+KIB, MIB = 1024, 1 << 20
+FOOTPRINT = re.compile(r";#([a-z]?)((?:,[0-9a-z]{1,9}){12})$")
 WORK = re.compile(r";!(\d{1,8}),(\d{1,8}),(\d{1,8})(?:;|$)")
 SHORT_NAMES = {"": "", "websockets-sansio": "s", "websockets": "w", "wsproto": "p"}
 """Implementations of WebSockets as one letter, since every record of a worker has it."""
@@ -87,6 +92,11 @@ def load_text(loads: tuple[Load, ...], footprint: Footprint | None = None, work:
         texts.append(f"{name}{reading}{spread}@{load.pressure:.2f}" if load.pressure else f"{name}{reading}{spread}")
     waits = f";!{','.join(map(str, work))}" if any(work) else ""
     return ";".join(texts) + waits + (footprint_text(footprint) if footprint else "")
+
+
+def server_text(server: str, settings: str) -> str:
+    """A worker's server, and the fingerprint of its settings."""
+    return f"{SHORT_SERVERS.get(server, server)}#{settings}"
 
 
 def text_of(value: Any) -> str:
@@ -156,20 +166,21 @@ def _worker(name: str, record: str, now: int, settings: str) -> WorkerReading | 
     """A worker by its record, which does not say its ``settings`` where all have the same."""
     parts = record[:-SEAL].split("|")
     fields = dict(zip(RECORD, parts, strict=False))
-    held, seq, seen, ends, started = (number_of(fields.get(name)) for name in RECORD[:5])
+    held, seq, seen, age = (number_of(fields.get(name)) for name in ("held", "seq", "seen", "age"))
     server = SERVER.fullmatch(fields.get("server", ""))
     if (len(parts) < len(RECORD) and len(parts) != len(RECORD) - 2) or server is None or not WORKER.fullmatch(name):
         return None
-    if held is None or seq is None or seen is None or ends is None or started is None:
+    if held is None or seq is None or seen is None or age is None:
         return None
-    counters = counters_of(fields["counters"])
+    counters = reported_in(fields["counters"])
+    silence = max(0, now - seen)
     reserve = min(number_of(fields["reserve"]) or 0, held, MAX_LIMIT)
     return WorkerReading(
         worker=name,
         held=max(0, min(held, MAX_LIMIT) - reserve),
-        silence=max(0, now - seen) / 1000,
-        uptime=max(0, now - started) / 1000,
-        server=server[1],
+        silence=silence / 1000,
+        uptime=min(age + silence, now) / 1000,
+        server=LONG_SERVERS.get(server[1], server[1]),
         release=fields["release"] if RELEASE.fullmatch(fields["release"]) else "",
         settings=server[2] or settings,
         load=_loads(fields["load"]),
@@ -206,20 +217,20 @@ def work_of(text: str) -> Work:
 
 
 def footprint_text(footprint: Footprint) -> str:
-    """``;#``, the letter of the implementation, and twelve numbers, memory in KiB."""
-    numbers = [footprint.memory_limit // KIB, footprint.memory_used // KIB, footprint.files_limit]
+    """``;#``, the letter of the implementation, and twelve numbers in base 36, memory in KiB, the host's in MiB."""
+    numbers = [footprint.memory_limit // MIB, footprint.memory_used // MIB, footprint.files_limit]
     for usage in (footprint.now, footprint.low, footprint.high):
         numbers += [usage.connections, usage.memory // KIB, usage.files]
-    return ";#" + ",".join([SHORT_NAMES.get(footprint.implementation, ""), *map(str, numbers)])
+    return ";#" + ",".join([SHORT_NAMES.get(footprint.implementation, ""), *map(numeral, numbers)])
 
 
 def footprint_of(text: str) -> Footprint | None:
     """The footprint after a load; None without one, or with what no worker can have written."""
     if (found := FOOTPRINT.search(text)) is None:
         return None
-    limit, used, files_limit, *usages = map(int, found[2].split(",")[1:])
+    limit, used, files_limit, *usages = (int(number, 36) for number in found[2].split(",")[1:])
     now, low, high = (
         Usage(connections, memory * KIB, files)
         for connections, memory, files in zip(usages[::3], usages[1::3], usages[2::3], strict=True)
     )
-    return Footprint(now, low, high, limit * KIB, used * KIB, files_limit, LONG_NAMES.get(found[1], ""))
+    return Footprint(now, low, high, limit * MIB, used * MIB, files_limit, LONG_NAMES.get(found[1], ""))

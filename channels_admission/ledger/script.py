@@ -49,7 +49,7 @@ from .base import (
     SPREAD,
     SWEPT_PER_CALL,
 )
-from .buckets import SHORT
+from .buckets import NUMERAL_BYTES, SHORT
 from .codec import FIRST_QUOTA, FIRST_RATE, GRANTED, KEYS, VERDICTS
 from .layout import LAYOUT
 from .overrides import LATEST_VERSION, MOST_BYTES
@@ -63,7 +63,7 @@ PARTS = (
 SHARED = ("books", "claims", "quotas", "attempts", "holders")
 """The parts that are run only for a pool that is shared; they stand together. To any other they are empty tables."""
 READ = {
-    **dict.fromkeys(("held", "seq", "seen", "ends", "started"), "%d+"), "counters": "[^|]*", "draining": "[01]",
+    **dict.fromkeys(("held", "seq", "seen"), "%d+"), "left": "%-?%d+", "counters": "[^|]*", "draining": "1?",
     "speed": "%d*", "reserve": "%d*",
 }  # fmt: skip
 """The parts of a worker's record that the script reads, and as what; what only a shared pool has is read as one."""
@@ -102,6 +102,7 @@ CONSTANTS: Mapping[str, Any] = {
     "COUNTERS_KEPT": COUNTERS_KEPT,
     "COUNTERS_BYTES": COUNTERS_BYTES,
     "COUNTER_BYTES": COUNTER_BYTES,
+    "NUMERAL_BYTES": NUMERAL_BYTES,
     "CONTROLS_BYTES": MOST_BYTES,
     "LATEST_VERSION": LATEST_VERSION,
     "EVERYBODY": EVERYBODY,
@@ -115,8 +116,8 @@ CONSTANTS: Mapping[str, Any] = {
     "MINUTES": MINUTES,
     "SPREAD": SPREAD,
     "LONGEST_MOMENT": LONGEST_MOMENT,
-    "ADMITTED": ADMITTED,
-    "RELEASED": RELEASED,
+    "ADMITTED": SHORT[ADMITTED],
+    "RELEASED": SHORT[RELEASED],
     "LOST": LOST,
     "OTHER": OTHER,
     "DRY": DRY,
@@ -219,7 +220,7 @@ def _lua(value: Any) -> str:
     if isinstance(value, tuple):
         return f"{{{', '.join(map(_lua, value))}}}"
     if isinstance(value, str):
-        if not re.fullmatch(r"[\w#:.*^$%+()|\[\]-]*", value):
+        if not re.fullmatch(r"[\w#:.*^$%+?()|\[\]-]*", value):
             raise ValueError(f"a text that Lua might read otherwise: {value!r}")
         return f"'{value}'"
     return str(value).lower() if isinstance(value, bool) else repr(value)

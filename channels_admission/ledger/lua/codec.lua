@@ -1,7 +1,8 @@
 -- codec: numbers, counters and seals as text.
 --
 -- What Redis returns may have been written by anybody. Each text is bounded before it is matched, no pattern tries a
--- byte twice, and a number is plain digits: neither nan nor inf, no sign, no hex. What is not as it must be is nil.
+-- byte twice, and a number is plain digits, in base 36 where a worker has written it: neither nan nor inf, no hex. What is
+-- not as it must be is nil.
 
 local codec = {LARGEST = 1e15}
 
@@ -42,14 +43,21 @@ function codec.fingerprint(text)
   return string.sub(redis.sha1hex(text), 1, const.FINGERPRINT)
 end
 
--- Counters by their names, from 'name=count,name=count'.
-function codec.tally(text)
-  local counts = {}
+-- A number in base 36, as buckets.py writes it. A Redis of 32 bits reads six digits at once, and no more.
+function codec.numeral(text)
+  if #text <= 6 then return tonumber(text, 36) end
+  if #text > const.NUMERAL_BYTES then return nil end
+  return tonumber(string.sub(text, 1, -7), 36) * 36 ^ 6 + tonumber(string.sub(text, -6), 36)
+end
+
+-- Counters by their names, from 'name=count,name=count'; those that a worker has reported are in base 36.
+function codec.tally(text, is_reported)
+  local counts, read = {}, is_reported and codec.numeral or codec.number
   if #text > const.COUNTERS_BYTES then return counts end
   for part in string.gmatch(text, '[^,]+') do
     if #part <= const.COUNTER_BYTES then
-      local name, count = string.match(part, '^([^=]+)=(%d+)$')
-      if name then counts[name] = codec.digits(count) end
+      local name, count = string.match(part, '^([^=]+)=(%w+)$')
+      if name then counts[name] = read(count) end
     end
   end
   return counts

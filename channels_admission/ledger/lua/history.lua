@@ -10,8 +10,8 @@ local history = {NO_HANDSHAKES = const.NO_HANDSHAKES, INCIDENTS = const.INCIDENT
 function history.rises_since(before)
   local rises = {}
   if report.counters == before then return rises end
-  local old = codec.tally(before)
-  for name, count in pairs(codec.tally(report.counters)) do
+  local old = codec.tally(before, true)
+  for name, count in pairs(codec.tally(report.counters, true)) do
     local rise = count - (old[name] or 0)
     if rise > 0 then rises[name] = rise end
   end
@@ -21,7 +21,7 @@ end
 -- What rose and was counted neither by this ledger nor before a loss of its data, of which the worker has heard.
 function history.uncounted()
   if report.acknowledged == pool.was.counters then return history.rises end
-  local now, heard, news = codec.tally(report.counters), codec.tally(report.acknowledged), {}
+  local now, heard, news = codec.tally(report.counters, true), codec.tally(report.acknowledged, true), {}
   for name, rise in pairs(history.rises) do
     local rest = math.min(rise, now[name] - (heard[name] or 0))
     if rest > 0 then news[name] = rest end

@@ -87,10 +87,7 @@ end
 -- What is known of this worker. Of one that is not counted it is what itself has heard.
 function pool.before(record)
   if record then return record end
-  return {
-    held = 0, seq = 0, draining = 0, speed = 0, reserve = 0, started = clock.now - report.age,
-    counters = report.acknowledged,
-  }
+  return {held = 0, seq = 0, draining = 0, speed = 0, reserve = 0, counters = report.acknowledged}
 end
 
 -- Go on with the counters, also with those of a pool that starts over because something else was damaged. Where data
@@ -188,8 +185,9 @@ function pool.record(classes, claimed)
   -- Where all have the same settings, no record need say which its worker has.
   local server = settings.is_alone and string.match(report.server, '^[^#]*') or report.server
   return records.text(report.worker, {
-    held = pool.held, seq = report.seq, seen = clock.now, ends = clock.time + report.lease, started = pool.was.started,
-    server = server, release = report.release, counters = report.counters, load = report.load, draining = report.draining,
+    held = pool.held, seq = report.seq, seen = clock.now, left = codec.whole(clock.time + report.lease - clock.now),
+    age = report.age, server = server, release = report.release, counters = report.counters, load = report.load,
+    draining = report.draining > 0 and report.draining or '',
     speed = report.speed > 0 and codec.whole(report.speed) or '',
     reserve = pool.own_reserve > 0 and codec.whole(pool.own_reserve) or '',
     classes = classes or nil, claimed = classes and claimed,

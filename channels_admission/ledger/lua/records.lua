@@ -11,6 +11,12 @@ function records.number(text, most)
   return text == '' and 0 or codec.digits(text or '', most)
 end
 
+-- When a lease ends by the pool's clock, by the texts of its record: when it was `seen`, and what was `left` then.
+function records.ends_at(seen, left)
+  local at, span = codec.digits(seen), codec.digits(left)
+  return at and span and at + span
+end
+
 -- A worker's record by its fields; nil where it is not as the script has written it. A later release may have more fields
 -- at the end.
 function records.parse(name, sealed)
@@ -24,13 +30,13 @@ function records.parse(name, sealed)
   -- Made with its fields at once: a table that gets them one by one is copied at each doubling.
   local record = {
     held = codec.digits(parts[const.PART.held], const.MAX_LIMIT), seq = codec.digits(parts[const.PART.seq]),
-    seen = codec.digits(parts[const.PART.seen]), ends = codec.digits(parts[const.PART.ends]),
-    started = codec.digits(parts[const.PART.started]), draining = tonumber(parts[const.PART.draining]),
+    seen = codec.digits(parts[const.PART.seen]), ends = records.ends_at(parts[const.PART.seen], parts[const.PART.left]),
+    draining = records.number(parts[const.PART.draining], 1),
     counters = parts[const.PART.counters], claimed = codec.digits(claimed),
     speed = records.number(parts[const.PART.speed], const.MOST_SPEED),
     reserve = records.number(parts[const.PART.reserve], const.MAX_LIMIT),
   }
-  local is_whole = record.held and record.seq and record.seen and record.ends and record.started and record.claimed
+  local is_whole = record.held and record.seq and record.ends and record.draining and record.claimed
     and record.speed and record.reserve
   return is_whole and record or nil
 end
@@ -45,8 +51,9 @@ end
 -- No altered end keeps a dead worker for longer than a lease: one that is later than this worker's own would be is
 -- compared with its seal.
 function records.lives(sealed, time)
-  local ends = sealed and #sealed <= const.RECORD_BYTES and string.match(sealed, '^%d+|%d+|%d+|(%d+)|')
-  ends = ends and codec.digits(ends)
+  if not sealed or #sealed > const.RECORD_BYTES then return nil end
+  local seen, left = string.match(sealed, '^%d+|%d+|(%d+)|(%-?%d+)|')
+  local ends = seen and records.ends_at(seen, left)
   return ends and ends > time + 2 * report.heartbeat and ends <= time + report.lease and ends
 end
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 from ...core.counters import AT, FAULT, GONE, INCIDENTS, Counters, is_decision
 from ..base import COUNTER_BYTES, COUNTERS_BYTES, COUNTERS_KEPT, GONE_KEPT
-from ..buckets import packed
+from ..buckets import numeral, reported
 
 
 def decided(counters: Counters, before: Counters) -> dict[str, int]:
@@ -16,7 +16,11 @@ def decided(counters: Counters, before: Counters) -> dict[str, int]:
 def rises(counters: Counters, before: Counters) -> dict[str, int]:
     """By how much each counter has risen; one that has fallen adds nothing, and counts from there."""
     now, then = _bounded(counters), _bounded(before)
-    rises = {name: count - then.get(name, 0) for name, count in now.items() if len(f"{name}={count}") <= COUNTER_BYTES}
+    rises = {
+        name: count - then.get(name, 0)
+        for name, count in now.items()
+        if len(name) + len(numeral(count)) < COUNTER_BYTES
+    }
     return {name: rise for name, rise in rises.items() if rise > 0}
 
 
@@ -29,7 +33,7 @@ def uncounted(counters: Counters, risen: Counters, heard: Counters) -> dict[str,
 
 def _bounded(counters: Counters) -> Counters:
     """The counters of a report; none if they take too many bytes."""
-    is_long = len(counters) > COUNTERS_KEPT and len(packed(counters)) > COUNTERS_BYTES
+    is_long = len(counters) > COUNTERS_KEPT and len(reported(counters)) > COUNTERS_BYTES
     return {} if is_long else counters
 
 

@@ -9,11 +9,11 @@ from ...core import agreement
 from ...core.counters import Counters
 from ...core.levels import Level
 from ...core.protocol import Report
-from ..buckets import packed
+from ..buckets import reported
 from ..codec import KEYS, born, shared, shown
 from ..layout import LAYOUT, key_of
 from ..overrides import text as controls_text
-from ..record import load_text
+from ..record import load_text, server_text
 
 UNUSED_KEYS_EXPIRE = 3600.0
 """Seconds after the last report of a pool until its keys disappear; at least two leases."""
@@ -63,8 +63,8 @@ class Caller:
         if report.fair is None and said != self._said:
             self._said, self._same = said, self._always(report)
         known, text = self._packed
-        acknowledged = text if report.acknowledged is known else packed(report.acknowledged)
-        counted = packed(report.counters)
+        acknowledged = text if report.acknowledged is known else reported(report.acknowledged)
+        counted = reported(report.counters)
         self._packed = report.counters, counted
         fields = {
             **(self._same if report.fair is None else self._always(report)),
@@ -109,7 +109,7 @@ class Caller:
             "heartbeat": milliseconds(settings.heartbeat),
             "expiry": milliseconds(keys_expire(settings)),
             "born": born(report.worker, report.born),
-            "server": f"{report.server}#{mark}",
+            "server": server_text(report.server, mark),
             "release": report.release,
             "rate": terms.rate,  # admissions a second
             "burst": terms.burst,

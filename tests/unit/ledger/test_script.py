@@ -6,6 +6,7 @@ import pytest
 import redis
 
 from channels_admission.ledger import script
+from channels_admission.ledger.buckets import NUMERAL_BYTES, numeral
 
 LIMIT, MOST = 200, 120
 """Locals that one function of Lua 5.1 may have, and those that one of ours may."""
@@ -35,6 +36,23 @@ def more(number: int) -> str:
 def with_more(source: str, number: int) -> str:
     """The script with so many more locals in every function, and in none but the functions of its own."""
     return more(number) + FUNCTION.sub(lambda match: f"{match[0]} {more(number)}", code(source))
+
+
+def as_read(client, text: str) -> bytes | None:
+    """A number as the script reads it, in decimal."""
+    return client.eval(f"{script._literal(script.part('codec'))} return codec.whole(codec.numeral(ARGV[1]))", 0, text)
+
+
+@pytest.mark.parametrize("number", [0, 35, 36, 1_000_000, 36**6 - 1, 36**6, 2**32, 2**32 + 1, 36**NUMERAL_BYTES - 1])
+def test_the_script_reads_each_number_as_it_was_written(client, number):
+    """Also one of more bits than Lua reads at once in a Redis of 32."""
+    assert as_read(client, numeral(number)) == b"%d" % number
+    assert int(numeral(number), 36) == number
+
+
+def test_the_script_reads_no_number_that_is_too_long_to_be_exact(client):
+    with pytest.raises(redis.ResponseError, match="number expected, got nil"):
+        as_read(client, numeral(36**NUMERAL_BYTES))
 
 
 @pytest.mark.parametrize("source", [script.reconcile(), script.control()], ids=["reconcile", "control"])
