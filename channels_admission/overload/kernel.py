@@ -29,7 +29,8 @@ def control_groups(root: Path, controller: str) -> Iterator[tuple[Path, bool]]:
 def text(path: Path) -> str:
     """The text of a file, empty if it cannot be read; :exc:`OSError` only if no descriptor is free."""
     try:
-        return path.read_text().strip()
+        with open(path, "rb", buffering=0) as file:
+            return file.read().decode("ascii", "replace").strip()
     except OSError as error:
         if is_exhausted(error):
             raise

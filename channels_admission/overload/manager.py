@@ -1,4 +1,4 @@
-"""The overload manager of an event loop: reads monitors a few times a second, and refuses handshakes by them."""
+"""The overload manager of an event loop: reads monitors up to four times a second, and refuses handshakes by them."""
 
 import asyncio
 import math
@@ -21,15 +21,15 @@ from .usage import Record
 
 REFRESH = 0.25
 """Seconds between readings."""
+REST = 1.0
+"""The same while all that have thresholds are far below them and change little."""
 TICK = 0.02
-"""Seconds between ticks while the event loop has recently been late; otherwise half of :data:`REFRESH`."""
+"""Seconds between ticks while the event loop has recently been late; otherwise half of those between readings."""
 MISSED = 1.0
 """Seconds after which a late tick counts as lost, if the event loop runs."""
 LAG = "lag"
 SPENT = frozenset({"memory", "descriptors"})
 """What an open connection takes."""
-AMPLE = 0.8
-"""The share of a threshold up to which there is plenty."""
 LOOK = 0.01
 """Least seconds between two checks of memory and descriptors while no handshake may be admitted."""
 
@@ -38,7 +38,8 @@ class OverloadManager:
     """Reads the monitors while open, and decides which handshakes to refuse. Belongs to one event loop.
 
     One thread reads the built-in monitors, and one each of the site's own. The event loop only measures its lag and
-    takes over the readings a few times a second, since waking an idle worker costs more than the work itself.
+    takes over the readings, up to four times a second, and less often in a calm worker: to be woken costs an idle one
+    more than the work itself.
 
     Every handshake takes a descriptor and memory, and a herd may take the last of them between two readings. So
     descriptors are also read on the event loop, after as many handshakes as raise their reading by 0.01, and
@@ -60,7 +61,7 @@ class OverloadManager:
         """Whether memory that the kernel cannot reclaim has reached saturation, so that refusing is not enough."""
         self.faults = Faults("the monitors of this worker")
         self._loop = asyncio.get_running_loop()
-        self._lag = Lag(TICK, REFRESH / 2)
+        self._lag = Lag(TICK)
         self._present = present
         self._is_spreading = is_spreading
         self._memory = Memory(settings.memory_limit)
@@ -90,7 +91,8 @@ class OverloadManager:
         self._neighbours: dict[str, int] = {}
         # The first handshakes may come before a thread has read anything.
         self._readings["memory"] = self._measured.read()
-        self._ask_at = self._loop.time()
+        self._asked_at = -math.inf
+        self._is_calm = False
         self._heartbeat = settings.heartbeat
         self._shed_per_heartbeat = self._shed_left = settings.shed_per_heartbeat
         self._shed_at = self._shed_until = self._measured_at = 0.0
@@ -123,10 +125,7 @@ class OverloadManager:
     def is_tight(self) -> bool:
         """Whether memory or descriptors are nearer to their threshold than may be spent on refused clients."""
         return any(
-            load.name in SPENT
-            and load.name in self._triggers
-            and load.reading is not None
-            and load.reading > AMPLE * self._triggers[load.name].scaling
+            load.name in SPENT and load.name in self._triggers and self._triggers[load.name].is_near(load.reading)
             for load in self.load
         )
 
@@ -167,7 +166,7 @@ class OverloadManager:
         """Restart the ticks, unless the tick ``expected`` at that time has run since."""
         if not self._is_closed and self._tick_at == expected:
             self._ticker.cancel()
-            self._lag = Lag(TICK, REFRESH / 2)
+            self._lag = Lag(TICK)
             self._forget_readings()
             self._tick()
 
@@ -185,9 +184,9 @@ class OverloadManager:
             yield Reader(sensor)
 
     def _tick(self) -> None:
-        pause = REFRESH / 2
+        pause = self._period() / 2
         with self.faults.spare("the lag"):
-            pause = self._lag.tick()
+            pause = self._lag.tick(pause)
         self._tick_at = self._loop.time() + pause
         self._ticker = self._loop.call_later(pause, self._tick, context=self._context)
         try:
@@ -202,9 +201,10 @@ class OverloadManager:
         """Take new readings from the threads, and have them read again when due."""
         now = self._loop.time()
         news = {name: reading for reader in self._readers for name, reading in reader.take().items()}
-        is_due = now >= self._ask_at
+        is_due = now >= self._asked_at + self._period()
         # The lag does not wait for a slow monitor.
         if news or (is_due and any(reader.is_reading for reader in self._readers)):
+            before = dict(self._readings)
             self._readings.update(news)
             if "memory" in news:
                 self._measured_at = now
@@ -217,13 +217,21 @@ class OverloadManager:
                 )
                 self._unlooked = min(self._unlooked, self._fitting())
             self._judge()
+            self._is_calm = all(
+                trigger.is_calm(before[name], self._readings[name]) for name, trigger in self._triggers.items()
+            )
         for sensor in self._own:
             if failures := sensor.failures():
                 self.faults.count(MONITOR_FAILED + sensor.name, failures)
         if is_due:
-            self._ask_at = max(self._ask_at + REFRESH, now)
+            period = self._period()
+            self._asked_at = now if now > self._asked_at + 2 * period else self._asked_at + period
             for reader in self._readers:
                 reader.ask()
+
+    def _period(self) -> float:
+        """Seconds between readings."""
+        return REST if self._is_calm else REFRESH
 
     def _measure(self, news: Readings) -> None:
         uses, resident = self._memory.last
@@ -255,6 +263,7 @@ class OverloadManager:
         if self._is_closed:
             return
         self._unlooked, self._look_at = 1, self._loop.time() + LOOK
+        self._is_calm = False
         with self.faults.spare("the check of memory and descriptors"):
             few = self._fitting()
             if "descriptors" in self._triggers:

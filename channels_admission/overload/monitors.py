@@ -19,6 +19,8 @@ from .kernel import ROOT
 
 WINDOW = 2.0
 """Seconds over which the lag is measured."""
+CLOSER = 0.04
+"""Seconds of a block that is worth a closer look."""
 LOST = 5.0
 """Seconds after which a late tick is taken to be lost; the lag is then unknown until the next tick."""
 
@@ -27,25 +29,25 @@ class Lag:
     """Percentiles of the delay, in seconds, of callbacks that became due on the event loop in the last :data:`WINDOW`.
 
     The loop calls :meth:`tick` in the interval that it returns: ``every`` seconds while ticks have recently been late,
-    otherwise ``calm`` seconds, since each tick wakes an idle worker. A late tick shows that the loop was blocked, and
-    that every callback due meanwhile waited until the end of the block. The length of a block is exact within half of
-    ``every``; the first block after a calm time may seem shorter.
+    otherwise what the caller bears, since each tick wakes an idle worker. A late tick shows that the loop was blocked,
+    and that every callback due meanwhile waited until the end of the block. The length of a block is exact within half
+    of ``every``; the first block after a calm time may seem shorter.
     """
 
-    def __init__(self, every: float, calm: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, every: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._every = every
-        self._calm = calm
         self._clock = clock
         self._due = self._late_at = clock()
         self._blocks: deque[tuple[float, float]] = deque()
 
-    def tick(self) -> float:
-        """Note how late this tick is, and return the seconds until the next one."""
+    def tick(self, calm: float) -> float:
+        """Note how late this tick is, and return the seconds until the next one: ``calm`` while none is late."""
         now = self._clock()
         if block := self._block(now):
             self._blocks.append((now, block))
-            self._late_at = now
-        pause = self._every if now - self._late_at < WINDOW else self._calm
+            if block >= CLOSER:
+                self._late_at = now
+        pause = self._every if now - self._late_at < WINDOW else calm
         self._due = now + pause
         return pause
 

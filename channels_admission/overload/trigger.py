@@ -9,6 +9,10 @@ If the distance from scaling to 0 is shorter, it counts instead, so that a healt
 """
 STEADY = 2.0
 """Least seconds between two changes of state, unless the reading reaches saturation."""
+AMPLE = 0.8
+"""The share of scaling up to which there is plenty."""
+LITTLE = 0.02
+"""The share of scaling by which a reading may change from one to the next in a calm worker."""
 FLOOR = 0.01
 """Least pressure while a trigger refuses, so that it does not stop and start again."""
 
@@ -40,3 +44,13 @@ class Trigger:
             return 0.0
         share = (reading - self._low) / (self._high.saturation - self._low)
         return min(1.0, max(FLOOR, share))
+
+    def is_near(self, reading: float | None) -> bool:
+        """Whether there is no longer plenty of what is read; not for an unknown reading."""
+        return reading is not None and reading > AMPLE * self.scaling
+
+    def is_calm(self, before: float | None, reading: float | None) -> bool:
+        """Whether a reading, after the one ``before``, needs no closer look."""
+        if reading is None:
+            return True
+        return not self.is_near(reading) and before is not None and abs(reading - before) <= LITTLE * self.scaling

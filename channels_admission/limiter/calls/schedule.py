@@ -18,7 +18,11 @@ RELEASE_PAUSE = 0.1
 A handshake that comes meanwhile takes a slot that is still counted, and needs no call at all.
 """
 QUIET = 0.3
-"""Seconds without a handshake or a release after which the ledger is told of those that needed no call."""
+"""Seconds without a handshake or a release after which the ledger is told of those that needed no call.
+
+:data:`MORE` times as long each time that more have come meanwhile: a trickle would wake an idle worker for each.
+"""
+MORE = 3
 REFILL_PAUSE = 0.02
 """Seconds from one call to the next where only the reserve of slots is low: at most 50 calls a second."""
 
@@ -43,6 +47,8 @@ class Schedule:
         self._called_at = 0.0
         self._report_at: float | None = None
         self._tell_at = math.inf
+        self._quiet = self._touched_at = 0.0
+        """Of those that needed no call: the pause after which they are told, and when the last one came."""
 
     def begin(self, now: float) -> None:
         """A call begins, which tells all that was to be told."""
@@ -66,8 +72,9 @@ class Schedule:
 
     def report_when_quiet(self) -> None:
         """Tell the ledger of what the reserve has covered, once nothing more comes for a while."""
-        is_new, self._tell_at = self._tell_at == math.inf, self._loop.time() + QUIET
-        if is_new:
+        self._touched_at = self._loop.time()
+        if self._tell_at == math.inf:
+            self._quiet, self._tell_at = QUIET, self._touched_at + QUIET
             self._wake.set()
 
     def refill(self) -> None:
@@ -80,6 +87,9 @@ class Schedule:
     async def until_due(self) -> None:
         """Return when the next call should start."""
         while True:
+            if self._tell_at <= self._loop.time() < self._touched_at + self._quiet:
+                self._quiet *= MORE
+                self._tell_at = self._touched_at + self._quiet
             due = self.heartbeat_at
             if not self._state.away:
                 told_at = self._tell_at if self._report_at is None else min(self._tell_at, self._report_at)

@@ -87,7 +87,9 @@ class Entrance:
         """Handshakes let in since the last calm."""
         self._offered = self.room
         """The room at the beginning of the turn."""
-        self._turns = Turns(self._loop, self._end_turn, faults)
+        self._turns = Turns(self._loop, self._end_turn, faults, self._is_calm)
+        self._last: Door | None = None
+        """That of the handshake which took the last room."""
         self._measured_at = self._calm_at = self._busy_at = -math.inf
         self._measured: set[Door] = set()
         """Those whose reports tell a speed."""
@@ -128,6 +130,7 @@ class Entrance:
         """
         if self.room >= 1:
             self.room -= 1
+            self._last = door
             self._turns.begin()
             return None
         if self.is_full and not is_exempt and place == math.inf and not door.state.dry_run:
@@ -152,6 +155,15 @@ class Entrance:
 
     # Turns
 
+    def _is_calm(self) -> bool:
+        """Whether those that took the room came one by one: most of them are answered already. Then there is room."""
+        if self.waiting or self._doors or not START <= self._offered <= self.room + START or self._last is None:
+            return False
+        if _unanswered(self._last, START) > START / 2:
+            return False
+        self._rest()
+        return True
+
     def _end_turn(self, took: float) -> None:
         try:
             self._next(took)
@@ -169,7 +181,8 @@ class Entrance:
         now = self._loop.time()
         entered = int(self._offered - self.room)
         self._entered += entered
-        inside = self._inside()
+        last = min(self._entered, self._window.youngest)
+        inside = sum(_unanswered(door, last) for door in self._doors)
         was_limited = self._window.is_limited
         self._window.learn(took, entered, inside, now, is_awaited=self.waiting > 0)
         if self._window.is_limited:
@@ -193,7 +206,7 @@ class Entrance:
         for queue in (self._exempt, self._others):
             queue.clear()  # even an empty one keeps the room that a herd once needed
         self._due = []
-        self._entered, self.is_full = 0, False
+        self._entered, self.is_full, self._last = 0, False, None
         self._window.rest(now)
         self._offered = self.room = int(self._window.size)
 
@@ -231,13 +244,6 @@ class Entrance:
                 del self._others[waiter]
                 return waiter
         return self._others.popitem(last=False)[0]
-
-    def _inside(self) -> int:
-        """How many of the last connections that went in are not answered yet."""
-        last = min(self._entered, self._window.youngest)
-        return sum(
-            each.unanswered is not None for door in self._doors for each in islice(reversed(door.connections), last)
-        )
 
     def _measure(self, now: float, *, is_first: bool) -> None:
         """Measure the speed, from the time on at which the window was found to be limited."""
@@ -288,3 +294,8 @@ class Entrance:
             reason = None
         if not waiter.done():
             waiter.set_result(reason)
+
+
+def _unanswered(door: Door, last: int) -> int:
+    """How many of the ``last`` connections are not answered yet."""
+    return sum(each.unanswered is not None for each in islice(reversed(door.connections), last))

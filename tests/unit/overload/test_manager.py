@@ -1,6 +1,7 @@
 """OverloadManager: thresholds, triggers, and what a limiter does under it."""
 
 import asyncio
+import math
 import random
 import re
 import subprocess
@@ -8,13 +9,14 @@ import sys
 import threading
 import time
 import tracemalloc
-from itertools import pairwise
+from itertools import cycle, pairwise
 from types import SimpleNamespace
 
 import psutil
 import pytest
 from blockbuster import blockbuster_ctx
 
+from channels_admission import conf
 from channels_admission.conf.overload import Thresholds
 from channels_admission.core.counters import failed_functions
 from channels_admission.core.readings import Load
@@ -26,11 +28,12 @@ from channels_admission.overload import manager as pressure_module
 from channels_admission.overload import room
 from channels_admission.overload.manager import OverloadManager
 from channels_admission.overload.memory import Memory, Use
-from channels_admission.overload.monitors import Descriptors
+from channels_admission.overload.monitors import WINDOW, Descriptors, Lag
 from channels_admission.overload.sampler import Reader, Sensor
 from channels_admission.overload.trigger import FLOOR, STEADY, Trigger
 from channels_admission.status.snapshot import collect
 
+from support.virtual import run
 from support.waiting import eventually
 
 READINGS: dict[str, float | None] = {}
@@ -340,6 +343,7 @@ def descriptors(monkeypatch):
 def seldom(monkeypatch):
     """Monitors that are read once, and not again while the test lasts."""
     monkeypatch.setattr(pressure_module, "REFRESH", 60)
+    monkeypatch.setattr(pressure_module, "REST", 60)
 
 
 async def test_a_herd_is_refused_before_it_takes_the_last_descriptors(admission, descriptors, seldom):
@@ -540,6 +544,78 @@ async def test_the_monitors_end_with_the_limiters(admission):
     await eventually(lambda: not [each for each in threading.enumerate() if "admission monitors" in each.name])
 
 
+# How often
+
+
+class AtOnce(Reader):
+    """A reader that answers at once."""
+
+    asked = 0
+
+    def ask(self):
+        AtOnce.asked += 1
+        self._answers.put({sensor.name: sensor.read() for sensor in self._sensors})
+
+
+class VirtualLag(Lag):
+    """A lag in virtual time."""
+
+    ticks = 0
+
+    def __init__(self, every):
+        super().__init__(every, asyncio.get_running_loop().time)
+
+    def tick(self, calm):
+        VirtualLag.ticks += 1
+        return super().tick(calm)
+
+
+@pytest.fixture
+def in_ten_seconds(settings, monkeypatch, descriptors):
+    """How often a worker is woken, and how often its monitors are read; ``act`` is called in each millisecond."""
+    settings.CHANNELS_ADMISSION = {}
+    for name, value in (("REFRESH", 0.25), ("Reader", AtOnce), ("Lag", VirtualLag)):
+        monkeypatch.setattr(pressure_module, name, value)
+    monkeypatch.setattr(Memory, "read", lambda self: 0.5)
+
+    async def watch(act):
+        manager = OverloadManager(conf.current())
+        await asyncio.sleep(2 * WINDOW + 0.1)
+        VirtualLag.ticks = AtOnce.asked = 0
+        for now in range(10_000):
+            act(manager, now)
+            await asyncio.sleep(0.001)
+        await manager.aclose()
+        return VirtualLag.ticks, AtOnce.asked
+
+    return lambda act=lambda manager, now: None: run(watch(act))
+
+
+def test_a_calm_worker_is_woken_twice_a_second_and_read_once(in_ten_seconds):
+    assert in_ten_seconds() == (20, 10)
+
+
+def test_near_a_threshold_it_is_read_four_times_a_second(in_ten_seconds, descriptors):
+    descriptors.open = 681
+    ticks, asked = in_ten_seconds()
+    assert (ticks, asked >= 39) == (80, True)
+    descriptors.open = 680
+    assert in_ten_seconds() == (20, 10)
+
+
+@pytest.mark.parametrize(("change", "often"), [(17, (20, 10)), (18, (80, 40))])
+def test_readings_that_change_are_looked_at_more_closely(in_ten_seconds, monkeypatch, change, often):
+    readings = cycle([100, 100 + change])
+    monkeypatch.setattr(Descriptors, "used", lambda self: next(readings))
+    ticks, asked = in_ten_seconds()
+    assert (ticks, asked in (often[1] - 1, often[1])) == (often[0], True)
+
+
+def test_many_handshakes_have_the_monitors_read_soon(in_ten_seconds):
+    """Ten of them raise the descriptors by a hundredth."""
+    assert in_ten_seconds(lambda manager, now: manager.refusing())[1] > 20
+
+
 # Connections closed where memory runs out
 
 
@@ -693,7 +769,7 @@ async def test_nobody_is_closed_twice_for_one_reading(admission, memory, seldom)
     calls = limiter.state.calls.made
     await eventually(lambda: limiter.state.calls.made >= calls + 4)
     assert [each.is_ending for each in visitors] == [False] * 6 + [True] * 3
-    limiter.overload._ask_at = 0
+    limiter.overload._asked_at = -math.inf
     await eventually(lambda: sum(each.is_ending for each in visitors) == 6)
     limiter.connections.clear()
     await close_limiters()

@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from channels_admission.overload.memory import NO_LIMIT, Memory, Use
-from channels_admission.overload.monitors import WINDOW, Cpu, Descriptors, Lag
+from channels_admission.overload.monitors import CLOSER, WINDOW, Cpu, Descriptors, Lag
 
 from support.reports import Clock
 
@@ -42,14 +42,14 @@ TICK, CALM = 0.02, 0.125
 
 @pytest.fixture
 def lag(clock):
-    return Lag(TICK, CALM, clock)
+    return Lag(TICK, clock)
 
 
 def ticks(lag, clock, seconds):
     """Tick for so many seconds, as told and on time, and give each pause."""
     until = clock.now + seconds
     while clock.now < until:
-        yield (pause := lag.tick())
+        yield (pause := lag.tick(CALM))
         clock.now += pause
 
 
@@ -91,30 +91,33 @@ def test_a_stall_is_seen_while_it_lasts_and_forgotten_after_a_window(lag, clock)
 
 def test_the_loop_is_looked_at_seldom_while_it_is_on_time_and_often_once_it_is_not(lag, clock):
     run(lag, clock, WINDOW)
-    assert lag.tick() == CALM
+    assert lag.tick(CALM) == CALM
     clock.now += 2 * CALM
-    assert lag.tick() == TICK
+    assert lag.tick(CALM) == TICK
     run(lag, clock, WINDOW + CALM)
-    assert lag.tick() == CALM
+    assert lag.tick(CALM) == CALM
 
 
-def test_an_idle_worker_is_woken_eight_times_a_second(lag, clock):
-    run(lag, clock, WINDOW)
-    assert sum(1 for _ in ticks(lag, clock, 60)) == 480
+def test_a_short_block_is_worth_no_closer_look(lag, clock):
+    run(lag, clock, WINDOW, block=CLOSER - TICK)
+    assert lag.tick(CALM) == CALM
+    assert lag.read() > 0
+    clock.now += CALM + CLOSER
+    assert lag.tick(CALM) == TICK
 
 
 @pytest.mark.parametrize("begins", [0.0, 0.004, 0.013, 0.02])
 def test_the_length_of_a_block_is_known_within_half_a_tick(lag, clock, begins):
-    lag.tick()
+    lag.tick(CALM)
     clock.now += begins + 0.3
     assert lag.percentiles(1.0)[0] == pytest.approx(0.3, abs=TICK / 2 + 1e-6)
 
 
 async def test_the_lag_of_a_real_loop_that_is_blocked_most_of_the_time():
-    lag, loop = Lag(TICK, CALM), asyncio.get_running_loop()
+    lag, loop = Lag(TICK), asyncio.get_running_loop()
 
     def tick():
-        loop.call_later(lag.tick(), tick)
+        loop.call_later(lag.tick(CALM), tick)
 
     tick()
     for _ in range(6):

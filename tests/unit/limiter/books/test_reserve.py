@@ -11,7 +11,7 @@ from channels_admission.core.protocol import Ask, Refusal, Reply
 from channels_admission.ledger.memory import MemoryLedger
 from channels_admission.limiter.books.reserve import AHEAD, LEAST, Reserve
 from channels_admission.limiter.books.state import State
-from channels_admission.limiter.calls.schedule import QUIET
+from channels_admission.limiter.calls.schedule import MORE, QUIET
 from channels_admission.limiter.connections.slot import Slot
 from channels_admission.runtime.identity import Worker
 
@@ -153,6 +153,25 @@ def test_the_ledger_is_told_of_a_handshake_without_a_call_once_no_more_come(open
             await asyncio.sleep(QUIET + 0.01)
             assert (limiter.state.calls.made, stored(limiter)[0]) == (before + 2, 0)
             await asyncio.sleep(10)
+            assert limiter.state.calls.made == before + 2
+
+    run(test())
+
+
+def test_where_more_and_more_come_the_ledger_is_told_ever_later(opened):
+    async def test():
+        async with opened(HEARTBEAT=60, LEASE=600) as limiter:
+            await asyncio.sleep(0.1)
+            before, loop, told = limiter.state.calls.made, asyncio.get_running_loop(), []
+            slot, began = await limiter.acquire(), loop.time()
+            await asyncio.sleep(QUIET / 2)
+            slot.release()
+            while not told:
+                await asyncio.sleep(0.01)
+                told += [loop.time() - began] * (limiter.state.calls.made - before)
+            assert told == [pytest.approx(QUIET / 2 + MORE * QUIET, abs=0.02)]
+            slot, began = await limiter.acquire(), loop.time()
+            await asyncio.sleep(QUIET + 0.02)
             assert limiter.state.calls.made == before + 2
 
     run(test())

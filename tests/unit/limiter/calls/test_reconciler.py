@@ -262,13 +262,13 @@ async def test_a_look_that_a_blocked_event_loop_made_late_has_not_ended(opened, 
 
 def test_a_lag_is_unknown_when_no_tick_comes_any_more():
     clock = Clock()
-    lag = Lag(0.02, 0.125, lambda: clock.now)
-    lag.tick()
+    lag = Lag(0.02, lambda: clock.now)
+    lag.tick(0.125)
     clock.now += 4.0
     assert 3.8 < lag.read() <= 4.0
     clock.now += 1.2
     assert lag.percentiles(0.99, 0.5) == (None, None)
-    lag.tick()
+    lag.tick(0.125)
     assert 5.0 < lag.read() < 5.2
 
 

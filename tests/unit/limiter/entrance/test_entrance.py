@@ -15,7 +15,7 @@ from asgiref.sync import SyncToAsync
 from channels_admission import conf
 from channels_admission.core.counters import DELAYED, Reason
 from channels_admission.core.herd.tickets import Signer, Ticket
-from channels_admission.core.herd.window import START, TARGET
+from channels_admission.core.herd.window import LEAST, START, TARGET
 from channels_admission.core.overrides import Controls, Order
 from channels_admission.core.protocol import Refusal
 from channels_admission.ledger.memory import MemoryLedger
@@ -213,6 +213,36 @@ def test_an_entrance_that_is_full_sends_away_the_last_without_a_due_ticket(herd)
         await asyncio.gather(*others, *late)
 
     herd(test, burn)
+
+
+def test_those_who_come_one_by_one_need_no_turn_and_those_who_come_together_do(herd, monkeypatch):
+    end, ended = turns.Turns._end, []
+    monkeypatch.setattr(turns.Turns, "_end", lambda self: ended.append(end(self)))
+
+    async def test(herd):
+        entrance = herd.limiter.entrance
+        for name in range(10 * START):
+            await herd.come(name)
+        assert (len(ended), entrance.room >= 1) == (0, True)
+        herd.connect = slow
+        together = [asyncio.ensure_future(herd.come(name)) for name in range(START)]
+        await asyncio.sleep(2 * turns.TICK)
+        assert (len(ended), entrance.room) == (1, START)
+        await asyncio.gather(*together)
+
+    herd(test, cheap)
+
+
+def test_a_small_window_grows_again_while_few_come(herd):
+    async def test(herd):
+        entrance = herd.limiter.entrance
+        entrance._window.size = entrance.room = entrance._offered = LEAST
+        for name in range(10 * START):
+            await herd.come(name)
+            await asyncio.sleep(2 * turns.TICK)
+        assert entrance._window.size == START
+
+    herd(test, cheap)
 
 
 def test_those_who_connect_at_no_cost_go_in_at_once(herd):

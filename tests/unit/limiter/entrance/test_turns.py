@@ -71,3 +71,23 @@ async def test_a_turn_ends_even_where_the_thread_cannot_be_asked(monkeypatch):
     Turns(asyncio.get_running_loop(), over.append, faults).begin()
     await eventually(lambda: len(over) == 1)
     assert [(part, type(error)) for part, error in noted] == [("the turn of the thread", AttributeError)]
+
+
+async def test_a_needless_turn_is_left_out_unless_the_event_loop_is_late():
+    loop, asked, over = asyncio.get_running_loop(), [], []
+    each = Turns(loop, over.append, Faults("tests"), lambda: bool(asked.append(loop.time())) or True)
+    each.begin()
+    await asyncio.sleep(2 * TICK)
+    assert (len(asked), over) == (1, [])
+    each.begin()
+    time.sleep(2 * TICK)
+    await eventually(lambda: len(over) == 1)
+    assert len(asked) == 1
+
+
+async def test_a_turn_goes_on_where_its_need_cannot_be_told(monkeypatch):
+    faults, over, noted = Faults("tests"), [], []
+    monkeypatch.setattr(faults, "note", lambda part, error: noted.append((part, type(error))))
+    Turns(asyncio.get_running_loop(), over.append, faults, lambda: 1 / 0).begin()
+    await eventually(lambda: len(over) == 1)
+    assert noted == [("the need of a turn", ZeroDivisionError)]
