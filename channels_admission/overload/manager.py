@@ -224,8 +224,7 @@ class OverloadManager:
             if failures := sensor.failures():
                 self.faults.count(MONITOR_FAILED + sensor.name, failures)
         if is_due:
-            period = self._period()
-            self._asked_at = now if now > self._asked_at + 2 * period else self._asked_at + period
+            self._asked_at = max(self._asked_at + self._period(), now - self._period())
             for reader in self._readers:
                 reader.ask()
 

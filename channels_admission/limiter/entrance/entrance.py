@@ -181,8 +181,7 @@ class Entrance:
         now = self._loop.time()
         entered = int(self._offered - self.room)
         self._entered += entered
-        last = min(self._entered, self._window.youngest)
-        inside = sum(_unanswered(door, last) for door in self._doors)
+        inside = sum(_unanswered(door, min(self._entered, self._window.youngest)) for door in self._doors)
         was_limited = self._window.is_limited
         self._window.learn(took, entered, inside, now, is_awaited=self.waiting > 0)
         if self._window.is_limited:
