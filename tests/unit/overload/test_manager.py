@@ -586,7 +586,8 @@ def in_ten_seconds(settings, monkeypatch, descriptors):
             act(manager, now)
             await asyncio.sleep(0.001)
         await manager.aclose()
-        return VirtualLag.ticks, AtOnce.asked
+        # A reading that is due at the end may come a tick later.
+        return VirtualLag.ticks, 5 * round(AtOnce.asked / 5)
 
     return lambda act=lambda manager, now: None: run(watch(act))
 
@@ -597,8 +598,7 @@ def test_a_calm_worker_is_woken_twice_a_second_and_read_once(in_ten_seconds):
 
 def test_near_a_threshold_it_is_read_four_times_a_second(in_ten_seconds, descriptors):
     descriptors.open = 681
-    ticks, asked = in_ten_seconds()
-    assert (ticks, asked >= 39) == (80, True)
+    assert in_ten_seconds() == (80, 40)
     descriptors.open = 680
     assert in_ten_seconds() == (20, 10)
 
@@ -607,8 +607,7 @@ def test_near_a_threshold_it_is_read_four_times_a_second(in_ten_seconds, descrip
 def test_readings_that_change_are_looked_at_more_closely(in_ten_seconds, monkeypatch, change, often):
     readings = cycle([100, 100 + change])
     monkeypatch.setattr(Descriptors, "used", lambda self: next(readings))
-    ticks, asked = in_ten_seconds()
-    assert (ticks, asked in (often[1] - 1, often[1])) == (often[0], True)
+    assert in_ten_seconds() == often
 
 
 def test_many_handshakes_have_the_monitors_read_soon(in_ten_seconds):
