@@ -26,7 +26,7 @@ from .base import LONGEST_MOMENT
 
 COUNTER = re.compile(r"([A-Za-z][A-Za-z0-9_.:-]{0,63})=(\d{1,15})")
 SHORT = {
-    ADMITTED: "A", RELEASED: "R", Reason.FULL.value: "F", CALLS: "C", ERRORS: "E", CALLS_TOOK: "M", WAITED: "W",
+    ADMITTED: "A", RELEASED: "R", Reason.FULL: "F", CALLS: "C", ERRORS: "E", CALLS_TOOK: "M", WAITED: "W",
     **{name: f"K{place}" for place, name in enumerate(CALL_TIMES)},
     **{name: f"W{place}" for place, name in enumerate(WAITS)},
 }  # fmt: skip

@@ -110,10 +110,10 @@ class Decisions:
             return self._verdicts.alone(ask, ticket=ticket)
         # A slot that is counted still.
         if ticket is None and state.held < state.allowance and not self.queue.waiting and state.may_enter(ask):
-            slot = self.slots.admit(ask)
+            slot = self.slots.take(ask, None)
             if state.ready < state.reserve.least:
                 self._owner.refill()
-            elif state.reserve.size:
+            elif state.reserve.most:
                 self._owner.report_when_quiet()
             return slot
         if not is_exempt:

@@ -175,9 +175,6 @@ class Shortage:
     Waiting for a refusal costs a worker four times what the refusal does. So the time is longer where a crowd knocks at
     a full pool: as long as a herd pauses. Slots that the worker itself gets back are given away at once all the same,
     until the ledger has heard of them; other workers see theirs when that time is over.
-
-    Above a rate there is no such time: the handshakes wait for the next call, which gives each a retry time of its own.
-    Those that a worker gives by itself are the same as others of the ledger, so that more clients come than may enter.
     """
 
     def __init__(self, pace: Pace) -> None:
@@ -199,24 +196,14 @@ class Shortage:
 
     def note_class(self, class_index: int, reason: str, now: float) -> None:
         """A handshake of the class was refused."""
-        if self._is_told(reason):
-            self._until.pop(class_index, None)
-        else:
-            self._until[class_index] = now + self._pace.shortage, reason
+        self._until[class_index] = now + self._pace.shortage, reason
 
     def note_pool(self, shortfall: Reason, refused: int, started: float) -> None:
         """So many were refused in a pool without classes, by a call that began at ``started``."""
         crowd, self._refused = refused + self._refused, 0
-        if self._is_told(shortfall):
-            self._until.pop(0, None)
-            return
         pause = self._pace.crowd(crowd) if shortfall is Reason.FULL else 0.0
         self._until[0] = started + max(self._pace.shortage, pause), shortfall
         self._noted_at = started
-
-    def _is_told(self, reason: str) -> bool:
-        """Whether handshakes wait for the ledger to be told their times."""
-        return reason == Reason.RATE and self._pace.can_wait
 
     def end(self, *, has_line: bool) -> None:
         """A pool without classes has room: ask again soon after the call before, sooner where ``has_line``."""

@@ -112,5 +112,5 @@ class Verdicts:
     def overdue(self, handshake: Handshake) -> Slot | Refusal:
         """The verdict on a handshake that has waited for the ledger for ``LEDGER_TIMEOUT``."""
         if self.is_exempt(handshake.ask) or (handshake.slot is None and self._state.may_enter(handshake.ask)):
-            return self._slots.give(handshake.ask, handshake.slot)
+            return self._slots.take(handshake.ask, handshake.slot)
         return self.refuse_waiting(handshake, Reason.LEDGER)

@@ -1,7 +1,9 @@
 """Memory available to a worker, and how much of it is used."""
 
+import math
 import mmap
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,6 +17,8 @@ from .kernel import ROOT
 
 NO_LIMIT = 1 << 60
 """Bytes from which the limit of a control group stands for none (version 1 writes a huge number)."""
+LIMITS_LAST = 10.0
+"""Seconds for which the limits of control groups are taken to be as they were read, since that takes long."""
 READ = 200
 """Most bytes of a file of a few numbers."""
 
@@ -39,9 +43,16 @@ class Memory:
     slab of a control group do not count as used, as in the machine's ``MemAvailable``.
     """
 
-    def __init__(self, limit: int | None = None, root: Path = ROOT) -> None:
+    def __init__(
+        self, limit: int | None = None, root: Path = ROOT, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._limit = limit
         self._root = root
+        self._statm = root / "proc/self/statm"
+        self._clock = clock
+        self._groups: tuple[tuple[Path, bool, int], ...] = ()
+        """Each control group of this process with a limit: folder, whether it is version 2, and allowed bytes."""
+        self._limits_until = -math.inf
         self._process = reserve.lend(psutil.Process)
         self._resident = 0
         self._mapped = reserve.lend(self._of_process)["RssFile"] if limit else 0
@@ -61,17 +72,17 @@ class Memory:
     def resident(self) -> int:
         """Resident bytes of this process; if they cannot be read, for want of a descriptor say, the last known."""
         with suppress(OSError, psutil.Error):
-            self._resident = _resident(self._root / "proc/self/statm") or self._process.memory_info().rss
+            self._resident = _resident(self._statm) or self._process.memory_info().rss
         return self._resident
 
     def total(self) -> int:
         """Bytes available: the least of ``limit``, the container's limit and the machine's memory."""
-        groups = (allowed for *_, allowed in self._groups())
+        groups = (allowed for *_, allowed in self._limited())
         return min([self._limit or NO_LIMIT, *groups, int(psutil.virtual_memory().total)])
 
     def measure(self) -> tuple[Use, ...]:
         """Every readable use with a limit."""
-        machine, groups = psutil.virtual_memory(), list(self._groups())
+        machine, groups = psutil.virtual_memory(), self._limited()
         uses = [self._use_of_process(self._limit)] if self._limit else []
         found = (self._use_of_group(*group) for group in groups)
         uses += [use for use in found if use is not None]
@@ -93,8 +104,14 @@ class Memory:
             return {name: 1024 * found[name] for name in ("VmRSS", "RssFile")}
         return {"VmRSS": self.resident(), "RssFile": 0}
 
-    def _groups(self) -> Iterator[tuple[Path, bool, int]]:
-        """Each control group of this process with a limit: folder, whether it is version 2, and allowed bytes."""
+    def _limited(self) -> tuple[tuple[Path, bool, int], ...]:
+        """The control groups with a limit."""
+        now = self._clock()
+        if now >= self._limits_until:
+            self._groups, self._limits_until = tuple(self._read_limits()), now + LIMITS_LAST
+        return self._groups
+
+    def _read_limits(self) -> Iterator[tuple[Path, bool, int]]:
         for folder, is_v2 in self._folders:
             allowed = kernel.number(folder / ("memory.max" if is_v2 else "memory.limit_in_bytes"))
             if allowed and allowed < NO_LIMIT:

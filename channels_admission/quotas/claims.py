@@ -17,6 +17,9 @@ from ..core.quotas.shares import Class
 
 TOLD_PER_CALL = 200
 """Most keys in one report, so that no call keeps Redis busy for long."""
+SPARE = 8
+"""The part of a quota that all workers together may count for clients that have left, so that each may return at once
+without a call, until the ledger is told."""
 ASKED_PER_CALL = 200
 """Most claims that the asks of one call contain; further asks wait for the next call."""
 
@@ -44,6 +47,25 @@ class Claims:
     def released(self, key: Key) -> int:
         """Slots that the ledger still counts under the key, and that are no longer held."""
         return max(0, self._untold.get(key, 0) - self._held[key])
+
+    def cover(self, ask: Ask) -> bool:
+        """Whether the ledger still counts what ``ask`` wants, for connections that have ended.
+
+        Not where a client's oldest connection gives way: the ledger takes the new one for the old one.
+        """
+        return not any(ask.tries) and all(
+            not bound.oldest and self.released(key) > 0
+            for bound, key in zip(self._quotas, ask.claims, strict=False)
+            if key
+        )
+
+    def are_few(self, claims: Claimed, limit: int, workers: int) -> bool:
+        """Whether so little is released under these keys that the ledger may hear of it later."""
+        return all(
+            not bound.oldest and self.released(key) * SPARE * workers <= shares.most(bound, limit)
+            for bound, key in zip(self._quotas, claims, strict=False)
+            if key
+        )
 
     def take(self, claims: Claimed) -> None:
         """Add the claims of a taken slot, or of a granted late ask."""

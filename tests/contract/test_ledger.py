@@ -438,15 +438,6 @@ async def test_the_rarest_reasons_share_a_name_where_a_moment_has_no_room_and_no
     assert told == moment.handshakes
 
 
-async def test_of_equally_frequent_reasons_those_of_a_full_pool_keep_their_name(worker, clock, ledger):
-    a = worker("a")
-    start = on_the_minute(clock)
-    await a.say(counters=dict.fromkeys((*(f"early-{number}" for number in range(10, 19)), "full"), 5))
-    (moment,) = (await ledger.past("default")).minutes
-    kept = dict.fromkeys(("full", "early-10", "early-11", "early-12"), 5)
-    assert moment == Moment(start // 60, 0, 10, 0, {**kept, "other": 30})
-
-
 async def test_the_refusals_of_the_last_five_minutes_by_reason_and_the_latest_of_them(worker, clock, ledger):
     a, start = worker("a"), on_the_minute(clock)
     await a.say(counters={"admitted": 2})

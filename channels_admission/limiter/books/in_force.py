@@ -52,7 +52,7 @@ class InForce:
         self._apply()
 
     def _apply(self) -> None:
-        self.needs_grants = bool(self.terms.rate) or self.pool.is_shared
+        self.needs_grants = bool(self.terms.rate or self.pool.shares)
         """Whether each admission needs a grant of the ledger, and not only a slot that is counted."""
         self.starts_slowly = bool(self.terms.rate) and self.terms.slow_start > 0
         """Whether an empty pool is entered slowly."""

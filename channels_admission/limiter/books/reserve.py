@@ -38,7 +38,7 @@ class Reserve:
         came = max(self.came, self._came_before)
         self.size = min(self._most, max(LEAST if came else self._least, AHEAD * came))
         """Slots; the ledger gives fewer where it must."""
-        self.least, self.most = min(self.size, self.size / 4 + 1), 2 * self.size
+        self.least, self.most = min(self.size, self.size / 4 + 1), 2 * max(self.size, min(self._most, LEAST))
         """Slots that are counted and not held, within which no call is made for them alone."""
 
     def keep(self, number: int) -> int:

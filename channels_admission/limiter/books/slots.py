@@ -61,13 +61,15 @@ class Slots:
 
     def take_back(self, slot: Slot, *, is_unused: bool = False) -> None:
         """The slot was released."""
-        if self._state.slot_ages is not None:
-            self._state.slot_ages.forget(slot)
-        self._state.release(slot.claims, slot.class_index, is_unused=is_unused)
-        if any(slot.claims) or self._state.allowance - self._state.held > self._state.reserve.most:
-            self._owner.report_soon()
-        else:
+        state = self._state
+        if state.slot_ages is not None:
+            state.slot_ages.forget(slot)
+        state.release(slot.claims, slot.class_index, is_unused=is_unused)
+        are_few = state.claims is None or state.claims.are_few(slot.claims, state.limit, state.workers)
+        if are_few and state.allowance - state.held <= state.reserve.most:
             self._owner.report_when_quiet()
+        else:
+            self._owner.report_soon()
 
     def withdraw(self, slot: Slot) -> None:
         """Take back a slot that was never used: its handshake is refused after all."""

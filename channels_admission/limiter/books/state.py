@@ -110,8 +110,9 @@ class State(InForce):
         return min(spare, self.reserve.grants) if self.needs_grants else spare
 
     def may_enter(self, ask: Ask | None) -> bool:
-        """Whether a handshake that asks for this may be admitted without asking the ledger: for a slot, no more."""
-        return bool(self.has_room and (self.held or not self.starts_slowly) and (ask is None or ask.is_plain))
+        """Whether a handshake may be admitted without asking the ledger, which counts all that it asks for already."""
+        has_room = bool(self.has_room and (self.held or not self.starts_slowly))
+        return has_room and (ask is None or ask.is_plain or (self.claims is not None and self.claims.cover(ask)))
 
     @property
     def alone(self) -> Alone | None:

@@ -31,7 +31,7 @@ class Pace:
     def __init__(self, state: State, ledger_timeout: float, heartbeat: float) -> None:
         self._state = state
         self._timeout = ledger_timeout
-        self.longest_pause = LONGEST_PAUSE * ledger_timeout
+        self._longest_pause = LONGEST_PAUSE * ledger_timeout
         self._heartbeat = heartbeat
         self._counted: tuple[int, float] | None = None
         self._part = 0.0
@@ -53,7 +53,7 @@ class Pace:
 
         Handshakes wait for it, unless most calls are slower than they can wait.
         """
-        longest = self.longest_pause if self._state.calls.lately < self._timeout else self._heartbeat
+        longest = self._longest_pause if self._state.calls.lately < self._timeout else self._heartbeat
         pause = min(self._rest, longest) if self._state.scarce else 0.0
         if self._part:
             pause = max(pause, self._turn)
@@ -63,11 +63,6 @@ class Pace:
     def shortage(self) -> float:
         """To the next look for slots that have become free in a full pool."""
         return min(max(FULL_FRESH, self._turn, self._rest), self._heartbeat)
-
-    @property
-    def can_wait(self) -> bool:
-        """Whether handshakes can wait for an answer."""
-        return self._state.calls.lately < self._timeout
 
     @property
     def patience(self) -> float:
@@ -94,7 +89,7 @@ class Pace:
 
     def crowd(self, handshakes: int) -> float:
         """To the next call for handshakes, after one that has decided so many."""
-        return min(CROWD_PAUSE * handshakes, self.longest_pause)
+        return min(CROWD_PAUSE * handshakes, self._longest_pause)
 
     @property
     def _turn(self) -> float:

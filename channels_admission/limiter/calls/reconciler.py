@@ -8,7 +8,6 @@ from contextvars import Context
 from typing import Protocol
 
 from ...conf import Settings
-from ...core.counters import Reason
 from ...core.protocol import Reply, Report
 from ...events import messages
 from ...exceptions import LedgerError, LedgerUnavailable
@@ -190,9 +189,8 @@ class Reconciler:
         pause = self._pace.call
         if report.wanted > 1 and batch.is_all:
             pause = max(pause, self._pace.crowd(report.wanted))
-        # In a shortage tickets ask as well, also those that are shown again and again; above a rate all ask.
-        if reply.turns or (reply.shortfall is Reason.RATE and self._pace.can_wait):
-            pause = max(pause, min(self._pace.shortage, self._pace.longest_pause))
+        if reply.turns:  # tickets ask in a shortage as well, also those that are shown again and again
+            pause = max(pause, self._pace.shortage)
         schedule.quiet_until = started + pause
         if schedule.is_too_late():
             self._client.refuse_late()

@@ -11,7 +11,6 @@ from channels_admission.core.herd.line import ASSUMED
 from channels_admission.core.herd.rate import SCHEDULED
 from channels_admission.exceptions import LedgerUnavailable
 from channels_admission.ledger import open_ledger
-from channels_admission.limiter.calls.pace import Pace
 from channels_admission.limiter.limiter import Slot
 
 from support.faulty import FaultyLedger
@@ -102,22 +101,7 @@ async def test_every_refused_client_gets_a_moment_of_its_own(opened):
         assert max(gaps) < 0.1
 
 
-async def test_above_the_rate_the_ledger_gives_every_moment(opened):
-    """Those that a worker gave by itself would be the same as others of the ledger."""
-    async with opened(2, CONNECT_RATE=5, CONNECT_BURST=1) as limiters:
-        first = refused(await arrive(limiters[0], 11))
-        calls = limiters[0].state.calls.made
-        late = [asyncio.create_task(limiters[0].acquire()) for _ in range(5)]
-        others = refused(await arrive(limiters[1], 10))
-        late = refused(await asyncio.gather(*late))
-        assert [limiter.retries.unreserved for limiter in limiters] == [0, 0]
-        assert limiters[0].state.calls.made == calls + 1
-        moments = sorted(verdict.retry_after for verdict in (*first, *others, *late))
-        assert min(later - earlier for earlier, later in pairwise(moments)) > 0.5 * ASSUMED / (SCHEDULED * 5)
-
-
-async def test_moments_given_without_asking_are_told_to_the_ledger(opened, monkeypatch):
-    monkeypatch.setattr(Pace, "can_wait", False)  # as where calls are slow
+async def test_moments_given_without_asking_are_told_to_the_ledger(opened):
     # So slow that no token is added while a busy machine pauses the test.
     async with opened(CONNECT_RATE=5, CONNECT_BURST=1) as (limiter,):
         await arrive(limiter, 11)

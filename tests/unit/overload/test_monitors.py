@@ -232,6 +232,17 @@ def test_a_container_whose_use_cannot_be_read_is_unknown_and_not_zero(machine, r
     assert memory.total() == 4 * GIB
 
 
+def test_another_limit_of_a_container_is_seen_after_ten_seconds(machine, ram, clock):
+    ram(64 * GIB, 32 * GIB)
+    memory = Memory(root=machine(V2), clock=clock)
+    assert memory.read() == 0.5
+    machine({"sys/fs/cgroup/app/web/memory.max": str(8 * GIB)})
+    clock.now += 9.9
+    assert memory.read() == 0.5
+    clock.now += 0.1
+    assert memory.read() == 0.25
+
+
 def test_a_group_whose_use_cannot_be_read_leaves_the_others_to_count(machine, ram):
     ram(64 * GIB, 6.4 * GIB)
     outer = {"sys/fs/cgroup/app/memory.max": str(10 * GIB)}

@@ -1,6 +1,7 @@
 """Limiters, the middleware and the mixin in a pool that is shared by quotas and classes."""
 
 import asyncio
+import math
 
 import pytest
 from channels.testing import WebsocketCommunicator
@@ -10,6 +11,7 @@ from channels_admission.core.overrides import Controls, Order
 from channels_admission.core.protocol import Ask
 from channels_admission.exceptions import LedgerUnavailable
 from channels_admission.ledger.memory import MemoryLedger
+from channels_admission.limiter.calls.schedule import QUIET, RELEASE_PAUSE
 from channels_admission.limiter.limiter import Slot
 from channels_admission.limiter.registry import close_limiters, limiter_of
 from channels_admission.middleware import AdmissionMiddleware
@@ -31,6 +33,7 @@ from support.users import (
     why,
     with_user,
 )
+from support.virtual import run
 from support.waiting import eventually
 
 QUOTAS = [{"key": "user", "max": 2}]
@@ -55,6 +58,63 @@ async def test_each_user_has_a_quota_of_its_own(opened):
         assert limiter.state.counters["quota:user"] == 2
         verdicts[0].release()
         assert why(await enter_all(limiter, {"user": KIM}, {"user": KIM})) == ["", "quota:user"]
+
+
+@pytest.mark.parametrize(("pause", "most"), [(0.002, 5), (0.2, 60)])
+def test_a_client_that_returns_at_once_needs_no_call(opened, pause, most):
+    """After a heartbeat, which tells what is held, it is asked for once."""
+
+    async def test():
+        keys = {"MAX_CONNECTIONS": 1000, "HEARTBEAT": 3, "LEASE": 30}
+        async with opened(QUOTAS=[{"key": "user", "max": 32}], **keys) as limiter:
+            await asyncio.sleep(2 * limiter.settings.heartbeat)
+            before = limiter.state.calls.made
+            for _ in range(150):
+                (slot,) = await enter_all(limiter, {"user": KIM})
+                await asyncio.sleep(pause)
+                slot.release()
+                await asyncio.sleep(pause)
+            assert limiter.state.calls.made - before <= most
+
+    run(test())
+
+
+def test_what_a_client_has_left_is_told_soon_where_its_quota_is_small_or_much_is_left(opened):
+    async def test():
+        async with opened(QUOTAS=[{"key": "user", "max": 16}], MAX_CONNECTIONS=1000) as limiter:
+            await asyncio.sleep(2 * limiter.settings.heartbeat)
+            for left, seconds in ((2, 10 * RELEASE_PAUSE), (3, RELEASE_PAUSE)):
+                slots = await enter_all(limiter, *[{"user": KIM}] * left)
+                await asyncio.sleep(QUIET)
+                before, limiter.reconciler.schedule.heartbeat_at = limiter.state.calls.made, math.inf
+                for slot in slots:
+                    slot.release()
+                await asyncio.sleep(RELEASE_PAUSE + 0.01)
+                assert (limiter.state.calls.made > before) == (seconds == RELEASE_PAUSE)
+                await asyncio.sleep(QUIET)
+                assert claimed(limiter) == 0
+
+    run(test())
+
+
+async def test_no_more_than_the_ledger_counts_is_covered(opened):
+    async with opened(QUOTAS=QUOTAS) as limiter:
+        slots = await enter_all(limiter, {"user": KIM}, {"user": KIM})
+        calls = limiter.state.calls.made
+        slots[0].release()
+        lee, kim = limiter.rules.ask({"user": LEE}), limiter.rules.ask({"user": KIM})
+        assert (limiter.state.may_enter(lee), limiter.state.may_enter(kim)) == (False, True)
+        assert isinstance(await limiter.acquire(kim), Slot)
+        assert (limiter.state.calls.made, limiter.state.may_enter(kim)) == (calls, False)
+        assert why(await enter_all(limiter, {"user": KIM})) == ["quota:user"]
+
+
+@pytest.mark.parametrize("more", [{"full": "oldest"}, {"rate": 100}], ids=["oldest", "rate"])
+async def test_where_the_ledger_must_know_of_each_it_is_asked_about_each(opened, more):
+    async with opened(QUOTAS=[{"key": "user", "max": 32, **more}]) as limiter:
+        (slot,) = await enter_all(limiter, {"user": KIM})
+        slot.release()
+        assert not limiter.state.may_enter(limiter.rules.ask({"user": KIM}))
 
 
 def failing(scope):

@@ -103,12 +103,6 @@ def test_slow_calls_to_a_full_pool_are_fewer(pace, state):
     assert pace.shortage == HEARTBEAT
 
 
-@pytest.mark.parametrize(("lately", "can_wait"), [(0.0, True), (0.99 * TIMEOUT, True), (TIMEOUT, False)])
-def test_handshakes_can_wait_for_calls_that_are_faster_than_they_may_wait(pace, state, lately, can_wait):
-    state.calls.lately = lately
-    assert pace.can_wait == can_wait
-
-
 def test_pauses_are_not_cut_short_for_handshakes_that_slow_calls_serve_too_late(pace, state):
     state.scarce, state.calls.lately = True, 0.99 * TIMEOUT
     assert pace.call == LONGEST_PAUSE * TIMEOUT
