@@ -10,6 +10,8 @@ from redis.asyncio import Redis as Client
 from redis.exceptions import AuthenticationError, ResponseError
 
 from channels_admission import conf
+from channels_admission.conf import MAX_LIMIT
+from channels_admission.core.herd.rate import MOST_SPEED
 from channels_admission.exceptions import LedgerError, LedgerRefused, LedgerUnavailable
 from channels_admission.ledger import open_ledger
 from channels_admission.ledger.redis.errors import translated
@@ -244,3 +246,15 @@ async def test_garbage_in_the_ledger_is_left_out(admission, redis_server):
     assert reading.limit is None
     assert (reading.counters, reading.since) == ({"admitted": 2}, 0.009)
     await ledger.aclose()
+
+
+async def test_an_altered_record_is_read_within_its_bounds(in_redis):
+    await Reporter(in_redis, "ab").say()
+    much = 10**15
+    altered = f"{much}|1|{much}|-5|{much}|u|A=-5,R=zz,<b>=3,=4|L0.1;#,1,2|1|{much}||0.1.0000000"
+    await in_redis._redis.hset(in_redis._key("default", "counts"), "host:1:ab", altered)
+    (reading,) = await in_redis.read(("default",))
+    (worker,) = reading.workers
+    assert (worker.held, worker.silence, worker.uptime, worker.speed) == (MAX_LIMIT, 0.0, reading.now, MOST_SPEED)
+    assert (worker.server, worker.counters, worker.footprint) == ("uvicorn", {"released": 1295}, None)
+    assert worker.draining
