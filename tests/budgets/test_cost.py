@@ -51,7 +51,7 @@ TERMS = {"MAX_CONNECTIONS": 10_000, "HEARTBEAT": 600, "LEASE": 3600, "PRESSURE":
 PATIENT = {"LEDGER_TIMEOUT": 4}
 """For a Redis, which all who come at once ask, while their memory is traced."""
 EVERYTHING = {"MAX_CONNECTION_AGE": 3600, "CONNECT_RATE": 100_000, "CONNECT_BURST": 100_000}
-ADMISSION, REFUSAL = 34, 35
+ADMISSION, REFUSAL = 35, 35
 """Calls of our own functions for each, those for the messages included."""
 KEPT = 1024
 """Bytes of a connection that waits for a message, beyond what it takes without us."""
