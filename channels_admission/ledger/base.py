@@ -16,7 +16,9 @@ Counts
 
        With a rate, each has its token. At any time the tokens in the bucket and in all reserves are together at most
        the burst, so that no more enter than the rate and one burst allow, whenever the reserves are used. All reserves
-       together have at most half of the burst, and a worker at most half of its part of the tokens that are left. A
+       together have at most half of the burst, and a worker at most half of its part of the tokens that are left. While
+       a pool settles, half of the burst is kept for those that are not known: in a new pool set aside until it has
+       settled, after a loss of data that is known, and from a worker of an earlier pool that comes late, lost. A
        worker says which tokens it gives back unused; a worker that is forgotten gives back none. With a slow start, a
        worker without a connection has no reserve, since the next handshake may be the first in an empty pool.
     4. While its worker is counted, a report is applied at most once, and never after one with a higher ``seq``: it then

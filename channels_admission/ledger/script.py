@@ -28,6 +28,7 @@ from ..core.counters import (
     RELEASED,
 )
 from ..core.herd import line
+from ..core.herd.bucket import ASIDE
 from ..core.herd.rate import EAGER, GROWTH, MOST_SPEED, PROBING, SCHEDULED, SLACK
 from ..core.levels import CRITICAL_AT, HYSTERESIS, NEAR_FULL, RESERVE_PARTS, ROUNDING
 from ..core.overrides import EVERYBODY
@@ -128,6 +129,7 @@ CONSTANTS: Mapping[str, Any] = {
     "GONE_KEPT": GONE_KEPT,
     "INCIDENTS": dict.fromkeys(sorted(INCIDENTS), True),
     "NO_HANDSHAKES": {SHORT.get(name, name): True for name in sorted(NO_HANDSHAKES)},
+    "ASIDE": ASIDE,
     "SCHEDULED": SCHEDULED,
     "ROUNDING": ROUNDING,
     "PROBING": PROBING,

@@ -6,10 +6,11 @@ from dataclasses import replace
 import pytest
 
 from channels_admission.core.levels import RESERVE_PARTS, Level
-from channels_admission.core.overrides import Controls, Order
+from channels_admission.core.overrides import Controls, Drain, Order
 from channels_admission.core.protocol import Fair, Terms
 from channels_admission.core.quotas.shares import Class
 from channels_admission.ledger.base import SETTLING
+from channels_admission.ledger.memory import MemoryLedger
 
 from support.reports import HEARTBEAT, Reporter
 
@@ -227,6 +228,88 @@ async def test_while_a_pool_settles_half_of_the_burst_is_kept_for_reserves_that_
     clock.now += HEARTBEAT
     reply = await a.say(wanted=99, ahead=9)
     assert (reply.settling, reply.granted, reply.ahead) == (True, BURST - BURST // 2, 0)
+
+
+@pytest.fixture
+def new_pool(ledger, monkeypatch):
+    """``new_pool(nonce)``: a worker of a pool that nothing is known of, with a rate; it settles in 1.5 s."""
+    monkeypatch.setattr(MemoryLedger, "volatile", True)
+
+    def open_worker(nonce):
+        worker = Keeper(ledger, nonce, limit=LIMIT)
+        worker.last = replace(worker.last, terms=TERMS)
+        return worker
+
+    return open_worker
+
+
+async def granted_once_settled(worker, clock, began):
+    clock.now = began + SETTLING * HEARTBEAT + 0.001
+    reply = await worker.say(wanted=99)
+    assert not reply.settling
+    return reply.granted
+
+
+@pytest.mark.parametrize(("elapsed", "granted"), [(0.0, 1), (0.6, 7 - 3), (1.4, BURST - BURST // 2)])
+async def test_a_new_pool_sets_half_of_its_tokens_aside_until_reserves_could_have_no_more(
+    new_pool, clock, elapsed, granted
+):
+    a = new_pool("a")
+    await a.say()
+    clock.now += elapsed
+    reply = await a.say(wanted=99)
+    assert (reply.settling, reply.granted) == (True, granted)
+
+
+async def test_what_a_new_pool_sets_aside_is_there_once_it_has_settled(new_pool, clock):
+    a, began = new_pool("a"), clock.now
+    assert (await a.say(wanted=1)).granted == 1
+    clock.now = began + 0.6
+    assert (await a.say(wanted=3)).granted == 3
+    clock.now = began + 1.4  # of eleven tokens six are set aside
+    assert (await a.say(wanted=99)).granted == 5
+    assert await granted_once_settled(a, clock, began) == 7
+
+
+async def test_a_bucket_of_a_new_pool_is_full_once_it_has_settled(new_pool, clock):
+    a, began = new_pool("a"), clock.now
+    await a.say()
+    clock.now = began + 1.4
+    assert (await a.say(wanted=99)).granted == BURST - BURST // 2
+    assert await granted_once_settled(a, clock, began) == BURST // 2 + 1
+
+
+async def test_a_worker_of_an_earlier_pool_pays_for_what_it_may_have_used(new_pool, clock):
+    """It is found by its version, even where that of the new pool is higher."""
+    a, b, began = new_pool("a"), new_pool("b"), clock.now
+    for _ in range(3):
+        await a.say()
+    clock.now = began + 1.4
+    reply = await b.say(version=2)
+    assert (reply.lapsed, reply.settling) == (True, True)
+    assert await granted_once_settled(a, clock, began) == BURST - BURST // 2 + 1
+
+
+async def test_where_an_earlier_worker_is_the_first_it_pays_as_well(new_pool, ledger, clock):
+    """Its version may be that of the last order, which outlives the pool."""
+    drain = Drain("host:9:z", 1.0, "chief", 1.0, version=9)
+    assert await ledger.control("default", Controls(drains=(drain,)), 0)
+    a, began = new_pool("a"), clock.now
+    assert (await a.say(version=9)).settling
+    assert await granted_once_settled(a, clock, began) == 1 - BURST // 2 + 15
+
+
+@pytest.mark.parametrize("first", ["earlier", "new"])
+async def test_a_pool_that_has_lost_data_sets_nothing_aside(new_pool, clock, first):
+    a, b = new_pool("a"), new_pool("b")
+    if first == "new":
+        await b.say()
+        clock.now += 0.3
+    began = clock.now
+    assert (await a.say(version=99)).settling
+    clock.now = began + 1.4
+    assert (await b.say()).settling
+    assert await granted_once_settled(b, clock, began) == BURST - BURST // 2 + 1
 
 
 FAIR = Fair((Class("user", 1.0, 0), Class("guest", 0.5, 0), Class("exempt", math.inf, 0)), (), 0, 0)

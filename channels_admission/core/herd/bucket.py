@@ -5,9 +5,12 @@ import math
 from ..levels import ROUNDING
 from ..protocol import Terms
 
+ASIDE = 0.5
+"""The part of what flows into the bucket of a new pool that is set aside."""
 
-def tokens(full_at: float, now: float, rate: float, burst: int) -> int:
-    """Whole tokens in a bucket that is full at ``full_at``."""
+
+def tokens(full_at: float, now: float, rate: float, burst: float) -> int:
+    """Whole tokens in a bucket that is full, with ``burst`` tokens, at ``full_at``."""
     missing = max(0.0, full_at - now) * rate
     return max(0, math.floor(burst - missing + ROUNDING))
 

@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from ..counters import Reason
 from ..levels import ROUNDING
 from ..protocol import Offer, Terms
-from .bucket import most_held, spare, tokens
+from .bucket import ASIDE, most_held, spare, tokens
 from .line import AGAIN, LONGEST, Line
 
 SCHEDULED = 0.97
@@ -117,6 +117,10 @@ class Pace:
         self._drought = Drought()
         self.line = Line()
         """To be advanced before each use of the pace."""
+        self._new_since: float | None = clock
+        """When the pool began; None after a loss of data."""
+        self._aside = 0.0
+        """Tokens in the bucket that are set aside."""
         self._begin(clock, terms)
 
     def _begin(self, clock: float, terms: Terms) -> None:
@@ -129,8 +133,21 @@ class Pace:
     def empty(self, clock: float, terms: Terms) -> None:
         """Take all tokens, after a loss of data: as many connections may just have entered. Releases count anew."""
         self._measured = 0
+        self._new_since = None
         if terms.rate:
             self._full_at = self._passed(clock, terms) + terms.burst / terms.rate
+
+    def set_aside(self, clock: float, terms: Terms, *, is_settling: bool, is_earlier: bool) -> None:
+        """While a new pool settles, set aside a part of what flows into the bucket, until it is half of the burst.
+
+        Reserves that no worker has told of are paid for: by these tokens, or by one that comes from an earlier pool
+        after all.
+        """
+        self._aside = 0.0
+        if terms.rate and is_settling and self._new_since == self._began:
+            self._aside = min(most_held(terms), ASIDE * self._passed(clock, terms) * terms.rate)
+            if is_earlier:
+                self.take(most_held(terms), clock, terms)
 
     def free(self, room: int, clock: float, terms: Terms, *, empty: bool) -> int:
         """How many of ``room`` free slots may be taken now; a slow start begins with one if the pool is ``empty``."""
@@ -159,7 +176,7 @@ class Pace:
         While the pool settles, some of them are not known. Reserves from before there was a rate may be larger than the
         burst.
         """
-        held = min(max(reserve, most_held(terms)) if is_settling else reserve, terms.burst)
+        held = min(max(reserve, most_held(terms) - self._aside) if is_settling else reserve, terms.burst)
         if terms.rate and held:
             self._full_at = max(self._full_at, self._passed(clock, terms) + held / terms.rate)
 
@@ -273,7 +290,7 @@ class Pace:
         return min([*speeds, probing] if now.why is Reason.FULL else speeds, default=probing)
 
     def _tokens(self, clock: float, terms: Terms) -> int:
-        return tokens(self._full_at, self._passed(clock, terms), terms.rate or 0.0, terms.burst)
+        return tokens(self._full_at, self._passed(clock, terms), terms.rate or 0.0, terms.burst - self._aside)
 
     def _passed(self, clock: float, terms: Terms) -> float:
         return paced(clock - self._began, terms.slow_start)

@@ -131,8 +131,14 @@ function pool.is_empty(others)
   return others - pool.others_reserve() + report.held - report.reserve == 0
 end
 
+-- Whether the pool settles because it is new: nothing is known of an earlier one.
+function pool.is_new()
+  return clock.is_settling() and pool.since == rate.began and codec.count(pool.counters, const.AT .. const.DATA_LOST) == 0
+end
+
 -- Take the tokens in reserves from the bucket, and return those that the worker had and no handshake has used.
 function pool.hold_tokens()
+  if pool.is_new() then rate.set_aside(not pool.is_known and report.version > 0) end
   rate.hold(pool.reserve)
   rate.take_back(math.min(report.unused, math.max(0, pool.was.reserve - report.reserve)))
   rate.hold(pool.others_reserve() + report.reserve)

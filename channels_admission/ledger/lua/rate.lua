@@ -6,7 +6,7 @@
 local rate = {
   FIELDS = {'began', 'full_at', 'tail', 'outflow', 'measured_at', 'measured', 'shut_at', 'dry_since', 'refused_at'},
   SHUT = {full = true, paused = true},
-  first = '', step = '', elapsed = '', has_line = false,
+  first = '', step = '', elapsed = '', has_line = false, aside = 0,
 }
 
 function rate.parse(text)
@@ -67,7 +67,7 @@ end
 -- How many may enter now; the start is slow in an empty pool.
 function rate.tokens(is_empty)
   if rate.speed == 0 then return math.huge end
-  local missing = math.max(0, rate.full_at - rate.passed) * rate.speed
+  local missing = math.max(0, rate.full_at - rate.passed) * rate.speed + rate.aside
   local tokens = math.max(0, math.floor(rate.burst - missing + const.ROUNDING))
   return report.slow_start > 0 and is_empty and math.min(1, tokens) or tokens
 end
@@ -91,11 +91,19 @@ function rate.take(number)
   if rate.speed > 0 then rate.full_at = math.max(rate.full_at, rate.passed) + number / rate.speed end
 end
 
+-- While a new pool settles, set aside a part of what flows into the bucket, until it is half of the burst. Reserves that
+-- no worker has told of are paid for: by these tokens, or by one that comes from an earlier pool after all.
+function rate.set_aside(is_earlier)
+  if rate.speed == 0 then return end
+  rate.aside = math.min(rate.most_held(), const.ASIDE * rate.passed * rate.speed)
+  if is_earlier then rate.take(rate.most_held()) end
+end
+
 -- Leave room in the bucket for the tokens that workers hold in reserve, so that all together are at most the burst. While
 -- the pool settles, some of them are not known. Reserves from before there was a rate may be larger than the burst.
 function rate.hold(reserve)
   if rate.speed == 0 then return end
-  if clock.is_settling() then reserve = math.max(reserve, rate.most_held()) end
+  if clock.is_settling() then reserve = math.max(reserve, rate.most_held() - rate.aside) end
   reserve = math.min(reserve, rate.burst)
   if reserve > 0 then rate.full_at = math.max(rate.full_at, rate.passed + reserve / rate.speed) end
 end

@@ -149,6 +149,8 @@ class Call:
         pool, report = self.pool, self.report
         back = min(report.unused, max(0, (self.entry.reserve if self.entry else 0) - report.reserve))
         now, is_settling = pool.clock.seconds, pool.clock.is_settling
+        is_earlier = self.entry is None and report.version > 0
+        pool.pace.set_aside(now, report.terms, is_settling=is_settling, is_earlier=is_earlier)
         pool.pace.hold(held_before, now, report.terms, is_settling=is_settling)
         pool.pace.take_back(back, report.terms)
         pool.pace.hold(self._others_reserve + report.reserve, now, report.terms, is_settling=is_settling)

@@ -1,6 +1,7 @@
 """The pace as arithmetic: the slow start, the bucket, the schedule."""
 
 import math
+import random
 
 import pytest
 from hypothesis import given
@@ -81,6 +82,54 @@ def test_no_window_sees_more_than_its_rate_and_one_burst(calls):
         for end, count in granted[number:]:
             total += count
             assert total <= TERMS.burst + TERMS.rate * (end - begin) + 1e-6
+
+
+def lowest_level(draw, *, has_lost):
+    """Of the bucket that all windows allow, while workers of an earlier pool use reserves that a pool does not know.
+
+    A worker admits by its reserve, or reports and asks for more; a new one, the last, only asks. In a new pool, each
+    that has admitted so reports before the pool has settled.
+    """
+    terms, settled, clock = Terms(rate=10.0, burst=12), 1.5, 0.0
+    reserves = [draw.randint(0, 2) for _ in range(3)]
+    pace, known, heard, using = Pace(0.0, terms), dict[int, int](), set[int](), set[int]()
+    level = lowest = sum(reserves) + 1.0  # the tokens of the earlier pool are lost, and one is new
+    if has_lost:
+        pace.empty(0.0, terms)
+        known = {worker: reserve // 2 for worker, reserve in enumerate(reserves)}  # by what was saved
+
+    def report(worker, wanted):
+        is_earlier, is_settling = worker < 3 and worker not in known, clock < settled
+        pace.set_aside(clock, terms, is_settling=is_settling, is_earlier=is_earlier)
+        pace.hold(sum(known.values()), clock, terms, is_settling=is_settling)
+        if worker < 3:
+            known[worker] = reserves[worker]
+            heard.add(worker)
+        pace.hold(sum(known.values()), clock, terms, is_settling=is_settling)
+        return pace.admit(wanted, clock, terms, empty=False)
+
+    for _ in range(20):
+        pause = draw.choice((0, 0, 0, 0.1, 0.5))
+        if clock < settled <= clock + pause:
+            for worker in using - heard if not has_lost else ():
+                report(worker, 0)
+            reserves = [each if worker in heard else 0 for worker, each in enumerate(reserves)]  # others are dead
+        clock, level = clock + pause, min(terms.burst, level + pause * terms.rate)
+        worker, number = draw.randint(0, 3), draw.choice((0, 1, 99))
+        if worker == 3 or draw.random() < 0.5:
+            level -= report(worker, number)
+        elif used := min(number, reserves[worker]):
+            level -= used
+            reserves[worker] -= used
+            using.add(worker)
+        lowest = min(lowest, level)
+    return lowest
+
+
+@pytest.mark.parametrize("has_lost", [False, True])
+def test_no_window_sees_more_where_workers_of_an_earlier_pool_use_reserves_that_are_not_known(has_lost):
+    lowest = min(lowest_level(random.Random(seed), has_lost=has_lost) for seed in range(2000))
+    assert 0 <= lowest + 1e-6 < 1
 
 
 def test_an_empty_pool_is_entered_slowly():
