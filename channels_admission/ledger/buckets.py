@@ -4,7 +4,6 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
-from functools import lru_cache
 from typing import TypedDict
 
 from ..conf import MAX_LIMIT
@@ -39,9 +38,8 @@ DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 MOMENT = re.compile(r"(\d{1,12})\|(\d{0,8})\|(\d{0,8})\|(\d{1,15})\|(.*)")
 
 
-@lru_cache(1024)
 def numeral(number: int) -> str:
-    """A number from 0 in base 36. Most of those in a report were in the one before."""
+    """A number from 0 in base 36."""
     digits = ""
     while number >= 36:
         number, digit = divmod(number, 36)
