@@ -23,6 +23,8 @@ REFRESH = 0.25
 """Seconds between readings."""
 REST = 1.0
 """The same while all that have thresholds are far below them and change little."""
+IDLE = 0.02
+"""The share of a core up to which a process may be calm: one that works may soon take memory."""
 TICK = 0.02
 """Seconds between ticks while the event loop has recently been late; otherwise half of those between readings."""
 MISSED = 1.0
@@ -82,8 +84,7 @@ class OverloadManager:
         """Whether the lag has had a pressure since before the herd that is being spread."""
         # Handshakes until the next check; without thresholds there is none.
         self._unlooked: float = 0 if {"descriptors", "memory"} & set(self._triggers) else math.inf
-        self._look_at = 0.0
-        self._has_room = True
+        self._look_at, self._has_room = 0.0, True
         thresholds = settings.pressure["memory"].thresholds
         self._room = Room(thresholds) if thresholds else None
         self._record = Record()
@@ -91,8 +92,7 @@ class OverloadManager:
         self._neighbours: dict[str, int] = {}
         # The first handshakes may come before a thread has read anything.
         self._readings["memory"] = self._measured.read()
-        self._asked_at = -math.inf
-        self._is_calm = False
+        self._asked_at, self._work, self._is_calm, self._is_idle = -math.inf, Cpu(), False, False
         self._heartbeat = settings.heartbeat
         self._shed_per_heartbeat = self._shed_left = settings.shed_per_heartbeat
         self._shed_at = self._shed_until = self._measured_at = 0.0
@@ -184,6 +184,7 @@ class OverloadManager:
             yield Reader(sensor)
 
     def _tick(self) -> None:
+        self._is_idle = (self._work.read() or 0.0) <= IDLE
         pause = self._period() / 2
         with self.faults.spare("the lag"):
             pause = self._lag.tick(pause)
@@ -217,9 +218,8 @@ class OverloadManager:
                 )
                 self._unlooked = min(self._unlooked, self._fitting())
             self._judge()
-            self._is_calm = all(
-                trigger.is_calm(before[name], self._readings[name]) for name, trigger in self._triggers.items()
-            )
+            pairs = [(each, before[name], self._readings[name]) for name, each in self._triggers.items()]
+            self._is_calm = not self._highest[0] and all(each.is_calm(then, reading) for each, then, reading in pairs)
         for sensor in self._own:
             if failures := sensor.failures():
                 self.faults.count(MONITOR_FAILED + sensor.name, failures)
@@ -230,7 +230,7 @@ class OverloadManager:
 
     def _period(self) -> float:
         """Seconds between readings."""
-        return REST if self._is_calm else REFRESH
+        return REST if self._is_calm and self._is_idle else REFRESH
 
     def _measure(self, news: Readings) -> None:
         uses, resident = self._memory.last

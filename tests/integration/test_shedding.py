@@ -14,7 +14,7 @@ import psutil
 import pytest
 from websockets.exceptions import InvalidHandshake
 
-from channels_admission.overload.manager import REFRESH, OverloadManager
+from channels_admission.overload.manager import REFRESH, REST, OverloadManager
 from channels_admission.overload.monitors import WINDOW
 from channels_admission.overload.trigger import STEADY
 
@@ -233,7 +233,7 @@ async def test_a_worker_short_of_memory_refuses_until_it_has_some_again(workers,
         assert at_rest < 0.7
         began, seconds = time.monotonic(), 2.5
         await order(glutton, allocate=int((0.965 - at_rest) * LIMIT), seconds=seconds)
-        full = await eventually(lambda: _above(glutton.pid, 0.95), seconds=1.0)
+        full = await eventually(lambda: _above(glutton.pid, 0.95), seconds=REST / 2 + REFRESH + HEARTBEAT)
         refused = await enter_many(20, [running.origin])
         assert time.monotonic() - began < seconds
         assert codes(refused) == {1013: 20}

@@ -19,7 +19,7 @@ from ...core.herd.window import START, Window
 from ...runtime.faults import Faults
 from ..books.state import State
 from ..connections.connection import Connection
-from .turns import Turns
+from .turns import TICK, Turns
 
 MEASURED = 1.0
 """Seconds over which the speed is measured."""
@@ -90,7 +90,7 @@ class Entrance:
         self._turns = Turns(self._loop, self._end_turn, faults, self._is_calm)
         self._last: Door | None = None
         """That of the handshake which took the last room."""
-        self._measured_at = self._calm_at = self._busy_at = -math.inf
+        self._measured_at = self._calm_at = self._busy_at = self._rested_at = -math.inf
         self._measured: set[Door] = set()
         """Those whose reports tell a speed."""
         self._forget_timer: asyncio.TimerHandle | None = None
@@ -156,10 +156,10 @@ class Entrance:
     # Turns
 
     def _is_calm(self) -> bool:
-        """Whether those that took the room came one by one: most of them are answered already. Then there is room."""
+        """Whether those that took the room came one by one: in no less than a turn, and most of them are answered."""
         if self.waiting or self._doors or not START <= self._offered <= self.room + START or self._last is None:
             return False
-        if _unanswered(self._last, START) > START / 2:
+        if self._loop.time() - self._rested_at < TICK or _unanswered(self._last, START) > START / 2:
             return False
         self._rest()
         return True
@@ -197,7 +197,7 @@ class Entrance:
 
     def _rest(self) -> None:
         """Rest, with no handshake waiting."""
-        now = self._loop.time()
+        now = self._rested_at = self._loop.time()
         if self._doors:
             self._calm_at = now
             self._doors = {}

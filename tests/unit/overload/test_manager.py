@@ -28,7 +28,7 @@ from channels_admission.overload import manager as pressure_module
 from channels_admission.overload import room
 from channels_admission.overload.manager import OverloadManager
 from channels_admission.overload.memory import Memory, Use
-from channels_admission.overload.monitors import WINDOW, Descriptors, Lag
+from channels_admission.overload.monitors import WINDOW, Cpu, Descriptors, Lag
 from channels_admission.overload.sampler import Reader, Sensor
 from channels_admission.overload.trigger import FLOOR, STEADY, Trigger
 from channels_admission.status.snapshot import collect
@@ -577,6 +577,7 @@ def in_ten_seconds(settings, monkeypatch, descriptors):
     for name, value in (("REFRESH", 0.25), ("Reader", AtOnce), ("Lag", VirtualLag)):
         monkeypatch.setattr(pressure_module, name, value)
     monkeypatch.setattr(Memory, "read", lambda self: 0.5)
+    monkeypatch.setattr(Cpu, "read", lambda self: 0.0)
 
     async def watch(act):
         manager = OverloadManager(conf.current())
@@ -601,6 +602,18 @@ def test_near_a_threshold_it_is_read_four_times_a_second(in_ten_seconds, descrip
     assert in_ten_seconds() == (80, 40)
     descriptors.open = 680
     assert in_ten_seconds() == (20, 10)
+
+
+@pytest.mark.parametrize(("work", "often"), [(0.02, (20, 10)), (0.03, (80, 40))])
+def test_a_worker_that_works_is_read_four_times_a_second(in_ten_seconds, monkeypatch, work, often):
+    """It may take memory at once."""
+    monkeypatch.setattr(Cpu, "read", lambda self: work)
+    assert in_ten_seconds() == often
+
+
+def test_a_worker_that_refuses_is_read_often_whatever_its_readings_are(in_ten_seconds, monkeypatch):
+    monkeypatch.setattr(Trigger, "pressure", lambda self, reading, now: 0.01)
+    assert in_ten_seconds() == (80, 40)
 
 
 @pytest.mark.parametrize(("change", "often"), [(17, (20, 10)), (18, (80, 40))])

@@ -223,6 +223,7 @@ def test_those_who_come_one_by_one_need_no_turn_and_those_who_come_together_do(h
         entrance = herd.limiter.entrance
         for name in range(10 * START):
             await herd.come(name)
+            await asyncio.sleep(turns.TICK / 2)
         assert (len(ended), entrance.room >= 1) == (0, True)
         herd.connect = slow
         together = [asyncio.ensure_future(herd.come(name)) for name in range(START)]
