@@ -23,7 +23,7 @@ REFRESH = 0.25
 """Seconds between readings."""
 REST = 1.0
 """The same while all that have thresholds are far below them and change little."""
-IDLE = 0.02
+IDLE = 0.04
 """The share of a core up to which a process may be calm: one that works may soon take memory."""
 TICK = 0.02
 """Seconds between ticks while the event loop has recently been late; otherwise half of those between readings."""

@@ -604,7 +604,7 @@ def test_near_a_threshold_it_is_read_four_times_a_second(in_ten_seconds, descrip
     assert in_ten_seconds() == (20, 10)
 
 
-@pytest.mark.parametrize(("work", "often"), [(0.02, (20, 10)), (0.03, (80, 40))])
+@pytest.mark.parametrize(("work", "often"), [(0.04, (20, 10)), (0.05, (80, 40))])
 def test_a_worker_that_works_is_read_four_times_a_second(in_ten_seconds, monkeypatch, work, often):
     """It may take memory at once."""
     monkeypatch.setattr(Cpu, "read", lambda self: work)
