@@ -295,8 +295,8 @@ EXPLANATION = """\
 Without a server, a socket or Redis, the middleware adds {admission:.1f} µs to an admission on a slot that is counted,
 and a refusal takes {refusal:.1f} µs more than the application that it spares. The rest of the figures above are
 calls to the ledger, and handshakes that wait for one. A herd shares calls, and a single connection takes a slot of the
-worker's reserve without one; with quotas every admission of a client with a key needs a call, which takes several turns
-of the event loop. The memory of a slot is one coroutine and
+worker's reserve without one; with quotas a client with a key needs a call, which takes several turns of the event loop,
+unless the ledger still counts what that client has just left. The memory of a slot is one coroutine and
 its connection, and a second coroutine while it listens. If a herd waits at a mixin before any of its consumers has run,
 CPython gives the attributes of each a dict of their own, some 230 bytes. The claims of a connection come on top: at
 most 136 bytes for a first quota and 96 for each other.

@@ -245,8 +245,8 @@ async def test_a_message_takes_two_calls(admission, ledgers):
             return calls
 
         few, many = await calls_for(0), await calls_for(100)
-        # One comes on a slot that is still counted, and one perhaps not.
-        of_messages = {name: count - few[name] for name, count in many.items() if count - few[name] > 10}
+        # One comes on a slot that is still counted, and one perhaps not, and a report may be made meanwhile.
+        of_messages = {name: count - few[name] for name, count in many.items() if count - few[name] >= 50}
         assert of_messages == {"Connection.receive": 100, "Connection.send": 100}
 
 

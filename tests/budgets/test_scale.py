@@ -27,7 +27,7 @@ EVENTS = {**dict.fromkeys(COUNTS, 1_000_000), "full": 100_000}
 LOAD = tuple(Load(name, 0.123, 0.0) for name in ("lag", "memory", "descriptors", "cpu"))
 USAGE = Usage(1_000, 200 << 20, 1_020)
 FOOTPRINT = Footprint(USAGE, Usage(32, 80 << 20, 52), USAGE, 16 << 30, 8 << 30, 65_536, "websockets-sansio")
-pytestmark = [pytest.mark.integration, pytest.mark.fault]
+pytestmark = [pytest.mark.integration, pytest.mark.fault, pytest.mark.alone]
 
 
 @pytest.fixture
