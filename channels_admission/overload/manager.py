@@ -184,7 +184,7 @@ class OverloadManager:
             yield Reader(sensor)
 
     def _tick(self) -> None:
-        self._is_idle = (self._work.read() or 0.0) <= IDLE
+        self._is_idle = (self._work.of_a_core() or 0.0) <= IDLE
         pause = self._period() / 2
         with self.faults.spare("the lag"):
             pause = self._lag.tick(pause)
@@ -218,8 +218,8 @@ class OverloadManager:
                 )
                 self._unlooked = min(self._unlooked, self._fitting())
             self._judge()
-            pairs = [(each, before[name], self._readings[name]) for name, each in self._triggers.items()]
-            self._is_calm = not self._highest[0] and all(each.is_calm(then, reading) for each, then, reading in pairs)
+            calm = (each.is_calm(before[name], self._readings[name]) for name, each in self._triggers.items())
+            self._is_calm = not self._highest[0] and all(calm)
         for sensor in self._own:
             if failures := sensor.failures():
                 self.faults.count(MONITOR_FAILED + sensor.name, failures)

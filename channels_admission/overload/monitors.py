@@ -152,12 +152,17 @@ class Cpu:
         return reserve.lend(lambda: min([1.0, *_quotas(self._root)]))
 
     def read(self) -> float | None:
+        share = self.of_a_core()
+        return None if share is None else share / self._cores
+
+    def of_a_core(self) -> float | None:
+        """The same as a share of one core whatever the quota is, for which no file is read."""
         now, used = self._clock(), self._spent()
         elapsed, spent = now - self._at, used - self._used
         if elapsed <= 0:
             return None
         self._at, self._used = now, used
-        return spent / (elapsed * self._cores)
+        return spent / elapsed
 
     def _spent(self) -> float:
         return time.process_time()

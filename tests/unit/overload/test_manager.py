@@ -577,7 +577,7 @@ def in_ten_seconds(settings, monkeypatch, descriptors):
     for name, value in (("REFRESH", 0.25), ("Reader", AtOnce), ("Lag", VirtualLag)):
         monkeypatch.setattr(pressure_module, name, value)
     monkeypatch.setattr(Memory, "read", lambda self: 0.5)
-    monkeypatch.setattr(Cpu, "read", lambda self: 0.0)
+    monkeypatch.setattr(Cpu, "of_a_core", lambda self: 0.0)
 
     async def watch(act):
         manager = OverloadManager(conf.current())
@@ -607,13 +607,22 @@ def test_near_a_threshold_it_is_read_four_times_a_second(in_ten_seconds, descrip
 @pytest.mark.parametrize(("work", "often"), [(0.04, (20, 10)), (0.05, (80, 40))])
 def test_a_worker_that_works_is_read_four_times_a_second(in_ten_seconds, monkeypatch, work, often):
     """It may take memory at once."""
-    monkeypatch.setattr(Cpu, "read", lambda self: work)
+    monkeypatch.setattr(Cpu, "of_a_core", lambda self: work)
     assert in_ten_seconds() == often
 
 
 def test_a_worker_that_refuses_is_read_often_whatever_its_readings_are(in_ten_seconds, monkeypatch):
     monkeypatch.setattr(Trigger, "pressure", lambda self, reading, now: 0.01)
     assert in_ten_seconds() == (80, 40)
+
+
+async def test_whether_a_worker_works_is_known_without_a_file(settings, monkeypatch):
+    """None can be opened where descriptors are used up."""
+    settings.CHANNELS_ADMISSION = {}
+    monkeypatch.setattr(Cpu, "_cores", property(lambda self: broken()))
+    manager = OverloadManager(conf.current())
+    await eventually(lambda: manager.load and manager._readings["memory"] is not None)
+    await manager.aclose()
 
 
 @pytest.mark.parametrize(("change", "often"), [(17, (20, 10)), (18, (80, 40))])
