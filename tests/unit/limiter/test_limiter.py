@@ -115,7 +115,7 @@ async def test_a_retired_limiter_asks_for_all_who_wait_before_it_ends(opened):
 
 
 async def test_a_thousand_handshakes_one_after_the_other_in_a_second_share_calls(opened):
-    async with opened(MAX_CONNECTIONS=1000, HEARTBEAT=1, LEASE=10) as limiter:
+    async with opened(MAX_CONNECTIONS=1000, HEARTBEAT=1, LEASE=10, LEDGER_TIMEOUT=1) as limiter:
         limiter.reconciler.ledger.delay = 0.002
 
         async def arrive(number):
