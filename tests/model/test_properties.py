@@ -120,8 +120,8 @@ class Faults(RuleBasedStateMachine):
         self.override.enable()
         # Redis keeps the records in an order that follows from the workers' names: an example that is tried again needs
         # the same ones.
-        numbers = count()
-        self.names = mock.patch.object(identity.secrets, "token_hex", lambda _: f"{next(numbers):08x}")
+        names = (f"{number:08x}" for number in count())
+        self.names = mock.patch.object(identity.secrets, "token_hex", side_effect=names)
         self.names.start()
         self.settings = conf.current()
         self.clock = Clock()
