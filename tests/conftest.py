@@ -11,6 +11,7 @@ import coverage
 import django
 import hypothesis
 import pytest
+from channels.testing import WebsocketCommunicator
 from django.test import override_settings
 from selenium import webdriver
 
@@ -22,6 +23,7 @@ from support import ROOT, TESTS
 from support.effort import some_of
 from support.figures import Figures
 from support.reports import HEARTBEAT, LEASE, Clock, ClockedRedisLedger
+from support.waiting import be_patient_with
 
 # For the benchmarks; last, so that the installed package is the one that is tested.
 sys.path.append(str(ROOT))
@@ -30,6 +32,7 @@ hypothesis.settings.register_profile(
     "ours", max_examples=some_of(100), deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
 hypothesis.settings.load_profile("ours")
+be_patient_with(*WebsocketCommunicator.mro())
 
 MARKERS = {
     "integration": ("integration",),
@@ -116,8 +119,9 @@ def clock() -> Clock:
 
 @pytest.fixture
 async def in_redis(admission, redis_server: Redis, clock: Clock) -> AsyncIterator[ClockedRedisLedger]:
-    """The ledger in Redis, under the test's clock."""
-    ledger = ClockedRedisLedger(admission(LEASE=LEASE, HEARTBEAT=HEARTBEAT, LEDGER=redis_server.url), clock)
+    """The ledger in Redis, under the test's clock. It waits for a busy machine."""
+    keys = {"LEASE": LEASE, "HEARTBEAT": HEARTBEAT, "LEDGER": redis_server.url, "LEDGER_TIMEOUT": 4}
+    ledger = ClockedRedisLedger(admission(**keys), clock)
     yield ledger
     await ledger.aclose()
 

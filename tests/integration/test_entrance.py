@@ -24,7 +24,9 @@ async def ask(watching):
 @pytest.mark.parametrize("server", ["uvicorn", "daphne"])
 async def test_the_connected_are_served_while_a_herd_connects(redis_server, prefix, server):
     settings = {"PRESSURE": {}, "PREFIX": prefix, "LEDGER": redis_server.url}
-    with Workers(server, 2, redis_url=redis_server.url, settings=settings, shared_port=False) as workers:
+    # On a busy machine a handshake may take longer than the five seconds for which Daphne waits.
+    args = ["--websocket_connect_timeout", "60"] if server == "daphne" else []
+    with Workers(server, 2, redis_url=redis_server.url, settings=settings, args=args, shared_port=False) as workers:
         async with AsyncExitStack() as stack:
             urls = [f"ws://127.0.0.1:{port}/ws/watch/" for port in workers.ports]
             watches = [

@@ -6,6 +6,7 @@ import time
 import pytest
 from redis.asyncio import Redis as Client
 
+from channels_admission.limiter.limiter import Limiter, Slot
 from channels_admission.status.snapshot import collect
 
 from demo.servers import Redis
@@ -86,18 +87,24 @@ async def counted(server: Redis, prefix: str) -> int:
         return int(await client.hget(f"{prefix}:{{default}}:counts", "#total"))
 
 
+async def granted(limiter: Limiter) -> Slot | None:
+    """A slot, unless a busy machine makes the ledger's answer late."""
+    verdict = await limiter.acquire()
+    return verdict if isinstance(verdict, Slot) else None
+
+
 async def test_a_primary_that_dies_with_writes_that_no_replica_has(servers, crowd, prefix, figures):
     lost = 10
     async with crowd(clients=0) as limiters:
         first = limiters.limiters[0]
-        slots = [await first.acquire() for _ in range(LIMIT - lost)]
+        slots = [await eventually(lambda: granted(first)) for _ in range(LIMIT - lost)]
         async with Client.from_url(servers.primary.url) as client:
             assert await client.wait(2, 1000) == 2
             for replica in servers.replicas:
                 replica.pause()
             # What is sent to a paused replica would wait for it, and be read when it goes on.
             await client.execute_command("CLIENT", "KILL", "TYPE", "replica")
-        slots += [await first.acquire() for _ in range(lost)]
+        slots += [await eventually(lambda: granted(first)) for _ in range(lost)]
         assert limiters.held == len(slots) == LIMIT
         killed = time.monotonic()
         servers.primary.stop()

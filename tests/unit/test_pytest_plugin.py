@@ -43,9 +43,9 @@ def client():
 async def take_both_slots():
     held = [client(), client()]
     for each in held:
-        assert await each.connect() == (True, None)
+        assert await each.connect(timeout=30) == (True, None)
         assert await each.receive_nothing()
-    assert (await refused(client())).code == 1013
+    assert (await refused(client(), timeout=30)).code == 1013
 
 class InTestCase(TestCase):
     async def test_with_the_settings_of_the_site(self):
@@ -63,7 +63,7 @@ class WithOtherSettings(SimpleTestCase):
     def test_in_a_function(self):
         with fill() as held:
             assert held == 5
-            assert async_to_sync(refused)(client()).code == 1013
+            assert async_to_sync(refused)(client(), timeout=30).code == 1013
 """
 MORE_TESTS = """
 import pytest
@@ -80,8 +80,8 @@ async def test_in_a_coroutine():
 async def test_with_other_settings():
     async with fill(free=1):
         first = client()
-        assert await first.connect() == (True, None)
-        assert (await refused(client())).code == 1013
+        assert await first.connect(timeout=30) == (True, None)
+        assert (await refused(client(), timeout=30)).code == 1013
 """
 
 

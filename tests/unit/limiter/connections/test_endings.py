@@ -226,6 +226,6 @@ async def test_a_class_is_no_application_with_the_mixin_or_without(admission):
     for bases in [(AsyncWebsocketConsumer,), (AdmissionMixin, AsyncWebsocketConsumer)]:
         client = WebsocketCommunicator(type("Chat", bases, {}), "/")
         with pytest.raises(TypeError) as raised:
-            await client.connect()
+            await client.connect(timeout=1)
         errors.append(str(raised.value).rpartition(".")[2])
     assert errors[0] == errors[1]
