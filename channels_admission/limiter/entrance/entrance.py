@@ -131,7 +131,7 @@ class Entrance:
         if self.room >= 1:
             self.room -= 1
             self._last = door
-            self._turns.begin()
+            self._turns.begin(newcomers=int(self._offered - self.room) - 1)
             return None
         if self.is_full and not is_exempt and place == math.inf and not door.state.dry_run:
             return Reason.ENTRANCE

@@ -5,8 +5,9 @@ comes back when the calls before it are done.
 """
 
 import asyncio
+import math
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from contextvars import Context
 
@@ -16,7 +17,8 @@ from ...runtime.faults import Faults
 TICK = 0.002
 """Seconds of the shortest turn. A consumer needs a few iterations of the event loop until it runs."""
 BEHIND = 2
-"""Calls that wait for the thread, from which on a turn waits for it as well."""
+"""Calls that wait for the thread, beyond those of others, from which on a turn waits for it as well. A thread that is
+behind without newcomers would keep out all of them, also those that do not need it."""
 LONGEST_TURN = 0.25
 """Seconds after which a turn no longer waits for the thread."""
 
@@ -42,11 +44,19 @@ class Turns:
         self._probe: Future[int] | None = None
         """The empty call in the thread, until it has come back."""
         self._awaits_thread = False
+        self._others: float = math.inf
+        """Calls of others that wait for the thread: the fewest at the beginning of a turn, since the first turn."""
+        self._before = 0.0
+        """The same, as far as that was known when this turn began."""
 
-    def begin(self) -> None:
-        """A turn begins, unless one is under way."""
+    def begin(self, newcomers: int = 0) -> None:
+        """A turn begins, unless one is under way; so many ``newcomers`` may have called the thread before."""
         if self._timer is None:
             self._began = self._loop.time()
+            with suppress(Exception):  # the end of the turn tells of it
+                waiting = _calls(shared_thread())
+                self._before = max(0, min(self._others, waiting - newcomers))
+                self._others = min(self._others, waiting)
             self._timer = self._loop.call_soon(self._go_through, context=Context())
 
     def _go_through(self) -> None:
@@ -55,7 +65,7 @@ class Turns:
         if left > 0:
             with self._faults.spare("the need of a turn"):
                 if self._is_needless():
-                    self._timer = None
+                    self._timer, self._others = None, math.inf
                     return
         self._timer = self._loop.call_later(max(0.0, left), self._end, context=Context())
 
@@ -77,7 +87,7 @@ class Turns:
         if self._probe is not None:
             return False
         thread = shared_thread()
-        if thread is None or thread._work_queue.qsize() < BEHIND:
+        if thread is None or _calls(thread) - self._before < BEHIND:
             return False
         try:
             self._probe = thread.submit(int)
@@ -107,3 +117,10 @@ class Turns:
 
     def _tell(self) -> None:
         self._over(max(0.0, self._loop.time() - self._began - TICK))
+        if self._timer is None:  # no other one follows
+            self._others = math.inf
+
+
+def _calls(thread: ThreadPoolExecutor | None) -> int:
+    """Calls that wait for the thread."""
+    return 0 if thread is None else thread._work_queue.qsize()

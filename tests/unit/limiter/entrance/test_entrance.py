@@ -5,7 +5,7 @@ import random
 import threading
 import time
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager, closing
 from types import SimpleNamespace
 
@@ -489,17 +489,21 @@ def test_an_entrance_that_fails_lets_all_in(herd, monkeypatch):
 
 
 async def test_a_thread_that_is_blocked_holds_up_one_turn_and_no_other(limited, monkeypatch):
-    """Sync code of some consumer blocks it; all others are asynchronous."""
-    release, asked = threading.Event(), []
+    """Sync code of the first consumers blocks it; all others are asynchronous."""
+    release, asked, first = threading.Event(), [], []
     with ThreadPoolExecutor(1) as thread, closing(SimpleNamespace(close=release.set)):
         monkeypatch.setattr(SyncToAsync, "single_thread_executor", thread)
-        for _ in range(1 + turns.BEHIND):
-            thread.submit(release.wait)
+
+        async def connect(loop):
+            await cheap(loop)
+            if len(first) <= turns.BEHIND:
+                first.append(thread.submit(release.wait))
+
         async with limited() as limiter:
             of_entrance = limiter.entrance._turns
             ask_thread = of_entrance._ask_thread
             monkeypatch.setattr(of_entrance, "_ask_thread", lambda: asked.append(ask_thread()) or asked[-1])
-            herd = Herd(limiter, cheap)
+            herd = Herd(limiter, connect)
             monkeypatch.setattr(herd.loop, "work", time.sleep, raising=False)
             await asyncio.gather(*(herd.come(name) for name in range(60)))
             assert (len(herd.entered), herd.refused) == (60, [])
@@ -507,6 +511,27 @@ async def test_a_thread_that_is_blocked_holds_up_one_turn_and_no_other(limited, 
             release.set()
             await eventually(lambda: of_entrance._probe is None)
             herd.leave()
+
+
+def test_a_thread_that_others_keep_busy_holds_up_the_first_turn_and_no_other(herd, monkeypatch):
+    """Else each turn would take nearly as long as it may, and most of a herd that needs no thread would be refused."""
+    calls, took = START + turns.BEHIND, 0.9 * turns.LONGEST_TURN
+
+    async def test(herd):
+        probes = []
+
+        def submit(call):
+            probes.append(Future())
+            herd.loop.call_later(took, probes[-1].set_result, 0)
+            return probes[-1]
+
+        thread = SimpleNamespace(submit=submit, _work_queue=SimpleNamespace(qsize=lambda: calls))
+        monkeypatch.setattr(turns, "shared_thread", lambda: thread)
+        times = await herd.all_stay(200)
+        assert (len(probes), herd.attempts) == (1, 200)
+        assert times[-1] < took + 1.25 * 200 * 0.0003
+
+    herd(test, cheap)
 
 
 async def test_a_connection_waits_for_the_first_of_its_pools_only(admission):
