@@ -63,7 +63,7 @@ class Client(Protocol):
         """No call is made any more: decide for all that wait."""
 
     async def end(self) -> None:
-        """The goodbye is said, or could not be."""
+        """The goodbye is said, or could not be. Not called where the event loop is gone."""
 
 
 class Reconciler:
@@ -81,11 +81,14 @@ class Reconciler:
         self._longest_backoff = settings.heartbeat / 1.5
         self._is_exiting = False
         self._pace = client.pace
+        self.task: asyncio.Task[None] | None = None
 
     # The task
 
     def start(self) -> asyncio.Task[None]:
-        """Begin to make calls."""
+        """Begin to make calls, unless it has begun."""
+        if self.task is not None:
+            return self.task
         # An empty context: the task outlives the handshake that opened the limiter, and keeps nothing of it.
         name = f"admission limiter {self._state.pool.name!r}"
         self.task = self._loop.create_task(self._run(), name=name, context=Context())
@@ -93,14 +96,14 @@ class Reconciler:
 
     async def aclose(self, *, exiting: bool = False) -> None:
         """Say goodbye; ``exiting`` where every connection that still holds a slot ends with the process now."""
-        self._is_exiting = exiting
-        self.task.cancel()
+        task, self._is_exiting = self.start(), exiting
+        task.cancel()
         try:
-            await asyncio.wait([self.task])
+            await asyncio.wait([task])
         except asyncio.CancelledError:  # there is no time left
-            self.task.cancel()
+            task.cancel()
             raise
-        if not self.task.cancelled() and (fault := self.task.exception()):
+        if not task.cancelled() and (fault := task.exception()):
             raise fault
 
     async def _run(self) -> None:
@@ -114,11 +117,19 @@ class Reconciler:
             raise
         finally:
             self._client.close()
-            try:
-                if not is_abandoned:
-                    with self._faults.spare("the goodbye"):
-                        await self._say_goodbye()
-            finally:
+            if not is_abandoned:
+                await self._end()
+
+    async def _end(self) -> None:
+        is_abandoned = False
+        try:
+            with self._faults.spare("the goodbye"):
+                await self._say_goodbye()
+        except GeneratorExit:
+            is_abandoned = True
+            raise
+        finally:
+            if not is_abandoned:
                 await self._client.end()
 
     async def turn(self) -> None:

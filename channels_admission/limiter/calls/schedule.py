@@ -56,33 +56,35 @@ class Schedule:
         self._called_at, self.is_calling = now, True
 
     def wake(self) -> None:
-        """A handshake waits."""
-        self._wake.set()
+        """A handshake waits, or there is something to tell. Where the event loop is closed, it is told to nobody."""
+        if not self._loop.is_closed():
+            self._wake.set()
 
     def report_soon(self) -> None:
         """Tell the ledger of what was taken or given back without it."""
         if self._report_at is None:
             self._report_at = self._loop.time() + (0 if self._state.scarce else RELEASE_PAUSE)
-            self._wake.set()
+            self.wake()
 
     def report_now(self) -> None:
         """The same, whether or not the pool has room."""
         self._report_at = self._loop.time()
-        self._wake.set()
+        self.wake()
 
     def report_when_quiet(self) -> None:
         """Tell the ledger of what the reserve has covered, once nothing more comes for a while."""
         self._touched_at = self._loop.time()
         if self._tell_at == math.inf:
             self._quiet, self._tell_at = QUIET, self._touched_at + QUIET
-            self._wake.set()
+            if not self._loop.is_closed():
+                self._wake.set()
 
     def refill(self) -> None:
         """Ask for slots before their handshakes come."""
         due = max(self._loop.time(), self._called_at + REFILL_PAUSE)
         if not self.is_calling and (self._report_at is None or self._report_at > due):
             self._report_at = due
-            self._wake.set()
+            self.wake()
 
     async def until_due(self) -> None:
         """Return when the next call should start."""

@@ -521,3 +521,67 @@ def test_a_limiter_that_is_collected_with_its_event_loop_waits_for_no_other_ones
         collecting.start()
         collecting.join(5)
         assert not collecting.is_alive()
+
+
+@pytest.mark.parametrize("is_ending", [False, True])
+def test_a_limiter_that_is_collected_with_its_event_loop_waits_for_nothing(admission, monkeypatch, is_ending):
+    """Nor does it give back once more what the worker after it has: its reserve of descriptors."""
+    admission(MAX_CONNECTIONS=5)
+    users = reserve._users
+
+    async def begin():
+        limiter = limiter_of("default")
+        await eventually(lambda: limiter.state.calls.made and not limiter.state.away)
+        saying = asyncio.Event()
+
+        async def say_goodbye():
+            saying.set()
+            await asyncio.Event().wait()
+
+        monkeypatch.setattr(limiter.reconciler, "_say_goodbye", say_goodbye)
+        if is_ending:
+            limiter.task.cancel()
+            await saying.wait()
+        return limiter
+
+    async def begin_anew(old):
+        limiter_of("default")
+        monkeypatch.setattr(old.events, "aclose", asyncio.Event().wait)
+        old.task.get_coro().close()
+        assert reserve._users == users + 1
+        await close_limiters()
+
+    loop = asyncio.new_event_loop()
+    limiter = loop.run_until_complete(begin())
+    loop.close()
+    asyncio.run(begin_anew(limiter))
+    assert reserve._users == users
+
+
+def test_a_slot_can_be_released_once_its_event_loop_is_closed(admission):
+    async def begin():
+        slot = await limiter_of("default").acquire()
+        await asyncio.sleep(0)
+        return slot, slot.limiter
+
+    async def begin_anew():
+        limiter_of("default")
+        await close_limiters()
+
+    admission(MAX_CONNECTIONS=5)
+    loop = asyncio.new_event_loop()
+    slot, limiter = loop.run_until_complete(begin())
+    loop.close()
+    slot.release()
+    assert (slot.limiter, limiter.state.held) == (None, 0)
+    limiter.task.get_coro().close()
+    asyncio.run(begin_anew())
+
+
+async def test_a_limiter_that_is_started_twice_makes_each_call_once(admission):
+    settings = admission(MAX_CONNECTIONS=5)
+    limiter = limiter_over(settings, MemoryLedger(settings))
+    tasks = asyncio.all_tasks()
+    assert limiter.reconciler.start() is limiter.task
+    assert asyncio.all_tasks() == tasks
+    await limiter.aclose()

@@ -50,9 +50,7 @@ async def test_a_turn_waits_for_the_calls_before_it_in_the_thread(thread):
 async def test_a_turn_does_not_wait_for_a_thread_that_was_behind_before_it(thread, monkeypatch, is_needless):
     monkeypatch.setattr(turns, "LONGEST_TURN", 60.0)
     release, asked, over = threading.Event(), [], []
-    each = Turns(
-        asyncio.get_running_loop(), over.append, Faults("tests"), lambda: bool(asked.append(1)) or is_needless
-    )
+    each = Turns(asyncio.get_running_loop(), over.append, Faults("tests"), lambda: bool(asked.append(1)) or is_needless)
     each.begin()  # with an idle thread
     await eventually(lambda: asked and (is_needless or over))
     over.clear()
