@@ -219,7 +219,7 @@ class OverloadManager:
                 self._unlooked = min(self._unlooked, self._fitting())
             self._judge()
             calm = (each.is_calm(before[name], self._readings[name]) for name, each in self._triggers.items())
-            self._is_calm = not self._highest[0] and all(calm)
+            self._is_calm = not (self._highest[0] or any(each.is_reading for each in self._readers)) and all(calm)
         for sensor in self._own:
             if failures := sensor.failures():
                 self.faults.count(MONITOR_FAILED + sensor.name, failures)

@@ -579,7 +579,6 @@ class VirtualLag(Lag):
 @pytest.fixture
 def in_ten_seconds(settings, monkeypatch, descriptors):
     """How often a worker is woken, and how often its monitors are read; ``act`` is called in each millisecond."""
-    settings.CHANNELS_ADMISSION = {}
     for name, value in (("REFRESH", 0.25), ("Reader", AtOnce), ("Lag", VirtualLag)):
         monkeypatch.setattr(pressure_module, name, value)
     monkeypatch.setattr(Memory, "read", lambda self: 0.5)
@@ -596,7 +595,11 @@ def in_ten_seconds(settings, monkeypatch, descriptors):
         # A reading that is due at the end may come a tick later.
         return VirtualLag.ticks, 5 * round(AtOnce.asked / 5)
 
-    return lambda act=lambda manager, now: None: run(watch(act))
+    def play(act=lambda manager, now: None, **keys):
+        settings.CHANNELS_ADMISSION = keys
+        return run(watch(act))
+
+    return play
 
 
 def test_a_calm_worker_is_woken_twice_a_second_and_read_once(in_ten_seconds):
@@ -636,6 +639,30 @@ def test_readings_that_change_are_looked_at_more_closely(in_ten_seconds, monkeyp
     readings = cycle([100, 100 + change])
     monkeypatch.setattr(Descriptors, "used", lambda self: next(readings))
     assert in_ten_seconds() == often
+
+
+def test_a_monitor_that_hangs_in_a_calm_worker_is_unknown_as_soon_as_in_any_other(in_ten_seconds, monkeypatch):
+    hung_at, known_until = 3_000, []
+
+    class Hanging(AtOnce):
+        def ask(self):
+            if (
+                self._sensors[0].name == "told"
+                and asyncio.get_running_loop().time() > hung_at / 1000 + 2 * WINDOW + 0.1
+            ):
+                self._missed += self.is_reading
+                self.is_reading = True
+            else:
+                super().ask()
+
+    def look(manager, now):
+        if manager._readings["told"] is not None:
+            known_until.append(now)
+
+    monkeypatch.setattr(pressure_module, "Reader", Hanging)
+    READINGS["told"] = 0.1
+    in_ten_seconds(look, PRESSURE=WATCHED)
+    assert 2_000 <= known_until[-1] - hung_at <= 4_000
 
 
 def test_many_handshakes_have_the_monitors_read_soon(in_ten_seconds):
