@@ -10,6 +10,7 @@ from collections.abc import Iterable
 
 from ..conf import PoolSettings
 from ..conf.shares import bounds, classes
+from ..core.agreement import numbers_of
 from ..core.counters import QUOTA, Reason
 from ..core.protocol import Ask, Claimed, Fair, Key, Reply, Tried
 from ..core.quotas import shares
@@ -48,15 +49,29 @@ class Claims:
         """Slots that the ledger still counts under the key, and that are no longer held."""
         return max(0, self._untold.get(key, 0) - self._held[key])
 
-    def cover(self, ask: Ask) -> bool:
+    def cover(self, ask: Ask, limit: int, workers: int, settings: str) -> bool:
         """Whether the ledger still counts what ``ask`` wants, for connections that have ended.
 
-        Not where a client's oldest connection gives way: the ledger takes the new one for the old one.
+        Not where a client's oldest connection gives way: the ledger takes the new one for the old one. A quota that was
+        lowered may be exceeded already: by the ``settings`` in force, or as a share of the limit, though not while each
+        worker has no more than its part of it.
         """
-        return not any(ask.tries) and all(
-            not bound.oldest and self.released(key) > 0
+        return not (any(ask.tries) or self._are_lowered(settings)) and all(
+            not bound.oldest
+            and self.released(key) > 0
+            and (not bound.share or (self._held[key] + 1) * workers <= shares.most(bound, limit))
             for bound, key in zip(self._quotas, ask.claims, strict=False)
             if key
+        )
+
+    def _are_lowered(self, settings: str) -> bool:
+        """Whether quotas are lower by the settings in force; empty where these are the own ones."""
+        in_force = numbers_of(settings) if settings else {}
+        return any(
+            in_force.get(f"quota%:{each.name}", each.share) < each.share
+            if each.most is None
+            else in_force.get(f"quota:{each.name}", each.most) < each.most
+            for each in (self._quotas if in_force else ())
         )
 
     def are_few(self, claims: Claimed, limit: int, workers: int) -> bool:

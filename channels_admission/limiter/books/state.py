@@ -64,17 +64,14 @@ class State(InForce):
         """How long the handshakes waited that were admitted."""
         self._acknowledged: Counters = {}
         self.claims = Claims(pool) if pool.is_shared else None
-        self.slot_ages: SlotAges[Slot] | None = (
-            SlotAges(pool) if any(quota.full == OLDEST for quota in pool.quotas) else None
-        )
+        evicts = any(quota.full == OLDEST for quota in pool.quotas)
+        self.slot_ages: SlotAges[Slot] | None = SlotAges(pool) if evicts else None
         """Its slots by their age, where a quota's oldest connection gives way."""
         self.attempts = Attempts(pool) if any(quota.rate for quota in pool.quotas) else None
         self._begin()
 
     def _begin(self) -> None:
-        self._seq = 0
-        self._heard = 0
-        self._version = 0
+        self._seq = self._heard = self._version = 0
         self._met_settled = False
         self._alone: Alone | None = None
         self._others = 0
@@ -112,7 +109,9 @@ class State(InForce):
     def may_enter(self, ask: Ask | None) -> bool:
         """Whether a handshake may be admitted without asking the ledger, which counts all that it asks for already."""
         has_room = bool(self.has_room and (self.held or not self.starts_slowly))
-        return has_room and (ask is None or ask.is_plain or (self.claims is not None and self.claims.cover(ask)))
+        if not has_room or ask is None or ask.is_plain:
+            return has_room
+        return self.claims is not None and self.claims.cover(ask, self.limit, self.workers, self.settings)
 
     @property
     def alone(self) -> Alone | None:

@@ -56,7 +56,7 @@ class Schedule:
         self._called_at, self.is_calling = now, True
 
     def wake(self) -> None:
-        """A handshake waits, or there is something to tell. Where the event loop is closed, it is told to nobody."""
+        """A handshake waits, or there is something to tell. Where the event loop is closed, it stays untold."""
         if not self._loop.is_closed():
             self._wake.set()
 

@@ -109,6 +109,31 @@ async def test_no_more_than_the_ledger_counts_is_covered(opened):
         assert why(await enter_all(limiter, {"user": KIM})) == ["quota:user"]
 
 
+@pytest.mark.parametrize(
+    ("in_force", "may_enter"),
+    [("quota:user=1", False), ("quota:user=2", True), ("lease=9000", True), ("quota%:pending=0.3", False)],
+)
+async def test_a_quota_that_another_worker_has_lowered_is_not_kept_exceeded_by_those_that_return(
+    opened, in_force, may_enter
+):
+    async with opened(QUOTAS=[{"key": "user", "max": 2}], PENDING_SHARE=0.4) as limiter:
+        slots = await enter_all(limiter, {"user": KIM}, {"user": KIM})
+        ask, limiter.state.settings = limiter.rules.ask({"user": KIM}), in_force
+        slots.pop().release()
+        assert limiter.state.may_enter(ask) == may_enter
+
+
+async def test_a_share_of_a_lowered_limit_is_not_kept_exceeded_by_those_that_return(opened):
+    async with opened(MAX_CONNECTIONS=10, PENDING_SHARE=0.4) as limiter:
+        slots = await enter_all(limiter, *[{}] * 4)
+        ask, state = limiter.rules.ask({}), limiter.state
+        slots.pop().release()
+        assert state.may_enter(ask)
+        for limit, workers, may_enter in ((10, 2, False), (9, 1, False), (10, 1, True)):
+            state.workers, state.controls = workers, Controls(limit=Order(limit, "ann", 0.0))
+            assert state.may_enter(ask) == may_enter
+
+
 @pytest.mark.parametrize("more", [{"full": "oldest"}, {"rate": 100}], ids=["oldest", "rate"])
 async def test_where_the_ledger_must_know_of_each_it_is_asked_about_each(opened, more):
     async with opened(QUOTAS=[{"key": "user", "max": 32, **more}]) as limiter:

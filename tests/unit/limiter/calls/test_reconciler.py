@@ -549,6 +549,7 @@ def test_a_limiter_that_is_collected_with_its_event_loop_waits_for_nothing(admis
         monkeypatch.setattr(old.events, "aclose", asyncio.Event().wait)
         old.task.get_coro().close()
         assert reserve._users == users + 1
+        await old.overload.aclose()
         await close_limiters()
 
     loop = asyncio.new_event_loop()
@@ -566,6 +567,7 @@ def test_a_slot_can_be_released_once_its_event_loop_is_closed(admission):
 
     async def begin_anew():
         limiter_of("default")
+        await limiter.overload.aclose()
         await close_limiters()
 
     admission(MAX_CONNECTIONS=5)
