@@ -1,6 +1,6 @@
 """The messages between limiter and ledger: reports and replies, and the asks of handshakes."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from .counters import Counters, Reason
@@ -35,10 +35,6 @@ class Refusal:
     """Whether the client has shown a ticket of this pool, in time or not: it heeds what it is told."""
     is_passed: bool = field(default=False, compare=False)
     """Whether it is sent as HTTP 503, for the balancer to try another worker."""
-
-    def after(self, delay: float, least: float) -> "Refusal":
-        """The same refusal ``delay`` seconds later: the same retry time, but at least ``least`` seconds from then."""
-        return replace(self, retry_after=max(least, self.retry_after - delay)) if delay else self
 
 
 @dataclass(frozen=True, slots=True)

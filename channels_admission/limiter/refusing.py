@@ -2,12 +2,14 @@
 
 Many clients restart their backoff as soon as a connection opens, and a refusal must open it to be seen. Closed at once,
 they would come back at their shortest pause for ever; held for a while, they come back that much later. By default
-those that hammer are held before the answer: to the client the handshake takes longer, and nothing opens in that time.
-The setting holds all between the accept and the close.
+those that hammer are held: first before the answer, since to the client the handshake takes longer, and nothing opens
+in that time; and those that come back at once after that between the accept and the close, until another client comes
+that looks alike. The setting holds all between the accept and the close.
 """
 
 import asyncio
 import random
+from dataclasses import replace
 
 from ..core.counters import REFUSALS_HELD
 from ..core.protocol import Refusal
@@ -17,14 +19,10 @@ from ..runtime.servers import GRANIAN, LINGER, UVICORN, Unanswered
 from .books.state import State
 from .connections.asgi import HTTP_2, Receive, Scope, Send, answered, leaves_within
 from .connections.refusal import messages
-from .connections.returns import Returns
+from .connections.returns import NO_HOLD, SOONEST, Hold, Returns, client_of, told
 
 LEFT = Refusal("", 0.0)
 """The verdict on a client that has left while it waited at the entrance: nothing is sent to it."""
-LEAST = 0.96
-"""The shortest hold of a client that hammers, as a share of the longest."""
-SOONEST = 0.5
-"""The shortest time that is told after a hold, as our clients wait at least: else the place would be missed."""
 
 
 class Refuser:
@@ -36,6 +34,8 @@ class Refuser:
         self._time = asyncio.get_running_loop().time
         self._returns = Returns(self._time)
         self._holds: set[asyncio.Timeout] = set()
+        self._open: dict[int, asyncio.Timeout] = {}
+        """The hold that is open of each client that is known to hammer."""
         self._unanswered = Unanswered(LINGER)
 
     @property
@@ -52,18 +52,24 @@ class Refuser:
         if (await receive())["type"] == "websocket.disconnect":
             return
         pool = self._state.pool
-        if pool.refusal_hold is None and (delay := self._delay(refusal, scope)):
-            refusal, has_left = await self._hold(delay, refusal, receive)
-            if has_left:
-                return
         first, last = messages(scope, refusal, pool)
-        await send(first)
-        if pool.refusal_hold and last["type"] == "websocket.close" and self._has_room():
-            delay = pool.refusal_hold * random.uniform(0.5, 1.0)
-            refusal, has_left = await self._hold(delay, refusal, receive)
-            if has_left:
+        is_closed = last["type"] == "websocket.close"
+        client = client_of(scope) if pool.refusal_hold is None else None
+        hold = NO_HOLD if client is None else self._hold_for(client, refusal, scope, may_open=is_closed)
+        if hold.seconds and not hold.is_open:
+            held = await self._hold(hold.seconds, receive)
+            if held is None:
                 return
-            _, last = messages(scope, refusal, pool)
+            first, last = messages(scope, _after(refusal, held, SOONEST), pool)
+        await send(first)
+        least = pool.retry_after[0]
+        if pool.refusal_hold and is_closed and self._has_room():
+            hold, least = Hold(pool.refusal_hold * random.uniform(0.5, 1.0), is_open=True), SOONEST
+        if hold.is_open:
+            held = await self._hold(hold.seconds, receive, client)
+            if held is None:
+                return
+            _, last = messages(scope, _after(refusal, held, least), pool)
         await send(last)
         if self._state.server == UVICORN:
             self._unanswered.note(send)
@@ -74,27 +80,28 @@ class Refuser:
         """Close those that are held within ``seconds``: the worker drains."""
         now = self._time()
         for hold in self._holds:
-            due = hold.when()
-            if due is not None and not hold.expired():
-                hold.reschedule(min(due, now + random.uniform(0, seconds)))
+            _end(hold, now + random.uniform(0, seconds))
 
-    def _delay(self, refusal: Refusal, scope: Scope) -> float:
-        """Seconds until a client gets its answer, so that it can come at its time; 0 unless it hammers.
+    def _hold_for(self, client: int, refusal: Refusal, scope: Scope, *, may_open: bool) -> Hold:
+        """The hold for a refused client, if it hammers. One that is open ends, since there are several clients.
 
         A client that has shown a ticket listens, even if it has missed its time behind another socket of its browser
         that is held. One that is passed on gets another answer. Granian does not tell that a client has left before its
         HTTP refusal, and fails to send it.
         """
+        if other := self._open.pop(client, None):
+            _end(other, self._time())
         if self._state.server == GRANIAN and self._state.pool.refuse_with == "http":
-            return 0.0
+            return NO_HOLD
         if refusal.listens or refusal.is_passed:
-            return 0.0
-        longest = self._returns.hold(scope, refusal.retry_after)
-        if not longest or not self._has_room():
-            return 0.0
+            return NO_HOLD
+        least = self._state.pool.retry_after[0] if may_open else None
+        hold = self._returns.hold(client, scope, refusal.retry_after, least)
+        if not hold.seconds or not self._has_room():
+            return NO_HOLD
         if self._overload is not None and self._overload.is_tight:
-            return 0.0
-        return max(0.0, min(longest * random.uniform(LEAST, 1.0), refusal.retry_after - SOONEST))
+            return NO_HOLD
+        return hold
 
     def _has_room(self) -> bool:
         """A held client still costs memory and a descriptor: a worker in trouble holds none, and none that drains."""
@@ -102,16 +109,32 @@ class Refuser:
             return False
         return self.held < self._state.pool.max_refusals_held and not self._state.draining
 
-    async def _hold(self, delay: float, refusal: Refusal, receive: Receive) -> tuple[Refusal, bool]:
-        """Hold a client for ``delay`` seconds. What it sends is dropped.
+    async def _hold(self, seconds: float, receive: Receive, client: int | None = None) -> float | None:
+        """Hold a client, and one whose hash is given at most until another comes that looks alike.
 
-        Gives its refusal with the same retry time, and whether it has left by itself.
+        What it sends is dropped. Gives how long it was held, None if it has left by itself.
         """
-        began, hold = self._time(), asyncio.timeout(delay)
+        began, hold = self._time(), asyncio.timeout(seconds)
         self._holds.add(hold)
+        if client is not None:
+            self._open[client] = hold
         self._state.counters[REFUSALS_HELD] += 1
         try:
             has_left = await leaves_within(hold, receive)
         finally:
             self._holds.discard(hold)
-        return refusal.after(self._time() - began, SOONEST), has_left
+            if client is not None and self._open.get(client) is hold:
+                del self._open[client]
+        return None if has_left else self._time() - began
+
+
+def _after(refusal: Refusal, held: float, least: float) -> Refusal:
+    """The refusal after a hold: its time is the same, or ``least`` from now if that has passed."""
+    return replace(refusal, retry_after=told(refusal.retry_after, held, least) - held)
+
+
+def _end(hold: asyncio.Timeout, at: float) -> None:
+    """End a hold then, unless it ends sooner."""
+    due = hold.when()
+    if due is not None and not hold.expired():
+        hold.reschedule(min(due, at))

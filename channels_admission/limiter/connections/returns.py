@@ -6,9 +6,11 @@ times that were promised to all that look alike, and a visit takes the earliest 
 harms a client which is mistaken for another one: its refusal comes later, and names the same retry time.
 """
 
+import random
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from .asgi import Scope
 
@@ -16,6 +18,14 @@ MOST_CLIENTS = 2000
 """Clients in the table, of the latest refusals."""
 SOCKETS = 8
 """Retry times that are kept of each, and sockets that a client may have at different URLs of its path."""
+SOON = 1.0
+"""Seconds from an answer to the next visit within which that is taken for a return of the same client."""
+FEW = 2.0
+"""Early visits of all clients for which none is held: clients are held while there are more."""
+FORGIVEN = 0.2
+"""Early visits that are forgotten per second: fewer than come from one client that hammers and is held each time."""
+REMEMBERED = 2 * FEW
+"""The most early visits that are not forgotten."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,36 +34,67 @@ class Kind:
 
     tolerated: float
     """Early visits of one client for which it is not held, as its tabs look alike."""
-    soon: float
-    """Seconds from one visit to the next within which an early one shows by itself that the client hammers."""
+    together: float
+    """Seconds after an answer within which its next visit may be that of another tab."""
+    returns: float
+    """As how many early visits one counts that comes after that and within :data:`SOON`."""
     hold: float
-    """The longest hold, in seconds, that each of them bears. It does not grow with what one has borne: the sockets of a
-    browser that wait behind a held one look like one that comes back, and would wait for longer."""
+    """The longest hold before the answer, in seconds."""
 
 
-PROGRAM = Kind(tolerated=0, soon=1.0, hold=4.4)
+PROGRAM = Kind(tolerated=0, together=0.0, returns=FEW + 1, hold=4.4)
 """Most allow a handshake 5 s or more, and so does Daphne."""
-PAGE = Kind(tolerated=2, soon=0.1, hold=3.7)
-"""Two tabs hardly connect in the same tenth of a second. Some libraries allow a handshake 4 s."""
+PAGE = Kind(tolerated=2, together=0.3, returns=FEW, hold=3.7)
+"""Tabs that are opened together connect within a tenth of a second. Some libraries allow a handshake 4 s."""
 BROWSER = b"Mozilla/"
 """How browsers begin their ``User-Agent``."""
-FEW = 2.0
-"""Early visits of all clients for which none is held: clients are held while there are more."""
-FORGIVEN = 0.2
-"""Early visits that are forgotten per second: fewer than come from one client that hammers and is held each time."""
-AT_ONCE = FEW + 1
-"""Early visits as which one counts that comes within ``soon``."""
-REMEMBERED = 2 * FEW
-"""The most early visits that are not forgotten."""
+AGAIN = 7.0
+"""The longest hold, in seconds, of a client that has come back at once after it was held. It is held open, so that no
+handshake takes longer, and no other socket of its browser waits."""
+LEAST = 0.96
+"""The shortest hold, as a share of the longest."""
+SOONEST = 0.5
+"""The shortest time that is told after a hold, as our clients wait at least: else the place would be missed."""
 LATE = 1.0
 """Seconds by which a client may miss its retry time and keep its place, with some to spare. A browser opens one socket
-to a host at a time: while one is held, its others wait."""
-HEADERS = frozenset({b"cookie", b"authorization", b"user-agent", b"x-forwarded-for", b"forwarded"})
+to a host at a time: while one is held before its answer, its others wait."""
+USER_AGENT = b"user-agent"
+HEADERS = frozenset({b"cookie", b"authorization", USER_AGENT, b"x-forwarded-for", b"forwarded"})
 """The headers that tell clients apart. Others, such as the numbers that proxies give to requests, never repeat."""
 
-Visits = tuple[float, float, int, tuple[float, ...]]
-"""Of the clients that look like one: the early visits that are not forgotten, the time of the latest visit and a hash
-of its query, and the retry times that are promised, at least one."""
+
+class Hold(NamedTuple):
+    """For how many seconds a refused client is held, and whether its connection is opened before."""
+
+    seconds: float
+    is_open: bool = False
+
+
+NO_HOLD = Hold(0.0)
+
+
+class Visits(NamedTuple):
+    """Of the clients that look like one."""
+
+    early: float
+    """Early visits that were not forgotten at the latest visit."""
+    latest: float
+    """The time of the latest visit."""
+    answered: float
+    """When its hold ends; its own time if it is not held."""
+    was_held: bool
+    """Whether it was held, or came at once after one that was."""
+    query: int
+    """A hash of its query."""
+    promised: tuple[float, ...]
+    """The retry times that are promised, at least one."""
+
+
+def client_of(scope: Scope) -> int | None:
+    """A hash of what tells the client from others; None if nothing does, since else all would be one client."""
+    known = [value for name, value in scope.get("headers") or () if name in HEADERS]
+    peer = scope.get("client")
+    return hash((scope.get("path"), peer[0] if peer else None, *known)) if known or peer else None
 
 
 class Returns:
@@ -66,38 +107,44 @@ class Returns:
         self._early, self._at = 0.0, clock()
         """Early visits of all clients that are not forgotten, and the time of the last one."""
 
-    def hold(self, scope: Scope, retry_after: float) -> float:
-        """Note a client that is told to come back in ``retry_after`` seconds, and give the longest hold for it.
+    def hold(self, client: int, scope: Scope, retry_after: float, least: float | None) -> Hold:
+        """Note a client that is told to come back in ``retry_after`` seconds, and give the hold for it.
 
-        That is 0 unless the client has come early, and at once, or as many have lately.
+        Its answer comes in time for that, unless it is held open. If that passes its retry time, it is to be told to
+        come ``least`` seconds after its answer. Without ``least`` it cannot be held open.
         """
-        known = [value for name, value in scope.get("headers") or () if name in HEADERS]
-        peer = scope.get("client")
-        if not known and not peer:
-            return 0.0  # else all would be one client
-        client = hash((scope.get("path"), peer[0] if peer else None, *known))
-        now, query, hold = self._clock(), hash(scope.get("query_string")), 0.0
+        now, query = self._clock(), hash(scope.get("query_string"))
+        due = now + retry_after
         seen = self._clients.pop(client, None)
         if seen is None:
             if len(self._clients) >= MOST_CLIENTS:
                 self._clients.popitem(last=False)
-            self._clients[client] = 0.0, now, query, (now + retry_after,)
-            return 0.0
-        early, latest, asked, promised = seen
+            self._clients[client] = Visits(0.0, now, now, False, query, (due,))
+            return NO_HOLD
+        early, promised, hold = seen.early, seen.promised, NO_HOLD
         if early:
-            early = max(0.0, early - FORGIVEN * (now - latest))
+            early = max(0.0, early - FORGIVEN * (now - seen.latest))
+        since = now - seen.answered
+        has_returned = seen.was_held and 0 <= since < SOON
         first = min(promised)
         if first <= now:
             promised = _without(first, promised)
-        elif early or query == asked or len(promised) >= SOCKETS:
-            kind = _kind(known)
-            visits = AT_ONCE if now - latest < kind.soon else 1.0
+        elif early or query == seen.query or len(promised) >= SOCKETS:
+            kind = _kind(scope)
+            visits = kind.returns if has_returned or kind.together <= since < SOON else 1.0
             if self._are_many(now, visits) and early + visits > kind.tolerated:
+                longest = kind.hold if early > kind.tolerated else min(kind.hold, first + LATE - now)
                 # From now on as if all visits were those of one client.
-                hold, promised = kind.hold if early > kind.tolerated else min(kind.hold, first + LATE - now), ()
+                promised = ()
+                if has_returned and least is not None:
+                    hold = Hold(AGAIN * random.uniform(LEAST, 1.0), is_open=True)
+                    due = told(due, now + hold.seconds, least)
+                else:
+                    hold = Hold(max(0.0, min(longest * random.uniform(LEAST, 1.0), retry_after - SOONEST)))
             early = min(REMEMBERED, early + visits)
-        due = now + retry_after
-        self._clients[client] = early, now, query, (*promised[1 - SOCKETS :], due) if promised else (due,)
+        was_held = bool(hold.seconds) or has_returned
+        times = (*promised[1 - SOCKETS :], due) if promised else (due,)
+        self._clients[client] = Visits(early, now, now + hold.seconds, was_held, query, times)
         return hold
 
     def _are_many(self, now: float, more: float) -> bool:
@@ -107,9 +154,14 @@ class Returns:
         return self._early > FEW
 
 
-def _kind(known: Iterable[bytes]) -> Kind:
-    for value in known:
-        if value.startswith(BROWSER):
+def told(due: float, answered: float, least: float) -> float:
+    """The retry time that a client is told after a hold: ``due``, unless it has passed."""
+    return due if due >= answered + SOONEST else answered + least
+
+
+def _kind(scope: Scope) -> Kind:
+    for name, value in scope.get("headers") or ():
+        if name == USER_AGENT and value.startswith(BROWSER):
             return PAGE
     return PROGRAM
 

@@ -6,9 +6,9 @@ from itertools import pairwise
 
 import pytest
 
-from channels_admission.limiter.connections.returns import PROGRAM
+from channels_admission.limiter.connections import returns
+from channels_admission.limiter.connections.returns import AGAIN, LEAST, PROGRAM, SOONEST
 from channels_admission.limiter.limiter import Slot
-from channels_admission.limiter.refusing import LEAST, SOONEST
 from channels_admission.limiter.registry import close_limiters, limiter_of
 from channels_admission.middleware import AdmissionMiddleware
 from channels_admission.overload.manager import OverloadManager
@@ -283,6 +283,83 @@ async def test_by_itself_it_holds_nobody_in_trouble(refusing, monkeypatch, troub
     await early(NONE_HELD)
     monkeypatch.setattr(OverloadManager, trouble, True)
     await early(10)
+    await close_limiters()
+
+
+async def held_once(**scope) -> None:
+    """Have a client hammer until its first hold has ended."""
+    await early(NONE_HELD, **scope)
+    visitor = hammering(**scope)
+    await asyncio.wait_for(visitor.task, 2)
+    assert limiter_of("default").state.counters["refusals.held"] == 1
+
+
+async def is_held_open(visitor) -> None:
+    await eventually(lambda: limiter_of("default")._refuser.held == 1 and visitor.types)
+    assert visitor.types == ["websocket.accept"]
+
+
+async def test_a_client_that_comes_back_at_once_after_a_hold_is_held_open(refusing):
+    refusing(REFUSAL_HOLD=None, RETRY_AFTER=(1, 1))
+    await held_once()
+    visitor = hammering()
+    await is_held_open(visitor)
+    (hold,) = limiter_of("default")._refuser._holds
+    assert LEAST * AGAIN - 0.5 <= hold.when() - asyncio.get_running_loop().time() <= AGAIN
+    limiter_of("default").closer.drain_for_good(0)
+    await asyncio.wait_for(visitor.task, 2)
+    assert visitor.types == ["websocket.accept", "websocket.close"]
+    assert limiter_of("default")._refuser._open == {}
+    await close_limiters()
+
+
+@pytest.mark.parametrize("shows", [False, True], ids=["without a ticket", "with a ticket"])
+async def test_until_another_client_comes_that_looks_alike(refusing, shows):
+    refusing(REFUSAL_HOLD=None, RETRY_AFTER=(1, 1))
+    await held_once()
+    visitor = hammering()
+    await is_held_open(visitor)
+    ticket = f"admission_ticket={limiter_of('default').places.refuse('full').ticket}" if shows else "other"
+    other = hammering(query_string=ticket.encode())
+    await asyncio.wait_for(visitor.task, 2)
+    assert visitor.types == ["websocket.accept", "websocket.close"]
+    assert 0.5 <= visitor.hint <= 1
+    await asyncio.wait_for(other.task, 2)
+    assert other.types == ["websocket.accept", "websocket.close"]
+    await close_limiters()
+
+
+async def test_one_that_was_held_open_beyond_its_time_is_told_the_shortest_one(refusing, monkeypatch):
+    monkeypatch.setattr(returns, "AGAIN", 0.9)
+    refusing(REFUSAL_HOLD=None, RETRY_AFTER=(1, 1))
+    await held_once()
+    visitor = hammering()
+    await asyncio.wait_for(visitor.task, 2)
+    assert visitor.held >= 0.8
+    assert visitor.hint == 1
+    await close_limiters()
+
+
+async def test_a_client_that_leaves_while_it_is_held_open_is_sent_no_more(refusing):
+    refusing(REFUSAL_HOLD=None, RETRY_AFTER=(1, 1))
+    await held_once()
+    visitor = hammering()
+    await is_held_open(visitor)
+    visitor.events.put_nowait({"type": "websocket.disconnect", "code": 1001})
+    await asyncio.wait_for(visitor.task, 2)
+    assert visitor.types == ["websocket.accept"]
+    assert limiter_of("default")._refuser._open == {}
+    await close_limiters()
+
+
+async def test_an_http_refusal_is_held_before_its_status_again_and_again(refusing):
+    refusing(REFUSAL_HOLD=None, RETRY_AFTER=(1, 1), REFUSE_WITH="http")
+    extensions = {"websocket.http.response": {}}
+    await held_once(extensions=extensions)
+    visitor = hammering(extensions=extensions)
+    await is_held(visitor)
+    await asyncio.wait_for(visitor.task, 2)
+    assert visitor.types == ["websocket.http.response.start", "websocket.http.response.body"]
     await close_limiters()
 
 
