@@ -56,35 +56,33 @@ class Schedule:
         self._called_at, self.is_calling = now, True
 
     def wake(self) -> None:
-        """A handshake waits, or there is something to tell. Where the event loop is closed, it stays untold."""
-        if not self._loop.is_closed():
-            self._wake.set()
+        """A handshake waits."""
+        self._wake.set()
 
     def report_soon(self) -> None:
-        """Tell the ledger of what was taken or given back without it."""
-        if self._report_at is None:
+        """Tell the ledger of what was taken or given back without it, unless the event loop is closed."""
+        if self._report_at is None and not self._loop.is_closed():
             self._report_at = self._loop.time() + (0 if self._state.scarce else RELEASE_PAUSE)
-            self.wake()
+            self._wake.set()
 
     def report_now(self) -> None:
         """The same, whether or not the pool has room."""
         self._report_at = self._loop.time()
-        self.wake()
+        self._wake.set()
 
     def report_when_quiet(self) -> None:
         """Tell the ledger of what the reserve has covered, once nothing more comes for a while."""
         self._touched_at = self._loop.time()
-        if self._tell_at == math.inf:
+        if self._tell_at == math.inf and not self._loop.is_closed():
             self._quiet, self._tell_at = QUIET, self._touched_at + QUIET
-            if not self._loop.is_closed():
-                self._wake.set()
+            self._wake.set()
 
     def refill(self) -> None:
         """Ask for slots before their handshakes come."""
         due = max(self._loop.time(), self._called_at + REFILL_PAUSE)
         if not self.is_calling and (self._report_at is None or self._report_at > due):
             self._report_at = due
-            self.wake()
+            self._wake.set()
 
     async def until_due(self) -> None:
         """Return when the next call should start."""
