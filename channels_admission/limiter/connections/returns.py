@@ -2,8 +2,9 @@
 
 A client is known by its address, its path and a few headers, of which only a hash is kept. Several clients may look
 like one, such as the tabs of a browser, or the users of a network that send no cookie. So the table keeps the retry
-times that were promised to all that look alike, and a visit takes the earliest one that has come. Nothing is done that
-harms a client which is mistaken for another one: its refusal comes later, and names the same retry time.
+times that were promised to all that look alike, and a visit takes the earliest one that has come. A client which is
+mistaken for another one is not harmed: its refusal comes later, and names the same retry time. Only one that seems to
+have come back at once after such a refusal, while no other came that looks alike, may be told a later time.
 """
 
 import random

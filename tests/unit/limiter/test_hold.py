@@ -1,7 +1,6 @@
 """Refused clients that are kept a while before the close."""
 
 import asyncio
-import time
 from itertools import pairwise
 
 import pytest
@@ -13,6 +12,7 @@ from channels_admission.limiter.registry import close_limiters, limiter_of
 from channels_admission.middleware import AdmissionMiddleware
 from channels_admission.overload.manager import OverloadManager
 
+from support.virtual import in_virtual_time
 from support.waiting import eventually
 
 
@@ -31,7 +31,7 @@ class Visitor:
         self.task = asyncio.ensure_future(AdmissionMiddleware(never)(scope, self.events.get, self.send))
 
     async def send(self, message):
-        self.sent.append((message, time.monotonic()))
+        self.sent.append((message, asyncio.get_running_loop().time()))
 
     @property
     def types(self):
@@ -52,16 +52,18 @@ def refusing(admission):
     return lambda **keys: admission(**{"MAX_CONNECTIONS": 0, "REFUSAL_HOLD": 0.4, "RETRY_AFTER": (1, 1), **keys})
 
 
+@in_virtual_time
 async def test_a_refused_client_is_kept_between_half_of_the_hold_and_all_of_it(refusing):
     refusing()
     visitors = [Visitor() for _ in range(20)]
     await asyncio.gather(*(visitor.task for visitor in visitors))
-    assert all(0.19 <= visitor.held <= 0.6 for visitor in visitors)
+    assert all(0.2 <= visitor.held <= 0.401 for visitor in visitors)
     assert len({round(visitor.held, 3) for visitor in visitors}) > 5
     assert limiter_of("default")._refuser.held == 0
     await close_limiters()
 
 
+@in_virtual_time
 async def test_at_most_so_many_are_kept_and_the_others_closed_at_once(refusing):
     refusing(MAX_REFUSALS_HELD=3, REFUSAL_HOLD=30)
     tasks = [Visitor().task for _ in range(10)]
@@ -75,6 +77,7 @@ async def test_at_most_so_many_are_kept_and_the_others_closed_at_once(refusing):
     await close_limiters()
 
 
+@in_virtual_time
 async def test_what_a_held_client_sends_is_thrown_away_and_when_it_leaves_it_is_sent_no_more(refusing):
     refusing(REFUSAL_HOLD=30)
     visitor = Visitor()
@@ -87,6 +90,7 @@ async def test_what_a_held_client_sends_is_thrown_away_and_when_it_leaves_it_is_
     await close_limiters()
 
 
+@in_virtual_time
 async def test_the_hint_names_the_same_moment_as_without_the_hold(refusing):
     refusing(REFUSAL_HOLD=0.4, RETRY_AFTER=(0.5, 3600), CONNECT_RATE=1, MAX_CONNECTIONS=10)
     assert isinstance(await limiter_of("default").acquire(), Slot)
@@ -99,6 +103,7 @@ async def test_the_hint_names_the_same_moment_as_without_the_hold(refusing):
     await close_limiters()
 
 
+@in_virtual_time
 async def test_a_cancelled_hold_is_counted_no_more(refusing):
     refusing(REFUSAL_HOLD=30)
     visitor = Visitor()
@@ -110,6 +115,7 @@ async def test_a_cancelled_hold_is_counted_no_more(refusing):
     await close_limiters()
 
 
+@in_virtual_time
 async def test_an_http_refusal_is_never_held(refusing):
     refusing(REFUSE_WITH="http")
     visitor = Visitor(extensions={"websocket.http.response": {}})
@@ -118,6 +124,7 @@ async def test_an_http_refusal_is_never_held(refusing):
     await close_limiters()
 
 
+@in_virtual_time
 async def test_a_worker_in_trouble_holds_nobody(refusing, monkeypatch):
     refusing(MAX_CONNECTIONS=10)
     monkeypatch.setattr(limiter_of("default").overload, "refusing", lambda: "descriptors")
@@ -129,6 +136,7 @@ async def test_a_worker_in_trouble_holds_nobody(refusing, monkeypatch):
     await close_limiters()
 
 
+@in_virtual_time
 async def test_a_drain_closes_those_that_are_held(refusing):
     refusing(REFUSAL_HOLD=30, RETRY_AFTER=(1, 60))
     visitors = [Visitor() for _ in range(5)]
@@ -143,6 +151,7 @@ async def test_a_drain_closes_those_that_are_held(refusing):
     await close_limiters()
 
 
+@in_virtual_time
 async def test_after_a_hold_that_a_drain_cuts_short_the_hint_names_the_same_time(refusing):
     refusing(REFUSAL_HOLD=30, RETRY_AFTER=(20, 20))
     visitor = Visitor()
@@ -184,6 +193,7 @@ NONE_HELD = 1
 BY_ITSELF = {"REFUSAL_HOLD": None, "RETRY_AFTER": (20, 20)}
 
 
+@in_virtual_time
 async def test_by_itself_a_worker_holds_a_client_that_comes_back_again_and_again(refusing):
     refusing(**BY_ITSELF)
     await early(NONE_HELD)
@@ -199,6 +209,7 @@ async def test_by_itself_a_worker_holds_a_client_that_comes_back_again_and_again
     await close_limiters()
 
 
+@in_virtual_time
 async def test_an_http_refusal_is_held_before_its_status(refusing):
     refusing(**BY_ITSELF, REFUSE_WITH="http")
     extensions = {"websocket.http.response": {}}
@@ -212,6 +223,7 @@ async def test_an_http_refusal_is_held_before_its_status(refusing):
     await close_limiters()
 
 
+@in_virtual_time
 async def test_a_client_that_leaves_before_its_answer_is_sent_none(refusing):
     refusing(**BY_ITSELF)
     await early(NONE_HELD)
@@ -224,26 +236,29 @@ async def test_a_client_that_leaves_before_its_answer_is_sent_none(refusing):
     await close_limiters()
 
 
+@in_virtual_time
 async def test_by_itself_it_holds_nobody_for_so_long_that_the_place_is_missed(refusing):
     refusing(REFUSAL_HOLD=None, RETRY_AFTER=(1, 1))
     await early(NONE_HELD)
-    began, visitor = time.monotonic(), hammering()
+    began, visitor = asyncio.get_running_loop().time(), hammering()
     await asyncio.wait_for(visitor.task, 2)
-    assert 0.49 <= time.monotonic() - began <= 0.9
+    assert visitor.sent[0][1] - began == pytest.approx(SOONEST, abs=0.02)
     assert visitor.hint == SOONEST
     await close_limiters()
 
 
+@in_virtual_time
 async def test_by_itself_it_holds_nobody_that_is_told_to_come_at_once(refusing):
     refusing(REFUSAL_HOLD=None, RETRY_AFTER=(SOONEST, SOONEST))
     await early(NONE_HELD + 10)
     await close_limiters()
 
 
+@in_virtual_time
 async def test_a_client_that_was_held_is_told_the_same_time_as_without(refusing):
     refusing(REFUSAL_HOLD=None, RETRY_AFTER=(0.5, 3600), MAX_CONNECTIONS=10, CONNECT_RATE=1)
     assert isinstance(await limiter_of("default").acquire(), Slot)
-    began = time.monotonic()
+    began = asyncio.get_running_loop().time()
     visitors = [hammering() for _ in range(6)]
     await eventually(lambda: limiter_of("default")._refuser.held == 6 - NONE_HELD)
     await asyncio.gather(*(visitor.task for visitor in visitors))
@@ -253,6 +268,7 @@ async def test_a_client_that_was_held_is_told_the_same_time_as_without(refusing)
     await close_limiters()
 
 
+@in_virtual_time
 async def test_by_itself_it_holds_at_most_so_many(refusing):
     refusing(**BY_ITSELF, MAX_REFUSALS_HELD=3)
     await early(NONE_HELD)
@@ -265,6 +281,7 @@ async def test_by_itself_it_holds_at_most_so_many(refusing):
 
 
 @pytest.mark.parametrize("late", [0, 60], ids=["in time", "late"])
+@in_virtual_time
 async def test_by_itself_it_holds_no_client_that_shows_a_ticket(refusing, late):
     refusing(**BY_ITSELF, CONNECT_RATE=1)
     await early(NONE_HELD)
@@ -278,6 +295,7 @@ async def test_by_itself_it_holds_no_client_that_shows_a_ticket(refusing, late):
 
 
 @pytest.mark.parametrize("trouble", ["refuses", "is_tight"])
+@in_virtual_time
 async def test_by_itself_it_holds_nobody_in_trouble(refusing, monkeypatch, trouble):
     refusing(**BY_ITSELF)
     await early(NONE_HELD)
@@ -299,6 +317,7 @@ async def is_held_open(visitor) -> None:
     assert visitor.types == ["websocket.accept"]
 
 
+@in_virtual_time
 async def test_a_client_that_comes_back_at_once_after_a_hold_is_held_open(refusing):
     refusing(REFUSAL_HOLD=None, RETRY_AFTER=(1, 1))
     await held_once()
@@ -314,6 +333,7 @@ async def test_a_client_that_comes_back_at_once_after_a_hold_is_held_open(refusi
 
 
 @pytest.mark.parametrize("shows", [False, True], ids=["without a ticket", "with a ticket"])
+@in_virtual_time
 async def test_until_another_client_comes_that_looks_alike(refusing, shows):
     refusing(REFUSAL_HOLD=None, RETRY_AFTER=(1, 1))
     await held_once()
@@ -329,6 +349,7 @@ async def test_until_another_client_comes_that_looks_alike(refusing, shows):
     await close_limiters()
 
 
+@in_virtual_time
 async def test_one_that_was_held_open_beyond_its_time_is_told_the_shortest_one(refusing, monkeypatch):
     monkeypatch.setattr(returns, "AGAIN", 0.9)
     refusing(REFUSAL_HOLD=None, RETRY_AFTER=(1, 1))
@@ -340,6 +361,7 @@ async def test_one_that_was_held_open_beyond_its_time_is_told_the_shortest_one(r
     await close_limiters()
 
 
+@in_virtual_time
 async def test_a_client_that_leaves_while_it_is_held_open_is_sent_no_more(refusing):
     refusing(REFUSAL_HOLD=None, RETRY_AFTER=(1, 1))
     await held_once()
@@ -352,6 +374,7 @@ async def test_a_client_that_leaves_while_it_is_held_open_is_sent_no_more(refusi
     await close_limiters()
 
 
+@in_virtual_time
 async def test_an_http_refusal_is_held_before_its_status_again_and_again(refusing):
     refusing(REFUSAL_HOLD=None, RETRY_AFTER=(1, 1), REFUSE_WITH="http")
     extensions = {"websocket.http.response": {}}
@@ -363,6 +386,7 @@ async def test_an_http_refusal_is_held_before_its_status_again_and_again(refusin
     await close_limiters()
 
 
+@in_virtual_time
 async def test_with_0_nobody_is_held(refusing):
     refusing(REFUSAL_HOLD=0, RETRY_AFTER=(20, 20))
     await early(NONE_HELD + 10)

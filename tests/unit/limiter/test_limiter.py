@@ -23,7 +23,7 @@ from channels_admission.runtime.identity import Worker
 
 from support.faulty import FaultyLedger
 from support.limiters import limiter_over, over_a_road
-from support.virtual import run
+from support.virtual import in_virtual_time
 from support.waiting import eventually
 
 OUTAGE = LedgerUnavailable("the road is closed")
@@ -59,6 +59,7 @@ async def _is_counted(limiter, held):
     return limiter.state.held == held and (await counted(limiter))[0] == held
 
 
+@in_virtual_time
 async def test_a_thousand_handshakes_at_once_cost_a_handful_of_calls(opened):
     async with opened(MAX_CONNECTIONS=600) as limiter:
         verdicts = await asyncio.gather(*(limiter.acquire() for _ in range(1000)))
@@ -81,6 +82,7 @@ async def test_the_last_report_tells_how_many_calls_were_made_and_failed_and_how
     assert 20 <= goodbye.counters["ledger.ms"] <= 1000 * (time.monotonic() - started)
 
 
+@in_virtual_time
 async def test_an_admitted_handshake_is_counted_by_how_long_it_waited_and_a_refused_one_is_not(opened):
     def scope() -> dict:
         return {"type": "websocket", "path": "/", "query_string": b"", "headers": []}
@@ -100,6 +102,7 @@ async def test_an_admitted_handshake_is_counted_by_how_long_it_waited_and_a_refu
     assert counters[WAITED] >= 30
 
 
+@in_virtual_time
 async def test_a_retired_limiter_asks_for_all_who_wait_before_it_ends(opened):
     async with opened(CONNECT_RATE=0.5, CONNECT_BURST=1) as limiter:
         (slot,) = await take(limiter, 1)
@@ -128,6 +131,7 @@ async def test_a_thousand_handshakes_one_after_the_other_in_a_second_share_calls
         assert limiter.state.calls.made <= 20
 
 
+@in_virtual_time
 async def test_a_refusal_names_its_reason_and_a_hint_within_bounds(opened):
     async with opened(MAX_CONNECTIONS=0, RETRY_AFTER=(2, 3)) as limiter:
         verdict = await limiter.acquire()
@@ -136,6 +140,7 @@ async def test_a_refusal_names_its_reason_and_a_hint_within_bounds(opened):
         assert 2 <= verdict.retry_after <= 3
 
 
+@in_virtual_time
 async def test_a_slot_is_given_back_once(opened):
     async with opened() as limiter:
         first, second = await take(limiter, 2)
@@ -148,6 +153,7 @@ async def test_a_slot_is_given_back_once(opened):
         await counts(limiter, 0)
 
 
+@in_virtual_time
 async def test_a_freed_slot_is_taken_again_without_asking(opened):
     async with opened(HEARTBEAT=5, LEASE=50) as limiter:
         (slot,) = await take(limiter, 1)
@@ -159,6 +165,7 @@ async def test_a_freed_slot_is_taken_again_without_asking(opened):
         assert limiter.state.calls.made == calls
 
 
+@in_virtual_time
 async def test_a_freed_slot_of_a_full_pool_is_reported_at_once(opened):
     async with opened(HEARTBEAT=5, LEASE=50) as limiter:
         slots = await take(limiter, 10)
@@ -167,6 +174,7 @@ async def test_a_freed_slot_of_a_full_pool_is_reported_at_once(opened):
 
 
 @pytest.mark.parametrize("delay", [0.0, 0.05])
+@in_virtual_time
 async def test_cancelled_handshakes_cost_no_slot(opened, delay):
     async with opened() as limiter:
         limiter.reconciler.ledger.delay = delay
@@ -179,6 +187,7 @@ async def test_cancelled_handshakes_cost_no_slot(opened, delay):
         await counts(limiter, 0)
 
 
+@in_virtual_time
 async def test_a_handshake_cancelled_in_the_moment_of_its_verdict_gives_the_slot_back(opened):
     async with opened() as limiter:
         waiting = asyncio.ensure_future(limiter.acquire())
@@ -191,26 +200,23 @@ async def test_a_handshake_cancelled_in_the_moment_of_its_verdict_gives_the_slot
         await counts(limiter, 0)
 
 
-def test_a_handshake_never_waits_longer_than_the_timeout(opened):
-    async def main():
-        async with opened(LEDGER_TIMEOUT=0.1) as limiter:
-            limiter.reconciler.ledger.delay = 0.08
-            loop = asyncio.get_running_loop()
+@in_virtual_time
+async def test_a_handshake_never_waits_longer_than_the_timeout(opened):
+    async with opened(LEDGER_TIMEOUT=0.1) as limiter:
+        limiter.reconciler.ledger.delay = 0.08
+        loop = asyncio.get_running_loop()
 
-            async def timed(number):
-                await asyncio.sleep(number * 0.005)
-                started = loop.time()
-                await limiter.acquire()
-                return loop.time() - started
+        async def timed(number):
+            await asyncio.sleep(number * 0.005)
+            started = loop.time()
+            await limiter.acquire()
+            return loop.time() - started
 
-            waits = await asyncio.gather(*(timed(number) for number in range(60)))
-            return max(waits), limiter.state.away
-
-    longest, away = run(main())
-    assert longest <= 0.1 + 0.001
-    assert not away
+        assert max(await asyncio.gather(*(timed(number) for number in range(60)))) <= 0.1 + 0.001
+        assert not limiter.state.away
 
 
+@in_virtual_time
 async def test_during_an_outage_decisions_are_immediate(opened):
     async with opened() as limiter:
         await take(limiter, 3)
@@ -224,6 +230,7 @@ async def test_during_an_outage_decisions_are_immediate(opened):
 @pytest.mark.parametrize(
     ("policy", "admitted"), [("freeze", 4), ("share", 4 + 6), ("open", 30), ("closed", 0)], ids=lambda value: str(value)
 )
+@in_virtual_time
 async def test_what_a_lone_worker_may_admit_while_the_ledger_is_away(opened, policy, admitted):
     async with opened(WHEN_LEDGER_DOWN=policy) as limiter:
         slots = await take(limiter, 4)
@@ -240,6 +247,7 @@ async def test_what_a_lone_worker_may_admit_while_the_ledger_is_away(opened, pol
 
 
 @pytest.mark.parametrize(("policy", "each"), [("freeze", 10), ("share", 15)])
+@in_virtual_time
 async def test_workers_together_stay_within_their_shares_of_the_free_room(admission, policy, each):
     settings = admission(MAX_CONNECTIONS=31, WHEN_LEDGER_DOWN=policy, HEARTBEAT=0.2, LEASE=2)
     limiters = [limiter_over(settings, FaultyLedger(MemoryLedger(settings))) for _ in range(2)]
@@ -259,6 +267,7 @@ async def test_workers_together_stay_within_their_shares_of_the_free_room(admiss
         await limiter.aclose()
 
 
+@in_virtual_time
 async def test_probes_do_not_give_back_what_an_outage_cannot_regain(opened):
     async with opened(WHEN_LEDGER_DOWN="freeze") as limiter:
         slots = await take(limiter, 5)
@@ -273,6 +282,7 @@ async def test_probes_do_not_give_back_what_an_outage_cannot_regain(opened):
         assert isinstance(await limiter.acquire(), Refusal)
 
 
+@in_virtual_time
 async def test_a_lost_reply_never_leaves_the_ledger_below_the_truth(opened):
     async with opened(WHEN_LEDGER_DOWN="freeze") as limiter:
         slots = await take(limiter, 5)
@@ -285,6 +295,7 @@ async def test_a_lost_reply_never_leaves_the_ledger_below_the_truth(opened):
         assert limiter.state.held == 3
 
 
+@in_virtual_time
 async def test_one_log_line_for_each_change_of_state(opened, caplog):
     caplog.set_level(logging.INFO, "channels_admission")
     async with opened(HEARTBEAT=0.1, LEASE=1) as limiter:
@@ -300,6 +311,7 @@ async def test_one_log_line_for_each_change_of_state(opened, caplog):
     assert lines == [lost, "Ledger regained for pool 'default'."] * 2
 
 
+@in_virtual_time
 async def test_slots_that_are_counted_elsewhere_are_told_once_and_once_when_they_are_not(admission, caplog):
     class Later(MemoryLedger):
         elsewhere = 0
@@ -324,6 +336,7 @@ async def test_slots_that_are_counted_elsewhere_are_told_once_and_once_when_they
     assert {report.release for report in ledger.reports} == {__version__}
 
 
+@in_virtual_time
 async def test_a_permanent_refusal_is_an_error_in_the_log(opened, caplog):
     async with opened() as limiter:
         async with limiter.reconciler.ledger.away(LedgerRefused("WRONGPASS")):
@@ -332,6 +345,7 @@ async def test_a_permanent_refusal_is_an_error_in_the_log(opened, caplog):
     assert [record.levelno for record in caplog.records] == [logging.ERROR, logging.WARNING]
 
 
+@in_virtual_time
 async def test_refusals_are_told_in_one_line_a_second(opened, caplog, monkeypatch):
     caplog.set_level(logging.INFO, "channels_admission")
     monkeypatch.setattr(log, "PAUSE", 0.1)
@@ -346,6 +360,7 @@ async def test_refusals_are_told_in_one_line_a_second(opened, caplog, monkeypatc
     ]
 
 
+@in_virtual_time
 async def test_a_bounded_number_of_handshakes_waits(opened, monkeypatch):
     monkeypatch.setattr(decisions, "MOST_WAITING", 10)
     async with opened(MAX_CONNECTIONS=50) as limiter:
@@ -354,6 +369,7 @@ async def test_a_bounded_number_of_handshakes_waits(opened, monkeypatch):
         assert limiter.state.counters["crowd"] == 20
 
 
+@in_virtual_time
 async def test_an_outage_that_turns_into_a_refusal_is_said_once_more(opened, caplog):
     async with opened(HEARTBEAT=0.1, LEASE=1) as limiter, limiter.reconciler.ledger.away(OUTAGE):
         await eventually(lambda: limiter.state.away)
@@ -364,6 +380,7 @@ async def test_an_outage_that_turns_into_a_refusal_is_said_once_more(opened, cap
     assert [record.levelno for record in caplog.records] == [logging.WARNING, logging.ERROR]
 
 
+@in_virtual_time
 async def test_a_broken_connection_is_tried_again_at_once_under_a_new_number(opened, caplog):
     async with opened() as limiter:
         await take(limiter, 1)
@@ -375,6 +392,7 @@ async def test_a_broken_connection_is_tried_again_at_once_under_a_new_number(ope
         assert numbers == sorted(set(numbers))
 
 
+@in_virtual_time
 async def test_a_stall_of_the_loop_is_not_taken_for_an_outage(opened, caplog):
     async with opened(LEDGER_TIMEOUT=0.05) as limiter:
         limiter.reconciler.ledger.delay = 0.01
@@ -388,6 +406,7 @@ async def test_a_stall_of_the_loop_is_not_taken_for_an_outage(opened, caplog):
     assert caplog.records == []
 
 
+@in_virtual_time
 async def test_two_workers_under_one_name_part_ways_and_both_count(admission):
     settings = admission(MAX_CONNECTIONS=10, HEARTBEAT=0.2, LEASE=2)
     worker = Worker()
@@ -405,6 +424,7 @@ async def _agree(limiters):
     return (total, workers) == (sum(limiter.state.held for limiter in limiters), 2)
 
 
+@in_virtual_time
 async def test_a_limiter_says_goodbye_when_it_is_closed(opened):
     async with opened() as limiter:
         for slot in await take(limiter, 3):
@@ -429,6 +449,7 @@ def test_a_loop_that_ends_by_itself_says_goodbye(admission):
     assert asyncio.run(look())[0].workers == ()
 
 
+@in_virtual_time
 async def test_other_settings_take_effect_at_the_next_handshake(admission):
     admission(MAX_CONNECTIONS=1)
     old = await limiter_of("default").acquire()
@@ -486,6 +507,7 @@ def _serve_in_child(results, start):
 
 
 @pytest.mark.fault
+@in_virtual_time
 async def test_forked_children_count_for_themselves(admission, redis_server, figures):
     admission(MAX_CONNECTIONS=10, LEDGER=redis_server.url)
     parent = await limiter_of("default").acquire()
