@@ -640,8 +640,8 @@ def test_claims_are_right_under_every_fault(redis_server, shared):
 def test_it_is_noticed_when_tickets_are_good_twice(redis_server):
     from hypothesis.stateful import run_state_machine_as_test
 
-    # One example of ten or so shows it. The order in which Redis keeps the records differs from server to server.
-    search = settings(BUDGET, max_examples=10 * BUDGET.max_examples, derandomize=True, report_multiple_bugs=False)
+    # Mostly one of the first thirty examples shows it, but servers differ in the order in which they keep the records.
+    search = settings(BUDGET, max_examples=3 * BUDGET.max_examples, derandomize=True, report_multiple_bugs=False)
     good_again = machine(redis_server.url, {"tickets.used": "function() return {} end"}, SHARED)
     with pytest.raises(AssertionError, match="twice: "):
         run_state_machine_as_test(good_again, settings=search)
