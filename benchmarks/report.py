@@ -237,7 +237,8 @@ PILEUP = """\
 Workers at a full pool of {slots} slots, over one Redis that is held to {share:.0%} of a core. Clients knock without
 end; {rounds} times {leave} of them leave, until all slots are held again. A slot that becomes free should be found
 after two pauses and two calls ([scaling](scaling.md#the-most-calls)); one that is kept for a client in the line is
-found after its grace.
+found after its grace. Each worker makes a call in three seconds as a heartbeat. Where Redis cannot even answer these,
+workers lose it, and a longer `HEARTBEAT` is the remedy.
 
 | workers | calls a second | failed | away at once | held, in the end | freed slots found | at the latest | stated |
 | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |
@@ -324,7 +325,8 @@ def summary(found: Mapping[str, Any]) -> str:
         for what, pattern in (("200 in flight", "herd"), ("one at a time", "trickle"))
     ]
     refusal = {base: up(cpu(found, loop, "herd", "1013", base).median) for base in ("middleware", FLOOR)}
-    calls = _short(found["calls"]["herd"]["calls"])
+    made = found["calls"]["herd"]["calls"]
+    calls = _short(made) if made else "no"
     lines = [
         f"CPU of the server for a connection, against the same consumer without a limit (uvicorn, {LOOPS[loop]}):",
         "",
