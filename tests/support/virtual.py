@@ -15,7 +15,7 @@ def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
 
 
 def in_virtual_time(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
-    """A test, run in virtual time: no machine is too slow for it."""
+    """A test, run in virtual time: no machine is too slow for it. It waits for no thread, process or server."""
 
     @wraps(test)
     def tested(*args: Any, **fixtures: Any) -> None:

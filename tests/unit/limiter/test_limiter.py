@@ -507,7 +507,6 @@ def _serve_in_child(results, start):
 
 
 @pytest.mark.fault
-@in_virtual_time
 async def test_forked_children_count_for_themselves(admission, redis_server, figures):
     admission(MAX_CONNECTIONS=10, LEDGER=redis_server.url)
     parent = await limiter_of("default").acquire()
