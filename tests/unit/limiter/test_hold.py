@@ -312,17 +312,19 @@ async def held_once(**scope) -> None:
     assert limiter_of("default").state.counters["refusals.held"] == 1
 
 
-async def is_held_open(visitor) -> None:
+async def held_open(refusing) -> Visitor:
+    """A client that hammers, once it is held open."""
+    refusing(REFUSAL_HOLD=None, RETRY_AFTER=(1, 1))
+    await held_once()
+    visitor = hammering()
     await eventually(lambda: limiter_of("default")._refuser.held == 1 and visitor.types)
     assert visitor.types == ["websocket.accept"]
+    return visitor
 
 
 @in_virtual_time
 async def test_a_client_that_comes_back_at_once_after_a_hold_is_held_open(refusing):
-    refusing(REFUSAL_HOLD=None, RETRY_AFTER=(1, 1))
-    await held_once()
-    visitor = hammering()
-    await is_held_open(visitor)
+    visitor = await held_open(refusing)
     (hold,) = limiter_of("default")._refuser._holds
     assert LEAST * AGAIN - 0.5 <= hold.when() - asyncio.get_running_loop().time() <= AGAIN
     limiter_of("default").closer.drain_for_good(0)
@@ -335,10 +337,7 @@ async def test_a_client_that_comes_back_at_once_after_a_hold_is_held_open(refusi
 @pytest.mark.parametrize("shows", [False, True], ids=["without a ticket", "with a ticket"])
 @in_virtual_time
 async def test_until_another_client_comes_that_looks_alike(refusing, shows):
-    refusing(REFUSAL_HOLD=None, RETRY_AFTER=(1, 1))
-    await held_once()
-    visitor = hammering()
-    await is_held_open(visitor)
+    visitor = await held_open(refusing)
     ticket = f"admission_ticket={limiter_of('default').places.refuse('full').ticket}" if shows else "other"
     other = hammering(query_string=ticket.encode())
     await asyncio.wait_for(visitor.task, 2)
@@ -363,10 +362,7 @@ async def test_one_that_was_held_open_beyond_its_time_is_told_the_shortest_one(r
 
 @in_virtual_time
 async def test_a_client_that_leaves_while_it_is_held_open_is_sent_no_more(refusing):
-    refusing(REFUSAL_HOLD=None, RETRY_AFTER=(1, 1))
-    await held_once()
-    visitor = hammering()
-    await is_held_open(visitor)
+    visitor = await held_open(refusing)
     visitor.events.put_nowait({"type": "websocket.disconnect", "code": 1001})
     await asyncio.wait_for(visitor.task, 2)
     assert visitor.types == ["websocket.accept"]

@@ -32,7 +32,7 @@ from channels_admission.overload.sampler import Reader, Sensor
 from channels_admission.overload.trigger import FLOOR, STEADY, Trigger
 from channels_admission.status.snapshot import collect
 
-from support.virtual import run
+from support.virtual import in_virtual_time, run
 from support.waiting import eventually
 
 READINGS: dict[str, float | None] = {}
@@ -289,29 +289,26 @@ def test_a_thread_ends_with_its_reader():
     assert not thread.is_alive()
 
 
-def test_a_blocked_loop_refuses_with_reason_lag_and_recovers(admission, monkeypatch):
+@in_virtual_time
+async def test_a_blocked_loop_refuses_with_reason_lag_and_recovers(admission, monkeypatch):
     admission(PRESSURE={})
     monkeypatch.setattr(pressure_module, "Lag", VirtualLag)
     monkeypatch.setattr(pressure_module, "Reader", AtOnce)
-
-    async def main():
-        limiter, loop = limiter_of("default"), asyncio.get_running_loop()
-        for _ in range(6):
-            loop.work(0.3)
-            await asyncio.sleep(0.1)
-        lag = next(load for load in limiter.overload.load if load.name == "lag")
-        assert lag.median < lag.reading < lag.longest == pytest.approx(0.3, abs=0.02)
-        assert lag.reading == pytest.approx(0.3, abs=0.03)
-        assert 0.3 < lag.pressure < 0.8
-        verdicts = [await limiter.acquire() for _ in range(100)]
-        refused = [verdict for verdict in verdicts if not isinstance(verdict, Slot)]
-        assert 10 <= len(refused) <= 95
-        assert limiter.state.counters["lag"] == len(refused)
-        await asyncio.sleep(2 * STEADY + 0.5)
-        assert max(load.pressure for load in limiter.overload.load) == 0
-        await close_limiters()
-
-    run(main())
+    limiter, loop = limiter_of("default"), asyncio.get_running_loop()
+    for _ in range(6):
+        loop.work(0.3)
+        await asyncio.sleep(0.1)
+    lag = next(load for load in limiter.overload.load if load.name == "lag")
+    assert lag.median < lag.reading < lag.longest == pytest.approx(0.3, abs=0.02)
+    assert lag.reading == pytest.approx(0.3, abs=0.03)
+    assert 0.3 < lag.pressure < 0.8
+    verdicts = [await limiter.acquire() for _ in range(100)]
+    refused = [verdict for verdict in verdicts if not isinstance(verdict, Slot)]
+    assert 10 <= len(refused) <= 95
+    assert limiter.state.counters["lag"] == len(refused)
+    await asyncio.sleep(2 * STEADY + 0.5)
+    assert max(load.pressure for load in limiter.overload.load) == 0
+    await close_limiters()
 
 
 async def test_a_lag_refuses_nobody_of_a_herd_that_is_spread_unless_it_was_there_before(admission, monkeypatch):
