@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from dataclasses import replace
 from typing import TypedDict
 
@@ -21,7 +21,7 @@ from ..core.counters import (
     Reason,
 )
 from ..core.readings import Moment
-from .base import LONGEST_MOMENT
+from .base import COUNTERS_KEPT, LONGEST_MOMENT
 
 COUNTER = re.compile(r"([A-Za-z][A-Za-z0-9_.:-]{0,63})=(\d{1,15})")
 SHORT = {
@@ -103,7 +103,25 @@ def _slots(text: str) -> int | None:
 def within(size: int, now: int, texts: Iterable[str]) -> tuple[Moment, ...]:
     """The last ``size`` seconds or minutes up to ``now``, in order."""
     moments = filter(None, map(parse, texts))
-    return tuple(sorted((each for each in moments if now - size < each.at <= now), key=lambda each: each.at))
+    return _bounded(sorted((each for each in moments if now - size < each.at <= now), key=lambda each: each.at))
+
+
+def _bounded(moments: list[Moment]) -> tuple[Moment, ...]:
+    """The same with the :data:`COUNTERS_KEPT` most frequent reasons. Only damage has more: each is a row in charts."""
+    if len({name for moment in moments for name in moment.refused}) <= COUNTERS_KEPT:
+        return tuple(moments)
+    sums: Counter[str] = Counter()
+    for moment in moments:
+        sums.update(moment.refused)
+    kept = {name for name, _ in sums.most_common(COUNTERS_KEPT - 1)}
+    return tuple(replace(moment, refused=_with_others(moment.refused, kept)) for moment in moments)
+
+
+def _with_others(reasons: Counters, kept: Set[str]) -> dict[str, int]:
+    found: Counter[str] = Counter()
+    for name, count in reasons.items():
+        found[name if name in kept else OTHER] += count
+    return dict(found)
 
 
 class Lately(TypedDict):

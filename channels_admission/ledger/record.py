@@ -198,17 +198,24 @@ def _worker(name: str, record: str, now: int, settings: str) -> WorkerReading | 
 
 
 def _loads(text: str) -> tuple[Load, ...]:
-    return tuple(_load(*parts) for parts in LOAD.findall(text)[:MOST_MONITORS])
+    """Each monitor once, with what is said of it last."""
+    found = [_load(*parts) for parts in LOAD.findall(text)[:MOST_MONITORS]]
+    return tuple({load.name: load for load in found}.values())
 
 
 def _load(short: str, name: str, reading: str, median: str, longest: str, pressure: str) -> Load:
     return Load(
         LONG_MONITORS.get(short, name),
-        None if reading == "?" or math.isinf(number := float(reading)) else number,
+        None if reading == "?" else _finite(reading),
         min(1.0, float(pressure or 0)),
-        float(median) if median else None,
-        float(longest) if longest else None,
+        _finite(median or "inf"),
+        _finite(longest or "inf"),
     )
+
+
+def _finite(text: str) -> float | None:
+    """A number that JSON can have too; None for one that is too large."""
+    return number if math.isfinite(number := float(text)) else None
 
 
 def work_of(text: str) -> Work:

@@ -38,3 +38,13 @@ def test_the_load_reads_the_same_before_it(load):
 )
 def test_what_no_worker_can_have_written_is_none(text):
     assert footprint_of("M0.5" + text) is None
+
+
+def test_a_number_that_is_no_finite_one_is_unknown():
+    """JSON and the page have no other numbers."""
+    assert record._loads("L1e+999~1e+999~1e+999@0.50") == (Load("lag", None, 0.5),)
+
+
+def test_of_a_monitor_that_stands_there_twice_the_last_word_counts():
+    """A metric has one sample of each monitor."""
+    assert record._loads("M0.1;memory=0.2;M0.3") == (Load("memory", 0.3, 0.0),)

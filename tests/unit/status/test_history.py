@@ -7,8 +7,9 @@ import pytest
 
 from channels_admission.core.readings import Moment, Past
 from channels_admission.exceptions import ConfigurationError
-from channels_admission.ledger.base import MINUTES, SECONDS
+from channels_admission.ledger.base import COUNTERS_KEPT, MINUTES, SECONDS
 from channels_admission.ledger.memory import MemoryLedger
+from channels_admission.ledger.record import past_of
 from channels_admission.status import history
 
 NOW = 1_800_000_059
@@ -101,3 +102,13 @@ def test_an_unknown_pool_is_a_mistake(admission):
     admission()
     with pytest.raises(ConfigurationError):
         collect("nobody")
+
+
+def test_a_damaged_past_has_no_more_reasons_than_a_pool_may_have():
+    frequent = {str(at): f"{NOW - at}|||0|F=9" for at in range(100)}
+    strange = {str(at): f"{NOW - at}|||0|" + ",".join(f"n{at}x{place}=1" for place in range(6)) for at in range(100, 900)}
+    past = past_of(1000 * NOW, {**frequent, **strange})
+    refused = history._series(past.seconds, NOW, 1, SECONDS, 30).refused
+    assert len(refused) == COUNTERS_KEPT
+    assert sum(map(sum, refused.values())) == 900 + 4800
+    assert sum(refused["full"]) == 900
