@@ -135,8 +135,10 @@ class Decisions:
         except BaseException:
             slot.release()
             raise
-        if reason is None:
-            return slot
+        return slot if reason is None else self.withdraw(slot, reason, ticket, scope)
+
+    def withdraw(self, slot: Slot, reason: str, ticket: Ticket | None, scope: Scope | None) -> Slot | Refusal:
+        """Refuse a handshake that has its slot already."""
         self.slots.withdraw(slot)
         wait = self._entrance.hint() if reason == Reason.ENTRANCE else 0.0
         return self._verdicts.refuse(reason, ticket=ticket and self._places.renumbered(ticket), wait=wait, scope=scope)

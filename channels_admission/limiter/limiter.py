@@ -121,6 +121,8 @@ class Limiter:
                 if isinstance(verdict, Slot) and has_left(send):
                     verdict.release()
                     return LEFT
+            if self.state.draining and isinstance(verdict, Slot):  # since the verdict: the drain does not know of it
+                verdict = self.decisions.withdraw(verdict, Reason.DRAINING, ticket, scope)
         self.events.tell_verdict(verdict, self.state.worker, ask)
         if isinstance(verdict, Refusal):
             return self.places.heard(verdict, text) if text else verdict

@@ -94,8 +94,8 @@ class Registry:
         """
         seconds = self.settings.drain_on_stop or 0.0
         delay = 0.0 if all(limiter.state.draining for limiter in self.limiters) else self.settings.drain_delay
-        for limiter in self.limiters:
-            limiter.drain(seconds)
+        for pool in [*self._limiters, *self.settings.pools]:  # also those that no client has come to so far
+            self.limiter(pool).drain(seconds)
         with suppress(TimeoutError):
             await asyncio.sleep(delay)
             async with asyncio.timeout(seconds + PATIENCE_AT_EXIT):

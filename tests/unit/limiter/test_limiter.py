@@ -528,3 +528,34 @@ async def test_forked_children_count_for_themselves(admission, redis_server, fig
     parent.release()
     await close_limiters()
     assert not registry._houses
+
+
+@in_virtual_time
+async def test_a_drain_that_begins_right_after_the_verdicts_leaves_no_connection_open(opened, monkeypatch):
+    async def never(*_):
+        await asyncio.Event().wait()
+
+    async with opened() as limiter:
+        answer = limiter.decisions.answer
+
+        def answer_and_drain(batch, reply):
+            answer(batch, reply)
+            if batch.wanted:
+                limiter.drain(0.5)
+
+        monkeypatch.setattr(limiter.decisions, "answer", answer_and_drain)
+        verdicts = await asyncio.gather(*(limiter.enter({"type": "websocket"}, never, never) for _ in range(5)))
+        refused = [verdict.reason for verdict in verdicts if isinstance(verdict, Refusal)]
+        assert (refused, limiter.connections) == (["draining"] * 5, {})
+        await counts(limiter, 0)
+
+
+async def test_the_end_of_a_worker_drains_pools_that_nobody_has_come_to_so_far(admission):
+    admission(DRAIN_ON_STOP=60, POOLS={"game": {}})
+    slot = await limiter_of("default").acquire()
+    draining = asyncio.create_task(registry._drain_here())
+    await asyncio.sleep(0)
+    assert (await limiter_of("game").acquire()).reason == Reason.DRAINING
+    slot.release()
+    await draining
+    await close_limiters()

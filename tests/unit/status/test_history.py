@@ -106,7 +106,8 @@ def test_an_unknown_pool_is_a_mistake(admission):
 
 def test_a_damaged_past_has_no_more_reasons_than_a_pool_may_have():
     frequent = {str(at): f"{NOW - at}|||0|F=9" for at in range(100)}
-    strange = {str(at): f"{NOW - at}|||0|" + ",".join(f"n{at}x{place}=1" for place in range(6)) for at in range(100, 900)}
+    names = {at: [f"n{at}x{place}" for place in range(6)] for at in range(100, 900)}
+    strange = {str(at): f"{NOW - at}|||0|{'=1,'.join(names[at])}=1" for at in names}
     past = past_of(1000 * NOW, {**frequent, **strange})
     refused = history._series(past.seconds, NOW, 1, SECONDS, 30).refused
     assert len(refused) == COUNTERS_KEPT
