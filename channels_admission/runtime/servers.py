@@ -9,7 +9,7 @@ from contextvars import Context
 from functools import partial
 from importlib.util import find_spec
 from typing import Any
-from weakref import WeakMethod
+from weakref import ReferenceType, ref
 
 MOST_WRAPPED = 8
 """Most wrappers through which a ``send`` is followed to its transport."""
@@ -59,7 +59,18 @@ def abort(send: Any) -> bool:
     Supports uvicorn, Daphne and hypercorn, also behind objects that wrap a ``send``. Granian does not expose its
     transport, and a stream of HTTP/2 shares its transport with others.
     """
-    transport = _transport(send)
+    return _abort(_owner(send))
+
+
+def has_left(send: Any) -> bool:
+    """Whether the transport of a server's ``send`` is known to be closed; False where it cannot be seen."""
+    transport = _transport(_owner(send))
+    is_closing = getattr(transport, "is_closing", None)
+    return bool(is_closing()) if is_closing is not None else bool(getattr(transport, "disconnected", False))
+
+
+def _abort(owner: Any) -> bool:
+    transport = _transport(owner)
     close = getattr(transport, "abort", None) or getattr(transport, "abortConnection", None)
     if close is None:
         return False
@@ -67,32 +78,29 @@ def abort(send: Any) -> bool:
     return True
 
 
-def has_left(send: Any) -> bool:
-    """Whether the transport of a server's ``send`` is known to be closed; False where it cannot be seen."""
-    transport = _transport(send)
-    is_closing = getattr(transport, "is_closing", None)
-    return bool(is_closing()) if is_closing is not None else bool(getattr(transport, "disconnected", False))
-
-
-def _transport(send: Any) -> Any:
-    """The transport of one connection, or None."""
-    for owner in _owners(send):
-        if type(owner).__name__ == "H2Protocol":
+def _transport(owner: Any) -> Any:
+    """The transport of the connection whose ``send`` is bound to ``owner``, or None."""
+    for each in _owners(owner):
+        if type(each).__name__ == "H2Protocol":
             return None
-        transport = getattr(owner, "transport", None) or getattr(getattr(owner, "writer", None), "transport", None)
+        transport = getattr(each, "transport", None) or getattr(getattr(each, "writer", None), "transport", None)
         if hasattr(transport, "abort") or hasattr(transport, "abortConnection"):
             return transport
     return None
 
 
-def _owners(send: Any) -> Iterator[Any]:
+def _owners(owner: Any) -> Iterator[Any]:
     """The objects that a ``send`` is bound to, from the outermost wrapper to the server's own."""
     for _ in range(MOST_WRAPPED):
-        owner = send.args[0] if isinstance(send, partial) and send.args else getattr(send, "__self__", None)
         if owner is None:
             return
         yield owner
-        send = getattr(owner, "real_send", None) or getattr(owner, "send", None)
+        owner = _owner(getattr(owner, "real_send", None) or getattr(owner, "send", None))
+
+
+def _owner(send: Any) -> Any:
+    """The object that a ``send`` is bound to, or None."""
+    return send.args[0] if isinstance(send, partial) and send.args else getattr(send, "__self__", None)
 
 
 class Unanswered:
@@ -105,14 +113,14 @@ class Unanswered:
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self._loop = asyncio.get_running_loop()
-        self._closed: deque[tuple[float, WeakMethod[Any]]] = deque()
-        """When each is due, in order, and its ``send``, which nothing here keeps."""
+        self._closed: deque[tuple[float, ReferenceType[Any]]] = deque()
+        """When each is due, in order, and what its ``send`` is bound to, which nothing here keeps."""
         self._timer: asyncio.TimerHandle | None = None
 
     def note(self, send: Any) -> None:
         """A close has been sent by ``send``."""
-        with suppress(TypeError):  # a function that wraps the send cannot be referenced weakly
-            self._closed.append((self._loop.time() + self._seconds, WeakMethod(send)))
+        with suppress(TypeError):  # None cannot be referenced weakly, and neither can what has slots
+            self._closed.append((self._loop.time() + self._seconds, ref(_owner(send))))
             if self._timer is None:
                 self._begin()
 
@@ -124,7 +132,7 @@ class Unanswered:
         self._timer = None
         now, closed = self._loop.time(), self._closed
         while closed and closed[0][0] <= now:
-            if (send := closed.popleft()[1]()) is not None:
-                abort(send)
+            if (owner := closed.popleft()[1]()) is not None:
+                _abort(owner)
         if closed:
             self._begin()
