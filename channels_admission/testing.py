@@ -36,7 +36,6 @@ from .core.overrides import Controls
 from .ledger import open_ledger
 from .ledger.memory import MemoryLedger
 from .limiter.books.state import State
-from .limiter.calls.pace import FULL_FRESH
 from .limiter.connections.tickets import HEADER
 from .limiter.registry import living_limiters
 from .runtime.identity import Worker
@@ -210,14 +209,17 @@ def tidy() -> None:
 async def _settle(pool: str, version: int = 0) -> None:
     """Let the workers of this event loop know the pool's ``version``, reuse no slot, and ask for every handshake."""
     here = asyncio.get_running_loop()
-    states = []
-    for limiter in living_limiters():
-        if limiter.pool.name == pool and limiter.task.get_loop() is here and not limiter.task.done():
-            limiter.report_now()
-            states.append(limiter.state)
+    limiters = [
+        limiter
+        for limiter in living_limiters()
+        if limiter.pool.name == pool and limiter.task.get_loop() is here and not limiter.task.done()
+    ]
+    states = [limiter.state for limiter in limiters]
+    for limiter in limiters:
+        limiter.report_now()
     with suppress(TimeoutError):
         async with asyncio.timeout(SECONDS / 2):  # less than a change of controls may take
             while any(state.unreported or state.controls.version < version for state in states):  # noqa: ASYNC110
                 await asyncio.sleep(0.002)
-    if states:
-        await asyncio.sleep(1.5 * FULL_FRESH)
+    for limiter in limiters:
+        limiter.decisions.shortage.forget()

@@ -63,7 +63,7 @@ class Decisions:
         self._loop = asyncio.get_running_loop()
         self.slots = Slots(owner, state, self._loop.time)
         self.queue = Queue(owner.settings.ledger_timeout, self._expire, owner.faults)
-        self._shortage = Shortage(owner.pace)
+        self.shortage = Shortage(owner.pace)
         self._log = log
         self._verdicts = Verdicts(owner, state, self.slots, places, log)
         self._most = state.pool.max_per_worker
@@ -118,7 +118,7 @@ class Decisions:
             return slot
         if not is_exempt:
             if ticket is None or not self._places.is_awaited(ticket):
-                reason = self._shortage.reason(class_index, self._loop.time())
+                reason = self.shortage.reason(class_index, self._loop.time())
             if len(self.queue) >= MOST_WAITING or self._owner.is_too_late():
                 reason = reason or Reason.CROWD
             if reason:
@@ -208,9 +208,9 @@ class Decisions:
     def _answer_all(self, batch: Batch, reply: Reply) -> None:
         shortfall = reply.shortfall or Reason.FULL
         if reply.shortfall:
-            self._shortage.note_pool(shortfall, batch.refused(reply), batch.started)
+            self.shortage.note_pool(shortfall, batch.refused(reply), batch.started)
         elif reply.total < reply.limit:
-            self._shortage.end(has_line=reply.has_line)
+            self.shortage.end(has_line=reply.has_line)
         for index in reply.granted_shown:
             handshake = batch.handshakes[index]
             if self._state.has_room and not handshake.done():
@@ -234,7 +234,7 @@ class Decisions:
         for handshake, ask, reason in zip(batch.handshakes, batch.asks or (), reply.verdicts, strict=True):
             batch.told += 1
             if may_retry(ask, reason):
-                self._shortage.note_class(ask.class_index, reason, now)
+                self.shortage.note_class(ask.class_index, reason, now)
             wait = 0.0
             if reason.startswith(ATTEMPTS):
                 wait = next(waits, 0.0)

@@ -205,6 +205,10 @@ class Shortage:
         self._until[0] = started + max(self._pace.shortage, pause), shortfall
         self._noted_at = started
 
+    def forget(self) -> None:
+        """Ask about the next handshakes."""
+        self._until.clear()
+
     def end(self, *, has_line: bool) -> None:
         """A pool without classes has room: ask again soon after the call before, sooner where ``has_line``."""
         if 0 in self._until:

@@ -198,7 +198,7 @@ async def test_a_refusal_takes_few_calls_and_none_of_the_application(admission, 
     async with at_rest(admission, ledgers, MAX_CONNECTIONS=0, REFUSAL_HOLD=hold) as (limiter, _):
         application = AdmissionMiddleware(never)
         await limiter.acquire()
-        limiter.decisions._shortage._until[0] = float("inf"), "full"
+        limiter.decisions.shortage._until[0] = float("inf"), "full"
         limiter.decisions._verdicts.refuse("full")  # begins to wait for the next line of the log
         socket = Socket(CONNECT)
         with profiled() as calls:
@@ -214,7 +214,7 @@ async def test_forged_tickets_make_no_call(admission, ledgers, number):
 
     async with at_rest(admission, ledgers, MAX_CONNECTIONS=0, REFUSAL_HOLD=0) as (limiter, reports):
         application = AdmissionMiddleware(never)
-        limiter.decisions._shortage._until[0] = float("inf"), "full"
+        limiter.decisions.shortage._until[0] = float("inf"), "full"
         for each, text in enumerate(forged(number, limiter.places.clock.time())):
             socket = Socket(CONNECT)
             query, headers = f"admission_ticket={text}".encode(), [(b"admission-ticket", text.encode())]

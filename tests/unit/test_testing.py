@@ -86,6 +86,17 @@ async def test_the_refusal_is_also_read_after_connect_which_says_accepted():
         assert (await refused(communicator)).code == 1013
 
 
+@override_admission(MAX_CONNECTIONS=10)
+async def test_room_is_found_at_once_after_a_full_pool_however_slow_the_machine_is():
+    first = client()
+    assert await admitted(first)
+    (limiter,) = living_limiters()
+    async with fill():
+        limiter.state.calls.lately = 1.0  # so that it takes the pool to be full for seconds
+        assert (await refused(client())).code == 1013
+    assert await admitted(client())
+
+
 @override_admission(MAX_CONNECTIONS=1, REFUSE_WITH="http", CLOSE_REASON="Full")
 async def test_a_refusal_with_503_is_read_from_the_response():
     async with fill():
