@@ -778,6 +778,19 @@ describe("the queue", () => {
     assert.deepEqual(page.attempt.sent, []);
   });
 
+  it("waits for the next connection if the page gives this one up as it opens", () => {
+    const socket = page.open({ queue: 100 });
+    socket.send("one");
+    socket.addEventListener("open", () => socket.reconnect({ force: true }), { once: true });
+    page.attempt.accept();
+    page.clock.advance(SETTLE);
+    socket.send("two");
+    page.clock.advance(FLOOR);
+    page.attempt.accept();
+    page.clock.advance(SETTLE);
+    assert.deepEqual(page.attempts.map(({ sent }) => sent), [[], ["one", "two"]]);
+  });
+
   it("is not for a socket that the page is closing", () => {
     const socket = opened({ queue: 100 });
     socket.close();

@@ -344,6 +344,8 @@ globalThis.AdmissionSocket ??= (() => {
       this.#heardAt = this.#platform.now();
       this.#watch();
       this.dispatchEvent(new Event("open"));
+      // The page's handler may have given the connection up: the queue is for the next one.
+      if (this.readyState !== STATES.OPEN) return;
       // Messages sent by the page's open handler go first: queued ones may depend on them.
       for (const message of this.#queue.take()) {
         this.#socket.send(message);
