@@ -8,6 +8,7 @@ import threading
 import urllib.request
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
+from urllib.error import HTTPError
 
 from django.core.mail import mail_admins
 
@@ -17,7 +18,7 @@ from ..runtime.faults import running
 logger = logging.getLogger("channels_admission")
 
 TIMEOUT = 5.0
-"""Seconds that a webhook has to answer; for mail see Django's ``EMAIL_TIMEOUT``."""
+"""Seconds for which a webhook may be silent; for mail see Django's ``EMAIL_TIMEOUT``."""
 MOST_WAITING = 100
 """Alerts that wait in the process, beside the one that is being sent; further ones are dropped."""
 
@@ -68,16 +69,24 @@ def _attempt(send: Callable[..., object], *args: Any) -> None:
     try:
         send(*args)
     except Exception as error:
-        # The type only: a webhook's address may hold a secret.
-        logger.error("An alert could not be sent: %s", type(error).__name__)
+        # The type and the HTTP status only: a webhook's address may hold a secret.
+        status = f" {error.code}" if isinstance(error, HTTPError) else ""
+        logger.error("An alert could not be sent: %s%s", type(error).__name__, status)
 
 
 def _post(url: str, facts: Mapping[str, Any]) -> None:
     headers = {"Content-Type": "application/json", "User-Agent": "channels-admission"}
     # The settings allow http and https only.
     request = urllib.request.Request(url, json.dumps(facts).encode(), headers, method="POST")  # noqa: S310
-    with urllib.request.urlopen(request, timeout=TIMEOUT):  # noqa: S310
+    with urllib.request.build_opener(_NoRedirects).open(request, timeout=TIMEOUT):
         pass
+
+
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    """Takes a redirect for an error. To follow it would be a GET without the alert, which may well succeed."""
+
+    def redirect_request(self, *_: Any) -> None:
+        return None
 
 
 sender = Sender()

@@ -27,7 +27,7 @@ WORKER = Worker()
 
 
 class Hook(BaseHTTPRequestHandler):
-    """A webhook that answers; where the path is ``/hang``, once it may."""
+    """A webhook that answers: where the path is ``/hang`` once it may, and ``/moved`` with a redirect."""
 
     posted: list = []
     may_answer = threading.Event()
@@ -37,7 +37,13 @@ class Hook(BaseHTTPRequestHandler):
         self.posted.append((self.headers["Content-Type"], json.loads(body)))
         if self.path == "/hang":
             self.may_answer.wait(10)
-        self.send_response(204)
+        self.send_response(302 if self.path == "/moved" else 204)
+        self.send_header("Location", "/elsewhere")
+        self.end_headers()
+
+    def do_GET(self):
+        self.posted.append(self.path)
+        self.send_response(200)
         self.end_headers()
 
     def log_message(self, *_):
@@ -102,6 +108,14 @@ async def test_a_webhook_that_fails_is_logged_without_its_address_and_mail_and_t
     assert len(mail.outbox) == 1
     (line,) = [record for record in caplog.records if record.levelno == logging.ERROR]
     assert line.getMessage() == "An alert could not be sent: URLError"
+
+
+async def test_a_redirect_is_a_failure_since_the_alert_would_not_be_sent_on(events, hook, caplog):
+    events(WEBHOOK=f"{hook}/moved").level(WARNING, WORKER)
+    events(WEBHOOK=hook).level(WARNING, WORKER)
+    await eventually(lambda: len(Hook.posted) == 2)
+    assert [body["event"] for _, body in Hook.posted] == ["capacity_warning"] * 2
+    assert "An alert could not be sent: HTTPError 302" in caplog.messages
 
 
 async def test_a_webhook_that_hangs_holds_up_no_signal(events, hook):
