@@ -21,8 +21,8 @@ FIRST = 20
 AT_ONCE, PAUSE = 20, 0.4
 """Connections opened together, and the seconds from these to the next: a worker admits no more at once than its memory
 has room for."""
-ANSWERED, OPENED = 5.0, 10.0
-"""Seconds in which a message is answered, and a handshake."""
+ANSWERED, OPENED, CLOSED = 5.0, 10.0, 2.0
+"""Seconds in which a message is answered, a handshake, and a close."""
 SHOWN = 2.0
 """Seconds after which the memory of a connection shows in the readings."""
 LOOK = 0.1
@@ -96,7 +96,11 @@ async def _holding(plan: Plan, room: Room, patience: float) -> AsyncIterator[Cal
             raise Stopped(f"{len(ended):,} of {len(clients):,} connections were closed, with {code} {reason!r:.80}.")
 
     async with AsyncExitStack() as stack:
-        yield hold
+        try:
+            yield hold
+        finally:  # the stack closes one after another, and a worker that is blocked lets each of them wait
+            for start in range(0, len(clients), AT_ONCE):
+                await asyncio.gather(*(client.close() for client in clients[start : start + AT_ONCE]))
 
 
 async def _free(room: Room, patience: float) -> int:
@@ -123,7 +127,8 @@ async def _connect(plan: Plan, number: int, stack: AsyncExitStack) -> list["Clie
 
     parts = urlsplit(plan.url)
     headers = [("Origin", f"{parts.scheme.replace('ws', 'http', 1)}://{parts.netloc}"), *plan.headers]
-    options: dict[str, Any] = {"proxy": None, "ping_interval": None, "open_timeout": OPENED}
+    options: dict[str, Any] = {"proxy": None, "ping_interval": None, "open_timeout": OPENED, "close_timeout": CLOSED}
+    options["max_queue"] = None  # all is read that a consumer sends, which would otherwise fill the worker's buffers
     coming = (connect(plan.url, additional_headers=headers, **options) for _ in range(number))
     came = await asyncio.gather(*map(stack.enter_async_context, coming), return_exceptions=True)
     for error in came:

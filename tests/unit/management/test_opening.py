@@ -4,11 +4,12 @@ import asyncio
 from contextlib import asynccontextmanager, nullcontext
 
 import pytest
+from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.server import serve
 from websockets.exceptions import ConnectionClosed
 
 from channels_admission.management import opening
-from channels_admission.management.opening import FIRST, Plan, Stopped, host_of, is_loopback, measure
+from channels_admission.management.opening import AT_ONCE, FIRST, Plan, Stopped, host_of, is_loopback, measure
 
 from support.footprints import told
 
@@ -82,6 +83,42 @@ async def test_each_sends_what_it_is_told_as_often_as_it_is_told_with_the_header
         (site.url.replace("ws:", "http:").removesuffix("/ws/"), "sessionid=1")
     }
     assert all("permessage-deflate" in headers["Sec-WebSocket-Extensions"] for headers in site.headers)
+
+
+async def test_what_a_consumer_sends_beside_its_answer_is_read_so_that_each_close_is_answered(monkeypatch):
+    monkeypatch.setattr(opening, "CLOSED", 10 * PATIENCE)
+    codes = []
+
+    async def talk(socket):
+        async for _ in socket:
+            for each in range(100):
+                await socket.send(str(each))
+        codes.append(socket.close_code)
+
+    async with serve(talk, "127.0.0.1", 0) as server, asyncio.timeout(PATIENCE):
+        site = Site()
+        url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/ws/"
+        await measure(Plan(url, 30, message="hello"), site.room, site.read, PATIENCE)
+    assert codes == [1000] * 30
+
+
+async def test_the_connections_of_a_blocked_worker_are_closed_together(monkeypatch):
+    closing = most = 0
+    close = ClientConnection.close
+
+    async def counted(self, *args):
+        nonlocal closing, most
+        closing += 1
+        most = max(most, closing)
+        try:
+            await close(self, *args)
+        finally:
+            closing -= 1
+
+    monkeypatch.setattr(ClientConnection, "close", counted)
+    async with Site().serving() as site:
+        await measure(Plan(site.url, 30), site.room, site.read, PATIENCE)
+    assert most == AT_ONCE
 
 
 async def test_a_consumer_that_never_answers_is_measured_as_well():
