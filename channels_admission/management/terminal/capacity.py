@@ -8,7 +8,9 @@ from rich.text import Text
 from ...conf import PoolSettings
 from ...status.capacity import ENOUGH, MEASURED, OPENED, Capacity, Cost, Worker
 from ...status.growth import HORIZON, Growth
+from ...status.words import numbered
 from .layout import duration, listing, plain
+from .workers import FEW
 
 SCHEMA = """\
 --json prints one object. Fields may be added; if a field changes its meaning
@@ -54,7 +56,7 @@ def render(capacity: Capacity, growths: Sequence[Growth], pools: Sequence[PoolSe
         Text("Capacity", "bold"),
         Text(_cost(capacity.cost)),
         "",
-        _workers(capacity.workers),
+        *_workers(capacity.workers),
         "",
         Text("Proposal", "bold"),
         *map(Text, _proposal(capacity, pools)),
@@ -78,20 +80,23 @@ def _cost(cost: Cost) -> str:
     return f"A connection takes {cost.memory / 1024:,.0f} KiB and {files}: {source}."
 
 
-def _workers(workers: Sequence[Worker]) -> RenderableType:
+def _workers(workers: Sequence[Worker]) -> Iterator[RenderableType]:
+    """All of a few workers, else those that can hold the least."""
     table = listing("host")
     table.add_column("pid", justify="right", overflow="fold")
     table.add_column("server", max_width=IMPLEMENTATION, overflow="fold")
     for name in ("open", "MiB", "idle MiB", "by memory", "by files", "files"):
         table.add_column(name, justify="right", overflow="fold")
-    for worker in workers:
+    for worker in workers if len(workers) <= FEW else sorted(workers, key=lambda worker: worker.fits)[:FEW]:
         table.add_row(
             Text(plain(worker.host)), str(worker.pid), Text(plain(worker.server) or "-"),
             f"{worker.now.connections:,}", f"{worker.now.memory / 2**20:,.0f}", f"{worker.base / 2**20:,.0f}",
             f"{worker.by_memory:,}", "-" if worker.by_files is None else f"{worker.by_files:,}",
             f"{worker.now.files:,}/{worker.files_limit or '-'}",
         )  # fmt: skip
-    return table
+    yield table
+    if len(workers) > FEW:
+        yield Text(f"{numbered(len(workers) - FEW, 'more worker')} (--json)", "dim")
 
 
 def _proposal(capacity: Capacity, pools: Sequence[PoolSettings]) -> Iterator[str]:

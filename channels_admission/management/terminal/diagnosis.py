@@ -1,6 +1,6 @@
 """A diagnosis as rich renderables: complete at 80 columns, readable without colour."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from rich.console import Group, RenderableType
 from rich.padding import Padding
@@ -10,7 +10,9 @@ from ...status.diagnostics import Diagnosis, Limit
 from ...status.diagnostics.finding import Finding, Severity, clock
 from ...status.diagnostics.host import Layer
 from ...status.diagnostics.model import Process
+from ...status.words import numbered
 from .layout import ends, fingerprints, listing, plain
+from .workers import FEW
 
 STYLES = {Severity.CRITICAL: "bold red", Severity.WARNING: "bold yellow", Severity.NOTE: "bold"}
 SOUND = "Nothing needs attention."
@@ -48,12 +50,17 @@ def _finding(number: int, finding: Finding) -> RenderableType:
 def _processes(processes: tuple[Process, ...]) -> Iterator[RenderableType]:
     if not processes:
         return
+    shown: Sequence[Process] = processes
+    if len(processes) > FEW:  # those of this host, of which the most is known, then those with the most connections
+        shown = sorted(processes, key=lambda each: (each.sockets is None, -each.held))[:FEW]
     table = listing("host", least=10)
     for name in ("pid", "port", "sockets", "held", "files", "MiB", "mem", "lag", "cpu"):
         table.add_column(name, justify="right", overflow="fold")
-    for process in processes:
+    for process in shown:
         table.add_row(Text(plain(process.host)), *_cells(process))
     yield from ("", table)
+    if left := len(processes) - len(shown):
+        yield Text(f"{numbered(left, 'more worker')} (--json)", "dim")
     if any(process.sockets is None for process in processes):
         yield Text(UNSEEN, "dim")
 

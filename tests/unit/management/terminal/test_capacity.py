@@ -55,6 +55,13 @@ def test_on_a_narrow_terminal_the_host_can_be_read(admission):
     assert any("106,952" in line for line in lines)
 
 
+def test_of_many_workers_those_are_shown_that_can_hold_the_least(admission):
+    many = tuple(replace(WORKER, pid=pid, by_files=1000 - pid) for pid in range(100, 130))
+    lines = printed(admission(), replace(FOUND, workers=many)).splitlines()
+    assert [line.split()[1] for line in lines if line.startswith("web-1 ")] == [str(pid) for pid in range(129, 109, -1)]
+    assert "10 more workers (--json)" in lines
+
+
 @pytest.mark.parametrize(
     ("cost", "told"),
     [

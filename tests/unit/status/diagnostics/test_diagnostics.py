@@ -884,6 +884,15 @@ def test_each_port_has_its_line():
     assert [line.split() for line in text.splitlines() if " 8001 " in line] == [["8001", "1"]]
 
 
+def test_of_many_workers_those_of_this_host_are_shown_and_the_fullest():
+    many = [worker(host="web-2", pid=pid, held=pid) for pid in range(1, 31)]
+    diagnosis = diagnose(snapshot(pool(worker(), *many)), facts({("web-1", 42): ProcessInfo({8000: 9})}))
+    lines = [line.split() for line in shown(diagnosis).splitlines() if line.startswith("web-")]
+    assert [line[:2] for line in lines] == [["web-1", "42"], *(["web-2", str(pid)] for pid in range(30, 11, -1))]
+    assert "11 more workers (--json)" in shown(diagnosis)
+    assert len(diagnosis.as_dict()["processes"]) == 31
+
+
 def test_a_sound_site_is_told_so():
     assert "Nothing needs attention." in shown(diagnose(snapshot(), facts()))
 
