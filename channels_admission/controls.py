@@ -87,10 +87,13 @@ async def achange(
 
     Connections beyond ``limit`` stay, or are closed within ``over`` seconds if it is given.
     """
-    if isinstance(limit, int) and not 0 <= limit <= MAX_LIMIT:
-        raise ControlError(LIMIT_RANGE, most=f"{MAX_LIMIT:,}", limit=f"{limit:,}")
+    if limit is not None and limit is not KEEP:
+        _check_limit(limit)
     if over is not None:
         _check_time(over)
+    for name, value, known in (("paused", paused, (KEEP,)), ("dry_run", dry_run, (KEEP, None))):
+        if value not in known and not isinstance(value, bool):
+            raise TypeError(f"{name} is True or False, not {value!r}.")
 
     def revise(controls: Controls, reading: Reading) -> Controls:
         def order(value: int | None, over: float | None = None) -> Order | None:
@@ -118,8 +121,9 @@ async def adrain(target: str | _All, *, by: str, over: float) -> tuple[Change, .
     found = EVERYBODY if isinstance(target, _All) else targets.known(target, ids)
 
     def revise(controls: Controls, reading: Reading) -> Controls:
-        # The drains of workers that have ended are complete.
-        left = [each for each in controls.drains if ":" not in each.target or each.target in ids]
+        # The drains of workers that have ended are complete. Another operator may know of workers that came since.
+        running = ids | {worker.worker for worker in reading.workers}
+        left = [each for each in controls.drains if ":" not in each.target or each.target in running]
         drain = Drain(found, float(over), printable(by), reading.now)
         return replace(controls, drains=(*(each for each in left if each.target != found), drain))
 
@@ -157,7 +161,17 @@ describe = async_to_sync(adescribe)
 NO_DRAIN = "none"
 
 
-def _check_time(over: float) -> None:
+def _check_limit(limit: object) -> None:
+    """A limit that is no whole number could be stored, and not read again: there would be none."""
+    if type(limit) is not int:
+        raise ControlError(LIMIT_RANGE, most=f"{MAX_LIMIT:,}", limit=repr(limit))
+    if not 0 <= limit <= MAX_LIMIT:
+        raise ControlError(LIMIT_RANGE, most=f"{MAX_LIMIT:,}", limit=f"{limit:,}")
+
+
+def _check_time(over: object) -> None:
+    if isinstance(over, bool) or not isinstance(over, int | float):
+        raise ControlError(TIME_RANGE, most=f"{LONGEST:,.0f}", over=repr(over))
     if not 0 <= over <= LONGEST:
         raise ControlError(TIME_RANGE, most=f"{LONGEST:,.0f}", over=f"{over:g}")
 

@@ -322,11 +322,30 @@ async def test_a_dry_run_counts_whom_it_would_refuse_and_lets_them_in(admission,
     assert (await limiter.acquire()).reason == Reason.DRAINING
 
 
-@pytest.mark.parametrize("limit", [-1, 10_000_001])
+@pytest.mark.parametrize("limit", [-1, 10_000_001, 5.5, math.nan, "7", True])
 async def test_a_limit_out_of_range_is_refused(admission, limit):
     admission()
     with pytest.raises(ControlError, match="A limit is a whole number from 0 to 10,000,000"):
         await achange("default", limit=limit, by="ann")
+
+
+@pytest.mark.parametrize("given", [{"paused": "no"}, {"paused": None}, {"dry_run": "off"}, {"dry_run": 2}])
+async def test_what_is_neither_true_nor_false_is_no_pause_and_no_dry_run(admission, given):
+    admission()
+    with pytest.raises(TypeError, match="is True or False, not"):
+        await achange("default", by="ann", **given)
+
+
+async def test_a_drain_keeps_that_of_a_worker_which_came_while_its_operator_looked(admission, crowd, monkeypatch):
+    admission(**SPEED)
+    await crowd.enter(1)
+    young = limiter_of("default").state.worker.id
+    await adrain(young, by="bob", over=60)
+    before = frozenset({"web-1:7:ab"})
+    monkeypatch.setattr(controls, "_workers", lambda: asyncio.sleep(0, before))
+    await adrain("web-1", by="ann", over=60)
+    (pool,) = (await collect()).pools
+    assert [drain.target for drain in pool.controls.drains] == [young, "web-1"]
 
 
 async def test_what_cannot_be_reached_or_is_unknown_is_said(admission, redis_server):
@@ -338,8 +357,9 @@ async def test_what_cannot_be_reached_or_is_unknown_is_said(admission, redis_ser
         await achange("chatt", limit=5, by="ann")
     with pytest.raises(ControlError, match="No host 'web-9' is known"):
         await adrain("web-9", by="ann", over=5)
-    with pytest.raises(ControlError, match="A time is from 0 to 86,400 seconds"):
-        await adrain(ALL_WORKERS, by="ann", over=-1)
+    for over in (-1, math.nan, "5", True, None):
+        with pytest.raises(ControlError, match="A time is from 0 to 86,400 seconds"):
+            await adrain(ALL_WORKERS, by="ann", over=over)
     assert {str(change) for change in await adrain(ALL_WORKERS, by="x" * 99, over=5)} == {
         f"Pool {name}: drain of all workers from none to 5 s" for name in ("default", "chat")
     }
