@@ -198,6 +198,7 @@ def _pool(pool: PoolSettings, reading: Reading, heartbeat: float) -> PoolSnapsho
         settings=_only(tuple(reading.settings)),
         elsewhere=reading.elsewhere,
         reserve=sum(worker.reserve for worker in reading.workers),
+        now=reading.now,
     )
 
 

@@ -238,9 +238,16 @@ class PoolSnapshot:
     elsewhere: Elsewhere = field(default_factory=Elsewhere)
     """What workers of releases with another layout have, whose counts are kept apart; ``held`` includes their slots."""
 
-    def lately(self, now: datetime) -> Mapping[str, float]:
-        """The incidents of the last :data:`LATELY` seconds, each with the seconds since the latest one."""
-        ages = {event: max(0.0, now.timestamp() - at) for event, at in self.latest.items()}
+    now: float | None = None
+    """Unix time at which the pool was read, by the ledger's clock, as are all times here; None if unknown."""
+
+    def lately(self, taken: datetime) -> Mapping[str, float]:
+        """The incidents of the last :data:`LATELY` seconds, each with the seconds since the latest one.
+
+        ``taken`` is the time of the snapshot, by a clock that may differ from the ledger's.
+        """
+        now = taken.timestamp() if self.now is None else self.now
+        ages = {event: max(0.0, now - at) for event, at in self.latest.items()}
         return {event: age for event, age in ages.items() if age < LATELY}
 
     @property

@@ -189,6 +189,7 @@ def test_feed_is_the_snapshot(as_viewer, admission):
     assert 0 <= worker.pop("last_beat") < 5
     assert 75 <= worker.pop("uptime") < 80
     assert 0 <= body["ledger"].pop("took") < 1
+    assert [0 <= time.time() - pool.pop("now") < 5 for pool in body["pools"]] == [True, True]
     begun, unused = (pool.pop("since") for pool in body["pools"])
     assert 0 <= time.time() - begun < 15
     assert unused is None

@@ -67,6 +67,7 @@ or goes, the format rises:
              unknown, or "differs" has several, which share a PREFIX
     settings  the fingerprint of the settings that must agree; null where it is
              unknown, or workers have different ones
+    now      Unix time by the ledger's clock, as are all times of the pool
     since    Unix time since which all numbers "so far" count, later after each
              loss of data; null while they are not known, and then 0
     elsewhere  workers of versions whose counts are kept apart, as may be during

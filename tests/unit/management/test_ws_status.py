@@ -291,6 +291,7 @@ def test_json_has_the_documented_shape(shared, redis_server):
     assert 0 <= told["ledger"].pop("took") < 1
     (seen,) = told["pools"][0]["workers"]
     own = fingerprint(f"limit=50,warn_at=0.5,lease=30000,heartbeat=100,site={conf.site()}")
+    assert 0 <= time.time() - told["pools"][0].pop("now") < 5
     assert 0 <= time.time() - told["pools"][0].pop("since") < 15
     worst = told["pools"][0]["connects"].pop("worst")
     latest = told["pools"][0]["connects"].pop("refused_at")

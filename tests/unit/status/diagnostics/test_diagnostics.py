@@ -649,6 +649,13 @@ def test_an_incident_of_the_last_five_minutes_is_a_warning_and_an_older_one_a_no
     assert f"{datetime.fromtimestamp(now - 299, UTC):%H:%M:%S} UTC" in seen[299][0].title + seen[299][0].detail
 
 
+@pytest.mark.parametrize("skew", [-3600, 3600])
+def test_incidents_are_dated_by_the_clock_of_the_ledger_and_not_by_that_of_the_host(skew):
+    now = snapshot().taken.timestamp() + skew
+    seen = [found(snapshot(pool(lost=7, latest={"lost": int(now - age)}, now=now))) for age in (200, 400)]
+    assert [[finding.severity for finding in findings] for findings in seen] == [["warning"], ["note"]]
+
+
 def test_lost_workers_are_named_and_one_is_no_plural():
     (finding,) = found(snapshot(pool(lost=1, lost_workers=(LostWorker("web-1", 41, AT),))))
     assert finding.title == "1 worker of pool default lost without a goodbye so far"
