@@ -1,5 +1,6 @@
 """``PRESSURE``: the monitors of a worker and their thresholds."""
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,6 +19,17 @@ BUILT_IN: Mapping[str, tuple[float, float] | None] = {
 }
 """The built-in monitors with their thresholds: seconds for the lag and the threads, shares of what is allowed for the
 others."""
+
+SECONDS, SHARES = (60.0, "at most 60 seconds"), (1.0, "at most 1, all of what is allowed")
+GREATEST: Mapping[str, tuple[float, str]] = {
+    "lag": SECONDS,
+    "threads": SECONDS,
+    "memory": SHARES,
+    "descriptors": SHARES,
+    "cpu": (64.0, "shares of one core, at most 64"),
+}
+"""The greatest thresholds of the built-in monitors, in words too. Greater ones are milliseconds or per cent by mistake,
+and would never be reached."""
 
 TAKEN = frozenset({*Reason, *NO_HANDSHAKES, ADMITTED, OTHER})
 """Names of other counters. Refusals by a monitor are counted under its name, so it may have none of these."""
@@ -85,4 +97,7 @@ def _thresholds(name: str, value: Any) -> Thresholds | None:
     scaling, saturation = map(float, value)
     if not 0 < scaling < saturation:
         raise Wrong(f"a dict in which {name!r:.40} is (scaling, saturation) with 0 < scaling < saturation")
+    most, told = GREATEST.get(name, (math.inf, ""))
+    if saturation > most:
+        raise Wrong(f"a dict in which {name!r} is (scaling, saturation), {told}")
     return Thresholds(scaling, saturation)

@@ -146,7 +146,8 @@ def shares(value: Any) -> Mapping[str, float]:
         raise Wrong(f"a dict of at most {MOST_CLASSES} classes, each with its share of the limit")
     for name, share in value.items():
         if not isinstance(name, str) or not re.fullmatch(NAME, name) or name == EXEMPT:
-            raise Wrong("a dict from names of 1 to 32 of a-z, 0-9, '_' and '-'", f"{name!r:.40} is not valid.")
+            why = f"{name!r:.40} is {'always admitted and has no share' if name == EXEMPT else 'not valid'}."
+            raise Wrong("a dict from names of 1 to 32 of a-z, 0-9, '_' and '-'", why)
         if not is_number(share) or not 0 <= share <= 1:
             raise Wrong("a dict from classes to shares of the limit from 0 to 1", f"{name!r} has {share!r:.40}.")
     return MappingProxyType({name: float(share) for name, share in value.items()})

@@ -100,4 +100,4 @@ def memory(settings: Settings, worker: int, connection: int) -> int:
 def usable(settings: Settings, monitor: str) -> float:
     """The share of a resource that is used before this monitor refuses; 1 where it never does."""
     thresholds = settings.pressure[monitor].thresholds
-    return min(1.0, thresholds.scaling) if thresholds else 1.0
+    return thresholds.scaling if thresholds else 1.0

@@ -43,9 +43,11 @@ def brief(value: object, most: int = 60) -> str:
 
 
 def closest(name: object, known: Iterable[str]) -> str | None:
-    """The most similar of the ``known`` names, or None."""
+    """The only one of the ``known`` names with this word, else the most similar one, or None."""
+    folded = str(name).casefold()
     by_fold = {candidate.casefold(): candidate for candidate in known}
-    close = difflib.get_close_matches(str(name).casefold(), by_fold, 1, 0.5)
+    with_word = [candidate for candidate in by_fold if folded in candidate.split("_")]
+    close = with_word if len(with_word) == 1 else difflib.get_close_matches(folded, by_fold, 1)
     return by_fold[close[0]] if close else None
 
 

@@ -91,12 +91,13 @@ def check_pace(app_configs: list[AppConfig] | None, **_: Any) -> list[checks.Che
     """Warn of pools with a slow start or a burst, but without a rate."""
     return [
         checks.Warning(
-            f"SLOW_START and CONNECT_BURST have no effect in the pool {pool.name!r}, which has no CONNECT_RATE.",
-            hint="Set CONNECT_RATE to the admissions per second that the site can take, or remove the others.",
+            f"{' and '.join(idle)} without effect in the pool {pool.name!r}: it has no CONNECT_RATE.",
+            hint="Set CONNECT_RATE to the admissions per second that the site can take, or remove what needs it.",
             id=PACE_WITHOUT_RATE,
         )
         for pool in _pools()
-        if pool.connect_rate is None and (pool.slow_start or pool.connect_burst)
+        if pool.connect_rate is None
+        and (idle := [key for key in ("SLOW_START", "CONNECT_BURST") if getattr(pool, key.lower())])
     ]
 
 

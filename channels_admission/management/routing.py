@@ -50,7 +50,7 @@ def check_pools(app_configs: list[AppConfig] | None, **_: Any) -> list[checks.Ch
                 settings.pool_for(name_of(consumer), pool)
             except ConfigurationError as error:
                 found.append(str(error))
-    hint = "Every connection to it would end with HTTP 500. The server does not start."
+    hint = "The server does not start, or ends each connection to that route with HTTP 500."
     return [checks.Error(message, hint=hint, id=POOL_UNKNOWN) for message in dict.fromkeys(found)]
 
 

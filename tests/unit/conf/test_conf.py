@@ -322,6 +322,17 @@ def test_thresholds_may_be_changed_switched_off_and_added(read):
         ({"lag": ("1", 2)}, "a dict in which 'lag' is (scaling, saturation), two numbers, or None to show it only", ""),
         ({"lag": (2, 1)}, "a dict in which 'lag' is (scaling, saturation) with 0 < scaling < saturation", ""),
         ({"lag": (0, 1)}, "a dict in which 'lag' is (scaling, saturation) with 0 < scaling < saturation", ""),
+        ({"lag": (100, 500)}, "a dict in which 'lag' is (scaling, saturation), at most 60 seconds", ""),
+        ({"threads": (1, 60.1)}, "a dict in which 'threads' is (scaling, saturation), at most 60 seconds", ""),
+        *(
+            (
+                {name: (0.5, 1.1)},
+                f"a dict in which {name!r} is (scaling, saturation), at most 1, all of what is allowed",
+                "",
+            )
+            for name in ("memory", "descriptors")
+        ),
+        ({"cpu": (80, 90)}, "a dict in which 'cpu' is (scaling, saturation), shares of one core, at most 64", ""),
         ({"lag": (NAN, 1)}, "a dict in which 'lag' is (scaling, saturation) with 0 < scaling < saturation", ""),
         (
             {"memry": (1, 2)},
@@ -539,6 +550,9 @@ def test_what_is_no_dict(settings, value):
         ("POOL", " Did you mean 'POOLS'?"),
         ("LEDGER_TIME_OUT", " Did you mean 'LEDGER_TIMEOUT'?"),
         ("close-reason", " Did you mean 'CLOSE_REASON'?"),
+        ("RATE", " Did you mean 'CONNECT_RATE'?"),
+        ("MAX", ""),
+        ("REDIS_URL", ""),
         ("QQQ", ""),
         (5, ""),
     ],

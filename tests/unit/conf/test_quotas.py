@@ -153,6 +153,11 @@ def test_bad_values(key, check, value):
     assert problem.message.startswith(f"CHANNELS_ADMISSION['{key}'] must be ") or "no.such.place" in str(value)
 
 
+def test_a_share_of_exempt_connections_is_told_to_be_in_vain():
+    _, (problem,) = read(SHARES={"exempt": 1})
+    assert problem.message.endswith(", not {'exempt': 1}. 'exempt' is always admitted and has no share.")
+
+
 @pytest.mark.parametrize("name", ["slowly", "slow"])
 def test_what_must_be_awaited_is_no_function_of_a_scope(name):
     path = f"{__name__}.{name}"

@@ -31,7 +31,6 @@ def test_the_workers_are_those_of_the_pool_that_expects_most(admission):
         ({}, math.ceil((5000 + 115) / 0.85), 6144),
         ({"PRESSURE": {"descriptors": (0.5, 0.9)}}, 2 * (5000 + 115), 10240),
         ({"PRESSURE": {"descriptors": None}}, 5000 + 115, 5120),
-        ({"PRESSURE": {"descriptors": (2, 3)}}, 5000 + 115, 5120),
         ({"PRESSURE": {"descriptors": None}, "MAX_REFUSALS_HELD": 500}, 5000 + 115, 5120),
         ({"PRESSURE": {"descriptors": None}, "MAX_REFUSALS_HELD": 500, "REFUSAL_HOLD": 1}, 5500 + 115, 6144),
         ({"PRESSURE": {"descriptors": None}, "MAX_CONNECTIONS": 1024 - 115}, 1024, 1024),

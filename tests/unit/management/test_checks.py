@@ -385,6 +385,12 @@ def test_a_ramp_or_a_burst_without_a_rate(settings, keys, expected):
     assert ids() == expected
 
 
+def test_what_is_without_effect_is_named_and_nothing_else(settings):
+    settings.CHANNELS_ADMISSION = {**REDIS, "CONNECT_BURST": 10}
+    (message,) = messages()
+    assert message.msg == "CONNECT_BURST without effect in the pool 'default': it has no CONNECT_RATE."
+
+
 @pytest.mark.parametrize(
     ("keys", "expected"),
     [
