@@ -15,7 +15,7 @@ from .model import Inputs, Process
 LASTING = (
     "With this layer every consumer waits in a call to Redis, and ends when that fails. With "
     "channels_redis.pubsub.RedisPubSubChannelLayer they stay: see docs/operations.md, The channel layer. Find out why "
-    "Redis was unreachable."
+    "Redis was unreachable; or the layer's own time-out ends idle consumers, which manage.py check reports (W002)."
 )
 """The advice on a layer whose consumers end with the connection to Redis."""
 
