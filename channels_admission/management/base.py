@@ -2,7 +2,7 @@
 
 import getpass
 import os
-from argparse import RawDescriptionHelpFormatter
+from argparse import HelpFormatter, RawDescriptionHelpFormatter
 from collections.abc import Callable, Iterable
 from typing import Any, ClassVar
 
@@ -27,7 +27,11 @@ class AdmissionCommand(BaseCommand):
 
 
 class _Formatter(DjangoHelpFormatter, RawDescriptionHelpFormatter):
-    """Keeps Django's order of options, and the line breaks of the text below them."""
+    """Keeps Django's order of options, and the line breaks of the text below them; wraps a text without any."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        keeper = RawDescriptionHelpFormatter if "\n" in text else HelpFormatter
+        return keeper._fill_text(self, text, width, indent)
 
 
 class ReadingCommand(AdmissionCommand):

@@ -55,7 +55,7 @@ class Command(ReadingCommand):
             "--header",
             action="append",
             default=[],
-            metavar="NAME: VALUE",
+            metavar="'NAME: VALUE'",
             help="With --open: a header, such as a cookie.",
         )
         parser.add_argument(

@@ -55,7 +55,7 @@ def _read(words: list[str]) -> tuple[str, int | None]:
         last.removeprefix("-").isdecimal() and len(last) <= MOST_DIGITS and not (len(words) == 1 and _is_pool(last))
     )
     if len(pools) > 1:
-        raise CommandError("Too many words.")
+        raise CommandError("Give at most one pool and one value.")
     if not is_value and (pools or (_is_number(last) and not _is_pool(last))):
         raise CommandError(f"A limit is a whole number, not {last!r:.40}.")
     if is_value:

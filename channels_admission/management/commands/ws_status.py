@@ -203,7 +203,7 @@ def _number(what: str, low: float, high: float) -> Callable[[str], float]:
         except ValueError:
             number = float("nan")
         if not low <= number <= high:
-            raise ArgumentTypeError(f"must be a number from {low:g} to {high:g}, {what}, not {text!r:.40}")
+            raise ArgumentTypeError(f"must be a number of {what} from {low:g} to {high:g}, not {text!r:.40}")
         return number
 
     return read
@@ -212,7 +212,7 @@ def _number(what: str, low: float, high: float) -> Callable[[str], float]:
 def _workers(text: str) -> int:
     """A type for argparse: a whole number."""
     if not re.fullmatch(r"[0-9]{1,9}", text) or int(text) > MOST_WORKERS:
-        raise ArgumentTypeError(f"must be a whole number from 0 to {MOST_WORKERS}, workers, not {text!r:.40}")
+        raise ArgumentTypeError(f"must be a number of workers from 0 to {MOST_WORKERS}, not {text!r:.40}")
     return int(text)
 
 

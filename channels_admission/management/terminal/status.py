@@ -196,8 +196,9 @@ def orders(pool: PoolSnapshot) -> Iterator[str]:
             f"{numbered(pool.elsewhere.held, 'slot')}: their counts are kept apart"
         )
     if pool.dry_run:
-        by = signature(pool.controls.dry_run) if pool.controls.dry_run else ", by the settings"
-        yield f"Dry run: no connection is refused; {_reasons(pool.would_refuse) or 'none'} would have been so far{by}"
+        by = signature(pool.controls.dry_run) if pool.controls.dry_run else " by the settings"
+        refused = _reasons(pool.would_refuse) or "none"
+        yield f"Dry run{by}: no connection is refused. Would have been refused so far: {refused}"
     drains = 0
     for each in words.overrides(pool, _number):
         drains += bool(each.target)

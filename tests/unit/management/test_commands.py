@@ -80,7 +80,8 @@ def test_a_pause_and_a_dry_run_are_told(shared):
     assert run("ws_dry_run", "chat").splitlines()[1].startswith("Pool chat: admissions paused, set by ann at")
     status = " ".join(run("ws_status").split())
     assert "Paused, set by ann at" in status
-    assert "Dry run: no connection is refused; 7 pool full would have been so far, set by ann at" in status
+    assert re.search(r"Dry run, set by ann at [-:0-9 ]+ UTC: no connection is refused\. Would have", status)
+    assert "Would have been refused so far: 7 pool full" in status
     assert run("ws_pause", "chat", "--resume") == "Pool chat: admissions from paused to open\n"
     assert run("ws_dry_run", "off") == "Pool default: dry run from on to off\n"
     assert "No dry run, set by ann" in " ".join(run("ws_status").split())
@@ -264,7 +265,7 @@ def test_a_diagnosis_says_who_has_set_what(shared):
         (("ws_limit", "default", "many"), 1, "A limit is a whole number, not 'many'."),
         (("ws_limit", "default", "9" * 5000), 1, "A limit is a whole number, not '999"),
         (("ws_limit", "10000001"), 1, "A limit is a whole number from 0 to 10,000,000, not 10,000,001."),
-        (("ws_limit", "a", "b", "5"), 1, "Too many words."),
+        (("ws_limit", "a", "b", "5"), 1, "Give at most one pool and one value."),
         (("ws_limit", "5", "--reset"), 1, "--reset takes neither a value nor --enforce."),
         (("ws_limit", "--enforce"), 1, "--enforce needs a value, and --over needs --enforce."),
         (("ws_limit", "5", "--over", "3"), 1, "--enforce needs a value, and --over needs --enforce."),

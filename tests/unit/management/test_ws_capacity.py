@@ -87,6 +87,13 @@ def test_the_json_has_every_field_that_the_help_tells(workers):
     ]
 
 
+def test_the_help_is_wrapped(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    text = Command().create_parser("manage.py", "ws_capacity").format_help()
+    assert max(map(len, text.splitlines())) <= 80
+    assert "[--header 'NAME: VALUE']" in text
+
+
 def test_without_workers_there_is_nothing_to_tell(workers):
     assert str(refused()) == "No worker has told what it uses: none runs, or it is older than this command."
     assert refused().returncode == 1

@@ -332,13 +332,13 @@ def test_an_unknown_pool_and_wrong_settings_are_unknown(admission, settings, mon
         (["--check", "--warn=61", "--critical=60"], "argument --warn: must not be above --critical"),
         (["--check", "--warn=x"], "must be a number or a range such as 10:20 or @10:20, not 'x'"),
         (["--check", "--critical=20:10"], "must begin below its end, not '20:10'"),
-        (["--check", "--timeout=0"], "must be a number from 0.1 to 3600, seconds, not '0'"),
+        (["--check", "--timeout=0"], "must be a number of seconds from 0.1 to 3600, not '0'"),
         *(
-            ([f"--top={top}"], f"must be a whole number from 0 to 100000, workers, not '{top}'")
+            ([f"--top={top}"], f"must be a number of workers from 0 to 100000, not '{top}'")
             for top in ("2.5", "1e3", "-1", "100001", "many", "٣")
         ),
-        (["--watch=nan"], "must be a number from 0.1 to 3600, seconds, not 'nan'"),
-        (["--watch=0"], "must be a number from 0.1 to 3600, seconds, not '0'"),
+        (["--watch=nan"], "must be a number of seconds from 0.1 to 3600, not 'nan'"),
+        (["--watch=0"], "must be a number of seconds from 0.1 to 3600, not '0'"),
         (["--check", "--watch"], "not allowed with argument"),
     ],
 )
