@@ -116,7 +116,7 @@ class Events:
         with self._faults.spare("the alert of a level"):
             rises = LEVELS.index(edge.level) > LEVELS.index(edge.before)
             text = (
-                f"Pool {self._pool.name!r} {'is' if rises else 'is back at'} {edge.level.value}: "
+                f"Pool {self._pool.name!r} {'has risen to' if rises else 'is back at'} {edge.level.value}: "
                 f"{edge.held:,} of {edge.limit:,} slots held."
             )
             logger.warning("%s", text)

@@ -1,6 +1,5 @@
 """The page of the protocol: its bytes, its numbers, its list and its sample of a client are true."""
 
-import random
 import re
 from types import SimpleNamespace
 
@@ -99,8 +98,9 @@ def test_the_page_tells_the_numbers_of_the_code():
 @pytest.mark.parametrize("bound", [0, 1], ids=["shortest", "longest"])
 @pytest.mark.parametrize("case", cases(), ids=lambda case: f"{case['number']}: {case['title']}")
 def test_the_sample_of_a_client_passes_the_list(case, bound):
-    names = {"re": re, "random": SimpleNamespace(uniform=lambda *bounds: bounds[bound])}
+    names = {}
     exec(BLOCKS["python"], names)
+    names["random"] = SimpleNamespace(uniform=lambda *bounds: bounds[bound])
     client = names["Client"]()
     for step in case["steps"]:
         wait = client.ended(*told(step["ending"]))
@@ -117,6 +117,6 @@ def told(ending):
 
 
 def test_the_sample_draws_its_waits():
-    names = {"re": re, "random": random}
+    names = {}
     exec(BLOCKS["python"], names)
     assert len({names["Client"]().ended(1006, "", 60) for _ in range(10)}) > 1

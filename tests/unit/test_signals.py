@@ -194,7 +194,7 @@ async def test_every_edge_has_its_signal_and_its_line(admission, caplog):
         await eventually(lambda: heard[-1][0] == "recovered" and heard[-1][2].level is Level.CALM)
     assert [name for name, *_ in heard[:3]] == ["warning", "critical", "full"]
     assert {(pool, ours) for _, pool, _, ours in heard} == {("default", True)}
-    assert "Pool 'default' is warning: 7 of 10 slots held." in caplog.messages
+    assert "Pool 'default' has risen to warning: 7 of 10 slots held." in caplog.messages
     assert "Pool 'default' is back at calm: 0 of 10 slots held." in caplog.messages
     await close_limiters()
 
@@ -222,7 +222,7 @@ async def test_a_receiver_that_fails_or_blocks_harms_nobody(admission, caplog):
         await eventually(lambda: len(heard) == 2)
         await events.aclose()
     assert {*heard} == {False, WARNING}
-    assert caplog.messages[0] == "Pool 'default' is warning: 70 of 100 slots held."
+    assert caplog.messages[0] == "Pool 'default' has risen to warning: 70 of 100 slots held."
 
 
 async def test_a_ledger_lost_and_regained_is_told_by_each_worker(admission):

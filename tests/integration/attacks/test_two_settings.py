@@ -28,7 +28,7 @@ def workers(server, **settings) -> Workers:
 def said(*servers: Workers) -> Counter[str]:
     """What the workers' logs say, each sentence how often."""
     text = "".join(log.read_text() for each in servers for log in each.logs)
-    pattern = r"is full|is over its warning|has recovered|different settings|the same settings again"
+    pattern = r"risen to full|back at calm|different settings|the same settings again"
     return Counter(re.findall(pattern, text))
 
 
@@ -49,7 +49,7 @@ async def test_two_limits_are_one_and_told_once(server):
             await asyncio.sleep(0.1)
         told = said(few, many)
         assert limits == {"10"}
-        assert (told["is full"], told["has recovered"], told["different settings"]) == (1, 0, 1)
+        assert (told["risen to full"], told["back at calm"], told["different settings"]) == (1, 0, 1)
         await leave_all([each for each in clients if each.is_open])
         few.stop()
         await eventually(lambda: client.hget(KEY, "#limit") == "100", 10)

@@ -76,7 +76,7 @@ async def test_a_webhook_gets_json_and_the_admins_a_mail(events, hook, admins):
     events = events(MAIL_ADMINS=True, WEBHOOK=hook)
     events.ledger_lost("gone", WORKER)
     events.level(WARNING, WORKER)
-    text = "Pool 'default' is warning: 70 of 100 slots held."
+    text = "Pool 'default' has risen to warning: 70 of 100 slots held."
     await eventually(lambda: Hook.posted and mail.outbox)
     assert Hook.posted == [
         ("application/json", {
