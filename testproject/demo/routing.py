@@ -23,6 +23,7 @@ from .strain import HoardConsumer, StrainConsumer
 
 behind_middleware = [
     path("ws/echo/", EchoConsumer.as_asgi()),
+    path("ws/echo/<int:visitor>/", EchoConsumer.as_asgi()),
     path("ws/sync/", SyncConsumer.as_asgi()),
     path("ws/user/", MixinConsumer.as_asgi()),
     path("ws/heavy/", HeavyConsumer.as_asgi()),
@@ -36,5 +37,9 @@ behind_middleware = [
 with_mixin = [
     path("ws/mixin/", MixinConsumer.as_asgi()),
     # Without its pool the site would not start.
-    *([path("ws/herd/", HerdConsumer.as_asgi())] if HERD in conf.current().pools else []),
+    *(
+        path(f"ws/herd/{visitor}", HerdConsumer.as_asgi())
+        for visitor in ("", "<int:visitor>/")
+        if HERD in conf.current().pools
+    ),
 ]

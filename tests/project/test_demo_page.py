@@ -1,5 +1,6 @@
 """The demo's page: its button is for the demo alone, and its herd comes back after a restart."""
 
+import json
 import re
 import signal
 import subprocess
@@ -97,6 +98,20 @@ def test_the_page_tells_the_limit_in_force(admission):
     assert told.format(150) in Client().get("/").text
 
 
+FEED = """return location.pathname.endsWith("/status.json") && document.readyState === "complete"
+    && document.body.textContent"""
+
+
+def refusals_held(browser, demo):
+    """Each pool's refusals that were held, as those of a client that hammers are."""
+    browser.get(f"{demo}admin/login/?next=/admission/status.json")
+    for field in ("username", "password"):
+        browser.find_element(By.NAME, field).send_keys("demo")
+    browser.find_element(By.CSS_SELECTOR, "[type=submit]").click()
+    status = json.loads(WebDriverWait(browser, 30).until(lambda _: browser.execute_script(FEED)))
+    return {pool["name"]: pool["refusals_held"] for pool in status["pools"]}
+
+
 @pytest.mark.integration
 @pytest.mark.browser
 def test_a_herd_comes_back_by_itself_after_a_restart_of_the_servers(browser, demo):
@@ -132,3 +147,4 @@ def test_a_herd_comes_back_by_itself_after_a_restart_of_the_servers(browser, dem
     wait_for(lambda: (counted("open"), counted("waiting")) == (30, 10))
     assert counted("lost") == 0
     assert not [line for line in browser.get_log("browser") if "WebSocket connection" not in line["message"]]
+    assert refusals_held(browser, demo) == {"default": 0, "herd": 0}

@@ -275,7 +275,9 @@ form.addEventListener("submit", (event) => {
   const url = `${location.protocol.replace("http", "ws")}//${location.host}${main.dataset.path}`;
   const protocols = subprotocol.value ? [subprotocol.value] : [];
   workers = [];
-  visitors = Array.from({ length: count.valueAsNumber }, (_, index) => new Visitor(index + 1, url, protocols));
+  // Each has a path of its own: those of one browser and one path would count as one client that hammers.
+  const numbers = Array.from({ length: count.valueAsNumber }, (_, index) => index + 1);
+  visitors = numbers.map((number) => new Visitor(number, `${url}${number}/`, protocols));
   cells.replaceChildren(...visitors.map(({ cell }) => cell));
   openSome();
   summarise();
