@@ -94,7 +94,9 @@ class Registry:
         """
         seconds = self.settings.drain_on_stop or 0.0
         delay = 0.0 if all(limiter.state.draining for limiter in self.limiters) else self.settings.drain_delay
-        for pool in [*self._limiters, *self.settings.pools]:  # also those that no client has come to so far
+        # Also those that no client has come to so far, unless the worker has said goodbye.
+        others = self.settings.pools if self in _houses.values() else ()
+        for pool in [*self._limiters, *others]:
             self.limiter(pool).drain(seconds)
         with suppress(TimeoutError):
             await asyncio.sleep(delay)

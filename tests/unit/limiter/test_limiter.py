@@ -559,3 +559,12 @@ async def test_the_end_of_a_worker_drains_pools_that_nobody_has_come_to_so_far(a
     slot.release()
     await draining
     await close_limiters()
+
+
+async def test_after_the_goodbye_a_drain_opens_nothing(admission):
+    admission(DRAIN_ON_STOP=60, POOLS={"game": {}})
+    limiter_of("default")
+    house = registry._houses[asyncio.get_running_loop()]
+    await close_limiters()
+    await house.drain()
+    assert house.limiters == ()
