@@ -14,7 +14,7 @@ from django.utils.translation import pgettext_lazy
 from ..core.counters import ATTEMPTS, OTHER, QUOTA, Reason
 from ..core.levels import Level
 from ..core.overrides import EVERYBODY, Drain, Order
-from .values import Health, PoolSnapshot
+from .values import Health, PoolSnapshot, WorkerSnapshot
 
 LEVELS: Mapping[str, Any] = {
     Level.CALM: pgettext_lazy("level of a pool", "Calm"),
@@ -123,6 +123,12 @@ def numbered(count: int, noun: str) -> str:
 def alone(count: int, workers: int) -> str:
     """How many of so many workers decide without the ledger, such as ``1 of 3 workers decides alone``."""
     return f"{count:,} of {numbered(workers, 'worker')} {'decides' if count == 1 else 'decide'} alone"
+
+
+def trouble(worker: WorkerSnapshot) -> tuple[float, ...]:
+    """The key by which the worst worker is the first; ``admission.js`` has the same."""
+    pressure = max((each.pressure for each in worker.load), default=0.0)
+    return (not worker.silent, not worker.failing, -pressure, not worker.faults, not worker.draining)
 
 
 class Override(NamedTuple):

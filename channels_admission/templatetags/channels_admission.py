@@ -6,7 +6,7 @@ template.
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,6 +58,8 @@ CHART: Mapping[str, Any] = {
 
 TROUBLE = ("paused", "draining", Level.FULL, Level.CRITICAL, Level.WARNING, Level.CALM)
 """The states of pools, the gravest first."""
+WORKERS_SHOWN = 100
+"""Most workers of a pool on the page: a browser shows no more than that in the time between two fetches."""
 
 # Translators: {held} and {limit} are numbers.
 GAUGE = _("{held} of {limit} slots held")
@@ -133,6 +135,20 @@ def _unbroken(text: str) -> str:
 def by_trouble(pools: Iterable[PoolSnapshot] | None) -> list[PoolSnapshot]:
     """The pools in order of their trouble: by the graver of state and level for alerts, which changes less often."""
     return sorted(pools or (), key=lambda pool: min(TROUBLE.index(pool.state), TROUBLE.index(pool.alert)))
+
+
+@register.filter
+def shown(workers: Sequence[WorkerSnapshot]) -> Sequence[WorkerSnapshot]:
+    """All workers of a pool that has few; of many the worst, and then those with the most connections."""
+    if len(workers) <= WORKERS_SHOWN:
+        return workers
+    return sorted(workers, key=lambda worker: (*words.trouble(worker), -worker.held))[:WORKERS_SHOWN]
+
+
+@register.filter
+def more(workers: Sequence[WorkerSnapshot]) -> int:
+    """How many workers of a pool are not shown."""
+    return max(0, len(workers) - WORKERS_SHOWN)
 
 
 @register.filter
@@ -222,6 +238,7 @@ def admission_words() -> str:
         "attempts": words.ATTEMPTS_REASON,
         "chart": CHART,
         "trouble": TROUBLE,
+        "workersShown": WORKERS_SHOWN,
         "order": words.ORDERS,
         "gauge": GAUGE,
         "change": CHANGE,

@@ -29,7 +29,7 @@ from channels_admission.exceptions import LedgerUnavailable
 from channels_admission.ledger.memory import MemoryLedger
 from channels_admission.models import Pool
 from channels_admission.status import cache
-from channels_admission.status.values import Health
+from channels_admission.status.values import Health, Snapshot
 from channels_admission.templatetags import channels_admission as tags
 
 from support.pages import FEED, HISTORY, INDEX, PAGE, Page, report
@@ -413,6 +413,26 @@ def test_the_page_shows_counters_of_a_pool_once_there_is_something_to_count(as_v
     tickets = r'<li>([^<]+) <span data-field="pool.(?:redeemed|missed)">([^<]*)<'
     told = [("redeemed", "8"), ("missed (came too late)", "2")]
     assert re.findall(tickets, html)[:2] == told
+
+
+def crowded(now: Snapshot) -> Snapshot:
+    """The snapshot with 103 workers in its first pool, each with as many slots as its pid, and two in trouble."""
+    pool = now.pools[0]
+    many = [replace(pool.workers[0], id=f"web-1:{pid}:ab", pid=pid, held=pid) for pid in range(1, 104)]
+    many[1], many[2] = replace(many[1], draining=True), replace(many[2], silent=True)
+    return replace(now, pools=(replace(pool, workers=tuple(many)), *now.pools[1:]))
+
+
+WORST = [3, 2, *range(103, 5, -1)]
+
+
+def test_of_many_workers_the_worst_are_shown_and_then_the_fullest(as_viewer, admission, monkeypatch):
+    admission(MAX_CONNECTIONS=10)
+    report("web-1:1:ab")
+    monkeypatch.setattr(cache, "collect", _giving(crowded(cache.look().now)))
+    html = as_viewer.get(PAGE).content.decode().partition("<template")[0]
+    assert re.findall(r'data-key="web-1:(\d+):ab"', html) == [str(pid) for pid in WORST]
+    assert re.search(r'data-notice="more">[^<]+<span data-field="pool.more">3<', html)
 
 
 def test_pools_stand_by_trouble_and_a_state_is_told_once(as_viewer, admission, monkeypatch):
@@ -854,6 +874,9 @@ return {
   reasons: texts(".admission-legend li"),
 };
 """
+WORKERS = """
+return [...document.querySelectorAll('[data-list="workers"] > tr')].map((row) => row.dataset.key);
+"""
 ORDER = 'return [...document.querySelector(".admission-pools").children].map((pool) => pool.dataset.key)'
 QUOTA_COLOURS = ["quota-1", "quota-5", "quota-0", "quota-2"]
 COLOURS = "return arguments[0].map((reason) => AdmissionChart.kind(reason))"
@@ -959,6 +982,30 @@ def test_pools_change_places_by_trouble_while_no_pointer_is_over_them(browser, l
     assert order() == ["default", "chat"]
     controls.change("chat", by="chief", limit=0)
     WebDriverWait(browser, 15, 0.1).until(lambda _: order() == ["chat", "default"])
+
+
+@pytest.mark.browser
+def test_the_workers_that_are_shown_of_many_stay_the_same_as_the_page_is_refreshed(
+    browser, live_server, chief, client, admission, monkeypatch
+):
+    def shown() -> list[str]:
+        return browser.execute_script(WORKERS)
+
+    admission(MAX_CONNECTIONS=10)
+    report("web-1:1:ab")
+    now = crowded(cache.look().now)
+    monkeypatch.setattr(cache, "collect", _giving(now))
+    client.force_login(chief)
+    visit(browser, live_server.url, PAGE, client.cookies["sessionid"].value)
+    expected = [f"web-1:{pid}:ab" for pid in WORST]
+    assert shown() == expected
+    pool, *others = now.pools
+    better = tuple(replace(worker, silent=False) for worker in pool.workers)
+    monkeypatch.setattr(cache, "collect", _giving(replace(now, pools=(replace(pool, workers=better), *others))))
+    WebDriverWait(browser, 15, 0.1).until(lambda _: shown() == [expected[1], *expected[2:], "web-1:5:ab"])
+    monkeypatch.setattr(cache, "collect", _giving(replace(now, pools=(replace(pool, workers=better[:100]), *others))))
+    WebDriverWait(browser, 15, 0.1).until(lambda _: shown() == [f"web-1:{pid}:ab" for pid in range(1, 101)])
+    assert not browser.find_element("css selector", '[data-notice="more"]').is_displayed()
 
 
 @pytest.mark.browser

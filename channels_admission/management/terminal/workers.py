@@ -11,7 +11,7 @@ from rich.text import Text
 
 from ...core.readings import Load
 from ...status.values import WorkerSnapshot
-from ...status.words import numbered
+from ...status.words import numbered, trouble
 from .layout import duration, listing, plain
 
 FEW = 20
@@ -24,12 +24,6 @@ HEADS = {"lag": "lag", "memory": "mem", "descriptors": "files", "cpu": "cpu"}
 """The monitors with a column, each with its head."""
 
 Key = tuple[float | str, ...]
-
-
-def _trouble(worker: WorkerSnapshot) -> Key:
-    """The worst worker is the least."""
-    pressure = max((each.pressure for each in worker.load), default=0.0)
-    return (not worker.silent, not worker.failing, -pressure, not worker.faults, not worker.draining)
 
 
 def _is_in_trouble(worker: WorkerSnapshot) -> bool:
@@ -51,7 +45,7 @@ def _reading(worker: WorkerSnapshot, monitor: str) -> float | None:
 
 
 SORTS: dict[str, Callable[[WorkerSnapshot], Key]] = {
-    "worst": lambda worker: (*_trouble(worker), -worker.held),
+    "worst": lambda worker: (*trouble(worker), -worker.held),
     "held": _most(lambda worker: worker.held),
     "beat": _most(lambda worker: worker.last_beat),
     "up": _most(lambda worker: -worker.uptime),
@@ -98,7 +92,7 @@ def _hosts(workers: Sequence[WorkerSnapshot]) -> RenderableType:
     """A line for each host, the worst first: sums, and the highest reading of each monitor."""
     ordered = sorted(workers, key=lambda worker: worker.host)
     hosts = [(host, list(theirs)) for host, theirs in groupby(ordered, key=lambda worker: worker.host)]
-    hosts.sort(key=lambda each: (min(map(_trouble, each[1])), -sum(worker.held for worker in each[1]), each[0]))
+    hosts.sort(key=lambda each: (min(map(trouble, each[1])), -sum(worker.held for worker in each[1]), each[0]))
     table = _table("workers", "held", "silent", "refusing", *HEADS.values())
     for host, theirs in hosts[:HOSTS]:
         silent, refusing = sum(worker.silent for worker in theirs), sum(map(_is_pressed, theirs))

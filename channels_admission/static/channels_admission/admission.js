@@ -88,6 +88,23 @@
   /** The versions of the package that a pool's workers run, that of the newest worker last. */
   const releasesOf = ({ workers }) => [...new Set([...workers].sort((a, b) => b.uptime - a.uptime).map(({ release }) => release))];
 
+  /** The rank of a worker, the worst one's the least, as in `status/words.py`; then by the most connections. */
+  const rankOf = ({ silent, failing, load, faults, draining, held }) => [
+    Number(!silent), Number(failing === 0), -Math.max(0, ...load.map(({ pressure }) => pressure)),
+    Number(Object.keys(faults).length === 0), Number(!draining), -held,
+  ];
+
+  function worse([one], [other]) {
+    const place = one.findIndex((value, at) => value !== other[at]);
+    return place < 0 ? 0 : one[place] - other[place];
+  }
+
+  /** All workers of a pool that has few, the worst of many. */
+  function shownOf({ workers }, { workersShown }) {
+    if (workers.length <= workersShown) return workers;
+    return workers.map((worker) => [rankOf(worker), worker]).sort(worse).slice(0, workersShown).map(([, worker]) => worker);
+  }
+
   const clock = (second) => new Date(1000 * second).toISOString().slice(11, 19);
 
   /** The text of each field of an item. */
@@ -106,6 +123,7 @@
     "pool.site": ({ site }) => site ?? "",
     "pool.settings": ({ settings }) => settings ?? "",
     "pool.releases": (pool) => releasesOf(pool).join(", "),
+    "pool.more": ({ workers }, { workersShown }) => number(Math.max(0, workers.length - workersShown)),
     "pool.elsewhere": ({ elsewhere }) => number(elsewhere.held),
     "pool.admitted": ({ admitted }) => number(admitted),
     "pool.refused": ({ refused }) => number(sum(refused)),
@@ -269,7 +287,7 @@
       set(bar.querySelector(".admission-bar-warn"), { x: lengthOf(pool.warn_at) });
       const reasons = Object.entries(pool.refused).map(([name, count]) => ({ name, count }));
       this.arrange(element, "reasons", reasons, "name", (row, reason) => this.write(row, "reason", reason));
-      this.arrange(element, "workers", pool.workers, "id", (row, worker) => this.showWorker(row, worker));
+      this.arrange(element, "workers", shownOf(pool, this.words), "id", (row, worker) => this.showWorker(row, worker));
       this.showControls(element, pool);
       const classes = Object.entries(pool.classes).map(([name, held]) => ({ name, held }));
       this.arrange(element, "classes", classes, "name", (row, each) => this.write(row, "class", each));
@@ -294,6 +312,7 @@
       this.arrange(element, "worst", worst, "at", (row, second) => this.write(row, "second", second));
       this.notice("worst", worst.length > 0, element);
       this.notice("workers", pool.workers.length > 0, element);
+      this.notice("more", pool.workers.length > this.words.workersShown, element);
       this.notice("no-workers", pool.workers.length === 0, element);
     }
 
