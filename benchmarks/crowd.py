@@ -11,7 +11,7 @@ from dataclasses import dataclass
 HOST = "127.0.0.1"
 BACKLOG = 500
 """Most clients that connect in one turn of the event loop."""
-PATIENCE = 60.0
+TIMEOUT = 60.0
 """Seconds after which an unfinished crowd has failed."""
 FINAL, TEXT, CLOSE, PING, PONG, MASKED = 0x80, 1, 8, 9, 10, 0x80
 NORMAL = 1000
@@ -142,7 +142,7 @@ async def rush(port: int, count: int, in_flight: int, hopes: bool, pause: float 
                 await asyncio.sleep(pause)
 
     started = time.perf_counter()
-    async with asyncio.timeout(PATIENCE), asyncio.TaskGroup() as group:
+    async with asyncio.timeout(TIMEOUT), asyncio.TaskGroup() as group:
         for _ in range(in_flight):
             group.create_task(one_after_another())
     return Rush(seen, time.perf_counter() - started)
@@ -153,7 +153,7 @@ async def enter(port: int, count: int) -> list[Client]:
     clients: list[Client] = []
     for start in range(0, count, BACKLOG):
         clients += await asyncio.gather(*(connect(port) for _ in range(min(BACKLOG, count - start))))
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(TIMEOUT):
         seen = Counter(await asyncio.gather(*(client.told for client in clients)))
     if set(seen) != {OPEN}:
         raise RuntimeError(f"Not all of {count} clients got in: {dict(seen)}")
@@ -162,5 +162,5 @@ async def enter(port: int, count: int) -> list[Client]:
 
 async def leave(clients: list[Client]) -> Counter[str]:
     """Close them all at once."""
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(TIMEOUT):
         return Counter(await asyncio.gather(*(client.leave() for client in clients)))

@@ -31,7 +31,7 @@ from demo.servers import Workers
 from demo.sites import DEFAULTS, WITHOUT_ADMISSION, site
 from demo.stage import manage
 
-PATIENCE = 30.0
+TIMEOUT = 30.0
 """The most seconds that a pool takes to settle."""
 
 
@@ -54,10 +54,10 @@ def measure(options: argparse.Namespace, settings: dict[str, Any], *, settled: b
 
 def wait_until_settled(workers: Workers) -> None:
     """By what operators are told."""
-    ends = time.monotonic() + PATIENCE
+    ends = time.monotonic() + TIMEOUT
     while (health := json.loads(manage(workers.env, "ws_status", "--json"))["ledger"]["health"]) != "ok":
         if time.monotonic() > ends:
-            raise RuntimeError(f"after {PATIENCE:g} s the ledger is {health}")
+            raise RuntimeError(f"after {TIMEOUT:g} s the ledger is {health}")
         time.sleep(0.5)
 
 

@@ -73,8 +73,8 @@ def mixed_table(outcome: "Outcome", ideal_seconds: float) -> Iterator[str]:
         )
 
 
-def _seconds(moment: float | None) -> str:
-    return "never" if moment is None else f"{moment:.1f} s"
+def _seconds(at: float | None) -> str:
+    return "never" if at is None else f"{at:.1f} s"
 
 
 def main() -> None:

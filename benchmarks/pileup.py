@@ -40,7 +40,7 @@ SHARE = 0.05
 """Of a core, for Redis."""
 KNOCKS = 2000
 """Handshakes a second at all workers together: more would take the time of this process."""
-PATIENCE = 20.0
+TIMEOUT = 20.0
 """Seconds after which slots that are still free are lost."""
 LONGEST = 60.0
 """Seconds after which workers that are still away are lost."""
@@ -109,7 +109,7 @@ class Site:
     async def is_full(self) -> float:
         """Seconds until it is."""
         began = time.monotonic()
-        while self.held < SLOTS and time.monotonic() < began + PATIENCE:
+        while self.held < SLOTS and time.monotonic() < began + TIMEOUT:
             await asyncio.sleep(POLL)
             self.away = max(self.away, sum(each.state.away for each in self.limiters))
         return time.monotonic() - began

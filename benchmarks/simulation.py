@@ -132,10 +132,10 @@ class Door:
 
     def hints(self, refused: int, now: float) -> NDArray[np.float64]:
         """When each of the others should come again, from now, rounded up to tenths as a refusal tells it."""
-        offer = self._pace.offer(now, self._terms, refused, self._schedule.unreserved, Situation())
+        retry_times = self._pace.retry_times(now, self._terms, refused, self._schedule.unreserved, Situation())
         self._schedule.unreserved = 0
-        if offer:
-            self._schedule.renew(offer, refused, now)
+        if retry_times:
+            self._schedule.renew(retry_times, refused, now)
         told = np.fromiter((self._schedule.retry_after(Reason.RATE, now) for _ in range(refused)), float, refused)
         return np.ceil(10 * told) / 10
 

@@ -19,7 +19,7 @@ from django.utils.translation import gettext_noop as _
 from . import conf
 from .conf import MAX_LIMIT, PoolSettings
 from .conf.ledger import MEMORY
-from .core.overrides import EVERYBODY, Controls, Drain, Order, printable, signature, whom
+from .core.overrides import EVERY_WORKER, Controls, Drain, Order, printable, signature, target_name
 from .core.readings import Reading
 from .exceptions import AdmissionError, ControlError
 from .ledger import connected, open_ledger
@@ -118,7 +118,7 @@ async def adrain(target: str | _All, *, by: str, over: float) -> tuple[Change, .
     """
     _check_time(over)
     ids = await _workers()
-    found = EVERYBODY if isinstance(target, _All) else targets.known(target, ids)
+    found = EVERY_WORKER if isinstance(target, _All) else targets.known(target, ids)
 
     def revise(controls: Controls, reading: Reading) -> Controls:
         # The drains of workers that have ended are complete. Another operator may know of workers that came since.
@@ -233,9 +233,9 @@ def _changes(pool: PoolSettings, reading: Reading, after: Controls) -> Iterator[
     for target in old_drains | new_drains:
         old_drain, new_drain = old_drains.get(target), new_drains.get(target)
         if old_drain != new_drain:
-            others = reading.elsewhere.workers if target == EVERYBODY and new_drain is not None else 0
+            others = reading.elsewhere.workers if target == EVERY_WORKER and new_drain is not None else 0
             unsure = f"; it may miss workers of another version ({others:,}): drain their hosts" if others else ""
-            yield Change(pool.name, f"drain of {whom(target)}", _drain(old_drain), _drain(new_drain) + unsure)
+            yield Change(pool.name, f"drain of {target_name(target)}", _drain(old_drain), _drain(new_drain) + unsure)
 
 
 def _describe(pool: PoolSettings, reading: Reading) -> Iterator[str]:
@@ -247,7 +247,7 @@ def _describe(pool: PoolSettings, reading: Reading) -> Iterator[str]:
     ):
         yield f"Pool {pool.name}: {what} {tell(controls, pool, configured)}{signature(order) if order else ''}"
     for drain in controls.drains:
-        yield f"Pool {pool.name}: drain of {whom(drain.target)} {_drain(drain)}{signature(drain)}"
+        yield f"Pool {pool.name}: drain of {target_name(drain.target)} {_drain(drain)}{signature(drain)}"
 
 
 def _configured(pool: PoolSettings, reading: Reading) -> int:

@@ -2,8 +2,8 @@
 
 from .core.counters import Reason
 from .core.levels import Edge, Level
-from .core.overrides import EVERYBODY, Controls, Drain, Order
+from .core.overrides import EVERY_WORKER, Controls, Drain, Order
 from .core.protocol import Refusal
 from .core.readings import Load
 
-__all__ = ["EVERYBODY", "Controls", "Drain", "Edge", "Level", "Load", "Order", "Reason", "Refusal"]
+__all__ = ["EVERY_WORKER", "Controls", "Drain", "Edge", "Level", "Load", "Order", "Reason", "Refusal"]

@@ -28,7 +28,7 @@ from selenium.webdriver.support.wait import WebDriverWait
 from channels_admission import conf
 from channels_admission.core.counters import ADMITTED, MISSED, PROMISED, REDEEMED, RELEASED
 from channels_admission.core.protocol import Report
-from channels_admission.core.readings import Load, Moment
+from channels_admission.core.readings import HistoryBucket, Load
 from channels_admission.ledger import open_ledger
 from channels_admission.ledger.base import MINUTES, SECONDS, Ledger
 from channels_admission.ledger.buckets import written
@@ -49,7 +49,7 @@ WORKERS = {
 """The readings of each worker."""
 UPTIME = 60 * (MINUTES - 1)
 TWO_CHARTS = 6
-PATIENCE = 30
+TIMEOUT = 30
 CONTENT_HEIGHT = """
   const parts = [...document.querySelectorAll("#content > *, body > main > *")]
   const bottoms = parts.map((part) => part.getBoundingClientRect().bottom)
@@ -81,7 +81,7 @@ def resize(driver: WebDriver, width: int, height: int) -> None:
 
 
 def wait(driver: WebDriver, condition: Callable[[WebDriver], object]) -> None:
-    WebDriverWait(driver, PATIENCE, poll_frequency=0.1).until(condition)
+    WebDriverWait(driver, TIMEOUT, poll_frequency=0.1).until(condition)
 
 
 def log_in(driver: WebDriver, origin: str) -> None:
@@ -131,23 +131,23 @@ async def a_day() -> AsyncIterator[None]:
     settings = conf.current()
     ledger = open_ledger(settings)
     workers = [Made(*each) for each in zip(WORKERS, split(HOLDING), strict=True)]
-    async with asyncio.timeout(PATIENCE):
-        while not await beat(ledger, workers):
+    async with asyncio.timeout(TIMEOUT):
+        while not await report(ledger, workers):
             await asyncio.sleep(settings.heartbeat)
     now = int(time.time()) + 1
     seconds, minutes = past(now)
     for worker, counted in zip(workers, counters(minutes), strict=True):
         worker.count(counted)
-    await beat(ledger, workers)
+    await report(ledger, workers)
     # The buckets of the present second and minute are overwritten, with all those of the past.
     await asyncio.sleep(max(0, now - time.time()))
     async with redis.asyncio.Redis.from_url(os.environ["REDIS_URL"]) as client:
-        for part, moments in (("minutes", minutes), ("seconds", seconds)):
-            size = len(moments)
-            values = {str(moment.at % size): written(moment) for moment in moments}
+        for part, buckets in (("minutes", minutes), ("seconds", seconds)):
+            size = len(buckets)
+            values = {str(bucket.at % size): written(bucket) for bucket in buckets}
             await client.hset(f"{settings.prefix}:{{default}}:{part}", mapping=values)  # type: ignore[misc]
     is_over = asyncio.Event()
-    task = asyncio.create_task(beat_on(ledger, workers, settings.heartbeat, is_over))
+    task = asyncio.create_task(report_on(ledger, workers, settings.heartbeat, is_over))
     try:
         yield
     finally:
@@ -178,20 +178,20 @@ class Made:
         return not reply.settling
 
 
-async def beat(ledger: Ledger, workers: Sequence[Made]) -> bool:
+async def report(ledger: Ledger, workers: Sequence[Made]) -> bool:
     return all([await worker.say(ledger) for worker in workers])
 
 
-async def beat_on(ledger: Ledger, workers: Sequence[Made], every: float, is_over: asyncio.Event) -> None:
+async def report_on(ledger: Ledger, workers: Sequence[Made], every: float, is_over: asyncio.Event) -> None:
     """Report until ``is_over``. Not until a cancellation: Python 3.11 may lose one in ``asyncio.wait_for``."""
     while not is_over.is_set():
-        await beat(ledger, workers)
+        await report(ledger, workers)
         with suppress(TimeoutError):
             async with asyncio.timeout(every):
                 await is_over.wait()
 
 
-def past(now: int) -> tuple[list[Moment], list[Moment]]:
+def past(now: int) -> tuple[list[HistoryBucket], list[HistoryBucket]]:
     """The history until ``now`` by the second and by the minute."""
     draw = random.Random(1013)
     seconds = [second(now - ago, ago, draw) for ago in range(SECONDS)]
@@ -204,7 +204,7 @@ def past(now: int) -> tuple[list[Moment], list[Moment]]:
     return seconds, minutes
 
 
-def counters(minutes: Sequence[Moment]) -> list[dict[str, int]]:
+def counters(minutes: Sequence[HistoryBucket]) -> list[dict[str, int]]:
     """What each worker has counted in these minutes."""
     whole = together(0, minutes)
     lost = sum(whole.refused.values())
@@ -221,32 +221,32 @@ def split(count: int) -> list[int]:
     return [(count + number) // len(WORKERS) for number in range(len(WORKERS))]
 
 
-def second(at: int, ago: int, draw: random.Random) -> Moment:
+def second(at: int, ago: int, draw: random.Random) -> HistoryBucket:
     share = 0.98 if 300 < ago < 420 else 0.7 + 0.05 * math.sin(ago / 60)
     return made_up(at, share, 1, draw, is_still=ago > SECONDS - 60)
 
 
-def minute(at: int, ago: int, draw: random.Random) -> Moment:
+def minute(at: int, ago: int, draw: random.Random) -> HistoryBucket:
     share = 0.55 - 0.45 * math.cos(math.tau * (ago / MINUTES + 0.31))
     return made_up(at, share, 60, draw, is_still=ago > MINUTES - 3)
 
 
-def made_up(at: int, share: float, step: int, draw: random.Random, *, is_still: bool) -> Moment:
+def made_up(at: int, share: float, step: int, draw: random.Random, *, is_still: bool) -> HistoryBucket:
     """A bucket of so many seconds."""
     held = min(LIMIT, round(LIMIT * (share + draw.uniform(-0.03, 0.03))))
     come, over = step * held * draw.uniform(0.02, 0.06), round(step * draw.uniform(1, 4))
     if is_still:
-        return Moment(at, held, LIMIT, 0, {})
-    return Moment(at, held, LIMIT, round(come), {"full": over, "rate": over // 3} if held >= LIMIT - 1 else {})
+        return HistoryBucket(at, held, LIMIT, 0, {})
+    return HistoryBucket(at, held, LIMIT, round(come), {"full": over, "rate": over // 3} if held >= LIMIT - 1 else {})
 
 
-def together(at: int, moments: Sequence[Moment]) -> Moment:
+def together(at: int, buckets: Sequence[HistoryBucket]) -> HistoryBucket:
     """Several buckets as one."""
     refused = Counter[str]()
-    for moment in moments:
-        refused.update(moment.refused)
-    held = max(moment.held or 0 for moment in moments)
-    return Moment(at, held, LIMIT, sum(moment.admitted for moment in moments), dict(refused))
+    for bucket in buckets:
+        refused.update(bucket.refused)
+    held = max(bucket.held or 0 for bucket in buckets)
+    return HistoryBucket(at, held, LIMIT, sum(bucket.admitted for bucket in buckets), dict(refused))
 
 
 @contextmanager

@@ -56,12 +56,12 @@ class Client:
     def pool(self, kind: str) -> str:
         return f"{self.name.lower().replace('+', '-a')}-{kind}"
 
-    def command(self, url: str, origin: str, modules: Path, home: str) -> list[str]:
+    def command(self, url: str, origin: str, modules: Path, profile: str) -> list[str]:
         if self.runtime == "python":
             return [sys.executable, "-m", "benchmarks.foreign.programs", self.name, url]
         if self.runtime == "node":
             return ["node", str(modules / "clients.mjs"), self.name, url]
-        return [*CHROMIUM, f"--user-data-dir={home}", f"{origin}/page/{self.name}?{url}"]
+        return [*CHROMIUM, f"--user-data-dir={profile}", f"{origin}/page/{self.name}?{url}"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,8 +142,8 @@ def measure(clients: Sequence[Client], folder: Path, settings: Mapping[str, Any]
                 holders.enter_context(_holder(url.format(pool) + "/?holder", running.origin))
             for client in clients:
                 for kind in client.kinds:
-                    home = stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True))
-                    command = client.command(url.format(client.pool(kind)) + "/", running.origin, folder, home)
+                    profile = stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True))
+                    command = client.command(url.format(client.pool(kind)) + "/", running.origin, folder, profile)
                     stack.enter_context(_process(command, folder))
             _wait(running.origin, {client.pool(kind) for client in clients for kind in client.kinds})
             time.sleep(FULL)

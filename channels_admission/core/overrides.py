@@ -30,17 +30,17 @@ class Order:
     """For a limit: seconds in which connections above it are closed; None to keep them."""
 
 
-EVERYBODY = "*"
+EVERY_WORKER = "*"
 """The target of a drain of all workers."""
 
 
 @dataclass(frozen=True, slots=True)
 class Drain:
-    """Close the connections of a worker, a host or :data:`EVERYBODY` over ``over`` seconds.
+    """Close the connections of a worker, a host or :data:`EVERY_WORKER` over ``over`` seconds.
 
-    The drain of a host includes workers that start there later, until it is cancelled. The drain of
-    :data:`EVERYBODY` covers the workers that had registered before it, by the pool's version. It ends with the last of
-    them, as the drain of a worker ends with that worker. ``at`` is only shown.
+    The drain of a host includes workers that start there later, until it is cancelled. The drain of all covers the
+    workers that had registered before it, by the pool's version. It ends with the last of them, as the drain of a
+    worker ends with that worker. ``at`` is only shown.
     """
 
     target: str
@@ -54,7 +54,7 @@ class Drain:
 
     def is_of(self, worker: str, registered: int | None) -> bool:
         """Whether the drain covers a worker that registered at this version of the pool, None for not yet."""
-        if self.target == EVERYBODY:
+        if self.target == EVERY_WORKER:
             return registered is not None and self.version is not None and registered <= self.version
         return self.target in (worker, worker.partition(":")[0])
 
@@ -86,9 +86,9 @@ def signature(order: Order | Drain) -> str:
     return f", set by {order.by or 'nobody named'} at {timestamp(order.at)} UTC"
 
 
-def whom(target: str) -> str:
+def target_name(target: str) -> str:
     """The target of a drain in words."""
-    return "all workers" if target == EVERYBODY else target
+    return "all workers" if target == EVERY_WORKER else target
 
 
 def printable(name: str) -> str:

@@ -52,7 +52,7 @@ class Terms:
 
 
 @dataclass(frozen=True, slots=True)
-class Offer:
+class RetryTimes:
     """Retry times for refused clients, in seconds of the pool's pace time (see :mod:`.core.herd.rate`)."""
 
     first: float
@@ -247,7 +247,7 @@ class Reply:
     """Whether the ledger had forgotten this worker because its lease had run out."""
     shortfall: Reason | None = None
     """Why less was granted than wanted."""
-    offer: Offer | None = None
+    retry_times: RetryTimes | None = None
     """Retry times for the refused handshakes; None if there are none."""
     now: float = 0.0
     """Unix time by the ledger."""

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from .counters import Counters
 from .levels import Level
-from .overrides import EVERYBODY, NOTHING_SET, Controls, Drain
+from .overrides import EVERY_WORKER, NOTHING_SET, Controls, Drain
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +121,7 @@ class WorkerReading:
 
 
 @dataclass(frozen=True, slots=True)
-class Moment:
+class HistoryBucket:
     """A bucket of a pool's history: one second or one minute."""
 
     at: int
@@ -145,8 +145,8 @@ class Past:
     """The history of a pool at the second ``now`` since 1970, without buckets in which no worker reported."""
 
     now: int
-    seconds: tuple[Moment, ...] = ()
-    minutes: tuple[Moment, ...] = ()
+    seconds: tuple[HistoryBucket, ...] = ()
+    minutes: tuple[HistoryBucket, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +187,6 @@ class Reading:
         return tuple(drain for drain in self.controls.drains if self._lasts(drain))
 
     def _lasts(self, drain: Drain) -> bool:
-        if drain.target == EVERYBODY:
+        if drain.target == EVERY_WORKER:
             return bool(self.workers)
         return ":" not in drain.target or any(drain.target == each.worker for each in self.workers)

@@ -39,7 +39,7 @@ MOST_WAITING = 1000
 """Events that wait for receivers, in each limiter."""
 DEADLINE = 60.0
 """Seconds that receivers have for one signal; then the next one is sent. Asynchronous receivers are cancelled."""
-PATIENCE_AT_EXIT = 0.5
+EXIT_TIMEOUT = 0.5
 """Seconds that receivers have left when a limiter ends."""
 LEVELS = tuple(Level)
 RISES = {
@@ -53,7 +53,7 @@ class Event(NamedTuple):
     """A signal to send, and the keyword arguments of its receivers."""
 
     signal: Signal
-    facts: dict[str, Any]
+    details: dict[str, Any]
 
 
 class EventQueue:
@@ -106,10 +106,10 @@ class Events:
             return
         with self._faults.spare("the signal of a verdict"):
             name = None if ask is None else classes(self._pool)[ask.class_index].name or None
-            facts: dict[str, Any] = {"class_name": name}
+            details: dict[str, Any] = {"class_name": name}
             if isinstance(verdict, Refusal):
-                facts |= {"reason": verdict.reason, "retry_after": verdict.retry_after}
-            self._send(signal, worker, facts, is_verdict=True)
+                details |= {"reason": verdict.reason, "retry_after": verdict.retry_after}
+            self._send(signal, worker, details, is_verdict=True)
 
     def level(self, edge: Edge, worker: Worker) -> None:
         """The pool has gone from one level to another."""
@@ -141,27 +141,27 @@ class Events:
             self._send(signals.ledger_regained, worker, {})
 
     async def aclose(self) -> None:
-        """Write the last line of refusals, and leave receivers :data:`PATIENCE_AT_EXIT`."""
+        """Write the last line of refusals, and leave receivers :data:`EXIT_TIMEOUT`."""
         with self._faults.spare("the log of refusals"):
             self.refusals.close()
         if self._task is not None:
-            await asyncio.wait([self._task], timeout=PATIENCE_AT_EXIT)
+            await asyncio.wait([self._task], timeout=EXIT_TIMEOUT)
 
-    def _alert(self, event: str, text: str, worker: Worker, facts: dict[str, Any] | None = None) -> None:
+    def _alert(self, event: str, text: str, worker: Worker, details: dict[str, Any] | None = None) -> None:
         """Hand an alert to the sender, where the settings name recipients."""
         if not self._recipients:
             return
-        body = {"event": event, "pool": self._pool.name, **(facts or {}), "worker": worker.id, "text": text}
+        body = {"event": event, "pool": self._pool.name, **(details or {}), "worker": worker.id, "text": text}
         if sender.send(self._recipients, text, body):
             self._full.discard("alerts")
         else:
             self._drop("alerts", "Mail or webhook is too slow: alerts of pool %r are dropped.")
 
-    def _send(self, signal: Signal, worker: Worker, facts: dict[str, Any], *, is_verdict: bool = False) -> None:
+    def _send(self, signal: Signal, worker: Worker, details: dict[str, Any], *, is_verdict: bool = False) -> None:
         """Queue a signal, where anybody listens to it."""
         if not signal.has_listeners():
             return
-        event = Event(signal, {"pool": self._pool.name, "worker": worker.id, **facts})
+        event = Event(signal, {"pool": self._pool.name, "worker": worker.id, **details})
         if not self._waiting.put(event, is_verdict=is_verdict):
             self._drop("signals", "Receivers of signals are too slow: events of pool %r are dropped.")
         if self._task is None:
@@ -175,7 +175,7 @@ class Events:
                 event = self._waiting.take()
                 with self._faults.spare("the receivers of signals"):
                     async with asyncio.timeout(DEADLINE):
-                        await event.signal.asend_robust(None, **event.facts)
+                        await event.signal.asend_robust(None, **event.details)
         finally:
             self._task = None
             self._full.discard("signals")

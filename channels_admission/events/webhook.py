@@ -24,11 +24,11 @@ MOST_WAITING = 100
 
 
 class Alert(NamedTuple):
-    """``text`` is for people, ``facts`` for the webhook."""
+    """``text`` is for people, ``details`` for the webhook."""
 
     to: Recipients
     text: str
-    facts: Mapping[str, Any]
+    details: Mapping[str, Any]
 
 
 class Sender:
@@ -43,10 +43,10 @@ class Sender:
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
 
-    def send(self, to: Recipients, text: str, facts: Mapping[str, Any]) -> bool:
+    def send(self, to: Recipients, text: str, details: Mapping[str, Any]) -> bool:
         """Send an alert soon; False if it was dropped. Returns at once and never fails."""
         try:
-            self._waiting.put_nowait(Alert(to, text, facts))
+            self._waiting.put_nowait(Alert(to, text, details))
         except queue.Full:
             return False
         try:
@@ -60,7 +60,7 @@ class Sender:
         while True:
             alert = self._waiting.get()
             if (url := alert.to.webhook) is not None:
-                _attempt(_post, url, alert.facts)
+                _attempt(_post, url, alert.details)
             if alert.to.mail_admins:
                 _attempt(mail_admins, alert.text, alert.text + "\n")
 
@@ -74,10 +74,10 @@ def _attempt(send: Callable[..., object], *args: Any) -> None:
         logger.error("An alert could not be sent: %s%s", type(error).__name__, status)
 
 
-def _post(url: str, facts: Mapping[str, Any]) -> None:
+def _post(url: str, details: Mapping[str, Any]) -> None:
     headers = {"Content-Type": "application/json", "User-Agent": "channels-admission"}
     # The settings allow http and https only.
-    request = urllib.request.Request(url, json.dumps(facts).encode(), headers, method="POST")  # noqa: S310
+    request = urllib.request.Request(url, json.dumps(details).encode(), headers, method="POST")  # noqa: S310
     with urllib.request.build_opener(_NoRedirects).open(request, timeout=TIMEOUT):
         pass
 

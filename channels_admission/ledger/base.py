@@ -41,7 +41,7 @@ Counters and history
        slots held in each, the limit, and the handshakes decided in it, admitted or refused by reason, each once. The
        handshakes of a report are spread evenly over the seconds since the worker's report before, at most
        :data:`SPREAD`, the second of the report included. Those of a worker that the ledger has forgotten meanwhile
-       have no known second, and are left out. A second or minute takes at most :data:`LONGEST_MOMENT` bytes, whatever
+       have no known second, and are left out. A second or minute takes at most :data:`LONGEST_BUCKET` bytes, whatever
        reasons there are.
 
 Quotas and classes
@@ -138,7 +138,7 @@ MINUTES = 1440
 """Minutes that a ledger remembers."""
 SPREAD = 300
 """Most seconds over which the handshakes of a late report are spread."""
-LONGEST_MOMENT = 68
+LONGEST_BUCKET = 68
 """Most bytes of a second or a minute as text; the reasons without room share a name."""
 LEASES_PER_CALL = 4
 """Workers whose lease one call looks at; more, where the lease of one of them has run out."""

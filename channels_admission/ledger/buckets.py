@@ -20,8 +20,8 @@ from ..core.counters import (
     Counters,
     Reason,
 )
-from ..core.readings import Moment
-from .base import COUNTERS_KEPT, LONGEST_MOMENT
+from ..core.readings import HistoryBucket
+from .base import COUNTERS_KEPT, LONGEST_BUCKET
 
 COUNTER = re.compile(r"([A-Za-z][A-Za-z0-9_.:-]{0,63})=(\d{1,15})")
 SHORT = {
@@ -35,7 +35,7 @@ REPORTED = re.compile(r"([A-Za-z][A-Za-z0-9_.:-]{0,63})=([0-9a-z]{1,9})")
 NUMERAL_BYTES = 9
 """Digits of the greatest number in base 36 that is read: it is exact in a double."""
 DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
-MOMENT = re.compile(r"(\d{1,12})\|(\d{0,8})\|(\d{0,8})\|(\d{1,15})\|(.*)")
+BUCKET = re.compile(r"(\d{1,12})\|(\d{0,8})\|(\d{0,8})\|(\d{1,15})\|(.*)")
 
 
 def numeral(number: int) -> str:
@@ -65,12 +65,12 @@ def counters_of(text: str) -> dict[str, int]:
     return {LONG.get(name, name): int(count) for name, count in COUNTER.findall(text)}
 
 
-def written(moment: Moment) -> str:
+def written(bucket: HistoryBucket) -> str:
     """``when|held|limit|admitted|reasons``: the most frequent reasons first, the others as ``other``."""
-    held, limit = ("" if number is None else number for number in (moment.held, moment.limit))
-    text = f"{moment.at}|{held}|{limit}|{moment.admitted}|"
-    reasons = dict(sorted(moment.refused.items(), key=lambda item: (-item[1], SHORT.get(item[0], item[0]))))
-    return text + _fitting(reasons, LONGEST_MOMENT - len(text))
+    held, limit = ("" if number is None else number for number in (bucket.held, bucket.limit))
+    text = f"{bucket.at}|{held}|{limit}|{bucket.admitted}|"
+    reasons = dict(sorted(bucket.refused.items(), key=lambda item: (-item[1], SHORT.get(item[0], item[0]))))
+    return text + _fitting(reasons, LONGEST_BUCKET - len(text))
 
 
 def _fitting(reasons: Counters, room: int) -> str:
@@ -87,34 +87,34 @@ def _fitting(reasons: Counters, room: int) -> str:
     return packed({**kept, OTHER: other})
 
 
-def parse(text: str) -> Moment | None:
+def parse(text: str) -> HistoryBucket | None:
     """The second or minute in a text; None for a text that no ledger can have written."""
-    match = MOMENT.fullmatch(text) if len(text) <= LONGEST_MOMENT else None
+    match = BUCKET.fullmatch(text) if len(text) <= LONGEST_BUCKET else None
     if match is None:
         return None
     at, held, limit, admitted, reasons = match.groups()
-    return Moment(int(at), _slots(held), _slots(limit), int(admitted), counters_of(reasons))
+    return HistoryBucket(int(at), _slots(held), _slots(limit), int(admitted), counters_of(reasons))
 
 
 def _slots(text: str) -> int | None:
     return min(int(text), MAX_LIMIT) if text else None
 
 
-def within(size: int, now: int, texts: Iterable[str]) -> tuple[Moment, ...]:
+def within(size: int, now: int, texts: Iterable[str]) -> tuple[HistoryBucket, ...]:
     """The last ``size`` seconds or minutes up to ``now``, in order."""
-    moments = filter(None, map(parse, texts))
-    return _bounded(sorted((each for each in moments if now - size < each.at <= now), key=lambda each: each.at))
+    buckets = filter(None, map(parse, texts))
+    return _bounded(sorted((each for each in buckets if now - size < each.at <= now), key=lambda each: each.at))
 
 
-def _bounded(moments: list[Moment]) -> tuple[Moment, ...]:
+def _bounded(buckets: list[HistoryBucket]) -> tuple[HistoryBucket, ...]:
     """The same with the :data:`COUNTERS_KEPT` most frequent reasons. Only damage has more: each is a row in charts."""
-    if len({name for moment in moments for name in moment.refused}) <= COUNTERS_KEPT:
-        return tuple(moments)
+    if len({name for bucket in buckets for name in bucket.refused}) <= COUNTERS_KEPT:
+        return tuple(buckets)
     sums: Counter[str] = Counter()
-    for moment in moments:
-        sums.update(moment.refused)
+    for bucket in buckets:
+        sums.update(bucket.refused)
     kept = {name for name, _ in sums.most_common(COUNTERS_KEPT - 1)}
-    return tuple(replace(moment, refused=_with_others(moment.refused, kept)) for moment in moments)
+    return tuple(replace(bucket, refused=_with_others(bucket.refused, kept)) for bucket in buckets)
 
 
 def _with_others(reasons: Counters, kept: Set[str]) -> dict[str, int]:
@@ -132,21 +132,21 @@ class Lately(TypedDict):
     refused_at: int | None
 
 
-def lately(moments: Iterable[Moment]) -> Lately:
+def lately(buckets: Iterable[HistoryBucket]) -> Lately:
     """The handshakes of these seconds, the refused ones by reason, and the latest second with one of them."""
     refused: Counter[str] = Counter()
     seconds, refused_at = dict[int, int](), None
-    for moment in moments:
-        if moment.handshakes:
-            seconds[moment.at] = moment.handshakes
-        if any(moment.refused.values()):
-            refused_at = moment.at
-            refused.update(moment.refused)
+    for bucket in buckets:
+        if bucket.handshakes:
+            seconds[bucket.at] = bucket.handshakes
+        if any(bucket.refused.values()):
+            refused_at = bucket.at
+            refused.update(bucket.refused)
     return {"seconds": seconds, "refused": dict(refused), "refused_at": refused_at}
 
 
-def add(moment: Moment, decided: Counters) -> Moment:
-    """The second or minute ``moment`` with these decisions as well."""
+def add(bucket: HistoryBucket, decided: Counters) -> HistoryBucket:
+    """The second or minute ``bucket`` with these decisions as well."""
     refused = {name: count for name, count in decided.items() if name != ADMITTED}
-    refused = {name: moment.refused.get(name, 0) + refused.get(name, 0) for name in {**moment.refused, **refused}}
-    return replace(moment, admitted=moment.admitted + decided.get(ADMITTED, 0), refused=refused)
+    refused = {name: bucket.refused.get(name, 0) + refused.get(name, 0) for name in {**bucket.refused, **refused}}
+    return replace(bucket, admitted=bucket.admitted + decided.get(ADMITTED, 0), refused=refused)

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..core.counters import ATTEMPTS, QUOTA, Reason
 from ..core.levels import Edge
-from ..core.protocol import KEY_BYTES, Aged, Ask, Evicted, Fair, Key, Neighbour, Offer, Reply, Shown, Turn
+from ..core.protocol import KEY_BYTES, Aged, Ask, Evicted, Fair, Key, Neighbour, Reply, RetryTimes, Shown, Turn
 from ..core.quotas.shares import Bound, Class
 from ..runtime.identity import MOST_PID
 from .overrides import controls_of
@@ -129,7 +129,7 @@ def reply_of(reply: list[Any], fair: Fair | None = None) -> Reply:
         settling=bool(settling),
         lapsed=bool(lapsed),
         shortfall=Reason(text_of(why)) if why else None,
-        offer=_offer(*(float(part) / 1000 for part in pace)) if pace[0] else None,
+        retry_times=_retry_times(*(float(part) / 1000 for part in pace)) if pace[0] else None,
         now=second if math.isfinite(second) else 0.0,
         controls=controls_of(text_of(controls)) if controls else None,
         level=LEVELS[min(level, len(LEVELS) - 1)],
@@ -154,8 +154,8 @@ def reply_of(reply: list[Any], fair: Fair | None = None) -> Reply:
     )
 
 
-def _offer(first: float, step: float, elapsed: float) -> Offer | None:
-    return Offer(first, step, elapsed) if math.isfinite(first + step + elapsed) else None
+def _retry_times(first: float, step: float, elapsed: float) -> RetryTimes | None:
+    return RetryTimes(first, step, elapsed) if math.isfinite(first + step + elapsed) else None
 
 
 def born(worker: str, started: int) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 from ..core.counters import Counters
-from ..core.readings import Moment
+from ..core.readings import HistoryBucket
 from .base import MINUTES, SECONDS, SPREAD
 from .buckets import add, parse, written
 
@@ -31,10 +31,10 @@ class Rings:
             (self.minutes, MINUTES, second // 60, by_minute),
         ):
             for at, counts in told.items():
-                moment = add(_moment(ring, size, at), counts)
+                bucket = add(_bucket(ring, size, at), counts)
                 if at == last:
-                    moment = replace(moment, held=max(held, moment.held or 0), limit=limit)
-                ring[at % size] = written(moment)
+                    bucket = replace(bucket, held=max(held, bucket.held or 0), limit=limit)
+                ring[at % size] = written(bucket)
 
 
 def _shares(count: int, last: int, span: int) -> Iterator[tuple[int, int]]:
@@ -44,7 +44,7 @@ def _shares(count: int, last: int, span: int) -> Iterator[tuple[int, int]]:
         yield last - number, count // span + (number < count % span)
 
 
-def _moment(ring: dict[int, str], size: int, at: int) -> Moment:
+def _bucket(ring: dict[int, str], size: int, at: int) -> HistoryBucket:
     """The entry of a second or minute in a ring of that size; an empty one if there is none."""
-    moment = parse(ring.get(at % size, ""))
-    return moment if moment and moment.at == at else Moment(at, None, None, 0, {})
+    bucket = parse(ring.get(at % size, ""))
+    return bucket if bucket and bucket.at == at else HistoryBucket(at, None, None, 0, {})

@@ -14,7 +14,7 @@ from ..core.agreement import FINGERPRINT, MOST_SETTINGS, fingerprint, numbers_of
 from ..core.counters import AT, GONE, counts_in, faults_in, times_in
 from ..core.herd.rate import MOST_SPEED
 from ..core.levels import Level
-from ..core.readings import NO_WORK, Footprint, Load, Moment, Past, Reading, Usage, Work, WorkerReading
+from ..core.readings import NO_WORK, Footprint, HistoryBucket, Load, Past, Reading, Usage, Work, WorkerReading
 from .base import LATELY, MINUTES, SECONDS
 from .buckets import counters_of, lately, numeral, reported_in, within
 from .layout import LAYOUT, elsewhere_of
@@ -131,7 +131,7 @@ def reading_of(hashes: Sequence[Mapping[Any, Any]], now: int, lease: float, layo
         since=None if (began := number_of(since)) is None else began / 1000,
         version=number_of(texts.get("#version")) or 0,
         workers=tuple(each for each in workers if each and each.silence < _lease(each, settings, lease)),
-        **lately(_moments(ring, now // 1000, LATELY)),
+        **lately(_buckets(ring, now // 1000, LATELY)),
         now=now / 1000,
         controls=controls_of(orders.get("set", "")),
         level=LEVELS[int(alert[1])] if alert else Level.CALM,
@@ -155,10 +155,10 @@ def _lease(worker: WorkerReading, settings: Mapping[str, Mapping[str, float]], l
 def past_of(now: int, seconds: Mapping[Any, Any], minutes: Mapping[Any, Any] = NOTHING) -> Past:
     """A pool's rings as a :class:`Past`; ``now`` in milliseconds."""
     second = now // 1000
-    return Past(second, _moments(seconds, second, SECONDS), _moments(minutes, second // 60, MINUTES))
+    return Past(second, _buckets(seconds, second, SECONDS), _buckets(minutes, second // 60, MINUTES))
 
 
-def _moments(ring: Mapping[Any, Any], now: int, size: int) -> tuple[Moment, ...]:
+def _buckets(ring: Mapping[Any, Any], now: int, size: int) -> tuple[HistoryBucket, ...]:
     return within(size, now, map(text_of, ring.values()))
 
 

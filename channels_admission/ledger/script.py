@@ -31,7 +31,7 @@ from ..core.herd import line
 from ..core.herd.bucket import ASIDE
 from ..core.herd.rate import EAGER, GROWTH, MOST_SPEED, PROBING, SCHEDULED, SLACK
 from ..core.levels import CRITICAL_AT, HYSTERESIS, NEAR_FULL, RESERVE_PARTS, ROUNDING
-from ..core.overrides import EVERYBODY
+from ..core.overrides import EVERY_WORKER
 from ..core.protocol import KEY_BYTES
 from ..core.quotas.attempts import LONGEST, SETS, WAYS
 from ..core.quotas.holders import MOST_POSTED
@@ -42,7 +42,7 @@ from .base import (
     EDGES_KEPT,
     GONE_KEPT,
     LEASES_PER_CALL,
-    LONGEST_MOMENT,
+    LONGEST_BUCKET,
     MINUTES,
     REAPED_PER_CALL,
     SECONDS,
@@ -106,7 +106,7 @@ CONSTANTS: Mapping[str, Any] = {
     "NUMERAL_BYTES": NUMERAL_BYTES,
     "CONTROLS_BYTES": MOST_BYTES,
     "LATEST_VERSION": LATEST_VERSION,
-    "EVERYBODY": EVERYBODY,
+    "EVERY_WORKER": EVERY_WORKER,
     "GREATEST": dict.fromkeys(sorted(GREATEST), True),
     "SITE": SITE,
     "SEVERAL": SEVERAL,
@@ -116,7 +116,7 @@ CONSTANTS: Mapping[str, Any] = {
     "SECONDS": SECONDS,
     "MINUTES": MINUTES,
     "SPREAD": SPREAD,
-    "LONGEST_MOMENT": LONGEST_MOMENT,
+    "LONGEST_BUCKET": LONGEST_BUCKET,
     "ADMITTED": SHORT[ADMITTED],
     "RELEASED": SHORT[RELEASED],
     "LOST": LOST,

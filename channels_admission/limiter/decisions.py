@@ -14,7 +14,7 @@ from ..overload.manager import OverloadManager
 from ..runtime.faults import Faults
 from .books.slots import Slots
 from .books.state import State
-from .calls.pace import Pace
+from .calls.pace import CallPace
 from .connections.asgi import Scope
 from .connections.slot import Owner, Slot
 from .entrance.entrance import Door, Entrance
@@ -32,7 +32,7 @@ class Decider(Owner, Door, Protocol):
     settings: Settings
     faults: Faults
     entrance: Entrance
-    pace: Pace
+    pace: CallPace
 
     def wake(self) -> None:
         """Ask the ledger: a handshake waits."""

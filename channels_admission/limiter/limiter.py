@@ -12,12 +12,12 @@ from ..exceptions import LedgerError
 from ..ledger.base import Ledger
 from ..overload.manager import OverloadManager
 from ..quotas.requests import Rules
-from ..runtime.descriptors import reserve
+from ..runtime.descriptors import spares
 from ..runtime.faults import Faults
 from ..runtime.identity import gone_of
 from ..runtime.servers import has_left
 from .books.state import State
-from .calls.pace import Pace
+from .calls.pace import CallPace
 from .calls.reconciler import Reconciler
 from .closer import Closer
 from .connections.asgi import Receive, Scope, Send
@@ -61,7 +61,7 @@ class Limiter:
         self.events = Events(pool, settings.alerts, state.counters, faults)
         self._news = News(state, settings, self.events)
         self._loop = asyncio.get_running_loop()
-        self.pace = Pace(state, settings.ledger_timeout, settings.heartbeat)
+        self.pace = CallPace(state, settings.ledger_timeout, settings.heartbeat)
         self.retries = RetrySchedule(state, settings.heartbeat)
         self.places = Places(state, self.retries)
         self.decisions = Decisions(self, state, self.places, overload, self.events.refusals)
@@ -184,8 +184,8 @@ class Limiter:
         self.retries.unreserved -= report.unreserved
         if was_away:
             self._do("the news of a regained ledger", self._news.regained)
-        if reply.offer:
-            self._do("the retry times", self.retries.renew, reply.offer, batch.reserved(reply), self._loop.time())
+        if reply.retry_times:
+            self._do("the retry times", self.retries.renew, reply.retry_times, batch.reserved(reply), self._loop.time())
         if report.heartbeat or was_away:
             self._do("the neighbours", self._meet, reply)
         self._do("the news of the pool", self._news.replied, report, reply)
@@ -239,7 +239,7 @@ class Limiter:
         return self.state.retired and self.present == 0
 
     def tend(self, *, heartbeat: bool) -> None:
-        """Revive the monitors, end connections where memory runs out, and keep descriptors in reserve."""
+        """Revive the monitors, end connections where memory runs out, and keep spare descriptors."""
         overload = self.overload
         if overload is not None and heartbeat:
             with self.faults.spare("the revival of the monitors"):
@@ -247,9 +247,9 @@ class Limiter:
         if overload is not None and (heartbeat or overload.is_out_of_memory):
             with self.faults.spare("the end of connections for want of memory"):
                 self.closer.shed(overload, self.rules)
-        if heartbeat or reserve.is_short:
-            with self.faults.spare("the reserve of descriptors"):
-                reserve.fill()
+        if heartbeat or spares.is_short:
+            with self.faults.spare("the spare descriptors"):
+                spares.fill()
 
     def drain(self, seconds: float) -> None:
         """Refuse newcomers, and end all connections within ``seconds``, after ``DRAIN_DELAY``: the process will end."""

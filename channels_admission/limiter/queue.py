@@ -12,7 +12,7 @@ from ..core.protocol import Ask, Refusal, Reply, Report, Shown
 from ..ledger.base import TICKS
 from ..quotas.claims import first_asks
 from ..runtime.faults import Faults
-from .calls.pace import Pace
+from .calls.pace import CallPace
 from .connections.asgi import Scope
 from .connections.slot import Slot
 
@@ -177,7 +177,7 @@ class Shortage:
     until the ledger has heard of them; other workers see theirs when that time is over.
     """
 
-    def __init__(self, pace: Pace) -> None:
+    def __init__(self, pace: CallPace) -> None:
         self._pace = pace
         self._until: dict[int, tuple[float, str]] = {}
         """For each class, until when it is taken to have no room, and why; in a pool without classes, for the first."""

@@ -16,7 +16,7 @@ from ..core.herd.window import START
 from ..ledger import open_ledger
 from ..overload.manager import OverloadManager
 from ..runtime import daphne, uvicorn
-from ..runtime.descriptors import reserve
+from ..runtime.descriptors import spares
 from ..runtime.faults import Faults
 from ..runtime.identity import Worker
 from ..runtime.locks import locks_in
@@ -26,7 +26,7 @@ from .books.state import State
 from .entrance.entrance import Entrance
 from .limiter import Limiter
 
-PATIENCE_AT_EXIT = 0.5
+EXIT_TIMEOUT = 0.5
 """Seconds the end of the process waits for a goodbye."""
 
 
@@ -36,11 +36,11 @@ class Registry:
     def __init__(self, settings: Settings, server: str) -> None:
         self.settings = settings
         self._server = server
-        reserve.open()
+        spares.open()
         try:
             self._open()
         except BaseException:
-            reserve.close()
+            spares.close()
             raise
 
     def _open(self) -> None:
@@ -95,12 +95,12 @@ class Registry:
         seconds = self.settings.drain_on_stop or 0.0
         delay = 0.0 if all(limiter.state.draining for limiter in self.limiters) else self.settings.drain_delay
         # Also those that no client has come to so far, unless the worker has said goodbye.
-        others = self.settings.pools if self in _houses.values() else ()
+        others = self.settings.pools if self in _registries.values() else ()
         for pool in [*self._limiters, *others]:
             self.limiter(pool).drain(seconds)
         with suppress(TimeoutError):
             await asyncio.sleep(delay)
-            async with asyncio.timeout(seconds + PATIENCE_AT_EXIT):
+            async with asyncio.timeout(seconds + EXIT_TIMEOUT):
                 while any(limiter.state.held for limiter in self.limiters):  # noqa: ASYNC110
                     await asyncio.sleep(0.02)
 
@@ -113,9 +113,9 @@ class Registry:
             await limiter.aclose(exiting=exiting)
 
     async def leave(self) -> None:
-        """Say goodbye at the end of the process, which does not wait longer than :data:`PATIENCE_AT_EXIT`."""
+        """Say goodbye at the end of the process, which does not wait longer than :data:`EXIT_TIMEOUT`."""
         with suppress(Exception):
-            async with asyncio.timeout(PATIENCE_AT_EXIT):
+            async with asyncio.timeout(EXIT_TIMEOUT):
                 await self.aclose(exiting=True)
 
     async def leave_from_outside(self) -> None:
@@ -129,22 +129,22 @@ class Registry:
         del self._limiters[limiter.pool.name]
         if self._limiters:
             return
-        for loop in [loop for loop, house in list(_houses.items()) if house is self]:
-            del _houses[loop]
-        reserve.close()
+        for loop in [loop for loop, registry in list(_registries.items()) if registry is self]:
+            del _registries[loop]
+        spares.close()
         with self._faults.spare("the end of the monitors"):
             await self._overload.aclose()
         with self._faults.spare("the end of the ledger"):
             await self._ledger.aclose()
 
 
-_houses: dict[asyncio.AbstractEventLoop, Registry] = {}
+_registries: dict[asyncio.AbstractEventLoop, Registry] = {}
 _children: set[int] = set()
 """This process, where :func:`_leave_with_a_child` has prepared its end."""
 
 if hasattr(os, "register_at_fork"):
     # A child has neither its parent's sockets nor its event loop.
-    os.register_at_fork(after_in_child=_houses.clear)
+    os.register_at_fork(after_in_child=_registries.clear)
 
 
 def limiter_of(pool: str, send: Any = None) -> Limiter:
@@ -154,50 +154,52 @@ def limiter_of(pool: str, send: Any = None) -> Limiter:
     """
     loop = asyncio.get_running_loop()
     settings = conf.current()
-    house = _houses.get(loop)
-    if house is None or house.settings is not settings:
-        if house is not None:
-            house.retire()
-        for closed in [other for other in _houses if other.is_closed()]:
-            del _houses[closed]
-            reserve.close()
-        house = _houses[loop] = Registry(settings, name_of(send))
-    return house.limiter(pool)
+    registry = _registries.get(loop)
+    if registry is None or registry.settings is not settings:
+        if registry is not None:
+            registry.retire()
+        for closed in [other for other in _registries if other.is_closed()]:
+            del _registries[closed]
+            spares.close()
+        registry = _registries[loop] = Registry(settings, name_of(send))
+    return registry.limiter(pool)
 
 
 def open_limiters() -> tuple[Limiter, ...]:
     """The limiters of the running event loop, or where it has none, those of the whole process; opens none."""
     with suppress(RuntimeError):
-        if here := _houses.get(asyncio.get_running_loop()):
+        if here := _registries.get(asyncio.get_running_loop()):
             return here.limiters
     return living_limiters()
 
 
 def living_limiters() -> tuple[Limiter, ...]:
     """The limiters of all event loops of the process that are not closed."""
-    return tuple(limiter for loop, house in list(_houses.items()) if not loop.is_closed() for limiter in house.limiters)
+    return tuple(
+        limiter for loop, registry in list(_registries.items()) if not loop.is_closed() for limiter in registry.limiters
+    )
 
 
 async def close_limiters(*, exiting: bool = False) -> None:
     """Say goodbye for every limiter of the running event loop; ``exiting`` at the end of its process."""
-    house = _houses.pop(asyncio.get_running_loop(), None)
-    if house is not None:
-        await house.aclose(exiting=exiting)
+    registry = _registries.pop(asyncio.get_running_loop(), None)
+    if registry is not None:
+        await registry.aclose(exiting=exiting)
 
 
 async def _drain_here() -> None:
     """Drain the limiters of the running event loop, if ``DRAIN_ON_STOP`` is set."""
-    house = _houses.get(asyncio.get_running_loop())
-    if house is not None and house.settings.drain_on_stop is not None:
-        with house._faults.spare("a drain"):
-            await house.drain()
+    registry = _registries.get(asyncio.get_running_loop())
+    if registry is not None and registry.settings.drain_on_stop is not None:
+        with registry._faults.spare("a drain"):
+            await registry.drain()
 
 
 async def _leave_here() -> None:
-    """Say goodbye for the running event loop, within :data:`PATIENCE_AT_EXIT`."""
-    house = _houses.get(asyncio.get_running_loop())
-    if house is not None:
-        await house.leave()
+    """Say goodbye for the running event loop, within :data:`EXIT_TIMEOUT`."""
+    registry = _registries.get(asyncio.get_running_loop())
+    if registry is not None:
+        await registry.leave()
 
 
 @atexit.register
@@ -206,12 +208,12 @@ def _leave() -> None:
 
     Best effort: an event loop that was closed has said it, and what cannot be said in time the lease tells.
     """
-    for loop, house in list(_houses.items()):
+    for loop, registry in list(_registries.items()):
         with suppress(Exception):
             if loop.is_running():
-                asyncio.run_coroutine_threadsafe(house.leave(), loop).result(PATIENCE_AT_EXIT)
+                asyncio.run_coroutine_threadsafe(registry.leave(), loop).result(EXIT_TIMEOUT)
             elif not loop.is_closed():
-                loop.run_until_complete(house.leave())
+                loop.run_until_complete(registry.leave())
 
 
 def _leave_with_a_child() -> None:
@@ -227,18 +229,23 @@ def _leave_at_once() -> None:
     The event loop that the signal interrupted does not go on, so its word is said beside it.
     """
     here = asyncio._get_running_loop()
-    houses = [(loop, house) for loop, house in list(_houses.items()) if house.settings.ledger.backend != MEMORY]
-    if houses:
-        aside(lambda: asyncio.run(_all_leave(houses, here)), max(house.settings.ledger_timeout for _, house in houses))
+    registries = [
+        (loop, registry) for loop, registry in list(_registries.items()) if registry.settings.ledger.backend != MEMORY
+    ]
+    if registries:
+        aside(
+            lambda: asyncio.run(_all_leave(registries, here)),
+            max(registry.settings.ledger_timeout for _, registry in registries),
+        )
 
 
-async def _all_leave(houses: list[tuple[asyncio.AbstractEventLoop, Registry]], stopped: Any) -> None:
+async def _all_leave(registries: list[tuple[asyncio.AbstractEventLoop, Registry]], stopped: Any) -> None:
     await asyncio.gather(
         *(
-            asyncio.wrap_future(asyncio.run_coroutine_threadsafe(house.leave(), loop))
+            asyncio.wrap_future(asyncio.run_coroutine_threadsafe(registry.leave(), loop))
             if loop.is_running() and loop is not stopped
-            else house.leave_from_outside()
-            for loop, house in houses
+            else registry.leave_from_outside()
+            for loop, registry in registries
         ),
         return_exceptions=True,
     )

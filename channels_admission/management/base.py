@@ -41,8 +41,8 @@ class ReadingCommand(AdmissionCommand):
     requires_system_checks = []
 
     def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
-        shape = {"epilog": self.schema, "formatter_class": _Formatter, "allow_abbrev": False}
-        return super().create_parser(prog_name, subcommand, **shape, **kwargs)
+        options = {"epilog": self.schema, "formatter_class": _Formatter, "allow_abbrev": False}
+        return super().create_parser(prog_name, subcommand, **options, **kwargs)
 
 
 class ControlCommand(AdmissionCommand):

@@ -13,7 +13,7 @@ from ..exceptions import LedgerError
 from ..overload.memory import Memory
 from ..runtime.servers import installed
 from ..status import capacity
-from ..status.capacity import Told
+from ..status.capacity import WorkerFootprint
 from .layers import in_production
 
 MEMORY_TOO_SMALL = "channels_admission.W007"
@@ -43,7 +43,7 @@ def check_memory(app_configs: list[AppConfig] | None, **_: Any) -> list[checks.C
     ]
 
 
-def _workers(settings: conf.Settings) -> tuple[Told, ...]:
+def _workers(settings: conf.Settings) -> tuple[WorkerFootprint, ...]:
     """The workers that run now, where the ledger tells them at once."""
     try:
         asyncio.get_running_loop()
@@ -53,7 +53,7 @@ def _workers(settings: conf.Settings) -> tuple[Told, ...]:
     return ()
 
 
-def _needs(workers: tuple[Told, ...]) -> tuple[int, int, str]:
+def _needs(workers: tuple[WorkerFootprint, ...]) -> tuple[int, int, str]:
     """Bytes of a worker, bytes of a connection, and where they are from."""
     if cost := capacity.measured(workers):
         base = max(capacity.base_of(worker, cost) for worker in workers)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from ..status.capacity import Told
+from ..status.capacity import WorkerFootprint
 
 if TYPE_CHECKING:
     from websockets.asyncio.client import ClientConnection
@@ -30,7 +30,7 @@ LOOK = 0.1
 
 Room = Callable[[], Awaitable[int | None]]
 """Tells the free slots of the pool; None while a monitor of a worker refuses connections."""
-Read = Callable[[], Awaitable[tuple[Told, ...]]]
+Read = Callable[[], Awaitable[tuple[WorkerFootprint, ...]]]
 
 
 class Stopped(Exception):
@@ -63,22 +63,24 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-async def measure(plan: Plan, room: Room, read: Read, patience: float) -> tuple[tuple[Told, ...], tuple[Told, ...]]:
+async def measure(
+    plan: Plan, room: Room, read: Read, within: float
+) -> tuple[tuple[WorkerFootprint, ...], tuple[WorkerFootprint, ...]]:
     """The workers with the first of the plan's connections, and with all. Then these are closed.
 
     ``room`` is asked before each few connections; :exc:`Stopped` if it becomes too small. For the end of a refusal, and
-    for reports of all workers, it waits up to ``patience`` seconds each.
+    for reports of all workers, it waits up to ``within`` seconds each.
     """
-    _require(plan.count, 0, await _free(room, patience))
-    async with _holding(plan, room, patience) as hold:
+    _require(plan.count, 0, await _free(room, within))
+    async with _holding(plan, room, within) as hold:
         await hold(min(FIRST, plan.count))
-        before = await _fresh(read, patience)
+        before = await _fresh(read, within)
         await hold(plan.count)
-        return before, await _fresh(read, patience)
+        return before, await _fresh(read, within)
 
 
 @asynccontextmanager
-async def _holding(plan: Plan, room: Room, patience: float) -> AsyncIterator[Callable[[int], Awaitable[None]]]:
+async def _holding(plan: Plan, room: Room, within: float) -> AsyncIterator[Callable[[int], Awaitable[None]]]:
     """A function that opens connections until there are so many, all of which are closed at the end."""
     clients: list[ClientConnection] = []
 
@@ -86,7 +88,7 @@ async def _holding(plan: Plan, room: Room, patience: float) -> AsyncIterator[Cal
         first = len(clients)
         while len(clients) < count:
             number = min(AT_ONCE, count - len(clients))
-            _require(number, len(clients), await _free(room, patience))
+            _require(number, len(clients), await _free(room, within))
             clients.extend(await _connect(plan, number, stack))
             await asyncio.sleep(PAUSE)
         for start in range(first, len(clients), AT_ONCE):
@@ -103,9 +105,9 @@ async def _holding(plan: Plan, room: Room, patience: float) -> AsyncIterator[Cal
                 await asyncio.gather(*(client.close() for client in clients[start : start + AT_ONCE]))
 
 
-async def _free(room: Room, patience: float) -> int:
+async def _free(room: Room, within: float) -> int:
     """The free slots, once no monitor refuses."""
-    deadline = time.monotonic() + patience
+    deadline = time.monotonic() + within
     while (free := await room()) is None:
         if time.monotonic() > deadline:
             raise Stopped("A monitor of a worker refuses connections.")
@@ -151,10 +153,10 @@ async def _speak(client: "ClientConnection", plan: Plan) -> None:
         return
 
 
-async def _fresh(read: Read, patience: float) -> tuple[Told, ...]:
+async def _fresh(read: Read, within: float) -> tuple[WorkerFootprint, ...]:
     """The workers, each by a report that shows all that has happened so far."""
     await asyncio.sleep(SHOWN)
-    since, deadline = time.monotonic(), time.monotonic() + patience
+    since, deadline = time.monotonic(), time.monotonic() + within
     while True:
         workers = await read()
         now = time.monotonic()

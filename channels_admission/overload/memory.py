@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-from ..runtime.descriptors import reserve
+from ..runtime.descriptors import spares
 from . import kernel
 from .kernel import ROOT
 
@@ -53,9 +53,9 @@ class Memory:
         self._groups: tuple[tuple[Path, bool, int], ...] = ()
         """Each control group of this process with a limit: folder, whether it is version 2, and allowed bytes."""
         self._limits_until = -math.inf
-        self._process = reserve.lend(psutil.Process)
+        self._process = spares.lend(psutil.Process)
         self._resident = 0
-        self._mapped = reserve.lend(self._of_process)["RssFile"] if limit else 0
+        self._mapped = spares.lend(self._of_process)["RssFile"] if limit else 0
         self.last: tuple[tuple[Use, ...], int] = (), 0
         """The uses behind the last reading, and the resident memory of this process at that time."""
 
@@ -65,7 +65,7 @@ class Memory:
 
     def read(self) -> float | None:
         resident = self.resident()
-        uses = reserve.lend(self.measure)
+        uses = spares.lend(self.measure)
         self.last = uses, resident
         return max((use.used / use.allowed for use in uses), default=None)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 
-from ..runtime.descriptors import reserve
+from ..runtime.descriptors import spares
 from . import kernel
 from .kernel import ROOT
 
@@ -96,7 +96,7 @@ class Descriptors:
     def __init__(self, root: Path = ROOT) -> None:
         self._folder = root / "proc/self/fd"
         self._greatest = root / "proc/sys/fs/nr_open"
-        self._process = reserve.lend(psutil.Process)
+        self._process = spares.lend(psutil.Process)
 
     def read(self) -> float | None:
         used, allowed = self.used(), self.allowed()
@@ -149,7 +149,7 @@ class Cpu:
 
     @cached_property
     def _cores(self) -> float:
-        return reserve.lend(lambda: min([1.0, *_quotas(self._root)]))
+        return spares.lend(lambda: min([1.0, *_quotas(self._root)]))
 
     def read(self) -> float | None:
         share = self.of_a_core()

@@ -1,7 +1,7 @@
-"""A reserve of file descriptors, for use when clients have taken all others.
+"""Spare file descriptors, for use when clients have taken all others.
 
-With it the package can still reach Redis, read monitors and look at neighbours' processes. A call that fails with
-``EMFILE`` or ``ENFILE`` uses the reserve, which is filled again as soon as descriptors are free.
+With them the package can still reach Redis, read monitors and look at neighbours' processes. A call that fails with
+``EMFILE`` or ``ENFILE`` uses them, and they are taken again as soon as descriptors are free.
 """
 
 import errno
@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterator
 from typing import ParamSpec, TypeVar
 
 SIZE = 8
-"""Descriptors in the reserve: for connections to Redis, the look-up of its name, and a file in each of some threads."""
+"""Spare descriptors: for connections to Redis, the look-up of its name, and a file in each of some threads."""
 FOR_REDIS = 6
-"""Descriptors of the reserve for Redis only, since a worker that cannot reach the ledger loses its lease."""
+"""Those for Redis only, since a worker that cannot reach the ledger loses its lease."""
 EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE})
 
 ACCEPT_FAILED = "socket.accept() out of system resource"
@@ -64,8 +64,8 @@ class AcceptFailures(logging.Filter):
 accept_failures = AcceptFailures()
 
 
-class Reserve:
-    """The reserve of one process, kept from the first :meth:`open` to the last :meth:`close`. Thread-safe."""
+class SpareDescriptors:
+    """Those of one process, kept from the first :meth:`open` to the last :meth:`close`. Thread-safe."""
 
     def __init__(self) -> None:
         self._begin()
@@ -84,14 +84,14 @@ class Reserve:
         return self._users > 0 and len(self._kept) < SIZE
 
     def open(self) -> None:
-        """Add a user; the first one fills the reserve, as far as descriptors are free."""
+        """Add a user; the first one takes them, as far as descriptors are free."""
         with self._lock:
             self._users += 1
             logging.getLogger("asyncio").addFilter(accept_failures)
             self.fill()
 
     def close(self) -> None:
-        """Remove a user; the last one frees the reserve."""
+        """Remove a user; the last one frees all."""
         with self._lock:
             self._users -= 1
             if not self._users:
@@ -99,7 +99,7 @@ class Reserve:
                 self.let_go()
 
     def fill(self) -> None:
-        """Fill the reserve, as far as descriptors are free. Never fails."""
+        """Take those that are missing, as far as descriptors are free. Never fails."""
         if len(self._kept) == SIZE or not self._users:
             return
         with self._lock:
@@ -116,7 +116,7 @@ class Reserve:
                 os.close(self._kept.pop())
 
     def forget(self) -> None:
-        """Empty the reserve and its users in a forked child, which has no event loops and threads of its parent."""
+        """Free all and forget the users in a forked child, which has no event loops and threads of its parent."""
         kept = self._kept
         self._begin()
         for descriptor in kept:
@@ -149,7 +149,7 @@ class Reserve:
                 self.fill()
 
 
-reserve = Reserve()
+spares = SpareDescriptors()
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=reserve.forget)
+    os.register_at_fork(after_in_child=spares.forget)

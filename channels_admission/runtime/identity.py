@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 
 from ..core.protocol import Neighbour
-from .descriptors import is_exhausted, reserve
+from .descriptors import is_exhausted, spares
 from .locks import Locks
 
 HOST_LENGTH = 32
@@ -52,7 +52,7 @@ def host_token(locks: Locks | None = None) -> str:
     Containers may share a host name without a process namespace. The token therefore includes the boot id and the
     namespace on Linux, and the boot time elsewhere.
     """
-    namespace = locks.directory if locks else reserve.lend(_namespace)
+    namespace = locks.directory if locks else spares.lend(_namespace)
     return hashlib.blake2s(f"{host()} {namespace}".encode(), digest_size=6).hexdigest()
 
 
@@ -87,9 +87,9 @@ def is_gone(neighbour: Neighbour, locks: Locks | None = None) -> bool:
     """Whether the process of a worker with the same :func:`host_token` has certainly ended; after an error, False."""
     try:
         if locks:
-            return reserve.lend(locks.is_gone, f"{neighbour.worker.rpartition(':')[0]}:{neighbour.born}")
+            return spares.lend(locks.is_gone, f"{neighbour.worker.rpartition(':')[0]}:{neighbour.born}")
         pid = int(neighbour.worker.split(":")[1])
-        return 0 < pid <= MOST_PID and reserve.lend(_has_ended, pid, neighbour.born)
+        return 0 < pid <= MOST_PID and spares.lend(_has_ended, pid, neighbour.born)
     except (OSError, OverflowError, ValueError, LookupError, psutil.Error):
         return False
 
@@ -125,7 +125,7 @@ class Worker:
 
     started: float = field(default_factory=time.monotonic)
     pid: int = field(default_factory=os.getpid)
-    born: int = field(default_factory=lambda: reserve.lend(_own_birth))
+    born: int = field(default_factory=lambda: spares.lend(_own_birth))
     nonce: str = field(default_factory=lambda: secrets.token_hex(4))
     locks: Locks | None = None
     """Where its process has a lock file."""

@@ -13,7 +13,7 @@ import threading
 import time
 from pathlib import Path
 
-from .descriptors import reserve
+from .descriptors import spares
 
 logger = logging.getLogger("channels_admission")
 
@@ -105,7 +105,7 @@ def locks_in(folder: str | None, process: str) -> Locks | None:
     with _opening:
         if folder not in _open:
             try:
-                _open[folder] = reserve.lend(Locks, folder, process)
+                _open[folder] = spares.lend(Locks, folder, process)
             except (ImportError, AttributeError, OSError) as error:
                 logger.warning(
                     "No lock file in LOCK_DIR %r (%s): if this worker is killed, its slots may stay for the lease.",

@@ -19,7 +19,7 @@ MEASURED, OPENED = "measured", "opened"
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class WorkerFootprint:
     """A worker that has told its footprint."""
 
     host: str
@@ -44,7 +44,7 @@ class Cost:
 
 
 @dataclass(frozen=True, slots=True)
-class Worker:
+class WorkerCapacity:
     """A worker's process, and the connections that it can hold."""
 
     host: str
@@ -81,11 +81,11 @@ class Proposal:
 @dataclass(frozen=True, slots=True)
 class Capacity:
     cost: Cost
-    workers: tuple[Worker, ...]
+    workers: tuple[WorkerCapacity, ...]
     proposal: Proposal
 
 
-async def collect(settings: Settings, within: float) -> tuple[Told, ...]:
+async def collect(settings: Settings, within: float) -> tuple[WorkerFootprint, ...]:
     """The workers that have told their footprint, each once. Raises what the ledger raises."""
     async with connected(open_ledger(settings), within) as ledger:
         readings = await ledger.read(tuple(settings.pools))
@@ -93,31 +93,31 @@ async def collect(settings: Settings, within: float) -> tuple[Told, ...]:
     return tuple(_told(workers[name], footprint) for name in sorted(workers) if (footprint := workers[name].footprint))
 
 
-def _told(worker: WorkerReading, footprint: Footprint) -> Told:
+def _told(worker: WorkerReading, footprint: Footprint) -> WorkerFootprint:
     host, pid, _ = worker.worker.split(":")
     server = sizing.named(worker.server, footprint.implementation)
-    return Told(host, int(pid), server, worker.silence, footprint)
+    return WorkerFootprint(host, int(pid), server, worker.silence, footprint)
 
 
-def measured(workers: Iterable[Told]) -> Cost | None:
+def measured(workers: Iterable[WorkerFootprint]) -> Cost | None:
     """The cost of the connections beyond the first few of each worker; None if they are too few."""
     return _cost(((each.footprint.low, each.footprint.high) for each in workers), MEASURED, ENOUGH)
 
 
-def opened(before: Iterable[Told], after: Iterable[Told]) -> Cost | None:
+def opened(before: Iterable[WorkerFootprint], after: Iterable[WorkerFootprint]) -> Cost | None:
     """The cost of the connections that came between two readings of the same workers; None without any."""
     first = {(each.host, each.pid): each.footprint.now for each in before}
     pairs = [(first.get((each.host, each.pid)), each.footprint.now) for each in after]
     return _cost([(then, now) for then, now in pairs if then is not None], OPENED, 1)
 
 
-def figure(workers: Iterable[Told]) -> Cost:
+def figure(workers: Iterable[WorkerFootprint]) -> Cost:
     """The greatest of the figures of the workers' servers, after messages."""
     server = max({worker.server for worker in workers}, key=lambda name: sizing.figure(name).spoken)
     return Cost(sizing.figure(server).spoken << 10, 1.0, server or "unknown server")
 
 
-def capacity(workers: Sequence[Told], settings: Settings, cost: Cost | None = None) -> Capacity:
+def capacity(workers: Sequence[WorkerFootprint], settings: Settings, cost: Cost | None = None) -> Capacity:
     """What these workers can hold at a cost, by default the measured one, or else the figure of their server.
 
     The workers of one host share its limit of memory evenly, after what other processes use of it.
@@ -129,7 +129,7 @@ def capacity(workers: Sequence[Told], settings: Settings, cost: Cost | None = No
     return Capacity(cost, found, _proposal(found, settings, cost))
 
 
-def base_of(worker: Told, cost: Cost) -> int:
+def base_of(worker: WorkerFootprint, cost: Cost) -> int:
     """Memory of a worker without any connection."""
     low = worker.footprint.low
     return max(0, low.memory - cost.memory * low.connections)
@@ -146,13 +146,13 @@ def _cost(pairs: Iterable[tuple[Usage, Usage]], source: str, enough: int) -> Cos
     return Cost(max(1, round(memory / count)), round(max(1.0, files / count), 2), source, count)
 
 
-def _worker(told: Told, host: Sequence[Told], settings: Settings, cost: Cost) -> Worker:
+def _worker(told: WorkerFootprint, host: Sequence[WorkerFootprint], settings: Settings, cost: Cost) -> WorkerCapacity:
     """A worker among all of its host."""
     low = told.footprint.low
     base = base_of(told, cost)
     files = low.files - low.connections + _files_beside(settings)
     allowed = told.footprint.files_limit * _usable(settings, "descriptors")
-    return Worker(
+    return WorkerCapacity(
         told.host, told.pid, told.server, told.footprint.now, base,
         by_memory=max(0, math.floor((_memory(host, settings) - base) / cost.memory)),
         by_files=max(0, math.floor((allowed - files) / cost.files)) if allowed else None,
@@ -160,7 +160,7 @@ def _worker(told: Told, host: Sequence[Told], settings: Settings, cost: Cost) ->
     )  # fmt: skip
 
 
-def _memory(host: Sequence[Told], settings: Settings) -> float:
+def _memory(host: Sequence[WorkerFootprint], settings: Settings) -> float:
     """Memory for one worker of a host, before its monitor refuses."""
     share = _usable(settings, "memory")
     footprints = [each.footprint for each in host]
@@ -179,7 +179,7 @@ def _files_beside(settings: Settings) -> int:
     return sizing.SPARE + max(map(sizing.held_back, settings.pools.values()))
 
 
-def _proposal(workers: tuple[Worker, ...], settings: Settings, cost: Cost) -> Proposal:
+def _proposal(workers: tuple[WorkerCapacity, ...], settings: Settings, cost: Cost) -> Proposal:
     weakest = min(workers, key=lambda worker: worker.fits)
     by_memory = min(worker.by_memory for worker in workers)
     files = by_memory * cost.files + sizing.OPEN + _files_beside(settings)

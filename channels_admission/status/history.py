@@ -7,7 +7,7 @@ from typing import Any
 
 from .. import conf
 from ..conf import Settings
-from ..core.readings import Moment
+from ..core.readings import HistoryBucket
 from ..exceptions import LedgerError
 from ..ledger import connected, open_ledger
 from ..ledger.base import MINUTES, SECONDS
@@ -79,30 +79,30 @@ async def collect_all(settings: Settings, pools: Iterable[str], *, minutes: bool
     return {"format": FORMAT, "pools": told}
 
 
-def _series(moments: tuple[Moment, ...], now: int, step: int, size: int, lease: float) -> Series:
+def _series(buckets: tuple[HistoryBucket, ...], now: int, step: int, size: int, lease: float) -> Series:
     """The ``size`` points that end with ``now``. ``held`` stays valid for a lease, as a worker's report does."""
-    of = {moment.at: moment for moment in moments}
+    of = {bucket.at: bucket for bucket in buckets}
     places = range(now - size + 1, now + 1)
     found = [of.get(at) for at in places]
     heard = _heard(found, lease / step)
-    reasons = sorted({reason for moment in moments for reason in moment.refused})
+    reasons = sorted({reason for bucket in buckets for reason in bucket.refused})
     return Series(
         step=step,
         start=places[0] * step,
-        held=tuple(moment.held if moment else None for moment in heard),
-        limit=tuple(moment.limit if moment else None for moment in heard),
-        admitted=tuple(moment.admitted if moment else 0 for moment in found),
+        held=tuple(bucket.held if bucket else None for bucket in heard),
+        limit=tuple(bucket.limit if bucket else None for bucket in heard),
+        admitted=tuple(bucket.admitted if bucket else 0 for bucket in found),
         refused={
-            reason: tuple(moment.refused.get(reason, 0) if moment else 0 for moment in found) for reason in reasons
+            reason: tuple(bucket.refused.get(reason, 0) if bucket else 0 for bucket in found) for reason in reasons
         },
     )
 
 
-def _heard(moments: list[Moment | None], for_points: float) -> list[Moment | None]:
+def _heard(buckets: list[HistoryBucket | None], for_points: float) -> list[HistoryBucket | None]:
     """The buckets with a worker's report, each repeated for up to ``for_points`` places after it."""
-    heard: list[Moment | None] = []
+    heard: list[HistoryBucket | None] = []
     last, age = None, 0
-    for moment in moments:
-        last, age = (moment, 0) if moment and moment.held is not None else (last, age + 1)
+    for bucket in buckets:
+        last, age = (bucket, 0) if bucket and bucket.held is not None else (last, age + 1)
         heard.append(last if age <= for_points else None)
     return heard

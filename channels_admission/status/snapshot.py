@@ -72,7 +72,7 @@ Value = TypeVar("Value")
 
 READ_TIMEOUT = 1.0
 """Seconds that reading the ledger may take; no handshake waits for it."""
-SILENT_BEATS, SILENT_SECONDS = 2, 1
+SILENT_HEARTBEATS, SILENT_SECONDS = 2, 1
 """Heartbeats plus seconds of silence that a worker is allowed: one report may be lost or late."""
 PER_WORKER = 0.002
 """Seconds that reading may take for each worker, beyond ``LEDGER_TIMEOUT``."""
@@ -268,7 +268,7 @@ def _connects(reading: Reading) -> Connects:
 
 def silence_allowed(heartbeat: float) -> float:
     """Seconds without a report after which a worker counts as silent."""
-    return SILENT_BEATS * heartbeat + SILENT_SECONDS
+    return SILENT_HEARTBEATS * heartbeat + SILENT_SECONDS
 
 
 def _worker(reading: WorkerReading, allowed: float) -> WorkerSnapshot:
@@ -279,7 +279,7 @@ def _worker(reading: WorkerReading, allowed: float) -> WorkerSnapshot:
         pid=int(pid),
         server=reading.server,
         held=reading.held,
-        last_beat=round(reading.silence, 3),
+        silence=round(reading.silence, 3),
         uptime=round(reading.uptime, 3),
         load=reading.load,
         draining=reading.draining,

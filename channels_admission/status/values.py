@@ -55,7 +55,7 @@ class WorkerSnapshot:
     pid: int
     server: str
     held: int
-    last_beat: float
+    silence: float
     uptime: float
     load: tuple[Load, ...] = ()
     draining: bool = False

@@ -13,7 +13,7 @@ from django.utils.translation import pgettext_lazy
 
 from ..core.counters import ATTEMPTS, OTHER, QUOTA, Reason
 from ..core.levels import Level
-from ..core.overrides import EVERYBODY, Drain, Order
+from ..core.overrides import EVERY_WORKER, Drain, Order
 from .values import Health, PoolSnapshot, WorkerSnapshot
 
 LEVELS: Mapping[str, Any] = {
@@ -91,9 +91,9 @@ ORDERS: Mapping[str, Any] = {
     "dry": pgettext_lazy("a pool", "Dry run"),
     "wet": pgettext_lazy("a pool", "No dry run"),
     "drain": _("Drain of {target} within {over} s"),
-    "everybody": _("all workers"),
+    "all_workers": _("all workers"),
     # Translators: {by} is the name of a user, {at} a time.
-    "who": _("by {by}, {at}"),
+    "by": _("by {by}, {at}"),
 }
 
 
@@ -153,7 +153,7 @@ def overrides(pool: PoolSnapshot, number: Callable[[float], str]) -> Iterator[Ov
     if (order := controls.dry_run) is not None:
         yield Override("dry-run", _fill("dry" if order.value else "wet"), order)
     for drain in controls.drains:
-        target = _fill("everybody") if drain.target == EVERYBODY else drain.target
+        target = _fill("all_workers") if drain.target == EVERY_WORKER else drain.target
         what = _fill("drain", target=target, over=number(drain.over))
         yield Override(f"drain {drain.target}", what, drain, drain.target)
 

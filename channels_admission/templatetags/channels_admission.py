@@ -48,7 +48,7 @@ READINGS: Mapping[str, tuple[int, Any]] = {
 CHART: Mapping[str, Any] = {
     "admitted": pgettext_lazy("connections", "admitted"),
     # Translators: {time} is a time of day, {held} and {limit} are numbers, {admitted} one per second.
-    "moment": _("{time}: {held} of {limit} held, per second: admitted {admitted}"),
+    "point": _("{time}: {held} of {limit} held, per second: admitted {admitted}"),
     "unknown": _("{time}: no worker had reported"),
     # Translators: {most} is a number, {time} a time of day.
     "spike": _("Above the chart: {most} per second at {time}."),
@@ -73,7 +73,7 @@ class OrderShown:
 
     key: str
     what: str
-    who: str
+    by: str
     target: str = ""
     blank: bool = False
 
@@ -92,7 +92,7 @@ BLANKS: Mapping[str, PoolSnapshot | WorkerSnapshot | OrderShown | Load | Second]
         shed=0,
         workers=(),
     ),
-    "worker": WorkerSnapshot(id="", host="", pid=0, server="", held=0, last_beat=0.0, uptime=0.0),
+    "worker": WorkerSnapshot(id="", host="", pid=0, server="", held=0, silence=0.0, uptime=0.0),
     "order": OrderShown("", "", "", blank=True),
     "load": Load("", None, 0.0),
     "second": Second(0, 0),
@@ -166,11 +166,11 @@ def reading(load: Load) -> str:
 def orders(pool: PoolSnapshot) -> list[OrderShown]:
     """The overrides of a pool, with operator and time."""
     shown = words.overrides(pool, _number)
-    return [OrderShown(each.key, each.what, _who(each.order), each.target) for each in shown]
+    return [OrderShown(each.key, each.what, _by(each.order), each.target) for each in shown]
 
 
-def _who(order: Order | Drain) -> str:
-    return str(words.ORDERS["who"]).format(by=order.by or "?", at=timestamp(order.at))
+def _by(order: Order | Drain) -> str:
+    return str(words.ORDERS["by"]).format(by=order.by or "?", at=timestamp(order.at))
 
 
 @register.filter

@@ -8,7 +8,7 @@ from django.utils.translation import gettext_lazy as _
 
 from .. import conf, controls
 from ..conf import MAX_LIMIT
-from ..core.overrides import EVERYBODY
+from ..core.overrides import EVERY_WORKER
 from ..exceptions import ConfigurationError, ControlError
 from ..ledger.overrides import LONGEST
 from ..runtime import targets
@@ -78,7 +78,7 @@ class ActionForm(forms.Form):
         for name in action.needs if action else ():
             if given.get(name) in (None, "") and name not in self.errors:
                 self.add_error(name, forms.ValidationError(self.fields[name].error_messages["required"]))
-        if (target := given.get("target")) and (given.get("kind"), target) != ("cancel", EVERYBODY):
+        if (target := given.get("target")) and (given.get("kind"), target) != ("cancel", EVERY_WORKER):
             try:
                 targets.check(target)
             except ControlError as error:
@@ -128,7 +128,7 @@ class ActionForm(forms.Form):
     @property
     def _is_every_drain(self) -> bool:
         """Whether this is the button that ends a drain of all workers, whose target cannot be typed."""
-        return (self.cleaned_data["kind"], self.cleaned_data["target"]) == ("cancel", EVERYBODY)
+        return (self.cleaned_data["kind"], self.cleaned_data["target"]) == ("cancel", EVERY_WORKER)
 
     @property
     def _action(self) -> Action:

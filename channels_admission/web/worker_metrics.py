@@ -44,7 +44,7 @@ def latest(workers: Iterable[WorkerSnapshot]) -> Mapping[str, WorkerSnapshot]:
     found: dict[str, WorkerSnapshot] = {}
     for worker in workers:
         known = found.get(worker.id)
-        if known is None or worker.last_beat < known.last_beat:
+        if known is None or worker.silence < known.silence:
             found[worker.id] = worker
     return found
 
@@ -68,7 +68,7 @@ class WorkerCollector(Collector):
         yield gauge("worker_jobs_waiting", "Jobs of sync code that wait for the thread of a worker.", LABELS, jobs)
         busy = [(spots[worker.id], worker.threads_busy) for worker in workers]
         yield gauge("worker_threads_busy", "Threads of a worker that run sync code.", LABELS, busy)
-        silence = [(spots[worker.id], worker.last_beat) for worker in workers]
+        silence = [(spots[worker.id], worker.silence) for worker in workers]
         yield gauge("worker_silence_seconds", "Time since the last report of a worker.", LABELS, silence)
         uptime = [(spots[worker.id], worker.uptime) for worker in workers]
         yield gauge("worker_uptime_seconds", "Time since the first report of a worker.", LABELS, uptime)
@@ -110,7 +110,7 @@ def worst(pools: Sequence[PoolSnapshot]) -> Iterator[Metric]:
 
     yield most("held", "Most slots held by one worker.", lambda pool: (each.held for each in pool.workers))
     text = "Longest time since the last report of a worker."
-    yield most("silence_seconds", text, lambda pool: (each.last_beat for each in pool.workers))
+    yield most("silence_seconds", text, lambda pool: (each.silence for each in pool.workers))
     for name, (metric, text) in READINGS.items():
         values = partial(_values, name, "reading")
         yield most(metric, f"{text}; of the worst worker.", values)

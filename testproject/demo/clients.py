@@ -16,7 +16,7 @@ from websockets.typing import Origin
 
 from .consumers import PID
 
-PATIENCE = 30.0
+TIMEOUT = 30.0
 """Seconds for a handshake, and for the first answer after it."""
 
 TICKET = re.compile(r"ticket=[\w-]{24}; ", re.ASCII)
@@ -91,7 +91,7 @@ async def _arrive(number: int, origin: str, path: str, delay: float, connections
     try:
         connection = await connect(
             origin.replace("http", "ws", 1) + path,
-            origin=Origin(origin), compression=None, open_timeout=PATIENCE, close_timeout=2, proxy=None,
+            origin=Origin(origin), compression=None, open_timeout=TIMEOUT, close_timeout=2, proxy=None,
             user_agent_header=f"client {number}",
         )  # fmt: skip
     except (OSError, WebSocketException) as error:
@@ -99,7 +99,7 @@ async def _arrive(number: int, origin: str, path: str, delay: float, connections
         return Client(None, None, None, f"{type(error).__name__}: {error}{because}")
     connections.append(connection)
     try:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(TIMEOUT):
             await connection.send(PID)
             return Client(connection, int(await connection.recv()))
     except ConnectionClosed as error:

@@ -70,7 +70,7 @@ class Return:
 
     def per_second(self) -> list[int]:
         """Attempts in each whole second after the cut, in order."""
-        seconds = Counter(int(moment) for moment in self.attempts)
+        seconds = Counter(int(at) for at in self.attempts)
         return [seconds[second] for second in range(max(seconds, default=-1) + 1)]
 
     def as_dict(self) -> dict[str, Any]:

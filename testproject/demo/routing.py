@@ -19,7 +19,7 @@ from .consumers import (
     TroubleConsumer,
     WatchConsumer,
 )
-from .strain import HoardConsumer, StrainConsumer
+from .load import HoardConsumer, LoadConsumer
 
 behind_middleware = [
     path("ws/echo/", EchoConsumer.as_asgi()),
@@ -31,7 +31,7 @@ behind_middleware = [
     path("ws/heavy-database/", HeavyDatabaseConsumer.as_asgi()),
     path("ws/watch/", WatchConsumer.as_asgi()),
     path("ws/trouble/", TroubleConsumer.as_asgi()),
-    path("ws/strain/", StrainConsumer.as_asgi()),
+    path("ws/load/", LoadConsumer.as_asgi()),
     path("ws/hoard/", HoardConsumer.as_asgi()),
 ]
 with_mixin = [

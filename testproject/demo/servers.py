@@ -29,12 +29,12 @@ from .redises import GivenRedis, ServerFailed, find_redis
 TESTPROJECT = Path(__file__).resolve().parent.parent
 APPLICATION = "project.asgi:application"
 
-START_PATIENCE = 30.0
-STOP_PATIENCE = 3.0
+START_TIMEOUT = 30.0
+STOP_TIMEOUT = 3.0
 """Seconds between SIGTERM and SIGKILL; some servers wait for open WebSockets for ever."""
 POLL = 0.02
 BACKLOG = 2048
-LOG_TAIL = 30
+LOG_END = 30
 """Lines of each log shown in an error."""
 
 SERVING = {
@@ -62,14 +62,14 @@ class Redis:
         self.port = 0
         self._args = args
         self.process: subprocess.Popen[bytes] | None = None
-        self._home: tempfile.TemporaryDirectory[str] | None = None
+        self._temporary: tempfile.TemporaryDirectory[str] | None = None
 
     @property
     def url(self) -> str:
         return f"redis://{self.host}:{self.port}/0"
 
     def __enter__(self) -> Self:
-        self._home = tempfile.TemporaryDirectory(prefix="redis-")
+        self._temporary = tempfile.TemporaryDirectory(prefix="redis-")
         try:
             self.port = self._free_port()
             self.start()
@@ -128,14 +128,14 @@ class Redis:
         return self.process
 
     def _folder(self) -> str:
-        if self._home is None:
+        if self._temporary is None:
             raise RuntimeError("Use Redis as a context manager.")
-        return self._home.name
+        return self._temporary.name
 
     def _leave(self) -> None:
         self.stop()
-        if self._home is not None:
-            self._home.cleanup()
+        if self._temporary is not None:
+            self._temporary.cleanup()
 
 
 def redis_at(url: str | None, *args: str) -> Redis | GivenRedis:
@@ -184,7 +184,7 @@ class Workers:
         self._launcher = tuple(launcher)
         self._port = port
         self._application = application
-        self._home: tempfile.TemporaryDirectory[str] | None = None
+        self._temporary: tempfile.TemporaryDirectory[str] | None = None
         self.env = environment(redis_url, settings, database, env)
 
     @property
@@ -213,7 +213,7 @@ class Workers:
         return [pid for log in self.logs for pid in _granian_pids(log.read_text())]
 
     def __enter__(self) -> Self:
-        self._home = tempfile.TemporaryDirectory(prefix="workers-")
+        self._temporary = tempfile.TemporaryDirectory(prefix="workers-")
         try:
             self._start()
         except BaseException:
@@ -228,7 +228,7 @@ class Workers:
         self._leave()
 
     def stop(self) -> None:
-        """Stop all workers, and kill those that take longer than :data:`STOP_PATIENCE`."""
+        """Stop all workers, and kill those that take longer than :data:`STOP_TIMEOUT`."""
         end(self.processes)
 
     def restart(self) -> None:
@@ -240,7 +240,7 @@ class Workers:
 
     def log(self) -> str:
         """The last lines of every worker's log."""
-        return tail(self.logs)
+        return last_lines(self.logs)
 
     def _start(self) -> None:
         with ExitStack() as sockets:
@@ -278,14 +278,14 @@ class Workers:
         return said >= self.count and all(accepts(self.host, port) for port in self.ports)
 
     def _folder(self) -> str:
-        if self._home is None:
+        if self._temporary is None:
             raise RuntimeError("Use Workers as a context manager.")
-        return self._home.name
+        return self._temporary.name
 
     def _leave(self) -> None:
         self.stop()
-        if self._home is not None:
-            self._home.cleanup()
+        if self._temporary is not None:
+            self._temporary.cleanup()
 
 
 def _on_socket(server: str, fd: int) -> list[str]:
@@ -368,31 +368,31 @@ def spawn(
 def wait_until(
     ready: Callable[[], bool], processes: Sequence[subprocess.Popen[bytes]], logs: Sequence[Path], name: str
 ) -> None:
-    """Return once ``ready()``; :exc:`ServerFailed` when a process ends before, or after :data:`START_PATIENCE`."""
-    deadline = time.monotonic() + START_PATIENCE
+    """Return once ``ready()``; :exc:`ServerFailed` when a process ends before, or after :data:`START_TIMEOUT`."""
+    deadline = time.monotonic() + START_TIMEOUT
     while not ready():
         ended = [process for process in processes if process.poll() is not None]
         if ended:
-            raise ServerFailed(f"{name} ended with exit code {ended[0].returncode}.\n{tail(logs)}")
+            raise ServerFailed(f"{name} ended with exit code {ended[0].returncode}.\n{last_lines(logs)}")
         if time.monotonic() > deadline:
-            raise ServerFailed(f"{name} does not serve after {START_PATIENCE:g} s.\n{tail(logs)}")
+            raise ServerFailed(f"{name} does not serve after {START_TIMEOUT:g} s.\n{last_lines(logs)}")
         time.sleep(POLL)
 
 
-def tail(logs: Sequence[Path]) -> str:
+def last_lines(logs: Sequence[Path]) -> str:
     lines = []
     for log in logs:
         lines.append(f"--- {log.name}")
-        lines += log.read_text(errors="replace").splitlines()[-LOG_TAIL:] if log.exists() else []
+        lines += log.read_text(errors="replace").splitlines()[-LOG_END:] if log.exists() else []
     return "\n".join(lines)
 
 
 def end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
-    """End the processes and their descendants: SIGTERM, and SIGKILL to those left after :data:`STOP_PATIENCE`."""
+    """End the processes and their descendants: SIGTERM, and SIGKILL to those left after :data:`STOP_TIMEOUT`."""
     family = [member for process in processes for member in _session(process.pid)]
     for process in processes:
         process.terminate()
-    deadline = time.monotonic() + STOP_PATIENCE
+    deadline = time.monotonic() + STOP_TIMEOUT
     for process in processes:
         with suppress(subprocess.TimeoutExpired):
             process.wait(max(0.0, deadline - time.monotonic()))
@@ -401,7 +401,7 @@ def end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
             member.kill()
     for process in processes:
         process.wait()
-    psutil.wait_procs(family, timeout=STOP_PATIENCE)
+    psutil.wait_procs(family, timeout=STOP_TIMEOUT)
 
 
 def _session(leader: int) -> Iterator[psutil.Process]:

@@ -11,7 +11,7 @@ from websockets.exceptions import InvalidStatus
 from demo.servers import Workers
 from support import ROOT
 from support.browsing import echoes, eventually, holder, load
-from support.clients import PATIENCE, Client
+from support.clients import TIMEOUT, Client
 
 TOLERANCE = 200
 """Milliseconds by which an attempt may come later than planned, on a busy machine."""
@@ -217,9 +217,9 @@ async def test_the_websockets_library_comes_back_by_itself_when_refused_with_503
                     return await client.recv()
 
         task = asyncio.create_task(come_back())
-        refusal = await asyncio.wait_for(refused, PATIENCE)
+        refusal = await asyncio.wait_for(refused, TIMEOUT)
         await first.leave()
-        assert await asyncio.wait_for(task, PATIENCE) == "hello"
+        assert await asyncio.wait_for(task, TIMEOUT) == "hello"
     assert isinstance(refusal, InvalidStatus)
     assert refusal.response.status_code == 503
     assert refusal.response.headers["Retry-After"].isdigit()

@@ -18,7 +18,7 @@ WORKERS = 4
 HEARTBEAT = 0.5
 PAUSE = 0.2
 PAGE = "/admin/channels_admission/pool/"
-PATIENCE = 20
+TIMEOUT = 20
 GUEST = """
 from django.contrib.auth.models import Permission, User
 guest = User.objects.create_user("guest", password="guest", is_staff=True)
@@ -93,7 +93,7 @@ class Operator:
     def all(self, selector: str) -> list:
         return self.browser.find_elements("css selector", selector)
 
-    def wait(self, holds, seconds: float = PATIENCE) -> float:
+    def wait(self, holds, seconds: float = TIMEOUT) -> float:
         """How many seconds it took until it held."""
         began = time.monotonic()
         gone = [StaleElementReferenceException]
@@ -165,7 +165,7 @@ async def test_an_operator_sees_a_crowd_raises_the_limit_and_drains_a_worker(bro
         drained = workers.pids[1]
         asked = await asyncio.to_thread(operator.drain, drained)
         assert re.match(rf"Drain \S+:{drained}\?", asked)
-        await eventually(lambda: drained not in crowd.by_worker() and crowd.by_worker().total() == MORE, PATIENCE)
+        await eventually(lambda: drained not in crowd.by_worker() and crowd.by_worker().total() == MORE, TIMEOUT)
         await asyncio.to_thread(operator.wait, lambda: operator.all(".admission-draining:not([hidden])"))
         await asyncio.to_thread(operator.wait, lambda: operator.shown("pool.held") == str(MORE))
         assert not await asyncio.to_thread(operator.scrolls_sideways, 360)

@@ -17,7 +17,7 @@ SILENCE = 2.0
 ANSWER = 1.0
 TOLERANCE = 1.0
 """Seconds by which a busy machine may be late."""
-PATIENCE = 10.0
+TIMEOUT = 10.0
 IS_OPEN = "watched.socket.readyState === WebSocket.OPEN"
 
 
@@ -131,7 +131,7 @@ def test_a_page_left_by_a_link_holds_no_slot_and_is_connected_when_it_is_shown_a
 
 def _enters(origin: str) -> None:
     """Enter once the slot of the page is free."""
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + TIMEOUT
     while True:
         try:
             with holder(origin):

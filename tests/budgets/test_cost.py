@@ -156,14 +156,14 @@ async def test_a_herd_of_a_thousand_makes_one_call_to_come_and_one_to_go(admissi
         assert [report.held - report.reserve for report in reports] == [LEAST, 0]
 
 
-async def test_those_who_come_one_after_another_make_no_call(admission, ledgers):
+async def test_clients_that_come_one_after_another_make_no_call(admission, ledgers):
     async with at_rest(admission, ledgers) as (limiter, reports):
         for _ in range(1000):
             (await limiter.acquire()).release()
         assert len(reports) == 0
 
 
-async def test_without_a_reserve_one_who_comes_alone_makes_a_call_to_come_and_one_to_go(admission, ledgers):
+async def test_without_a_reserve_one_that_comes_alone_makes_a_call_to_come_and_one_to_go(admission, ledgers):
     async with at_rest(admission, ledgers, MAX_CONNECTIONS=RESERVE_PARTS - 1) as (limiter, reports):
         for number in range(3):
             (await limiter.acquire()).release()
@@ -281,7 +281,7 @@ async def test_an_open_connection_keeps_little_memory(admission, ledgers, bare, 
         assert after - before <= KEPT
 
 
-async def test_who_has_claimed_all_keeps_no_more_by_the_mixin(admission, ledgers):
+async def test_a_client_that_has_claimed_all_keeps_no_more_by_the_mixin(admission, ledgers):
     async with at_rest(admission, ledgers, QUOTAS=[{"key": "address", "max": 10_000}]):
         applications = [AdmissionMiddleware(each.as_asgi()) for each in (Consumer, Limited)]
         with untraced():

@@ -88,7 +88,7 @@ async def test_nothing_else_is_spent_on_an_attempt_too_many(worker, clock):
     asks = [*[tries("here", "theirs")] * 2, *[tries("here")] * 3, *[tries("here", "theirs")] * 9, *[tries("there")] * 2]
     reply = await a.claim(*asks, terms=terms)
     assert reply.verdicts == ("",) * 5 + (OVER,) * 9 + ("", "rate")
-    assert reply.offer is not None
+    assert reply.retry_times is not None
     clock.now += 0.2
     assert (await a.claim(tries(None, "theirs"), tries(None, "theirs"), terms=terms)).verdicts == ("", OVER_TENANT)
 
@@ -106,7 +106,7 @@ async def test_an_attempt_refused_too_often_is_no_sign_of_a_full_pool(worker):
     a = worker("a")
     reply = await claim(a, *[tries("here")] * 50)
     assert reply.shortfall is None
-    assert reply.offer is None
+    assert reply.retry_times is None
 
 
 async def test_the_exempt_try_as_often_as_they_like(worker):

@@ -24,7 +24,7 @@ from support.stored import StoredInRedis
 from support.waiting import eventually
 
 LIMIT, WORKERS, HEARTBEAT, LEASE, QUOTA = 12, 4, 1.0, 10.0, 3
-STEPS_PER_BEAT = 2
+STEPS_PER_HEARTBEAT = 2
 FORGOTTEN = 300.0
 """Seconds after which nothing is kept any more for clients that were refused."""
 RIGHT_AGAIN = 2
@@ -110,12 +110,12 @@ class World:
 
     def rush(self, heartbeats: float = RIGHT_AGAIN) -> None:
         """Everybody wants in, all the time, and never are there too many."""
-        for step in range(int(heartbeats * STEPS_PER_BEAT) + 1):
+        for step in range(int(heartbeats * STEPS_PER_HEARTBEAT) + 1):
             for server, client in zip(self.servers, itertools.cycle(CLIENTS[step % len(CLIENTS) :]), strict=False):
                 server.call(2, client if self.is_shared else None)
                 assert self.held <= LIMIT
                 assert all(self.under(each) <= QUOTA for each in CLIENTS)
-            self.clock.now += HEARTBEAT / STEPS_PER_BEAT
+            self.clock.now += HEARTBEAT / STEPS_PER_HEARTBEAT
 
     def see_truth(self) -> None:
         """What is stored is what is held, by every key."""

@@ -171,7 +171,7 @@ def test_claims_of_the_dead_are_given_back_in_one_order(both):
     assert loop.run_until_complete(run()) == ["host:1:c", "host:1:b", "host:1:a", "host:1:d", ""]
 
 
-def test_the_outflow_is_measured_in_the_millisecond_in_which_a_beat_has_passed(both):
+def test_the_outflow_is_measured_in_the_millisecond_in_which_a_heartbeat_has_passed(both):
     loop, ledgers, clock = both
 
     async def run():
@@ -183,8 +183,8 @@ def test_the_outflow_is_measured_in_the_millisecond_in_which_a_beat_has_passed(b
             clock.now = round(clock.now + HEARTBEAT, 3)
             line.advance(clock.now)
             reply = await worker.say(2, 1, age=float(number), counters={"released": 2 * number})
-            speeds.append(line.overbooked / (0.97 * reply.offer.step))
-            line.promise(clock.now + reply.offer.first - reply.offer.elapsed)
+            speeds.append(line.overbooked / (0.97 * reply.retry_times.step))
+            line.promise(clock.now + reply.retry_times.first - reply.retry_times.elapsed)
         return speeds
 
     speeds = loop.run_until_complete(run())

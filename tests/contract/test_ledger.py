@@ -13,14 +13,14 @@ from channels_admission.core.herd.rate import PROBING, SCHEDULED, Pace, Situatio
 from channels_admission.core.levels import scarce
 from channels_admission.core.overrides import Controls, Order
 from channels_admission.core.protocol import Neighbour, Terms
-from channels_admission.core.readings import NO_WORK, Footprint, Load, Moment, Past, Usage, Work
+from channels_admission.core.readings import NO_WORK, Footprint, HistoryBucket, Load, Past, Usage, Work
 from channels_admission.ledger.base import (
     COUNTER_BYTES,
     COUNTERS_BYTES,
     COUNTERS_KEPT,
     GONE_KEPT,
     LATELY,
-    LONGEST_MOMENT,
+    LONGEST_BUCKET,
     MINUTES,
     SECONDS,
     SPREAD,
@@ -300,7 +300,7 @@ async def test_handshakes_add_up_in_the_second_in_which_the_report_came_each_onc
     assert await seconds(ledger) == {start: 8, start + 1: 850}
 
 
-async def test_what_a_beat_or_an_outage_held_back_is_spread_over_the_seconds_since_the_report_before(
+async def test_what_a_heartbeat_or_an_outage_held_back_is_spread_over_the_seconds_since_the_report_before(
     worker, clock, ledger
 ):
     a, b = worker("a"), worker("b")
@@ -369,7 +369,7 @@ def on_the_minute(clock) -> int:
     return int(clock.now)
 
 
-async def test_a_moment_is_the_most_held_the_last_limit_and_what_was_decided_by_reason(worker, clock, ledger):
+async def test_a_bucket_is_the_most_held_the_last_limit_and_what_was_decided_by_reason(worker, clock, ledger):
     a, b = worker("a", limit=20), worker("b", limit=20)
     start = on_the_minute(clock)
     await a.say(wanted=7, counters={"lag": 2})
@@ -377,18 +377,18 @@ async def test_a_moment_is_the_most_held_the_last_limit_and_what_was_decided_by_
     await a.say(held=1, limit=15, counters={"admitted": 7, "lag": 3})
     past = await ledger.past("default")
     assert past.now == start
-    assert past.seconds == (Moment(start, 16, 15, 8, {"lag": 3, "rate": 4}),)
-    assert past.minutes == (Moment(start // 60, 16, 15, 8, {"lag": 3, "rate": 4}),)
+    assert past.seconds == (HistoryBucket(start, 16, 15, 8, {"lag": 3, "rate": 4}),)
+    assert past.minutes == (HistoryBucket(start // 60, 16, 15, 8, {"lag": 3, "rate": 4}),)
     assert await ledger.past("default", minutes=False) == replace(past, minutes=())
     clock.now += 1
     await b.say(held=2, limit=15)
     past = await ledger.past("default")
-    assert past.seconds[1:] == (Moment(start + 1, 3, 15, 0, {}),)
-    assert past.minutes == (Moment(start // 60, 16, 15, 8, {"lag": 3, "rate": 4}),)
+    assert past.seconds[1:] == (HistoryBucket(start + 1, 3, 15, 0, {}),)
+    assert past.minutes == (HistoryBucket(start // 60, 16, 15, 8, {"lag": 3, "rate": 4}),)
     clock.now += 60
     await b.say(held=2, limit=15)
     past = await ledger.past("default")
-    assert past.minutes[1:] == (Moment(start // 60 + 1, 3, 15, 0, {}),)
+    assert past.minutes[1:] == (HistoryBucket(start // 60 + 1, 3, 15, 0, {}),)
 
 
 async def test_what_is_told_late_is_spread_over_both_minutes_and_leaves_unknown_what_was_held(worker, clock, ledger):
@@ -400,14 +400,14 @@ async def test_what_is_told_late_is_spread_over_both_minutes_and_leaves_unknown_
     await a.say(held=3, counters={"admitted": 3, "full": 4})
     past = await ledger.past("default")
     assert past.seconds == (
-        Moment(start - 2, 0, 10, 0, {}),
-        Moment(start - 1, None, None, 1, {"full": 1}),
-        Moment(start, None, None, 1, {"full": 1}),
-        Moment(start + 1, 3, 10, 1, {"full": 2}),
+        HistoryBucket(start - 2, 0, 10, 0, {}),
+        HistoryBucket(start - 1, None, None, 1, {"full": 1}),
+        HistoryBucket(start, None, None, 1, {"full": 1}),
+        HistoryBucket(start + 1, 3, 10, 1, {"full": 2}),
     )
     assert past.minutes == (
-        Moment(start // 60 - 1, 0, 10, 1, {"full": 1}),
-        Moment(start // 60, 3, 10, 2, {"full": 3}),
+        HistoryBucket(start // 60 - 1, 0, 10, 1, {"full": 1}),
+        HistoryBucket(start // 60, 3, 10, 2, {"full": 3}),
     )
 
 
@@ -425,17 +425,17 @@ async def test_the_past_is_remembered_for_as_long_as_it_says_and_no_longer(worke
         assert [each.at for each in (await ledger.past("default")).minutes].count(start // 60) == expected
 
 
-async def test_the_rarest_reasons_share_a_name_where_a_moment_has_no_room_and_none_is_lost(worker, clock, ledger):
+async def test_the_rarest_reasons_share_a_name_where_a_bucket_has_no_room_and_none_is_lost(worker, clock, ledger):
     a, b = worker("a"), worker("b")
     start = on_the_minute(clock)
     many = {f"quota:{'customer' * 3}{number}": 10 + number for number in range(40)}
     await a.say(counters={"full": 500, "lag": 400, "admitted": 9, **many})
     await b.say(counters={"other": 7, "full": 1, "m" * 64: 1000, "rate": 1})
-    (moment,) = (await ledger.past("default")).minutes
-    assert (moment.at, moment.admitted) == (start // 60, 9)
-    assert moment.refused == {"full": 501, "lag": 400, "rate": 1, "other": sum(many.values()) + 1007}
+    (bucket,) = (await ledger.past("default")).minutes
+    assert (bucket.at, bucket.admitted) == (start // 60, 9)
+    assert bucket.refused == {"full": 501, "lag": 400, "rate": 1, "other": sum(many.values()) + 1007}
     (told,) = (await ledger.read(("default",)))[0].seconds.values()
-    assert told == moment.handshakes
+    assert told == bucket.handshakes
 
 
 async def test_the_refusals_of_the_last_five_minutes_by_reason_and_the_latest_of_them(worker, clock, ledger):
@@ -491,7 +491,7 @@ async def test_the_past_outlives_counts_that_were_lost(in_redis, clock):
     await a.say(counters={"full": 6})
     await in_redis._redis.delete(in_redis._key("default", "counts"))
     await a.say(counters={"full": 7}, acknowledged={"full": 6})
-    assert (await in_redis.past("default")).minutes == (Moment(start // 60, 0, 10, 0, {"full": 6}),)
+    assert (await in_redis.past("default")).minutes == (HistoryBucket(start // 60, 0, 10, 0, {"full": 6}),)
 
 
 @pytest.mark.parametrize("reasons", [
@@ -513,7 +513,7 @@ async def test_a_day_takes_at_most_200_kilobytes_and_a_quarter_of_an_hour_less(i
     sizes = [await in_redis._redis.memory_usage(key, samples=0) for key in keys]
     assert max(sizes) == sizes[0] <= 200_000
     for key in keys:
-        assert max(map(len, await in_redis._redis.hvals(key))) <= LONGEST_MOMENT
+        assert max(map(len, await in_redis._redis.hvals(key))) <= LONGEST_BUCKET
 
 
 async def test_what_no_ledger_can_have_written_is_no_past(in_redis, clock):
@@ -522,7 +522,7 @@ async def test_what_no_ledger_can_have_written_is_no_past(in_redis, clock):
     await a.say(counters={"full": 6})
     key, seconds_key = (in_redis._key("default", part) for part in ("minutes", "seconds"))
     (place,) = await in_redis._redis.hkeys(key)
-    good = (Moment(start // 60, 0, 10, 0, {"full": 6}),)
+    good = (HistoryBucket(start // 60, 0, 10, 0, {"full": 6}),)
     alien = {
         "a": "", "b": "\xff", "c": "1|2|3", "d": f"{start // 60 + 1}|0|10|0|", "e": f"{start // 60}|0|-10|0|",
         "f": f"{start // 60}|0|10|0|{'x' * 64}=1,{'y' * 64}=2", "g": f"{start // 60 - MINUTES}|1|1|1|",
@@ -530,7 +530,9 @@ async def test_what_no_ledger_can_have_written_is_no_past(in_redis, clock):
     await in_redis._redis.hset(key, mapping=alien)
     assert (await in_redis.past("default")).minutes == good
     await in_redis._redis.hset(key, place, f"{start // 60}|99999999|99999999|0|<b>=3,full=4")
-    assert (await in_redis.past("default")).minutes == (Moment(start // 60, MAX_LIMIT, MAX_LIMIT, 0, {"full": 4}),)
+    assert (await in_redis.past("default")).minutes == (
+        HistoryBucket(start // 60, MAX_LIMIT, MAX_LIMIT, 0, {"full": 4}),
+    )
     for strange in ("?", f"{start // 60}|{'9' * 60}|1|{'9' * 60}|full={'9' * 60}"):
         await in_redis._redis.hset(key, place, strange)
         await in_redis._redis.hset(seconds_key, str(start % SECONDS), strange)
@@ -616,21 +618,21 @@ async def test_a_full_pool_is_told_apart_from_a_rate(worker, clock):
     assert (await a.say(held=3, terms=TERMS)).shortfall is None
 
 
-async def test_refusals_get_moments_one_after_the_other_whichever_worker_asks(worker, clock):
+async def test_refusals_get_times_one_after_the_other_whichever_worker_asks(worker, clock):
     a, b = worker("a", limit=100), worker("b", limit=100)
     await a.say(wanted=1, terms=TERMS)
-    first = (await a.say(held=1, wanted=10, terms=TERMS)).offer
-    second = (await b.say(wanted=10, terms=TERMS)).offer
-    third = (await a.say(held=1, wanted=1, unreserved=4, terms=TERMS)).offer
+    first = (await a.say(held=1, wanted=10, terms=TERMS)).retry_times
+    second = (await b.say(wanted=10, terms=TERMS)).retry_times
+    third = (await a.say(held=1, wanted=1, unreserved=4, terms=TERMS)).retry_times
     step = ASSUMED / (SCHEDULED * 10)
     assert first.step == pytest.approx(step)
     assert first.first - first.elapsed == pytest.approx(1.0)
     assert second.first - first.first == pytest.approx(10 * step)
     assert third.first - second.first == pytest.approx(14 * step)
-    assert (await a.say(held=1, terms=TERMS, unreserved=0)).offer is None
+    assert (await a.say(held=1, terms=TERMS, unreserved=0)).retry_times is None
 
 
-async def test_those_who_leave_a_full_pool_set_the_pace(worker, clock):
+async def test_clients_that_leave_a_full_pool_set_the_pace(worker, clock):
     a = worker("a")
     clock.now = round(clock.now)
     await a.say(wanted=10, terms=BRIEF)
@@ -755,12 +757,12 @@ BRIEF = Terms(retry_after=(1.0, 1.1))
 
 def speed(reply) -> float:
     """Admissions a second by which the retry times of a reply go."""
-    return ASSUMED / (SCHEDULED * reply.offer.step)
+    return ASSUMED / (SCHEDULED * reply.retry_times.step)
 
 
 def wait(reply) -> float:
     """Seconds until the first of them, in a pool without a slow start."""
-    return reply.offer.first - reply.offer.elapsed
+    return reply.retry_times.first - reply.retry_times.elapsed
 
 
 async def read(ledger):
@@ -797,13 +799,15 @@ async def test_the_pace_is_that_of_the_rules(worker, clock, seed):
             why = Reason.FULL
         speeds[number] = rng.choice([0.0, 0.0, 25.5])
         is_open = not scarce(sum(held) + expected, 60)
-        offer = pace.offer(elapsed, terms, refused, unreserved, Situation(why, min(step + 1, 4), sum(speeds), is_open))
+        retry_times = pace.retry_times(
+            elapsed, terms, refused, unreserved, Situation(why, min(step + 1, 4), sum(speeds), is_open)
+        )
         counters = {"released": workers[number].last.counters.get("released", 0) + leaving}
         reply = await workers[number].say(
             held[number], wanted, terms=terms, unreserved=unreserved, counters=counters, speed=speeds[number]
         )
         assert reply.granted == expected
-        assert (reply.offer is None) == (offer is None)
-        if offer is not None:
-            assert astuple(reply.offer) == pytest.approx(astuple(offer), abs=0.002)
+        assert (reply.retry_times is None) == (retry_times is None)
+        if retry_times is not None:
+            assert astuple(reply.retry_times) == pytest.approx(astuple(retry_times), abs=0.002)
         held[number] += reply.granted

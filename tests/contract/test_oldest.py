@@ -125,7 +125,7 @@ async def test_a_late_claim_lets_the_oldest_give_way_as_well(worker, clock):
     assert (await a.claim()).evicted == (Evicted(key("kim"), 1),)
 
 
-async def test_who_leaves_by_itself_makes_room_and_nobody_ends(worker, clock):
+async def test_one_that_leaves_by_itself_makes_room_and_none_ends(worker, clock):
     a, b = worker("a"), worker("b")
     await a.claim(ask("kim"))
     clock.now += 0.1
@@ -162,7 +162,7 @@ async def test_the_dead_give_way_to_nobody_and_are_not_waited_for(worker, clock)
     assert len(b.open[key("kim")]) == MOST
 
 
-async def test_what_is_held_by_those_who_tell_no_ages_is_not_exceeded(worker, ledger):
+async def test_what_is_held_by_workers_that_tell_no_ages_is_not_exceeded(worker, ledger):
     """As by workers of the deployment before, where the quota refused."""
     old, new = Claimant(ledger, "c", limit=100), worker("a")
     await old.claim(*[ask("kim")] * MOST)
@@ -202,7 +202,7 @@ async def test_nobody_ends_for_what_the_same_worker_is_counted_for_under_another
     assert (await again.claim()).evicted == (Evicted(key("kim"), 1),)
 
 
-async def test_nothing_is_kept_of_those_who_have_left(worker, ledger, clock):
+async def test_nothing_is_kept_of_clients_that_have_left(worker, ledger, clock):
     a, b = worker("a"), worker("b")
     await a.claim(*[ask("kim")] * MOST, ask("lee"))
     clock.now += 0.1

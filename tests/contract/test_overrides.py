@@ -9,7 +9,7 @@ import redis
 from channels_admission.core import levels
 from channels_admission.core.counters import Reason
 from channels_admission.core.levels import Edge, Level
-from channels_admission.core.overrides import EVERYBODY, Controls, Drain, Order
+from channels_admission.core.overrides import EVERY_WORKER, Controls, Drain, Order
 from channels_admission.ledger.overrides import controls_of, text
 
 from support.reports import HEARTBEAT, Reporter
@@ -30,7 +30,7 @@ async def settled(reporter, clock):
     return await reporter.say()
 
 
-async def test_a_limit_holds_from_the_moment_it_is_set_for_workers_that_have_not_heard(worker, ledger, clock):
+async def test_a_limit_holds_as_soon_as_it_is_set_for_workers_that_have_not_heard(worker, ledger, clock):
     a = worker("a")
     await settled(a, clock)
     await a.say(wanted=10)
@@ -91,7 +91,7 @@ async def test_a_worker_brings_back_what_the_ledger_has_lost_and_never_what_is_o
 
 async def test_drains_pass_through_as_they_were_set(worker, ledger):
     drains = (
-        Drain(EVERYBODY, 60.0, "Zoë; x,y", 1.5),
+        Drain(EVERY_WORKER, 60.0, "Zoë; x,y", 1.5),
         Drain("web-1", 2.5, "", 2.0),
         Drain("web-1:12:ab", 0.0, "b", 3.0),
     )
@@ -178,7 +178,7 @@ async def test_another_tells_of_an_edge_whose_teller_is_no_more(worker, clock, h
     assert (await b.say(held=70)).edges == ()
 
 
-async def test_an_edge_of_a_goodbye_is_told_by_who_reports_next(worker, clock):
+async def test_an_edge_of_a_goodbye_is_told_by_the_worker_that_reports_next(worker, clock):
     a, b = worker("a", limit=100), worker("b", limit=100)
     await settled(a, clock)
     await a.say(held=80)

@@ -74,7 +74,7 @@ async def test_due_tickets_go_in_the_order_of_their_places(worker, clock):
     reply = await a.say(wanted=8, shown=shown(*(ticket(clock, place, 7) for place in places)))
     assert (reply.granted, reply.granted_shown) == (5, (1, 2, 3, 4, 6))
     assert waits(reply) == {0: 1.0, 7: round(1.0 + 1 / RATE, 3), 5: round(1.0 + 2 / RATE, 3)}
-    assert reply.offer is None
+    assert reply.retry_times is None
 
 
 async def test_a_wait_of_a_due_ticket_is_five_seconds_at_the_most(worker, clock):
@@ -89,9 +89,9 @@ async def test_a_ticket_that_is_early_keeps_its_time_and_takes_none_of_the_sched
     await a.say(wanted=5)
     reply = await a.say(held=5, wanted=3, shown=shown(ticket(clock, 7.25), None, ticket(clock, 700.0, 2, due=40.0)))
     assert waits(reply) == {0: 7.25, 2: 700.0}
-    first = reply.offer.first
+    first = reply.retry_times.first
     reply = await a.say(held=5, wanted=1, shown=())
-    assert reply.offer.first == pytest.approx(first + STEP)
+    assert reply.retry_times.first == pytest.approx(first + STEP)
 
 
 async def test_a_ticket_that_is_early_is_admitted_in_the_order_of_arrival(worker, clock):
@@ -170,7 +170,7 @@ async def test_a_ticket_is_good_until_its_grace_is_over_and_a_call_has_been_wait
 async def test_what_is_promised_is_kept_and_the_rest_is_for_whoever_comes(worker, clock):
     a = await with_tokens(worker, clock)
     reply = await a.say(wanted=25)
-    assert (reply.granted, reply.offer.step) == (5, pytest.approx(STEP))
+    assert (reply.granted, reply.retry_times.step) == (5, pytest.approx(STEP))
     clock.now += 1.2
     # Of the twenty, those of the first fifth of a second are expected; the bucket has five tokens.
     reply = await a.say(held=5, wanted=9)
@@ -194,7 +194,7 @@ async def test_the_schedule_is_overbooked_by_the_share_of_tickets_that_are_shown
     a = await with_tokens(worker, clock, limit=0)
     steps = []
     for _ in range(20):
-        steps.append((await a.say(wanted=10)).offer.step * SCHEDULED * RATE)
+        steps.append((await a.say(wanted=10)).retry_times.step * SCHEDULED * RATE)
         clock.now += 0.5
     # The first are due after a second, and missed a quarter of a second later.
     assert steps[:3] == pytest.approx([ASSUMED] * 3)
@@ -207,12 +207,12 @@ async def test_a_schedule_that_is_much_longer_than_the_line_is_drawn_back(worker
     """Clients that try all the time, and none of whom keeps its place, are followed by one that comes alone."""
     a = await with_tokens(worker, clock, limit=10_000)
     reply = await a.say(wanted=1000)
-    assert 1000 * reply.offer.step > 90
+    assert 1000 * reply.retry_times.step > 90
     for _ in range(40):
         clock.now += 0.5
         await a.say(wanted=50)
     reply = await a.say(wanted=20)
-    assert reply.offer.first - reply.offer.elapsed < 20
+    assert reply.retry_times.first - reply.retry_times.elapsed < 20
     clock.now += 5.0
     assert (await a.say(wanted=1)).granted == 1
 
@@ -256,8 +256,8 @@ async def test_whoever_comes_alone_after_a_herd_that_left_is_admitted_at_once(wo
 
 async def test_a_line_longer_than_the_bounds_keeps_its_order(worker, clock):
     a = await with_tokens(worker, clock, limit=0)
-    first = (await a.say(wanted=1000)).offer
-    second = (await a.say(wanted=1000)).offer
+    first = (await a.say(wanted=1000)).retry_times
+    second = (await a.say(wanted=1000)).retry_times
     assert second.first - second.elapsed == pytest.approx(1.0 + 1000 * STEP)
     assert second.first - second.elapsed > TERMS.retry_after[1]
     assert second.first - first.first == pytest.approx(1000 * STEP)
@@ -274,8 +274,8 @@ async def test_tickets_of_a_paused_pool_wait_by_its_schedule(worker, clock, ledg
     reply = await a.say(wanted=3, shown=shown(*(each._replace(due=clock.now) for each in due), None))
     assert (reply.granted, reply.shortfall) == (0, Reason.PAUSED)
     assert waits(reply)[1] == 10.0
-    assert waits(reply)[0] == pytest.approx(10.0 + reply.offer.step, abs=0.001)
-    assert reply.offer.first - reply.offer.elapsed == pytest.approx(10.0 + 2 * reply.offer.step)
+    assert waits(reply)[0] == pytest.approx(10.0 + reply.retry_times.step, abs=0.001)
+    assert reply.retry_times.first - reply.retry_times.elapsed == pytest.approx(10.0 + 2 * reply.retry_times.step)
 
 
 async def begin_to_settle(a, clock, left: float = 1.25) -> None:
@@ -292,7 +292,7 @@ async def test_due_tickets_of_a_pool_that_settles_come_when_it_has_in_their_orde
     reply = await a.say(held=5, wanted=3, allowance=5, shown=shown(*due))
     assert (reply.granted, reply.shortfall) == (0, Reason.SETTLING)
     assert waits(reply) == {2: 1.25, 0: round(1.25 + 1 / RATE, 3)}
-    assert reply.offer.first - reply.offer.elapsed > 50
+    assert reply.retry_times.first - reply.retry_times.elapsed > 50
     clock.now += 1.25
     again = [each and each._replace(due=clock.now) for each in due]
     reply = await a.say(held=5, wanted=3, shown=shown(*again))
@@ -378,7 +378,7 @@ async def test_the_share_begins_anew_when_the_line_has_ended(worker, clock):
     for _ in range(10):
         reply = await a.say(wanted=100)
         clock.now += 0.5
-    assert reply.offer.step == pytest.approx(0.1 / (SCHEDULED * PROBING))
+    assert reply.retry_times.step == pytest.approx(0.1 / (SCHEDULED * PROBING))
     clock.now += 120.0
     reply = await a.say(wanted=1)
-    assert reply.offer.step == pytest.approx(ASSUMED / (SCHEDULED * PROBING))
+    assert reply.retry_times.step == pytest.approx(ASSUMED / (SCHEDULED * PROBING))

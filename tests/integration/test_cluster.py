@@ -16,7 +16,7 @@ from support.reports import Reporter
 from support.waiting import eventually
 
 LIMIT, HEARTBEAT, LEASE = 50, 0.4, 4
-GATES, CLIENTS = 4, 20
+LIMITERS, CLIENTS = 4, 20
 REGAINED = 12.0
 """Seconds from the end of a primary to every limiter's next success, at the most; the nodes wait two of them."""
 FIRST, SECOND, NEW = range(3)
@@ -47,7 +47,7 @@ def is_in_second(servers: Cluster, pool: str) -> bool:
 async def test_a_pool_that_moves_under_churn(servers, clustered, caplog, figures):
     counts = f"{clustered.prefix}:{{default}}:counts"
     slot = slot_of(servers, "default")
-    async with churn(clustered, GATES, CLIENTS) as limiters:
+    async with churn(clustered, LIMITERS, CLIENTS) as limiters:
         await eventually(lambda: limiters.held == LIMIT)
         servers.begin_to_move(slot, FIRST, NEW)
         await asyncio.sleep(2 * HEARTBEAT)
@@ -79,7 +79,7 @@ async def test_a_pool_that_moves_under_churn(servers, clustered, caplog, figures
 async def test_a_pool_whose_keys_have_all_moved_is_served_before_its_slot_has(servers, clustered):
     slot = slot_of(servers, "default")
     source = servers.owner(slot)
-    async with churn(clustered, GATES, CLIENTS) as limiters:
+    async with churn(clustered, LIMITERS, CLIENTS) as limiters:
         await eventually(lambda: limiters.held == LIMIT)
         for here, there in ((source, SECOND), (SECOND, source)):
             servers.begin_to_move(slot, here, there)
@@ -109,7 +109,7 @@ def replicated(admission):
 
 async def test_a_primary_that_is_killed_and_its_replica_in_its_place(replicated, figures):
     servers, settings = replicated
-    async with churn(settings, GATES, CLIENTS) as limiters:
+    async with churn(settings, LIMITERS, CLIENTS) as limiters:
         await eventually(lambda: limiters.held == LIMIT)
         primary = servers.owner(slot_of(servers, "default"))
         await eventually(lambda: servers.is_heard(primary))
@@ -162,7 +162,7 @@ async def test_a_silent_node_is_not_asked_for_ever(servers, clustered):
 
 
 @pytest.mark.parametrize(("silent", "pool"), [(FIRST, "chat"), (SECOND, "default")])
-async def test_who_asks_once_passes_over_a_silent_node(servers, clustered, silent, pool):
+async def test_one_that_asks_once_passes_over_a_silent_node(servers, clustered, silent, pool):
     """As a command does, with a client of its own that may ask any node first."""
     servers.nodes[silent].pause()
     try:

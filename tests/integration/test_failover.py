@@ -16,7 +16,7 @@ from support.waiting import eventually
 
 LIMIT, HEARTBEAT, LEASE = 40, 0.5, 5
 WORKERS, CLIENTS = 4, 80
-PATIENCE = 15.0
+TIMEOUT = 15.0
 """Seconds until the new primary answers, at the most."""
 pytestmark = pytest.mark.fault
 
@@ -41,7 +41,7 @@ class Site:
     async def admits_again(self) -> float:
         """Seconds until each worker's log says that it lost the ledger, and has it again."""
         started = time.monotonic()
-        await eventually(lambda: all(map(self._regained, range(WORKERS))), seconds=PATIENCE)
+        await eventually(lambda: all(map(self._regained, range(WORKERS))), seconds=TIMEOUT)
         return time.monotonic() - started
 
     def _regained(self, number: int) -> bool:

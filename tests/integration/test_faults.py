@@ -387,7 +387,7 @@ async def test_a_bad_road_to_redis(stage, sharing, look_at, figures, road_fault)
     freezing = look_at(stage)
     web = stage.origins[:2]
     lapses = stage.lapses() + sharing.lapses()
-    at_home = await all_admitted(RESIDENTS, web) + await all_admitted(RESIDENTS, sharing.origins)
+    residents = await all_admitted(RESIDENTS, web) + await all_admitted(RESIDENTS, sharing.origins)
     try:
         await asyncio.sleep(2 * HEARTBEAT)  # so that all workers have seen the room
         async with Crowd(24, web) as frozen, Crowd(24, sharing.origins) as shared:
@@ -395,7 +395,7 @@ async def test_a_bad_road_to_redis(stage, sharing, look_at, figures, road_fault)
             await road_fault(stage.proxy)
             equal = await asyncio.gather(settle(frozen, freezing, RESIDENTS), settle(shared, lending, RESIDENTS))
     finally:
-        await leave_all(at_home)
+        await leave_all(residents)
     most = (frozen.most + RESIDENTS, shared.most + RESIDENTS)
     slowest = max(frozen.slowest, shared.slowest)
     figures.note(
@@ -415,8 +415,8 @@ async def test_a_bad_road_to_redis(stage, sharing, look_at, figures, road_fault)
 # Handshakes that are given up
 
 
-async def give_up(origin: str, patience: float, hard: bool) -> None:
-    """Ask for a WebSocket and be gone after ``patience`` seconds, with a reset or in good order."""
+async def give_up(origin: str, timeout: float, hard: bool) -> None:
+    """Ask for a WebSocket and be gone after ``timeout`` seconds, with a reset or in good order."""
     host, port = origin.removeprefix("http://").split(":")
     _, writer = await asyncio.open_connection(host, int(port))
     writer.write(
@@ -424,7 +424,7 @@ async def give_up(origin: str, patience: float, hard: bool) -> None:
         "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
         "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n".encode()
     )
-    await asyncio.sleep(patience)
+    await asyncio.sleep(timeout)
     if hard:
         writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, HARD)
     writer.transport.abort()

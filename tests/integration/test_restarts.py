@@ -32,7 +32,7 @@ REDIRECT_TO_A_PAGE = None
 CLIENTS = 20
 """For each answer."""
 AWAY = 3.0
-PATIENCE = 30.0
+TIMEOUT = 30.0
 POLICY = RetryPolicy(first_retry_window=1.0, cap=2.0)
 
 CONF = """
@@ -119,14 +119,14 @@ async def test_every_client_is_back_after_a_restart_whatever_the_proxy_answers(r
         everyone = [visitor for each in visitors.values() for visitor in each]
         tasks = [asyncio.ensure_future(visitor.stay()) for visitor in everyone]
         try:
-            await eventually(lambda: all(visitor.has_been_up for visitor in everyone), PATIENCE)
+            await eventually(lambda: all(visitor.has_been_up for visitor in everyone), TIMEOUT)
             for process in first.processes:
                 process.kill()
             await asyncio.sleep(AWAY)
             second = Workers("uvicorn", 1, port=first.port, **options)
             await asyncio.to_thread(second.__enter__)
             try:
-                await eventually(lambda: all(visitor.connected == 2 for visitor in everyone), PATIENCE)
+                await eventually(lambda: all(visitor.connected == 2 for visitor in everyone), TIMEOUT)
             finally:
                 await asyncio.to_thread(second.__exit__, None, None, None)
         finally:

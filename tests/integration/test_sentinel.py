@@ -15,7 +15,7 @@ from support.redises import watched
 from support.waiting import eventually
 
 LIMIT, HEARTBEAT, LEASE = 50, 0.4, 4
-GATES, CLIENTS = 4, 20
+LIMITERS, CLIENTS = 4, 20
 REGAINED = 6.0
 """Seconds from the primary's end to every limiter's next success, at the most."""
 pytestmark = pytest.mark.fault
@@ -33,7 +33,7 @@ def crowd(admission, servers):
 
     def start(clients: int = 25, policy: str = "freeze"):
         keys = {"MAX_CONNECTIONS": LIMIT, "HEARTBEAT": HEARTBEAT, "LEASE": LEASE, "WHEN_LEDGER_DOWN": policy}
-        return churn(admission(LEDGER=servers.ledger, **keys), GATES, clients)
+        return churn(admission(LEDGER=servers.ledger, **keys), LIMITERS, clients)
 
     return start
 

@@ -66,7 +66,7 @@ async def crowd(count: int, origin: str, rows: int, pause: float, **options):
 
 
 async def order(client: Client, **keys) -> None:
-    """Give an order to a :class:`demo.strain.StrainConsumer`, and wait until it has begun."""
+    """Give an order to a :class:`demo.load.LoadConsumer`, and wait until it has begun."""
     assert await ask(client, json.dumps(keys)) == "begun"
 
 
@@ -92,7 +92,7 @@ async def test_a_worker_whose_loop_is_blocked_refuses_alone_and_recovers(workers
     block, rest, times = 0.3, 0.1, 12
     with workers(2) as running:
         blocked, free = running.origins
-        held = [await Client.enter(origin, "/ws/strain/") for origin in running.origins]
+        held = [await Client.enter(origin, "/ws/load/") for origin in running.origins]
         began = time.monotonic()
         await order(held[0], block=block, rest=rest, times=times)
         await asyncio.sleep(WINDOW + 2 * (block + rest))
@@ -127,9 +127,9 @@ async def test_about_its_threshold_a_worker_changes_its_mind_at_most_once_in_a_w
     rest, seconds = 0.3, 8.0
     changes, refuses, crossed = [], False, []
     with workers() as running:
-        held = await Client.enter(running.origin, "/ws/strain/")
+        held = await Client.enter(running.origin, "/ws/load/")
         # A reading above the threshold for the length of a window, below it for half a second, and so on.
-        strain = asyncio.ensure_future(_sway(held, [(0.13, rest, 1), (0.06, rest, 6)]))
+        load = asyncio.ensure_future(_sway(held, [(0.13, rest, 1), (0.06, rest, 6)]))
         until = time.monotonic() + seconds
         while (now := time.monotonic()) < until:
             lag = await load_of(held.pid, "lag")
@@ -139,7 +139,7 @@ async def test_about_its_threshold_a_worker_changes_its_mind_at_most_once_in_a_w
             if changes:
                 crossed.append(lag.reading)
             await asyncio.sleep(0.05)
-        strain.cancel()
+        load.cancel()
         await leave_all([held])
     assert 1 <= len(changes) <= seconds / STEADY
     # Each change is seen with the next heartbeat.
@@ -228,7 +228,7 @@ def limited_by(what: str, name: str):
 @pytest.mark.parametrize("what", ["setting", "control group"])
 async def test_a_worker_short_of_memory_refuses_until_it_has_some_again(workers, prefix, figures, what):
     with limited_by(what, prefix) as options, workers(**options) as running:
-        glutton = await Client.enter(running.origin, "/ws/strain/")
+        glutton = await Client.enter(running.origin, "/ws/load/")
         at_rest = await eventually(lambda: _reading(glutton.pid, "memory"))
         assert at_rest < 0.7
         began, seconds = time.monotonic(), 2.5
@@ -305,7 +305,7 @@ def mortal(workers, name: str, **settings):
 
 async def fill(running: Workers, count: int = 40) -> list[Client]:
     """Clients each of whom costs more and more memory, of which there is not enough for all."""
-    clients = await enter_many(count, [running.origin], path="/ws/strain/")
+    clients = await enter_many(count, [running.origin], path="/ws/load/")
     await asyncio.gather(*(order(client, hold=HOLD, more=MORE, seconds=GROWTH) for client in clients))
     return clients
 

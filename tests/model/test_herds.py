@@ -93,9 +93,12 @@ class Herd:
             why = Reason.FULL
         is_open = self.held < 0.95 * self.limit
         situation = Situation(why, WORKERS, self.speed, is_open, settles_in)
-        offer, schedule.unreserved = self.pace.offer(now, self.terms, len(refused), schedule.unreserved, situation), 0
-        if offer:
-            schedule.renew(offer, len(refused), now)
+        retry_times, schedule.unreserved = (
+            self.pace.retry_times(now, self.terms, len(refused), schedule.unreserved, situation),
+            0,
+        )
+        if retry_times:
+            schedule.renew(retry_times, len(refused), now)
         for client in refused:
             self.refuse(worker, client, why, now)
         wanted.clear()

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from channels_admission.limiter.registry import PATIENCE_AT_EXIT
+from channels_admission.limiter.registry import EXIT_TIMEOUT
 from channels_admission.readiness import PATH, REASONS
 
 from support import ROOT, TESTS
@@ -142,7 +142,7 @@ GRACE = {
 def test_a_container_has_the_time_for_a_drain_and_for_the_end_of_its_server(admission, keys, grace):
     graceful = float(COMMAND[COMMAND.index("--timeout-graceful-shutdown") + 1])
     read = admission(**keys)
-    assert read.drain_delay + read.drain_on_stop + PATIENCE_AT_EXIT + graceful < grace
+    assert read.drain_delay + read.drain_on_stop + EXIT_TIMEOUT + graceful < grace
 
 
 def test_the_lock_files_are_in_a_volume_that_the_worker_s_user_may_write():

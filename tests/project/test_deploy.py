@@ -22,7 +22,7 @@ from channels_admission.client import Wait, connections
 from channels_admission.conf.sizing import HEADROOM, part
 from channels_admission.controls import achange
 from channels_admission.limiter.connections.refusal import RETRY_HEADER
-from channels_admission.limiter.registry import PATIENCE_AT_EXIT
+from channels_admission.limiter.registry import EXIT_TIMEOUT
 from channels_admission.status.diagnostics.deploy import READ_TIMEOUT, advise, limits_conf, systemd
 
 from demo.consumers import ADDRESS
@@ -95,7 +95,7 @@ def test_what_ws_status_advises_for_systemd_and_logins_stands_in_its_files(fitti
 
 def test_a_unit_has_the_time_for_a_drain_and_for_the_end_of_its_server(fitting):
     (graceful,) = re.findall(r"--timeout-graceful-shutdown (\d+)", unit()["ExecStart"])
-    drain = fitting.drain_delay + fitting.drain_on_stop + PATIENCE_AT_EXIT
+    drain = fitting.drain_delay + fitting.drain_on_stop + EXIT_TIMEOUT
     assert drain + float(graceful) < float(unit()["TimeoutStopSec"])
 
 
@@ -169,7 +169,7 @@ SETTINGS = {
 }  # fmt: skip
 CHECKED_EVERY = 0.5
 """Seconds, by HAProxy's file."""
-PATIENCE = 20
+TIMEOUT = 20
 """Seconds until no slot is kept any more for the clients that an earlier test left outside."""
 ONE, OTHER = "127.0.0.5", "127.0.0.6"
 """Addresses of clients."""
@@ -208,7 +208,7 @@ async def address_seen(client: Client) -> str:
 
 @pytest.mark.integration
 async def test_the_limit_is_one_and_its_refusal_passes_through(running: Site, balancer: Nginx | Haproxy, seen):
-    await eventually(keeps_nothing, PATIENCE)
+    await eventually(keeps_nothing, TIMEOUT)
     inside = [await Client.enter(balancer.origin) for _ in range(LIMIT)]
     assert by_worker(inside) == dict.fromkeys(running.pids, 2)
     outside = await enter_many(6, [balancer.origin])
@@ -222,7 +222,7 @@ async def test_the_limit_is_one_and_its_refusal_passes_through(running: Site, ba
 
 @pytest.mark.integration
 async def test_a_worker_sees_the_client_s_own_address_and_believes_no_client(balancer: Nginx | Haproxy, seen):
-    await eventually(keeps_nothing, PATIENCE)
+    await eventually(keeps_nothing, TIMEOUT)
     for address in (ONE, OTHER):
         lie = {"additional_headers": {"X-Forwarded-For": "203.0.113.7"}, "local_addr": (address, 0)}
         client = await Client.enter(balancer.origin, **lie)
@@ -246,7 +246,7 @@ async def test_a_quota_of_an_address_is_one_for_all_workers(running: Site, balan
 
 @pytest.mark.integration
 async def test_nginx_sends_an_address_to_one_worker_where_it_is_to_be_sticky(running: Site, tmp_path, seen):
-    await eventually(keeps_nothing, PATIENCE)
+    await eventually(keeps_nothing, TIMEOUT)
     with Nginx(running, tmp_path) as nginx:
         clients = [await Client.enter(nginx.origin, "/sticky/ws/echo/") for _ in range(4)]
         assert list(by_worker(clients).values()) == [4]

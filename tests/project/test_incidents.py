@@ -17,7 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse
 from channels_admission.core.levels import Level
 from channels_admission.core.overrides import Controls, Order
 from channels_admission.core.readings import Load
-from channels_admission.management.terminal.nagios import Thresholds, check
+from channels_admission.management.terminal.nagios import Ranges, check
 from channels_admission.status.cache import Look
 from channels_admission.status.diagnostics import diagnose
 from channels_admission.status.diagnostics.host import HostInfo, Origin, ProcessInfo
@@ -44,7 +44,7 @@ NOON = datetime(2026, 3, 1, 12, 3, 30, tzinfo=UTC)
 AT = int(NOON.timestamp())
 LEDGER = LedgerSnapshot("redis", "redis://127.0.0.1:6390/0", Health.OK)
 CALM = (Load("lag", 0.001, 0.0), Load("memory", 0.5, 0.0), Load("descriptors", 0.1, 0.0), Load("cpu", 0.05, 0.0))
-FIRST = WorkerSnapshot("web-1:42:ab", "web-1", 42, "uvicorn", held=10, last_beat=0.4, uptime=900.0, load=CALM)
+FIRST = WorkerSnapshot("web-1:42:ab", "web-1", 42, "uvicorn", held=10, silence=0.4, uptime=900.0, load=CALM)
 SECOND = replace(FIRST, id="web-1:43:cd", pid=43)
 POOL = PoolSnapshot(
     name="default", held=20, limit=50, free=30, share=0.4, warn_at=0.7, level=Level.CALM, admitted=20, refused={},
@@ -91,7 +91,7 @@ def each(**changes) -> tuple[WorkerSnapshot, ...]:
 
 FULL = {"held": 50, "free": 0, "share": 1.0, "level": Level.FULL, "alert": Level.FULL}
 PAUSED = Controls(1, paused=Order(1, "ada", AT - 900.0))
-SILENT = replace(SECOND, silent=True, last_beat=12.0)
+SILENT = replace(SECOND, silent=True, silence=12.0)
 HERD = (Second(AT - 23, 850),)
 SATURATED = ("AdmissionRefusing", "AdmissionWorkerSaturated")
 INCIDENTS = {
@@ -159,7 +159,7 @@ INCIDENTS = {
     ),
     "no worker reports any more": Incident(
         "worker-silent", "CRITICAL - no worker admits: 2 silent", "silent",
-        ("AdmissionWorkerSilent",), seen(*each(silent=True, last_beat=20.0)), "running",
+        ("AdmissionWorkerSilent",), seen(*each(silent=True, silence=20.0)), "running",
     ),
     "all workers are gone": Incident(
         "no-worker", "CRITICAL - pool default: 0 of 50 slots held (0 %), no worker known",
@@ -252,7 +252,7 @@ class Shown(HTMLParser):
 
 def test_a_sound_site_has_no_incident():
     assert diagnose(SOUND, known("")).findings == ()
-    assert check(SOUND, Thresholds()).line.startswith("ADMISSION OK - ")
+    assert check(SOUND, Ranges()).line.startswith("ADMISSION OK - ")
 
 
 @STAGED
@@ -262,7 +262,7 @@ def test_the_diagnosis_names_the_cause_first(incident):
 
 @STAGED
 def test_the_check_names_it(incident):
-    assert incident.check in check(incident.seen, Thresholds()).line.replace(HELD, "")
+    assert incident.check in check(incident.seen, Ranges()).line.replace(HELD, "")
 
 
 @STAGED

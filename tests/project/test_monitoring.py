@@ -94,7 +94,7 @@ def test_the_board_shows_every_metric_but_those_that_only_alerts_need():
     assert {name for name in exported() - shown - told if not name.endswith(("_count", "_sum"))} == set()
 
 
-def test_every_rule_has_a_severity_a_summary_and_a_patience():
+def test_every_rule_has_a_severity_a_summary_and_a_time_to_wait():
     text = (MONITORING / "alerts.yml").read_text()
     blocks = text.split("- alert: ")[1:]
     for block in blocks:

@@ -28,4 +28,4 @@ async def test_the_figures_in_the_pictures_of_the_admin_agree(admission, redis_s
     counted_for = 60 * (len(day.minutes.admitted) - first)
     for worker in pool.workers:
         assert counted_for <= worker.uptime <= 60 * len(day.minutes.admitted)
-        assert worker.last_beat < settings.lease
+        assert worker.silence < settings.lease

@@ -111,7 +111,7 @@ def test_ten_thousand_clients_that_follow_the_hint_are_back_in_little_more_than_
 
 
 @pytest.mark.simulation
-def test_one_in_a_hundred_of_those_who_follow_the_hint_is_refused_twice():
+def test_one_in_a_hundred_that_follow_the_hint_is_refused_twice():
     """The schedule is a little denser than admissions until the first tickets are due."""
     herd = simulate(RULES["hint"], 1000, 200.0, seed=7)
     assert 0 <= herd.attempts.sum() - (1000 + 999) <= 10

@@ -52,7 +52,7 @@ def test_each_group_follows_its_own_rule():
         assert all(last - first > more / rate for first, last in zip(back, back[burst + more :], strict=False))
 
 
-def test_those_who_leave_make_room_for_others():
+def test_clients_that_leave_make_room_for_others():
     outcome = play(Scene({"hint": 60}, {"MAX_CONNECTIONS": 20}, workers=2, stay=3.0))
     back = outcome.groups["hint"].back
     assert len(back) == 60

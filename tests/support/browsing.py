@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from websockets.sync.client import connect as connect_sync
 
 from demo.consumers import PID
-from support.clients import PATIENCE
+from support.clients import TIMEOUT
 
 WATCH = """
 globalThis.url = location.origin.replace("http", "ws") + "/ws/echo/";
@@ -38,9 +38,9 @@ globalThis.watch = (options = {}, protocols = []) => {
 def holder(origin: str) -> Iterator[None]:
     """A client that holds a slot."""
     url = origin.replace("http", "ws", 1) + "/ws/echo/"
-    with connect_sync(url, origin=origin, open_timeout=PATIENCE, compression=None, proxy=None) as client:
+    with connect_sync(url, origin=origin, open_timeout=TIMEOUT, compression=None, proxy=None) as client:
         client.send(PID)
-        client.recv(PATIENCE)
+        client.recv(TIMEOUT)
         yield
 
 

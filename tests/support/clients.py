@@ -22,7 +22,7 @@ from channels_admission.status.values import PoolSnapshot
 from demo.consumers import PID
 from support.waiting import PatientClock
 
-PATIENCE = 30.0
+TIMEOUT = 30.0
 POLICY = RetryPolicy()
 _numbers = itertools.count()
 _sockets: WeakSet[ClientConnection] = WeakSet()
@@ -47,12 +47,12 @@ class Client:
         started = loop.time()
         url = origin.replace("http", "ws", 1) + path
         agent = {"user_agent_header": f"client {next(_numbers)}"}  # clients that look alike count as one that hammers
-        options = {"origin": origin, "open_timeout": PATIENCE, "compression": None, "ping_interval": None, **options}
+        options = {"origin": origin, "open_timeout": TIMEOUT, "compression": None, "ping_interval": None, **options}
         client = cls(await connect(url, **agent, **options))
         _sockets.add(client.socket)
         try:
             await client.socket.send(PID)
-            client.pid = int(await asyncio.wait_for(client.socket.recv(), PATIENCE))
+            client.pid = int(await asyncio.wait_for(client.socket.recv(), TIMEOUT))
         except ConnectionClosed:
             client.code, client.reason = client.socket.close_code, client.socket.close_reason
         client.seconds = loop.time() - started
@@ -85,7 +85,7 @@ async def enter_many(count: int, origins: list[str], **options) -> list[Client]:
 async def admitted(origin: str) -> Client:
     """A client that is let in, perhaps not at once: slots are kept for refused clients of an earlier test."""
     client = await Client.enter(origin)
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(TIMEOUT):
         while not client.is_open:
             await client.leave()
             await asyncio.sleep(min(client.hint, LONGEST_WAIT))
@@ -108,7 +108,7 @@ async def nobody_stays() -> None:
 
 
 class Crowd:
-    """``count`` clients that come, stay for a moment and leave, over and over, while the ``async with`` lasts.
+    """``count`` clients that come, stay for a while and leave, over and over, while the ``async with`` lasts.
 
     After a refusal they come again as they are told, but within :data:`LONGEST_WAIT`, and with their tickets. A client
     counts as open once it knows that it was let in, and no longer when it begins to leave: ``open_now`` is never above
@@ -160,13 +160,13 @@ class Crowd:
             self.slowest = max(self.slowest, self._clock.time() - began)
             self.codes[client.code] += 1
             if client.is_open:
-                await self._stay_a_moment()
+                await self._stay_a_while()
             await client.leave()
             headers = client.headers
             await asyncio.sleep(min(client.hint, LONGEST_WAIT) or self._rng.uniform(0.05, 0.2))
             await self._going.wait()
 
-    async def _stay_a_moment(self) -> None:
+    async def _stay_a_while(self) -> None:
         self.open_now += 1
         self.most = max(self.most, self.open_now)
         await asyncio.sleep(self._rng.uniform(0.05, 0.3))

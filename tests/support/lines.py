@@ -104,7 +104,9 @@ class MixedHerd:
             elif turns.get(place) is not None:
                 self.refuse(kind, replace_due(ticket, wall + self.told(turns[place])), turns[place])
             else:
-                time = unpaced(reply.offer.first + given * reply.offer.step, 0.0) - reply.offer.elapsed
+                time = (
+                    unpaced(reply.retry_times.first + given * reply.retry_times.step, 0.0) - reply.retry_times.elapsed
+                )
                 given += 1
                 ticket = Ticket(round(wall + time, 2), round(wall + self.told(time), 2), self.rng.getrandbits(32))
                 self.refuse(kind, ticket, time)

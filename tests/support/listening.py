@@ -9,15 +9,15 @@ from project.asgi import application as application
 
 @receiver(connection_admitted)
 @receiver(connection_refused)
-def fail(**facts):
+def fail(**details):
     raise RuntimeError("as ever")
 
 
 @receiver(connection_admitted)
-def note(pool, worker, **facts):
+def note(pool, worker, **details):
     print(f"admitted to {pool} by {worker}", flush=True)
 
 
 @receiver(connection_refused)
-async def anote(pool, reason, retry_after, **facts):
+async def anote(pool, reason, retry_after, **details):
     print(f"refused by {pool} for {reason}, for {retry_after:.0f} s", flush=True)

@@ -152,11 +152,11 @@ class Process:
         self.actors.append(actor)
         self.simulation.judge.see_birth(actor)
 
-    def open(self, handshakes: int, patience: float | None) -> None:
-        """So many handshakes arrive together; one client goes away after ``patience`` seconds."""
+    def open(self, handshakes: int, timeout: float | None) -> None:
+        """So many handshakes arrive together; one client goes away after ``timeout`` seconds."""
         tasks = [self.knock(self.simulation.holders.of_newcomer()) for _ in range(handshakes)]
-        if patience is not None and (first := tasks[0]):
-            self.simulation.later(patience, lambda: self.do(first.cancel))
+        if timeout is not None and (first := tasks[0]):
+            self.simulation.later(timeout, lambda: self.do(first.cancel))
 
     def knock(self, ticket: str) -> asyncio.Task[None] | None:
         """One handshake arrives, unless the process is about to end."""

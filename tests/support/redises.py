@@ -24,7 +24,7 @@ DOWN_AFTER = 1.0
 SLOTS = 16384
 NODES_TALK_AT = 10000
 """Above the port where a node of a cluster serves."""
-PATIENCE = 20.0
+TIMEOUT = 20.0
 """Seconds for servers to find each other."""
 
 AUTHORITY = "authority.pem"
@@ -104,10 +104,10 @@ class Watched:
 
     def wait(self) -> None:
         """Until all sentinels know each other and the replicas, and these have what the primary has."""
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + TIMEOUT
         while not all(map(self._knows_all, self.sentinels)):
             if time.monotonic() > deadline:
-                raise AssertionError(f"the sentinels do not know all after {PATIENCE} s")
+                raise AssertionError(f"the sentinels do not know all after {TIMEOUT} s")
             time.sleep(POLL)
 
     def _knows_all(self, sentinel: Sentinel) -> bool:
@@ -214,10 +214,10 @@ class Cluster:
         """Return once the replica has what the primary has."""
         name = self.clients[primary].execute_command("CLUSTER", "MYID")
         self.clients[replica].execute_command("CLUSTER", "REPLICATE", name)
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + TIMEOUT
         while self.clients[replica].info("replication").get("master_link_status") != "up":
             if time.monotonic() > deadline:
-                raise AssertionError(f"no replica after {PATIENCE} s")
+                raise AssertionError(f"no replica after {TIMEOUT} s")
             time.sleep(POLL)
 
     def is_heard(self, primary: int) -> bool:
@@ -226,11 +226,11 @@ class Cluster:
 
     def wait(self) -> None:
         """Until all of them know each other, and who has which slot."""
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + TIMEOUT
         while not all(self._is_whole(client) for client in self.clients):
             if time.monotonic() > deadline:
                 raise AssertionError(
-                    f"no cluster after {PATIENCE} s: {self.clients[0].execute_command('CLUSTER', 'NODES')}"
+                    f"no cluster after {TIMEOUT} s: {self.clients[0].execute_command('CLUSTER', 'NODES')}"
                 )
             time.sleep(POLL)
 

@@ -19,7 +19,7 @@ from typing import Any
 from unittest import mock
 
 from channels_admission.conf import DEFAULT_POOL, Settings
-from channels_admission.core.overrides import EVERYBODY, Drain
+from channels_admission.core.overrides import EVERY_WORKER, Drain
 from channels_admission.core.protocol import Neighbour, Reply, Report
 from channels_admission.exceptions import LedgerUnavailable
 from channels_admission.ledger.base import OutOfOrder
@@ -219,8 +219,8 @@ class Simulation:
         if self.quiet:
             pass
         elif rng.random() < 0.6:
-            patience = rng.uniform(0, 0.01) if rng.random() < 0.1 else None
-            process.do(lambda: process.open(count, patience))
+            timeout = rng.uniform(0, 0.01) if rng.random() < 0.1 else None
+            process.do(lambda: process.open(count, timeout))
         else:
             process.do(lambda: process.shut(count))
         if process.alive:
@@ -335,7 +335,7 @@ class Simulation:
 
     def _order(self) -> None:
         """An operator drains all who run, and they are replaced one after the other."""
-        self.ledger.order(Drain(EVERYBODY, 1.0, "", 0.0))
+        self.ledger.order(Drain(EVERY_WORKER, 1.0, "", 0.0))
         self.judge.ordered_at = self.now
         for process in self.processes:
             delay = self.rng.uniform(self.settings.heartbeat, 2 * self.settings.lease)

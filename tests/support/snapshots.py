@@ -25,7 +25,7 @@ WORKER = WorkerSnapshot(
     pid=4242,
     server="uvicorn",
     held=30,
-    last_beat=0.4,
+    silence=0.4,
     uptime=7500.0,
     load=LOAD,
     accepting=28,
@@ -51,7 +51,7 @@ POOL = PoolSnapshot(
     would_refuse={"full": 11, "quota:address": 12}, drained=13, aged=14, evicted=15, speed=412.5, since=1.75e9,
     latest={"lost": 1750000029},
 )  # fmt: skip
-CHAT = replace(POOL, name="chat", workers=(replace(WORKER, last_beat=0.1, load=(Load("lag", 0.5, 1.0, 0.1, 0.8),)),))
+CHAT = replace(POOL, name="chat", workers=(replace(WORKER, silence=0.1, load=(Load("lag", 0.5, 1.0, 0.1, 0.8),)),))
 SNAPSHOT = Snapshot(
     datetime.now(UTC), True, LedgerSnapshot("redis", "redis://127.0.0.1:6390/0", Health.OK), (POOL, CHAT)
 )

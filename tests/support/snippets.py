@@ -27,7 +27,7 @@ PORT = "127.0.0.1:8000"
 """The address of the server, likewise."""
 WORKERS = 2
 SERVE = f"uvicorn mysite.asgi:application --workers {WORKERS}"
-PATIENCE = 10.0
+TIMEOUT = 10.0
 """Seconds within which a status shows what has happened."""
 
 STEP = re.compile(
@@ -154,7 +154,7 @@ class Project:
         # Workers are named and timed by the reader's own machine.
         output = re.sub(r"^web-1 .*$", "… uvicorn …", step.output, flags=re.MULTILINE)
         expected = ".*?".join(map(re.escape, " ".join(output.split()).split("…")))
-        deadline = time.monotonic() + (PATIENCE if "ws_status" in step.command else 0)
+        deadline = time.monotonic() + (TIMEOUT if "ws_status" in step.command else 0)
         while True:
             printed = " ".join(self.run(step.command).split())
             if re.fullmatch(expected, printed):

@@ -38,10 +38,10 @@ async def road(heard):
             await writer.wait_closed()
 
 
-async def say(reader, writer, line: bytes, patience: float = 0.2) -> bytes | None:
+async def say(reader, writer, line: bytes, timeout: float = 0.2) -> bytes | None:
     writer.write(line)
     try:
-        async with asyncio.timeout(patience):
+        async with asyncio.timeout(timeout):
             return await reader.readline()
     except TimeoutError:
         return None
@@ -59,7 +59,7 @@ async def test_a_slow_road_takes_its_time_each_way(road):
         began = time.monotonic()
         assert await say(reader, writer, b"one\n") == b"one\n"
         assert 0.1 <= time.monotonic() - began < 0.2
-    assert await say(reader, writer, b"two\n", patience=0.04) == b"two\n"
+    assert await say(reader, writer, b"two\n", timeout=0.04) == b"two\n"
 
 
 async def test_swallowed_replies_never_come(road):

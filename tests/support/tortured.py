@@ -103,16 +103,16 @@ class Borrower(State):
 
 
 class Client:
-    """Comes, stays, leaves and comes again, now and then without the patience to wait for the verdict."""
+    """Comes, stays, leaves and comes again, now and then with too little time for the verdict."""
 
     def __init__(self, limiter: Limiter, cells: Cells, number: int, rng: random.Random) -> None:
         self.limiter, self.cells, self.number, self.rng = limiter, cells, number, rng
 
     async def live(self) -> None:
         while not self.cells.quiet:
-            patience = self.rng.choice([0.003, None, None, None])
+            timeout = self.rng.choice([0.003, None, None, None])
             try:
-                async with asyncio.timeout(patience):
+                async with asyncio.timeout(timeout):
                     verdict = await self.limiter.acquire()
             except TimeoutError:
                 continue

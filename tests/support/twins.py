@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 
 from channels_admission.core.agreement import numbers_of
 from channels_admission.core.herd.tickets import Ticket
-from channels_admission.core.overrides import EVERYBODY, NOTHING_SET, Controls, Drain, Order
+from channels_admission.core.overrides import EVERY_WORKER, NOTHING_SET, Controls, Drain, Order
 from channels_admission.core.protocol import Aged, Ask, Key, Reply, Shown, Terms
 from channels_admission.core.quotas.shares import Bound
 from channels_admission.core.readings import Reading
 from channels_admission.ledger.base import Forgotten, OutOfOrder
 from channels_admission.ledger.memory import MemoryLedger
-from channels_admission.ledger.memory.pool import Pool
+from channels_admission.ledger.memory.pool import StoredPool
 
 from support.claimants import PLACES, Claimant, key
 from support.reports import HEARTBEAT, LEASE, Clock, ClockedRedisLedger, Reporter
@@ -44,9 +44,9 @@ STEPS = st.lists(STEP, min_size=15, max_size=40)
 
 
 def comparable(reply: Reply) -> dict:
-    names = [name for name in Reply.__slots__ if name not in ("now", "offer", "waits")]
+    names = [name for name in Reply.__slots__ if name not in ("now", "retry_times", "waits")]
     plain = {name: getattr(reply, name) for name in names}
-    offer = reply.offer and (reply.offer.first, reply.offer.step, reply.offer.elapsed)
+    retry_times = reply.retry_times and (reply.retry_times.first, reply.retry_times.step, reply.retry_times.elapsed)
     return {
         **plain,
         "neighbours": sorted(plain["neighbours"], key=lambda each: each.worker),
@@ -54,14 +54,14 @@ def comparable(reply: Reply) -> dict:
         "turns": [(turn.handshake, turn.wait and pytest.approx(turn.wait, abs=TOLERANCE)) for turn in plain["turns"]],
         "settings": numbers_of(reply.settings),
         "waits": pytest.approx(reply.waits, abs=TOLERANCE),
-        "offer": offer and pytest.approx(offer, abs=TOLERANCE),
+        "retry_times": retry_times and pytest.approx(retry_times, abs=TOLERANCE),
     }
 
 
 def numbers(reply: Reply) -> dict:
-    offer = reply.offer and (reply.offer.first, reply.offer.step, reply.offer.elapsed)
+    retry_times = reply.retry_times and (reply.retry_times.first, reply.retry_times.step, reply.retry_times.elapsed)
     turns = [tuple(turn) for turn in reply.turns]
-    return {**comparable(reply), "waits": reply.waits, "offer": offer, "turns": turns}
+    return {**comparable(reply), "waits": reply.waits, "retry_times": retry_times, "turns": turns}
 
 
 def pictured(reading: Reading, unsaid: Container[str] = ()) -> dict:
@@ -95,7 +95,7 @@ def same(memory: dict, redis: dict) -> None:
 class Saved:
     """What two ledgers have stored of a pool."""
 
-    memory: Pool | None
+    memory: StoredPool | None
     redis: dict[bytes, bytes]
 
 
@@ -281,8 +281,8 @@ class World:
             if turn.wait is not None:
                 due = round(now + min(60.0, max(1.0, turn.wait)), 2)
                 self.tickets.append(given[turn.handshake]._replace(due=due))
-        for place in range(number if reply.offer else 0):
-            time = now + reply.offer.first + place * reply.offer.step - reply.offer.elapsed
+        for place in range(number if reply.retry_times else 0):
+            time = now + reply.retry_times.first + place * reply.retry_times.step - reply.retry_times.elapsed
             self.tickets.append(Ticket(round(time, 2), round(min(time, now + 50.0), 2), self.born * 100 + place))
         del self.tickets[:-20]
 
@@ -383,7 +383,7 @@ class World:
         await self.report(worker)
 
     async def do_control(self, worker, place, number, milliseconds, heartbeat):
-        drain = Drain((EVERYBODY, worker.last.worker, "host")[number % 3], 1.5, "kim", 2.0)
+        drain = Drain((EVERY_WORKER, worker.last.worker, "host")[number % 3], 1.5, "kim", 2.0)
         chosen = (
             {"limit": order(2 * place)}, {"limit": order(2 * place, over=True)}, {"paused": order(1)},
             {"dry_run": order(1), "drains": (drain,)}, {"drains": (drain,)}, {},

@@ -62,15 +62,15 @@ async def eventually(holds, seconds: float = 5.0, every: float = 0.01):
             await asyncio.sleep(every)
 
 
-PATIENCE = 30.0
+TIMEOUT = 30.0
 """Seconds that tests wait for what comes at once on a machine that is not busy."""
 
 
 def be_patient_with(*owners: type) -> None:
-    """Have methods that wait for one second by default wait for :data:`PATIENCE`."""
+    """Have methods that wait for one second by default wait for :data:`TIMEOUT`."""
     for owner in owners:
         for function in vars(owner).values():
             if isfunction(function) and "timeout" in (parameters := signature(function).parameters):
                 known = [each for each in parameters.values() if each.default is not Parameter.empty]
-                patient = [PATIENCE if (each.name, each.default) == ("timeout", 1) else each.default for each in known]
+                patient = [TIMEOUT if (each.name, each.default) == ("timeout", 1) else each.default for each in known]
                 function.__defaults__ = tuple(patient)

@@ -140,8 +140,8 @@ def test_nobody_adds_changes_or_deletes(client, rf, chief, admission):
     html = client.get(INDEX).content.decode()
     assert PAGE in html
     assert f"{PAGE}add/" not in html
-    for tail in ("add/", "default/", "default/change/", "default/delete/", "default/history/"):
-        assert client.get(PAGE + tail).status_code == 404
+    for end in ("add/", "default/", "default/change/", "default/delete/", "default/history/"):
+        assert client.get(PAGE + end).status_code == 404
     request = rf.get("/")
     request.user = chief
     permissions = admin.site.get_model_admin(Pool).get_model_perms(request)
@@ -186,7 +186,7 @@ def test_feed_is_the_snapshot(as_viewer, admission):
     body = response.json()
     (worker,) = body["pools"][0]["workers"]
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00", body.pop("taken"))
-    assert 0 <= worker.pop("last_beat") < 5
+    assert 0 <= worker.pop("silence") < 5
     assert 75 <= worker.pop("uptime") < 80
     assert 0 <= body["ledger"].pop("took") < 1
     assert [0 <= time.time() - pool.pop("now") < 5 for pool in body["pools"]] == [True, True]

@@ -116,7 +116,7 @@ def test_a_hint_wins_over_the_window():
     assert waits(Ending(1013, "retry-after=2.5", UP)) == [2.5]
 
 
-def test_a_refusal_that_was_open_for_a_moment_is_no_loss():
+def test_a_refusal_that_was_open_for_a_while_is_no_loss():
     assert waits(Ending(1013, "", 0.099)) == [1.0]
     assert waits(Ending(1013, "", 0.1)) == [5.0]
 

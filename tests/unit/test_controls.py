@@ -13,7 +13,7 @@ import pytest
 from channels_admission import controls
 from channels_admission.controls import ALL_WORKERS, acancel, achange, adrain
 from channels_admission.core.counters import Reason
-from channels_admission.core.overrides import Controls, Order, whom
+from channels_admission.core.overrides import Controls, Order, target_name
 from channels_admission.core.protocol import Reply
 from channels_admission.events.log import FURTHER
 from channels_admission.exceptions import ConfigurationError, ControlError
@@ -135,7 +135,7 @@ async def test_a_host_with_a_long_name_is_drained_by_it_and_so_is_its_worker(adm
         (f"{raw}:{worker.id.partition(':')[2]}", worker.id),
     ):
         (change,) = await adrain(target, by="ann", over=60)
-        assert change.what == f"drain of {whom(known)}"
+        assert change.what == f"drain of {target_name(known)}"
         assert len(await acancel(target, by="ann")) == 1
     with pytest.raises(ControlError, match="No worker"):
         await adrain(f"{raw[:40]}:{worker.pid}", by="ann", over=60)
@@ -249,7 +249,7 @@ async def test_above_a_lowered_limit_no_slot_that_becomes_free_is_used_again(adm
     await close_limiters()
 
 
-async def test_who_has_left_since_the_report_is_not_ended_once_more(admission, monkeypatch):
+async def test_one_that_has_left_since_the_report_is_not_ended_once_more(admission, monkeypatch):
     settings = admission(MAX_CONNECTIONS=100)
     monkeypatch.setattr(closer.random, "random", lambda: 0.999)
     state = State(settings.pool("default"), Worker())

@@ -14,7 +14,7 @@ from channels_admission.ledger.memory import MemoryLedger
 from channels_admission.lifespan import AdmissionLifespan
 from channels_admission.lifespan import admission as within
 from channels_admission.limiter import registry
-from channels_admission.limiter.registry import PATIENCE_AT_EXIT, limiter_of
+from channels_admission.limiter.registry import EXIT_TIMEOUT, limiter_of
 from channels_admission.signals import connection_refused
 
 from demo.servers import TESTPROJECT, Redis, environment
@@ -66,7 +66,7 @@ async def test_at_the_end_of_a_process_many_pools_say_goodbye_in_the_time_of_one
     settings = admission(POOLS={pool: {} for pool in MANY})
     for pool in MANY:
         await limiter_of(pool).acquire()  # and is never released
-    await registry._houses[asyncio.get_running_loop()].leave()
+    await registry._registries[asyncio.get_running_loop()].leave()
     assert [await workers(settings, pool) for pool in MANY] == [[]] * len(MANY)
 
 
@@ -80,8 +80,8 @@ async def test_the_end_of_a_process_waits_for_a_silent_ledger_no_longer_than_it_
 
     monkeypatch.setattr(MemoryLedger, "reconcile", silent)
     began = time.monotonic()
-    await registry._houses[asyncio.get_running_loop()].leave()
-    assert time.monotonic() - began < PATIENCE_AT_EXIT + 0.4
+    await registry._registries[asyncio.get_running_loop()].leave()
+    assert time.monotonic() - began < EXIT_TIMEOUT + 0.4
     await asyncio.wait([limiter.task for limiter in limiters], timeout=5)
 
 
@@ -89,21 +89,21 @@ async def test_the_end_of_a_process_closes_all_even_where_a_receiver_never_ends(
     settings = admission(MAX_CONNECTIONS=0)
     told = []
 
-    async def never_ends(**facts):
-        told.append(facts["reason"])
+    async def never_ends(**details):
+        told.append(details["reason"])
         await asyncio.Event().wait()
 
     limiter = limiter_of("default")
     with listening((connection_refused, never_ends)):
         limiter.events.tell_verdict(await limiter.acquire(), limiter.state.worker)
         await eventually(lambda: told == ["full"])
-        here = registry._houses[asyncio.get_running_loop()]
+        here = registry._registries[asyncio.get_running_loop()]
         began = time.monotonic()
         await here.leave()
-        assert time.monotonic() - began < PATIENCE_AT_EXIT + 0.4
+        assert time.monotonic() - began < EXIT_TIMEOUT + 0.4
         await asyncio.wait([limiter.task], timeout=5)
     assert here.limiters == ()
-    assert not registry._houses
+    assert not registry._registries
     assert await workers(settings) == []
     limiter.events._task.cancel()
 

@@ -137,14 +137,14 @@ async def test_a_connection_that_ends_by_itself(path, kind, face):
 
 
 @pytest.mark.parametrize("count", [1, MANY])
-@pytest.mark.parametrize("moment", ["before", "during", "after"])
-async def test_a_connection_that_is_cancelled(moment, count, kind, face):
+@pytest.mark.parametrize("when", ["before", "during", "after"])
+async def test_a_connection_that_is_cancelled(when, count, kind, face):
     application = consumer(kind, face, None, None)
     patient_limiter()
     clients = [Client(application) for _ in range(count)]
-    if moment == "during":
+    if when == "during":
         await asyncio.sleep(0)
-    if moment == "after":
+    if when == "after":
         for client in clients:
             client.feed(CONNECT)
         await eventually(lambda: all(client.sent for client in clients), seconds=30)

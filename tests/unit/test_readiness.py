@@ -219,7 +219,7 @@ def test_each_event_loop_answers_for_itself_and_a_thread_without_one_for_all(adm
 # Through Django
 
 
-async def test_the_url_answers_strangers_in_one_word(admission):
+async def test_the_url_answers_anonymous_clients_in_one_word(admission):
     admission(MAX_CONNECTIONS=1)
     limiter = limiter_of("default")
     client = AsyncClient()
@@ -299,7 +299,7 @@ async def test_each_worker_answers_for_itself(admission, prefix, redis_server, t
     marked.touch()
     keys = {
         "LEDGER": redis_server.url, "PREFIX": prefix, "MAX_CONNECTIONS": 20, "HEARTBEAT": 0.2, "LEASE": 5,
-        "PRESSURE": {"lag": None, "marked": {"MONITOR": "demo.strain.marked", "THRESHOLDS": [0.5, 1]}},
+        "PRESSURE": {"lag": None, "marked": {"MONITOR": "demo.load.marked", "THRESHOLDS": [0.5, 1]}},
     }  # fmt: skip
     admission(**{**keys, "PRESSURE": {"lag": None}})
     env = {"MARKED": str(marked)}

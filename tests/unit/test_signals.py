@@ -82,11 +82,11 @@ async def test_receivers_are_told_each_verdict_and_nothing_of_the_client(admissi
     admission(MAX_CONNECTIONS=2)
     told = []
 
-    def sync(**facts):
-        told.append(("sync", facts))
+    def sync(**details):
+        told.append(("sync", details))
 
-    async def coroutine(**facts):
-        told.append(("async", facts))
+    async def coroutine(**details):
+        told.append(("async", details))
 
     with listening((connection_admitted, sync), (connection_refused, sync), (connection_refused, coroutine)):
         await visitors.come(3)
@@ -96,9 +96,9 @@ async def test_receivers_are_told_each_verdict_and_nothing_of_the_client(admissi
     assert told[:2] == [("sync", admitted)] * 2
     refused = dict(told[2:])
     assert set(refused) == {"sync", "async"}
-    for facts in refused.values():
-        assert 1 <= facts.pop("retry_after") <= 60
-        assert facts == {**admitted, "signal": connection_refused, "reason": "full"}
+    for details in refused.values():
+        assert 1 <= details.pop("retry_after") <= 60
+        assert details == {**admitted, "signal": connection_refused, "reason": "full"}
 
 
 def by_path(scope):
@@ -109,7 +109,7 @@ async def test_receivers_are_told_of_the_class(admission, visitors):
     admission(MAX_CONNECTIONS=10, CLASSIFY=f"{__name__}.by_path", SHARES={"guest": 0.1})
     told = []
 
-    def note(signal, class_name, **facts):
+    def note(signal, class_name, **details):
         told.append((signal is connection_admitted, class_name))
 
     with listening((connection_admitted, note), (connection_refused, note)):
@@ -123,14 +123,14 @@ async def test_a_receiver_that_fails_breaks_no_handshake_and_is_logged(admission
     admission(MAX_CONNECTIONS=1)
     told = []
 
-    def failing(**facts):
+    def failing(**details):
         raise RuntimeError("no luck")
 
-    async def failing_too(**facts):
+    async def failing_too(**details):
         raise RuntimeError("no luck either")
 
-    def last(**facts):
-        told.append(facts)
+    def last(**details):
+        told.append(details)
 
     with listening(*((connection_refused, receiver) for receiver in (failing, failing_too, last))):
         await visitors.come(3)
@@ -147,9 +147,9 @@ async def test_a_slow_receiver_holds_up_no_handshake_and_misses_what_is_too_much
     admission(MAX_CONNECTIONS=1)
     told, go_on = [], threading.Event()
 
-    def slow(**facts):
+    def slow(**details):
         go_on.wait(10)
-        told.append(facts)
+        told.append(details)
 
     with listening((connection_refused, slow)):
         await visitors.come(8)
@@ -180,8 +180,8 @@ async def test_every_edge_has_its_signal_and_its_line(admission, caplog):
     heard = []
 
     def hear(name):
-        def receiver(sender, **facts):
-            heard.append((name, facts["pool"], facts["edge"], facts["worker"] == limiter.state.worker.id))
+        def receiver(sender, **details):
+            heard.append((name, details["pool"], details["edge"], details["worker"] == limiter.state.worker.id))
 
         return getattr(signals, f"capacity_{name}"), receiver
 
@@ -203,15 +203,15 @@ async def test_a_receiver_that_fails_or_blocks_harms_nobody(admission, caplog):
     heard, loop_thread = [], threading.current_thread()
     release = threading.Event()
 
-    def fails(**facts):
+    def fails(**details):
         raise ValueError("a receiver's own")
 
-    def blocks(**facts):
+    def blocks(**details):
         heard.append(threading.current_thread() is loop_thread)
         release.wait(5)
 
-    async def listens(**facts):
-        heard.append(facts["edge"])
+    async def listens(**details):
+        heard.append(details["edge"])
 
     settings = admission()
     events = Events(settings.pool("default"), settings.alerts, Counter(), Faults("a pool"))
@@ -237,8 +237,8 @@ async def test_a_ledger_lost_and_regained_is_told_by_each_worker(admission):
 
     with (
         listening(
-            (signals.ledger_lost, lambda **facts: heard.append(("lost", facts["pool"], facts["error"]))),
-            (signals.ledger_regained, lambda **facts: heard.append(("regained", facts["pool"]))),
+            (signals.ledger_lost, lambda **details: heard.append(("lost", details["pool"], details["error"]))),
+            (signals.ledger_regained, lambda **details: heard.append(("regained", details["pool"]))),
         ),
     ):
         limiter.reconciler.ledger.reconcile = away

@@ -28,7 +28,7 @@ def most_held(terms: Terms) -> int:
     return terms.burst // 2
 
 
-class Bucket:
+class TokenBucket:
     """A token bucket with ``rate`` tokens per second, up to ``burst``; initially empty."""
 
     def __init__(self, rate: float, burst: int, now: float) -> None:

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 
 from ..counters import Reason
 from ..levels import ROUNDING
-from ..protocol import Offer, Terms
+from ..protocol import RetryTimes, Terms
 from .bucket import ASIDE, most_held, spare, tokens
 from .line import AGAIN, LONGEST, Line
 
@@ -125,7 +125,7 @@ class Pace:
 
     def _begin(self, clock: float, terms: Terms) -> None:
         self._began = clock
-        self._tail = 0.0
+        self._next_free = 0.0
         self._shut_at: float | None = None
         """When the pool became full or paused."""
         self._full_at = (terms.burst - 1) / terms.rate if terms.rate else 0.0
@@ -225,8 +225,8 @@ class Pace:
         soonest = self._soonest(clock, terms, now)
         most = self._settles_in(terms, now) + max(terms.retry_after[0], AGAIN)
         if now.why is Reason.PAUSED or soonest > most:
-            offer = self.offer(clock, terms, number, 0, now)
-            times = (offer.first + rank * offer.step for rank in range(number)) if offer else ()
+            retry_times = self.retry_times(clock, terms, number, 0, now)
+            times = (retry_times.first + rank * retry_times.step for rank in range(number)) if retry_times else ()
             return tuple(unpaced(time, terms.slow_start) - (clock - self._began) for time in times)
         step = 1 / self._speed(terms, now)
         waits = tuple(min(most, soonest + rank * step) for rank in range(number))
@@ -234,7 +234,9 @@ class Pace:
             self.line.promise(self.line._now / 1000 + wait, again=True)
         return waits
 
-    def offer(self, clock: float, terms: Terms, refused: int, unreserved: int, now: Situation) -> Offer | None:
+    def retry_times(
+        self, clock: float, terms: Terms, refused: int, unreserved: int, now: Situation
+    ) -> RetryTimes | None:
         """Retry times for ``refused`` clients, after ``unreserved`` ones given out already; None for no clients."""
         if not refused + unreserved:
             return None
@@ -243,8 +245,8 @@ class Pace:
         soonest = paced(elapsed + self._soonest(clock, terms, now), terms.slow_start)
         step = 1 / (SCHEDULED * self._speed(terms, now))
         if refused:
-            self._tail = min(self._tail, soonest + SLACK * self.line.ahead * step)
-        first = max(self._tail, soonest)
+            self._next_free = min(self._next_free, soonest + SLACK * self.line.ahead * step)
+        first = max(self._next_free, soonest)
         if now.why is Reason.FULL and self._shut_at is not None and clock - self._shut_at < high:
             # A speed that was measured for so long says nothing of a later time. Clients that came at once may leave
             # at once.
@@ -254,8 +256,8 @@ class Pace:
         self._promise(first, step, refused + unreserved, elapsed, terms.slow_start)
         first += unreserved * step
         longest = paced(elapsed + LONGEST, terms.slow_start)
-        self._tail = min(first + refused * step, max(self._tail, longest))
-        return Offer(first, step, elapsed)
+        self._next_free = min(first + refused * step, max(self._next_free, longest))
+        return RetryTimes(first, step, elapsed)
 
     def _promise(self, first: float, step: float, number: int, elapsed: float, slow_start: float) -> None:
         """Promise ``number`` retry times; ``elapsed`` is now."""
@@ -275,7 +277,7 @@ class Pace:
         """Note when the pool became full or paused. Once it is open again, the schedule starts anew."""
         shut = now.why in SHUT if by_refusal else self._shut_at is not None and not now.is_open
         if not shut and self._shut_at is not None:
-            self._tail = 0.0
+            self._next_free = 0.0
         self._shut_at = (clock if self._shut_at is None else self._shut_at) if shut else None
 
     def _speed(self, terms: Terms, now: Situation) -> float:

@@ -111,7 +111,7 @@ end
 
 -- The entry `at` with the `news` of it, and with what is `held` now, if that is not nil; nil where nothing is new.
 function history.entry(text, at, news, held)
-  text = text and #text <= const.LONGEST_MOMENT and text or ''
+  text = text and #text <= const.LONGEST_BUCKET and text or ''
   local when, most, bound, admitted, reasons = string.match(text, '^(%d+)|(%d*)|(%d*)|(%d+)|(.*)$')
   admitted = admitted and codec.digits(admitted)
   local is_known = admitted and codec.digits(when) == at
@@ -127,7 +127,7 @@ function history.entry(text, at, news, held)
     if name == const.ADMITTED then admitted = admitted + count else refused[name] = (refused[name] or 0) + count end
   end
   text = string.format('%d|%s|%s|%.0f|', at, most or '', bound or '', admitted)
-  return text .. history.listed(refused, const.LONGEST_MOMENT - #text)
+  return text .. history.listed(refused, const.LONGEST_BUCKET - #text)
 end
 
 -- Add to a ring of that `size` what was decided in each second or minute, and to the one that runs what is held.

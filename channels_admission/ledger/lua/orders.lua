@@ -28,7 +28,7 @@ end
 function orders.is_over(target, ordered_at)
   local heard_by_all = clock.time - (settings.in_force.lease or report.lease)
   if ordered_at > heard_by_all and ordered_at <= clock.time then return false end
-  if target == const.EVERYBODY then return true end
+  if target == const.EVERY_WORKER then return true end
   return string.find(target, ':', 1, true) and not redis.call('HGET', key.counts, target)
 end
 

@@ -1,10 +1,10 @@
--- rate: how many may enter at this moment, and when the refused should come again (core/herd/rate.py has the rules).
+-- rate: how many may enter at this time, and when the refused should come again (core/herd/rate.py has the rules).
 --
--- '#pace' is began|full at|tail|outflow|measured at|measured|shut at|dry since|refused at; shut at is since when the pool
+-- '#pace' is began|full at|next free|outflow|measured at|measured|shut at|dry since|refused at; shut at is since when the pool
 -- has been full or paused, or 0, and dry since is 0 where somebody was admitted after the last refusal.
 
 local rate = {
-  FIELDS = {'began', 'full_at', 'tail', 'outflow', 'measured_at', 'measured', 'shut_at', 'dry_since', 'refused_at'},
+  FIELDS = {'began', 'full_at', 'next_free', 'outflow', 'measured_at', 'measured', 'shut_at', 'dry_since', 'refused_at'},
   SHUT = {full = true, paused = true},
   first = '', step = '', elapsed = '', has_line = false, aside = 0,
 }
@@ -45,7 +45,7 @@ end
 
 -- Begin with one token in the bucket.
 function rate.begin()
-  rate.began, rate.passed, rate.tail, rate.shut_at = clock.time, 0, 0, 0
+  rate.began, rate.passed, rate.next_free, rate.shut_at = clock.time, 0, 0, 0
   rate.full_at = rate.speed > 0 and (rate.burst - 1) / rate.speed or 0
 end
 
@@ -153,7 +153,7 @@ end
 function rate.open_or_shut(refused, why, now)
   local shut = rate.shut_at > 0 and not now.is_open()
   if refused > 0 then shut = rate.SHUT[why] end
-  if not shut and rate.shut_at > 0 then rate.tail = 0 end
+  if not shut and rate.shut_at > 0 then rate.next_free = 0 end
   rate.shut_at = shut and (rate.shut_at > 0 and rate.shut_at or clock.time) or 0
 end
 
@@ -194,19 +194,19 @@ end
 
 -- The next free retry times of the schedule for those who are refused, after those that were given away already, by the
 -- counts of the pool `now`: the first, from one to the next, and the time by which they go.
-function rate.offer(refused, unreserved, why, now)
+function rate.retry_times(refused, unreserved, why, now)
   rate.open_or_shut(refused, why, now)
   local elapsed = clock.time - rate.began
   local soonest = rate.time(elapsed + rate.soonest(why))
   local step = 1 / (const.SCHEDULED * rate.speed_of(why, now))
-  if refused > 0 then rate.tail = math.min(rate.tail, soonest + const.SLACK * line.ahead() * step) end
-  local first = math.max(rate.tail, soonest)
+  if refused > 0 then rate.next_free = math.min(rate.next_free, soonest + const.SLACK * line.ahead() * step) end
+  local first = math.max(rate.next_free, soonest)
   step = rate.apart(why, now, first, refused + unreserved, step) * line.overbooked()
   line.promise_series(refused + unreserved, rate.elapsed_at(first) - elapsed, function(time)
     return math.ceil((rate.time(elapsed + time) - first) / step - const.ROUNDING)
   end)
   first = first + unreserved * step
-  rate.tail = math.min(first + refused * step, math.max(rate.tail, rate.time(elapsed + const.LINE.longest)))
+  rate.next_free = math.min(first + refused * step, math.max(rate.next_free, rate.time(elapsed + const.LINE.longest)))
   return first, step, elapsed
 end
 
@@ -214,7 +214,7 @@ end
 function rate.schedule(refused, why, now)
   if refused + report.unreserved == 0 then return end
   if not rate.has_line then rate.use_line('') end
-  rate.first, rate.step, rate.elapsed = rate.offer(refused, report.unreserved, why, now)
+  rate.first, rate.step, rate.elapsed = rate.retry_times(refused, report.unreserved, why, now)
 end
 
 -- How long so many due tickets wait that found nothing free, in their order: for a short time by the speed, once the
@@ -224,7 +224,7 @@ function rate.turns(number, why, now)
   if number == 0 then return waits end
   local soonest, most = rate.soonest(why), rate.settles_in(why) + math.max(report.retry_low, const.LINE.again)
   if why == 'paused' or soonest > most then
-    local first, step, elapsed = rate.offer(number, 0, why, now)
+    local first, step, elapsed = rate.retry_times(number, 0, why, now)
     for i = 1, number do waits[i] = rate.elapsed_at(first + (i - 1) * step) - elapsed end
     return waits
   end

@@ -19,7 +19,7 @@ from ...core.readings import Past, Reading, WorkerReading
 from ..base import LATELY, MINUTES, SECONDS
 from ..buckets import lately, within
 from .main import Call
-from .pool import Entry, Pool
+from .pool import Entry, StoredPool
 
 
 class MemoryLedger:
@@ -32,7 +32,7 @@ class MemoryLedger:
     settles, and the settings of a worker count for one and a half heartbeats after its goodbye. Otherwise no worker can
     hold a slot in a new pool, and the settings of the next test are in force at once."""
 
-    _pools: dict[tuple[str, str], Pool] = {}
+    _pools: dict[tuple[str, str], StoredPool] = {}
     _lock = threading.Lock()
 
     def __init__(
@@ -51,20 +51,20 @@ class MemoryLedger:
     async def reconcile(self, pool: str, report: Report) -> Reply:
         # Held for microseconds and never across an await: event loops in other threads share the pools.
         with self._lock:
-            theirs = self._pools.setdefault((self._settings.prefix, pool), Pool())
+            theirs = self._pools.setdefault((self._settings.prefix, pool), StoredPool())
             call = Call(theirs, report, self._settings, self._clock(), self._wall_clock(), volatile=self.volatile)
             return call.apply()
 
     async def read(self, pools: tuple[str, ...]) -> tuple[Reading, ...]:
         with self._lock:
-            return tuple(self._read(self._pools.get((self._settings.prefix, pool), Pool())) for pool in pools)
+            return tuple(self._read(self._pools.get((self._settings.prefix, pool), StoredPool())) for pool in pools)
 
-    def _read(self, pool: Pool) -> Reading:
+    def _read(self, pool: StoredPool) -> Reading:
         return reading_of(pool, self._clock(), self._wall_clock(), self._settings.lease)
 
     async def control(self, pool: str, controls: Controls, replaced: int) -> bool:
         with self._lock:
-            theirs = self._pools.setdefault((self._settings.prefix, pool), Pool())
+            theirs = self._pools.setdefault((self._settings.prefix, pool), StoredPool())
             if theirs.controls.version != replaced:
                 return False
             version = max(replaced + 1, round(1000 * self._wall_clock()))
@@ -73,7 +73,7 @@ class MemoryLedger:
 
     async def past(self, pool: str, *, minutes: bool = True) -> Past:
         with self._lock:
-            known, now = self._pools.get((self._settings.prefix, pool), Pool()), int(self._wall_clock())
+            known, now = self._pools.get((self._settings.prefix, pool), StoredPool()), int(self._wall_clock())
             seconds = within(SECONDS, now, known.past.seconds.values())
             return Past(now, seconds, within(MINUTES, now // 60, known.past.minutes.values()) if minutes else ())
 
@@ -102,7 +102,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=MemoryLedger.forget_all)
 
 
-def reading_of(pool: Pool, now: float, wall: float, lease: float) -> Reading:
+def reading_of(pool: StoredPool, now: float, wall: float, lease: float) -> Reading:
     """``now`` by the ledger's clock, ``wall`` in Unix time. A worker that has been silent for its lease is left out; it
     is ``lease`` where its settings no longer count."""
     settings = {text: numbers_of(text) for text, ends in pool.settings.ends.items() if ends > pool.clock.time}

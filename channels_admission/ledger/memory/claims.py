@@ -20,7 +20,7 @@ class Own:
 
 
 @dataclass(slots=True)
-class Claims:
+class PoolClaims:
     """A worker's claims count while they are of the pool's epoch. Where claims were lost, a new one begins, and all
     workers tell their claims again."""
 

@@ -9,7 +9,7 @@ from ...core.quotas.attempts import Over, judge
 from ...core.quotas.quota import MENDED_BY_TIME, Allowed, Decision, Part, decide
 from ...core.quotas.shares import most as most_of
 from .claims import Own
-from .pool import Pool
+from .pool import StoredPool
 from .tickets import Presented
 
 
@@ -33,7 +33,9 @@ class Grant:
 class Granting:
     """The slots that one report is given in a pool with so many ``held`` slots."""
 
-    def __init__(self, pool: Pool, report: Report, shown: Presented, held: int, limit: int, *, is_empty: bool) -> None:
+    def __init__(
+        self, pool: StoredPool, report: Report, shown: Presented, held: int, limit: int, *, is_empty: bool
+    ) -> None:
         self._pool, self._report, self._shown = pool, report, shown
         self._held, self._limit, self._is_empty = held, limit, is_empty
         self._is_paused = pool.controls.paused is not None

@@ -6,7 +6,7 @@ from ...conf import Settings
 from ...core import agreement, levels
 from ...core.counters import ADMITTED, LOST, RELEASED, Reason
 from ...core.herd.rate import Pace, Situation
-from ...core.protocol import Key, Offer, Reply, Report, Turn
+from ...core.protocol import Key, Reply, Report, RetryTimes, Turn
 from ...core.quotas.shares import ceiling
 from ..base import SETTLING, Forgotten, OutOfOrder
 from . import orders
@@ -14,10 +14,10 @@ from .agreement import Said, narrowed
 from .claims import Own
 from .counters import add, decided, rises, uncounted
 from .grants import Grant, Granting
-from .pool import Entry, Pool
+from .pool import Entry, StoredPool
 from .tickets import Presented
 
-Times = tuple[tuple[Turn, ...], Offer | None]
+Times = tuple[tuple[Turn, ...], RetryTimes | None]
 """The answers to shown tickets, and retry times for the others."""
 
 
@@ -28,7 +28,7 @@ class Call:
     """
 
     def __init__(
-        self, pool: Pool, report: Report, settings: Settings, now: float, wall: float, *, volatile: bool
+        self, pool: StoredPool, report: Report, settings: Settings, now: float, wall: float, *, volatile: bool
     ) -> None:  # fmt: skip
         self.pool, self.report, self.asked = pool, report, report
         self.now, self.wall, self.volatile = now, wall, volatile
@@ -224,7 +224,7 @@ class Call:
         (low, longest), number = report.terms.retry_after, grant.refused - shown.keeping(grant.unserved)
         shown.redeem(grant.shown, longest)
         turns = shown.turns(grant.unserved, low, lambda due: pace.turns(now, report.terms, due, situation))
-        return turns, pace.offer(now, report.terms, number, report.unreserved, situation)
+        return turns, pace.retry_times(now, report.terms, number, report.unreserved, situation)
 
     def _situation(self, grant: Grant, total: int, limit: int) -> Situation:
         pool = self.pool
@@ -256,7 +256,7 @@ class Call:
             neighbours=pool.neighbours(report) if report.heartbeat else (),
             granted_shown=() if report.fair else tuple(sorted(grant.shown)),
             turns=times[0],
-            offer=times[1],
+            retry_times=times[1],
             has_line=pool.pace.line.is_expecting,
             verdicts=grant.verdicts,
             waits=grant.waits,

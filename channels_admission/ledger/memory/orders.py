@@ -3,7 +3,7 @@
 from collections.abc import Container
 from dataclasses import replace
 
-from ...core.overrides import EVERYBODY, Controls, Drain
+from ...core.overrides import EVERY_WORKER, Controls, Drain
 
 
 def left(
@@ -32,4 +32,4 @@ def _is_over(drain: Drain, workers: Container[str], now: int, lease: int) -> boo
     """Whether all workers have heard of a drain, and none is left to obey it; a host's is for workers to come, too."""
     if now - lease < drain.clock <= now:
         return False
-    return drain.target == EVERYBODY or (":" in drain.target and drain.target not in workers)
+    return drain.target == EVERY_WORKER or (":" in drain.target and drain.target not in workers)

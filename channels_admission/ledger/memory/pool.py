@@ -11,7 +11,7 @@ from ...core.quotas.attempts import Buckets
 from ..base import LEASES_PER_CALL, REAPED_PER_CALL
 from ..history import Rings
 from .agreement import Agreement
-from .claims import Claims, Own
+from .claims import Own, PoolClaims
 from .clock import Clock
 from .levels import Levels
 from .tickets import Redeemed
@@ -34,13 +34,13 @@ class Entry:
 
 
 @dataclass(slots=True)
-class Pool:
+class StoredPool:
     entries: dict[str, Entry] = field(default_factory=dict)
     """The workers, in the order in which their leases are looked at."""
     counters: Counter[str] = field(default_factory=Counter)
     since: float | None = None
     """Unix time since which they count; None before the first report."""
-    claims: Claims = field(default_factory=Claims)
+    claims: PoolClaims = field(default_factory=PoolClaims)
     attempts: Buckets = field(default_factory=Buckets)
     version: int = 0
     clock: Clock = field(default_factory=Clock)

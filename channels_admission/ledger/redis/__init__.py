@@ -20,7 +20,7 @@ from ...core.overrides import Controls
 from ...core.protocol import Reply, Report
 from ...core.readings import Past, Reading
 from ...exceptions import LedgerUnavailable
-from ...runtime.descriptors import is_exhausted, reserve
+from ...runtime.descriptors import is_exhausted, spares
 from ..base import Forgotten, OutOfOrder
 from ..codec import reply_of
 from ..layout import LAYOUT, key_of
@@ -45,7 +45,7 @@ return look
 OK = (b"ok", "ok")
 """How the answer to a report begins that was applied, as the client gives it."""
 LENT = 2
-"""Descriptors of the reserve that one call may use: for its connection, and the look-up of a name."""
+"""Spare descriptors that one call may use: for its connection, and the look-up of a name."""
 
 
 class RedisLedger:
@@ -102,7 +102,7 @@ class RedisLedger:
         raise OutOfOrder(f"report {report.seq} of {report.worker} comes after report {last!r:.80}")
 
     async def _reach(self, script: str, keys: list[str], arguments: list[str | bytes | float]) -> Any:
-        """As :meth:`_run`, with a second try by the descriptors of the reserve where no socket could be opened."""
+        """As :meth:`_run`, with a second try by spare descriptors where no socket could be opened."""
         try:
             return await self._run(script, keys, arguments)
         except Exception as error:
@@ -110,11 +110,11 @@ class RedisLedger:
                 raise
         await self._drop_connections()
         # Not earlier: the server accepts connections on the same event loop, and takes what is free.
-        reserve.let_go(LENT)
+        spares.let_go(LENT)
         try:
             return await self._run(script, keys, arguments)
         finally:
-            reserve.fill()
+            spares.fill()
 
     async def _run(self, script: str, keys: list[str], arguments: list[str | bytes | float]) -> Any:
         async with self._connections.lent() as connection:
@@ -163,7 +163,7 @@ class RedisLedger:
 
     async def aclose(self) -> None:
         await self._connections.aclose()
-        reserve.fill()
+        spares.fill()
 
     def _key(self, pool: str, part: str) -> str:
         return key_of(self._settings.prefix, pool, part, self.layout)
@@ -179,7 +179,7 @@ class RedisLedger:
     async def _drop_connections(self) -> None:
         await self._connections.drop()
         # Before the server accepts with what the connections have left.
-        reserve.fill()
+        spares.fill()
 
 
 def look_of(answer: list[Any]) -> Look:

@@ -13,9 +13,9 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ClusterError, RedisError, TimeoutError
 
-from ...runtime.descriptors import reserve
+from ...runtime.descriptors import spares
 from . import LOOK, Look, RedisLedger, evaluated, look_of
-from .connections import UNNAMED, Patience
+from .connections import UNNAMED, ConnectTimeout
 from .errors import origin, translated
 from .names import by_name
 
@@ -32,17 +32,17 @@ class RedisClusterLedger(RedisLedger):
     def _connect(self, host: Mapping[str, Any]) -> None:
         self._hosts = self._settings.ledger.nodes or (host,)
         self.address = f"cluster://{self.address.partition('://')[2].partition('/')[0]}"
-        self._patience = Patience(self._settings.ledger_timeout)
+        self._connect_timeout = ConnectTimeout(self._settings.ledger_timeout)
         self._redis = self._client()
         self._calls: Counter[RedisCluster] = Counter()
         """The calls that each client is in the middle of."""
         self._closing: set[asyncio.Task[None]] = set()
 
     def _client(self, known: Sequence[tuple[str, int]] = ()) -> RedisCluster:
-        return cluster_client(self._hosts, known, self._patience.seconds)
+        return cluster_client(self._hosts, known, self._connect_timeout.seconds)
 
     async def connect(self, within: float) -> None:
-        self._patience.allow(within)
+        self._connect_timeout.allow(within)
         await self._drop_connections()
         try:
             async with self._informed():
@@ -57,7 +57,7 @@ class RedisClusterLedger(RedisLedger):
             async def ask(*command: Any) -> Any:
                 began = loop.time()
                 answer = await client.execute_command(*command)
-                self._patience.learn(loop.time() - began)
+                self._connect_timeout.learn(loop.time() - began)
                 return answer
 
             return await evaluated(ask, script, keys, arguments)
@@ -96,7 +96,7 @@ class RedisClusterLedger(RedisLedger):
             # The client stumbles over a node that has no slot yet, and is about to get its first.
             error = ClusterError(f"a pool is on its way to a node not yet known ({error!r})")
         if isinstance(error, Exception) and isinstance(origin(error), TimeoutError):
-            self._patience.grow()
+            self._connect_timeout.grow()
         return translated(error, self._passwords)
 
     async def _drop_connections(self) -> None:
@@ -107,7 +107,7 @@ class RedisClusterLedger(RedisLedger):
     def _replace(self) -> None:
         """Go on with a client that asks for the nodes again."""
         self._redis = self._client([(node.host, int(node.port)) for node in self._redis.get_nodes()])
-        reserve.fill()
+        spares.fill()
 
     def _abandon(self, client: RedisCluster) -> None:
         """Close a client that has been replaced, once it is in the middle of no call."""
@@ -144,8 +144,8 @@ def cluster_client(
     random.shuffle(nodes)
     ours = {"retry": Retry(NoBackoff(), 0), "reinitialize_steps": 0, "startup_nodes": nodes}
     each = NODE_HAS * timeout
-    patience = {"socket_timeout": each, "socket_connect_timeout": each}
-    options = {"protocol": 2, "require_full_coverage": False, **UNNAMED, **patience, **hosts[0], **ours}
+    timeouts = {"socket_timeout": each, "socket_connect_timeout": each}
+    options = {"protocol": 2, "require_full_coverage": False, **UNNAMED, **timeouts, **hosts[0], **ours}
     address = options.pop("address", None)
     client = RedisCluster.from_url(address, **options) if address else RedisCluster(**options)
     if hasattr(client, "cluster_error_retry_attempts"):  # redis-py 5

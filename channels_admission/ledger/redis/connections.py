@@ -36,7 +36,7 @@ UNNAMED: Mapping[str, Any] = (
 """Options without which a client tells its name. Some proxies end the connection for it."""
 
 
-class Patience:
+class ConnectTimeout:
     """Seconds for which a connection may be set up: few for a near Redis, enough for a far one.
 
     They begin with ``least``. Each try that was too short doubles them, and each call says how far Redis is.
@@ -63,7 +63,7 @@ class Connections:
 
     def __init__(self, host: Mapping[str, Any], timeout: float) -> None:
         self._timeout = timeout
-        self._patience = Patience(AT_FIRST * timeout)
+        self._connect_timeout = ConnectTimeout(AT_FIRST * timeout)
         self.pool: Any = create_pool(prepared(host))
         """Makes the connections, and keeps none of them."""
         self.pool.connection_class = by_name(self.pool.connection_class)
@@ -92,7 +92,7 @@ class Connections:
             await self._close(connection)
             raise
         took = loop.time() - began
-        self._patience.learn(took)
+        self._connect_timeout.learn(took)
         # A server that was silent may have been replaced, and the newest connection is to its successor.
         if connection in self._all and (took <= self._timeout or connection is self._newest):
             self._idle.append(connection)
@@ -110,7 +110,7 @@ class Connections:
     async def ready(self, within: float) -> None:
         """Return once a connection stands, for which ``within`` seconds are left; cancelling it ends no attempt."""
         if not self._idle:
-            self._patience.allow(within)
+            self._connect_timeout.allow(within)
             await asyncio.shield(self._begin())
 
     def _begin(self) -> "asyncio.Task[None]":
@@ -130,16 +130,16 @@ class Connections:
         self._all.add(connection)
         self._prepare_sentinels()
         try:
-            async with asyncio.timeout(self._patience.seconds):
+            async with asyncio.timeout(self._connect_timeout.seconds):
                 await connection.connect()
         except BaseException as error:
             await self._close(connection)
             if isinstance(error, TimeoutError | SocketTimeout):
-                text = f"no connection within {self._patience.seconds:g} s"
-                self._patience.grow()
+                text = f"no connection within {self._connect_timeout.seconds:g} s"
+                self._connect_timeout.grow()
                 raise LedgerUnavailable(text) from None
             if self._sentinels:
-                self._patience.grow()
+                self._connect_timeout.grow()
             raise
         finally:
             for pool in self._sentinels:
@@ -152,7 +152,7 @@ class Connections:
         """Let each sentinel have a part of the time: they are asked in turn, and a silent one must leave the others and
         the primary theirs.
         """
-        part = self._patience.seconds / (len(self._sentinels) + 1)
+        part = self._connect_timeout.seconds / (len(self._sentinels) + 1)
         for pool in self._sentinels:
             for option in {"socket_timeout", "socket_connect_timeout"} - self._given:
                 pool.connection_kwargs[option] = part

@@ -7,7 +7,7 @@ import math
 from collections import OrderedDict
 
 from ...core.counters import Reason
-from ...core.herd.bucket import Bucket
+from ...core.herd.bucket import TokenBucket
 from ...core.herd.line import GRACE, LEAST, Line, is_due
 from ...core.herd.tickets import Ticket
 from ...core.levels import ROUNDING
@@ -27,7 +27,7 @@ class Alone:
 
     def __init__(self, terms: Terms, workers: int, now: float) -> None:
         part = max(1, workers)
-        self._bucket = Bucket(terms.rate / part, max(1, terms.burst // part), now) if terms.rate else None
+        self._bucket = TokenBucket(terms.rate / part, max(1, terms.burst // part), now) if terms.rate else None
         self._line = Line()
         self._line.advance(now)
         self._kept_for = terms.retry_after[1] + GRACE

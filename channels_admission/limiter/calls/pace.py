@@ -25,7 +25,7 @@ SLOWEST = 4.0
 """Seconds that any call may take (:data:`~...conf.keys`)."""
 
 
-class Pace:
+class CallPace:
     """The pauses of one limiter, in seconds from the beginning of a call."""
 
     def __init__(self, state: State, ledger_timeout: float, heartbeat: float) -> None:
@@ -65,7 +65,7 @@ class Pace:
         return min(max(FULL_FRESH, self._turn, self._rest), self._heartbeat)
 
     @property
-    def patience(self) -> float:
+    def timeout(self) -> float:
         """Seconds to wait for an answer before the ledger counts as away.
 
         That is ``LEDGER_TIMEOUT``, for which handshakes wait at most. A worker that could admit few by itself waits
@@ -80,7 +80,7 @@ class Pace:
 
     @property
     def longest(self) -> float:
-        """Seconds to wait for an answer before another call is made, at least :attr:`patience`.
+        """Seconds to wait for an answer before another call is made, at least :attr:`timeout`.
 
         Where Redis answers late, a call that is given up is work for it all the same, and so is the next one. It is
         given up at last, since an answer may be lost: soon where Redis was fast.

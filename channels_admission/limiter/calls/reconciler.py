@@ -15,14 +15,14 @@ from ...ledger.base import Forgotten, Ledger, OutOfOrder, done_within
 from ...runtime.faults import Faults
 from ..books.state import State
 from ..queue import Batch
-from .pace import IDLE, Pace
+from .pace import IDLE, CallPace
 from .schedule import Schedule
 
 FIRST_PROBE = 0.05
 """Seconds until a lost ledger is asked again; doubles up to a heartbeat."""
 REST = 1.0
 """Seconds of rest after a turn in which the wait or the call raised; a heartbeat where that is shorter."""
-PATIENCE_AT_EXIT = 0.1
+EXIT_TIMEOUT = 0.1
 """Seconds a last report waits for slots that are being released at the same time."""
 EXCHANGE = "the exchange with the ledger"
 
@@ -32,7 +32,7 @@ class Client(Protocol):
 
     state: State
     faults: Faults
-    pace: Pace
+    pace: CallPace
 
     @property
     def waiting(self) -> Sized:
@@ -216,16 +216,16 @@ class Reconciler:
         No other call is made while a late one may still be answered, so that many workers do not drown a slow Redis.
         The answer is dropped: it tells that the ledger is there, and how slow it is.
         """
-        started, patience, longest = self._loop.time(), self._pace.patience, self._pace.longest
+        started, timeout, longest = self._loop.time(), self._pace.timeout, self._pace.longest
         call = self._loop.create_task(self.ledger.reconcile(self._state.pool.name, report))
         call.add_done_callback(_take_exception)  # whether or not anybody asks for it
         try:
-            if await done_within((call,), patience) and not call.cancelled():
+            if await done_within((call,), timeout) and not call.cancelled():
                 return call.result()
-            late = LedgerUnavailable(f"no answer within {patience:g} s")
-            if longest > patience:
+            late = LedgerUnavailable(f"no answer within {timeout:g} s")
+            if longest > timeout:
                 self._client.go_alone(late)
-                if await done_within((call,), longest - patience) and not call.cancelled():
+                if await done_within((call,), longest - timeout) and not call.cancelled():
                     call.result()
                     self._came_late(self._loop.time() - started)
             raise late
@@ -256,8 +256,8 @@ class Reconciler:
 
     async def _say_goodbye(self) -> None:
         """Make the last report once the last slots are released. Where it fails, the lease runs out."""
-        state, patience = self._state, self._loop.time() + PATIENCE_AT_EXIT
-        while state.held and self._loop.time() < patience:  # noqa: ASYNC110
+        state, deadline = self._state, self._loop.time() + EXIT_TIMEOUT
+        while state.held and self._loop.time() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(0.005)
         if self._is_exiting:
             state.held = 0

@@ -85,7 +85,7 @@ class Entrance:
         """Those with waiting handshakes since the last calm, each with the number let in since it was measured."""
         self._entered = 0
         """Handshakes let in since the last calm."""
-        self._offered = self.room
+        self._given = self.room
         """The room at the beginning of the turn."""
         self._turns = Turns(self._loop, self._end_turn, faults, self._is_calm)
         self._last: Door | None = None
@@ -131,7 +131,7 @@ class Entrance:
         if self.room >= 1:
             self.room -= 1
             self._last = door
-            self._turns.begin(newcomers=int(self._offered - self.room) - 1)
+            self._turns.begin(newcomers=int(self._given - self.room) - 1)
             return None
         if self.is_full and not is_exempt and place == math.inf and not door.state.dry_run:
             return Reason.ENTRANCE
@@ -157,7 +157,7 @@ class Entrance:
 
     def _is_calm(self) -> bool:
         """Whether those that took the room came one by one: in no less than a turn, and most of them are answered."""
-        if self.waiting or self._doors or not START <= self._offered <= self.room + START or self._last is None:
+        if self.waiting or self._doors or not START <= self._given <= self.room + START or self._last is None:
             return False
         if self._loop.time() - self._rested_at < TICK or _unanswered(self._last, START) > START / 2:
             return False
@@ -179,7 +179,7 @@ class Entrance:
     def _next(self, took: float) -> None:
         """Learn from the turn that is over, and begin the next one, unless all are inside."""
         now = self._loop.time()
-        entered = int(self._offered - self.room)
+        entered = int(self._given - self.room)
         self._entered += entered
         inside = sum(_unanswered(door, min(self._entered, self._window.youngest)) for door in self._doors)
         was_limited = self._window.is_limited
@@ -187,10 +187,10 @@ class Entrance:
         if self._window.is_limited:
             self._measure(now, is_first=not was_limited)
         self._turn_away(now)
-        self._offered = self._window.room(inside, now)
-        self.room = self._let_in(self._offered)
+        self._given = self._window.room(inside, now)
+        self.room = self._let_in(self._given)
         self._look()
-        if self.waiting or self.room < self._offered or entered > START:
+        if self.waiting or self.room < self._given or entered > START:
             self._turns.begin()
         else:
             self._rest()
@@ -207,7 +207,7 @@ class Entrance:
         self._due = []
         self._entered, self.is_full, self._last = 0, False, None
         self._window.rest(now)
-        self._offered = self.room = int(self._window.size)
+        self._given = self.room = int(self._window.size)
 
     def _forget_later(self) -> None:
         """Report the speed for :data:`REMEMBERED` from now on."""

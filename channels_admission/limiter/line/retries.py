@@ -8,10 +8,10 @@ from typing import Protocol
 from ...core.counters import ADMITTED, ATTEMPTS, DRAINED, QUOTA, UNACCEPTED, Reason
 from ...core.herd.line import AGAIN, LONGEST
 from ...core.herd.rate import PROBING, SCHEDULED, Drought, paced, unpaced
-from ...core.protocol import Offer, Terms
+from ...core.protocol import RetryTimes, Terms
 
 FRESH = 2.0
-"""Heartbeats after which an offer is too old: a worker that refuses gets a new one with every heartbeat."""
+"""Heartbeats after which the ledger's times are too old: a worker that refuses gets new ones with every heartbeat."""
 CALM = 5.0
 """Seconds without a refusal by a monitor after which an overload is over."""
 MEASURED = 1.0
@@ -72,9 +72,9 @@ class Overload:
 class RetrySchedule:
     """The retry times that a limiter gives to refused clients.
 
-    They follow the ledger's latest **offer**, which reserves one for each handshake that the ledger refused. Further
+    They follow the ledger's latest reply, which reserves one for each handshake that the ledger refused. Further
     ones are counted as ``unreserved`` until a report tells the ledger. They are further apart, since the other workers
-    give out theirs at the same time. Before an offer, while the ledger is away, and once the latest offer is old, retry
+    give out theirs at the same time. Before the first, while the ledger is away, and once the latest is old, retry
     times follow the worker's **own speed**: the lower of its part of the rate and the speed of its entrance, or else
     :data:`~.core.herd.rate.PROBING`.
 
@@ -90,7 +90,7 @@ class RetrySchedule:
     def __init__(self, state: Limited, heartbeat: float = 3.0) -> None:
         self._state = state
         self._fresh_for = FRESH * heartbeat
-        self._offer: Offer | None = None
+        self._retry_times: RetryTimes | None = None
         self._expires = -math.inf
         self._at = 0.0
         self._next = 0.0
@@ -105,16 +105,16 @@ class RetrySchedule:
         self.unreserved = 0
         """Retry times given out beyond those that the ledger has reserved."""
 
-    def renew(self, offer: Offer, reserved: int, now: float) -> None:
-        """Continue with ``offer``, in which ``reserved`` retry times are this limiter's own."""
-        self._offer, self._reserved, self._at, self._next = offer, reserved, now, offer.first
+    def renew(self, retry_times: RetryTimes, reserved: int, now: float) -> None:
+        """Continue with ``retry_times``, of which ``reserved`` are this limiter's own."""
+        self._retry_times, self._reserved, self._at, self._next = retry_times, reserved, now, retry_times.first
         self.overbooked = 1.0
         self._expires = now + self._fresh_for
 
     def go_alone(self, now: float) -> None:
         """Continue without a ledger: by this worker's own speed, from the earliest retry time on."""
         slow_start = self._state.terms.slow_start
-        self._offer, self._reserved, self._at, self._next = None, 0, now - slow_start, slow_start / 2
+        self._retry_times, self._reserved, self._at, self._next = None, 0, now - slow_start, slow_start / 2
         self._expires = math.inf
 
     def retry_after(self, reason: str, now: float, wait: float = 0.0) -> float:
@@ -164,17 +164,17 @@ class RetrySchedule:
         if now > self._expires:
             self.go_alone(now)
         low, slow_start = self._state.terms.retry_after[0], self._state.terms.slow_start
-        passed = now - self._at + (self._offer.elapsed if self._offer else 0.0)
+        passed = now - self._at + (self._retry_times.elapsed if self._retry_times else 0.0)
         soonest, latest = passed + low, passed + LONGEST
         if slow_start:
             soonest, latest = paced(soonest, slow_start), paced(latest, slow_start)
         retry = max(self._next, soonest)
-        apart = self._offer.step if self._offer else self.overbooked * self._own_step()
+        apart = self._retry_times.step if self._retry_times else self.overbooked * self._own_step()
         if self._reserved:
             self._reserved -= 1
         else:
             self.unreserved += 1
-            apart *= self._state.workers if self._offer and self._state.workers else 1
+            apart *= self._state.workers if self._retry_times and self._state.workers else 1
         self._next = min(retry + apart, max(self._next, latest))
         return (unpaced(retry, slow_start) if slow_start else retry) - passed
 

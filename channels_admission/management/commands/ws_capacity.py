@@ -13,7 +13,7 @@ from ... import conf
 from ...conf import DEFAULT_POOL, Settings
 from ...exceptions import ConfigurationError, LedgerError
 from ...status import capacity, growth
-from ...status.capacity import Cost, Told
+from ...status.capacity import Cost, WorkerFootprint
 from ...status.snapshot import READ_TIMEOUT
 from ...status.snapshot import collect as collect_snapshot
 from ...status.values import FORMAT
@@ -117,10 +117,10 @@ def _header(text: str) -> tuple[str, str]:
     return name.strip(), value.strip()
 
 
-async def _look(settings: Settings, pool: str, plan: Plan | None) -> tuple[tuple[Told, ...], Cost | None]:
+async def _look(settings: Settings, pool: str, plan: Plan | None) -> tuple[tuple[WorkerFootprint, ...], Cost | None]:
     """The workers, and what the connections of the plan have cost them."""
 
-    async def read() -> tuple[Told, ...]:
+    async def read() -> tuple[WorkerFootprint, ...]:
         return await capacity.collect(settings, READ_TIMEOUT)
 
     async def room() -> int | None:

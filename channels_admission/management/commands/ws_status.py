@@ -29,7 +29,7 @@ from ..base import ReadingCommand
 from ..terminal import nagios, status
 from ..terminal.diagnosis import render
 from ..terminal.layout import plain
-from ..terminal.nagios import Range, State
+from ..terminal.nagios import Range, ServiceState
 from ..terminal.schema import SCHEMA
 from ..terminal.watch import EVERY, watch
 from ..terminal.workers import FEW, SORTS, TOP, Listing
@@ -70,7 +70,7 @@ class Command(ReadingCommand):
             super().run_from_argv(argv)
         except SystemExit as end:
             if "--check" in argv and end.code == USAGE and not self._understood:
-                sys.exit(State.UNKNOWN)
+                sys.exit(ServiceState.UNKNOWN)
             raise
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -139,7 +139,7 @@ class Command(ReadingCommand):
             raise CommandError(status.problem(snapshot.ledger), returncode=LEDGER_DOWN)
 
     def _check(self, options: Mapping[str, Any]) -> None:
-        thresholds = nagios.Thresholds(options["warn"], options["critical"])
+        thresholds = nagios.Ranges(options["warn"], options["critical"])
         try:
             result = nagios.check(_look(options["pool"], within=options["timeout"] or CHECK_WITHIN), thresholds)
         except CommandError as error:

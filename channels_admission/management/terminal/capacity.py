@@ -6,7 +6,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from ...conf import PoolSettings
-from ...status.capacity import ENOUGH, MEASURED, OPENED, Capacity, Cost, Worker
+from ...status.capacity import ENOUGH, MEASURED, OPENED, Capacity, Cost, WorkerCapacity
 from ...status.growth import HORIZON, Growth
 from ...status.words import numbered
 from .layout import duration, listing, plain
@@ -80,7 +80,7 @@ def _cost(cost: Cost) -> str:
     return f"A connection takes {cost.memory / 1024:,.0f} KiB and {files}: {source}."
 
 
-def _workers(workers: Sequence[Worker]) -> Iterator[RenderableType]:
+def _workers(workers: Sequence[WorkerCapacity]) -> Iterator[RenderableType]:
     """All of a few workers, else those that can hold the least."""
     table = listing("host")
     table.add_column("pid", justify="right", overflow="fold")

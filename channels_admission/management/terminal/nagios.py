@@ -96,7 +96,7 @@ class Range:
         return f"{'@' if self.inside else ''}{low}{high}"
 
 
-class State(IntEnum):
+class ServiceState(IntEnum):
     """The result of a check, and its exit code. UNKNOWN has the highest number but is not the worst."""
 
     OK = 0
@@ -106,7 +106,7 @@ class State(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Thresholds:
+class Ranges:
     """Ranges of per cent of the limit, in which a pool's slots held are well; each None for the pool's level.
 
     A pool is in warning from its ``WARN_AT`` on, and critical from 90 % on.
@@ -132,7 +132,7 @@ def _below(share: float, limit: int) -> Range:
 class Result:
     """The worst state, and the text of the line."""
 
-    state: State
+    state: ServiceState
     text: str
 
     @property
@@ -143,16 +143,16 @@ class Result:
 class Fault(NamedTuple):
     """What is wrong, and how bad that is."""
 
-    state: State
+    state: ServiceState
     text: str
 
 
 def unknown(text: str) -> Result:
     """The state is unknown, for the reason in ``text``."""
-    return Result(State.UNKNOWN, plain(text).replace("|", "/"))
+    return Result(ServiceState.UNKNOWN, plain(text).replace("|", "/"))
 
 
-def check(snapshot: Snapshot, thresholds: Thresholds) -> Result:
+def check(snapshot: Snapshot, thresholds: Ranges) -> Result:
     """Find what is wrong with the pools."""
     if snapshot.ledger.health is Health.DOWN:
         return unknown(problem(snapshot.ledger))
@@ -166,24 +166,24 @@ def check(snapshot: Snapshot, thresholds: Thresholds) -> Result:
         pool.name: (*_filled(pool, thresholds), *_faults(pool, is_served), *_incidents(pool, snapshot.taken))
         for pool in snapshot.pools
     }
-    states = {name: max((fault.state for fault in found), default=State.OK) for name, found in faults.items()}
+    states = {name: max((fault.state for fault in found), default=ServiceState.OK) for name, found in faults.items()}
     worst = max(states.values())
     alike = [pool for pool in snapshot.pools if states[pool.name] is worst]
     fullest = max(alike, key=lambda pool: pool.share)
-    shown = alike if worst is not State.OK else [fullest]
+    shown = alike if worst is not ServiceState.OK else [fullest]
     parts = [f"ledger {snapshot.ledger.health}"] if is_unwell else []
     parts += [_described(pool, faults[pool.name]) for pool in shown]
     data = " ".join(_data(pool, thresholds) for pool in snapshot.pools)
-    return Result(max(worst, State(is_unwell)), f"{', '.join(parts)} | {data}")
+    return Result(max(worst, ServiceState(is_unwell)), f"{', '.join(parts)} | {data}")
 
 
-def _filled(pool: PoolSnapshot, thresholds: Thresholds) -> Iterator[Fault]:
+def _filled(pool: PoolSnapshot, thresholds: Ranges) -> Iterator[Fault]:
     """How many slots are held is told in any case."""
     warning, critical = thresholds.of(pool)
     if critical.alerts(pool.held):
-        yield Fault(State.CRITICAL, "")
+        yield Fault(ServiceState.CRITICAL, "")
     elif warning.alerts(pool.held):
-        yield Fault(State.WARNING, "")
+        yield Fault(ServiceState.WARNING, "")
 
 
 def _faults(pool: PoolSnapshot, is_served: bool) -> Iterator[Fault]:
@@ -194,25 +194,31 @@ def _faults(pool: PoolSnapshot, is_served: bool) -> Iterator[Fault]:
     """
     closed = {worker.id: why for worker in pool.workers if (why := _closed(worker, pool))}
     if pool.paused:
-        yield Fault(State.OK if pool.dry_run else State.CRITICAL, f"paused{_signature(pool.controls.paused)}")
+        yield Fault(
+            ServiceState.OK if pool.dry_run else ServiceState.CRITICAL, f"paused{_signature(pool.controls.paused)}"
+        )
     if not pool.workers and pool.elsewhere.workers:
         told = numbered(pool.elsewhere.workers, "worker")
-        yield Fault(State.WARNING, f"{NO_WORKER} but {told} of another version, ask with that")
+        yield Fault(ServiceState.WARNING, f"{NO_WORKER} but {told} of another version, ask with that")
     elif not pool.workers:
-        yield Fault(State.WARNING, NO_WORKER) if is_served else Fault(State.CRITICAL, f"{NO_WORKER} ({UNHEARD})")
+        yield (
+            Fault(ServiceState.WARNING, NO_WORKER)
+            if is_served
+            else Fault(ServiceState.CRITICAL, f"{NO_WORKER} ({UNHEARD})")
+        )
     elif len(closed) == len(pool.workers):
-        yield Fault(State.CRITICAL, f"no worker admits: {_counted(Counter(closed.values()))}")
+        yield Fault(ServiceState.CRITICAL, f"no worker admits: {_counted(Counter(closed.values()))}")
     else:
         yield from _silent(pool)
         yield from _alone(pool)
         yield from _pressed(pool)
     if pool.held >= pool.limit and not pool.dry_run:
-        yield Fault(State.CRITICAL, "full")
+        yield Fault(ServiceState.CRITICAL, "full")
     if refused := unwanted(pool.connects.refused):
         text = f"{sum(refused.values()):,} refused in {LATELY // 60} minutes: {_counted(refused)}"
-        yield Fault(State.OK if pool.dry_run else State.WARNING, text)
+        yield Fault(ServiceState.OK if pool.dry_run else ServiceState.WARNING, text)
     if pool.dry_run:
-        yield Fault(State.OK, f"dry run{_signature(pool.controls.dry_run)}")
+        yield Fault(ServiceState.OK, f"dry run{_signature(pool.controls.dry_run)}")
 
 
 def _incidents(pool: PoolSnapshot, now: datetime) -> Iterator[Fault]:
@@ -222,13 +228,15 @@ def _incidents(pool: PoolSnapshot, now: datetime) -> Iterator[Fault]:
         if event in ages:
             last = [f"{each.host} {each.pid}" for each in pool.lost_workers[:MOST_NAMED]] if event == "lost" else []
             named = f" ({plain(', '.join(last)).replace('|', '/')})" if last else ""
-            yield Fault(State.WARNING, f"{text}{named}, the latest {ages[event]:.0f} s ago")
+            yield Fault(ServiceState.WARNING, f"{text}{named}, the latest {ages[event]:.0f} s ago")
     if sites := pool.differs.get(SITE):
-        yield Fault(State.WARNING, f"workers of {len(sites)} sites share the PREFIX")
+        yield Fault(ServiceState.WARNING, f"workers of {len(sites)} sites share the PREFIX")
     if others := sorted(name for name in pool.differs if name != SITE):
-        yield Fault(State.WARNING, f"workers have different settings ({plain(', '.join(others)).replace('|', '/')})")
+        yield Fault(
+            ServiceState.WARNING, f"workers have different settings ({plain(', '.join(others)).replace('|', '/')})"
+        )
     if pool.none_authenticated:
-        yield Fault(State.WARNING, "no connection has ever authenticated")
+        yield Fault(ServiceState.WARNING, "no connection has ever authenticated")
 
 
 def _signature(order: Order | None) -> str:
@@ -247,16 +255,18 @@ def _closed(worker: WorkerSnapshot, pool: PoolSnapshot) -> str:
 
 
 def _silent(pool: PoolSnapshot) -> Iterator[Fault]:
-    silent = sorted((worker for worker in pool.workers if worker.silent), key=lambda worker: -worker.last_beat)
+    silent = sorted((worker for worker in pool.workers if worker.silent), key=lambda worker: -worker.silence)
     if silent:
-        names = ", ".join(f"{each.host} {each.pid} for {each.last_beat:.0f} s" for each in silent[:MOST_NAMED])
-        yield Fault(State.WARNING, f"{len(silent):,} of {numbered(len(pool.workers), 'worker')} silent ({names})")
+        names = ", ".join(f"{each.host} {each.pid} for {each.silence:.0f} s" for each in silent[:MOST_NAMED])
+        yield Fault(
+            ServiceState.WARNING, f"{len(silent):,} of {numbered(len(pool.workers), 'worker')} silent ({names})"
+        )
 
 
 def _alone(pool: PoolSnapshot) -> Iterator[Fault]:
     if failing := sum(worker.failing > 0 for worker in pool.workers):
         told = alone(failing, len(pool.workers))
-        yield Fault(State.WARNING, f"{told}, as the ledger does not answer in time")
+        yield Fault(ServiceState.WARNING, f"{told}, as the ledger does not answer in time")
 
 
 def _pressed(pool: PoolSnapshot) -> Iterator[Fault]:
@@ -267,7 +277,7 @@ def _pressed(pool: PoolSnapshot) -> Iterator[Fault]:
     for name, found in sorted(pressures.items()):
         of_all = f"{len(found):,} of {numbered(len(pool.workers), 'worker')}"
         text = f"{name} refuses up to {100 * max(found):.0f} % on {of_all}"
-        yield Fault(State.OK if pool.dry_run else State.WARNING, text)
+        yield Fault(ServiceState.OK if pool.dry_run else ServiceState.WARNING, text)
 
 
 def _counted(counts: Mapping[str, int]) -> str:
@@ -282,7 +292,7 @@ def _described(pool: PoolSnapshot, faults: Iterable[Fault]) -> str:
     return ", ".join([held, *(fault.text for fault in faults if fault.text)])
 
 
-def _data(pool: PoolSnapshot, thresholds: Thresholds) -> str:
+def _data(pool: PoolSnapshot, thresholds: Ranges) -> str:
     warning, critical = thresholds.of(pool)
     refused = sum(unwanted(pool.connects.refused).values())
     return f"'pool {pool.name}'={pool.held};{warning};{critical};0;{pool.limit} 'pool {pool.name} refused'={refused};0"

@@ -128,7 +128,7 @@ or goes, the format rises:
       server     "daphne", "granian", "hypercorn", "uvicorn" or ""
       release    version of the package that it runs, or ""
       held       slots held by this worker
-      last_beat  seconds since its last report
+      silence    seconds since its last report
       uptime     seconds since it started
       draining   whether it refuses new connections and closes its own
       faults     its unexpected exceptions, by kind

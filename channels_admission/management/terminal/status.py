@@ -40,7 +40,7 @@ LATE = (
     "The ledger answers later than LEDGER_TIMEOUT allows: workers decide alone, by WHEN_LEDGER_DOWN. "
     "ws_status --diagnose tells more."
 )
-NOBODY = "No worker is known: none runs, or none has had a connection yet."
+NO_WORKERS = "No worker is known: none runs, or none has had a connection yet."
 
 FEW_POOLS = 4
 """Most pools that are shown with their workers, unless a number of workers is asked for."""
@@ -164,7 +164,7 @@ def _pool(pool: PoolSnapshot, trend: RenderableType | None, listing: Listing) ->
         *_classes(pool),
         *(() if trend is None else (trend,)),
         "",
-        *(listed(pool.workers, listing) if pool.workers else (Text(NOBODY, "dim"),)),
+        *(listed(pool.workers, listing) if pool.workers else (Text(NO_WORKERS, "dim"),)),
     )
 
 

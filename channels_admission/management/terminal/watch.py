@@ -62,7 +62,7 @@ Recall = Callable[[str], Awaitable[History]]
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class Counts:
     """A pool's counts at one time."""
 
     at: float
@@ -74,7 +74,7 @@ class Sample:
 class Trend:
     """The latest samples of a pool; None where the ledger was down."""
 
-    samples: deque[Sample | None] = field(default_factory=lambda: deque(maxlen=KEPT))
+    samples: deque[Counts | None] = field(default_factory=lambda: deque(maxlen=KEPT))
 
     def held(self) -> list[float | None]:
         return [None if sample is None else sample.held for sample in self.samples]
@@ -84,7 +84,7 @@ class Trend:
         return [_rate(before, after) for before, after in pairwise([None, *self.samples])]
 
 
-def _samples(series: Series, every: float, refused: int) -> Iterator[Sample | None]:
+def _samples(series: Series, every: float, refused: int) -> Iterator[Counts | None]:
     """The samples that the history stands for, one every ``every`` seconds or every point, whichever is longer.
 
     ``refused`` is the number of refusals so far.
@@ -94,10 +94,10 @@ def _samples(series: Series, every: float, refused: int) -> Iterator[Sample | No
     for end in range(len(series.held) % size + size, len(series.held) + 1, size):
         held = [each for each in series.held[end - size : end] if each is not None]
         at = series.start + end * series.step
-        yield Sample(at, max(held), refused - sum(counts[end:])) if held else None
+        yield Counts(at, max(held), refused - sum(counts[end:])) if held else None
 
 
-def _rate(before: Sample | None, after: Sample | None) -> float | None:
+def _rate(before: Counts | None, after: Counts | None) -> float | None:
     if before is None or after is None or after.refused < before.refused or after.at <= before.at:
         return None
     return (after.refused - before.refused) / (after.at - before.at)
@@ -151,7 +151,7 @@ class Frames:
             return
         self._numbers = now
         for pool in now.pools:
-            sample = Sample(now.taken.timestamp(), pool.held, sum(pool.refused.values()))
+            sample = Counts(now.taken.timestamp(), pool.held, sum(pool.refused.values()))
             self._trends.setdefault(pool.name, Trend()).samples.append(sample)
 
     def _outage(self, now: Snapshot) -> Iterator[RenderableType]:

@@ -47,7 +47,7 @@ def _reading(worker: WorkerSnapshot, monitor: str) -> float | None:
 SORTS: dict[str, Callable[[WorkerSnapshot], Key]] = {
     "worst": lambda worker: (*trouble(worker), -worker.held),
     "held": _most(lambda worker: worker.held),
-    "beat": _most(lambda worker: worker.last_beat),
+    "seen": _most(lambda worker: worker.silence),
     "up": _most(lambda worker: -worker.uptime),
     **{head: _most(partial(_reading, monitor=monitor)) for monitor, head in HEADS.items()},
     "host": lambda worker: (),
@@ -122,14 +122,14 @@ def _table(*columns: str) -> Table:
 
 
 def _workers(workers: Sequence[WorkerSnapshot]) -> RenderableType:
-    table = _table("pid", "server", "held", "beat", "up", *HEADS.values())
+    table = _table("pid", "server", "held", "seen", "up", *HEADS.values())
     for worker in workers:
         table.add_row(
             Text(plain(worker.host)),
             str(worker.pid),
             Text(plain(worker.server) or "-"),
             f"{worker.held:,}",
-            Text(duration(worker.last_beat), "bold red" if worker.silent else ""),
+            Text(duration(worker.silence), "bold red" if worker.silent else ""),
             duration(worker.uptime),
             *_loads(worker),
         )

@@ -362,8 +362,8 @@ globalThis.AdmissionSocket ??= (() => {
     /** Wait for the next message, as long as it may take, and then ask for it or give the connection up. */
     #watch() {
       const { maxSilence, ping } = this.#options;
-      const patience = ping === null ? maxSilence : maxSilence - this.#answerTime;
-      const rest = this.#heardAt + patience - this.#platform.now();
+      const allowed = ping === null ? maxSilence : maxSilence - this.#answerTime;
+      const rest = this.#heardAt + allowed - this.#platform.now();
       if (rest > 0) this.#deadline(rest, () => this.#watch());
       else if (ping === null) this.#abandon("silent");
       else this.#ask();

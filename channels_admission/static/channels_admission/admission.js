@@ -12,7 +12,7 @@
 
   const EVERY = 2000; // milliseconds from the end of one look to the start of the next
   const MINUTES_EVERY = 30000; // milliseconds from one look at the minutes to the next
-  const PATIENCE = 8000; // milliseconds after which a look is given up
+  const TIMEOUT = 8000; // milliseconds after which a look is given up
   const NUMBER = new Intl.NumberFormat(document.documentElement.lang || undefined);
 
   const number = (value) => NUMBER.format(value);
@@ -63,7 +63,7 @@
     const shown = [];
     const show = (key, what, { by, at }, target = "") => {
       const time = new Date(1000 * at).toISOString().slice(0, 19).replace("T", " ");
-      shown.push({ key, what, target, who: fill(said.who, { by: by || "?", at: time }) });
+      shown.push({ key, what, target, by: fill(said.by, { by: by || "?", at: time }) });
     };
     if (limit !== null) {
       const values = { value: number(limit.value), configured: number(configured), over: number(limit.over) };
@@ -76,7 +76,7 @@
       show("dry-run", dryRun.value ? said.dry : said.wet, dryRun);
     }
     for (const drain of drains) {
-      const target = drain.target === "*" ? said.everybody : drain.target;
+      const target = drain.target === "*" ? said.all_workers : drain.target;
       show(`drain ${drain.target}`, fill(said.drain, { target, over: number(drain.over) }), drain, drain.target);
     }
     return shown;
@@ -147,7 +147,7 @@
     "reason.name": ({ name }, words) => reasonOf(name, words),
     "reason.count": ({ count }) => number(count),
     "order.what": ({ what }) => what,
-    "order.who": ({ who }) => who,
+    "order.by": ({ by }) => by,
     "class.name": ({ name }) => name,
     "class.held": ({ held }) => number(held),
     "second.at": ({ at }) => clock(at),
@@ -158,7 +158,7 @@
     "worker.pid": ({ pid }) => String(pid),
     "worker.server": ({ server }) => server || "–",
     "worker.held": ({ held }) => number(held),
-    "worker.last_beat": (worker, words) => duration(worker.last_beat, words.durations),
+    "worker.silence": (worker, words) => duration(worker.silence, words.durations),
     "worker.faults": ({ faults }) => listed(faults),
     "worker.uptime": ({ uptime }, words) => duration(uptime, words.durations),
   };
@@ -226,7 +226,7 @@
       const response = await fetch(url, {
         headers: { Accept: "application/json" },
         redirect: "manual",
-        signal: AbortSignal.timeout(PATIENCE),
+        signal: AbortSignal.timeout(TIMEOUT),
       });
       if (response.type === "opaqueredirect" || response.status === 403) {
         throw new Ended();

@@ -191,16 +191,16 @@ class AdmissionChart {
       line.setAttribute("x2", x);
       line.classList.toggle("admission-shown", place !== null);
     }
-    this.#find("readout").textContent = place === null ? this.#summary() : this.#moment(place);
+    this.#find("readout").textContent = place === null ? this.#summary() : this.#readout(place);
   }
 
-  #moment(place) {
+  #readout(place) {
     const { held, limit, admitted } = this.#series;
     if (held[place] === null) {
       return this.#words.fill(this.#words.chart.unknown, { time: this.#clock(place) });
     }
     const rate = (counts) => AdmissionChart.#NUMBER.format(counts[place] / this.#seconds(place));
-    const said = this.#words.fill(this.#words.chart.moment, {
+    const said = this.#words.fill(this.#words.chart.point, {
       time: this.#clock(place),
       held: AdmissionChart.told(held[place]),
       limit: AdmissionChart.told(limit[place]),

@@ -12,7 +12,7 @@ USER = "www-data"
 FIRST_PORT = 8000
 SERVERS_SHOWN = 64
 """Further workers are mentioned in a comment."""
-STOP_PATIENCE = 15
+STOP_TIMEOUT = 15
 """Seconds; hypercorn takes three to end its connections, and uvicorn never ends by itself if handlers hang."""
 READ_TIMEOUT = 75
 """Seconds; uvicorn and Daphne ping a silent client every 20, and wait for its answer up to 30."""
@@ -72,16 +72,16 @@ def _unit(settings: Settings) -> str:
 {systemd(settings)}
 {_memory(settings)}
 # Time to stop; then the process is killed, and its slots are free within two heartbeats.
-TimeoutStopSec={_stop_patience(settings)}
+TimeoutStopSec={_stop_timeout(settings)}
 Restart=always
 RestartSec=1
 """
 
 
-def _stop_patience(settings: Settings) -> int:
+def _stop_timeout(settings: Settings) -> int:
     """Seconds, the drain of ``DRAIN_ON_STOP`` included."""
     drain = 0.0 if settings.drain_on_stop is None else settings.drain_delay + settings.drain_on_stop
-    return STOP_PATIENCE + math.ceil(drain)
+    return STOP_TIMEOUT + math.ceil(drain)
 
 
 def _why_so_many(settings: Settings) -> str:

@@ -101,7 +101,7 @@ def _process(workers: list[WorkerSnapshot], info: ProcessInfo) -> Process:
     silence: dict[str, float] = {}
     for worker in workers:
         most[worker.id] = max(worker.held, most.get(worker.id, 0))
-        silence[worker.id] = min(worker.last_beat, silence.get(worker.id, worker.last_beat))
+        silence[worker.id] = min(worker.silence, silence.get(worker.id, worker.silence))
     return Process(
         host=workers[0].host,
         pid=workers[0].pid,

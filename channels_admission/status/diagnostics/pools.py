@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 
 from ...core.counters import ATTEMPTS, OVERDUE, QUOTA, Reason, unwanted
 from ...core.levels import Level
-from ...core.overrides import signature, whom
+from ...core.overrides import signature, target_name
 from ...ledger.memory import MemoryLedger
 from ..values import Health
 from ..words import duration, numbered
@@ -130,7 +130,8 @@ def _controls(inputs: Inputs) -> Iterator[Finding]:
                 f"Draining workers of pool {pool.name}: {len(draining):,} of {len(pool.workers):,}",
                 f"They refuse new connections: {hosts}"
                 + "".join(
-                    f"; drain of {whom(each.target)}{signature(each)}" for each in pool.controls.drains[:MOST_NAMED]
+                    f"; drain of {target_name(each.target)}{signature(each)}"
+                    for each in pool.controls.drains[:MOST_NAMED]
                 )
                 + ".",
                 "A worker that shuts down drains by itself. To cancel the others: manage.py ws_drain --all --cancel.",

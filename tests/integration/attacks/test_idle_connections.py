@@ -1,4 +1,4 @@
-"""A stranger takes all of a worker's descriptors with TCP connections that send nothing, under every server at once."""
+"""TCP connections that send nothing take all descriptors of a worker, under every server at once."""
 
 import asyncio
 import socket
@@ -75,7 +75,7 @@ class Siege:
         while time.monotonic() - began < ATTACK:
             pool = await look("default", self.settings)
             assert [worker.held for worker in pool.workers] == [LIVE]
-            assert pool.workers[0].last_beat < LEASE
+            assert pool.workers[0].silence < LEASE
             await asyncio.sleep(0.5)
         assert pool.refused == {"descriptors": 1}
         for client in self.idle:

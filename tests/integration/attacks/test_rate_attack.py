@@ -24,7 +24,7 @@ SETTINGS = {
     "QUOTAS": [{"key": "address", "rate": RATE, "burst": BURST}],
     "PRESSURE": {"lag": None},
 }
-PATIENCE = 120.0
+TIMEOUT = 120.0
 
 
 def address(number: int) -> str:
@@ -85,7 +85,7 @@ async def last_entry(origin: str) -> float:
     done = asyncio.Event()
     tasks = [asyncio.create_task(come_back(origin, number, entered, done)) for number in range(GOOD)]
     try:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(TIMEOUT):
             while len(entered) < GOOD:
                 await asyncio.sleep(0.05)
     finally:

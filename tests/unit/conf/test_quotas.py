@@ -1,4 +1,4 @@
-"""What QUOTAS, CLASSIFY, SHARES, TRUSTED_PROXIES and the terms of strangers take, and how they refuse the rest."""
+"""What QUOTAS, CLASSIFY, SHARES, TRUSTED_PROXIES and the settings for the unauthenticated take and refuse."""
 
 from ipaddress import ip_network
 

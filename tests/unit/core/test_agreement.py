@@ -148,7 +148,7 @@ async def test_settings_count_until_a_lease_after_they_were_last_heard(pair, clo
     assert (view.granted, view.limit, view.settings) == (30, 50, "")
 
 
-async def test_settings_count_little_longer_than_a_beat_after_the_last_goodbye(pair, clock):
+async def test_settings_count_little_longer_than_a_heartbeat_after_the_last_goodbye(pair, clock):
     a, b = pair
     await a.say(goodbye=True)
     clock.now += 1.5 * HEARTBEAT

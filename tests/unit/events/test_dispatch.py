@@ -33,9 +33,9 @@ class Receiver:
         self.contexts: list[str] = []
         self.may_go_on = asyncio.Event()
 
-    async def hear(self, signal, **facts):
+    async def hear(self, signal, **details):
         self.contexts.append(SEEN.get())
-        self.told.append(facts.get("reason") or facts.get("edge") or facts.get("error") or "regained")
+        self.told.append(details.get("reason") or details.get("edge") or details.get("error") or "regained")
         await self.may_go_on.wait()
 
 

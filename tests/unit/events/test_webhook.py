@@ -121,8 +121,8 @@ async def test_a_redirect_is_a_failure_since_the_alert_would_not_be_sent_on(even
 async def test_a_webhook_that_hangs_holds_up_no_signal(events, hook):
     events, told = events(WEBHOOK=f"{hook}/hang"), []
 
-    def note(signal, **facts):
-        told.append(facts.get("reason") or facts["edge"].level)
+    def note(signal, **details):
+        told.append(details.get("reason") or details["edge"].level)
 
     with listening((signals.capacity_warning, note), (signals.connection_refused, note)):
         events.level(WARNING, WORKER)

@@ -13,7 +13,7 @@ from redis.asyncio.sentinel import SentinelConnectionPool
 from channels_admission.exceptions import LedgerUnavailable
 from channels_admission.ledger import open_ledger
 from channels_admission.ledger.redis import connections
-from channels_admission.ledger.redis.connections import LONGEST, Patience
+from channels_admission.ledger.redis.connections import LONGEST, ConnectTimeout
 from channels_admission.limiter.limiter import Slot
 from channels_admission.status import capacity
 from channels_admission.status.snapshot import READ_TIMEOUT, collect
@@ -205,20 +205,20 @@ async def test_connecting_goes_on_after_the_call_that_wanted_it(admission, redis
         await ledger.aclose()
 
 
-def test_patience_grows_with_each_try_that_was_too_short_and_follows_the_calls():
-    patience = Patience(TIMEOUT)
+def test_the_time_to_connect_grows_with_each_try_that_was_too_short_and_follows_the_calls():
+    timeout = ConnectTimeout(TIMEOUT)
     grown = []
     for _ in range(6):
-        grown.append(patience.seconds)
-        patience.grow()
+        grown.append(timeout.seconds)
+        timeout.grow()
     assert grown == [0.25, 0.5, 1.0, 2.0, 4.0, LONGEST]
-    patience.learn(0.06)
-    assert patience.seconds == pytest.approx(0.6)
-    patience.learn(0.001)
-    assert patience.seconds == TIMEOUT
-    patience.learn(30)
-    assert patience.seconds == LONGEST
-    assert Patience(10).seconds == 10
+    timeout.learn(0.06)
+    assert timeout.seconds == pytest.approx(0.6)
+    timeout.learn(0.001)
+    assert timeout.seconds == TIMEOUT
+    timeout.learn(30)
+    assert timeout.seconds == LONGEST
+    assert ConnectTimeout(10).seconds == 10
 
 
 class Picky:

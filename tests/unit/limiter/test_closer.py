@@ -3,7 +3,7 @@
 import pytest
 import redis
 
-from channels_admission.core.overrides import EVERYBODY, Controls, Drain, Order
+from channels_admission.core.overrides import EVERY_WORKER, Controls, Drain, Order
 from channels_admission.ledger.memory import MemoryLedger
 from channels_admission.limiter.books.state import State
 from channels_admission.limiter.closer import Closer
@@ -14,7 +14,7 @@ from channels_admission.runtime.identity import Worker
 
 from support.reports import HEARTBEAT, LEASE, ClockedRedisLedger
 
-ALL = Drain(EVERYBODY, 5.0, "ann", 1.0)
+ALL = Drain(EVERY_WORKER, 5.0, "ann", 1.0)
 ENFORCED = Order(10, "ann", 1.0, 60.0)
 
 
@@ -216,7 +216,7 @@ async def test_a_drain_of_all_survives_a_loss_of_data_and_is_of_nobody_else(in_s
     young = site.start()
     await young.heartbeat()
     await site.pass_(4)
-    assert [drain.target for drain in (await site.controls()).drains] == [EVERYBODY]
+    assert [drain.target for drain in (await site.controls()).drains] == [EVERY_WORKER]
     assert [each.draining for each in site.workers] == [True, True, False]
 
 

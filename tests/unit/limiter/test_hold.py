@@ -91,14 +91,14 @@ async def test_what_a_held_client_sends_is_thrown_away_and_when_it_leaves_it_is_
 
 
 @in_virtual_time
-async def test_the_hint_names_the_same_moment_as_without_the_hold(refusing):
+async def test_the_hint_names_the_same_time_as_without_the_hold(refusing):
     refusing(REFUSAL_HOLD=0.4, RETRY_AFTER=(0.5, 3600), CONNECT_RATE=1, MAX_CONNECTIONS=10)
     assert isinstance(await limiter_of("default").acquire(), Slot)
     visitors = [Visitor() for _ in range(5)]
     await asyncio.gather(*(visitor.task for visitor in visitors))
     began = min(opened for visitor in visitors for _, opened in visitor.sent[:1])
-    moments = sorted(visitor.sent[-1][1] - began + visitor.hint for visitor in visitors)
-    steps = [later - earlier for earlier, later in pairwise(moments[1:])]
+    buckets = sorted(visitor.sent[-1][1] - began + visitor.hint for visitor in visitors)
+    steps = [later - earlier for earlier, later in pairwise(buckets[1:])]
     assert all(1 / 0.97 - 0.2 <= step <= 1 / 0.97 + 0.2 for step in steps)
     await close_limiters()
 
@@ -262,8 +262,8 @@ async def test_a_client_that_was_held_is_told_the_same_time_as_without(refusing)
     visitors = [hammering() for _ in range(6)]
     await eventually(lambda: limiter_of("default")._refuser.held == 6 - NONE_HELD)
     await asyncio.gather(*(visitor.task for visitor in visitors))
-    moments = sorted(visitor.sent[-1][1] - began + visitor.hint for visitor in visitors)
-    steps = [later - earlier for earlier, later in pairwise(moments)]
+    buckets = sorted(visitor.sent[-1][1] - began + visitor.hint for visitor in visitors)
+    steps = [later - earlier for earlier, later in pairwise(buckets)]
     assert all(1 / 0.97 - 0.2 <= step <= 1 / 0.97 + 0.2 for step in steps)
     await close_limiters()
 

@@ -103,7 +103,7 @@ async def test_an_admitted_handshake_is_counted_by_how_long_it_waited_and_a_refu
 
 
 @in_virtual_time
-async def test_a_retired_limiter_asks_for_all_who_wait_before_it_ends(opened):
+async def test_a_retired_limiter_asks_for_all_that_wait_before_it_ends(opened):
     async with opened(CONNECT_RATE=0.5, CONNECT_BURST=1) as limiter:
         (slot,) = await take(limiter, 1)
         slot.release()
@@ -188,7 +188,7 @@ async def test_cancelled_handshakes_cost_no_slot(opened, delay):
 
 
 @in_virtual_time
-async def test_a_handshake_cancelled_in_the_moment_of_its_verdict_gives_the_slot_back(opened):
+async def test_a_handshake_cancelled_as_its_verdict_comes_gives_the_slot_back(opened):
     async with opened() as limiter:
         waiting = asyncio.ensure_future(limiter.acquire())
         await asyncio.sleep(0)
@@ -527,7 +527,7 @@ async def test_forked_children_count_for_themselves(admission, redis_server, fig
     )
     parent.release()
     await close_limiters()
-    assert not registry._houses
+    assert not registry._registries
 
 
 @in_virtual_time
@@ -564,7 +564,7 @@ async def test_the_end_of_a_worker_drains_pools_that_nobody_has_come_to_so_far(a
 async def test_after_the_goodbye_a_drain_opens_nothing(admission):
     admission(DRAIN_ON_STOP=60, POOLS={"game": {}})
     limiter_of("default")
-    house = registry._houses[asyncio.get_running_loop()]
+    closed = registry._registries[asyncio.get_running_loop()]
     await close_limiters()
-    await house.drain()
-    assert house.limiters == ()
+    await closed.drain()
+    assert closed.limiters == ()

@@ -89,19 +89,19 @@ async def test_a_freed_slot_is_no_way_round_the_rate(opened):
         assert count <= BURST + RATE * (asyncio.get_running_loop().time() - began)
 
 
-async def test_every_refused_client_gets_a_moment_of_its_own(opened):
+async def test_every_refused_client_gets_a_time_of_its_own(opened):
     async with opened(2) as limiters:
         verdicts = await asyncio.gather(*(arrive(limiter, 60) for limiter in limiters))
-        moments = sorted(verdict.retry_after for each in verdicts for verdict in refused(each))
+        buckets = sorted(verdict.retry_after for each in verdicts for verdict in refused(each))
         step = ASSUMED / (SCHEDULED * RATE)
-        assert len(moments) == 120 - BURST
-        assert moments[0] == pytest.approx(1.0, abs=0.1)
-        assert moments[-1] == pytest.approx(1.0 + (120 - BURST - 1) * step, abs=0.1)
-        gaps = [later - earlier for earlier, later in pairwise(moments)]
+        assert len(buckets) == 120 - BURST
+        assert buckets[0] == pytest.approx(1.0, abs=0.1)
+        assert buckets[-1] == pytest.approx(1.0 + (120 - BURST - 1) * step, abs=0.1)
+        gaps = [later - earlier for earlier, later in pairwise(buckets)]
         assert max(gaps) < 0.1
 
 
-async def test_moments_given_without_asking_are_told_to_the_ledger(opened):
+async def test_times_given_without_asking_are_told_to_the_ledger(opened):
     # So slow that no token is added while a busy machine pauses the test.
     async with opened(CONNECT_RATE=5, CONNECT_BURST=1) as (limiter,):
         await arrive(limiter, 11)
@@ -153,14 +153,14 @@ async def test_without_the_ledger_each_worker_keeps_its_part_of_the_rate(opened,
             assert Reason.LEDGER in reasons
 
 
-async def test_alone_moments_are_paced_too(opened):
+async def test_times_given_alone_are_paced_too(opened):
     async with opened(1) as (limiter,):
         limiter.reconciler.ledger.error = LedgerUnavailable("the road is closed")
         await eventually(lambda: limiter.state.away)
         verdicts = [await limiter.acquire() for _ in range(20)]
-        moments = [verdict.retry_after for verdict in refused(verdicts)]
-        assert moments == sorted(moments)
-        assert moments[0] == pytest.approx(1.0, abs=0.2)
+        buckets = [verdict.retry_after for verdict in refused(verdicts)]
+        assert buckets == sorted(buckets)
+        assert buckets[0] == pytest.approx(1.0, abs=0.2)
 
 
 async def test_open_lets_everybody_in_whatever_the_rate(opened):

@@ -237,7 +237,7 @@ def test_workers_with_different_settings_are_told_with_the_limit_in_force(shared
     assert "limit-differs" not in out.getvalue()
 
 
-def test_a_diagnosis_says_who_has_set_what(shared):
+def test_a_diagnosis_names_the_operator_of_each_override(shared):
     settings = shared()
     tell(settings, 50, draining=True)
     run("ws_limit", "40")

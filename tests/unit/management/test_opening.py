@@ -13,7 +13,7 @@ from channels_admission.management.opening import AT_ONCE, FIRST, Plan, Stopped,
 
 from support.footprints import told
 
-PATIENCE = 5.0
+TIMEOUT = 5.0
 
 
 @pytest.fixture(autouse=True)
@@ -62,14 +62,14 @@ class Site:
         async with serve(self.handle, "127.0.0.1", 0) as server:
             self.url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/ws/"
             yield self
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(TIMEOUT):
                 while self.open:
                     await asyncio.sleep(0.001)
 
 
 async def test_the_workers_are_read_with_the_first_connections_and_with_all():
     async with Site().serving() as site:
-        before, after = await measure(Plan(site.url, 100), site.room, site.read, PATIENCE)
+        before, after = await measure(Plan(site.url, 100), site.room, site.read, TIMEOUT)
         assert [each.footprint.now.connections for each in (*before, *after)] == [FIRST, 100]
     assert (site.open, site.most, site.messages) == (0, 100, [])
 
@@ -77,7 +77,7 @@ async def test_the_workers_are_read_with_the_first_connections_and_with_all():
 async def test_each_sends_what_it_is_told_as_often_as_it_is_told_with_the_headers_of_a_page():
     async with Site().serving() as site:
         plan = Plan(site.url, 30, [("Cookie", "sessionid=1")], "hello", times=3)
-        await measure(plan, site.room, site.read, PATIENCE)
+        await measure(plan, site.room, site.read, TIMEOUT)
     assert site.messages == ["hello"] * 90
     assert {(headers["Origin"], headers["Cookie"]) for headers in site.headers} == {
         (site.url.replace("ws:", "http:").removesuffix("/ws/"), "sessionid=1")
@@ -86,7 +86,7 @@ async def test_each_sends_what_it_is_told_as_often_as_it_is_told_with_the_header
 
 
 async def test_what_a_consumer_sends_beside_its_answer_is_read_so_that_each_close_is_answered(monkeypatch):
-    monkeypatch.setattr(opening, "CLOSED", 10 * PATIENCE)
+    monkeypatch.setattr(opening, "CLOSED", 10 * TIMEOUT)
     codes = []
 
     async def talk(socket):
@@ -95,10 +95,10 @@ async def test_what_a_consumer_sends_beside_its_answer_is_read_so_that_each_clos
                 await socket.send(str(each))
         codes.append(socket.close_code)
 
-    async with serve(talk, "127.0.0.1", 0) as server, asyncio.timeout(PATIENCE):
+    async with serve(talk, "127.0.0.1", 0) as server, asyncio.timeout(TIMEOUT):
         site = Site()
         url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/ws/"
-        await measure(Plan(url, 30, message="hello"), site.room, site.read, PATIENCE)
+        await measure(Plan(url, 30, message="hello"), site.room, site.read, TIMEOUT)
     assert codes == [1000] * 30
 
 
@@ -117,13 +117,13 @@ async def test_the_connections_of_a_blocked_worker_are_closed_together(monkeypat
 
     monkeypatch.setattr(ClientConnection, "close", counted)
     async with Site().serving() as site:
-        await measure(Plan(site.url, 30), site.room, site.read, PATIENCE)
+        await measure(Plan(site.url, 30), site.room, site.read, TIMEOUT)
     assert most == AT_ONCE
 
 
 async def test_a_consumer_that_never_answers_is_measured_as_well():
     async with Site(answers=False).serving() as site:
-        await measure(Plan(site.url, 30, message="hello", times=3), site.room, site.read, PATIENCE)
+        await measure(Plan(site.url, 30, message="hello", times=3), site.room, site.read, TIMEOUT)
     assert site.messages == ["hello"] * 30
 
 
@@ -131,7 +131,7 @@ async def test_a_consumer_that_never_answers_is_measured_as_well():
 async def test_more_than_half_of_the_free_room_is_not_even_begun(free, opened):
     async with Site(free).serving() as site:
         with nullcontext() if opened else pytest.raises(Stopped, match=f"^0 connections were opened, and {free} slots"):
-            await measure(Plan(site.url, 100), site.room, site.read, PATIENCE)
+            await measure(Plan(site.url, 100), site.room, site.read, TIMEOUT)
     assert (site.most, site.open) == (opened, 0)
 
 
@@ -143,7 +143,7 @@ async def test_room_that_others_take_meanwhile_ends_it():
 
         why = "^60 connections were opened, and 79 slots are free: at most 50% of a pool's free room is used.$"
         with pytest.raises(Stopped, match=why):
-            await measure(Plan(site.url, 100), room, site.read, PATIENCE)
+            await measure(Plan(site.url, 100), room, site.read, TIMEOUT)
     assert (site.most, site.open) == (60, 0)
 
 
@@ -154,7 +154,7 @@ async def test_it_waits_while_a_monitor_refuses_and_not_for_ever():
         async def room():
             return answers.pop(0) if len(answers) > 1 else answers[0]
 
-        await measure(Plan(site.url, 100), room, site.read, PATIENCE)
+        await measure(Plan(site.url, 100), room, site.read, TIMEOUT)
         answers[:] = [1000, None]
         with pytest.raises(Stopped, match=r"^A monitor of a worker refuses connections\.$"):
             await measure(Plan(site.url, 100), room, site.read, 0.01)
@@ -164,12 +164,12 @@ async def test_it_waits_while_a_monitor_refuses_and_not_for_ever():
 async def test_connections_that_the_site_closes_end_it():
     async with Site(closes_after=50).serving() as site:
         with pytest.raises(Stopped, match=r"^50 of 100 connections were closed, with 1013 'Try Again Later'\.$"):
-            await measure(Plan(site.url, 100, message="hello"), site.room, site.read, PATIENCE)
+            await measure(Plan(site.url, 100, message="hello"), site.room, site.read, TIMEOUT)
 
 
 async def test_nobody_at_the_address_ends_it(unused_tcp_port):
     with pytest.raises(Stopped, match=r"was not opened: .*Connect call failed"):
-        await measure(Plan(f"ws://127.0.0.1:{unused_tcp_port}/", 100), Site().room, Site().read, PATIENCE)
+        await measure(Plan(f"ws://127.0.0.1:{unused_tcp_port}/", 100), Site().room, Site().read, TIMEOUT)
 
 
 async def test_a_worker_that_does_not_report_ends_it():

@@ -42,7 +42,7 @@ def measured(monkeypatch):
     plans: list = []
     readings: list = []
 
-    async def measure(plan, room, read, patience):
+    async def measure(plan, room, read, within):
         plans.append((plan, await room()))
         if isinstance(readings[0], Exception):
             raise readings[0]

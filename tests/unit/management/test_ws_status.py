@@ -114,7 +114,7 @@ def failure(*args: str) -> tuple[str, CommandError]:
 
 def worker(**changes) -> WorkerSnapshot:
     made = WorkerSnapshot(
-        id="web-1:4242:ab12", host="web-1", pid=4242, server="uvicorn", held=36, last_beat=0.4, uptime=7500.0
+        id="web-1:4242:ab12", host="web-1", pid=4242, server="uvicorn", held=36, silence=0.4, uptime=7500.0
     )
     return replace(made, **changes)
 
@@ -202,7 +202,7 @@ def test_pools_and_workers_in_eighty_columns(shared, redis_server):
         "1,412 admitted and 150 refused so far (148 pool full, 2 ledger away)",
         "Site 965306, settings cf4fb89a",
         "",
-        "host                       pid server  held  beat        up   lag  mem files cpu",
+        "host                       pid server  held  seen        up   lag  mem files cpu",
         "web-1                     4242 uvicorn   24 N.N s   1 d 3 h 12 ms 91 %     ? 5 %",
         "web-2                       77 -         12 N.N s 2 h 5 min     ?    ?     ?   ?",
         "web-1 4242 refuses 64 % for memory, 100 % for queue",
@@ -272,7 +272,7 @@ def test_an_unknown_pool_names_the_nearest(shared):
     assert str(error).startswith("There is no admission pool 'chatt'. Did you mean 'chat'?")
 
 
-def test_json_has_the_documented_shape(shared, redis_server):
+def test_json_has_the_documented_fields(shared, redis_server):
     shared(MAX_CONNECTIONS=50, WARN_AT=0.5)
     asked = {"ledger.calls": 12, "ledger.errors": 2, "ledger.ms": 257, "ledger.le.0.025": 10, "ledger.le.inf": 2}
     asked |= {"wait.ms": 1500, "wait.le.0.005": 28, "wait.le.1": 2}
@@ -298,7 +298,7 @@ def test_json_has_the_documented_shape(shared, redis_server):
     assert 0 <= before.timestamp() - latest < 5
     assert [second["handshakes"] for second in worst] == [2, 2, 2]
     assert 0 <= time.time() - worst[0]["at"] < 5
-    assert 0 <= seen.pop("last_beat") < 5
+    assert 0 <= seen.pop("silence") < 5
     assert 60 <= seen.pop("uptime") < 65
     assert told == {
         "format": 1,
@@ -393,7 +393,7 @@ def test_json_has_the_documented_shape(shared, redis_server):
 
 
 @pytest.mark.parametrize(
-    "shape",
+    "kind",
     [
         Snapshot,
         LedgerSnapshot,
@@ -408,9 +408,9 @@ def test_json_has_the_documented_shape(shared, redis_server):
         Series,
     ],
 )
-def test_help_tells_every_field_of_the_json(shape):
+def test_help_tells_every_field_of_the_json(kind):
     text = Command().create_parser("manage.py", "ws_status").format_help()
-    assert [field.name for field in fields(shape) if not re.search(rf"\b{field.name}\b", text)] == []
+    assert [field.name for field in fields(kind) if not re.search(rf"\b{field.name}\b", text)] == []
 
 
 def test_help_tells_every_reason_and_monitor():
@@ -699,7 +699,7 @@ def test_the_command_speaks_english_whatever_the_language_of_the_site(shared):
 def test_long_names_are_folded_and_whole():
     host = "ip-10-0-12-211.eu-central-1.comp"
     busy = worker(
-        host=host, pid=4194304, server="hypercorn", held=10_000_000, last_beat=29.9, uptime=86400.0 * 99 + 3600 * 23
+        host=host, pid=4194304, server="hypercorn", held=10_000_000, silence=29.9, uptime=86400.0 * 99 + 3600 * 23
     )
     busy = replace(busy, load=tuple(Load(name, 0.888, 0.0) for name in ("lag", "memory", "descriptors", "cpu")))
     text = shown(snapshot(pool(name="p" * 40, held=10_000_000, limit=10_000_000, free=0, workers=(busy,))))

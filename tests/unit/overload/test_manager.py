@@ -516,7 +516,7 @@ async def test_a_reading_that_is_no_number_is_unknown_and_told_of_once(admission
     await close_limiters()
 
 
-async def test_the_readings_are_reported_with_the_beat(admission, redis_server):
+async def test_the_readings_are_reported_with_the_heartbeat(admission, redis_server):
     admission(LEDGER=redis_server.url, HEARTBEAT=0.1, LEASE=1, PRESSURE=WATCHED)
     READINGS["told"] = 0.84
     limiter = limiter_of("default")
@@ -713,7 +713,7 @@ def memory(monkeypatch):
     return use
 
 
-async def test_where_memory_runs_out_the_youngest_are_closed_a_few_each_beat_until_it_is_enough(admission, memory):
+async def test_where_memory_runs_out_the_youngest_are_closed_a_few_each_heartbeat_until_it_is_enough(admission, memory):
     admission(HEARTBEAT=0.2, LEASE=2, SHED_PER_HEARTBEAT=3)
     application = AdmissionMiddleware(listen)
     visitors = [Visitor(application) for _ in range(20)]
@@ -752,9 +752,9 @@ async def test_the_pools_of_a_worker_close_no_more_together_than_one_would(admis
     memory(0.96)
     await asyncio.wait_for(asyncio.gather(*(visitor.task for visitor in visitors)), 20)
     assert sum(count for _, count in closed) == sum(limiter.state.counters["shed"] for limiter in limiters) == 12
-    in_a_beat = [sum(count for at, count in closed if begun <= at < begun + 0.39) for begun, _ in closed]
-    assert max(in_a_beat) <= 5
-    assert in_a_beat[0] >= 4
+    in_a_heartbeat = [sum(count for at, count in closed if begun <= at < begun + 0.39) for begun, _ in closed]
+    assert max(in_a_heartbeat) <= 5
+    assert in_a_heartbeat[0] >= 4
     await close_limiters()
 
 

@@ -64,7 +64,7 @@ def test_a_loop_on_time_has_no_lag(lag, clock):
     assert lag.read() == 0.0
 
 
-def test_the_lag_is_what_99_of_100_moments_would_have_waited(lag, clock):
+def test_the_lag_is_what_99_of_100_times_would_have_waited(lag, clock):
     # Blocked for 0.3 of every 0.4 seconds: a moment waits evenly up to 0.3 s, and a quarter of them not at all.
     for _ in range(20):
         run(lag, clock, 0.11, block=0.29)
@@ -74,7 +74,7 @@ def test_the_lag_is_what_99_of_100_moments_would_have_waited(lag, clock):
     assert (most, longest) == pytest.approx((0.296, 0.3))
 
 
-def test_one_short_stall_is_no_lag_of_99_of_100_moments(lag, clock):
+def test_one_short_stall_is_no_lag_of_99_of_100_times(lag, clock):
     run(lag, clock, 1.0, block=0.04)
     run(lag, clock, 0.4)
     assert lag.read() < 0.05

@@ -48,7 +48,7 @@ def test_of_a_herd_of_which_nothing_is_known_as_many_get_in_as_fit_at_the_first_
     assert worker.fitting() == 0
 
 
-def test_those_who_have_not_shown_what_they_cost_stay_counted():
+def test_connections_that_have_not_shown_what_they_cost_stay_counted():
     worker = Worker()
     came = worker.herd(150)
     worker.wait(UNSHOWN - 0.5)
@@ -98,7 +98,7 @@ def test_what_grows_beside_the_connections_is_soon_forgotten():
     assert worker.room.cost < LEAST
 
 
-def test_those_who_come_and_leave_again_take_nothing():
+def test_connections_that_come_and_leave_again_take_nothing():
     worker = Worker()
     for _ in range(2000):
         assert worker.fitting() > 0

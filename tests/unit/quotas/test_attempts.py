@@ -51,7 +51,7 @@ async def test_the_hint_grows_and_an_address_that_is_locked_needs_no_call(opened
         assert limiter.state.attempts.tell() == (), "the call for another has told of them"
 
 
-async def test_tokens_are_for_those_who_come_as_often_as_they_may(opened):
+async def test_tokens_are_for_clients_that_come_as_often_as_they_may(opened):
     async with opened(QUOTAS=[ADDRESS], CONNECT_RATE=20, CONNECT_BURST=20, MAX_CONNECTIONS=100) as limiter:
         await asyncio.sleep(1)
         await enter_all(limiter, *[at()] * 60)
@@ -60,7 +60,7 @@ async def test_tokens_are_for_those_who_come_as_often_as_they_may(opened):
 
 
 @pytest.mark.parametrize("full", [0, 1])
-async def test_a_full_or_paused_pool_gives_no_moment_to_those_who_try_too_often(opened, full):
+async def test_a_full_or_paused_pool_gives_no_time_to_clients_that_try_too_often(opened, full):
     async with opened(QUOTAS=[ADDRESS], MAX_CONNECTIONS=1 - full, CONNECT_RATE=1000, EXPECTED_WORKERS=1) as limiter:
         await enter(limiter, **at(9))
         if not full:
@@ -93,7 +93,7 @@ async def test_what_was_tried_without_the_ledger_is_told_when_it_is_back(opened)
         assert attempts_known(limiter) == 2
 
 
-async def test_those_who_have_authenticated_are_spared_what_their_neighbours_spend(opened):
+async def test_clients_that_have_authenticated_are_spared_what_their_neighbours_spend(opened):
     user = {"key": "user", "rate": 1, "burst": 2}
     async with opened(QUOTAS=[ADDRESS, user]) as limiter:
         await enter_all(limiter, *[at()] * 50)
@@ -103,7 +103,7 @@ async def test_those_who_have_authenticated_are_spared_what_their_neighbours_spe
         assert why([await enter(limiter, **at(**{AUTHENTICATED: True}))]) == [""]
 
 
-async def test_only_the_address_spares_those_who_have_authenticated(opened):
+async def test_only_the_address_spares_clients_that_have_authenticated(opened):
     tenant = {"key": f"{__name__}.tenant", "rate": 0.5, "burst": 1}
     async with opened(QUOTAS=[tenant]) as limiter:
         assert why(await enter_all(limiter, *[at(user=KIM)] * 2)) == ["", "attempts:tenant"]
@@ -152,7 +152,7 @@ async def test_a_user_found_inside_has_attempts_of_its_own(admission):
     await leave(clients)
 
 
-async def test_who_is_exempt_tries_as_often_as_it_likes(opened):
+async def test_an_exempt_client_tries_as_often_as_it_likes(opened):
     async with opened(QUOTAS=[ADDRESS], CLASSIFY="support.users.rank", SHARES={"staff": 1}) as limiter:
         assert why(await enter_all(limiter, *[at(rank="exempt")] * 50)) == [""] * 50
 

@@ -321,7 +321,7 @@ async def test_a_worker_that_drains_asks_for_nobody_and_a_paused_pool_lets_in_no
         assert claimed(limiter) == 0
 
 
-async def test_who_waits_as_a_drain_begins_is_refused_and_leaves_no_claim(opened):
+async def test_one_that_waits_as_a_drain_begins_is_refused_and_leaves_no_claim(opened):
     async with opened(QUOTAS=QUOTAS) as limiter:
         await enter_all(limiter, {})
         waiting = [asyncio.ensure_future(enter(limiter, user=KIM)) for _ in range(2)]
@@ -362,7 +362,7 @@ async def test_claims_taken_while_the_ledger_is_away_are_told_when_it_is_back(op
         await eventually(lambda: claimed(limiter) == 0)
 
 
-async def test_a_late_claim_that_is_cancelled_in_the_moment_of_its_verdict_costs_the_slot_nothing(opened):
+async def test_a_late_claim_that_is_cancelled_as_its_verdict_comes_costs_the_slot_nothing(opened):
     async with opened(QUOTAS=QUOTAS) as limiter:
         (slot,) = await enter_all(limiter, {})
         late = asyncio.ensure_future(
@@ -448,7 +448,7 @@ async def test_a_middleware_inside_adds_it_as_well(admission):
     await leave(clients)
 
 
-async def test_who_is_refused_late_and_kept_a_while_holds_no_slot_meanwhile(admission):
+async def test_one_that_is_refused_late_and_kept_a_while_holds_no_slot_meanwhile(admission):
     admission(QUOTAS=[{"key": "user", "max": 1}], REFUSAL_HOLD=30)
     socket = WebsocketCommunicator(site(KIM), "/")
     await socket.connect()
@@ -484,13 +484,13 @@ async def test_claims_of_a_limiter_whose_settings_have_changed_stay_with_it(admi
     assert old.state.held == 0
 
 
-# Strangers
+# The unauthenticated
 
 DEADLINE = 1.0
 """Seconds, enough to come in even on a busy machine."""
 
 
-async def test_strangers_hold_their_share_and_no_more(admission):
+async def test_the_unauthenticated_hold_their_share_and_no_more(admission):
     admission(MAX_CONNECTIONS=10, PENDING_SHARE=0.3)
     clients = await open_all(*[NOBODY] * 5)
     limiter = limiter_of("default")
@@ -503,7 +503,7 @@ async def test_strangers_hold_their_share_and_no_more(admission):
     await leave(clients)
 
 
-async def test_a_user_is_no_stranger_for_long(admission):
+async def test_a_user_is_not_unauthenticated_for_long(admission):
     admission(MAX_CONNECTIONS=10, PENDING_SHARE=0.1, PENDING_DEADLINE=0.5)
     clients = await open_all(KIM, KIM, LEE)
     assert len(clients) == 3
@@ -514,20 +514,20 @@ async def test_a_user_is_no_stranger_for_long(admission):
 
 
 @pytest.mark.parametrize("keys", [{}, {"PENDING_SHARE": 0.5}])
-async def test_who_is_a_stranger_at_the_deadline_is_closed(admission, keys):
+async def test_one_that_is_unauthenticated_at_the_deadline_is_closed(admission, keys):
     admission(PENDING_DEADLINE=DEADLINE, **keys)
-    stranger, known, flagged = (
+    unknown, known, flagged = (
         Client(site(NOBODY)),
         Client(site(NOBODY)),
         Client(AdmissionMiddleware(mark(Echo.as_asgi()))),
     )
     loop = asyncio.get_running_loop()
-    for client in (stranger, known, flagged):
+    for client in (unknown, known, flagged):
         assert await client.opens()
     opened = loop.time()
     await known.socket.send_to(text_data="it is me")
     await known.socket.receive_from()
-    closed = await stranger.socket.receive_output(5)
+    closed = await unknown.socket.receive_output(5)
     assert (closed["code"], closed["reason"]) == (1008, "Authentication Required")
     await asyncio.sleep(opened + DEADLINE + 0.2 - loop.time())
     assert await known.is_open()
@@ -537,7 +537,7 @@ async def test_who_is_a_stranger_at_the_deadline_is_closed(admission, keys):
     await leave([known, flagged])
 
 
-async def test_a_dry_run_counts_strangers_at_their_deadline_and_closes_none(admission):
+async def test_a_dry_run_counts_the_unauthenticated_at_their_deadline_and_closes_none(admission):
     admission(PENDING_DEADLINE=0.2, DRY_RUN=True)
     clients = await open_all(NOBODY, NOBODY, KIM)
     limiter = limiter_of("default")
@@ -582,7 +582,7 @@ async def test_a_deadline_that_somebody_has_met_is_not_told(admission, caplog, s
     await leave([known, *clients])
 
 
-async def test_a_user_who_is_known_from_the_start_has_met_the_deadline(admission):
+async def test_a_user_that_is_known_from_the_start_has_met_the_deadline(admission):
     admission(PENDING_DEADLINE=0.3)
     known = Client(with_user(KIM, AdmissionMiddleware(Echo.as_asgi())))
     assert await known.opens()

@@ -14,7 +14,14 @@ from channels_admission.exceptions import LedgerUnavailable
 from channels_admission.ledger import open_ledger
 from channels_admission.ledger.memory import MemoryLedger
 from channels_admission.runtime import descriptors
-from channels_admission.runtime.descriptors import ACCEPT_FAILED, FOR_REDIS, SIZE, Reserve, accept_failures, reserve
+from channels_admission.runtime.descriptors import (
+    ACCEPT_FAILED,
+    FOR_REDIS,
+    SIZE,
+    SpareDescriptors,
+    accept_failures,
+    spares,
+)
 
 from support.limiters import limiter_over
 from support.reports import Reporter
@@ -26,7 +33,7 @@ FULL = OSError(errno.EMFILE, "Too many open files")
 @pytest.fixture
 def ours():
     """A reserve of the test, with one user."""
-    ours = Reserve()
+    ours = SpareDescriptors()
     ours.open()
     yield ours
     ours.let_go()
@@ -35,15 +42,15 @@ def ours():
 @pytest.fixture
 def the_process(monkeypatch):
     """The reserve of the process, with one user: tests before may have left event loops that they never closed."""
-    monkeypatch.setattr(reserve, "_users", 0)
-    reserve.let_go()
-    reserve.open()
-    yield reserve
-    reserve.close()
+    monkeypatch.setattr(spares, "_users", 0)
+    spares.let_go()
+    spares.open()
+    yield spares
+    spares.close()
 
 
 def test_the_first_user_fills_it_and_the_last_one_frees_it():
-    ours = Reserve()
+    ours = SpareDescriptors()
     ours.fill()
     assert (len(ours), ours.is_short) == (0, False)
     ours.open()
@@ -134,10 +141,10 @@ EXHAUSTED = """
 import os, resource, sys
 from pathlib import Path
 from channels_admission.overload.memory import Memory
-from channels_admission.runtime.descriptors import SIZE, is_exhausted, reserve
+from channels_admission.runtime.descriptors import SIZE, is_exhausted, spares
 from channels_admission.core.protocol import Neighbour
 from channels_admission.runtime.identity import Worker, is_gone
-reserve.open()
+spares.open()
 dead = Neighbour(f"host:{sys.argv[1]}:ab", 1)
 resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
 taken = []
@@ -149,25 +156,25 @@ except OSError as error:
 assert 0 < Memory(2**40).read() < 1
 assert is_gone(dead)
 assert not is_gone(Neighbour(Worker().id, Worker().born))
-assert len(reserve) == SIZE
-reserve.let_go()
-assert len(reserve) == 0 and reserve.is_short
+assert len(spares) == SIZE
+spares.let_go()
+assert len(spares) == 0 and spares.is_short
 taken += [os.open("/dev/null", os.O_RDONLY) for _ in range(SIZE - 2)]
-reserve.fill()
-assert len(reserve) == 2 and reserve.is_short
+spares.fill()
+assert len(spares) == 2 and spares.is_short
 for each in taken: os.close(each)
-reserve.fill()
-assert len(reserve) == SIZE and not reserve.is_short
-reserve.close()
-assert len(reserve) == 0 and not reserve.is_short
+spares.fill()
+assert len(spares) == SIZE and not spares.is_short
+spares.close()
+assert len(spares) == 0 and not spares.is_short
 """
 
 
 async def test_an_accept_that_fails_again_and_again_is_told_of_once_in_a_while(monkeypatch, caplog):
     monkeypatch.setattr("channels_admission.runtime.descriptors.LOGGED_EVERY", 3600.0)
     loop, failed = asyncio.get_running_loop(), {"message": ACCEPT_FAILED, "exception": OSError(errno.EMFILE, "full")}
-    monkeypatch.setattr(reserve, "_users", 0)  # tests before may have left event loops that they never closed
-    reserve.open()
+    monkeypatch.setattr(spares, "_users", 0)  # tests before may have left event loops that they never closed
+    spares.open()
     try:
         for _ in range(2):
             monkeypatch.setattr(accept_failures, "_next", 0.0)
@@ -175,7 +182,7 @@ async def test_an_accept_that_fails_again_and_again_is_told_of_once_in_a_while(m
                 loop.call_exception_handler(failed)
                 loop.call_exception_handler({"message": "something else"})
     finally:
-        reserve.close()
+        spares.close()
     loop.call_exception_handler(failed)
     lines = [record.getMessage().partition("\n")[0] for record in caplog.records if record.name == "asyncio"]
     assert (lines.count(ACCEPT_FAILED), lines.count("something else")) == (3, 2048)
@@ -207,19 +214,19 @@ def exhausted():
 async def test_a_connection_to_redis_has_a_descriptor_when_all_others_are_taken(admission, redis_server, monkeypatch):
     settings = admission(LEDGER=redis_server.url)
     first, second = open_ledger(settings), open_ledger(settings)
-    reserve.open()
-    kept = len(reserve)
+    spares.open()
+    kept = len(spares)
     with exhausted():
         assert (await Reporter(first, "ab").say(1)).total == 1
-        assert len(reserve) == kept - 1
+        assert len(spares) == kept - 1
         with monkeypatch.context() as patch, pytest.raises(LedgerUnavailable, match="Too many open files"):
-            patch.setattr(reserve, "let_go", lambda most: None)
+            patch.setattr(spares, "let_go", lambda most: None)
             await Reporter(second, "cd").say(1)
     await first.aclose()
     await second.aclose()
-    reserve.fill()
-    assert len(reserve) == SIZE
-    reserve.close()
+    spares.fill()
+    assert len(spares) == SIZE
+    spares.close()
 
 
 def test_a_forked_child_has_no_reserve_of_its_parent(the_process):

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from channels_admission.core.readings import Moment, Past
+from channels_admission.core.readings import HistoryBucket, Past
 from channels_admission.exceptions import ConfigurationError
 from channels_admission.ledger.base import COUNTERS_KEPT, MINUTES, SECONDS
 from channels_admission.ledger.memory import MemoryLedger
@@ -44,7 +44,10 @@ def test_a_pool_that_nobody_used_has_a_past_of_nothing(admission, past):
 
 def test_every_point_stands_in_its_place_and_the_last_is_now(admission, past):
     admission()
-    past([Moment(NOW - 899, 1, 50, 1, {}), Moment(NOW, 3, 60, 2, {"full": 4})], [Moment(NOW // 60, 5, 50, 6, {})])
+    past(
+        [HistoryBucket(NOW - 899, 1, 50, 1, {}), HistoryBucket(NOW, 3, 60, 2, {"full": 4})],
+        [HistoryBucket(NOW // 60, 5, 50, 6, {})],
+    )
     seen = collect()
     seconds, minutes = seen.seconds, seen.minutes
     assert (seconds.step, seconds.start, len(seconds.held)) == (1, NOW - 899, SECONDS)
@@ -58,15 +61,15 @@ def test_every_point_stands_in_its_place_and_the_last_is_now(admission, past):
 
 def test_what_was_held_is_believed_for_a_lease_and_then_unknown(admission, past):
     admission(LEASE=30, HEARTBEAT=3)
-    past([Moment(NOW - 100, 7, 50, 1, {}), Moment(NOW - 90, None, None, 2, {"full": 1})])
+    past([HistoryBucket(NOW - 100, 7, 50, 1, {}), HistoryBucket(NOW - 90, None, None, 2, {"full": 1})])
     held = collect().seconds.held
     assert held[-101:-70] == (7,) * 31
     assert set(held[-70:]) == {None}
 
 
-def test_reasons_have_a_point_for_each_moment(admission, past):
+def test_reasons_have_a_point_for_each_bucket(admission, past):
     admission()
-    past([Moment(NOW - 1, 1, 1, 0, {"full": 1, "lag": 2}), Moment(NOW, 1, 1, 0, {"full": 3})])
+    past([HistoryBucket(NOW - 1, 1, 1, 0, {"full": 1, "lag": 2}), HistoryBucket(NOW, 1, 1, 0, {"full": 3})])
     refused = collect().seconds.refused
     assert {reason: counts[-2:] for reason, counts in refused.items()} == {"full": (1, 3), "lag": (2, 0)}
     assert {len(counts) for counts in refused.values()} == {SECONDS}
@@ -74,7 +77,7 @@ def test_reasons_have_a_point_for_each_moment(admission, past):
 
 def test_it_is_frozen_and_can_be_told_as_json(admission, past):
     admission()
-    past([Moment(NOW, 3, 60, 2, {"full": 4})])
+    past([HistoryBucket(NOW, 3, 60, 2, {"full": 4})])
     told = json.loads(json.dumps(collect().as_dict()))
     assert told["seconds"]["held"][-1] == 3
     with pytest.raises(AttributeError):

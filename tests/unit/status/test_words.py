@@ -4,7 +4,7 @@ import pytest
 from django.utils import translation
 
 from channels_admission.core.levels import Level
-from channels_admission.core.overrides import EVERYBODY, Controls, Drain, Order
+from channels_admission.core.overrides import EVERY_WORKER, Controls, Drain, Order
 from channels_admission.status import words
 from channels_admission.status.values import PoolSnapshot
 
@@ -45,7 +45,7 @@ def test_a_pool_without_overrides_has_none_to_tell():
 
 
 def test_every_override_is_told_and_the_drains_last():
-    drains = (Drain("web-1", 60.0, "ann", AT), Drain(EVERYBODY, 5.0, "ann", AT))
+    drains = (Drain("web-1", 60.0, "ann", AT), Drain(EVERY_WORKER, 5.0, "ann", AT))
     limit, switch = Order(4000, "ann", AT), Order(1, "ann", AT)
     shown = list(words.overrides(pool(limit=limit, paused=switch, dry_run=switch, drains=drains), "{:,.0f}".format))
     assert [(each.key, each.what, each.target) for each in shown] == [
@@ -53,7 +53,7 @@ def test_every_override_is_told_and_the_drains_last():
         ("paused", "Paused", ""),
         ("dry-run", "Dry run", ""),
         ("drain web-1", "Drain of web-1 within 60 s", "web-1"),
-        ("drain *", "Drain of all workers within 5 s", EVERYBODY),
+        ("drain *", "Drain of all workers within 5 s", EVERY_WORKER),
     ]
     assert [each.order for each in shown] == [limit, switch, switch, *drains]
 
@@ -65,7 +65,7 @@ def test_an_enforced_limit_and_the_end_of_a_dry_run_are_told():
 
 
 def test_words_are_those_of_the_active_language():
-    drained = pool(drains=(Drain(EVERYBODY, 5.0, "ann", AT),))
+    drained = pool(drains=(Drain(EVERY_WORKER, 5.0, "ann", AT),))
     with translation.override("id"):
         assert words.duration(7500) == ["2 jam", "5 mnt"]
         assert words.named("full", "reason") == "pool penuh"

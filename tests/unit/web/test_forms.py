@@ -95,7 +95,7 @@ def logged() -> list[tuple[str, str, str]]:
 
 
 @every_action
-def test_who_may_only_look_may_not_act(onlooker, data):
+def test_a_viewer_may_not_act(onlooker, data):
     before = pool()["controls"]
     for confirmed in ({}, {"confirmed": "yes"}):
         assert onlooker.post(ACT, {**data, **confirmed}).status_code == 403
@@ -111,7 +111,7 @@ def test_anonymous_is_sent_to_the_login(client, admission, data):
     assert (response.status_code, response["Location"]) == (302, f"/admin/login/?next={ACT}")
 
 
-def test_who_may_change_but_not_see_does_neither(client, db, admission):
+def test_a_user_that_may_change_but_not_see_does_neither(client, db, admission):
     admission(MAX_CONNECTIONS=50)
     client.force_login(user("odd", "change_pool"))
     assert client.get(PAGE).status_code == 403
@@ -119,14 +119,14 @@ def test_who_may_change_but_not_see_does_neither(client, db, admission):
     assert not pool()["paused"]
 
 
-def test_who_may_only_look_sees_no_controls(onlooker):
+def test_a_viewer_sees_no_controls(onlooker):
     html = onlooker.get(PAGE).content.decode()
     assert "data-admission" in html
     assert ACT not in html
     assert "<button" not in html.partition('id="content"')[2]
 
 
-def test_who_may_act_sees_them(operator):
+def test_an_operator_sees_them(operator):
     html = operator.get(PAGE).content.decode()
     kinds = re.findall(r'name="kind" value="([a-z-]+)"', html)
     assert {*kinds} == {*ACTIONS}
@@ -311,13 +311,13 @@ def test_what_was_changed_before_the_ledger_went_away_is_said_and_logged(operato
     assert logged() == [("chief", "default", f"Pool default: drain of {WORKER} from none to 60 s")]
 
 
-def test_what_was_done_is_said_in_the_language_of_who_asked(operator):
+def test_what_was_done_is_said_in_the_operators_language(operator):
     told = act(operator, ACTIONS["limit"], headers={"accept-language": "id"})
     assert told == "Pool default: batasnya sekarang 80."
     assert [message for _, _, message in logged()] == ["Pool default: limit from 50 by the settings to 80"]
 
 
-def test_what_cannot_be_set_is_said_in_the_language_of_who_asked(operator):
+def test_what_cannot_be_set_is_said_in_the_operators_language(operator):
     told = act(operator, {"kind": "drain", "target": "web-2", "over": "5"}, headers={"accept-language": "id"})
     assert told == "Host 'web-2' tidak dikenal. Maksud Anda 'web-1'?"
     told = act(operator, {"kind": "drain", "target": "*", "over": "5"}, headers={"accept-language": "id"})
@@ -389,14 +389,14 @@ def test_a_ledger_that_is_down_is_said(operator, admission):
 # What is seen of it
 
 
-def test_the_page_says_who_set_what_and_when(operator):
+def test_the_page_names_the_operator_of_each_override_and_its_time(operator):
     act(operator, ACTIONS["limit"])
     act(operator, ACTIONS["dry-run-on"])
     act(operator, {**ACTIONS["drain"], "target": "web-1"})
     html = operator.get(PAGE).content.decode()
-    found = re.findall(r'order.what">([^<]+)</span> <span data-field="order.who">([^<]+)<', html)
+    found = re.findall(r'order.what">([^<]+)</span> <span data-field="order.by">([^<]+)<', html)
     assert [what for what, _ in found] == ["Limit 80 instead of 50", "Dry run", "Drain of web-1 within 60 s"]
-    assert all(re.fullmatch(r"by chief, \d{4}-\d\d-\d\d \d\d:\d\d:\d\d", who) for _, who in found)
+    assert all(re.fullmatch(r"by chief, \d{4}-\d\d-\d\d \d\d:\d\d:\d\d", by) for _, by in found)
     pool_html = html.partition("<template")[0]
     offered = re.findall(r'<form ([^>]*)>.*?name="kind" value="([a-z-]+)"', pool_html, re.S)
     assert {kind for attributes, kind in offered if not attributes.endswith("hidden")} == {
@@ -410,7 +410,7 @@ def changes(html: str) -> list[tuple[str, str]]:
     return re.findall(row, html)
 
 
-def test_the_page_and_the_start_page_tell_who_changed_what(operator):
+def test_the_page_and_the_start_page_name_the_operator_of_each_change(operator):
     assert "No change has been made here." in operator.get(PAGE).content.decode()
     act(operator, ACTIONS["limit"])
     act(operator, ACTIONS["pause"])

@@ -59,7 +59,7 @@ def test_the_token_opens(admission, url, scheme):
     ],
 )
 @pytest.mark.parametrize("token", [TOKEN, None])
-def test_strangers_are_asked_for_it(admission, url, token, authorization, challenge):
+def test_anonymous_clients_are_asked_for_it(admission, url, token, authorization, challenge):
     admission(STATUS_TOKEN=token)
     response = get(url, authorization)
     text = MISSING if challenge == CHALLENGE else WRONG

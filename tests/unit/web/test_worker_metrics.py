@@ -70,7 +70,7 @@ def test_the_processes_of_a_host_are_numbered_by_their_age_so_that_a_restart_mak
 
 
 def test_the_worst_of_each_pool():
-    worse = replace(WORKER, id="web-3:1:ef", host="web-3", held=31, last_beat=9.5, load=(
+    worse = replace(WORKER, id="web-3:1:ef", host="web-3", held=31, silence=9.5, load=(
         Load("lag", 0.2, 1.0, 0.05, 0.1), Load("memory", 0.5, 0.1), Load("threads", 1.5, 0.0), Load("cpu", 0.7, 0.0),
         OWN, Load("queue", 3.0, 1.0),
     ))  # fmt: skip

@@ -220,5 +220,5 @@ def _cells(line: Line) -> dict[str, str]:
     return cells
 
 
-def _seconds(moment: float | None) -> str:
-    return "never" if moment is None else f"{moment:.1f} s"
+def _seconds(at: float | None) -> str:
+    return "never" if at is None else f"{at:.1f} s"

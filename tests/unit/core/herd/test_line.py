@@ -243,7 +243,7 @@ def test_whatever_is_kept_others_get_a_tenth_over_time(promised, comes):
     assert others + 1 >= LEAST * (tickets + others) - 1e-6
 
 
-def test_a_ticket_is_due_a_moment_before_its_place():
+def test_a_ticket_is_due_shortly_before_its_place():
     ticket = Ticket(START, START, 1)
     assert [is_due(ticket, START + each) for each in (-2 * EARLY, -EARLY, 0.0, 5.0)] == [False, True, True, True]
     assert [is_again(ticket._replace(due=START + each)) for each in (-10.0, 0.0, 1.0)] == [False, False, True]

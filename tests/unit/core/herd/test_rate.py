@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from channels_admission.core.counters import Reason
-from channels_admission.core.herd.bucket import Bucket
+from channels_admission.core.herd.bucket import TokenBucket
 from channels_admission.core.herd.line import ASSUMED
 from channels_admission.core.herd.rate import (
     MOST_SPEED,
@@ -21,7 +21,7 @@ from channels_admission.core.herd.rate import (
     paced,
     unpaced,
 )
-from channels_admission.core.protocol import Offer, Terms
+from channels_admission.core.protocol import RetryTimes, Terms
 
 SECONDS = st.floats(0, 10_000)
 TERMS = Terms(rate=10.0, burst=5, retry_after=(1.0, 60.0))
@@ -46,7 +46,7 @@ def test_pace_time_can_be_turned_back(elapsed, slow_start):
 
 
 def test_a_bucket_begins_empty_and_fills_up_to_its_burst():
-    bucket = Bucket(10.0, 3, now=100.0)
+    bucket = TokenBucket(10.0, 3, now=100.0)
     assert [bucket.take(100.0), bucket.take(100.1), bucket.take(100.1)] == [False, True, False]
     assert [bucket.take(200.0) for _ in range(5)] == [True, True, True, False, False]
 
@@ -167,29 +167,29 @@ FULL = Situation(Reason.FULL, is_open=False)
 def long_full():
     """A pool that has been full for longer than a client may be told to wait, and that one has left."""
     pace = Pace(0.0, TERMS)
-    pace.offer(0.0, TERMS, 1, 0, FULL)
-    pace.offer(50.0, TERMS, 1, 0, FULL)
+    pace.retry_times(0.0, TERMS, 1, 0, FULL)
+    pace.retry_times(50.0, TERMS, 1, 0, FULL)
     pace.measure(62.0, 1, every=0.5)
     return pace
 
 
 def test_retry_times_follow_one_another_a_little_slower_than_admissions_could():
     pace = Pace(0.0, TERMS)
-    offer = pace.offer(0.0, TERMS, 10, 0, Situation())
+    retry_times = pace.retry_times(0.0, TERMS, 10, 0, Situation())
     step = step_of(10)
-    assert offer == Offer(1.0, pytest.approx(step), 0.0)
-    later = pace.offer(0.5, TERMS, 10, 3, Situation())
+    assert retry_times == RetryTimes(1.0, pytest.approx(step), 0.0)
+    later = pace.retry_times(0.5, TERMS, 10, 3, Situation())
     assert (later.first, later.elapsed) == (pytest.approx(1.0 + 13 * step), 0.5)
 
 
-def test_the_tail_stays_within_an_hour():
+def test_the_next_free_time_stays_within_an_hour():
     pace = Pace(0.0, TERMS)
-    pace.offer(0.0, TERMS, 100_000, 0, Situation())
-    assert pace.offer(1.0, TERMS, 1, 0, Situation()).first == 3600.0
+    pace.retry_times(0.0, TERMS, 100_000, 0, Situation())
+    assert pace.retry_times(1.0, TERMS, 1, 0, Situation()).first == 3600.0
 
 
-def test_nobody_refused_is_offered_nothing():
-    assert Pace(0.0, TERMS).offer(0.0, TERMS, 0, 0, FULL) is None
+def test_without_a_refusal_there_are_no_retry_times():
+    assert Pace(0.0, TERMS).retry_times(0.0, TERMS, 0, 0, FULL) is None
 
 
 @pytest.mark.parametrize(
@@ -214,46 +214,48 @@ def test_nobody_refused_is_offered_nothing():
 def test_the_schedule_goes_by_the_lowest_speed_that_is_known(rate, why, entrances, outflow, speed):
     terms = Terms(rate=rate)
     pace = Pace(0.0, terms)
-    pace.offer(0.0, terms, 1, 0, FULL)
+    pace.retry_times(0.0, terms, 1, 0, FULL)
     pace.measure(62.0, round(62 * outflow), every=1.0)
-    offer = pace.offer(62.0, terms, 5, 0, Situation(why, workers=2, speed=entrances))
-    assert offer.step == pytest.approx(step_of(speed))
+    retry_times = pace.retry_times(62.0, terms, 5, 0, Situation(why, workers=2, speed=entrances))
+    assert retry_times.step == pytest.approx(step_of(speed))
 
 
 def test_the_outflow_is_a_mean_of_heartbeats_and_what_the_present_one_has_seen_counts_at_once():
     pace, terms, steps = Pace(0.0, Terms()), Terms(), []
-    pace.offer(0.0, terms, 1, 0, FULL)
+    pace.retry_times(0.0, terms, 1, 0, FULL)
     pace.measure(60.0, 0, every=1.0)
     for clock, released in ((61.0, 8), (61.5, 20), (62.0, 20), (62.5, 20)):
         pace.measure(clock, released, every=1.0)
-        steps.append(step_of(pace.offer(clock, terms, 1, 0, FULL).step))
+        steps.append(step_of(pace.retry_times(clock, terms, 1, 0, FULL).step))
     assert steps == pytest.approx([8, 12, 10, 10])
 
 
 @pytest.mark.parametrize("full_for", [0.0, 4.0, 20.0])
 def test_a_pool_that_has_been_full_for_some_time_promises_no_later_one_as_far_as_probing_allows(full_for):
     pace, terms = Pace(0.0, Terms()), Terms()
-    pace.offer(0.0, terms, 1, 0, FULL)
+    pace.retry_times(0.0, terms, 1, 0, FULL)
     pace.measure(full_for, 1, every=1.0)
-    offer = pace.offer(full_for, terms, 90, 10, FULL)
-    last = offer.first + 90 * offer.step
+    retry_times = pace.retry_times(full_for, terms, 90, 10, FULL)
+    last = retry_times.first + 90 * retry_times.step
     assert last - full_for == pytest.approx(max(full_for, 1.0 + 101 * step_of(PROBING)), rel=0.25)
 
 
-def test_promises_of_a_full_pool_do_not_hold_up_those_who_come_when_it_has_room(long_full):
-    assert long_full.offer(63.0, TERMS, 50, 0, FULL).first == pytest.approx(63.0 + 31.5)
+def test_promises_of_a_full_pool_do_not_hold_up_clients_that_come_when_it_has_room(long_full):
+    assert long_full.retry_times(63.0, TERMS, 50, 0, FULL).first == pytest.approx(63.0 + 31.5)
     last = 63.0 + 31.5 + 50 * step_of(1 / 62)
-    assert long_full.offer(64.0, TERMS, 1, 0, FULL).first == pytest.approx(last)
-    assert long_full.offer(64.5, TERMS, 0, 1, Situation(is_open=False)).first > last
+    assert long_full.retry_times(64.0, TERMS, 1, 0, FULL).first == pytest.approx(last)
+    assert long_full.retry_times(64.5, TERMS, 0, 1, Situation(is_open=False)).first > last
     long_full.admit(1, 65.0, TERMS, empty=False)
-    assert long_full.offer(65.0, TERMS, 100, 0, Situation(Reason.RATE)).first == 66.0
-    assert long_full.offer(65.0, TERMS, 1, 0, Situation(Reason.RATE)).first == pytest.approx(66.0 + 100 * step_of(10))
+    assert long_full.retry_times(65.0, TERMS, 100, 0, Situation(Reason.RATE)).first == 66.0
+    assert long_full.retry_times(65.0, TERMS, 1, 0, Situation(Reason.RATE)).first == pytest.approx(
+        66.0 + 100 * step_of(10)
+    )
 
 
 def test_promises_of_a_full_pool_end_as_well_where_a_worker_alone_refuses_and_the_pool_has_room(long_full):
-    long_full.offer(63.0, TERMS, 50, 0, FULL)
+    long_full.retry_times(63.0, TERMS, 50, 0, FULL)
     long_full.admit(1, 64.0, TERMS, empty=False)
-    assert long_full.offer(64.0, TERMS, 0, 1, Situation()).first == pytest.approx(65.0 + step_of(10))
+    assert long_full.retry_times(64.0, TERMS, 0, 1, Situation()).first == pytest.approx(65.0 + step_of(10))
 
 
 def test_retry_times_move_away_with_the_length_of_a_drought():
@@ -266,16 +268,16 @@ def test_retry_times_move_away_with_the_length_of_a_drought():
 
 def test_an_admission_ends_a_drought():
     pace, terms = Pace(0.0, Terms()), Terms()
-    assert [pace.offer(now, terms, 1, 0, FULL).first for now in (0.0, 8.0)] == [1.0, 12.0]
+    assert [pace.retry_times(now, terms, 1, 0, FULL).first for now in (0.0, 8.0)] == [1.0, 12.0]
     pace.measure(9.0, 0, every=1.0, admitting=True)
-    assert pace.offer(50.0, terms, 1, 0, FULL).first == 51.0
-    assert pace.offer(60.0, terms, 1, 0, FULL).first == 65.0
+    assert pace.retry_times(50.0, terms, 1, 0, FULL).first == 51.0
+    assert pace.retry_times(60.0, terms, 1, 0, FULL).first == 65.0
     assert pace.admit(1, 61.0, terms, empty=False) == 1
-    assert pace.offer(66.0, terms, 1, 0, FULL).first == 67.0
+    assert pace.retry_times(66.0, terms, 1, 0, FULL).first == 67.0
 
 
 def test_after_a_loss_of_data_they_begin_when_the_ledger_has_settled():
-    assert Pace(0.0, TERMS).offer(2.0, TERMS, 1, 0, Situation(Reason.SETTLING, settles_in=4.5)).first == 6.5
+    assert Pace(0.0, TERMS).retry_times(2.0, TERMS, 1, 0, Situation(Reason.SETTLING, settles_in=4.5)).first == 6.5
 
 
 @pytest.mark.parametrize(

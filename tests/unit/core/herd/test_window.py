@@ -14,13 +14,13 @@ def window():
     return window
 
 
-def test_a_long_turn_counts_against_those_who_were_answered_in_it(window):
+def test_a_long_turn_counts_against_clients_that_were_answered_in_it(window):
     window.room(START, 0.002)
     window.learn(2 * TARGET, 0, 0, 0.082, is_awaited=True)
     assert window.size == START / 2
 
 
-def test_those_who_were_answered_in_a_long_turn_let_it_not_grow(window):
+def test_clients_answered_in_a_long_turn_do_not_let_it_grow(window):
     window.room(START, 0.002)
     window.learn(0.75 * TARGET, 0, 0, 0.032, is_awaited=True)
     assert window.room(0, 0.032) == START
@@ -28,7 +28,7 @@ def test_those_who_were_answered_in_a_long_turn_let_it_not_grow(window):
     assert window.size == START
 
 
-def test_those_who_were_answered_in_a_short_turn_let_it_grow(window):
+def test_clients_answered_in_a_short_turn_let_it_grow(window):
     window.room(START, 0.002)
     window.learn(0.0, 0, 0, 0.004, is_awaited=True)
     assert window.size == 2 * START

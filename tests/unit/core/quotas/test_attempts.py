@@ -19,8 +19,8 @@ def key(number: int) -> bytes:
     return random.Random(number).randbytes(KEY_BYTES)
 
 
-def take(buckets, now, number=1, who=0, **terms):
-    return buckets.take(key(who), now, **{"rate": RATE, "burst": BURST, "debt": DEBT, **terms}, number=number)
+def take(buckets, now, number=1, client=0, **terms):
+    return buckets.take(key(client), now, **{"rate": RATE, "burst": BURST, "debt": DEBT, **terms}, number=number)
 
 
 def test_a_burst_passes_and_then_the_rate():
@@ -54,12 +54,12 @@ def test_clients_behind_one_key_that_come_when_they_are_told_enter_at_the_rate(c
     buckets, rng = Buckets(), random.Random(1)
     arrivals, entered = [(0.0, number) for number in range(crowd)], []
     while arrivals:
-        now, who = min(arrivals)
-        arrivals.remove((now, who))
+        now, client = min(arrivals)
+        arrivals.remove((now, client))
         wait = take(buckets, now)
         if wait:
             wait = wait if wait < DEBT else rng.uniform(DEBT / 2, DEBT)
-            arrivals.append((now + max(1.0, wait) + rng.uniform(0, 0.1), who))
+            arrivals.append((now + max(1.0, wait) + rng.uniform(0, 0.1), client))
         else:
             entered.append(now)
     assert entered[-1] <= 1.2 * (crowd - BURST) / RATE + 2
@@ -101,27 +101,27 @@ def test_what_passes_in_any_window_is_at_most_the_burst_and_the_rate(gaps, rate,
 
 
 @given(some.integers(0, 10**6), some.integers(BURST, 400))
-def test_whoever_waits_as_long_as_told_gets_through(who, tries):
+def test_whoever_waits_as_long_as_told_gets_through(client, tries):
     buckets = Buckets()
-    wait = max(take(buckets, 0.0, who=who) for _ in range(tries + 1))
-    assert take(buckets, wait, who=who) == 0.0
+    wait = max(take(buckets, 0.0, client=client) for _ in range(tries + 1))
+    assert take(buckets, wait, client=client) == 0.0
 
 
 def test_a_million_keys_need_no_more_room_and_lock_nobody_out():
     buckets = Buckets(4)
     for _ in range(BURST + 1):
-        take(buckets, 0.0, who=10**6)
+        take(buckets, 0.0, client=10**6)
     for number in range(1000):
-        assert take(buckets, 0.0, who=number) == 0.0
+        assert take(buckets, 0.0, client=number) == 0.0
     assert len(buckets) == 4 * WAYS
-    assert take(buckets, 0.0, who=10**6) > 0, "who owes most is remembered the longest"
+    assert take(buckets, 0.0, client=10**6) > 0, "what owes most is remembered the longest"
 
 
 def test_full_buckets_make_room_first():
     buckets = Buckets(1)
     for number in range(WAYS):
-        take(buckets, 0.0, who=number)
-    take(buckets, 10.0, who=99)
+        take(buckets, 0.0, client=number)
+    take(buckets, 10.0, client=99)
     assert len(buckets) == 1
 
 

@@ -24,7 +24,7 @@ from channels_admission.limiter.calls.pace import (
     SLACK,
     SLOWEST,
     WINDOW,
-    Pace,
+    CallPace,
 )
 
 from support.faulty import FaultyLedger
@@ -46,7 +46,7 @@ def state():
 
 @pytest.fixture
 def pace(state):
-    return Pace(state, TIMEOUT, HEARTBEAT)
+    return CallPace(state, TIMEOUT, HEARTBEAT)
 
 
 def busy(pace, share=1.0):
@@ -118,27 +118,27 @@ def test_a_late_answer_is_waited_for_as_long_as_redis_is_slow(pace, state, scarc
     for lately, longest in ((0.0, TIMEOUT), (0.02, TIMEOUT), (0.05, SLACK * 0.05), (10, HEARTBEAT)):
         state.calls.lately = lately
         assert pace.longest == longest
-    assert Pace(state, TIMEOUT, heartbeat=60).longest == SLOWEST
+    assert CallPace(state, TIMEOUT, heartbeat=60).longest == SLOWEST
 
 
 def test_a_slow_redis_of_a_full_pool_has_more_time_for_its_answer(pace, state):
     state.scarce, state.calls.lately = True, TIMEOUT / SLACK
-    assert pace.patience == TIMEOUT
+    assert pace.timeout == TIMEOUT
     state.calls.lately = 0.05
-    assert pace.patience == SLACK * 0.05
+    assert pace.timeout == SLACK * 0.05
     state.calls.lately = 10
-    assert pace.patience == LONGEST_CALL * TIMEOUT
-    assert Pace(state, TIMEOUT, heartbeat=0.6).patience == 0.6
-    assert Pace(state, TIMEOUT, heartbeat=0.2).patience == TIMEOUT
+    assert pace.timeout == LONGEST_CALL * TIMEOUT
+    assert CallPace(state, TIMEOUT, heartbeat=0.6).timeout == 0.6
+    assert CallPace(state, TIMEOUT, heartbeat=0.2).timeout == TIMEOUT
     state.calls.lately = 2.0
-    assert Pace(state, 3.0, heartbeat=60).patience == SLOWEST
+    assert CallPace(state, 3.0, heartbeat=60).timeout == SLOWEST
 
 
 @pytest.mark.parametrize("but", [{"scarce": False}, {"pool": SimpleNamespace(when_ledger_down="open")}], ids=str)
 def test_it_has_no_more_where_a_worker_may_decide_alone(pace, state, but):
     state.scarce, state.calls.lately = True, 0.2
     vars(state).update(but)
-    assert pace.patience == TIMEOUT
+    assert pace.timeout == TIMEOUT
 
 
 @pytest.mark.parametrize("need", ["needs_grants", "has_line"])
@@ -146,9 +146,9 @@ def test_it_has_no_more_where_slots_wait_for_an_answer_that_no_handshake_can_wai
     state.scarce = True
     setattr(state, need, True)
     state.calls.lately = 0.99 * TIMEOUT
-    assert pace.patience == LONGEST_CALL * TIMEOUT
+    assert pace.timeout == LONGEST_CALL * TIMEOUT
     state.calls.lately = TIMEOUT
-    assert pace.patience == TIMEOUT
+    assert pace.timeout == TIMEOUT
 
 
 def test_how_long_calls_take_follows_slow_ones_sooner_than_fast_ones():
@@ -218,7 +218,7 @@ def test_ten_thousand_workers_in_a_storm_make_no_more_calls_than_redis_can_answe
 
 
 def test_a_handshake_that_came_during_a_call_is_refused_at_once_where_the_next_one_is_far(admission, monkeypatch):
-    monkeypatch.setattr(Pace, "call", 10 * TIMEOUT)
+    monkeypatch.setattr(CallPace, "call", 10 * TIMEOUT)
     settings = admission(MAX_CONNECTIONS=1, HEARTBEAT=HEARTBEAT, LEASE=30, LEDGER_TIMEOUT=TIMEOUT)
 
     async def main():

@@ -32,7 +32,7 @@ from channels_admission.overload.manager import OverloadManager
 from channels_admission.overload.monitors import Lag
 from channels_admission.overload.sampler import MOST_MISSED, Reader, Sensor
 from channels_admission.runtime import faults, identity
-from channels_admission.runtime.descriptors import SIZE, reserve
+from channels_admission.runtime.descriptors import SIZE, spares
 from channels_admission.runtime.faults import Faults, kind_of
 from channels_admission.runtime.identity import Worker, is_gone
 
@@ -58,7 +58,7 @@ PARTS = {
     "the drains": lambda limiter: (limiter.closer, "follow"),
     "an enforced limit": lambda limiter: (limiter.closer, "enforce"),
     "the answer": lambda limiter: (limiter.decisions, "_share_out"),
-    "the reserve": lambda limiter: (reserve, "fill"),
+    "the reserve": lambda limiter: (spares, "fill"),
 }
 
 ESSENTIAL = {"the ledger", "the beginning of a report", "the report", "the settlement"}
@@ -176,18 +176,18 @@ async def test_no_error_in_any_part_of_a_heartbeat_ends_it(opened, caplog, part)
 # What runs beside it
 
 
-async def test_a_limiter_that_is_cancelled_takes_its_house_with_it_and_the_next_handshake_opens_another(
+async def test_a_limiter_that_is_cancelled_takes_its_registry_with_it_and_the_next_handshake_opens_another(
     admission, monkeypatch
 ):
-    monkeypatch.setattr(reserve, "_users", 0)  # tests before may have left event loops that they never closed
-    reserve.let_go()
+    monkeypatch.setattr(spares, "_users", 0)  # tests before may have left event loops that they never closed
+    spares.let_go()
     admission(MAX_CONNECTIONS=5)
     old = limiter_of("default")
     assert isinstance(await old.acquire(), Slot)
-    assert len(reserve) == SIZE
+    assert len(spares) == SIZE
     old.task.cancel()
     await eventually(old.task.done)
-    assert len(reserve) == 0
+    assert len(spares) == 0
     assert old.overload.load == tuple(Load(name, None, 0.0) for name in old.settings.pressure)
     limiter = limiter_of("default")
     assert limiter is not old
@@ -196,7 +196,7 @@ async def test_a_limiter_that_is_cancelled_takes_its_house_with_it_and_the_next_
     assert isinstance(await limiter.acquire(), Slot)
     await eventually(lambda: all(load.reading is not None for load in limiter.overload.load))
     await close_limiters()
-    assert len(reserve) == 0
+    assert len(spares) == 0
 
 
 async def test_a_limiter_that_ends_before_it_begins_is_replaced(admission):
@@ -527,7 +527,7 @@ def test_a_limiter_that_is_collected_with_its_event_loop_waits_for_no_other_ones
 def test_a_limiter_that_is_collected_with_its_event_loop_waits_for_nothing(admission, monkeypatch, is_ending):
     """Nor does it give back once more what the worker after it has: its reserve of descriptors."""
     admission(MAX_CONNECTIONS=5)
-    users = reserve._users
+    users = spares._users
 
     async def begin():
         limiter = limiter_of("default")
@@ -548,7 +548,7 @@ def test_a_limiter_that_is_collected_with_its_event_loop_waits_for_nothing(admis
         limiter_of("default")
         monkeypatch.setattr(old.events, "aclose", asyncio.Event().wait)
         old.task.get_coro().close()
-        assert reserve._users == users + 1
+        assert spares._users == users + 1
         await old.overload.aclose()
         await close_limiters()
 
@@ -556,7 +556,7 @@ def test_a_limiter_that_is_collected_with_its_event_loop_waits_for_nothing(admis
     limiter = loop.run_until_complete(begin())
     loop.close()
     asyncio.run(begin_anew(limiter))
-    assert reserve._users == users
+    assert spares._users == users
 
 
 def test_a_slot_can_be_released_once_its_event_loop_is_closed(admission):

@@ -1,4 +1,4 @@
-"""What our side closes over HTTP/2 waits for the client's answer, and no longer than its patience."""
+"""What our side closes over HTTP/2 waits for the client's answer, and no longer than its deadline."""
 
 import asyncio
 import time
@@ -60,7 +60,7 @@ async def test_a_refusal_over_http_2_waits_for_the_answer(refusing):
     assert (await last_words(closes, "2", TEXT, DISCONNECT))[1] == 0
 
 
-async def test_it_waits_no_longer_than_its_patience(refusing, monkeypatch):
+async def test_it_waits_no_longer_than_its_deadline(refusing, monkeypatch):
     monkeypatch.setattr(asgi, "ANSWER_TIMEOUT", 0.3)
     seconds, _ = await last_words(closes, "2")
     assert seconds >= 0.25

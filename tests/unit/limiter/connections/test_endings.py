@@ -32,7 +32,7 @@ class Blocked(Exception):
 
 @pytest.fixture
 def short(monkeypatch):
-    """The package's patience is :data:`SHORT`."""
+    """The package's timeout is :data:`SHORT`."""
     for name, seconds in SHORT.items():
         monkeypatch.setattr(connection, name, seconds)
 
@@ -151,7 +151,7 @@ def test_the_bound_is_as_documented():
     assert GRACE + CLOSING + ABANDONED == 12.5
 
 
-async def test_who_ignores_every_cancellation_runs_on_without_its_slot(admission, short):
+async def test_an_application_that_ignores_every_cancellation_runs_on_without_its_slot(admission, short):
     admission(LEDGER_TIMEOUT=4, MAX_CONNECTION_AGE=1)
     leave = asyncio.Event()
 

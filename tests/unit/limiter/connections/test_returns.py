@@ -89,7 +89,7 @@ def test_a_browser_is_held_from_its_third_visit_on(returns, clock):
     assert seen == [NO_HOLD, NO_HOLD, Hold(PAGE.hold)] + [HELD_OPEN] * 17
 
 
-def test_three_tabs_that_connect_at_the_same_moment_are_not_held_but_what_comes_after_them_is(returns, clock):
+def test_three_tabs_that_connect_at_the_same_time_are_not_held_but_what_comes_after_them_is(returns, clock):
     seen = come(returns, clock, [1 / 64] * 20, **BROWSER)
     assert seen == [NO_HOLD] * 3 + [Hold(PAGE.hold)] + [HELD_OPEN] * 16
 

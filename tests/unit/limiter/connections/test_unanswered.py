@@ -160,7 +160,7 @@ async def test_a_dry_run_counts_it_once_and_refuses_nobody(admission):
     await close_limiters()
 
 
-async def test_who_has_answered_is_never_refused(admission):
+async def test_one_that_has_answered_is_never_refused(admission):
     async def answers(scope, receive, send):
         await receive()
         await send({"type": "websocket.accept"})
@@ -293,7 +293,7 @@ async def test_without_a_grace_it_goes_on(admission):
     await close_limiters()
 
 
-async def test_without_a_grace_the_server_tells_who_only_sends(admission):
+async def test_without_a_grace_the_server_tells_one_that_only_sends(admission):
     class Gone(Client):
         async def _send(self, message) -> None:
             if len(self.sent) > 1 and self.events.empty():
@@ -352,7 +352,7 @@ async def test_no_more_is_read_ahead_than_so_many_bytes():
     assert events.qsize() == 1
 
 
-async def test_who_is_cancelled_while_it_waits_for_what_is_read_ahead_costs_no_message():
+async def test_one_that_is_cancelled_while_it_waits_for_what_is_read_ahead_costs_no_message():
     events: asyncio.Queue = asyncio.Queue()
     drained = []
     ahead = Ahead(events.get, lambda: None, drained.append)

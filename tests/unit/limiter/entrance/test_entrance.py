@@ -164,7 +164,7 @@ def herd(limited):
     return play
 
 
-def test_those_who_connect_at_a_cost_go_in_few_at_a_time_and_in_order(herd):
+def test_clients_that_connect_at_a_cost_go_in_few_at_a_time_and_in_order(herd):
     async def test(herd):
         times = await herd.all_stay(150)
         assert times[-1] < 1.1 * 150 * BURN
@@ -215,7 +215,7 @@ def test_an_entrance_that_is_full_sends_away_the_last_without_a_due_ticket(herd)
     herd(test, burn)
 
 
-def test_those_who_come_one_by_one_need_no_turn_and_those_who_come_together_do(herd, monkeypatch):
+def test_clients_that_come_one_by_one_need_no_turn_and_those_that_come_together_do(herd, monkeypatch):
     end, ended = turns.Turns._end, []
     monkeypatch.setattr(turns.Turns, "_end", lambda self: ended.append(end(self)))
 
@@ -237,7 +237,7 @@ def test_those_who_come_one_by_one_need_no_turn_and_those_who_come_together_do(h
 def test_a_small_window_grows_again_while_few_come(herd):
     async def test(herd):
         entrance = herd.limiter.entrance
-        entrance._window.size = entrance.room = entrance._offered = LEAST
+        entrance._window.size = entrance.room = entrance._given = LEAST
         for name in range(10 * START):
             await herd.come(name)
             await asyncio.sleep(2 * turns.TICK)
@@ -246,7 +246,7 @@ def test_a_small_window_grows_again_while_few_come(herd):
     herd(test, cheap)
 
 
-def test_those_who_connect_at_no_cost_go_in_at_once(herd):
+def test_clients_that_connect_at_no_cost_go_in_at_once(herd):
     async def test(herd):
         times = await herd.all_stay(1000)
         assert times[-1] < 1.25 * 1000 * 0.0003
@@ -265,7 +265,7 @@ def test_a_cost_that_comes_late_is_seen_before_more_go_in(herd):
     herd(test, query_then_burn)
 
 
-def test_those_who_take_their_time_to_accept_keep_nobody_out_for_long(herd):
+def test_consumers_that_take_their_time_to_accept_keep_none_out_for_long(herd):
     async def test(herd):
         await herd.all_stay(300)
         assert herd.attempts == 300
@@ -289,7 +289,7 @@ def test_what_others_do_to_the_event_loop_does_not_count_against_newcomers(herd)
     herd(test, cheap)
 
 
-def test_who_would_wait_too_long_is_refused_and_told_by_the_speed(herd):
+def test_one_that_would_wait_too_long_is_refused_and_told_by_the_speed(herd):
     async def test(herd):
         number = 600
         times = await herd.all_stay(number)

@@ -7,7 +7,7 @@ import pytest
 from channels_admission import conf
 from channels_admission.core.counters import SHED, UNACCEPTED, Reason
 from channels_admission.core.herd.tickets import Signer, Ticket
-from channels_admission.core.protocol import Offer
+from channels_admission.core.protocol import RetryTimes
 from channels_admission.limiter.books.alone import Alone
 from channels_admission.limiter.books.state import State
 from channels_admission.limiter.line.places import LedgerClock, Places
@@ -36,8 +36,8 @@ class Desk:
         self.places.clock.hear(EPOCH)
         self.signer = Signer("default", conf.ticket_secrets())
 
-    def offer(self, first: float, step: float = 0.1, reserved: int = 1000) -> None:
-        self.schedule.renew(Offer(first, step, 0.0), reserved, self.clock.now)
+    def retry_times(self, first: float, step: float = 0.1, reserved: int = 1000) -> None:
+        self.schedule.renew(RetryTimes(first, step, 0.0), reserved, self.clock.now)
 
     def at(self, seconds: float) -> None:
         self.clock.now = 500.0 + seconds
@@ -127,7 +127,7 @@ async def test_a_ticket_signed_with_a_former_secret_is_good(admission, settings)
 
 @pytest.mark.parametrize("reason", [*Reason, UNACCEPTED, SHED, "lag"])
 async def test_every_refusal_that_time_mends_gives_a_place_at_its_retry_time(desk, reason):
-    desk.offer(4.0)
+    desk.retry_times(4.0)
     refusal = desk.places.refuse(reason, wait=4.0)
     assert (refusal.reason, refusal.retry_after) == (reason, pytest.approx(4.0))
     assert desk.given(refusal)[:2] == (4.0, 4.0)
@@ -147,7 +147,7 @@ async def test_two_clients_never_share_a_number(desk):
 
 
 async def test_a_place_beyond_the_upper_bound_is_kept_though_the_client_is_told_less(desk):
-    desk.offer(55.0, step=10.0)
+    desk.retry_times(55.0, step=10.0)
     given = [desk.given(desk.places.refuse("rate")) for _ in range(50)]
     assert [place for place, _, _ in given] == pytest.approx([55.0 + 10.0 * rank for rank in range(50)])
     assert given[0][1] == 55.0
@@ -155,7 +155,7 @@ async def test_a_place_beyond_the_upper_bound_is_kept_though_the_client_is_told_
 
 
 async def test_no_place_is_later_than_an_hour(desk):
-    desk.offer(1.0, step=1000.0)
+    desk.retry_times(1.0, step=1000.0)
     places = [desk.given(desk.places.refuse("rate"))[0] for _ in range(9)]
     assert max(places) == pytest.approx(3600.0)
 
@@ -164,7 +164,7 @@ async def test_no_place_is_later_than_an_hour(desk):
 
 
 async def test_an_early_ticket_keeps_its_own_time_and_takes_none_of_the_schedule(desk):
-    desk.offer(50.0)
+    desk.retry_times(50.0)
     for reason in ("full", "lag", Reason.ENTRANCE):
         refusal = desk.places.refuse(reason, ticket=shown(20.0, due=0.0))
         assert refusal.retry_after == pytest.approx(20.0)
@@ -181,7 +181,7 @@ async def test_an_early_ticket_of_a_late_place_comes_again_within_the_bounds(des
 
 @pytest.mark.parametrize("reason", [*sorted({*Reason} - {Reason.ENTRANCE, Reason.PAUSED}), UNACCEPTED, SHED, "lag"])
 async def test_a_due_ticket_keeps_its_place_and_comes_again_soon_not_behind_the_others(desk, reason):
-    desk.offer(9.0)
+    desk.retry_times(9.0)
     refusal = desk.places.refuse(reason, ticket=shown(-3.0, due=0.0))
     assert refusal.retry_after == pytest.approx(1.0)
     assert desk.given(refusal) == (-3.0, 1.0, 7)
@@ -192,7 +192,7 @@ async def test_a_due_ticket_keeps_its_place_and_comes_again_soon_not_behind_the_
 
 @pytest.mark.parametrize(("reason", "wait"), [(Reason.PAUSED, 9.0), (Reason.ENTRANCE, 4.0)])
 async def test_a_due_ticket_keeps_its_place_in_a_pause_and_at_the_entrance_too(desk, reason, wait):
-    desk.offer(9.0)
+    desk.retry_times(9.0)
     assert desk.given(desk.places.refuse(reason, wait=4.0, ticket=shown(-3.0, due=0.0))) == (-3.0, wait, 7)
 
 
@@ -267,7 +267,7 @@ PASSED_ON = {"extensions": {"websocket.http.response": {}}, "headers": [(b"admis
 
 @pytest.mark.parametrize("reason", [Reason.DRAINING, Reason.WORKER, "lag", "queries"])
 async def test_what_is_passed_on_takes_no_place_and_is_told_to_come_soon(desk, reason):
-    desk.offer(30.0)
+    desk.retry_times(30.0)
     passed = desk.places.refuse(reason, scope=PASSED_ON)
     assert (passed.is_passed, passed.ticket, passed.reason) == (True, "", reason)
     assert 1 <= passed.retry_after <= 2

@@ -7,7 +7,7 @@ import pytest
 
 from channels_admission.core.counters import ADMITTED, DRAINED, SHED, UNACCEPTED, Reason
 from channels_admission.core.herd.rate import PROBING
-from channels_admission.core.protocol import Offer
+from channels_admission.core.protocol import RetryTimes
 from channels_admission.limiter.books.state import State
 from channels_admission.limiter.line.retries import CALM, RetrySchedule
 from channels_admission.runtime.identity import Worker
@@ -61,7 +61,7 @@ SOURCES = {
     SHED: MONITOR,
     "quota:user": QUOTA,
 }
-BESIDE_OFFER = {
+BESIDE_THE_LEDGER = {
     POOL: [2.0 + n * STEP for n in range(3)],
     MONITOR: [2.0 + n * STEP for n in range(3)],
     LEDGER: [2.0 + n * STEP for n in range(3)],
@@ -91,13 +91,13 @@ def test_a_refusal_with_a_wait_of_its_own_is_told_it_within_the_bounds(made, rea
 
 @pytest.mark.parametrize("reason", SOURCES)
 def test_a_reason_has_the_retry_times_of_its_source(made, reason):
-    made.schedule.renew(Offer(12.0, STEP, 10.0), 3, now=500.0)
-    assert waits(made.schedule, reason, 500.0, 3) == pytest.approx(BESIDE_OFFER[SOURCES[reason]])
+    made.schedule.renew(RetryTimes(12.0, STEP, 10.0), 3, now=500.0)
+    assert waits(made.schedule, reason, 500.0, 3) == pytest.approx(BESIDE_THE_LEDGER[SOURCES[reason]])
     assert made.schedule.unreserved == 0
 
 
 @pytest.mark.parametrize("reason", SOURCES)
-def test_before_an_offer_they_follow_the_workers_part_of_the_rate(made, reason):
+def test_before_the_ledgers_times_they_follow_the_workers_part_of_the_rate(made, reason):
     assert waits(made.schedule, reason, 500.0, 3) == pytest.approx(ALONE[SOURCES[reason]])
     assert made.schedule.unreserved == UNRESERVED[SOURCES[reason]]
 
@@ -113,24 +113,24 @@ def test_where_nothing_is_known_it_probes_and_chance_has_no_part_in_it(reason, s
 
 
 def test_those_beyond_what_is_reserved_are_unreserved_and_leave_room_for_the_other_workers(made):
-    made.schedule.renew(Offer(12.0, 0.1, 10.0), 3, now=500.0)
+    made.schedule.renew(RetryTimes(12.0, 0.1, 10.0), 3, now=500.0)
     assert waits(made.schedule, "rate", 500.5, 6) == pytest.approx([1.5, 1.6, 1.7, 1.8, 2.2, 2.6])
     assert made.schedule.unreserved == 3
 
 
 def test_a_retry_time_that_has_come_is_the_earliest_there_may_be_and_the_next_one_follows_it(made):
-    made.schedule.renew(Offer(1.0, 0.1, 0.0), 50, now=500.0)
+    made.schedule.renew(RetryTimes(1.0, 0.1, 0.0), 50, now=500.0)
     assert waits(made.schedule, "rate", 504.0, 3) == pytest.approx([1.0, 1.1, 1.2])
 
 
-def test_an_offer_that_is_older_than_two_heartbeats_says_nothing(made):
-    made.schedule.renew(Offer(50.0, 10.0, 0.0), 50, now=500.0)
+def test_times_that_are_older_than_two_heartbeats_say_nothing(made):
+    made.schedule.renew(RetryTimes(50.0, 10.0, 0.0), 50, now=500.0)
     assert made.schedule.retry_after("lag", 506.0) == pytest.approx(44.0)
     assert made.schedule.retry_after("lag", 506.1) == pytest.approx(1.0)
 
 
 def test_what_lies_beyond_the_bounds_is_left_to_chance_in_their_upper_half(made):
-    made.schedule.renew(Offer(55.0, 1.0, 0.0), 1000, now=0.0)
+    made.schedule.renew(RetryTimes(55.0, 1.0, 0.0), 1000, now=0.0)
     told = waits(made.schedule, "rate", 0.0, 1000)
     assert told[:5] == [55.0, 56.0, 57.0, 58.0, 59.0]
     assert all(30.5 <= wait <= 60.0 for wait in told[5:])
@@ -141,7 +141,7 @@ def test_what_lies_beyond_the_bounds_is_left_to_chance_in_their_upper_half(made)
 def test_alone_a_worker_gives_retry_times_at_its_part_of_the_rate(slow_start, schedule_of):
     made = schedule_of(CONNECT_RATE=10, SLOW_START=slow_start)
     made.state.workers = 4
-    made.schedule.renew(Offer(50.0, 1.0, 0.0), 9, now=1.0)
+    made.schedule.renew(RetryTimes(50.0, 1.0, 0.0), 9, now=1.0)
     made.schedule.go_alone(7.0)
     assert waits(made.schedule, "rate", 7.0, 3) == pytest.approx([1.0, 1.0 + 4 * STEP, 1.0 + 8 * STEP])
 
@@ -160,7 +160,7 @@ def test_alone_the_lower_of_its_part_of_the_rate_and_the_speed_of_its_entrance_h
 
 def test_a_monitor_follows_the_speed_of_the_entrance(schedule_of):
     made = schedule_of()
-    made.schedule.renew(Offer(1.0, 1e-4, 0.0), 1000, now=0.0)
+    made.schedule.renew(RetryTimes(1.0, 1e-4, 0.0), 1000, now=0.0)
     made.state.entrance_speed = 20.0
     assert waits(made.schedule, "lag", 0.0, 4) == pytest.approx([1.0, 1.05, 1.1, 1.15])
 
@@ -168,7 +168,7 @@ def test_a_monitor_follows_the_speed_of_the_entrance(schedule_of):
 def test_without_an_entrance_a_monitor_follows_the_admissions_beside_its_refusals(schedule_of):
     made = schedule_of()
     made.state.counters[ADMITTED] = 700
-    made.schedule.renew(Offer(1.0, 1e-4, 0.0), 1000, now=0.0)
+    made.schedule.renew(RetryTimes(1.0, 1e-4, 0.0), 1000, now=0.0)
     assert waits(made.schedule, "memory", 0.0, 2) == pytest.approx([1.0, 1.0 + 1 / PROBING])
     made.state.counters[ADMITTED] += 8
     made.schedule.retry_after("memory", 2.0)
@@ -180,7 +180,7 @@ def test_the_next_overload_is_measured_anew(schedule_of):
     made.schedule.retry_after("memory", 0.0)
     made.state.counters[ADMITTED] = 3
     made.schedule.retry_after("memory", CALM + 0.1)
-    made.schedule.renew(Offer(1.0, 1e-4, 0.0), 1000, now=CALM + 0.1)
+    made.schedule.renew(RetryTimes(1.0, 1e-4, 0.0), 1000, now=CALM + 0.1)
     assert made.schedule.retry_after("memory", CALM + 0.1) == pytest.approx(1.0 + 1 / PROBING)
 
 
@@ -217,7 +217,7 @@ def short_waits(schedule, reason, now, number) -> list[float]:
 
 
 def test_where_a_ticket_was_due_it_waits_by_this_workers_speed_for_five_seconds_at_the_most(made):
-    made.schedule.renew(Offer(12.0, STEP, 10.0), 3, now=500.0)
+    made.schedule.renew(RetryTimes(12.0, STEP, 10.0), 3, now=500.0)
     told = short_waits(made.schedule, Reason.CROWD, 500.0, 20)
     assert told[:3] == pytest.approx([1.0 + 4 * n * STEP for n in range(3)])
     assert max(told) == pytest.approx(5.0, abs=4 * STEP)

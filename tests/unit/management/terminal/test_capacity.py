@@ -9,11 +9,11 @@ from rich.console import Console
 from channels_admission.core.readings import Usage
 from channels_admission.management.terminal.capacity import render
 from channels_admission.status.capacity import Capacity as Found
-from channels_admission.status.capacity import Cost, Proposal, Worker
+from channels_admission.status.capacity import Cost, Proposal, WorkerCapacity
 from channels_admission.status.growth import Growth
 
 COST = Cost(95 * 1024, 1.0, "measured", 1234)
-WORKER = Worker("web-1", 42, "uvicorn wsproto", Usage(300, 100 << 20, 320), 70 << 20, 4000, 800, 1024)
+WORKER = WorkerCapacity("web-1", 42, "uvicorn wsproto", Usage(300, 100 << 20, 320), 70 << 20, 4000, 800, 1024)
 FOUND = Found(COST, (WORKER, replace(WORKER, pid=43)), Proposal(800, 800, "files", 5120))
 GROWTH = Growth("default", 900, 1000, 5.75, 12.5, 28_800.0)
 

@@ -14,7 +14,7 @@ from channels_admission.core.levels import Level
 from channels_admission.core.overrides import Controls, Order
 from channels_admission.core.readings import Elsewhere, Load
 from channels_admission.management.commands import ws_status
-from channels_admission.management.terminal.nagios import Range, State, Thresholds, check, unknown
+from channels_admission.management.terminal.nagios import Range, Ranges, ServiceState, check, unknown
 from channels_admission.status.values import Connects, Health, LedgerSnapshot, PoolSnapshot, Snapshot, WorkerSnapshot
 
 from demo.servers import TESTPROJECT, environment
@@ -49,7 +49,7 @@ def snapshot(*pools: PoolSnapshot, **changes) -> Snapshot:
 
 def checked(*pools: PoolSnapshot, warning: str = "", critical: str = "", **changes) -> tuple[int, str]:
     ranges = (Range.parse(text) if text else None for text in (warning, critical))
-    found = check(snapshot(*pools, **changes), Thresholds(*ranges))
+    found = check(snapshot(*pools, **changes), Ranges(*ranges))
     return int(found.state), found.line
 
 
@@ -57,7 +57,7 @@ def told(**changes) -> tuple[int, str]:
     """The exit code, and what is told beside the slots of a pool of which 5 of 50 are held."""
     code, line = checked(pool(5, **changes))
     before, _, after = line.partition(" | ")[0].partition("5 of 50 slots held (10 %)")
-    assert before == f"ADMISSION {State(code).name} - pool default: "
+    assert before == f"ADMISSION {ServiceState(code).name} - pool default: "
     return code, after
 
 
@@ -165,7 +165,7 @@ def test_a_pool_without_workers_beside_one_that_has_some_is_a_warning():
     assert checked(pool(0, workers=()), pool(0, name="chat", workers=()))[0] == 2
 
 
-def test_the_operator_who_set_a_pause_or_a_dry_run_is_named():
+def test_the_operator_of_a_pause_or_a_dry_run_is_named():
     order = Order(1, "ann|1", 1_796_000_000.0)
     assert told(paused=True, controls=Controls(paused=order))[1] == ", paused, set by ann/1 at 2026-11-30 00:53:20 UTC"
     text = told(dry_run=True, controls=Controls(dry_run=order))[1]
@@ -182,7 +182,7 @@ def test_workers_of_another_version_alone_are_a_warning_and_beside_others_nothin
     ("workers", "text"),
     [
         (
-            (worker(1), worker(2, silent=True, last_beat=12.4), worker(3, silent=True, last_beat=13.0)),
+            (worker(1), worker(2, silent=True, silence=12.4), worker(3, silent=True, silence=13.0)),
             ", 2 of 3 workers silent (web-1 3 for 13 s, web-1 2 for 12 s)",
         ),
         ((worker(1, load=pressed(memory=0.38)),), ", memory refuses up to 38 % on 1 of 1 worker"),
@@ -265,7 +265,7 @@ def test_what_cannot_be_known_is_unknown(changes, line):
 
 
 def test_the_states_are_the_exit_codes_of_the_guidelines():
-    assert [(state.name, int(state)) for state in State] == [
+    assert [(state.name, int(state)) for state in ServiceState] == [
         ("OK", 0), ("WARNING", 1), ("CRITICAL", 2), ("UNKNOWN", 3),
     ]  # fmt: skip
     assert unknown("a\nb").line == "ADMISSION UNKNOWN - a b"

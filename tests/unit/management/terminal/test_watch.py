@@ -30,7 +30,7 @@ from support.reports import Reporter
 from support.screen import WIDTH, printed
 
 ENTER, LEAVE = "\x1b[?1049h", "\x1b[?1049l"
-HOME = "\x1b[H"
+TOP_LEFT = "\x1b[H"
 ROWS = 24
 HIDE, SHOW = "\x1b[?25l", "\x1b[?25h"
 NOON = datetime(2026, 5, 1, 12, tzinfo=UTC)
@@ -280,7 +280,7 @@ def test_every_frame_has_its_heading_and_fits_the_screen(redis_server, prefix):
         screen.until(r"(?s)0 of 50 slots held.*0 of 50 slots held.*0 of 50 slots held")
         os.write(screen.ours, b"\x03")
         assert screen.end() == 0
-    frames = screen.written.split(HOME)[1:]
+    frames = screen.written.split(TOP_LEFT)[1:]
     whole = [frame for frame in frames if "slots held" in frame]
     assert len(whole) >= 3
     assert all("Every 0.2 s, Ctrl-C to end" in frame for frame in whole)

@@ -18,14 +18,14 @@ from support.screen import WIDTH, printed
 def worker(number: int, **changes) -> WorkerSnapshot:
     made = WorkerSnapshot(
         id=f"web-{number // 50}:{number}:ab", host=f"web-{number // 50}", pid=number, server="uvicorn", held=20,
-        last_beat=0.4, uptime=7500.0, load=(Load("lag", 0.004, 0.0), Load("memory", 0.5, 0.0)),
+        silence=0.4, uptime=7500.0, load=(Load("lag", 0.004, 0.0), Load("memory", 0.5, 0.0)),
     )  # fmt: skip
     return replace(made, **changes)
 
 
 MANY = [worker(number) for number in range(200)]
 SICK = [
-    replace(MANY[150], silent=True, last_beat=9.5),
+    replace(MANY[150], silent=True, silence=9.5),
     replace(MANY[50], failing=3),
     replace(MANY[120], load=(Load("lag", 0.3, 0.5), Load("memory", 0.9, 0.5))),
     replace(MANY[60], load=(Load("memory", 0.86, 0.1),)),
@@ -71,7 +71,7 @@ def test_all_of_a_few():
 
 @pytest.mark.parametrize(
     ("sort", "first"),
-    [("held", 77), ("beat", 150), ("lag", 120), ("mem", 120), ("up", 7), ("host", 0), ("files", 8), ("cpu", 9)],
+    [("held", 77), ("seen", 150), ("lag", 120), ("mem", 120), ("up", 7), ("host", 0), ("files", 8), ("cpu", 9)],
 )
 def test_each_order(sort, first):
     odd = {
@@ -84,7 +84,7 @@ def test_each_order(sort, first):
 
 
 def test_every_order_is_tried_above():
-    assert set(SORTS) == {"worst", "held", "beat", "lag", "mem", "up", "host", "files", "cpu"}
+    assert set(SORTS) == {"worst", "held", "seen", "lag", "mem", "up", "host", "files", "cpu"}
 
 
 def test_two_hundred_workers_on_a_screen():

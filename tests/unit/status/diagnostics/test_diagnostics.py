@@ -56,7 +56,7 @@ def loads(lag=0.001, memory=0.5, descriptors=0.1, cpu=0.05, **pressures) -> tupl
 
 def worker(**changes) -> WorkerSnapshot:
     made = WorkerSnapshot(
-        id="web-1:42:ab", host="web-1", pid=42, server="uvicorn", held=20, last_beat=0.4, uptime=75.0, load=loads()
+        id="web-1:42:ab", host="web-1", pid=42, server="uvicorn", held=20, silence=0.4, uptime=75.0, load=loads()
     )
     return replace(made, **changes)
 
@@ -74,12 +74,12 @@ def snapshot(*pools: PoolSnapshot, **changes) -> Snapshot:
     return replace(Snapshot(NOON, True, ledger, pools or (pool(),)), **changes)
 
 
-def facts(processes=None, limit=50, names=("default",)) -> HostInfo:
+def details(processes=None, limit=50, names=("default",)) -> HostInfo:
     return HostInfo(3.0, processes or {}, {name: Origin(limit, SETTING) for name in names})
 
 
 def found(seen: Snapshot, known: HostInfo | None = None) -> list[Finding]:
-    return list(diagnose(seen, known or facts()).findings)
+    return list(diagnose(seen, known or details()).findings)
 
 
 def ids(seen: Snapshot, known: HostInfo | None = None) -> list[str]:
@@ -97,7 +97,7 @@ def only(seen: Snapshot, known: HostInfo | None = None) -> tuple[str, str, str, 
 
 
 def test_nothing_is_found_where_all_is_well():
-    diagnosis = diagnose(snapshot(), facts())
+    diagnosis = diagnose(snapshot(), details())
     assert (diagnosis.findings, diagnosis.exit_code) == ((), 0)
 
 
@@ -105,7 +105,7 @@ def test_a_pool_that_will_be_full_if_it_grows_on():
     grown = Growth("default", 20, 50, 5.75, 2.5, 43_200.0)
 
     def findings(level: Level, growth: Growth) -> list[Finding]:
-        return list(diagnose(snapshot(pool(level=level)), facts(), (growth,)).findings)
+        return list(diagnose(snapshot(pool(level=level)), details(), (growth,)).findings)
 
     (finding,) = findings(Level.CALM, grown)
     assert (finding.id, finding.severity) == ("limit-ahead", Severity.NOTE)
@@ -234,7 +234,7 @@ def test_workers_with_different_settings_are_named_on_each_side():
         "heartbeat": (Side(10_000, 0, ()), Side(500, 8, many)),
         "rate": (Side(2, 1, ("web-1:42:ab",)), Side(None, 7, many)),
     }
-    assert only(snapshot(pool(differs=differs)), facts(limit=70)) == (
+    assert only(snapshot(pool(differs=differs)), details(limit=70)) == (
         "settings-differ",
         "warning",
         "Workers of pool default have different settings",
@@ -251,7 +251,7 @@ def test_workers_of_several_sites_are_named_with_both_causes_and_the_prefix():
         "site": (Side(120042, 1, ("web-2:7:cd",)), Side(482913, 1, ("web-1:42:ab",))),
         "limit": (Side(50, 1, ("web-2:7:cd",)), Side(500, 1, ("web-1:42:ab",))),
     }
-    here = replace(facts(limit=500), prefix="shop", site=482913)
+    here = replace(details(limit=500), prefix="shop", site=482913)
     (finding,) = found(snapshot(pool(differs=differs)), here)
     assert (finding.id, finding.severity, finding.title, finding.detail) == (
         "sites-differ",
@@ -274,7 +274,7 @@ def test_workers_of_several_sites_are_named_with_both_causes_and_the_prefix():
     (482913, 482913, None), (None, 482913, None), (120042, 0, None),
 ])  # fmt: skip
 def test_a_command_of_another_site_than_the_workers(site, own, title):
-    titles = [each.title for each in found(snapshot(pool(site=site)), replace(facts(), prefix="shop", site=own))]
+    titles = [each.title for each in found(snapshot(pool(site=site)), replace(details(), prefix="shop", site=own))]
     assert titles == ([title] if title else [])
 
 
@@ -333,14 +333,14 @@ def test_a_pool_that_fills_up(level):
 
 
 def test_another_limit_in_force_than_here():
-    assert only(snapshot(), facts(limit=70)) == (
+    assert only(snapshot(), details(limit=70)) == (
         "limit-differs",
         "warning",
         "The limit of pool default differs from the settings of this command",
         f"It is 50 on web-1 42; {SETTING} of this command is 70.",
     )
     workers = [worker(pid=pid, id=f"web-1:{pid}:ab") for pid in range(7)]
-    detail = only(snapshot(pool(*workers)), facts(limit=70))[3]
+    detail = only(snapshot(pool(*workers)), details(limit=70))[3]
     assert detail.startswith("It is 50 on web-1 0, web-1 1, web-1 2, web-1 3, web-1 4 and 2 more; ")
 
 
@@ -371,7 +371,7 @@ def test_a_blocked_loop_on_a_busy_core_wants_workers():
 
 
 def test_a_worker_that_is_silent_for_more_than_two_beats_and_a_second():
-    seen = snapshot(pool(worker(last_beat=7.1), worker(pid=43, last_beat=16.04), worker(pid=44, last_beat=7.0)))
+    seen = snapshot(pool(worker(silence=7.1), worker(pid=43, silence=16.04), worker(pid=44, silence=7.0)))
     assert only(seen) == (
         "worker-silent",
         "critical",
@@ -380,7 +380,7 @@ def test_a_worker_that_is_silent_for_more_than_two_beats_and_a_second():
     )
     assert "py-spy dump --pid 43" in found(seen)[0].advice
     assert found(seen)[0].advice.startswith("It is blocked, stopped or gone, or it cannot reach Redis.")
-    assert ids(seen, replace(facts(), heartbeat=8.0)) == []
+    assert ids(seen, replace(details(), heartbeat=8.0)) == []
 
 
 @pytest.mark.parametrize(
@@ -391,22 +391,22 @@ def test_a_worker_that_is_silent_for_more_than_two_beats_and_a_second():
     ],
 )
 def test_a_silent_worker_of_this_host_by_the_state_of_its_process(state, title, advice):
-    seen, known = snapshot(pool(worker(last_beat=9.0))), facts({("web-1", 42): ProcessInfo(state=state)})
+    seen, known = snapshot(pool(worker(silence=9.0))), details({("web-1", 42): ProcessInfo(state=state)})
     assert only(seen, known)[2:] == (title, f"web-1 42: silent for 9.0 s, {state}; 7 s are allowed")
     assert found(seen, known)[0].advice.startswith(advice)
 
 
 def test_a_killed_worker_comes_before_the_herd_of_its_clients():
     herd = Connects(6400, 21, (Second(AT, 850),))
-    seen = snapshot(pool(worker(last_beat=4.6), worker(pid=43, last_beat=4.6, held=3), connects=herd))
-    gone = facts({("web-1", pid): ProcessInfo(state="absent") for pid in (42, 43)})
+    seen = snapshot(pool(worker(silence=4.6), worker(pid=43, silence=4.6, held=3), connects=herd))
+    gone = details({("web-1", pid): ProcessInfo(state="absent") for pid in (42, 43)})
     finding, next_one = found(seen, gone)
     assert (finding.id, finding.severity, next_one.id) == ("worker-killed", "critical", "herd")
     assert finding.title == "web-1 42 was killed, or has ended without a goodbye"
     assert finding.detail == "web-1 42: held 20, last report 4.6 s ago; web-1 43: held 3, last report 4.6 s ago"
     assert "OOM killer" in finding.advice
-    assert ids(snapshot(pool(worker(last_beat=4.4))), gone) == []
-    assert ids(snapshot(pool(worker(last_beat=9.0))), gone) == ["worker-killed"]
+    assert ids(snapshot(pool(worker(silence=4.4))), gone) == []
+    assert ids(snapshot(pool(worker(silence=9.0))), gone) == ["worker-killed"]
 
 
 def test_sync_code_that_waits_for_its_thread():
@@ -424,10 +424,10 @@ def test_sync_code_that_waits_for_its_thread():
 
 
 def test_an_event_loop_is_silent_when_none_of_its_pools_reports():
-    late = worker(last_beat=9.0)
-    one_pool_reports = snapshot(pool(late), pool(worker(last_beat=0.4), name="chat"))
+    late = worker(silence=9.0)
+    one_pool_reports = snapshot(pool(late), pool(worker(silence=0.4), name="chat"))
     one_loop_does_not = snapshot(pool(late, worker(id="web-1:42:cd")))
-    known = facts(names=("default", "chat"))
+    known = details(names=("default", "chat"))
     for seen, silence, expected in ((one_pool_reports, 0.4, []), (one_loop_does_not, 9.0, ["worker-silent"])):
         diagnosis = diagnose(seen, known)
         assert [process.silence for process in diagnosis.processes] == [silence]
@@ -455,7 +455,7 @@ def test_memory_by_the_shares_and_by_what_its_monitor_refuses(load, severity):
 
 
 def test_memory_with_what_the_process_itself_has():
-    known = facts({("web-1", 42): ProcessInfo(memory=300 * 2**20)})
+    known = details({("web-1", 42): ProcessInfo(memory=300 * 2**20)})
     seen = snapshot(pool(worker(load=loads(memory=0.97)), worker(host="web-2", load=loads(memory=0.9))))
     assert only(seen, known) == (
         "memory-short",
@@ -466,7 +466,7 @@ def test_memory_with_what_the_process_itself_has():
 
 
 def test_descriptors_as_seen_now_where_they_can_be_seen():
-    known = facts({("web-1", 42): ProcessInfo(open_files=990, allowed_files=1024)})
+    known = details({("web-1", 42): ProcessInfo(open_files=990, allowed_files=1024)})
     seen = snapshot(pool(worker(), worker(host="web-2", load=loads(descriptors=0.88))))
     assert only(seen, known) == (
         "descriptors-short",
@@ -496,7 +496,7 @@ def test_a_lag_that_is_over_still_refuses_for_a_while():
     [(16, ["sockets-missing"]), (17, []), (20, []), (31, []), (32, ["sockets-beyond"]), (None, [])],
 )
 def test_sockets_that_differ_from_what_is_counted(sockets, expected):
-    known = facts({("web-1", 42): ProcessInfo(None if sockets is None else {8000: 10, 8001: sockets - 10})})
+    known = details({("web-1", 42): ProcessInfo(None if sockets is None else {8000: 10, 8001: sockets - 10})})
     assert ids(snapshot(), known) == expected
     if expected:
         assert found(snapshot(), known)[0].detail == f"web-1 42: {sockets} established, 20 counted"
@@ -504,7 +504,7 @@ def test_sockets_that_differ_from_what_is_counted(sockets, expected):
 
 def test_a_connection_with_a_slot_in_two_pools_is_one_socket():
     seen = snapshot(pool(), pool(worker(held=15), name="chat"))
-    known = facts({("web-1", 42): ProcessInfo({8000: 20})}, names=("default", "chat"))
+    known = details({("web-1", 42): ProcessInfo({8000: 20})}, names=("default", "chat"))
     diagnosis = diagnose(seen, known)
     (process,) = diagnosis.processes
     assert (process.held, process.connections, process.sockets) == (35, 20, 20)
@@ -513,7 +513,7 @@ def test_a_connection_with_a_slot_in_two_pools_is_one_socket():
 
 def test_event_loops_of_one_process_are_looked_at_together():
     seen = snapshot(pool(worker(), worker(id="web-1:42:cd", held=3, load=loads(lag=0.3))))
-    (process,) = diagnose(seen, facts()).processes
+    (process,) = diagnose(seen, details()).processes
     assert (process.held, process.connections, process.reading("lag")) == (23, 23, 0.3)
 
 
@@ -549,7 +549,7 @@ def test_full_channels_that_ended_connections():
 )
 def test_connections_that_the_channel_layer_ended(layer, told, advised):
     seen = snapshot(pool(worker(layer_failed=7), worker(id="web-2:7:cd", pid=7, layer_failed=40)))
-    (finding,) = found(seen, replace(facts(), layer=layer))
+    (finding,) = found(seen, replace(details(), layer=layer))
     assert (finding.id, finding.severity) == ("layer-failed", "note")
     assert finding.title == "The channel layer failed and ended 47 connections"
     assert finding.detail == f"web-1 7: 40 in 1 min 15 s; web-1 42: 7 in 1 min 15 s; {told}"
@@ -704,7 +704,7 @@ def test_refusals_are_noted_by_reason():
         "Pool default has refused 1,482 connections so far",
         "By reason: 1,480 full, 2 ledger. In the last five minutes none",
     )
-    assert diagnose(seen, facts()).exit_code == 0
+    assert diagnose(seen, details()).exit_code == 0
     assert found(seen)[0].advice == "For full: raise the limit, if there is room."
 
 
@@ -724,12 +724,12 @@ def test_refusals_have_a_time_and_those_of_the_last_five_minutes_are_a_warning()
 
 
 def test_a_worker_that_a_late_ledger_does_not_hear_decides_alone():
-    silent = late(worker(last_beat=9.0), took=0.6)
+    silent = late(worker(silence=9.0), took=0.6)
     assert [(each.id, each.severity) for each in found(silent)] == [
         ("ledger-late", "critical"),
         ("worker-silent", "critical"),
     ]
-    assert ids(late(worker(last_beat=9.0))) == ["worker-silent"]
+    assert ids(late(worker(silence=9.0))) == ["worker-silent"]
     gone = snapshot(pool(workers=(), held=0))
     assert ids(replace(gone, ledger=replace(gone.ledger, took=0.6))) == ["ledger-late", "no-worker"]
 
@@ -785,15 +785,15 @@ def test_the_gravest_comes_first_and_the_cause_before_what_it_causes():
     herd = Connects(850, 0, (Second(AT, 850),))
     busy = worker(load=(*loads(lag=0.4, memory=0.96, descriptors=0.96), Load("queue", 1.0, 0.5)))
     full = pool(busy, held=50, level=Level.FULL, refused={"full": 9}, connects=herd)
-    assert ids(snapshot(full), facts({("web-1", 42): ProcessInfo({80: 5})})) == [
+    assert ids(snapshot(full), details({("web-1", 42): ProcessInfo({80: 5})})) == [
         "herd", "memory-short", "descriptors-short", "loop-blocked", "limit-reached",
         "monitor-refuses", "sockets-missing", "refusals",
     ]  # fmt: skip
 
 
 def test_the_exit_code_is_that_of_the_gravest():
-    assert diagnose(snapshot(pool(held=46, level=Level.CRITICAL)), facts()).exit_code == 1
-    assert diagnose(snapshot(pool(held=50, level=Level.FULL)), facts()).exit_code == 2
+    assert diagnose(snapshot(pool(held=46, level=Level.CRITICAL)), details()).exit_code == 1
+    assert diagnose(snapshot(pool(held=50, level=Level.FULL)), details()).exit_code == 2
 
 
 # Host
@@ -877,7 +877,7 @@ def test_the_sample_in_the_documents_is_what_is_printed_in_eighty_columns():
     ours = worker(held=310, load=loads(lag=0.004))
     theirs = worker(host="web-2", pid=7, held=290, load=loads(lag=0.003, memory=0.55, descriptors=0.3))
     full = pool(ours, theirs, held=600, limit=1000, refused={"lag": 212}, connects=connects)
-    known = facts({("web-1", 42): ProcessInfo({8000: 312}, 331, 1024, 64 * 2**20)}, limit=1000)
+    known = details({("web-1", 42): ProcessInfo({8000: 312}, 331, 1024, 64 * 2**20)}, limit=1000)
     known = replace(known, layer=Layer("channels_redis.core.RedisChannelLayer", 100))
     text = shown(diagnose(snapshot(full), known))
     (sample,) = re.findall(r"^```\n(Diagnosis .*?)\n```", PAGE, re.MULTILINE | re.DOTALL)
@@ -886,14 +886,14 @@ def test_the_sample_in_the_documents_is_what_is_printed_in_eighty_columns():
 
 
 def test_each_port_has_its_line():
-    text = shown(diagnose(snapshot(), facts({("web-1", 42): ProcessInfo({8000: 19, 8001: 1})})))
+    text = shown(diagnose(snapshot(), details({("web-1", 42): ProcessInfo({8000: 19, 8001: 1})})))
     assert "  42 8000      19 " in text
     assert [line.split() for line in text.splitlines() if " 8001 " in line] == [["8001", "1"]]
 
 
 def test_of_many_workers_those_of_this_host_are_shown_and_the_fullest():
     many = [worker(host="web-2", pid=pid, held=pid) for pid in range(1, 31)]
-    diagnosis = diagnose(snapshot(pool(worker(), *many)), facts({("web-1", 42): ProcessInfo({8000: 9})}))
+    diagnosis = diagnose(snapshot(pool(worker(), *many)), details({("web-1", 42): ProcessInfo({8000: 9})}))
     lines = [line.split() for line in shown(diagnosis).splitlines() if line.startswith("web-")]
     assert [line[:2] for line in lines] == [["web-1", "42"], *(["web-2", str(pid)] for pid in range(30, 11, -1))]
     assert "11 more workers (--json)" in shown(diagnosis)
@@ -901,14 +901,14 @@ def test_of_many_workers_those_of_this_host_are_shown_and_the_fullest():
 
 
 def test_a_sound_site_is_told_so():
-    assert "Nothing needs attention." in shown(diagnose(snapshot(), facts()))
+    assert "Nothing needs attention." in shown(diagnose(snapshot(), details()))
 
 
 def test_what_the_ledger_says_is_neither_markup_nor_obeyed():
     hostile = "[red]a[/red]\x1b[31m\x07\u202e\n[b]"
     bad = worker(host=hostile, server=hostile, load=(*loads(lag=0.3), Load(hostile, 1.0, 1.0)))
     ledger = LedgerSnapshot(hostile, hostile, Health.DOWN, hostile)
-    text = shown(diagnose(snapshot(pool(bad, refused={hostile: 3}), ledger=ledger), facts()))
+    text = shown(diagnose(snapshot(pool(bad, refused={hostile: 3}), ledger=ledger), details()))
     assert set(text) & {"\x1b", "\x07", "\u202e"} == set()
     assert "[red]a[/red]?[31m?? [b]" in " ".join(text.split())
     assert max(map(len, text.splitlines())) <= WIDTH
@@ -917,21 +917,21 @@ def test_what_the_ledger_says_is_neither_markup_nor_obeyed():
 def test_the_largest_numbers_fit():
     known = ProcessInfo({65535: 1_000_000}, 1_000_000, 1_048_576, 2**40)
     busy = worker(pid=4194304, held=10_000_000, load=loads(lag=123.456, memory=1, descriptors=1, cpu=12.34))
-    text = shown(diagnose(snapshot(pool(busy)), facts({("web-1", 4194304): known})))
+    text = shown(diagnose(snapshot(pool(busy)), details({("web-1", 4194304): known})))
     assert max(map(len, text.splitlines())) <= WIDTH
 
 
 def test_a_severity_has_a_colour_and_needs_none():
-    diagnosis = diagnose(snapshot(pool(held=50, level=Level.FULL)), facts())
+    diagnosis = diagnose(snapshot(pool(held=50, level=Level.FULL)), details())
     assert "\x1b[1;31mCritical" in shown(diagnosis, color_system="standard", force_terminal=True)
     assert "Critical" in shown(diagnosis)
 
 
-@pytest.mark.parametrize("shape", [Diagnosis, Finding, Limit, Process, Layer])
-def test_help_tells_every_field_of_the_json(shape):
+@pytest.mark.parametrize("kind", [Diagnosis, Finding, Limit, Process, Layer])
+def test_help_tells_every_field_of_the_json(kind):
     text = Command().create_parser("manage.py", "ws_status").format_help()
-    shape_told = text.partition("--diagnose --json")[2]
-    assert [field.name for field in fields(shape) if field.name not in shape_told] == []
+    told = text.partition("--diagnose --json")[2]
+    assert [field.name for field in fields(kind) if field.name not in told] == []
 
 
 def test_the_command_exits_with_what_it_found(admission):

@@ -16,7 +16,7 @@ BIT = 1 << 17
 tasks: set[asyncio.Task[None]] = set()
 
 
-class StrainConsumer(EchoConsumer):
+class LoadConsumer(EchoConsumer):
     """Takes JSON orders, and echoes everything else.
 
     ``{"block": seconds, "rest": seconds, "times": count}`` blocks the event loop so many times, after
