@@ -39,6 +39,8 @@ URL = re.compile(
 
 It reads ``redis://:42/secret@host`` as port 42 of this machine, and silently drops what it does not understand.
 """
+TIMES = ("socket_timeout", "socket_connect_timeout", "health_check_interval")
+"""Options whose values redis-py reads from a URL, but not from a dict."""
 UNREADABLE = (
     "a URL is redis://user:password@host:port/database with every special character of user and password "
     "percent-encoded, as urllib.parse.quote(password, safe='') does"
@@ -172,6 +174,10 @@ def _misplaced(host: Mapping[str, Any]) -> str:
         return "a host is only a name or an address"
     if any("://" in str(host.get(part, "")) for part in ("path", "master_name")):
         return "a path or the name of a master is not a URL"
+    for option in TIMES:
+        value = host.get(option)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0):
+            return f"{option} is a number of seconds"
     return "" if re.fullmatch(r"\d{1,9}", str(host.get("db") or 0)) else "a database is a number"
 
 

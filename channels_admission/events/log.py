@@ -49,8 +49,8 @@ class RefusalLog:
         self._written = self._counters.copy()
         refused = {name: count for name, count in news.items() if is_decision(name) and name != ADMITTED}
         spared = {name.removeprefix(DRY): count for name, count in news.items() if name.startswith(DRY)}
-        self._log("Pool %r refused %d connections: %s.", refused)
-        self._log("Dry run: pool %r would have refused %d connections, and let them in: %s.", spared)
+        self._log("Pool %r refused %d connection%s: %s.", refused)
+        self._log("Dry run: pool %r would have refused %d connection%s, and let them in: %s.", spared)
 
     def _log(self, sentence: str, counts: dict[str, int]) -> None:
         if not counts:
@@ -61,4 +61,5 @@ class RefusalLog:
             level, end = logging.WARNING, FURTHER
         self._logged_at[sentence] = now
         reasons = ", ".join(f"{count} {name}" for name, count in counts.items())
-        logger.log(level, sentence + end, self._pool, sum(counts.values()), reasons)
+        number = sum(counts.values())
+        logger.log(level, sentence + end, self._pool, number, "" if number == 1 else "s", reasons)

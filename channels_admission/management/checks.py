@@ -34,6 +34,7 @@ SOFT_LIMIT_TOO_LOW = "channels_admission.W005"
 HARD_LIMIT_TOO_LOW = "channels_admission.W006"
 METRICS_WITHOUT_LIBRARY = "channels_admission.W009"
 FILES_NOT_COLLECTED = "channels_admission.W012"
+MAIL_WITHOUT_ADMINS = "channels_admission.W013"
 SHARES_WITHOUT_CLASSES = "channels_admission.W010"
 SETTING_MISNAMED = "channels_admission.W023"
 OLDEST_WITHOUT_RATE = "channels_admission.W070"
@@ -44,8 +45,8 @@ SAME_NAME = 0.85
 def register() -> None:
     """Register the checks of this module."""
     for check in (
-        check_settings, check_name, check_ledger, check_pace, check_shares, check_quotas, check_descriptors,
-        check_channel_layer, check_layer_in_memory, check_daphne, check_metrics, *routing.CHECKS,
+        check_settings, check_name, check_ledger, check_alerts, check_pace, check_shares, check_quotas,
+        check_descriptors, check_channel_layer, check_layer_in_memory, check_daphne, check_metrics, *routing.CHECKS,
     ):  # fmt: skip
         checks.register(check, TAG)  # type: ignore[call-overload]
     for check in (check_memory, check_shared_redis, check_static_files):
@@ -83,6 +84,20 @@ def check_ledger(app_configs: list[AppConfig] | None, **_: Any) -> list[checks.C
             hint=f"Set {conf.NAME}['LEDGER'] to a Redis URL, or use a channels_redis channel layer: its Redis is the "
             "default.",
             id=MEMORY_IN_PRODUCTION,
+        )
+    ]
+
+
+def check_alerts(app_configs: list[AppConfig] | None, **_: Any) -> list[checks.CheckMessage]:
+    """Warn of alerts by mail that have no recipients."""
+    settings, _problems = conf.examine()
+    if settings is None or not settings.alerts.mail_admins or django_settings.ADMINS:
+        return []
+    return [
+        checks.Warning(
+            "ALERTS has MAIL_ADMINS, but the setting ADMINS is empty: no mail is sent.",
+            hint="Set ADMINS to the recipients, or remove MAIL_ADMINS.",
+            id=MAIL_WITHOUT_ADMINS,
         )
     ]
 

@@ -902,6 +902,18 @@ BAD_HOSTS = {
         HOST + "(a path or the name of a master is not a URL)",
     ),
     "a database of a dict in words": ({"host": "h", "db": SECRET}, HOST + "(a database is a number)"),
+    "a time in words": (
+        {"address": "redis://h", "socket_timeout": SECRET},
+        HOST + "(socket_timeout is a number of seconds)",
+    ),
+    "a time below 0": (
+        {"host": "h", "socket_connect_timeout": -1, "password": SECRET},
+        HOST + "(socket_connect_timeout is a number of seconds)",
+    ),
+    "a time that is none": (
+        {"host": "h", "health_check_interval": True, "password": SECRET},
+        HOST + "(health_check_interval is a number of seconds)",
+    ),
     "an option of the URL": (f"redis://:{SECRET}@h?{SECRET}=x", HOST + "(the URL has an option unknown to redis-py)"),
     "an option of a dict": ({"host": "h", "pasword": SECRET}, HOST + "(redis-py has no option 'pasword')"),
     "an option beside an address": (

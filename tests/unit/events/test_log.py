@@ -37,7 +37,7 @@ async def test_only_the_first_line_after_a_calm_time_is_a_warning(refusals, capl
         refusals._counters["full"] += 1
         refusals.note()
         refusals.close()
-    told = "Pool 'default' refused 1 connections: 1 full. Further refusals are logged at level INFO."
+    told = "Pool 'default' refused 1 connection: 1 full. Further refusals are logged at level INFO."
     assert caplog.messages == [told] * 2
 
 
@@ -46,7 +46,7 @@ async def test_a_dry_run_has_a_line_of_its_own(refusals, caplog):
     refusals.note()
     await eventually(lambda: len(caplog.messages) == 2)
     assert caplog.messages == [
-        "Pool 'default' refused 1 connections: 1 draining." + FURTHER,
+        "Pool 'default' refused 1 connection: 1 draining." + FURTHER,
         "Dry run: pool 'default' would have refused 2 connections, and let them in: 2 full." + FURTHER,
     ]
 

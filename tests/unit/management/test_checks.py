@@ -106,6 +106,7 @@ def test_no_id_is_used_twice_and_each_is_in_the_documents():
         ours.METRICS_WITHOUT_LIBRARY,
         ours.FILES_NOT_COLLECTED,
         ours.SHARES_WITHOUT_CLASSES,
+        ours.MAIL_WITHOUT_ADMINS,
         ours.OLDEST_WITHOUT_RATE,
     ]
     assert len(used) == len(set(used))
@@ -402,6 +403,21 @@ def test_what_is_without_effect_is_named_and_nothing_else(settings):
 )
 def test_shares_without_classes(settings, keys, expected):
     settings.CHANNELS_ADMISSION = {**REDIS, **keys}
+    assert ids() == expected
+
+
+@pytest.mark.parametrize(
+    ("alerts", "admins", "expected"),
+    [
+        ({"MAIL_ADMINS": True}, [], ["W013"]),
+        ({"MAIL_ADMINS": True}, [("Ann", "ann@example.org")], []),
+        ({"MAIL_ADMINS": False}, [], []),
+        ({"WEBHOOK": "https://example.org"}, [], []),
+    ],
+)
+def test_alerts_by_mail_without_recipients(settings, alerts, admins, expected):
+    settings.CHANNELS_ADMISSION = {**REDIS, "ALERTS": alerts}
+    settings.ADMINS = admins
     assert ids() == expected
 
 
