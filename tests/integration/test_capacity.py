@@ -15,6 +15,8 @@ from support.clients import Client, enter_many, leave_all
 from support.waiting import eventually
 
 FEW, OWN, SITE = 5, 120, 200
+SEEN = 2
+"""Files beside those of connections that a look at a worker may count, such as one of the kernel that is read."""
 """Clients that come first and leave, connections that the command opens, and those of the site's clients later."""
 LIMIT = 800 << 20
 """Bytes of memory that the worker may use."""
@@ -61,7 +63,7 @@ async def test_the_proposal_holds_against_the_bytes_and_files_that_the_worker_us
         assert "0 connections were opened, and 1,000 slots are free" in refused.stderr
 
         own = (await told(workers, "--open", str(OWN), url, "--message", TEXT, "--times", str(TIMES)))["cost"]
-        assert (own["source"], own["files"]) == ("opened", 1.0)
+        assert (own["source"], own["files"]) == ("opened", pytest.approx(1.0, abs=SEEN / OWN))
 
         clients = await enter_many(SITE, workers.origins, compression="deflate")
         await asyncio.gather(*map(speak, clients))
@@ -75,10 +77,10 @@ async def test_the_proposal_holds_against_the_bytes_and_files_that_the_worker_us
         (worker,), cost, proposal = found["workers"], found["cost"], found["proposal"]
         used, files = process.memory_info().rss, process.num_fds()
         each = (used - empty) / SITE
-        assert (cost["source"], cost["files"]) == ("measured", 1.0)
+        assert (cost["source"], cost["files"]) == ("measured", pytest.approx(1.0, abs=SEEN / (SITE - FEW)))
         assert cost["memory"] == pytest.approx(each, rel=0.25)
         assert own["memory"] == pytest.approx(each, rel=0.25)
-        assert worker["now"][2] == pytest.approx(files, abs=2)
+        assert worker["now"][2] == pytest.approx(files, abs=SEEN)
         assert worker["by_memory"] == pytest.approx((0.85 * LIMIT - empty) / each, rel=0.25)
         assert proposal["max_per_worker"] == min(worker["by_memory"], worker["by_files"])
         await leave_all(clients)
