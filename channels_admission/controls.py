@@ -12,6 +12,7 @@ Each function exists twice, as in Django: the one with the prefix ``a`` is a cor
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from enum import Enum
+from typing import Any
 
 from asgiref.sync import async_to_sync
 from django.utils.translation import gettext_noop as _
@@ -19,6 +20,7 @@ from django.utils.translation import gettext_noop as _
 from . import conf
 from .conf import MAX_LIMIT, PoolSettings
 from .conf.ledger import MEMORY
+from .conf.validators import is_number
 from .core.overrides import EVERY_WORKER, Controls, Drain, Order, printable, signature, target_name
 from .core.readings import Reading
 from .exceptions import AdmissionError, ControlError
@@ -169,8 +171,8 @@ def _check_limit(limit: object) -> None:
         raise ControlError(LIMIT_RANGE, most=f"{MAX_LIMIT:,}", limit=f"{limit:,}")
 
 
-def _check_time(over: object) -> None:
-    if isinstance(over, bool) or not isinstance(over, int | float):
+def _check_time(over: Any) -> None:
+    if not is_number(over):
         raise ControlError(TIME_RANGE, most=f"{LONGEST:,.0f}", over=repr(over))
     if not 0 <= over <= LONGEST:
         raise ControlError(TIME_RANGE, most=f"{LONGEST:,.0f}", over=f"{over:g}")

@@ -82,8 +82,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     clients = [each for each in everyone() if not args.only or each.name in args.only]
     seen: dict[str, Mapping[str, Seen]] = {}
-    with tempfile.TemporaryDirectory() as profile:
-        folder = args.folder or Path(profile)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = args.folder or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
         for some in rounds(clients):
             seen |= measure(some, folder, args.settings)

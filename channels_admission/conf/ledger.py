@@ -13,7 +13,7 @@ from django.conf import settings as django_settings
 from django.utils.module_loading import import_string
 
 from ..core.guard import is_guarded
-from .validators import Failed, Wrong, imported, misnamed, nearest
+from .validators import Failed, Wrong, imported, is_number, misnamed, nearest
 
 MEMORY = "channels_admission.ledger.memory.MemoryLedger"
 REDIS = "channels_admission.ledger.redis.RedisLedger"
@@ -176,7 +176,7 @@ def _misplaced(host: Mapping[str, Any]) -> str:
         return "a path or the name of a master is not a URL"
     for option in TIMES:
         value = host.get(option)
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0):
+        if value is not None and not (is_number(value) and value >= 0):
             return f"{option} is a number of seconds"
     return "" if re.fullmatch(r"\d{1,9}", str(host.get("db") or 0)) else "a database is a number"
 

@@ -208,8 +208,8 @@ def _load(short: str, name: str, reading: str, median: str, longest: str, pressu
         LONG_MONITORS.get(short, name),
         None if reading == "?" else _finite(reading),
         min(1.0, float(pressure or 0)),
-        _finite(median or "inf"),
-        _finite(longest or "inf"),
+        _finite(median) if median else None,
+        _finite(longest) if longest else None,
     )
 
 

@@ -131,6 +131,11 @@ def trouble(worker: WorkerSnapshot) -> tuple[float, ...]:
     return (not worker.silent, not worker.failing, -pressure, not worker.faults, not worker.draining)
 
 
+def worst(worker: WorkerSnapshot) -> tuple[float, ...]:
+    """The same, and among equals the one with the most connections."""
+    return (*trouble(worker), -worker.held)
+
+
 class Override(NamedTuple):
     """One override of a pool in words; a drain has a target."""
 

@@ -142,7 +142,7 @@ def shown(workers: Sequence[WorkerSnapshot]) -> Sequence[WorkerSnapshot]:
     """All workers of a pool that has few; of many the worst, and then those with the most connections."""
     if len(workers) <= WORKERS_SHOWN:
         return workers
-    return sorted(workers, key=lambda worker: (*words.trouble(worker), -worker.held))[:WORKERS_SHOWN]
+    return sorted(workers, key=words.worst)[:WORKERS_SHOWN]
 
 
 @register.filter

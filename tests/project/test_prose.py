@@ -79,7 +79,7 @@ def test_retired_words_are_found_in_docstrings_and_comments_and_not_in_code(tmp_
 
 
 def names(path: Path) -> set[str]:
-    """Every name that is used in the code of a module, and the words of its own."""
+    """Every name in the code of a module, and its own."""
     return {
         token.string
         for token in tokenize.generate_tokens(io.StringIO(path.read_text()).readline)

@@ -8,9 +8,8 @@ from rich.text import Text
 from ...conf import PoolSettings
 from ...status.capacity import ENOUGH, MEASURED, OPENED, Capacity, Cost, WorkerCapacity
 from ...status.growth import HORIZON, Growth
-from ...status.words import numbered
 from .layout import duration, listing, plain
-from .workers import FEW
+from .workers import FEW, more
 
 SCHEMA = """\
 --json prints one object. Fields may be added; if a field changes its meaning
@@ -96,7 +95,7 @@ def _workers(workers: Sequence[WorkerCapacity]) -> Iterator[RenderableType]:
         )  # fmt: skip
     yield table
     if len(workers) > FEW:
-        yield Text(f"{numbered(len(workers) - FEW, 'more worker')} (--json)", "dim")
+        yield more(len(workers) - FEW, "--json")
 
 
 def _proposal(capacity: Capacity, pools: Sequence[PoolSettings]) -> Iterator[str]:

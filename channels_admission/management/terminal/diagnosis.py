@@ -10,9 +10,8 @@ from ...status.diagnostics import Diagnosis, Limit
 from ...status.diagnostics.finding import Finding, Severity, clock
 from ...status.diagnostics.host import Layer
 from ...status.diagnostics.model import Process
-from ...status.words import numbered
 from .layout import ends, fingerprints, listing, plain
-from .workers import FEW
+from .workers import FEW, more
 
 STYLES = {Severity.CRITICAL: "bold red", Severity.WARNING: "bold yellow", Severity.NOTE: "bold"}
 SOUND = "Nothing needs attention."
@@ -60,7 +59,7 @@ def _processes(processes: tuple[Process, ...]) -> Iterator[RenderableType]:
         table.add_row(Text(plain(process.host)), *_cells(process))
     yield from ("", table)
     if left := len(processes) - len(shown):
-        yield Text(f"{numbered(left, 'more worker')} (--json)", "dim")
+        yield more(left, "--json")
     if any(process.sockets is None for process in processes):
         yield Text(UNSEEN, "dim")
 

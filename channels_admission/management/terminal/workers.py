@@ -11,7 +11,7 @@ from rich.text import Text
 
 from ...core.readings import Load
 from ...status.values import WorkerSnapshot
-from ...status.words import numbered, trouble
+from ...status.words import numbered, trouble, worst
 from .layout import duration, listing, plain
 
 FEW = 20
@@ -44,8 +44,13 @@ def _reading(worker: WorkerSnapshot, monitor: str) -> float | None:
     return next((each.reading for each in worker.load if each.name == monitor), None)
 
 
+def more(left: int, option: str, told: str = "") -> Text:
+    """How many workers are not shown, and the option that has them."""
+    return Text(f"{numbered(left, 'more worker')}{told} ({option})", "dim")
+
+
 SORTS: dict[str, Callable[[WorkerSnapshot], Key]] = {
-    "worst": lambda worker: (*trouble(worker), -worker.held),
+    "worst": worst,
     "held": _most(lambda worker: worker.held),
     "seen": _most(lambda worker: worker.silence),
     "up": _most(lambda worker: -worker.uptime),
@@ -84,7 +89,7 @@ def listed(workers: Sequence[WorkerSnapshot], listing: Listing) -> Iterator[Rend
     if left := len(workers) - len(shown):
         bad = sum(map(_is_in_trouble, workers)) - sum(map(_is_in_trouble, shown))
         troubled = f", silent, deciding alone or refusing: {bad:,}" if bad else ""
-        yield Text(f"{numbered(left, 'more worker')}{troubled} (--top 0)", "dim")
+        yield more(left, "--top 0", troubled)
         yield from ("", _hosts(workers))
 
 

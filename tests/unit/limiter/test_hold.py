@@ -97,8 +97,8 @@ async def test_the_hint_names_the_same_time_as_without_the_hold(refusing):
     visitors = [Visitor() for _ in range(5)]
     await asyncio.gather(*(visitor.task for visitor in visitors))
     began = min(opened for visitor in visitors for _, opened in visitor.sent[:1])
-    buckets = sorted(visitor.sent[-1][1] - began + visitor.hint for visitor in visitors)
-    steps = [later - earlier for earlier, later in pairwise(buckets[1:])]
+    times = sorted(visitor.sent[-1][1] - began + visitor.hint for visitor in visitors)
+    steps = [later - earlier for earlier, later in pairwise(times[1:])]
     assert all(1 / 0.97 - 0.2 <= step <= 1 / 0.97 + 0.2 for step in steps)
     await close_limiters()
 
@@ -262,8 +262,8 @@ async def test_a_client_that_was_held_is_told_the_same_time_as_without(refusing)
     visitors = [hammering() for _ in range(6)]
     await eventually(lambda: limiter_of("default")._refuser.held == 6 - NONE_HELD)
     await asyncio.gather(*(visitor.task for visitor in visitors))
-    buckets = sorted(visitor.sent[-1][1] - began + visitor.hint for visitor in visitors)
-    steps = [later - earlier for earlier, later in pairwise(buckets)]
+    times = sorted(visitor.sent[-1][1] - began + visitor.hint for visitor in visitors)
+    steps = [later - earlier for earlier, later in pairwise(times)]
     assert all(1 / 0.97 - 0.2 <= step <= 1 / 0.97 + 0.2 for step in steps)
     await close_limiters()
 
